@@ -1,0 +1,116 @@
+/** gRPC status codes that darkroom answers with. https://grpc.io/docs/guides/status-codes/ */
+export const statusCodes = {
+  CANCELLED: 1,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  UNAUTHENTICATED: 16,
+} as const;
+
+export type StatusName = keyof typeof statusCodes;
+
+/**
+ * Every reason darkroom fails for, with the gRPC status it travels as and whether the same request may work later.
+ * `docs/reference/errors.md` has an entry for each; a test compares the two.
+ */
+export const errorReasons = {
+  INVALID_REQUEST: { status: 'INVALID_ARGUMENT', retryable: false },
+  MODEL_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
+  JOB_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
+  JOB_ID_CONFLICT: { status: 'ALREADY_EXISTS', retryable: false },
+  QUEUE_FULL: { status: 'RESOURCE_EXHAUSTED', retryable: true },
+  OUT_OF_MEMORY: { status: 'RESOURCE_EXHAUSTED', retryable: false },
+  DRAINING: { status: 'UNAVAILABLE', retryable: true },
+  ENGINE_STARTING: { status: 'UNAVAILABLE', retryable: true },
+  ENGINE_CRASHED: { status: 'UNAVAILABLE', retryable: true },
+  ENGINE_HUNG: { status: 'UNAVAILABLE', retryable: true },
+  CHECKPOINT_INVALID: { status: 'FAILED_PRECONDITION', retryable: false },
+  MODEL_UNSUPPORTED: { status: 'FAILED_PRECONDITION', retryable: false },
+  PROVIDER_UNAVAILABLE: { status: 'FAILED_PRECONDITION', retryable: false },
+  POLICY: { status: 'FAILED_PRECONDITION', retryable: false },
+  CANCELLED: { status: 'CANCELLED', retryable: false },
+  DEADLINE_EXCEEDED: { status: 'DEADLINE_EXCEEDED', retryable: false },
+  UNAUTHENTICATED: { status: 'UNAUTHENTICATED', retryable: false },
+  NOT_SERVED_YET: { status: 'UNIMPLEMENTED', retryable: false },
+  INTERNAL: { status: 'INTERNAL', retryable: false },
+} as const satisfies Record<string, { status: StatusName; retryable: boolean }>;
+
+export type ErrorReason = keyof typeof errorReasons;
+
+/** One bad field of a request: its path as the proto spells it, and one sentence with value, bound and remedy. */
+export interface FieldViolation {
+  readonly field: string;
+  readonly description: string;
+}
+
+export interface InferenceErrorOptions {
+  readonly cause?: unknown;
+  /** All bad fields of a request, reported together. */
+  readonly violations?: readonly FieldViolation[];
+  /** When trying again makes sense, in milliseconds from now. Omitted: the client is not told. */
+  readonly retryAfterMs?: number;
+}
+
+/** An InferenceError as plain data, to cross a process boundary. */
+export interface SerializedError {
+  readonly reason: ErrorReason;
+  readonly message: string;
+  readonly violations?: readonly FieldViolation[];
+  readonly retryAfterMs?: number;
+}
+
+/** The one error type of darkroom: a reason of the closed list, and a sentence that names field, value, bound and remedy. */
+export class InferenceError extends Error {
+  readonly reason: ErrorReason;
+  readonly violations: readonly FieldViolation[];
+  readonly retryAfterMs: number | undefined;
+
+  constructor(reason: ErrorReason, message: string, options: InferenceErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'InferenceError';
+    this.reason = reason;
+    this.violations = options.violations ?? [];
+    this.retryAfterMs = options.retryAfterMs;
+  }
+
+  get status(): StatusName {
+    return errorReasons[this.reason].status;
+  }
+
+  get retryable(): boolean {
+    return errorReasons[this.reason].retryable;
+  }
+
+  toJSON(): SerializedError {
+    return {
+      reason: this.reason,
+      message: this.message,
+      ...(this.violations.length > 0 && { violations: this.violations }),
+      ...(this.retryAfterMs !== undefined && { retryAfterMs: this.retryAfterMs }),
+    };
+  }
+
+  static fromJSON(error: SerializedError): InferenceError {
+    return new InferenceError(error.reason, error.message, error);
+  }
+
+  /** Turns anything caught into an InferenceError; what is not one becomes INTERNAL with the original as its cause. */
+  static from(error: unknown): InferenceError {
+    if (error instanceof InferenceError) return error;
+    const message = error instanceof Error ? error.message : String(error);
+    return new InferenceError('INTERNAL', message, { cause: error });
+  }
+}
+
+/** All problems of a checkpoint or a request in one sentence list, at most `limit` of them spelled out. */
+export function listProblems(problems: readonly string[], limit = 12): string {
+  const shown = problems.slice(0, limit).map((problem) => `  - ${problem}`);
+  if (problems.length > limit) shown.push(`  - and ${problems.length - limit} more`);
+  return shown.join('\n');
+}
