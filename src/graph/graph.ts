@@ -1,0 +1,201 @@
+import type { Dialect } from './dialect.js';
+import { type Attribute, encodeModel, type InitializerProto, type NodeProto, type OnnxType } from './onnx-proto.js';
+import { formatShape, type Shape, sameElementCount } from './shape.js';
+
+/** A tensor in the graph: the name it has there, its type and its shape. */
+export interface Value {
+  readonly name: string;
+  readonly type: OnnxType;
+  readonly shape: Shape;
+}
+
+/** An initializer whose elements stay in a file of the user's. */
+export interface ExternalRange {
+  /** Real path. */
+  readonly file: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+interface ExternalInitializer extends ExternalRange {
+  readonly name: string;
+  readonly type: OnnxType;
+  readonly shape: readonly number[];
+}
+
+export interface NodeOptions {
+  readonly attributes?: Readonly<Record<string, Attribute>>;
+  readonly domain?: '' | 'com.microsoft';
+  readonly type?: OnnxType;
+}
+
+/** An ONNX graph under construction. Ops live in ops.ts; this class knows values, nodes, initializers and shapes. */
+export class Graph {
+  readonly #nodes: NodeProto[] = [];
+  readonly #constants: InitializerProto[] = [];
+  readonly #externals: ExternalInitializer[] = [];
+  readonly #inputs: Value[] = [];
+  readonly #outputs: Value[] = [];
+  /** Where each run-time dimension can be read: the first value that had it. */
+  readonly #dimensions = new Map<string, { value: Value; axis: number }>();
+  readonly #cache = new Map<string, Value>();
+
+  readonly name: string;
+  readonly dialect: Dialect;
+
+  constructor(name: string, dialect: Dialect) {
+    this.name = name;
+    this.dialect = dialect;
+  }
+
+  input(name: string, type: OnnxType, shape: Shape): Value {
+    const value = this.#value(name, type, shape);
+    this.#inputs.push(value);
+    return value;
+  }
+
+  /** Names a value as an output of the graph. */
+  output(name: string, value: Value): void {
+    const named = { ...value, name };
+    this.#nodes.push({ op: 'Identity', domain: '', name, inputs: [value.name], outputs: [name], attributes: {} });
+    this.#outputs.push(named);
+  }
+
+  node(op: string, inputs: readonly (Value | undefined)[], shape: Shape, options: NodeOptions = {}): Value {
+    return this.nodes(op, inputs, [shape], options)[0] as Value;
+  }
+
+  /** A node with one output per shape. */
+  nodes(
+    op: string,
+    inputs: readonly (Value | undefined)[],
+    shapes: readonly Shape[],
+    options: NodeOptions = {},
+  ): Value[] {
+    const { attributes = {}, domain = '', type = 'f32' } = options;
+    const name = `${op}.${this.#nodes.length}`;
+    const outputs = shapes.map((shape, i) => this.#value(shapes.length === 1 ? name : `${name}:${i}`, type, shape));
+    this.#nodes.push({
+      op,
+      domain,
+      name,
+      inputs: inputs.map((input) => input?.name ?? ''),
+      outputs: outputs.map((output) => output.name),
+      attributes,
+    });
+    return outputs;
+  }
+
+  /** A small constant inside the model; equal ones are shared. */
+  constant(data: Float32Array | BigInt64Array | Int32Array, shape: readonly number[]): Value {
+    const type = data instanceof Float32Array ? 'f32' : data instanceof Int32Array ? 'i32' : 'i64';
+    return this.cached(`constant ${type} ${shape} ${data}`, () => {
+      const name = `constant.${this.#constants.length}`;
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      this.#constants.push({ name, type, shape, content: { kind: 'raw', bytes } });
+      return { name, type, shape };
+    });
+  }
+
+  /** A tensor of the user's file, in its own storage type. */
+  external(name: string, type: OnnxType, shape: readonly number[], range: ExternalRange): Value {
+    return this.cached(`external ${range.file} ${range.offset} ${type} ${shape}`, () => {
+      const unique = this.#externals.some((other) => other.name === name) ? `${name} ${formatShape(shape)}` : name;
+      this.#externals.push({ name: unique, type, shape, ...range });
+      return { name: unique, type, shape };
+    });
+  }
+
+  cached(key: string, make: () => Value): Value {
+    let value = this.#cache.get(key);
+    if (value === undefined) {
+      value = make();
+      this.#cache.set(key, value);
+    }
+    return value;
+  }
+
+  /** The same elements in another shape; run-time dimensions are found by name. */
+  reshape(x: Value, shape: Shape): Value {
+    if (!sameElementCount(x.shape, shape)) {
+      throw new Error(`${x.name}: ${formatShape(x.shape)} cannot be reshaped to ${formatShape(shape)}`);
+    }
+    return this.node('Reshape', [x, this.#targetShape(x.shape, shape)], shape, { type: x.type });
+  }
+
+  /** A run-time dimension as an int64 [1] value. */
+  dimension(name: string): Value {
+    const source = this.#dimensions.get(name);
+    if (source === undefined) throw new Error(`${this.name}: no value has the dimension ${name}`);
+    return this.cached(`dimension ${name}`, () =>
+      this.node('Shape', [source.value], [1], {
+        type: 'i64',
+        attributes: { start: source.axis, end: source.axis + 1 },
+      }),
+    );
+  }
+
+  /** int64 shape values of whole shapes, constant where every dimension is. */
+  shapeValue(shape: Shape): Value {
+    return this.cached(`shape ${shape}`, () => {
+      const parts = shape.map((dim) => (typeof dim === 'number' ? this.#int64([dim]) : this.dimension(dim)));
+      return this.node('Concat', parts, [shape.length], { type: 'i64', attributes: { axis: 0 } });
+    });
+  }
+
+  /** Real paths of the files that initializers point into. */
+  get files(): readonly string[] {
+    return [...new Set(this.#externals.map((initializer) => initializer.file))];
+  }
+
+  /**
+   * ModelProto bytes.
+   * @param locate turns the real path of a weight file into the location that the session will look for
+   */
+  encode(locate: (file: string) => string): Uint8Array {
+    return encodeModel({
+      name: this.name,
+      nodes: this.#nodes,
+      inputs: this.#inputs,
+      outputs: this.#outputs,
+      initializers: [
+        ...this.#constants,
+        ...this.#externals.map(({ name, type, shape, file, offset, length }) => ({
+          name,
+          type,
+          shape,
+          content: { kind: 'external' as const, location: locate(file), offset, length },
+        })),
+      ],
+    });
+  }
+
+  #value(name: string, type: OnnxType, shape: Shape): Value {
+    const value = { name, type, shape };
+    for (const [axis, dim] of shape.entries()) {
+      if (typeof dim === 'string' && !dim.includes('*') && !this.#dimensions.has(dim)) {
+        this.#dimensions.set(dim, { value, axis });
+      }
+    }
+    return value;
+  }
+
+  #int64(values: readonly number[]): Value {
+    return this.constant(BigInt64Array.from(values, BigInt), [values.length]);
+  }
+
+  // In Reshape, 0 keeps the dimension at that place and one -1 takes what is left.
+  #targetShape(from: Shape, to: Shape): Value {
+    const unknown = to.flatMap((dim, i) => (typeof dim === 'string' && dim !== from[i] ? [i] : []));
+    if (unknown.length <= 1) {
+      return this.#int64(to.map((dim, i) => (typeof dim === 'number' ? dim : dim === from[i] ? 0 : -1)));
+    }
+    const free = unknown.find((i) => String(to[i]).includes('*')) ?? unknown.at(-1);
+    return this.cached(`target ${to} ${free}`, () => {
+      const parts = to.map((dim, i) =>
+        typeof dim === 'number' ? this.#int64([dim]) : i === free ? this.#int64([-1]) : this.dimension(dim),
+      );
+      return this.node('Concat', parts, [to.length], { type: 'i64', attributes: { axis: 0 } });
+    });
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * The ops that the model graphs are written in. Each checks its shapes while the graph is built and names the tensor and both
+ * shapes when they do not fit. Which ONNX op stands for what, and on which providers it was seen to be right, is in
+ * docs/reference/graph.md.
+ */
+import type { Graph, Value } from './graph.js';
+import { broadcast, doubled, formatShape, halved, product, type Shape } from './shape.js';
+import type { Scope } from './weights.js';
+
+export function add(graph: Graph, a: Value, b: Value): Value {
+  return binary(graph, 'Add', a, b);
+}
+
+export function mul(graph: Graph, a: Value, b: Value): Value {
+  return binary(graph, 'Mul', a, b);
+}
+
+function binary(graph: Graph, op: string, a: Value, b: Value): Value {
+  const shape = broadcast(a.shape, b.shape);
+  if (shape === undefined) {
+    throw new Error(`${op} of ${a.name} ${formatShape(a.shape)} and ${b.name} ${formatShape(b.shape)}: shapes differ`);
+  }
+  return graph.node(op, [a, b], shape);
+}
+
+export function scale(graph: Graph, x: Value, factor: number): Value {
+  return mul(graph, x, graph.constant(Float32Array.of(factor), [1]));
+}
+
+// x: [..., I]  ->  [..., O]; weight [O, I] as torch stores it, so that no transposed copy is made while loading.
+export function linear(w: Scope, x: Value, outputs: number, { bias = true } = {}): Value {
+  const { graph } = w;
+  const inputs = x.shape.at(-1);
+  if (typeof inputs !== 'number') throw new Error(`${w.path}: ${x.name} ${formatShape(x.shape)} has no fixed width`);
+  const rows = x.shape.slice(0, -1);
+  const flat = rows.length === 1 ? x : graph.reshape(x, [product(rows), inputs]);
+  const terms = [flat, w.tensor('weight', [outputs, inputs]), ...(bias ? [w.tensor('bias', [outputs])] : [])];
+  const y = graph.node('Gemm', terms, [product(rows), outputs], { attributes: { transB: 1 } });
+  return rows.length === 1 ? y : graph.reshape(y, [...rows, outputs]);
+}
+
+// x: [B, C, H, W]  ->  [B, O, H, W], halved with stride 2; zero padding that keeps the size.
+export function conv2d(w: Scope, x: Value, outputs: number, { kernel = 3, stride = 1 } = {}): Value {
+  const [batch, channels, height, width] = rank4(w.path, x);
+  const pad = (kernel - 1) / 2;
+  const size = stride === 2 ? [halved(height), halved(width)] : [height, width];
+  const weight = w.tensor('weight', [outputs, channels, kernel, kernel]);
+  return w.graph.node('Conv', [x, weight, w.tensor('bias', [outputs])], [batch, outputs, ...size], {
+    attributes: { kernel_shape: [kernel, kernel], strides: [stride, stride], pads: [pad, pad, pad, pad] },
+  });
+}
+
+// x: [B, C, H, W]; statistics over each group of channels and all pixels.
+export function groupNorm(w: Scope, x: Value, { groups, eps }: { groups: number; eps: number }): Value {
+  const { graph } = w;
+  const [batch, channels, height, width] = rank4(w.path, x);
+  if (channels % groups !== 0) throw new Error(`${w.path}: ${channels} channels do not divide into ${groups} groups`);
+  const ones = graph.constant(new Float32Array(groups).fill(1), [groups]);
+  const zeros = graph.constant(new Float32Array(groups), [groups]);
+  const rows = graph.reshape(x, [batch, groups, product([channels / groups, height, width])]);
+  const normal = graph.node('InstanceNormalization', [rows, ones, zeros], rows.shape, {
+    attributes: { epsilon: { float: eps } },
+  });
+  const perChannel = [channels, 1, 1];
+  const scaled = mul(graph, graph.reshape(normal, x.shape), w.tensor('weight', [channels], perChannel));
+  return add(graph, scaled, w.tensor('bias', [channels], perChannel));
+}
+
+// x: [..., C]; statistics over the last axis.
+export function layerNorm(w: Scope, x: Value, { eps }: { eps: number }): Value {
+  const channels = x.shape.at(-1);
+  if (typeof channels !== 'number') throw new Error(`${w.path}: ${x.name} ${formatShape(x.shape)} has no fixed width`);
+  const inputs = [x, w.tensor('weight', [channels]), w.tensor('bias', [channels])];
+  return w.graph.node('LayerNormalization', inputs, x.shape, { attributes: { axis: -1, epsilon: { float: eps } } });
+}
+
+export function silu(graph: Graph, x: Value): Value {
+  return mul(graph, x, graph.node('Sigmoid', [x], x.shape));
+}
+
+/** The exact GELU, by the error function. */
+export function gelu(graph: Graph, x: Value): Value {
+  return graph.node('Gelu', [x], x.shape);
+}
+
+/** x * sigmoid(1.702 x), the approximation CLIP ViT-L was trained with. */
+export function quickGelu(graph: Graph, x: Value): Value {
+  return graph.node('QuickGelu', [x], x.shape, { domain: 'com.microsoft', attributes: { alpha: { float: 1.702 } } });
+}
+
+/**
+ * softmax(q kᵀ / sqrt(D) + mask) v over `heads` heads.
+ * q: [B, L, heads*D]  k, v: [B, S, heads*D]  mask: broadcasts to [B, heads, L, S], added  ->  [B, L, heads*D]
+ */
+export function attention(graph: Graph, { q, k, v, heads, mask }: AttentionInputs): Value {
+  const [batch, length, width] = q.shape;
+  const source = k.shape[1];
+  if (batch === undefined || length === undefined || source === undefined || typeof width !== 'number') {
+    throw new Error(`attention over ${q.name} ${formatShape(q.shape)} and ${k.name} ${formatShape(k.shape)}`);
+  }
+  if (width % heads !== 0) throw new Error(`attention: ${width} channels do not divide into ${heads} heads`);
+  if (graph.dialect.attention === 'fused') {
+    return graph.node('MultiHeadAttention', [q, k, v, undefined, undefined, mask], q.shape, {
+      domain: 'com.microsoft',
+      attributes: { num_heads: heads },
+    });
+  }
+  const dim = width / heads;
+  const split = (x: Value, tokens: Shape[number], perm: readonly number[], shape: Shape) =>
+    transpose(graph, graph.reshape(x, [batch, tokens, heads, dim]), perm, shape);
+  const queries = split(scale(graph, q, 1 / Math.sqrt(dim)), length, [0, 2, 1, 3], [batch, heads, length, dim]);
+  const keys = split(k, source, [0, 2, 3, 1], [batch, heads, dim, source]);
+  const values = split(v, source, [0, 2, 1, 3], [batch, heads, source, dim]);
+  let scores = graph.node('MatMul', [queries, keys], [batch, heads, length, source]);
+  if (mask !== undefined) scores = add(graph, scores, mask);
+  const weights = graph.node('Softmax', [scores], scores.shape, { attributes: { axis: -1 } });
+  const mixed = graph.node('MatMul', [weights, values], queries.shape);
+  return graph.reshape(transpose(graph, mixed, [0, 2, 1, 3], [batch, length, heads, dim]), q.shape);
+}
+
+export interface AttentionInputs {
+  readonly q: Value;
+  readonly k: Value;
+  readonly v: Value;
+  readonly heads: number;
+  readonly mask?: Value;
+}
+
+export function transpose(graph: Graph, x: Value, perm: readonly number[], shape: Shape): Value {
+  return graph.node('Transpose', [x], shape, { attributes: { perm } });
+}
+
+export function concat(graph: Graph, values: readonly Value[], axis: number): Value {
+  const [first, ...rest] = values;
+  if (first === undefined) throw new Error('concat of nothing');
+  let size = first.shape[axis];
+  for (const value of rest) {
+    const other = value.shape[axis];
+    const fits = value.shape.every((dim, i) => i === axis || dim === first.shape[i]);
+    if (!fits || typeof size !== 'number' || typeof other !== 'number') {
+      throw new Error(
+        `concat of ${first.name} ${formatShape(first.shape)} and ${value.name} ${formatShape(value.shape)}`,
+      );
+    }
+    size += other;
+  }
+  const shape = first.shape.map((dim, i) => (i === axis ? (size ?? dim) : dim));
+  return graph.node('Concat', values, shape, { attributes: { axis } });
+}
+
+/** Two halves of the last axis. */
+export function chunk2(graph: Graph, x: Value): [Value, Value] {
+  const width = x.shape.at(-1);
+  if (typeof width !== 'number' || width % 2 !== 0)
+    throw new Error(`${x.name} ${formatShape(x.shape)} has no two halves`);
+  const shape = [...x.shape.slice(0, -1), width / 2];
+  const [a, b] = graph.nodes('Split', [x], [shape, shape], { attributes: { axis: -1, num_outputs: 2 } });
+  return [a as Value, b as Value];
+}
+
+/** Rows of a table: table [N, C], ids int32 [...] -> [..., C]. */
+export function gather(graph: Graph, table: Value, ids: Value): Value {
+  return graph.node('Gather', [table, ids], [...ids.shape, ...table.shape.slice(1)], { attributes: { axis: 0 } });
+}
+
+const NEAREST = { mode: 'nearest', coordinate_transformation_mode: 'asymmetric', nearest_mode: 'floor' } as const;
+
+/** Nearest neighbour, twice the size. x: [B, C, H, W] -> [B, C, 2H, 2W] */
+export function upsample2x(graph: Graph, x: Value): Value {
+  const [batch, channels, height, width] = rank4('upsample', x);
+  const scales = graph.constant(Float32Array.of(1, 1, 2, 2), [4]);
+  const shape = [batch, channels, doubled(height), doubled(width)];
+  return graph.node('Resize', [x, undefined, scales], shape, { attributes: NEAREST });
+}
+
+/** Nearest neighbour to the height and width of `target`, as torch's interpolate(size=…) does. */
+export function upsampleTo(graph: Graph, x: Value, target: Value): Value {
+  const [batch, channels] = rank4('upsample', x);
+  const [, , height, width] = rank4('upsample', target);
+  const shape = [batch, channels, height, width];
+  return graph.node('Resize', [x, undefined, undefined, graph.shapeValue(shape)], shape, { attributes: NEAREST });
+}
+
+export function rank4(where: string, x: Value): [Shape[number], number, Shape[number], Shape[number]] {
+  const [batch, channels, height, width] = x.shape;
+  if (x.shape.length !== 4 || batch === undefined || height === undefined || width === undefined) {
+    throw new Error(`${where}: ${x.name} ${formatShape(x.shape)} must have four dimensions`);
+  }
+  if (typeof channels !== 'number')
+    throw new Error(`${where}: ${x.name} ${formatShape(x.shape)} has no fixed channels`);
+  return [batch, channels, height, width];
+}

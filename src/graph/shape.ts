@@ -1,0 +1,65 @@
+import type { Dim } from './onnx-proto.js';
+
+export type Shape = readonly Dim[];
+
+/**
+ * A dimension that is known only at run time is a name. `*` joins names into a product ("H*W"); every other name is atomic,
+ * derived ones included: "ceil(H/2)", "2H".
+ */
+export function halved(dim: Dim): Dim {
+  return typeof dim === 'number' ? Math.ceil(dim / 2) : `ceil(${dim}/2)`;
+}
+
+export function doubled(dim: Dim): Dim {
+  if (typeof dim === 'number') return dim * 2;
+  const [, factor, name] = /^(\d*)(.*)$/.exec(dim) ?? [];
+  return `${Number(factor || 1) * 2}${name}`;
+}
+
+/** The product of dimensions, as a dimension. */
+export function product(dims: Shape): Dim {
+  const { coefficient, names } = factors(dims);
+  if (names.length === 0) return coefficient;
+  return coefficient === 1 ? names.join('*') : `${coefficient}*${names.join('*')}`;
+}
+
+export function sameShape(a: Shape, b: Shape): boolean {
+  return a.length === b.length && a.every((dim, i) => dim === b[i]);
+}
+
+export function sameElementCount(a: Shape, b: Shape): boolean {
+  return product(a) === product(b);
+}
+
+/** numpy's broadcasting of two shapes; undefined where they do not broadcast. */
+export function broadcast(a: Shape, b: Shape): Shape | undefined {
+  const rank = Math.max(a.length, b.length);
+  const result: Dim[] = [];
+  for (let i = 0; i < rank; i += 1) {
+    const left = a[a.length - rank + i] ?? 1;
+    const right = b[b.length - rank + i] ?? 1;
+    if (left !== right && left !== 1 && right !== 1) return undefined;
+    result.push(left === 1 ? right : left);
+  }
+  return result;
+}
+
+export function formatShape(shape: Shape): string {
+  return `[${shape.join(', ')}]`;
+}
+
+function factors(dims: Shape): { coefficient: number; names: string[] } {
+  let coefficient = 1;
+  const names: string[] = [];
+  for (const dim of dims) {
+    if (typeof dim === 'number') {
+      coefficient *= dim;
+      continue;
+    }
+    for (const factor of dim.split('*')) {
+      if (/^\d+$/.test(factor)) coefficient *= Number(factor);
+      else names.push(factor);
+    }
+  }
+  return { coefficient, names: names.sort() };
+}

@@ -1,0 +1,91 @@
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { InferenceError } from '../errors.js';
+import { readSafetensors, type TensorRecord } from './safetensors.js';
+
+/** An index of tensors is JSON text: 2,500 names take 300 KB. */
+const MAX_INDEX_BYTES = 100_000_000;
+/** The largest published checkpoints come in under 200 shards. */
+const MAX_SHARDS = 1_000;
+
+/** The tensors of one network, over one file or several shards. */
+export interface WeightFiles {
+  /** What messages call it: the file or the index, as the user knows it. */
+  readonly path: string;
+  readonly tensors: ReadonlyMap<string, TensorRecord>;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/**
+ * Finds the weights of one network in a diffusers or transformers folder: `<stem>.safetensors`, or shards listed in
+ * `<stem>.safetensors.index.json`, or their `.fp16.` variant where that is all there is.
+ *
+ * @param stems file names without `.safetensors`, the first that exists is taken
+ * @throws InferenceError CHECKPOINT_INVALID
+ */
+export async function readWeightFiles(folder: string, stems: readonly string[]): Promise<WeightFiles> {
+  for (const stem of stems.flatMap((name) => [name, `${name}.fp16`])) {
+    const single = join(folder, `${stem}.safetensors`);
+    if (await exists(single)) {
+      const { tensors, metadata } = await readSafetensors(single);
+      return { path: single, tensors, metadata };
+    }
+    // Variants name their index `<stem>.safetensors.index.<variant>.json`.
+    const [plain, variant] = stem.split('.');
+    const index = join(folder, `${plain}.safetensors.index.${variant === undefined ? '' : `${variant}.`}json`);
+    if (await exists(index)) return readShards(index);
+  }
+  const found = await readdir(folder).catch(() => []);
+  const pickles = found.filter((name) => /\.(bin|ckpt|pt|pth)$/.test(name));
+  throw new InferenceError(
+    'CHECKPOINT_INVALID',
+    `${folder} has no ${stems[0]}.safetensors and no index of shards${
+      pickles.length > 0 ? `, only ${pickles.join(', ')}; get the .safetensors variant of this checkpoint` : ''
+    }`,
+  );
+}
+
+async function readShards(index: string): Promise<WeightFiles> {
+  const refuse = (problem: string): never => {
+    throw new InferenceError('CHECKPOINT_INVALID', `${index} ${problem}`);
+  };
+  const { size } = await stat(index);
+  if (size > MAX_INDEX_BYTES) refuse(`is ${size} bytes long, the limit is ${MAX_INDEX_BYTES}`);
+  let json: { weight_map?: Record<string, unknown> } = {};
+  try {
+    json = JSON.parse(await readFile(index, 'utf8')) as typeof json;
+  } catch {
+    refuse('is not JSON');
+  }
+  const map = Object.entries(json.weight_map ?? {});
+  const shards = [...new Set(map.map(([, shard]) => String(shard)))].sort();
+  if (shards.length === 0) refuse('has no weight_map');
+  if (shards.length > MAX_SHARDS) refuse(`names ${shards.length} shards, the limit is ${MAX_SHARDS}`);
+  const outside = shards.find((shard) => basename(shard) !== shard || shard === '..');
+  if (outside !== undefined) refuse(`names the shard "${outside}", which is not a file beside it`);
+  const missing: string[] = [];
+  const tensors = new Map<string, TensorRecord>();
+  const metadata: Record<string, string> = {};
+  for (const shard of shards) {
+    const path = join(dirname(index), shard);
+    if (!(await exists(path))) {
+      missing.push(shard);
+      continue;
+    }
+    const file = await readSafetensors(path);
+    Object.assign(metadata, file.metadata);
+    for (const [name, tensor] of file.tensors) {
+      if (tensors.has(name)) refuse(`has tensor "${name}" in two shards, ${shard} the second`);
+      tensors.set(name, tensor);
+    }
+  }
+  if (missing.length > 0) refuse(`names shards that are not there: ${missing.join(', ')}`);
+  return { path: index, tensors, metadata };
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    (entry) => entry.isFile(),
+    () => false,
+  );
+}

@@ -1,0 +1,152 @@
+import { InferenceError, listProblems } from '../errors.js';
+import type { Graph, Value } from './graph.js';
+import { floatTypes, type TensorRecord } from './safetensors.js';
+import { formatShape, sameShape } from './shape.js';
+import type { WeightFiles } from './weight-files.js';
+
+const ONNX_TYPE = { F32: 'f32', F16: 'f16', BF16: 'bf16' } as const;
+
+export interface WeightsOptions {
+  /** Other names that files use for a key of ours, tried in order when the key itself is not there. */
+  readonly aliases?: (key: string) => readonly string[];
+  /** Keys that belong to the format but not to this graph: not reported as spare. */
+  readonly unused?: readonly RegExp[];
+}
+
+/**
+ * The weights of one network, handed to its graph by key. Building the graph is what checks the file: a missing, mis-shaped
+ * or wrongly typed tensor is noted and building goes on, so that `check` reports everything together.
+ */
+export class Weights {
+  readonly #problems: string[] = [];
+  readonly #wanted = new Map<string, readonly number[]>();
+  readonly #used = new Map<string, TensorRecord>();
+
+  readonly graph: Graph;
+  readonly files: WeightFiles;
+  readonly options: WeightsOptions;
+
+  constructor(graph: Graph, files: WeightFiles, options: WeightsOptions = {}) {
+    this.graph = graph;
+    this.files = files;
+    this.options = options;
+  }
+
+  /** The scope of the whole file. */
+  get root(): Scope {
+    return new Scope(this, '');
+  }
+
+  /** Names and shapes of all tensors that the graph asked for, whether the file has them or not. */
+  get wanted(): ReadonlyMap<string, readonly number[]> {
+    return this.#wanted;
+  }
+
+  /** Elements of all tensors that the graph took. */
+  get parameters(): number {
+    let count = 0;
+    for (const { shape } of this.#used.values()) count += shape.reduce((product, dim) => product * dim, 1);
+    return count;
+  }
+
+  /** Bytes that they take in the file. */
+  get usedBytes(): number {
+    return [...this.#used.values()].reduce((bytes, { length }) => bytes + length, 0);
+  }
+
+  /** The storage type that most bytes have. */
+  get storage(): string {
+    const bytes = new Map<string, number>();
+    for (const { dtype, length } of this.#used.values()) bytes.set(dtype, (bytes.get(dtype) ?? 0) + length);
+    return [...bytes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 'none';
+  }
+
+  /** Missing, mis-shaped, wrongly typed and spare tensors, a sentence each. */
+  get problems(): readonly string[] {
+    const unused = this.options.unused ?? [];
+    const spare = [...this.files.tensors.keys()].filter(
+      (key) => !this.#used.has(key) && !unused.some((pattern) => pattern.test(key)),
+    );
+    return [...this.#problems, ...spare.map((key) => `spare: ${key} ${describe(this.files.tensors.get(key))}`)];
+  }
+
+  /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the file */
+  check(): void {
+    const { problems } = this;
+    if (problems.length === 0) return;
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${this.files.path} does not fit the model that its configuration describes:\n${listProblems(problems)}`,
+    );
+  }
+
+  has(key: string): boolean {
+    return this.#find(key) !== undefined;
+  }
+
+  /** float32 [view ?? shape], cast from the file's storage type when the session is built. */
+  tensor(key: string, shape: readonly number[], view: readonly number[] = shape): Value {
+    this.#wanted.set(key, shape);
+    const record = this.#find(key);
+    const placeholder: Value = { name: key, type: 'f32', shape: view };
+    if (record === undefined) {
+      this.#problems.push(`missing: ${key} ${formatShape(shape)}`);
+      return placeholder;
+    }
+    this.#used.set(record.name, record);
+    if (!sameShape(record.shape, shape)) {
+      this.#problems.push(`mis-shaped: ${key} is ${formatShape(record.shape)}, must be ${formatShape(shape)}`);
+      return placeholder;
+    }
+    const type = floatTypes.find((name) => name === record.dtype);
+    if (type === undefined) {
+      this.#problems.push(`wrong type: ${key} is ${record.dtype}, must be one of ${floatTypes.join(', ')}`);
+      return placeholder;
+    }
+    const stored = this.graph.external(key, ONNX_TYPE[type], view, record);
+    if (type === 'F32') return stored;
+    // The runtime folds a cast of an initializer while it loads: a step does not pay for it.
+    return this.graph.cached(`f32 ${stored.name}`, () =>
+      this.graph.node('Cast', [stored], view, { attributes: { to: 1 } }),
+    );
+  }
+
+  #find(key: string): TensorRecord | undefined {
+    const names = [key, ...(this.options.aliases?.(key) ?? [])];
+    const name = names.find((candidate) => this.files.tensors.has(candidate));
+    return name === undefined ? undefined : this.files.tensors.get(name);
+  }
+}
+
+/** A place in a checkpoint: blocks extend it by the exact segment of the key. */
+export class Scope {
+  readonly weights: Weights;
+  /** The key so far, without a trailing dot. */
+  readonly path: string;
+
+  constructor(weights: Weights, path: string) {
+    this.weights = weights;
+    this.path = path;
+  }
+
+  get graph(): Graph {
+    return this.weights.graph;
+  }
+
+  at(...segments: readonly (string | number)[]): Scope {
+    return new Scope(this.weights, [...(this.path === '' ? [] : [this.path]), ...segments].join('.'));
+  }
+
+  has(name: string): boolean {
+    return this.weights.has(this.at(name).path);
+  }
+
+  /** `view` addresses the same elements in another shape. */
+  tensor(name: string, shape: readonly number[], view?: readonly number[]): Value {
+    return this.weights.tensor(this.at(name).path, shape, view);
+  }
+}
+
+function describe(record: TensorRecord | undefined): string {
+  return record === undefined ? '' : `${record.dtype} ${formatShape(record.shape)}`;
+}

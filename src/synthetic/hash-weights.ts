@@ -1,0 +1,69 @@
+/**
+ * Weights without a file: every element follows from its tensor's name, so any language can make the same model from a
+ * manifest of names and shapes. The rule (docs/reference/hash-weights.md): FNV-1a of the name, a golden-ratio counter through
+ * murmur3's finaliser, 24 bits of it as a number in [-1, 1), scaled by what kind of tensor it is.
+ */
+import { type FloatType, floatTypes } from '../graph/safetensors.js';
+
+/** 32-bit FNV-1a of the UTF-8 bytes. http://www.isthe.com/chongo/tech/comp/fnv/ */
+export function fnv1a32(text: string): number {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(text)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return hash;
+}
+
+/** Element `i` of the tensor, in [-1, 1), before scaling. Finaliser: MurmurHash3's fmix32. */
+export function hashUnit(nameHash: number, i: number): number {
+  let x = (nameHash + Math.imul(i, 0x9e3779b9)) >>> 0;
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+  x = (x ^ (x >>> 16)) >>> 0;
+  return (x >>> 8) / 2 ** 23 - 1;
+}
+
+/** All elements, rounded to float32. */
+export function hashTensor(name: string, shape: readonly number[]): Float32Array {
+  const hash = fnv1a32(name);
+  const length = shape.reduce((count, dim) => count * dim, 1);
+  const fanIn = shape.slice(1).reduce((count, dim) => count * dim, 1);
+  const isScale = name.endsWith('gamma') || (shape.length === 1 && name.endsWith('weight'));
+  const [offset, spread] = isScale ? [1, 0.1] : shape.length <= 1 ? [0, 0.05] : [0, Math.sqrt(3 / fanIn)];
+  const values = new Float32Array(length);
+  for (let i = 0; i < length; i += 1) values[i] = offset + spread * hashUnit(hash, i);
+  return values;
+}
+
+/** The elements as a file stores them, little-endian, rounded to nearest even. */
+export function storeAs(type: FloatType, values: Float32Array): Uint8Array {
+  if (type === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  const round = type === 'F16' ? float16Bits : bfloat16Bits;
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  return new Uint8Array(Uint16Array.from(bits, round).buffer);
+}
+
+export function assertFloatType(type: string): FloatType {
+  const known = floatTypes.find((name) => name === type);
+  if (known === undefined) throw new Error(`type ${type} must be one of ${floatTypes.join(', ')}`);
+  return known;
+}
+
+function bfloat16Bits(bits: number): number {
+  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
+// IEEE 754 binary32 to binary16; hash weights are finite and below 65504.
+function float16Bits(bits: number): number {
+  const sign = (bits >>> 16) & 0x8000;
+  const exponent = ((bits >>> 23) & 0xff) - 112;
+  const mantissa = bits & 0x7fffff;
+  if (exponent > 0) return sign | roundShift((exponent << 23) | mantissa, 13);
+  // Below 2^-14 the result is subnormal: the implicit one moves into the mantissa.
+  return exponent < -10 ? sign : sign | roundShift(mantissa | 0x800000, 14 - exponent);
+}
+
+function roundShift(value: number, shift: number): number {
+  const half = 2 ** (shift - 1);
+  const kept = Math.floor(value / 2 ** shift);
+  const rest = value - kept * 2 ** shift;
+  return rest > half || (rest === half && kept % 2 === 1) ? kept + 1 : kept;
+}

@@ -1,0 +1,35 @@
+import { open, rename } from 'node:fs/promises';
+import type { FloatType } from '../graph/safetensors.js';
+import { hashTensor, storeAs } from './hash-weights.js';
+
+const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
+
+export interface HashFile {
+  readonly dtype: FloatType;
+  /** Comes before every tensor's name in the hash, not in the file. */
+  readonly hashPrefix: string;
+  readonly tensors: readonly (readonly [name: string, shape: readonly number[]])[];
+}
+
+/** Writes a safetensors file of hash weights, a tensor at a time, and puts it in place when it is whole. */
+export async function writeHashSafetensors(path: string, { dtype, hashPrefix, tensors }: HashFile): Promise<void> {
+  const header: Record<string, unknown> = {};
+  let end = 0;
+  for (const [name, shape] of tensors) {
+    const begin = end;
+    end += shape.reduce((count, dim) => count * dim, 1) * BYTES[dtype];
+    header[name] = { dtype, shape, data_offsets: [begin, end] };
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  const part = `${path}.part`;
+  const file = await open(part, 'w');
+  try {
+    await file.write(Buffer.concat([length, json]));
+    for (const [name, shape] of tensors) await file.write(storeAs(dtype, hashTensor(hashPrefix + name, shape)));
+  } finally {
+    await file.close();
+  }
+  await rename(part, path);
+}

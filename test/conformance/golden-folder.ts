@@ -1,0 +1,69 @@
+import { cp, mkdir, readdir, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { readSafetensors, type SafetensorsFile } from '../../src/graph/safetensors.js';
+import { assertFloatType, hashTensor } from '../../src/synthetic/hash-weights.js';
+import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
+
+/** Expected outputs, read into memory as numbers. */
+export class Expected {
+  readonly #file: SafetensorsFile;
+  readonly #bytes: Buffer;
+
+  private constructor(file: SafetensorsFile, bytes: Buffer) {
+    this.#file = file;
+    this.#bytes = bytes;
+  }
+
+  static async read(path: string): Promise<Expected> {
+    const file = await readSafetensors(path);
+    return new Expected(file, await readFile(file.file));
+  }
+
+  /** Elements of a tensor, or undefined where the file has none of that name. */
+  find(name: string): Float32Array | Uint8Array | undefined {
+    const record = this.#file.tensors.get(name);
+    if (record === undefined) return undefined;
+    const bytes = new Uint8Array(this.#bytes.subarray(record.offset, record.offset + record.length));
+    if (record.dtype === 'U8') return bytes;
+    if (record.dtype === 'F32') return new Float32Array(bytes.buffer);
+    throw new Error(`${name} is ${record.dtype}, expected outputs are F32 or U8`);
+  }
+
+  get(name: string): Float32Array | Uint8Array {
+    const values = this.find(name);
+    if (values === undefined) throw new Error(`the expected outputs have no ${name}`);
+    return values;
+  }
+}
+
+interface ManifestEntry {
+  readonly dtype: string;
+  readonly hash_prefix: string;
+  readonly tensors: readonly (readonly [string, readonly number[]])[];
+}
+
+/** Rebuilds a diffusers-layout model from `manifest.json` and `model-configs/`. */
+export async function rebuildModel(goldens: string, folder: string): Promise<string> {
+  await mkdir(folder, { recursive: true });
+  await cp(join(goldens, 'model-configs'), folder, { recursive: true });
+  const manifest = JSON.parse(await readFile(join(goldens, 'manifest.json'), 'utf8')) as Record<string, ManifestEntry>;
+  for (const [file, { dtype, hash_prefix: hashPrefix, tensors }] of Object.entries(manifest)) {
+    await mkdir(dirname(join(folder, file)), { recursive: true });
+    await writeHashSafetensors(join(folder, file), { dtype: assertFloatType(dtype), hashPrefix, tensors });
+  }
+  return folder;
+}
+
+/** `["hash", name, shape, …]` of a case. */
+export function hashInput(spec: readonly unknown[]): Float32Array {
+  const [kind, name, shape] = spec;
+  if (kind !== 'hash' || typeof name !== 'string' || !Array.isArray(shape)) {
+    throw new Error(`${JSON.stringify(spec)} is not a hash input`);
+  }
+  return hashTensor(name, shape as number[]);
+}
+
+/** Files of cases in a folder: `cases.json`, `case.json`, `…_cases.json`. */
+export async function caseFiles(folder: string): Promise<readonly string[]> {
+  return (await readdir(folder)).filter((name) => /^(.*_)?cases?\.json$/.test(name)).sort();
+}

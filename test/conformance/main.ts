@@ -1,0 +1,25 @@
+import { parseArgs } from 'node:util';
+import type { Outcome } from './report.js';
+import { runGoldens } from './run.js';
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { device: { type: 'string', default: 'cpu' } },
+});
+const { device } = values;
+if (positionals.length === 0 || (device !== 'cpu' && device !== 'webgpu' && device !== 'cuda')) {
+  process.stderr.write('usage: npm run conformance -- FOLDER [FOLDER …] [--device cpu|webgpu|cuda]\n');
+  process.exit(2);
+}
+
+const labels: Readonly<Record<Outcome, string>> = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' };
+const count = { passed: 0, failed: 0, skipped: 0 };
+for (const folder of positionals) {
+  process.stdout.write(`${folder} on ${device}\n`);
+  for await (const { name, outcome, detail } of runGoldens(folder, device)) {
+    count[outcome] += 1;
+    process.stdout.write(`${labels[outcome]} ${name.padEnd(24)} ${detail}\n`);
+  }
+}
+process.stdout.write(`${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped\n`);
+process.exitCode = count.failed > 0 || count.passed + count.skipped === 0 ? 1 : 0;
