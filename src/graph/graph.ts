@@ -101,7 +101,8 @@ export class Graph {
   external(name: string, type: OnnxType, shape: readonly number[], range: ExternalRange): Value {
     return this.cached(`external ${range.file} ${range.offset} ${type} ${shape}`, () => {
       const unique = this.#externals.some((other) => other.name === name) ? `${name} ${formatShape(shape)}` : name;
-      this.#externals.push({ name: unique, type, shape, ...range });
+      const { file, offset, length } = range;
+      this.#externals.push({ name: unique, type, shape, file, offset, length });
       return { name: unique, type, shape };
     });
   }
@@ -127,11 +128,9 @@ export class Graph {
   dimension(name: string): Value {
     const source = this.#dimensions.get(name);
     if (source === undefined) throw new Error(`${this.name}: no value has the dimension ${name}`);
+    const { value, axis } = source;
     return this.cached(`dimension ${name}`, () =>
-      this.node('Shape', [source.value], [1], {
-        type: 'i64',
-        attributes: { start: source.axis, end: source.axis + 1 },
-      }),
+      this.node('Shape', [value], [1], { type: 'i64', attributes: { start: axis, end: axis + 1 } }),
     );
   }
 
@@ -190,12 +189,9 @@ export class Graph {
     if (unknown.length <= 1) {
       return this.#int64(to.map((dim, i) => (typeof dim === 'number' ? dim : dim === from[i] ? 0 : -1)));
     }
-    const free = unknown.find((i) => String(to[i]).includes('*')) ?? unknown.at(-1);
-    return this.cached(`target ${to} ${free}`, () => {
-      const parts = to.map((dim, i) =>
-        typeof dim === 'number' ? this.#int64([dim]) : i === free ? this.#int64([-1]) : this.dimension(dim),
-      );
-      return this.node('Concat', parts, [to.length], { type: 'i64', attributes: { axis: 0 } });
-    });
+    const products = unknown.filter((i) => String(to[i]).includes('*'));
+    if (products.length > 1) throw new Error(`a shape with two products of run-time dimensions: ${formatShape(to)}`);
+    if (products.length === 0) return this.shapeValue(to);
+    return this.shapeValue(to.map((dim, i) => (i === products[0] ? -1 : dim)));
   }
 }

@@ -67,3 +67,10 @@ export function hashInput(spec: readonly unknown[]): Float32Array {
 export async function caseFiles(folder: string): Promise<readonly string[]> {
   return (await readdir(folder)).filter((name) => /^(.*_)?cases?\.json$/.test(name)).sort();
 }
+
+/** JSON as Python writes it: with Infinity and NaN, which JSON itself has not. */
+export async function readCases(path: string): Promise<unknown> {
+  const text = await readFile(path, 'utf8');
+  const numbers: Readonly<Record<string, string>> = { Infinity: '1e999', '-Infinity': '-1e999', NaN: 'null' };
+  return JSON.parse(text.replace(/"(?:\\.|[^"\\])*"|-?Infinity|NaN/g, (token) => numbers[token] ?? token));
+}

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Device } from '../../src/pipelines/pipeline.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
-import { caseFiles, Expected, rebuildModel } from './golden-folder.js';
+import { caseFiles, Expected, readCases, rebuildModel } from './golden-folder.js';
 import { type CaseResult, judge } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 import { sdxlCases, skipped } from './sdxl-cases.js';
@@ -13,7 +13,7 @@ export async function* runGoldens(folder: string, device: Exclude<Device, 'auto'
   const files = await caseFiles(folder);
   if (files.length === 0) throw new Error(`${folder} has no cases.json; give a folder of goldens`);
   for (const file of files) {
-    const cases: unknown = JSON.parse(await readFile(join(folder, file), 'utf8'));
+    const cases = await readCases(join(folder, file));
     if (file === 'cases.json') yield* mainCases(folder, cases, device);
     else yield* unknownCases(file, cases);
   }
