@@ -1,0 +1,111 @@
+import { z } from 'zod';
+import {
+  alphasCumprod,
+  exponentialSigmas,
+  interpolate,
+  karrasSigmas,
+  linspace,
+  noiseScheduleSchema,
+  parseSchedulerConfig,
+  spacedTimesteps,
+  timestepOfSigma,
+  trainingSigmas,
+} from './noise-schedule.js';
+import type { Scheduler } from './scheduler.js';
+
+const eulerSchema = noiseScheduleSchema.extend({
+  interpolation_type: z.enum(['linear', 'log_linear']).default('linear'),
+  use_karras_sigmas: z.boolean().nullish(),
+  use_exponential_sigmas: z.boolean().nullish(),
+  use_beta_sigmas: z
+    .literal(false, { error: 'beta sigmas are not supported; set it to false, or use_karras_sigmas to true' })
+    .nullish(),
+  sigma_min: z.number().positive().nullish(),
+  sigma_max: z.number().positive().nullish(),
+  timestep_type: z.enum(['discrete', 'continuous']).default('discrete'),
+  final_sigmas_type: z.enum(['zero', 'sigma_min']).default('zero'),
+});
+
+export type EulerConfig = z.infer<typeof eulerSchema>;
+
+/** The options of a `scheduler_config.json` that Euler understands; it ignores those of other samplers. */
+export function readEulerConfig(config: unknown): EulerConfig {
+  return parseSchedulerConfig(eulerSchema, config);
+}
+
+/**
+ * Euler steps along the probability flow, as diffusers' EulerDiscreteScheduler takes them: Karras et al., arXiv:2206.00364,
+ * algorithm 1 without second order.
+ * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_euler_discrete.py#L135
+ */
+export class EulerDiscrete implements Scheduler {
+  readonly name: string;
+  readonly timesteps: Float32Array;
+  readonly sigmas: Float32Array;
+  readonly initNoiseSigma: number;
+  readonly #prediction: EulerConfig['prediction_type'];
+
+  constructor(name: string, config: EulerConfig, steps: number) {
+    this.name = name;
+    this.#prediction = config.prediction_type;
+    const training = trainingSigmas(alphasCumprod(config));
+    const logSigmas = training.map(Math.log);
+    const spaced = spacedTimesteps(config, steps);
+    const levels = stepSigmas(config, training, spaced);
+    const isRemapped = Boolean(config.use_karras_sigmas || config.use_exponential_sigmas);
+    const discrete = isRemapped ? Float32Array.from(levels, (sigma) => timestepOfSigma(sigma, logSigmas)) : spaced;
+    const isContinuous = config.timestep_type === 'continuous' && config.prediction_type === 'v_prediction';
+    this.timesteps = isContinuous ? Float32Array.from(levels, (sigma) => 0.25 * Math.log(sigma)) : discrete;
+    const end = config.final_sigmas_type === 'zero' ? 0 : (training[0] ?? 0);
+    this.sigmas = Float32Array.of(...levels, end);
+    const max = this.sigmas.reduce((largest, sigma) => Math.max(largest, sigma), 0);
+    // With leading spacing the first level is below the training maximum, and the noise is scaled for both.
+    this.initNoiseSigma = config.timestep_spacing === 'leading' ? Math.sqrt(max ** 2 + 1) : max;
+  }
+
+  scaleModelInput(sample: Float32Array, i: number): Float32Array {
+    const divisor = Math.sqrt(this.#sigma(i) ** 2 + 1);
+    return sample.map((value) => value / divisor);
+  }
+
+  step(modelOutput: Float32Array, sample: Float32Array, i: number): Float32Array {
+    const sigma = this.#sigma(i);
+    const dt = this.#sigma(i + 1) - sigma;
+    const denoised = denoiser(this.#prediction, sigma);
+    return sample.map((x, j) => x + ((x - denoised(modelOutput[j] ?? 0, x)) / sigma) * dt);
+  }
+
+  #sigma(i: number): number {
+    return this.sigmas[i] ?? 0;
+  }
+}
+
+/** What the model's output says the clean sample is. */
+function denoiser(prediction: EulerConfig['prediction_type'], sigma: number): (output: number, x: number) => number {
+  switch (prediction) {
+    case 'epsilon':
+      return (output, x) => x - sigma * output;
+    case 'sample':
+      return (output) => output;
+    case 'v_prediction': {
+      const variance = sigma ** 2 + 1;
+      const outputScale = -sigma / Math.sqrt(variance);
+      return (output, x) => output * outputScale + x / variance;
+    }
+  }
+}
+
+// Noise levels of the steps, from noise to picture.
+function stepSigmas(config: EulerConfig, training: Float64Array, timesteps: Float32Array): Float64Array {
+  const steps = timesteps.length;
+  const [smallest = 0, largest = 0] = [training[0], training.at(-1)];
+  const spaced =
+    config.interpolation_type === 'linear'
+      ? Float64Array.from(timesteps, (t) => interpolate(training, t))
+      : linspace(Math.log(largest), Math.log(smallest), steps).map(Math.exp);
+  const max = config.sigma_max ?? spaced[0] ?? largest;
+  const min = config.sigma_min ?? spaced.at(-1) ?? smallest;
+  if (config.use_karras_sigmas) return karrasSigmas(max, min, steps);
+  if (config.use_exponential_sigmas) return exponentialSigmas(max, min, steps);
+  return spaced;
+}
