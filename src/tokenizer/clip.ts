@@ -92,7 +92,7 @@ interface Token {
 function createClipTokenizer({ vocabulary, pairs, maxLength, begin, end, pad, unknown }: Parts): ClipTokenizer {
   const special = new Map([begin, end].map(({ text, id }) => [text, id]));
   // Special tokens written in the text are those tokens, as in the reference; their case counts.
-  const specialPattern = new RegExp(`(${[...special.keys()].map(escape).join('|')})`);
+  const specialPattern = new RegExp(`(${[...special.keys()].map(escapePattern).join('|')})`);
   const word = (text: string): number[] => {
     const symbols = Array.from(new TextEncoder().encode(text), (byte) => byteCharacters[byte] ?? '');
     symbols.push(`${symbols.pop() ?? ''}${END_OF_WORD}`);
@@ -144,6 +144,6 @@ function refuse(path: string, problem: string): never {
   throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
 }
 
-function escape(text: string): string {
+function escapePattern(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 }

@@ -18,7 +18,7 @@ export function scheduleCase({ name, steps, config, key, initial }: ScheduleCase
     return { name: key, outcome: 'skipped', detail: `the scheduler ${name} is not served yet` };
   }
   const scheduler = createScheduler(family, config, steps);
-  let sample = hashInput(initial).map((value) => value * Math.sqrt(3) * scheduler.initNoiseSigma);
+  let sample: Float32Array = hashInput(initial).map((value) => value * Math.sqrt(3) * scheduler.initNoiseSigma);
   const trajectory = new Float32Array(steps * sample.length);
   for (const [i, t] of scheduler.timesteps.entries()) {
     const shift = 0.1 * Math.sin(t / 50);

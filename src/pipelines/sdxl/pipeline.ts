@@ -183,7 +183,7 @@ export class SdxlPipeline implements Pipeline {
       request.height,
       request.width,
     ]);
-    let latents = noise.map((value) => value * scheduler.initNoiseSigma);
+    let latents: Float32Array = noise.map((value) => value * scheduler.initNoiseSigma);
     for (const [i, timestep] of scheduler.timesteps.entries()) {
       await pause(signal);
       const input = scheduler.scaleModelInput(latents, i);
