@@ -1,0 +1,340 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import type { Logger } from 'pino';
+import { InferenceError } from '../errors.js';
+import type { ImageRequest, ModelInfo } from '../pipelines/pipeline.js';
+import { createBackoff } from './backoff.js';
+import { EventQueue } from './event-queue.js';
+import type { EngineEvent, EngineSpec, EngineTimings, MessageFromEngine, MessageToEngine } from './messages.js';
+
+/**
+ * `starting`: the first process loads. `restarting`: one died and another loads, or waits for its turn. `failed`: it cannot
+ * start, and trying again would not help. `stopped`: by `stop()`.
+ */
+export type EngineState = 'starting' | 'ready' | 'busy' | 'restarting' | 'failed' | 'stopped';
+
+export interface RunHandle {
+  readonly events: AsyncIterable<EngineEvent>;
+  /** Settles after the last event: the timings, or an InferenceError. */
+  readonly result: Promise<EngineTimings>;
+  /** Returns at once. The job ends between two runs; past the bound its process is killed. */
+  cancel(reason?: InferenceError): void;
+}
+
+/** Keeps one engine process alive: the parent's side of a model. */
+export interface Supervisor {
+  readonly spec: EngineSpec;
+  readonly state: EngineState;
+  readonly info: ModelInfo | undefined;
+  readonly device: string | undefined;
+  readonly pid: number | undefined;
+  /** Processes started after the first. */
+  readonly restarts: number;
+  /** Why `state` is `failed`. */
+  readonly failure: InferenceError | undefined;
+  /** Resident memory of the engine process. */
+  readonly residentBytes: number | undefined;
+  /** Starts the process; resolves when it is ready, rejects when it cannot start. */
+  start(): Promise<void>;
+  /** Waits for `ready` over restarts; rejects when the engine failed or stopped. */
+  whenReady(signal?: AbortSignal): Promise<void>;
+  /** Runs one job; the engine must be `ready`. */
+  run(jobId: string, request: ImageRequest): RunHandle;
+  onStateChange(listener: (state: EngineState) => void): () => void;
+  stop(): Promise<void>;
+}
+
+export interface SupervisorOptions {
+  readonly spec: EngineSpec;
+  readonly log: Logger;
+  /** The engine process's program; the one beside this file when omitted. */
+  readonly entry?: URL;
+  /** From a cancel to the kill. Default 30 s: a denoise step or a decode of the largest picture on a slow device. */
+  readonly cancelBoundMs?: number;
+  /** Silence of a running job that counts as a hang. Default 10 min. */
+  readonly hangTimeoutMs?: number;
+  /** From the start of a process to `ready`. Default 30 min: a large checkpoint from a slow disk. */
+  readonly startTimeoutMs?: number;
+  /** Wait before a restart: doubles from `initial` to `max`. Default 0.5 s to 60 s. */
+  readonly backoffMs?: { readonly initial: number; readonly max: number };
+}
+
+/** Crashes while loading, one after another, that end the trying. */
+const MAX_START_CRASHES = 5;
+/** A process that lived this long was healthy: the backoff starts anew. */
+const HEALTHY_MS = 60_000;
+/** From the polite end of a process to the kill. */
+const STOP_GRACE_MS = 2_000;
+
+export function createSupervisor(options: SupervisorOptions): Supervisor {
+  return new EngineSupervisor(options);
+}
+
+interface RunningJob {
+  readonly jobId: string;
+  readonly events: EventQueue<EngineEvent>;
+  resolve(timings: EngineTimings): void;
+  reject(error: InferenceError): void;
+  /** Why the job was told to end. */
+  cancelled?: InferenceError;
+  cancelTimer?: NodeJS.Timeout;
+  hangTimer?: NodeJS.Timeout;
+}
+
+class EngineSupervisor implements Supervisor {
+  readonly spec: EngineSpec;
+  state: EngineState = 'stopped';
+  info: ModelInfo | undefined;
+  device: string | undefined;
+  restarts = 0;
+  failure: InferenceError | undefined;
+  readonly #options: SupervisorOptions;
+  readonly #log: Logger;
+  readonly #listeners = new Set<(state: EngineState) => void>();
+  readonly #backoff: ReturnType<typeof createBackoff>;
+  #child: ChildProcess | undefined;
+  #job: RunningJob | undefined;
+  #restartTimer: NodeJS.Timeout | undefined;
+  #startCrashes = 0;
+  /** A kill of ours: the next process may start at once. */
+  #killedOnPurpose = false;
+
+  constructor(options: SupervisorOptions) {
+    this.spec = options.spec;
+    this.#options = options;
+    this.#log = options.log.child({ model: options.spec.model });
+    this.#backoff = createBackoff(options.backoffMs ?? { initial: 500, max: 60_000 });
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  get residentBytes(): number | undefined {
+    try {
+      const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
+      const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1];
+      return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
+    } catch {
+      return undefined; // no such file system here, or the process just ended
+    }
+  }
+
+  start(): Promise<void> {
+    this.failure = undefined;
+    this.#startCrashes = 0;
+    this.#setState('starting');
+    this.#spawn();
+    return this.whenReady();
+  }
+
+  whenReady(signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void) => {
+        this.#listeners.delete(look);
+        signal?.removeEventListener('abort', abort);
+        settle();
+      };
+      const abort = () => end(() => reject(InferenceError.from(signal?.reason)));
+      const look = () => {
+        if (this.state === 'ready' || this.state === 'busy') end(resolve);
+        else if (this.state === 'failed') end(() => reject(this.failure));
+        else if (this.state === 'stopped') end(() => reject(new InferenceError('DRAINING', 'the engine was stopped')));
+      };
+      if (signal?.aborted) return abort();
+      this.#listeners.add(look);
+      signal?.addEventListener('abort', abort);
+      look();
+    });
+  }
+
+  run(jobId: string, request: ImageRequest): RunHandle {
+    if (this.state !== 'ready') {
+      throw new InferenceError('ENGINE_STARTING', `model ${this.spec.model} is ${this.state}, not ready for a job`, {
+        retryAfterMs: 1000,
+      });
+    }
+    const events = new EventQueue<EngineEvent>();
+    const result = new Promise<EngineTimings>((resolve, reject) => {
+      this.#job = { jobId, events, resolve, reject };
+    });
+    // Whoever iterates the events may not have asked for the result yet.
+    result.catch(() => undefined);
+    this.#setState('busy');
+    this.#watchForHang();
+    this.#send({ kind: 'run', jobId, request });
+    return { events, result, cancel: (reason) => this.#cancel(jobId, reason) };
+  }
+
+  onStateChange(listener: (state: EngineState) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async stop(): Promise<void> {
+    clearTimeout(this.#restartTimer);
+    const child = this.#child;
+    this.#setState('stopped');
+    this.#endJob(new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 }));
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    this.#send({ kind: 'shutdown' });
+    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_GRACE_MS);
+    await exited;
+    clearTimeout(timer);
+  }
+
+  #spawn(): void {
+    const entry = this.#options.entry ?? new URL('./child.js', import.meta.url);
+    const startedAt = Date.now();
+    const child = fork(entry, { serialization: 'advanced', stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    this.#child = child;
+    for (const [name, stream] of [
+      ['stdout', child.stdout],
+      ['stderr', child.stderr],
+    ] as const) {
+      if (stream)
+        createInterface({ input: stream }).on('line', (line) =>
+          this.#log.debug({ stream: name, line }, 'engine output'),
+        );
+    }
+    const startTimer = setTimeout(
+      () => {
+        this.#log.error('engine did not become ready in time');
+        child.kill('SIGKILL');
+      },
+      this.#options.startTimeoutMs ?? 30 * 60_000,
+    );
+    child.on('message', (message) => {
+      const { kind } = message as MessageFromEngine;
+      if (kind === 'ready' || kind === 'start-failed') clearTimeout(startTimer);
+      if (this.#child === child) this.#onMessage(message as MessageFromEngine);
+    });
+    child.on('error', (error) => this.#log.error({ err: error }, 'engine process error'));
+    child.on('exit', (code, signal) => {
+      clearTimeout(startTimer);
+      if (this.#child === child) this.#onExit(code, signal, Date.now() - startedAt);
+    });
+    this.#send({ kind: 'start', spec: this.spec });
+  }
+
+  #onMessage(message: MessageFromEngine): void {
+    switch (message.kind) {
+      case 'ready':
+        this.info = message.info;
+        this.device = message.device;
+        this.#startCrashes = 0;
+        this.#log.info({ device: message.device, ms: Math.round(message.loadMs), pid: this.pid }, 'engine ready');
+        this.#setState('ready');
+        return;
+      case 'start-failed':
+        this.failure = InferenceError.fromJSON(message.error);
+        this.#log.error({ reason: this.failure.reason, problem: this.failure.message }, 'engine cannot start');
+        this.#setState('failed');
+        return;
+      case 'event':
+        if (this.#job?.jobId !== message.jobId) return;
+        this.#watchForHang();
+        this.#job.events.push(message.event);
+        return;
+      case 'done':
+        if (this.#job?.jobId !== message.jobId) return;
+        this.#endJob(message.timings);
+        this.#setState('ready');
+        return;
+      case 'failed':
+        if (this.#job?.jobId !== message.jobId) return;
+        this.#endJob(this.#job.cancelled ?? InferenceError.fromJSON(message.error));
+        this.#setState('ready');
+    }
+  }
+
+  #onExit(code: number | null, signal: NodeJS.Signals | null, livedMs: number): void {
+    this.#child = undefined;
+    if (this.state === 'stopped' || this.state === 'failed') return;
+    const onPurpose = this.#killedOnPurpose;
+    this.#killedOnPurpose = false;
+    const wasLoading = this.info === undefined || this.state === 'starting' || this.state === 'restarting';
+    const how = signal === null ? `exited with code ${code}` : `was ended by ${signal}`;
+    if (!onPurpose) this.#log.error({ code, signal, livedMs }, 'engine process died');
+    this.#setState('restarting');
+    this.#endJob(
+      this.#job?.cancelled ??
+        new InferenceError('ENGINE_CRASHED', `the engine of model ${this.spec.model} ${how}; it restarts, try again`, {
+          retryAfterMs: 1000,
+        }),
+    );
+    if (wasLoading && !onPurpose) this.#startCrashes += 1;
+    if (this.#startCrashes >= MAX_START_CRASHES) {
+      this.failure = new InferenceError(
+        'ENGINE_CRASHED',
+        `the engine of model ${this.spec.model} ${how} while loading, ${this.#startCrashes} times in a row; see the log, and darkroom doctor`,
+      );
+      this.#setState('failed');
+      return;
+    }
+    if (livedMs >= HEALTHY_MS) this.#backoff.reset();
+    this.#restartTimer = setTimeout(
+      () => {
+        this.restarts += 1;
+        this.#spawn();
+      },
+      onPurpose ? 0 : this.#backoff.next(),
+    );
+  }
+
+  #cancel(jobId: string, reason = new InferenceError('CANCELLED', 'the job was cancelled')): void {
+    const job = this.#job;
+    if (job?.jobId !== jobId || job.cancelled !== undefined) return;
+    job.cancelled = reason;
+    this.#send({ kind: 'cancel', jobId });
+    job.cancelTimer = setTimeout(() => {
+      this.#log.warn({ jobId }, 'job did not end within the cancel bound: engine killed');
+      this.#kill();
+    }, this.#options.cancelBoundMs ?? 30_000);
+  }
+
+  #watchForHang(): void {
+    const job = this.#job;
+    if (job === undefined) return;
+    clearTimeout(job.hangTimer);
+    const timeoutMs = this.#options.hangTimeoutMs ?? 10 * 60_000;
+    job.hangTimer = setTimeout(() => {
+      this.#log.error({ jobId: job.jobId, timeoutMs }, 'engine hangs: killed');
+      job.cancelled ??= new InferenceError(
+        'ENGINE_HUNG',
+        `the engine of model ${this.spec.model} said nothing for ${timeoutMs} ms; it restarts, try again`,
+        { retryAfterMs: 1000 },
+      );
+      this.#kill();
+    }, timeoutMs);
+  }
+
+  #kill(): void {
+    this.#killedOnPurpose = true;
+    this.#child?.kill('SIGKILL');
+  }
+
+  #endJob(outcome: EngineTimings | InferenceError): void {
+    const job = this.#job;
+    if (job === undefined) return;
+    this.#job = undefined;
+    clearTimeout(job.cancelTimer);
+    clearTimeout(job.hangTimer);
+    job.events.end();
+    if (outcome instanceof InferenceError) job.reject(outcome);
+    else job.resolve(outcome);
+  }
+
+  #send(message: MessageToEngine): void {
+    // A process that just died is reported by its exit.
+    this.#child?.send(message, () => undefined);
+  }
+
+  #setState(state: EngineState): void {
+    if (this.state === state) return;
+    this.state = state;
+    for (const listener of [...this.#listeners]) listener(state);
+  }
+}
