@@ -43,7 +43,7 @@ export const protobufFileName = "darkroom/v1/inference_service.proto";
 export interface GenerateRequest {
   /** Idempotency key: 1 to 128 characters of letters, digits, ".", "_", ":" and "-". Empty: the server chooses a UUID. */
   jobId: string;
-  /** The preset. Default: JOB_TYPE_SDXL_IMAGE_FAST. */
+  /** The preset. Default: 15 steps of SDXL, see JOB_TYPE_UNSPECIFIED. */
   jobType: JobType;
   /** Name of the model, as ListModels shows it. Empty: the server's model of the preset's family. */
   model: string;
@@ -51,7 +51,8 @@ export interface GenerateRequest {
   prompt: string;
   /**
    * What to avoid, bounded like the prompt. Unset: the preset's own; for SDXL a short quality list, extended when the prompt
-   * has more than one person. Empty is not the same as unset.
+   * has more than one person. Unset without a job_type: absent, as in diffusers (zero embeddings where the checkpoint's
+   * force_zeros_for_empty_prompt says so). Empty is not the same as unset.
    */
   negativePrompt?:
     | string

@@ -14,7 +14,10 @@ export const protobufFileName = "darkroom/v1/job.proto";
 
 /** JobType names a preset: model, steps, guidance scale and what is made. Every preset value may be overridden. */
 export const JobType = {
-  /** JOB_TYPE_UNSPECIFIED - JOB_TYPE_UNSPECIFIED is the same as JOB_TYPE_SDXL_IMAGE_FAST. */
+  /**
+   * JOB_TYPE_UNSPECIFIED - JOB_TYPE_UNSPECIFIED has the steps and guidance scale of JOB_TYPE_SDXL_IMAGE_FAST, and no default negative prompt: an
+   * unset one is absent, as in diffusers.
+   */
   JOB_TYPE_UNSPECIFIED: 0,
   /** JOB_TYPE_SDXL_IMAGE_FAST - SDXL, 15 steps, guidance scale 6.0, pictures. */
   JOB_TYPE_SDXL_IMAGE_FAST: 1,

@@ -1,0 +1,63 @@
+import { freemem, totalmem } from 'node:os';
+import { Command } from 'commander';
+import { type Provider, probeProvider } from '../engine/probe.js';
+import { findFfmpeg } from '../media/ffmpeg.js';
+
+interface Finding {
+  readonly what: string;
+  readonly ok: boolean;
+  readonly detail: string;
+  /** What to do where it is not ok. */
+  readonly fix?: string;
+}
+
+const PROVIDERS: readonly Provider[] = ['cpu', 'webgpu', 'cuda', 'tensorrt'];
+const MIN_NODE = [20, 19] as const;
+
+export function createDoctorCommand(): Command {
+  return new Command('doctor')
+    .description('tell what works here: Node, providers that really open, memory, ffmpeg, each with its fix')
+    .option('--json', 'machine-readable')
+    .action(async ({ json }: { json?: boolean }) => {
+      const findings = await examine();
+      process.stdout.write(json ? `${JSON.stringify(findings, null, 2)}\n` : findings.map(format).join(''));
+      const canRun = findings.some(({ what, ok }) => ok && PROVIDERS.some((provider) => what === provider));
+      process.exitCode = canRun ? 0 : 1;
+    });
+}
+
+async function examine(): Promise<readonly Finding[]> {
+  const findings = [node(), memory()];
+  for (const provider of PROVIDERS) {
+    const { opens, detail, fix } = await probeProvider(provider);
+    findings.push({ what: provider, ok: opens, detail, ...(fix !== undefined && { fix }) });
+  }
+  const ffmpeg = await findFfmpeg(process.env.FFMPEG_PATH);
+  findings.push(
+    ffmpeg.found
+      ? { what: 'ffmpeg', ok: true, detail: `${ffmpeg.version} at ${ffmpeg.path}` }
+      : { what: 'ffmpeg', ok: false, detail: `${ffmpeg.detail}; only clips need it`, fix: ffmpeg.fix },
+  );
+  return findings;
+}
+
+function node(): Finding {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  const ok = major > MIN_NODE[0] || (major === MIN_NODE[0] && minor >= MIN_NODE[1]);
+  return {
+    what: 'node',
+    ok,
+    detail: process.version,
+    ...(!ok && { fix: `install Node ${MIN_NODE.join('.')} or newer` }),
+  };
+}
+
+function memory(): Finding {
+  const gigabytes = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
+  return { what: 'memory', ok: true, detail: `${gigabytes(freemem())} of ${gigabytes(totalmem())} GiB free` };
+}
+
+function format({ what, ok, detail, fix }: Finding): string {
+  const line = `${ok ? 'ok ' : 'no '} ${what.padEnd(9)} ${detail}\n`;
+  return fix === undefined ? line : `${line}              fix: ${fix}\n`;
+}

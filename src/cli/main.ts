@@ -1,0 +1,29 @@
+#!/usr/bin/env node
+import { Command } from 'commander';
+import { InferenceError } from '../errors.js';
+import { version } from '../version.js';
+import { createDemoCommand } from './demo.js';
+import { createDoctorCommand } from './doctor.js';
+import { createGenerateCommand } from './generate.js';
+import { createModelsCommand } from './models.js';
+import { createServeCommand } from './serve.js';
+
+const program = new Command('darkroom')
+  .description('SDXL pictures over gRPC, from the checkpoint you have')
+  .version(version)
+  .addCommand(createServeCommand())
+  .addCommand(createGenerateCommand())
+  .addCommand(createModelsCommand())
+  .addCommand(createDoctorCommand())
+  .addCommand(createDemoCommand());
+
+try {
+  await program.parseAsync();
+} catch (caught) {
+  // One clear sentence; a stack is for what nobody foresaw.
+  const error = InferenceError.from(caught);
+  process.stderr.write(`darkroom: ${error.message}\n`);
+  for (const { field, description } of error.violations) process.stderr.write(`  ${field}: ${description}\n`);
+  if (error.reason === 'INTERNAL' && error.cause instanceof Error) process.stderr.write(`${error.cause.stack}\n`);
+  process.exit(1);
+}

@@ -1,0 +1,55 @@
+import { Command } from 'commander';
+import { readConfig } from '../config.js';
+import { createLog } from '../log.js';
+import { createServer } from '../server/server.js';
+import { createEngines } from './engines.js';
+
+interface ServeOptions {
+  readonly listen?: string;
+  readonly sdxl?: string;
+  readonly device?: string;
+}
+
+export function createServeCommand(): Command {
+  return new Command('serve')
+    .description('serve models over gRPC until SIGTERM; every option has a variable, see docs/reference/config.md')
+    .option('--listen <host:port>', 'address (DARKROOM_LISTEN)')
+    .option('--sdxl <folder>', 'diffusers-layout SDXL checkpoint (SDXL_PATH)')
+    .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
+    .action(serve);
+}
+
+async function serve({ listen, sdxl, device }: ServeOptions): Promise<void> {
+  const config = readConfig(process.env, {
+    ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
+    ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
+    ...(device !== undefined && { DEVICE: device }),
+  });
+  const log = createLog(config.LOG_LEVEL);
+  const engines = createEngines(config, log);
+  const server = await createServer({ config, log, engines });
+  const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
+  process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
+
+  let isStopping = false;
+  const stop = async () => {
+    // A second signal does not wait.
+    if (isStopping) process.exit(1);
+    isStopping = true;
+    await server.drain();
+    await Promise.all(engines.map((engine) => engine.stop()));
+    process.exit(0);
+  };
+  process.on('SIGTERM', () => void stop());
+  process.on('SIGINT', () => void stop());
+
+  try {
+    await Promise.all(engines.map((engine) => engine.start()));
+  } catch (error) {
+    if (isStopping) return;
+    await server.close();
+    await Promise.all(engines.map((engine) => engine.stop()));
+    throw error;
+  }
+  for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);
+}

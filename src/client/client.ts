@@ -1,0 +1,75 @@
+import {
+  type ClientOptions,
+  credentials,
+  type Metadata,
+  Metadata as MetadataClass,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import { InferenceError } from '../errors.js';
+import type { JobEvent } from '../gen/darkroom/v1/event.js';
+import { GenerateRequest, InferenceServiceClient } from '../gen/darkroom/v1/inference_service.js';
+import { JobServiceClient } from '../gen/darkroom/v1/job_service.js';
+import { ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
+import { errorFromStatus } from '../server/status.js';
+
+/** The three services of one server. */
+export interface DarkroomClient {
+  readonly inference: InferenceServiceClient;
+  readonly jobs: JobServiceClient;
+  readonly models: ModelServiceClient;
+  /** What every call carries. */
+  readonly metadata: Metadata;
+  close(): void;
+}
+
+export interface ConnectOptions {
+  /** Bearer token; omitted: none. */
+  readonly token?: string;
+}
+
+/** @param address host:port */
+export function connect(address: string, { token }: ConnectOptions = {}): DarkroomClient {
+  const options: ClientOptions = { 'grpc.keepalive_time_ms': 40_000 };
+  const open = credentials.createInsecure();
+  const inference = new InferenceServiceClient(address, open, options);
+  const jobs = new JobServiceClient(address, open, options);
+  const models = new ModelServiceClient(address, open, options);
+  const metadata = new MetadataClass();
+  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
+  return {
+    inference,
+    jobs,
+    models,
+    metadata,
+    close() {
+      for (const client of [inference, jobs, models]) client.close();
+    },
+  };
+}
+
+/**
+ * Runs a job; yields its events to the last one.
+ * @throws InferenceError as the server told it
+ */
+export async function* generate(
+  client: DarkroomClient,
+  request: Partial<GenerateRequest>,
+  signal?: AbortSignal,
+): AsyncGenerator<JobEvent, void, undefined> {
+  const stream = client.inference.generate(GenerateRequest.fromPartial(request), client.metadata);
+  const cancel = () => stream.cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    for await (const { event } of stream as AsyncIterable<{ event: JobEvent | undefined }>)
+      if (event !== undefined) yield event;
+  } catch (error) {
+    throw isServiceError(error) ? errorFromStatus(error) : InferenceError.from(error);
+  } finally {
+    signal?.removeEventListener('abort', cancel);
+    stream.cancel();
+  }
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && 'code' in error && 'details' in error;
+}

@@ -1,0 +1,59 @@
+import { z } from 'zod';
+import { InferenceError, listProblems } from './errors.js';
+import { devices } from './pipelines/pipeline.js';
+
+const count = (fallback: number, min: number, max: number) =>
+  z.coerce.number().int().min(min).max(max).default(fallback);
+
+/**
+ * Every variable that darkroom reads, with default and bounds; docs/reference/config.md lists them, a test compares the two.
+ * Only this file reads the environment.
+ */
+export const configSchema = z.object({
+  DARKROOM_LISTEN: z
+    .string()
+    .regex(/^.+:\d{1,5}$/, 'must be host:port, for example 0.0.0.0:50051')
+    .default('127.0.0.1:50051')
+    .describe('Address the server listens on; port 0 takes a free one.'),
+  SDXL_PATH: z.string().min(1).optional().describe('Folder of a diffusers-layout SDXL checkpoint.'),
+  SDXL_NAME: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" and "-"')
+    .default('sdxl')
+    .describe('What requests call that model.'),
+  DEVICE: z.enum(devices).default('auto').describe('Where models run; auto takes the best that really opens.'),
+  ENGINE_THREADS: count(0, 0, 1024).describe('Threads of a CPU engine; 0 lets the runtime choose.'),
+  LIMIT_QUEUE: count(64, 1, 100_000).describe('Most jobs that wait or run at once.'),
+  LIMIT_STEPS: count(1000, 1, 10_000).describe('Most denoising steps of a job.'),
+  LIMIT_SIDE_PIXELS: count(2048, 64, 16_384).describe('Largest width or height, in pixels.'),
+  LIMIT_PROMPT_BYTES: count(16_384, 1, 1_000_000).describe('Longest prompt, in bytes of UTF-8.'),
+  CANCEL_BOUND_MS: count(30_000, 100, 3_600_000).describe('From a cancel to the kill of the engine, in ms.'),
+  HANG_TIMEOUT_MS: count(600_000, 1000, 86_400_000).describe('Silence of a running job that counts as a hang, in ms.'),
+  DRAIN_TIMEOUT_MS: count(600_000, 0, 86_400_000).describe('How long SIGTERM waits for accepted jobs, in ms.'),
+  JOB_RETENTION: count(1000, 1, 1_000_000).describe('Finished jobs that are kept.'),
+  JOB_RETENTION_BYTES: count(512 * 1024 * 1024, 0, 2 ** 40).describe('Bytes of finished files that are kept.'),
+  AUTH_TOKEN: z.string().min(8).optional().describe('Bearer token that every call must carry; unset: none.'),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('What is logged.'),
+});
+
+export type Config = Readonly<z.infer<typeof configSchema>>;
+
+/**
+ * @param overrides what the command line says; it wins over the environment
+ * @throws InferenceError INVALID_REQUEST that lists every bad variable
+ */
+export function readConfig(
+  env: NodeJS.ProcessEnv = process.env,
+  overrides: Partial<Record<keyof Config, string>> = {},
+): Config {
+  // A variable that is set to nothing is not set.
+  const given = Object.entries({ ...env, ...overrides }).filter(([, value]) => value !== undefined && value !== '');
+  const parsed = configSchema.safeParse(Object.fromEntries(given));
+  if (parsed.success) return Object.freeze(parsed.data);
+  const problems = parsed.error.issues.map((issue) => {
+    const name = String(issue.path[0]);
+    const value = Object.fromEntries(given)[name];
+    return `${name}${name === 'AUTH_TOKEN' ? '' : ` "${value}"`}: ${issue.message}`;
+  });
+  throw new InferenceError('INVALID_REQUEST', `the configuration has mistakes:\n${listProblems(problems)}`);
+}

@@ -1,0 +1,70 @@
+import { randomUUID } from 'node:crypto';
+import { InferenceError } from '../errors.js';
+import type {
+  GenerateRequest,
+  GenerateResponse,
+  InferenceServiceServer,
+} from '../gen/darkroom/v1/inference_service.js';
+import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
+import { Job } from './job.js';
+import { assertPolicy } from './policy.js';
+import { presetOf } from './presets.js';
+import type { ServerState } from './state.js';
+import { type CallContext, streaming, unary } from './stream.js';
+import { hashRequest, resolveRequest } from './validate.js';
+
+export function createInferenceService(state: ServerState): InferenceServiceServer {
+  const notServed = (what: string) => (): never => {
+    throw new InferenceError('NOT_SERVED_YET', `${what} is not served by this version`);
+  };
+  return {
+    generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
+    enhance: streaming(state.calls, notServed('Enhance')),
+    estimate: unary(state.calls, notServed('Estimate')),
+    tokenize: unary(state.calls, notServed('Tokenize')),
+  };
+}
+
+async function* generate(
+  state: ServerState,
+  request: GenerateRequest,
+  { signal }: CallContext,
+): AsyncGenerator<GenerateResponse, void, undefined> {
+  const job = attachOrSubmit(state, request);
+  const leave = () => {
+    // This stream still counts among the watchers.
+    if (request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE && job.watchers <= 1) {
+      job.cancel(InferenceError.from(signal.reason));
+    }
+  };
+  signal.addEventListener('abort', leave, { once: true });
+  for await (const event of job.watch(0, signal)) yield { event };
+  signal.removeEventListener('abort', leave);
+  if (job.error !== undefined) throw job.error;
+}
+
+function attachOrSubmit(state: ServerState, request: GenerateRequest): Job {
+  const requestHash = hashRequest(request);
+  const known = request.jobId === '' ? undefined : state.jobs.find(request.jobId);
+  if (known !== undefined) {
+    if (known.requestHash === requestHash) return known;
+    throw new InferenceError(
+      'JOB_ID_CONFLICT',
+      `job_id "${request.jobId}" belongs to a job with another body; use a new id, or send the same body to attach`,
+    );
+  }
+  const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family);
+  const resolved = resolveRequest(request, state.config, state.engine(model)?.info);
+  assertPolicy(`${request.prompt} ${request.weights}`);
+  state.admission.assertRoom(model);
+  const id = request.jobId || randomUUID();
+  const job = new Job({ id, requestHash, jobType: request.jobType, model, request: resolved });
+  state.jobs.add(job);
+  state.admission.submit(job);
+  return job;
+}
+
+// The server's own model of the family; families other than SDXL are refused as not served before it is asked for.
+function modelOfFamily(state: ServerState, family: 'sdxl' | 'wan' | undefined): string {
+  return family === 'wan' ? '' : state.config.SDXL_NAME;
+}

@@ -1,0 +1,114 @@
+import { readFileSync } from 'node:fs';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { loadFileDescriptorSetFromBuffer } from '@grpc/proto-loader';
+import { ReflectionService } from '@grpc/reflection';
+import { HealthImplementation } from 'grpc-health-check';
+import type { Config } from '../config.js';
+import type { Supervisor } from '../engine/supervisor.js';
+import { InferenceError } from '../errors.js';
+import { InferenceServiceService } from '../gen/darkroom/v1/inference_service.js';
+import { JobServiceService } from '../gen/darkroom/v1/job_service.js';
+import { ModelServiceService } from '../gen/darkroom/v1/model_service.js';
+import type { Logger } from '../log.js';
+import { Admission } from './admission.js';
+import { createInferenceService } from './inference-service.js';
+import { createJobService } from './job-service.js';
+import { JobStore } from './job-store.js';
+import { createModelService } from './model-service.js';
+import type { ServerState } from './state.js';
+
+/** References will come as bytes; nothing a request holds is larger. */
+const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
+/** How long running calls may take to read their last events once all jobs have ended. */
+const CLOSE_GRACE_MS = 5000;
+/** Services whose health follows the models. */
+const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
+
+export interface ServerOptions {
+  readonly config: Config;
+  readonly log: Logger;
+  /** Started by the caller; jobs wait for them. */
+  readonly engines: readonly Supervisor[];
+}
+
+export interface RunningServer {
+  /** The bound port. */
+  readonly port: number;
+  /** Takes no more jobs, lets the accepted ones end (DRAIN_TIMEOUT_MS at most), then closes. */
+  drain(): Promise<void>;
+  /** Closes at once: running jobs are cancelled. */
+  close(): Promise<void>;
+}
+
+/** Binds the gRPC server and serves. */
+export async function createServer({ config, log, engines }: ServerOptions): Promise<RunningServer> {
+  const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
+  const admission = new Admission({ engines, limit: config.LIMIT_QUEUE, log, onEnd: (job) => jobs.finish(job) });
+  const state: ServerState = {
+    config,
+    engines,
+    jobs,
+    admission,
+    calls: { log, token: config.AUTH_TOKEN },
+    engine: (model) => engines.find(({ spec }) => spec.model === model),
+  };
+  const server = new Server({
+    'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
+    // A client that vanished without a word is noticed within a minute.
+    'grpc.keepalive_time_ms': 40_000,
+    'grpc.keepalive_timeout_ms': 20_000,
+  });
+  server.addService(InferenceServiceService, createInferenceService(state));
+  server.addService(JobServiceService, createJobService(state));
+  server.addService(ModelServiceService, createModelService(state));
+  const health = new HealthImplementation(Object.fromEntries(SERVICES.map((name) => [name, 'SERVING'])));
+  health.setStatus('darkroom.v1.JobService', 'SERVING');
+  health.setStatus('darkroom.v1.ModelService', 'SERVING');
+  health.addToServer(server);
+  const descriptors = readFileSync(new URL('../gen/descriptors.binpb', import.meta.url));
+  new ReflectionService(loadFileDescriptorSetFromBuffer(descriptors)).addToServer(server);
+  const tellHealth = () => {
+    const canServe =
+      !admission.draining && engines.some((engine) => engine.state !== 'failed' && engine.state !== 'stopped');
+    for (const name of SERVICES) health.setStatus(name, canServe ? 'SERVING' : 'NOT_SERVING');
+  };
+  for (const engine of engines) engine.onStateChange(tellHealth);
+  tellHealth();
+
+  const port = await bind(server, config.DARKROOM_LISTEN);
+  const close = async () => {
+    admission.cancelAll(new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 }));
+    await Promise.race([
+      new Promise<void>((resolve) => server.tryShutdown(() => resolve())),
+      new Promise<void>((resolve) => setTimeout(resolve, CLOSE_GRACE_MS).unref()),
+    ]);
+    server.forceShutdown();
+  };
+  return {
+    port,
+    close,
+    async drain() {
+      const drained = admission.drain();
+      tellHealth();
+      log.info({ running: admission.running, waiting: admission.waiting }, 'draining');
+      await Promise.race([
+        drained,
+        new Promise<void>((resolve) => setTimeout(resolve, config.DRAIN_TIMEOUT_MS).unref()),
+      ]);
+      await close();
+    },
+  };
+}
+
+function bind(server: Server, address: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+      if (error === null) return resolve(port);
+      reject(
+        new InferenceError('INVALID_REQUEST', `cannot listen on ${address}: ${error.message}; set DARKROOM_LISTEN`, {
+          cause: error,
+        }),
+      );
+    });
+  });
+}

@@ -1,0 +1,16 @@
+import type { Config } from '../config.js';
+import type { Supervisor } from '../engine/supervisor.js';
+import type { Admission } from './admission.js';
+import type { JobStore } from './job-store.js';
+import type { CallOptions } from './stream.js';
+
+/** What the handlers of one server share. */
+export interface ServerState {
+  readonly config: Config;
+  readonly engines: readonly Supervisor[];
+  readonly jobs: JobStore;
+  readonly admission: Admission;
+  readonly calls: CallOptions;
+  /** The engine of a model; undefined for a name that is not served. */
+  engine(model: string): Supervisor | undefined;
+}
