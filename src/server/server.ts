@@ -1,7 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { loadFileDescriptorSetFromBuffer } from '@grpc/proto-loader';
-import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Config } from '../config.js';
 import type { Supervisor } from '../engine/supervisor.js';
@@ -15,6 +13,7 @@ import { createInferenceService } from './inference-service.js';
 import { createJobService } from './job-service.js';
 import { JobStore } from './job-store.js';
 import { createModelService } from './model-service.js';
+import { addReflection } from './reflection.js';
 import type { ServerState } from './state.js';
 
 /** References will come as bytes; nothing a request holds is larger. */
@@ -65,8 +64,7 @@ export async function createServer({ config, log, engines }: ServerOptions): Pro
   health.setStatus('darkroom.v1.JobService', 'SERVING');
   health.setStatus('darkroom.v1.ModelService', 'SERVING');
   health.addToServer(server);
-  const descriptors = readFileSync(new URL('../gen/descriptors.binpb', import.meta.url));
-  new ReflectionService(loadFileDescriptorSetFromBuffer(descriptors)).addToServer(server);
+  addReflection(server, readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)));
   const tellHealth = () => {
     const canServe =
       !admission.draining && engines.some((engine) => engine.state !== 'failed' && engine.state !== 'stopped');
