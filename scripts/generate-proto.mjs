@@ -8,7 +8,11 @@ import { join, relative } from 'node:path';
 const root = join(import.meta.dirname, '..');
 const bin = join(root, 'node_modules', '.bin');
 const run = (args, cwd) =>
-  execFileSync(join(bin, 'buf'), args, { cwd, stdio: 'inherit', env: { ...process.env, PATH: `${bin}:${process.env.PATH}` } });
+  execFileSync(join(bin, 'buf'), args, {
+    cwd,
+    stdio: 'inherit',
+    env: { ...process.env, PATH: `${bin}:${process.env.PATH}` },
+  });
 
 function generate(folder) {
   run(['generate', root, '--template', join(root, 'buf.gen.yaml'), '-o', folder], root);
@@ -39,7 +43,7 @@ if (!process.argv.includes('--check')) {
     };
     const stale = [...names].filter((name) => !read(want, name).equals(read(have, name)));
     if (stale.length > 0) {
-      console.error(`src/gen is not what proto/ gives: ${stale.join(', ')}. Run: npm run generate`);
+      console.error(`src/gen is not what proto/ gives: ${stale.join(', ')}. Run: npm run generate:proto`);
       process.exitCode = 1;
     }
   } finally {
