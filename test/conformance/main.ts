@@ -4,11 +4,11 @@ import { runGoldens } from './run.js';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { device: { type: 'string', default: 'cpu' } },
+  options: { device: { type: 'string', default: 'cpu' }, only: { type: 'string' } },
 });
 const { device } = values;
 if (positionals.length === 0 || (device !== 'cpu' && device !== 'webgpu' && device !== 'cuda')) {
-  process.stderr.write('usage: npm run conformance -- FOLDER [FOLDER …] [--device cpu|webgpu|cuda]\n');
+  process.stderr.write('usage: npm run conformance -- FOLDER [FOLDER …] [--device cpu|webgpu|cuda] [--only REGEXP]\n');
   process.exit(2);
 }
 
@@ -16,7 +16,10 @@ const labels: Readonly<Record<Outcome, string>> = { passed: 'ok  ', failed: 'FAI
 const count = { passed: 0, failed: 0, skipped: 0 };
 for (const folder of positionals) {
   process.stdout.write(`${folder} on ${device}\n`);
-  for await (const { name, outcome, detail } of runGoldens(folder, device)) {
+  for await (const { name, outcome, detail } of runGoldens(folder, {
+    device,
+    ...(values.only && { only: new RegExp(values.only) }),
+  })) {
     count[outcome] += 1;
     process.stdout.write(`${labels[outcome]} ${name.padEnd(24)} ${detail}\n`);
   }

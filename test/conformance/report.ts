@@ -35,6 +35,15 @@ export interface CaseResult {
   readonly detail: string;
 }
 
+export interface Case {
+  readonly name: string;
+  run(): CaseResult | Promise<CaseResult>;
+}
+
+export function skipped(name: string, why: string): CaseResult {
+  return { name, outcome: 'skipped', detail: why };
+}
+
 /** Judges one case by all its comparisons; the worst one is what the line shows. */
 export function judge(name: string, comparisons: readonly Comparison[]): CaseResult {
   const judged = comparisons.map(({ what, actual, expected, tolerance }) => {
@@ -62,7 +71,7 @@ function difference(actual: ArrayLike<number>, expected: ArrayLike<number>): { a
   for (let i = 0; i < expected.length; i += 1) {
     const error = Math.abs((actual[i] ?? Number.NaN) - (expected[i] ?? Number.NaN));
     // A NaN compares as neither larger nor smaller: it must not pass for a small error.
-    if (!(error <= absolute)) absolute = error;
+    absolute = Math.max(absolute, Number.isNaN(error) ? Number.POSITIVE_INFINITY : error);
     largest = Math.max(largest, Math.abs(expected[i] ?? 0));
   }
   return { absolute, relative: largest === 0 ? absolute : absolute / largest };

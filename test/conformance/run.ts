@@ -2,59 +2,87 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Device } from '../../src/pipelines/pipeline.js';
-import { readClipTokenizer } from '../../src/tokenizer/clip.js';
+import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { caseFiles, Expected, readCases, rebuildModel } from './golden-folder.js';
-import { type CaseResult, judge } from './report.js';
+import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
-import { sdxlCases, skipped } from './sdxl-cases.js';
+import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
 
-/** Runs every case of a golden folder; what it is follows from its files. */
-export async function* runGoldens(folder: string, device: Exclude<Device, 'auto'>): AsyncGenerator<CaseResult> {
+export interface RunOptions {
+  readonly device: Exclude<Device, 'auto'>;
+  /** Cases to run, by name; all when omitted. */
+  readonly only?: RegExp;
+}
+
+/** Runs every case of a golden folder; what it is follows from its files. A case that throws has failed, the others go on. */
+export async function* runGoldens(folder: string, { device, only }: RunOptions): AsyncGenerator<CaseResult> {
   const files = await caseFiles(folder);
   if (files.length === 0) throw new Error(`${folder} has no cases.json; give a folder of goldens`);
-  for (const file of files) {
-    const cases = await readCases(join(folder, file));
-    if (file === 'cases.json') yield* mainCases(folder, cases, device);
-    else yield* unknownCases(file, cases);
+  const finish: (() => Promise<void>)[] = [];
+  try {
+    for (const file of files) {
+      const content = await readCases(join(folder, file));
+      const cases =
+        file === 'cases.json' ? await mainCases(folder, content, device, finish) : unknownCases(file, content);
+      for (const { name, run } of cases) {
+        if (only !== undefined && !only.test(name)) continue;
+        try {
+          yield await run();
+        } catch (error) {
+          yield { name, outcome: 'failed', detail: String(error) };
+        }
+      }
+    }
+  } finally {
+    for (const end of finish) await end();
   }
 }
 
-async function* mainCases(folder: string, cases: unknown, device: Exclude<Device, 'auto'>): AsyncGenerator<CaseResult> {
+async function mainCases(
+  folder: string,
+  cases: unknown,
+  device: Exclude<Device, 'auto'>,
+  finish: (() => Promise<void>)[],
+): Promise<readonly Case[]> {
   if (await isSdxl(folder)) {
     const model = await mkdtemp(join(tmpdir(), 'darkroom-goldens-'));
-    try {
-      await rebuildModel(folder, model);
-      yield* sdxlCases(model, cases as object, await readExpected(folder), device);
-    } finally {
-      await rm(model, { recursive: true });
-    }
-  } else if (isList(cases, isTokenCase) && (await exists(join(folder, 'merges.txt')))) {
-    const tokenizer = await readClipTokenizer(folder);
-    for (const [i, { text, ids, length_untruncated: length }] of cases.entries()) {
-      const encoded = tokenizer.encode(text);
-      yield judge(`tokens[${i}]`, [
-        { what: 'ids', actual: encoded.ids, expected: ids, tolerance: 'exact' },
-        { what: 'length', actual: [encoded.length], expected: [length], tolerance: 'exact' },
-      ]);
-    }
-  } else if (isList(cases, isScheduleCase)) {
-    const expected = await readExpected(folder);
-    for (const entry of cases) yield scheduleCase(entry, expected);
-  } else {
-    yield* unknownCases('cases.json', cases);
+    finish.push(() => rm(model, { recursive: true }));
+    await rebuildModel(folder, model);
+    const pipeline = await createSdxlPipeline({ path: model, device, threads: 0 });
+    finish.unshift(() => pipeline.dispose());
+    return sdxlCases(cases as SdxlCases, await readExpected(folder), model, pipeline);
   }
+  if (isList(cases, isTokenCase) && (await exists(join(folder, 'merges.txt')))) {
+    const tokenizer = await readClipTokenizer(folder);
+    return cases.map((entry, i) => ({ name: `tokens[${i}]`, run: () => tokenCase(`tokens[${i}]`, entry, tokenizer) }));
+  }
+  if (isList(cases, isScheduleCase)) {
+    const expected = await readExpected(folder);
+    return cases.map((entry) => ({ name: entry.key, run: () => scheduleCase(entry, expected) }));
+  }
+  return unknownCases('cases.json', cases);
 }
 
-async function* unknownCases(file: string, cases: unknown): AsyncGenerator<CaseResult> {
-  if (Array.isArray(cases)) {
-    for (const i of cases.keys()) yield skipped(`${file}[${i}]`, 'a kind of case not known yet');
-    return;
-  }
-  const kinds = Object.entries(cases as Record<string, unknown>).filter(([, value]) => typeof value === 'object');
-  for (const [kind, value] of kinds) {
-    const count = Array.isArray(value) ? value.length : 1;
-    for (let i = 0; i < count; i += 1) yield skipped(`${file}: ${kind}[${i}]`, 'a kind of case not known yet');
-  }
+function tokenCase(
+  name: string,
+  { text, ids, length_untruncated: length }: TokenCase,
+  tokenizer: ClipTokenizer,
+): CaseResult {
+  const encoded = tokenizer.encode(text);
+  return judge(name, [
+    { what: 'ids', actual: encoded.ids, expected: ids, tolerance: 'exact' },
+    { what: 'length', actual: [encoded.length], expected: [length], tolerance: 'exact' },
+  ]);
+}
+
+function unknownCases(file: string, cases: unknown): readonly Case[] {
+  const unknown = (name: string): Case => ({ name, run: () => skipped(name, 'a kind of case not known yet') });
+  if (Array.isArray(cases)) return cases.map((_, i) => unknown(`${file}[${i}]`));
+  return Object.entries(cases as Record<string, unknown>).flatMap(([kind, value]) => {
+    if (Array.isArray(value)) return value.map((_, i) => unknown(`${file}: ${kind}[${i}]`));
+    return typeof value === 'object' ? [unknown(`${file}: ${kind}`)] : [];
+  });
 }
 
 async function readExpected(folder: string): Promise<Expected> {

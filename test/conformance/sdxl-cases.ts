@@ -1,25 +1,27 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Device, ImageRequest } from '../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import type { ImageRequest } from '../../src/pipelines/pipeline.js';
+import type { SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { rgbFromImage } from '../../src/pipelines/sdxl/rgb.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
 import { schedulerNames } from '../../src/schedulers/index.js';
-import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
+import { readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { type Expected, hashInput } from './golden-folder.js';
-import { type CaseResult, type Comparison, judge } from './report.js';
+import { type Case, type CaseResult, type Comparison, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 
-interface SdxlCases {
+interface UNetCases {
+  readonly latents: unknown[];
+  readonly embeds: unknown[];
+  readonly pooled: unknown[];
+  readonly time_ids: number[][];
+  readonly timesteps: number[];
+  readonly outputs: string[];
+}
+
+export interface SdxlCases {
   readonly prompts?: readonly { text: string; ids: number[]; ids_2: number[]; embeds: string; pooled: string }[];
-  readonly unet?: {
-    latents: unknown[];
-    embeds: unknown[];
-    pooled: unknown[];
-    time_ids: number[][];
-    timesteps: number[];
-    outputs: string[];
-  };
+  readonly unet?: UNetCases;
   readonly vae?: { decode_in: unknown[]; decode: string };
   readonly txt2img?: readonly {
     prompt: string;
@@ -40,42 +42,48 @@ interface SdxlCases {
 const KNOWN = new Set(['prompts', 'unet', 'vae', 'txt2img', 'img2img', 'schedulers', 'randn']);
 
 /** Every case of a `cases.json` beside an SDXL model's configurations. */
-export async function* sdxlCases(
-  model: string,
+export function sdxlCases(
   cases: SdxlCases,
   expected: Expected,
-  device: Exclude<Device, 'auto'>,
-): AsyncGenerator<CaseResult> {
-  const pipeline = await createSdxlPipeline({ path: model, device, threads: 0 });
-  try {
-    const tokenizers = [
-      await readClipTokenizer(join(model, 'tokenizer')),
-      await readClipTokenizer(join(model, 'tokenizer_2')),
-    ] as const;
-    for (const [i, entry] of (cases.prompts ?? []).entries()) {
-      yield await promptCase(`prompts[${i}]`, entry, pipeline, tokenizers, expected);
-    }
-    yield* unetCases(cases.unet, pipeline, expected);
-    if (cases.vae !== undefined) yield* vaeCases(cases.vae, model, pipeline, expected);
-    for (const entry of cases.txt2img ?? []) yield await txt2imgCase(entry, pipeline, expected);
-    for (const { key } of cases.img2img ?? []) yield skipped(key, 'image to image is not served yet');
-    for (const entry of cases.schedulers ?? []) yield scheduleCase(entry, expected);
-    for (const seed of cases.randn?.seeds ?? []) yield randnCase(seed, expected);
-    for (const kind of Object.keys(cases)) if (!KNOWN.has(kind)) yield skipped(kind, 'a kind of case not known yet');
-  } finally {
-    await pipeline.dispose();
-  }
+  model: string,
+  pipeline: SdxlPipeline,
+): readonly Case[] {
+  const later = (name: string, why: string): Case => ({ name, run: () => skipped(name, why) });
+  const { prompts = [], unet, vae, txt2img = [], img2img = [], schedulers = [], randn } = cases;
+  return [
+    ...prompts.map((entry, i) => ({
+      name: `prompts[${i}]`,
+      run: () => promptCase(`prompts[${i}]`, entry, model, pipeline, expected),
+    })),
+    ...(unet?.timesteps ?? []).map((timestep, i) => {
+      const key = unet?.outputs[i] ?? '';
+      return { name: key, run: () => unetCase(key, timestep, unet as UNetCases, pipeline, expected) };
+    }),
+    ...(vae === undefined
+      ? []
+      : [
+          { name: vae.decode, run: () => vaeCase(vae, model, pipeline, expected) },
+          later('vae.enc', 'the VAE encoder is not served yet'),
+        ]),
+    ...txt2img.map((entry) => ({ name: entry.key, run: () => txt2imgCase(entry, pipeline, expected) })),
+    ...img2img.map(({ key }) => later(key, 'image to image is not served yet')),
+    ...schedulers.map((entry) => ({ name: entry.key, run: () => scheduleCase(entry, expected) })),
+    ...(randn?.seeds ?? []).map((seed) => ({ name: `randn.cpu.${seed}`, run: () => randnCase(seed, expected) })),
+    ...Object.keys(cases)
+      .filter((kind) => !KNOWN.has(kind))
+      .map((kind) => later(kind, 'a kind of case not known yet')),
+  ];
 }
-
-type Tokenizers = readonly [ClipTokenizer, ClipTokenizer];
 
 async function promptCase(
   name: string,
   entry: { text: string; ids: number[]; ids_2: number[]; embeds: string; pooled: string },
+  model: string,
   pipeline: SdxlPipeline,
-  [first, second]: Tokenizers,
   expected: Expected,
 ): Promise<CaseResult> {
+  const first = await readClipTokenizer(join(model, 'tokenizer'));
+  const second = await readClipTokenizer(join(model, 'tokenizer_2'));
   const { embeds, pooled } = await pipeline.encodePrompt(entry.text);
   return judge(name, [
     { what: 'ids', actual: first.encode(entry.text).ids, expected: entry.ids, tolerance: 'exact' },
@@ -85,45 +93,45 @@ async function promptCase(
   ]);
 }
 
-async function* unetCases(
-  cases: SdxlCases['unet'],
+async function unetCase(
+  key: string,
+  timestep: number,
+  cases: UNetCases,
   pipeline: SdxlPipeline,
   expected: Expected,
-): AsyncGenerator<CaseResult> {
-  for (const [i, timestep] of (cases?.timesteps ?? []).entries()) {
-    if (cases === undefined) return;
-    const [, , shape] = cases.latents as [string, string, number[]];
-    const key = cases.outputs[i] ?? '';
-    const actual = await pipeline.predictNoise({
-      latents: hashInput(cases.latents),
-      height: shape[2] ?? 0,
-      width: shape[3] ?? 0,
-      timestep,
-      context: hashInput(cases.embeds),
-      pooled: hashInput(cases.pooled),
-      timeIds: cases.time_ids,
-    });
-    yield judge(key, [{ what: 'noise', actual, expected: expected.get(key), tolerance: 'network' }]);
-  }
+): Promise<CaseResult> {
+  const [, , shape] = cases.latents as [string, string, number[]];
+  const actual = await pipeline.predictNoise({
+    latents: hashInput(cases.latents),
+    height: shape[2] ?? 0,
+    width: shape[3] ?? 0,
+    timestep,
+    context: hashInput(cases.embeds),
+    pooled: hashInput(cases.pooled),
+    timeIds: cases.time_ids,
+  });
+  return judge(key, [{ what: 'noise', actual, expected: expected.get(key), tolerance: 'network' }]);
 }
 
-async function* vaeCases(
+async function vaeCase(
   cases: { decode_in: unknown[]; decode: string },
   model: string,
   pipeline: SdxlPipeline,
   expected: Expected,
-): AsyncGenerator<CaseResult> {
+): Promise<CaseResult> {
   const [, , shape] = cases.decode_in as [string, string, number[]];
   const [, channels = 0, height = 0, width = 0] = shape;
-  const all = hashInput(cases.decode_in);
   // "first item": one latent of the batch. The case gives what enters the network; decode() divides by the scaling factor.
+  const first = hashInput(cases.decode_in).subarray(0, channels * height * width);
   const config = JSON.parse(await readFile(join(model, 'vae', 'config.json'), 'utf8')) as { scaling_factor: number };
-  const latents = all.subarray(0, channels * height * width).map((value) => value * config.scaling_factor);
   const want = expected.get(cases.decode);
   const side = Math.sqrt(want.length / 3 / (height * width));
-  const actual = await pipeline.decode(latents, { width: width * side, height: height * side });
-  yield judge(cases.decode, [{ what: 'image', actual, expected: want, tolerance: 'network' }]);
-  yield skipped('vae.enc', 'the VAE encoder is not served yet');
+  const size = { width: width * side, height: height * side };
+  const actual = await pipeline.decode(
+    first.map((value) => value * config.scaling_factor),
+    size,
+  );
+  return judge(cases.decode, [{ what: 'image', actual, expected: want, tolerance: 'network' }]);
 }
 
 async function txt2imgCase(
@@ -176,8 +184,4 @@ function randnCase(seed: number, expected: Expected): CaseResult {
       return [{ what: kind, actual, expected: want, tolerance: 'random' as const }];
     }),
   );
-}
-
-export function skipped(name: string, why: string): CaseResult {
-  return { name, outcome: 'skipped', detail: why };
 }

@@ -1,0 +1,91 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { type CaseResult, judge } from './report.js';
+import { runGoldens } from './run.js';
+
+const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/goldens/${name}`, import.meta.url));
+
+async function all(folder: string, only?: RegExp): Promise<CaseResult[]> {
+  const results: CaseResult[] = [];
+  for await (const result of runGoldens(folder, { device: 'cpu', ...(only && { only }) })) results.push(result);
+  return results;
+}
+
+const names = (results: readonly CaseResult[], outcome: CaseResult['outcome']) =>
+  results.filter((result) => result.outcome === outcome).map(({ name }) => name);
+
+describe('goldens on the CPU', () => {
+  it('sdxl-tiny: every case that is served passes', async () => {
+    const results = await all(fixture('sdxl-tiny'));
+    expect(results.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
+    const steps = [1, 4, 15, 25];
+    const euler = ['euler', 'euler_trailing', 'euler_karras', 'euler_vpred'].flatMap((name) =>
+      steps.map((n) => `sched.${name}.${n}`),
+    );
+    expect(names(results, 'passed').sort()).toEqual(
+      [
+        ...[0, 1, 2, 3, 4, 5].map((i) => `prompts[${i}]`),
+        ...['unet.t999', 'unet.t421', 'unet.t1', 'vae.dec', 'txt2img0', 'txt2img2'],
+        ...euler,
+        ...[0, 1, 42, 123456789, 4294967301].map((seed) => `randn.cpu.${seed}`),
+      ].sort(),
+    );
+    // What is not served yet is told by name, and counted.
+    expect(names(results, 'skipped')).toContain('img2img0');
+    expect(names(results, 'skipped')).toHaveLength(21);
+  });
+
+  // The published vocabulary is not part of this project: CLIP_VOCABULARY names a golden folder that has it.
+  const vocabulary = process.env.CLIP_VOCABULARY;
+  it.skipIf(vocabulary === undefined)('clip-real: every string of the published vocabulary', async () => {
+    const results = await all(vocabulary ?? '');
+    expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
+    expect(results.length).toBeGreaterThanOrEqual(150);
+  });
+});
+
+/** Chromium's Vulkan driver on the CPU: WebGPU without a GPU. */
+const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
+
+describe('goldens on WebGPU', () => {
+  it.skipIf(!existsSync(SWIFTSHADER))(
+    'sdxl-tiny: prompts, UNet, VAE and one picture pass on SwiftShader',
+    async () => {
+      const main = fileURLToPath(new URL('../../dist/test/conformance/main.js', import.meta.url));
+      const only = '^(prompts|unet|vae\\.dec|txt2img2)';
+      const env = {
+        ...process.env,
+        VK_DRIVER_FILES: SWIFTSHADER,
+        XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? '/tmp',
+      };
+      const { stdout } = await promisify(execFile)(
+        process.execPath,
+        [main, fixture('sdxl-tiny'), '--device', 'webgpu', '--only', only],
+        { env },
+      );
+      expect(stdout).toContain('11 passed, 0 failed, 0 skipped');
+    },
+    600_000,
+  );
+});
+
+describe('judge', () => {
+  const compare = (actual: number[], expected: number[], tolerance: 'exact' | 'network' | 'picture') =>
+    judge('case', [{ what: 'x', actual, expected, tolerance }]).outcome;
+
+  it.each([
+    ['exact equality', [1, 2], [1, 2], 'exact', 'passed'],
+    ['one id off', [1, 3], [1, 2], 'exact', 'failed'],
+    ['another length', [1, 2, 0], [1, 2], 'exact', 'failed'],
+    ['a NaN', [Number.NaN, 2], [1, 2], 'network', 'failed'],
+    ['an error within 1e-4 of the largest value', [100.009, 0], [100, 0], 'network', 'passed'],
+    ['an error beyond it', [100.011, 0], [100, 0], 'network', 'failed'],
+    ['two steps of 255', [10], [12], 'picture', 'passed'],
+    ['three steps of 255', [10], [13], 'picture', 'failed'],
+  ] as const)('%s', (_, actual, expected, tolerance, outcome) => {
+    expect(compare([...actual], [...expected], tolerance)).toBe(outcome);
+  });
+});

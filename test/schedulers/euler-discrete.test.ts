@@ -1,0 +1,79 @@
+import { describe, expect, it } from 'vitest';
+import { createScheduler } from '../../src/schedulers/index.js';
+import { alphasCumprod, noiseScheduleSchema, trainingSigmas } from '../../src/schedulers/noise-schedule.js';
+
+const sdxl = {
+  beta_start: 0.00085,
+  beta_end: 0.012,
+  beta_schedule: 'scaled_linear',
+  timestep_spacing: 'leading',
+  steps_offset: 1,
+};
+
+describe('createScheduler', () => {
+  it('names the schedulers there are when it does not know one', () => {
+    expect(() => createScheduler('heun', sdxl, 4)).toThrow('scheduler "heun" must be one of euler, euler_karras');
+  });
+
+  it.each([
+    [
+      'a beta schedule',
+      { beta_schedule: 'sigmoid' },
+      /scheduler_config.json cannot be used: beta_schedule: Invalid option/,
+    ],
+    ['beta sigmas', { use_beta_sigmas: true }, /use_beta_sigmas: beta sigmas are not supported; set it to false/],
+    ['a prediction type', { prediction_type: 'flow' }, /prediction_type: Invalid option/],
+  ])('refuses %s that it does not know, by its name', (_, config, message) => {
+    expect(() => createScheduler('euler', { ...sdxl, ...config }, 4)).toThrow(message);
+  });
+
+  it('ignores options of other samplers', () => {
+    expect(createScheduler('euler', { ...sdxl, solver_order: 2, thresholding: false }, 4).timesteps).toEqual(
+      Float32Array.of(751, 501, 251, 1),
+    );
+  });
+});
+
+describe('EulerDiscrete', () => {
+  // The defaults of the released SDXL configuration are checked against diffusers in test/conformance.
+  it('spaces linspace timesteps from end to end, and scales noise by the largest sigma', () => {
+    const scheduler = createScheduler('euler', { ...sdxl, timestep_spacing: 'linspace' }, 4);
+    expect(scheduler.timesteps).toEqual(Float32Array.of(999, 666, 333, 0));
+    expect(scheduler.initNoiseSigma).toBe(scheduler.sigmas[0]);
+  });
+
+  it('ends at sigma_min where the configuration says so', () => {
+    const training = trainingSigmas(alphasCumprod(noiseScheduleSchema.parse(sdxl)));
+    const scheduler = createScheduler('euler', { ...sdxl, final_sigmas_type: 'sigma_min' }, 4);
+    expect(scheduler.sigmas.at(-1)).toBe(Math.fround(training[0] ?? 0));
+  });
+
+  it('reaches zero terminal SNR when betas are rescaled', () => {
+    const alphas = alphasCumprod(noiseScheduleSchema.parse({ ...sdxl, rescale_betas_zero_snr: true }));
+    expect(alphas.at(-1)).toBe(2 ** -24);
+    expect(alphas[0]).toBeCloseTo(alphasCumprod(noiseScheduleSchema.parse(sdxl))[0] ?? 0, 6);
+    const scheduler = createScheduler(
+      'euler',
+      { ...sdxl, rescale_betas_zero_snr: true, timestep_spacing: 'trailing' },
+      4,
+    );
+    expect(scheduler.timesteps[0]).toBe(999);
+    expect(scheduler.sigmas[0]).toBeCloseTo(4096, 0);
+  });
+
+  it('interpolates sigmas evenly in their logarithm with log_linear', () => {
+    const { sigmas } = createScheduler('euler', { ...sdxl, interpolation_type: 'log_linear' }, 5);
+    const ratios = [0, 1, 2, 3].map((i) => (sigmas[i + 1] ?? 0) / (sigmas[i] ?? 1));
+    for (const ratio of ratios) expect(ratio).toBeCloseTo(ratios[0] ?? 0, 5);
+  });
+
+  it('takes sigma_min and sigma_max as the ends of Karras spacing', () => {
+    const { sigmas } = createScheduler('euler_karras', { ...sdxl, sigma_min: 0.1, sigma_max: 10 }, 6);
+    expect([sigmas[0], sigmas[5], sigmas[6]]).toEqual([10, Math.fround(0.1), 0]);
+  });
+
+  it('moves straight to the clean sample where the model predicts it', () => {
+    const scheduler = createScheduler('euler', { ...sdxl, prediction_type: 'sample' }, 1);
+    expect([...scheduler.step(Float32Array.of(0.25), Float32Array.of(8), 0)][0]).toBeCloseTo(0.25, 6);
+  });
+});

@@ -1,0 +1,115 @@
+import { pino } from 'pino';
+import { inject } from 'vitest';
+import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
+import { type Config, readConfig } from '../../src/config.js';
+import { createSupervisor, type Supervisor } from '../../src/engine/supervisor.js';
+import { InferenceError } from '../../src/errors.js';
+import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
+import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
+import { createServer, type RunningServer } from '../../src/server/server.js';
+
+/** The engine's program: processes run the build, tests the source. */
+export const engineEntry = new URL('../../dist/src/engine/child.js', import.meta.url);
+
+export const silent = pino({ level: 'silent' });
+
+export interface Serving {
+  readonly engine: Supervisor;
+  readonly server: RunningServer;
+  readonly client: DarkroomClient;
+  readonly config: Config;
+  stop(): Promise<void>;
+}
+
+/** A real server on a free port over a real engine process with the tiny SDXL. */
+export async function serve(variables: Partial<Record<keyof Config, string>> = {}): Promise<Serving> {
+  const config = readConfig(
+    {},
+    { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
+  );
+  const engine = createSupervisor({
+    spec: { model: config.SDXL_NAME, path: config.SDXL_PATH ?? '', device: config.DEVICE, threads: 1 },
+    log: silent,
+    entry: engineEntry,
+    cancelBoundMs: config.CANCEL_BOUND_MS,
+    hangTimeoutMs: config.HANG_TIMEOUT_MS,
+    backoffMs: { initial: 50, max: 1000 },
+  });
+  const server = await createServer({ config, log: silent, engines: [engine] });
+  await engine.start();
+  const client = connect(
+    `127.0.0.1:${server.port}`,
+    config.AUTH_TOKEN === undefined ? {} : { token: config.AUTH_TOKEN },
+  );
+  return {
+    engine,
+    server,
+    client,
+    config,
+    async stop() {
+      client.close();
+      await server.close();
+      await engine.stop();
+    },
+  };
+}
+
+/** A small picture: a few milliseconds of work. */
+export const quick: Partial<GenerateRequest> = { prompt: 'a red circle', width: 64, height: 64, steps: 2, seed: 1n };
+
+/** One run blocks the engine for seconds. */
+export const slow: Partial<GenerateRequest> = { ...quick, width: 1024, height: 1024, steps: 40 };
+
+export interface Outcome {
+  readonly events: readonly JobEvent[];
+  /** Whole files, in order. */
+  readonly files: readonly Buffer[];
+  readonly error: InferenceError | undefined;
+}
+
+/** Runs a job to its end. */
+export async function outcomeOf(
+  client: DarkroomClient,
+  request: Partial<GenerateRequest>,
+  { signal, onEvent }: { signal?: AbortSignal; onEvent?: (event: JobEvent) => void } = {},
+): Promise<Outcome> {
+  const events: JobEvent[] = [];
+  let error: InferenceError | undefined;
+  try {
+    for await (const event of generate(client, request, signal)) {
+      events.push(event);
+      onEvent?.(event);
+    }
+  } catch (caught) {
+    error = InferenceError.from(caught);
+  }
+  return { events, files: filesOf(events), error };
+}
+
+export function filesOf(events: readonly JobEvent[]): readonly Buffer[] {
+  const chunks: Buffer[][] = [];
+  for (const { event } of events) {
+    if (event?.$case !== 'assetChunk') continue;
+    const { index, data } = event.value;
+    chunks[index] = [...(chunks[index] ?? []), data];
+  }
+  return chunks.map((parts) => Buffer.concat(parts));
+}
+
+export function kinds(events: readonly JobEvent[]): readonly string[] {
+  return events.map(({ event }) => event?.$case ?? 'nothing');
+}
+
+/** Resolves when a condition holds; the test's own timeout is the bound. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
