@@ -49,30 +49,31 @@ export function assertPolicy(text: string): void {
 }
 
 export function sexualisesMinors(text: string): boolean {
-  const plain = normalise(text);
-  // Digits are letters in disguise or ages: both readings count.
-  const readings = [plain, joinSpelledOut(plain), unleet(text), joinSpelledOut(unleet(text))].map((reading) =>
-    reading.replace(HARMLESS, ' '),
-  );
+  const plain = collapse(normalise(text));
+  // Digits are letters in disguise or ages, and letters that stand alone may spell a word: every reading counts.
+  const readings = [text, text.replace(/[013457@$!]/g, (sign) => LEET[sign] ?? sign)]
+    .map(normalise)
+    .flatMap((reading) => [collapse(reading), joinLetters(collapse(reading)), collapse(joinLetters(reading))])
+    .map((reading) => reading.replace(HARMLESS, ' '));
   const any = (pattern: RegExp) => readings.some((reading) => pattern.test(reading));
   const minor = any(MINORS) || AGE_DIGITS.test(plain) || AGE_WORDS.test(plain);
   return (minor && (any(EXPLICIT) || any(SUGGESTIVE))) || (any(PERHAPS_MINORS) && any(EXPLICIT));
 }
 
-/** Lower case, no diacritics, no invisible characters, every other sign a single space. */
+/** Lower case, no diacritics, no invisible characters, a space for every other sign. */
 function normalise(text: string): string {
   return text
     .normalize('NFKD')
     .replace(/[\p{M}\p{Cf}]/gu, '')
     .toLowerCase()
-    .replace(/[^\p{L}\p{N}/]+/gu, ' ');
+    .replace(/[^\p{L}\p{N}/]/gu, ' ');
 }
 
-function unleet(text: string): string {
-  return normalise(text.replace(/[013457@$!]/g, (sign) => LEET[sign] ?? sign));
+function collapse(text: string): string {
+  return text.replace(/ +/g, ' ');
 }
 
-/** "n u d e" -> "nude": single letters with nothing but spaces between them are one word. */
-function joinSpelledOut(text: string): string {
+/** "n u d e" -> "nude": single letters with one space between them are one word. */
+function joinLetters(text: string): string {
   return text.replace(/\b\p{L}(?: \p{L}\b)+/gu, (letters) => letters.replaceAll(' ', ''));
 }

@@ -60,14 +60,18 @@ export async function createServer({ config, log, engines }: ServerOptions): Pro
   server.addService(InferenceServiceService, createInferenceService(state));
   server.addService(JobServiceService, createJobService(state));
   server.addService(ModelServiceService, createModelService(state));
-  const health = new HealthImplementation(Object.fromEntries(SERVICES.map((name) => [name, 'SERVING'])));
+  const health = new HealthImplementation();
   health.setStatus('darkroom.v1.JobService', 'SERVING');
   health.setStatus('darkroom.v1.ModelService', 'SERVING');
   health.addToServer(server);
   addReflection(server, readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)));
+  let told: boolean | undefined;
   const tellHealth = () => {
     const canServe =
       !admission.draining && engines.some((engine) => engine.state !== 'failed' && engine.state !== 'stopped');
+    // A watcher is told of changes, not of every look.
+    if (canServe === told) return;
+    told = canServe;
     for (const name of SERVICES) health.setStatus(name, canServe ? 'SERVING' : 'NOT_SERVING');
   };
   for (const engine of engines) engine.onStateChange(tellHealth);
