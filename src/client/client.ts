@@ -4,6 +4,7 @@ import {
   type Metadata,
   Metadata as MetadataClass,
   type ServiceError,
+  status,
 } from '@grpc/grpc-js';
 import { InferenceError } from '../errors.js';
 import type { JobEvent } from '../gen/darkroom/v1/event.js';
@@ -63,7 +64,12 @@ export async function* generate(
     for await (const { event } of stream as AsyncIterable<{ event: JobEvent | undefined }>)
       if (event !== undefined) yield event;
   } catch (error) {
-    throw isServiceError(error) ? errorFromStatus(error) : InferenceError.from(error);
+    if (!isServiceError(error)) throw error;
+    const told = errorFromStatus(error);
+    // gRPC's own words for a server that is not there; the server's own errors carry a reason.
+    if (error.code !== status.UNAVAILABLE || told.reason !== 'INTERNAL') throw told;
+    const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
+    throw new InferenceError('UNREACHABLE', `no server answers at ${address}: ${error.details}`, { cause: error });
   } finally {
     signal?.removeEventListener('abort', cancel);
     stream.cancel();

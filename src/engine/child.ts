@@ -34,9 +34,9 @@ process.on('message', (message: MessageToEngine) => {
 async function load(spec: EngineSpec): Promise<void> {
   const startedAt = performance.now();
   try {
-    const { device } = await chooseDevice(spec.device);
+    const { device, rejected } = await chooseDevice(spec.device);
     pipeline = await createSdxlPipeline({ path: spec.path, device, threads: spec.threads });
-    send({ kind: 'ready', info: pipeline.info, device, loadMs: performance.now() - startedAt });
+    send({ kind: 'ready', info: pipeline.info, device, rejected, loadMs: performance.now() - startedAt });
   } catch (error) {
     send({ kind: 'start-failed', error: toEngineError(error).toJSON() }, () => process.exit(1));
   }

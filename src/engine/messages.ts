@@ -47,6 +47,8 @@ export type MessageFromEngine =
       readonly kind: 'ready';
       readonly info: ModelInfo;
       readonly device: Exclude<Device, 'auto'>;
+      /** Of `auto`: the better providers that do not open, and why. */
+      readonly rejected: readonly { readonly provider: string; readonly detail: string }[];
       readonly loadMs: number;
     }
   /** Loading failed for good: a missing file, a wrong checkpoint, a provider that does not open. */

@@ -225,6 +225,8 @@ class EngineSupervisor implements Supervisor {
         this.info = message.info;
         this.device = message.device;
         this.#startCrashes = 0;
+        for (const { provider, detail } of message.rejected)
+          this.#log.info({ provider, detail }, 'provider does not open');
         this.#log.info({ device: message.device, ms: Math.round(message.loadMs), pid: this.pid }, 'engine ready');
         this.#setState('ready');
         return;

@@ -20,7 +20,8 @@ const unetSchema = z.object({
   layers_per_block: perBlock.default(2),
   down_block_types: z.array(z.enum(['DownBlock2D', 'CrossAttnDownBlock2D'])),
   up_block_types: z.array(z.enum(['UpBlock2D', 'CrossAttnUpBlock2D'])),
-  transformer_layers_per_block: perBlock.default(1),
+  // 0 stands beside blocks without attention.
+  transformer_layers_per_block: z.union([z.int().min(0), z.array(z.int().min(0)).min(1)]).default(1),
   // Named for a mistake that released configurations depend on: it is the number of heads.
   attention_head_dim: perBlock.default(8),
   num_attention_heads: perBlock.nullish(),

@@ -55,7 +55,7 @@ export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
   const transformer = (scope: Scope, x: Value, block: number) =>
     spatialTransformer(scope, x, context, {
       heads: config.heads[block] ?? 1,
-      depth: config.depth[block] ?? 1,
+      depth: config.depth[block] ?? 0,
       groups: config.norm_num_groups,
       linearProjection: config.use_linear_projection,
     });

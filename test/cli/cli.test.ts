@@ -1,0 +1,193 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import sharp from 'sharp';
+import { describe, expect, inject, it, onTestFinished } from 'vitest';
+import { connect } from '../../src/client/client.js';
+import { JobState } from '../../src/gen/darkroom/v1/job.js';
+import { writeTinySdxl } from '../../src/synthetic/tiny-sdxl.js';
+import { isAlive, outcomeOf, quick, slow, until } from '../support/serving.js';
+import { tempFolder } from '../support/temp-folder.js';
+
+const main = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
+const buf = fileURLToPath(new URL('../../node_modules/.bin/buf', import.meta.url));
+
+function darkroom(
+  args: readonly string[],
+  options: { cwd?: string; env?: Record<string, string> } = {},
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      [main, ...args],
+      { ...options, env: { ...process.env, ...options.env } },
+      (error, stdout, stderr) => {
+        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
+      },
+    );
+  });
+}
+
+async function serve(): Promise<{ server: ChildProcess; address: string }> {
+  const server = spawn(
+    process.execPath,
+    [main, 'serve', '--listen', '127.0.0.1:0', '--sdxl', inject('tinySdxl'), '--device', 'cpu'],
+    { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, ENGINE_THREADS: '1' } },
+  );
+  onTestFinished(() => void server.kill('SIGKILL'));
+  const lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
+  const { value: listens } = await lines.next();
+  const { value: isReady } = await lines.next();
+  expect(isReady).toBe('model sdxl is ready on cpu');
+  return { server, address: String(listens).replace('darkroom listens on ', '') };
+}
+
+describe('darkroom', () => {
+  it('demo: makes its model, serves it, and writes three pictures', async () => {
+    const folder = await tempFolder();
+    const { code, stdout } = await darkroom(['demo'], { cwd: folder, env: { XDG_CACHE_HOME: join(folder, 'cache') } });
+    expect(code).toBe(0);
+    expect(await readdir(join(folder, 'out'))).toEqual(['demo-0.png', 'demo-1.png', 'demo-2.png']);
+    expect(stdout).toContain('wrote out/demo-2.png (512x512, seed 9)');
+    expect(await sharp(join(folder, 'out', 'demo-1.png')).metadata()).toMatchObject({
+      width: 512,
+      height: 512,
+      format: 'png',
+    });
+  });
+
+  it('generate: writes the files of a job, and lists bad fields', async () => {
+    const { address } = await serve();
+    const out = await tempFolder();
+    const args = [
+      'generate',
+      'a red circle',
+      '--server',
+      address,
+      '--out',
+      out,
+      '--width',
+      '64',
+      '--height',
+      '72',
+      '--steps',
+      '2',
+      '--seed',
+      '5',
+      '--num-images',
+      '3',
+      '--job-id',
+      'mine',
+    ];
+    const { code, stdout } = await darkroom(args);
+    expect([code, await readdir(out)]).toEqual([0, ['mine-0.png', 'mine-1.png', 'mine-2.png']]);
+    expect(stdout).toContain(`wrote ${join(out, 'mine-2.png')} (64x72, seed 7)`);
+    const bad = await darkroom(['generate', 'a red circle', '--server', address, '--width', '1025', '--steps', '0']);
+    expect([bad.code, bad.stderr.split('\n').slice(1, 3)]).toEqual([
+      1,
+      [
+        '  width: width 1025 must be a multiple of 8; use 1024 or 1032',
+        '  steps: steps 0 must be >= 1 and <= 1000; change it or raise LIMIT_STEPS',
+      ],
+    ]);
+  });
+
+  it('generate: says so where there is no server', async () => {
+    const { code, stderr } = await darkroom(['generate', 'a red circle', '--server', '127.0.0.1:1']);
+    expect([code, stderr.split('\n')[0]]).toEqual([1, expect.stringContaining('no server answers at 127.0.0.1:1')]);
+  });
+
+  it('serve: reflects its API to buf curl', async () => {
+    const { address } = await serve();
+    const run = (...args: string[]) =>
+      new Promise<string>((resolve, reject) =>
+        execFile(buf, ['curl', '--protocol', 'grpc', '--http2-prior-knowledge', ...args], (error, stdout) =>
+          error ? reject(error) : resolve(stdout),
+        ),
+      );
+    expect((await run('--list-methods', `http://${address}`)).split('\n')).toEqual(
+      expect.arrayContaining([
+        'darkroom.v1.InferenceService/Generate',
+        'darkroom.v1.JobService/WatchJob',
+        'grpc.health.v1.Health/Watch',
+      ]),
+    );
+    expect(JSON.parse(await run(`http://${address}/darkroom.v1.ModelService/ListModels`)).models).toMatchObject([
+      { name: 'sdxl', state: 'MODEL_STATE_READY', device: 'cpu', nativeSize: 64 },
+    ]);
+    expect(JSON.parse(await run(`http://${address}/grpc.health.v1.Health/Check`))).toEqual({ status: 'SERVING' });
+  });
+
+  it('serve: SIGTERM ends the accepted jobs, then the process, with 0', async () => {
+    const { server, address } = await serve();
+    const client = connect(address);
+    const job = outcomeOf(
+      client,
+      { ...quick, width: 256, height: 256, steps: 10 },
+      { onEvent: ({ event }) => event?.$case === 'started' && server.kill('SIGTERM') },
+    );
+    expect((await job).files).toHaveLength(1);
+    client.close();
+    expect(await once(server, 'exit')).toEqual([0, null]);
+  });
+
+  it('serve: kill -9 leaves no engine behind', async () => {
+    const { server, address } = await serve();
+    const client = connect(address);
+    const job = outcomeOf(client, { ...slow, jobId: 'job' });
+    await until(
+      () =>
+        new Promise<boolean>((resolve) =>
+          client.jobs.getJob({ jobId: 'job' }, (_, response) =>
+            resolve(response?.job?.state === JobState.JOB_STATE_RUNNING),
+          ),
+        ),
+    );
+    const engines = await new Promise<number[]>((resolve) =>
+      execFile('pgrep', ['-P', String(server.pid)], (_, stdout) => resolve(stdout.trim().split('\n').map(Number))),
+    );
+    server.kill('SIGKILL');
+    await job;
+    client.close();
+    expect(engines).toHaveLength(1);
+    await until(() => engines.every((pid) => !isAlive(pid)));
+  });
+
+  it('serve: a checkpoint that is not whole is one clear error, and the end', async () => {
+    const folder = await writeTinySdxl(join(await tempFolder(), 'sdxl'));
+    await rm(join(folder, 'vae'), { recursive: true });
+    const { code, stderr } = await darkroom(['serve', '--listen', '127.0.0.1:0', '--sdxl', folder, '--device', 'cpu'], {
+      env: { LOG_LEVEL: 'silent' },
+    });
+    expect([code, stderr]).toEqual([
+      1,
+      `darkroom: ${join(folder, 'vae', 'config.json')} is missing; a diffusers-layout SDXL folder has it\n`,
+    ]);
+  });
+
+  it('serve: tells every mistake in the configuration at once', async () => {
+    const { code, stderr } = await darkroom(['serve'], {
+      env: { DEVICE: 'gpu', LIMIT_QUEUE: '0', DARKROOM_LISTEN: 'here' },
+    });
+    expect(code).toBe(1);
+    for (const name of ['DARKROOM_LISTEN "here": must be host:port', 'DEVICE "gpu": ', 'LIMIT_QUEUE "0": '])
+      expect(stderr).toContain(name);
+  });
+
+  it('models inspect: tells what a checkpoint is', async () => {
+    const { code, stdout } = await darkroom(['models', 'inspect', inject('tinySdxl'), '--json']);
+    expect([code, JSON.parse(stdout).info]).toMatchObject([0, { family: 'sdxl', storage: 'F16', nativeSize: 64 }]);
+  });
+
+  it('doctor: finds at least the CPU, and a fix for what is missing', async () => {
+    const { code, stdout } = await darkroom(['doctor', '--json']);
+    const findings = JSON.parse(stdout) as { what: string; ok: boolean; fix?: string }[];
+    expect(code).toBe(0);
+    expect(findings.map(({ what }) => what)).toEqual(['node', 'memory', 'cpu', 'webgpu', 'cuda', 'tensorrt', 'ffmpeg']);
+    expect(findings.find(({ what }) => what === 'cpu')?.ok).toBe(true);
+    for (const { ok, fix } of findings) expect(ok || fix).toBeTruthy();
+  });
+});

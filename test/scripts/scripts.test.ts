@@ -1,0 +1,114 @@
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { crc32, deflateRawSync } from 'node:zlib';
+import { describe, expect, it } from 'vitest';
+import { tempFolder } from '../support/temp-folder.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const LIBRARIES = ['cuda', 'shared', 'tensorrt'].map((name) => `libonnxruntime_providers_${name}.so`);
+
+function run(script: string, ...args: string[]): Promise<{ code: number; output: string }> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [join(root, 'scripts', script), ...args], { cwd: root }, (error, stdout, stderr) => {
+      resolve({ code: error === null ? 0 : 1, output: stdout + stderr });
+    });
+  });
+}
+
+/** A zip archive: local headers and data, then the directory. */
+function zipOf(files: Readonly<Record<string, Buffer>>): Buffer {
+  const parts: Buffer[] = [];
+  const directory: Buffer[] = [];
+  let offset = 0;
+  for (const [name, content] of Object.entries(files)) {
+    const data = deflateRawSync(content);
+    const common = Buffer.alloc(26);
+    common.writeUInt16LE(20, 0);
+    common.writeUInt16LE(8, 4);
+    common.writeUInt32LE(typeof crc32 === 'function' ? crc32(content) : 0, 10);
+    common.writeUInt32LE(data.length, 14);
+    common.writeUInt32LE(content.length, 18);
+    common.writeUInt16LE(Buffer.byteLength(name), 22);
+    const local = Buffer.concat([Buffer.from('PK\x03\x04'), common, Buffer.from(name), data]);
+    const tail = Buffer.alloc(14);
+    tail.writeUInt32LE(offset, 10);
+    directory.push(Buffer.concat([Buffer.from('PK\x01\x02'), Buffer.from([20, 0]), common, tail, Buffer.from(name)]));
+    parts.push(local);
+    offset += local.length;
+  }
+  const entries = Buffer.concat(directory);
+  const end = Buffer.alloc(18);
+  end.writeUInt16LE(directory.length, 4);
+  end.writeUInt16LE(directory.length, 6);
+  end.writeUInt32LE(entries.length, 8);
+  end.writeUInt32LE(offset, 12);
+  return Buffer.concat([...parts, entries, Buffer.from('PK\x05\x06'), end]);
+}
+
+describe('setup-cuda.mjs --from', () => {
+  const content = (name: string) => Buffer.from(`${name} `.repeat(1000));
+
+  it('takes the libraries out of a .nupkg', async () => {
+    const [folder, into] = [await tempFolder(), await tempFolder()];
+    const nupkg = join(folder, 'gpu.nupkg');
+    await writeFile(
+      nupkg,
+      zipOf(
+        Object.fromEntries(
+          ['README.md', ...LIBRARIES].map((name) => [`runtimes/linux-x64/native/${name}`, content(name)]),
+        ),
+      ),
+    );
+    const { code, output } = await run('setup-cuda.mjs', '--from', nupkg, '--into', into, '--no-session');
+    expect([code, output]).toEqual([0, `libraries in place: ${LIBRARIES.join(', ')}\n`]);
+    for (const name of LIBRARIES) expect(await readFile(join(into, name))).toEqual(content(name));
+  });
+
+  it('takes them from a folder, at any depth', async () => {
+    const [folder, into] = [await tempFolder(), await tempFolder()];
+    await mkdir(join(folder, 'a', 'b'), { recursive: true });
+    for (const name of LIBRARIES) await writeFile(join(folder, 'a', 'b', name), content(name));
+    expect((await run('setup-cuda.mjs', '--from', folder, '--into', into, '--no-session')).code).toBe(0);
+    expect(await readFile(join(into, LIBRARIES[0] ?? ''))).toEqual(content(LIBRARIES[0] ?? ''));
+  });
+
+  it.each([
+    [
+      'a folder without them',
+      async () => tempFolder(),
+      /has no libonnxruntime_providers_cuda.so, libonnxruntime_providers_shared.so/,
+    ],
+    [
+      'a file that is no archive',
+      async () => join(root, 'package.json'),
+      /package.json is not a zip archive; a .nupkg is one/,
+    ],
+    ['a path that is not there', async () => '/nowhere', /\/nowhere does not exist/],
+  ])('refuses %s in one sentence', async (_, from, message) => {
+    const { code, output } = await run(
+      'setup-cuda.mjs',
+      '--from',
+      await from(),
+      '--into',
+      await tempFolder(),
+      '--no-session',
+    );
+    expect([code, output]).toEqual([1, expect.stringMatching(message)]);
+    expect(output.trim().split('\n')).toHaveLength(1);
+  });
+});
+
+describe('what is generated', () => {
+  it.each([
+    ['the lock is complete for every platform', 'complete-lock.mjs'],
+    ['src/gen is what proto/ gives', 'generate-proto.mjs'],
+  ])('%s', async (_, script) => {
+    expect(await run(script, '--check')).toMatchObject({ code: 0 });
+  });
+
+  it('the API breaks nobody who uses the released one', async () => {
+    expect(await run('proto-breaking.mjs')).toMatchObject({ code: 0 });
+  });
+});
