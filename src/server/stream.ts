@@ -5,6 +5,9 @@ import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from './status.js';
 
+/** A client's own deadline passes earlier than ours by the time that its call took to get here; then it hangs up. */
+const DEADLINE_SLACK_MS = 500;
+
 export interface CallContext {
   /** Aborted when the client is gone or its deadline has passed, with the InferenceError that says which. */
   readonly signal: AbortSignal;
@@ -60,7 +63,7 @@ type AnyCall = ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown,
 function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'getDeadline'>): AbortController {
   const abort = new AbortController();
   call.on('cancelled', () => {
-    const isLate = Number(call.getDeadline()) <= Date.now();
+    const isLate = Number(call.getDeadline()) - DEADLINE_SLACK_MS <= Date.now();
     abort.abort(
       isLate
         ? new InferenceError('DEADLINE_EXCEEDED', 'the deadline of the call has passed')

@@ -18,13 +18,13 @@ const packageJson = JSON.parse(await read('package.json')) as {
 describe('the documentation', () => {
   it('has an entry for every error reason, with its status', async () => {
     const text = await read('docs/reference/errors.md');
-    const entries = [...text.matchAll(/^## (\w+)\n`(\w+)`/gm)].map(([, reason, status]) => [reason, status]);
+    const entries = [...text.matchAll(/^## (\w+)\n\n`(\w+)`/gm)].map(([, reason, status]) => [reason, status]);
     expect(entries).toEqual(Object.entries(errorReasons).map(([reason, { status }]) => [reason, status]));
   });
 
   it('lists every variable with its default', async () => {
     const text = await read('docs/reference/config.md');
-    const rows = [...text.matchAll(/^\| `(\w+)` \| `?([^`|]+?)`? \|/gm)].map(([, name, value]) => [name, value]);
+    const rows = [...text.matchAll(/^\| `(\w+)` +\| `?([^`|]+?)`? +\|/gm)].map(([, name, value]) => [name, value]);
     const defaults = configSchema.parse({}) as Record<string, unknown>;
     expect(rows).toEqual(Object.keys(configSchema.shape).map((name) => [name, String(defaults[name] ?? 'unset')]));
   });

@@ -121,9 +121,9 @@ describe('Supervisor', () => {
     const { pid } = engine;
     const run = engine.run('job', slow);
     for await (const event of run.events) {
-      // The last step is done: the decode blocks the process from here.
-      if (event.kind === 'progress' && event.phase === 'denoise')
-        run.cancel(new InferenceError('DEADLINE_EXCEEDED', 'too late'));
+      if (event.kind !== 'progress' || event.phase !== 'denoise') continue;
+      // The last step is done: a moment later the decode blocks the process for seconds.
+      setTimeout(() => run.cancel(new InferenceError('DEADLINE_EXCEEDED', 'too late')), 300);
     }
     expect(await reasonOf(run)).toBe('DEADLINE_EXCEEDED');
     await engine.whenReady();
