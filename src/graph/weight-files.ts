@@ -1,10 +1,13 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { z } from 'zod';
 import { InferenceError } from '../errors.js';
+import { readJsonFile } from '../json-file.js';
 import { readSafetensors, type TensorRecord } from './safetensors.js';
 
 /** An index of tensors is JSON text: 2,500 names take 300 KB. */
-const MAX_INDEX_BYTES = 100_000_000;
+const INDEX = { maxBytes: 100_000_000, missing: 'it names the shards' };
+const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 /** The largest published checkpoints come in under 200 shards. */
 const MAX_SHARDS = 1_000;
 
@@ -49,17 +52,10 @@ async function readShards(index: string): Promise<WeightFiles> {
   const refuse = (problem: string): never => {
     throw new InferenceError('CHECKPOINT_INVALID', `${index} ${problem}`);
   };
-  const { size } = await stat(index);
-  if (size > MAX_INDEX_BYTES) refuse(`is ${size} bytes long, the limit is ${MAX_INDEX_BYTES}`);
-  let json: { weight_map?: Record<string, unknown> } = {};
-  try {
-    json = JSON.parse(await readFile(index, 'utf8')) as typeof json;
-  } catch {
-    refuse('is not JSON');
-  }
-  const map = Object.entries(json.weight_map ?? {});
-  const shards = [...new Set(map.map(([, shard]) => String(shard)))].sort();
-  if (shards.length === 0) refuse('has no weight_map');
+  const { weight_map } = await readJsonFile(index, indexSchema, INDEX);
+  const map = Object.entries(weight_map);
+  const shards = [...new Set(map.map(([, shard]) => shard))].sort();
+  if (shards.length === 0) refuse('names no tensors');
   if (shards.length > MAX_SHARDS) refuse(`names ${shards.length} shards, the limit is ${MAX_SHARDS}`);
   const outside = shards.find((shard) => basename(shard) !== shard || shard === '..');
   if (outside !== undefined) refuse(`names the shard "${outside}", which is not a file beside it`);

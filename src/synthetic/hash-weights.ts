@@ -38,7 +38,9 @@ export function storeAs(type: FloatType, values: Float32Array): Uint8Array {
   if (type === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   const round = type === 'F16' ? float16Bits : bfloat16Bits;
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  return new Uint8Array(Uint16Array.from(bits, round).buffer);
+  const stored = new Uint16Array(bits.length);
+  for (let i = 0; i < bits.length; i += 1) stored[i] = round(bits[i] ?? 0);
+  return new Uint8Array(stored.buffer);
 }
 
 export function assertFloatType(type: string): FloatType {
@@ -61,9 +63,10 @@ function float16Bits(bits: number): number {
   return exponent < -10 ? sign : sign | roundShift(mantissa | 0x800000, 14 - exponent);
 }
 
+// value / 2^shift, to nearest even; value is positive and below 2^31.
 function roundShift(value: number, shift: number): number {
+  const kept = value >>> shift;
+  const rest = value & (2 ** shift - 1);
   const half = 2 ** (shift - 1);
-  const kept = Math.floor(value / 2 ** shift);
-  const rest = value - kept * 2 ** shift;
-  return rest > half || (rest === half && kept % 2 === 1) ? kept + 1 : kept;
+  return rest > half || (rest === half && (kept & 1) === 1) ? kept + 1 : kept;
 }

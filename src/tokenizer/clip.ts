@@ -1,11 +1,11 @@
-import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
+import { readJsonFile, readTextFile } from '../json-file.js';
 import { BytePairs, byteCharacters } from './byte-pairs.js';
 
 /** CLIP's vocabulary is 1 MB of JSON. */
-const MAX_FILE_BYTES = 50_000_000;
+const FILE = { maxBytes: 50_000_000, missing: 'a CLIP tokenizer folder has vocab.json and merges.txt' };
 /** Words: contractions, runs of letters, single digits, runs of anything else but space. https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py#L78 */
 const WORD = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
 const END_OF_WORD = '</w>';
@@ -40,27 +40,19 @@ const configSchema = tokensSchema.extend({ model_max_length: z.int().min(2).max(
  * @throws InferenceError CHECKPOINT_INVALID that names the file
  */
 export async function readClipTokenizer(folder: string): Promise<ClipTokenizer> {
-  const vocabulary = new Map(
-    Object.entries(parse(join(folder, 'vocab.json'), vocabularySchema, await read(folder, 'vocab.json'))),
-  );
-  const lines = (await read(folder, 'merges.txt')).split('\n').map((line) => line.trimEnd());
+  const at = (name: string) => join(folder, name);
+  const vocabulary = new Map(Object.entries(await readJsonFile(at('vocab.json'), vocabularySchema, FILE)));
+  const lines = (await readTextFile(at('merges.txt'), FILE)).split('\n').map((line) => line.trimEnd());
   const merges = lines.filter((line) => line !== '' && !line.startsWith('#version'));
   const malformed = merges.find((line) => line.split(' ').length !== 2);
-  if (malformed !== undefined) refuse(join(folder, 'merges.txt'), `has a line that is not two symbols: "${malformed}"`);
-  const config = parse(
-    join(folder, 'tokenizer_config.json'),
-    configSchema,
-    await read(folder, 'tokenizer_config.json', '{}'),
-  );
-  const map = parse(
-    join(folder, 'special_tokens_map.json'),
-    tokensSchema,
-    await read(folder, 'special_tokens_map.json', '{}'),
-  );
+  if (malformed !== undefined) refuse(at('merges.txt'), `has a line that is not two symbols: "${malformed}"`);
+  const optional = { ...FILE, fallback: {} };
+  const config = await readJsonFile(at('tokenizer_config.json'), configSchema, optional);
+  const map = await readJsonFile(at('special_tokens_map.json'), tokensSchema, optional);
   const idOf = (role: keyof z.infer<typeof tokensSchema>, fallback: string): { text: string; id: number } => {
     const text = config[role] ?? map[role] ?? fallback;
     const id = vocabulary.get(text);
-    return id === undefined ? refuse(join(folder, 'vocab.json'), `has no ${role} "${text}"`) : { text, id };
+    return id === undefined ? refuse(at('vocab.json'), `has no ${role} "${text}"`) : { text, id };
   };
   const end = idOf('eos_token', '<|endoftext|>');
   return createClipTokenizer({
@@ -116,28 +108,6 @@ function createClipTokenizer({ vocabulary, pairs, maxLength, begin, end, pad, un
       return { ids, length: tokens.length + 2 };
     },
   };
-}
-
-async function read(folder: string, name: string, missing?: string): Promise<string> {
-  const path = join(folder, name);
-  const entry = await stat(path).catch(() => undefined);
-  if (entry === undefined) {
-    return missing ?? refuse(path, 'is missing; a CLIP tokenizer folder has vocab.json and merges.txt');
-  }
-  if (entry.size > MAX_FILE_BYTES) refuse(path, `is ${entry.size} bytes long, the limit is ${MAX_FILE_BYTES}`);
-  return readFile(path, 'utf8');
-}
-
-function parse<T>(path: string, schema: z.ZodType<T>, text: string): T {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    refuse(path, 'is not JSON');
-  }
-  const parsed = schema.safeParse(json);
-  if (parsed.success) return parsed.data;
-  return refuse(path, parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; '));
 }
 
 function refuse(path: string, problem: string): never {

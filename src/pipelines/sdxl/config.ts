@@ -1,10 +1,11 @@
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../errors.js';
+import { readJsonFile } from '../../json-file.js';
 
 /** A configuration is a page of JSON; a megabyte is none. */
-const MAX_CONFIG_BYTES = 1_000_000;
+const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout SDXL folder has it' };
 
 const counts = z.array(z.int().min(1)).min(1);
 /** Either one number for all blocks or one for each. */
@@ -109,21 +110,21 @@ export async function readSdxlConfig(folder: string): Promise<SdxlConfig> {
       `${folder} is a file; give the folder of a diffusers-layout checkpoint (the one with model_index.json)`,
     );
   }
-  const index = await readJson(join(folder, 'model_index.json'), indexSchema);
+  const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
   if (!/^StableDiffusionXL.*Pipeline$/.test(index._class_name)) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
       `${join(folder, 'model_index.json')} describes a ${index._class_name}, darkroom needs a StableDiffusionXLPipeline`,
     );
   }
-  const unet = await readJson(join(folder, 'unet', 'config.json'), unetSchema);
+  const unet = await readJsonFile(join(folder, 'unet', 'config.json'), unetSchema, FILE);
   return {
     forceZerosForEmptyPrompt: index.force_zeros_for_empty_prompt,
     unet: spellOut(unet, join(folder, 'unet', 'config.json')),
-    vae: await readJson(join(folder, 'vae', 'config.json'), vaeSchema),
-    textEncoder: await readJson(join(folder, 'text_encoder', 'config.json'), textEncoderSchema),
-    textEncoder2: await readJson(join(folder, 'text_encoder_2', 'config.json'), textEncoderSchema),
-    scheduler: await readJson(join(folder, 'scheduler', 'scheduler_config.json'), z.unknown()),
+    vae: await readJsonFile(join(folder, 'vae', 'config.json'), vaeSchema, FILE),
+    textEncoder: await readJsonFile(join(folder, 'text_encoder', 'config.json'), textEncoderSchema, FILE),
+    textEncoder2: await readJsonFile(join(folder, 'text_encoder_2', 'config.json'), textEncoderSchema, FILE),
+    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), z.unknown(), FILE),
   };
 }
 
@@ -149,21 +150,4 @@ function spellOut(unet: UNetFile, path: string): UNetConfig {
     depth: each('transformer_layers_per_block', transformer_layers_per_block),
     heads: each('attention_head_dim', unet.num_attention_heads ?? unet.attention_head_dim),
   };
-}
-
-async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T> {
-  const refuse = (problem: string): never => {
-    throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
-  };
-  const entry = await stat(path).catch(() => refuse('is missing; a diffusers-layout SDXL folder has it'));
-  if (entry.size > MAX_CONFIG_BYTES) refuse(`is ${entry.size} bytes long, the limit is ${MAX_CONFIG_BYTES}`);
-  let json: unknown;
-  try {
-    json = JSON.parse(await readFile(path, 'utf8'));
-  } catch {
-    refuse('is not JSON');
-  }
-  const parsed = schema.safeParse(json);
-  if (parsed.success) return parsed.data;
-  return refuse(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; '));
 }
