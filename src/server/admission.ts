@@ -1,6 +1,5 @@
 import type { Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
-import { JobState } from '../gen/darkroom/v1/job.js';
 import type { Logger } from '../log.js';
 import type { Job } from './job.js';
 import { runJob } from './run-job.js';
@@ -118,14 +117,13 @@ export class Admission {
     if (job === undefined) return this.#settle();
     line.running = job;
     this.#tellPositions(line, 0);
-    try {
-      await runJob(job, line.engine);
-    } catch (error) {
-      this.#finish(job, error);
-    }
+    const error = await runJob(job, line.engine).then(
+      () => undefined,
+      (caught: unknown) => caught ?? new Error('a job ended with nothing'),
+    );
     line.running = undefined;
-    if (job.state === JobState.JOB_STATE_COMPLETED) this.#learn(line, job);
-    if (job.error === undefined) this.#finish(job);
+    if (error === undefined) this.#learn(line, job);
+    this.#finish(job, error);
     void this.#pump(line);
   }
 

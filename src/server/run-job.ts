@@ -1,17 +1,13 @@
 import { createHash } from 'node:crypto';
 import type { EngineEvent, EngineTimings } from '../engine/messages.js';
 import type { Supervisor } from '../engine/supervisor.js';
-import { Phase } from '../gen/darkroom/v1/event.js';
 import type { JobMetadata } from '../gen/darkroom/v1/job.js';
 import { version } from '../version.js';
 import type { Job } from './job.js';
+import { ProgressMeter } from './progress.js';
 
 /** Far below gRPC's own message limit of 4 MB, and small enough for a smooth stream. */
 const CHUNK_BYTES = 256 * 1024;
-
-const PHASES = { encode: Phase.PHASE_ENCODE, denoise: Phase.PHASE_DENOISE, decode: Phase.PHASE_DECODE } as const;
-/** Where in the whole job a picture's denoising ends and its decoding goes on. */
-const DENOISE_SHARE = 0.9;
 
 /** Runs a job on an engine that may have to be waited for, and records its events. Throws what ends it early. */
 export async function runJob(job: Job, engine: Supervisor): Promise<void> {
@@ -27,10 +23,10 @@ export async function runJob(job: Job, engine: Supervisor): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   job.signal.addEventListener('abort', cancel, { once: true });
   try {
-    const progress = createProgress(job);
+    const meter = new ProgressMeter(job.request);
     for await (const event of run.events) {
-      if (event.kind === 'progress') job.emit(progress(event));
-      else emitAsset(job, event);
+      if (event.kind === 'asset') emitAsset(job, event);
+      else job.emit({ $case: 'progress', value: meter.advance(event, performance.now()) });
     }
     const timings = await run.result;
     job.emit({
@@ -40,37 +36,6 @@ export async function runJob(job: Job, engine: Supervisor): Promise<void> {
   } finally {
     job.signal.removeEventListener('abort', cancel);
   }
-}
-
-type ProgressEvent = Extract<EngineEvent, { kind: 'progress' }>;
-
-function createProgress(job: Job) {
-  let firstStepAt: number | undefined;
-  let reached = 0;
-  const images = job.request.seeds.length;
-  return ({ phase, step, total }: ProgressEvent) => {
-    const done =
-      phase === 'denoise'
-        ? (Math.floor((step - 1) / job.request.steps) +
-            (DENOISE_SHARE * (((step - 1) % job.request.steps) + 1)) / job.request.steps) /
-          images
-        : phase === 'decode'
-          ? step / images
-          : 0;
-    reached = Math.max(reached, done);
-    const now = performance.now();
-    if (phase === 'denoise') firstStepAt ??= now;
-    const isKnown = firstStepAt !== undefined && (step > 1 || phase === 'decode');
-    const firstStep = DENOISE_SHARE / (job.request.steps * images);
-    const etaSeconds =
-      isKnown && reached > firstStep
-        ? (((now - (firstStepAt ?? now)) / (reached - firstStep)) * (1 - reached)) / 1000
-        : undefined;
-    return {
-      $case: 'progress' as const,
-      value: { phase: PHASES[phase], step, total, fraction: reached, etaSeconds },
-    };
-  };
 }
 
 function emitAsset(
