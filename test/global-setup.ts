@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
-import { writeTinySdxl } from '../src/synthetic/tiny-sdxl.js';
+import { writeTinySdxl } from '../src/synthetic/sdxl.js';
 
 /** One tiny SDXL for all test files. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {

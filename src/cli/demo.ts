@@ -5,7 +5,7 @@ import { connect } from '../client/client.js';
 import { readConfig } from '../config.js';
 import { createLog } from '../log.js';
 import { createServer } from '../server/server.js';
-import { writeTinySdxl } from '../synthetic/tiny-sdxl.js';
+import { writeTinySdxl } from '../synthetic/sdxl.js';
 import { createEngines } from './engines.js';
 import { generateFiles } from './generate.js';
 

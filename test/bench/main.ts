@@ -18,7 +18,7 @@ import { Phase } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import type { GetServerStatusResponse } from '../../src/gen/darkroom/v1/model_service.js';
 import { HealthClient } from '../../src/gen/grpc/health/v1/health.js';
-import { writeTinySdxl } from '../../src/synthetic/tiny-sdxl.js';
+import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
 
 interface Figure {
   readonly what: string;

@@ -8,7 +8,7 @@ import sharp from 'sharp';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { connect } from '../../src/client/client.js';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
-import { writeTinySdxl } from '../../src/synthetic/tiny-sdxl.js';
+import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { isAlive, outcomeOf, quick, slow, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 

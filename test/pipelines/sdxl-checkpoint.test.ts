@@ -2,7 +2,7 @@ import { cp, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } fr
 import { basename, dirname, join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
 import { createSdxlPipeline, inspectSdxl } from '../../src/pipelines/sdxl/index.js';
-import { writeTinySdxl } from '../../src/synthetic/tiny-sdxl.js';
+import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 import { tempFolder } from '../support/temp-folder.js';
 
