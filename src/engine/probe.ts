@@ -18,11 +18,11 @@ export interface ProbeResult {
 const PROBE_TIMEOUT_MS = 60_000;
 
 const FIXES: Readonly<Record<Provider, string>> = {
-  cpu: 'reinstall: npm ci',
+  cpu: 'run npm ci again',
   webgpu:
     'install a Vulkan loader and driver (apt-get install libvulkan1, and the GPU driver); set XDG_RUNTIME_DIR, and VK_DRIVER_FILES where the driver is not found',
-  cuda: 'npm run setup:cuda',
-  tensorrt: 'npm run setup:cuda, and install TensorRT 10',
+  cuda: 'run npm run setup:cuda',
+  tensorrt: 'run npm run setup:cuda, and install TensorRT 10',
 };
 
 /** Opens a one-op session in a process of its own: a driver's crash is an answer, not an accident. */
@@ -44,11 +44,18 @@ export function probeProvider(provider: Provider): Promise<ProbeResult> {
     });
     child.on('close', (code, signal) => {
       if (answer === 'ok') return resolve({ provider, opens: true, detail: 'opens' });
-      const detail =
-        answer ?? (complaint.trim().split('\n').at(-1) || `the probe ended with ${signal ?? `code ${code}`}`);
+      const detail = readable(
+        answer ?? (complaint.trim().split('\n').at(-1) || `the probe ended with ${signal ?? `code ${code}`}`),
+      );
       resolve({ provider, opens: false, detail, fix: FIXES[provider] });
     });
   });
+}
+
+/** The runtime's message without its source lines; its word for libraries that npm did not bring. */
+function readable(message: string): string {
+  if (/Failed to load shared library/.test(message)) return 'its libraries are not installed';
+  return message.replace(/^\/onnxruntime_src\/.* was false\. /, '');
 }
 
 export interface DeviceChoice {
@@ -72,7 +79,7 @@ export async function chooseDevice(device: Device): Promise<DeviceChoice> {
   const [first] = rejected;
   throw new InferenceError(
     'PROVIDER_UNAVAILABLE',
-    `device ${device} does not open: ${first?.detail}. ${first?.fix ?? ''} (or set DEVICE=cpu)`,
+    `device ${device} does not open: ${first?.detail}; ${first?.fix ?? 'see darkroom doctor'}, or set DEVICE=cpu`,
   );
 }
 

@@ -227,7 +227,7 @@ class EngineSupervisor implements Supervisor {
         this.#startCrashes = 0;
         for (const { provider, detail } of message.rejected)
           this.#log.info({ provider, detail }, 'provider does not open');
-        this.#log.info({ device: message.device, ms: Math.round(message.loadMs), pid: this.pid }, 'engine ready');
+        this.#log.info({ device: message.device, ms: Math.round(message.loadMs), enginePid: this.pid }, 'engine ready');
         this.#setState('ready');
         return;
       case 'start-failed':

@@ -168,6 +168,26 @@ describe('darkroom', () => {
     ]);
   });
 
+  it('serve: auto takes what opens; a device that does not open is one sentence with its fix', async () => {
+    const env = { LOG_LEVEL: 'silent', VK_DRIVER_FILES: '/nowhere', CUDA_VISIBLE_DEVICES: '' };
+    const args = ['serve', '--listen', '127.0.0.1:0', '--sdxl', inject('tinySdxl'), '--device'];
+    const { code, stderr } = await darkroom([...args, 'webgpu'], { env });
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(
+        /^darkroom: device webgpu does not open: .*; install a Vulkan loader.*, or set DEVICE=cpu\n$/,
+      ),
+    ]);
+    const server = spawn(process.execPath, [main, ...args, 'auto'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+      env: { ...process.env, ...env },
+    });
+    onTestFinished(() => void server.kill('SIGKILL'));
+    const lines: string[] = [];
+    for await (const line of createInterface({ input: server.stdout })) if (lines.push(line) === 2) break;
+    expect(lines[1]).toBe('model sdxl is ready on cpu');
+  });
+
   it('serve: tells every mistake in the configuration at once', async () => {
     const { code, stderr } = await darkroom(['serve'], {
       env: { DEVICE: 'gpu', LIMIT_QUEUE: '0', DARKROOM_LISTEN: 'here' },
