@@ -11,7 +11,7 @@ import {
   timestepOfSigma,
   trainingSigmas,
 } from './noise-schedule.js';
-import type { Scheduler } from './scheduler.js';
+import type { Draw, Scheduler } from './scheduler.js';
 
 const eulerSchema = noiseScheduleSchema.extend({
   interpolation_type: z.enum(['linear', 'log_linear']).default('linear'),
@@ -68,11 +68,14 @@ export class EulerDiscrete implements Scheduler {
     return sample.map((value) => value / divisor);
   }
 
-  step(modelOutput: Float32Array, sample: Float32Array, i: number): Float32Array {
-    const sigma = this.#sigma(i);
-    const dt = this.#sigma(i + 1) - sigma;
-    const denoised = denoiser(this.#prediction, sigma);
-    return sample.map((x, j) => x + ((x - denoised(modelOutput[j] ?? 0, x)) / sigma) * dt);
+  step(modelOutput: Float32Array, sample: Float32Array, i: number, _draw: Draw): Float32Array {
+    return this.move(modelOutput, sample, this.#sigma(i), this.#sigma(i + 1));
+  }
+
+  /** Along the flow's tangent, from one noise level to another. */
+  protected move(modelOutput: Float32Array, sample: Float32Array, from: number, to: number): Float32Array {
+    const denoised = denoiser(this.#prediction, from);
+    return sample.map((x, j) => x + ((x - denoised(modelOutput[j] ?? 0, x)) / from) * (to - from));
   }
 
   #sigma(i: number): number {
@@ -96,7 +99,7 @@ function denoiser(prediction: EulerConfig['prediction_type'], sigma: number): (o
 }
 
 // Noise levels of the steps, from noise to picture.
-function stepSigmas(config: EulerConfig, training: Float64Array, timesteps: Float32Array): Float64Array {
+function stepSigmas(config: EulerConfig, training: Float32Array, timesteps: Float32Array): Float64Array {
   const steps = timesteps.length;
   const [smallest = 0, largest = 0] = [training[0], training.at(-1)];
   const spaced =

@@ -1,17 +1,45 @@
 import { InferenceError } from '../errors.js';
-import { EulerDiscrete, readEulerConfig } from './euler-discrete.js';
+import { Ddim, readDdimConfig } from './ddim.js';
+import { type DpmConfig, DpmPp2m, readDpmConfig } from './dpmpp-2m.js';
+import { EulerAncestral } from './euler-ancestral.js';
+import { type EulerConfig, EulerDiscrete, readEulerConfig } from './euler-discrete.js';
+import { Lcm, readLcmConfig } from './lcm.js';
 import type { Scheduler } from './scheduler.js';
+import { readUniPcConfig, UniPc } from './unipc.js';
 
 type Make = (name: string, config: unknown, steps: number) => Scheduler;
 
+const KARRAS = { use_karras_sigmas: true, use_exponential_sigmas: false } as const;
+const EXPONENTIAL = { use_karras_sigmas: false, use_exponential_sigmas: true } as const;
+
+const euler =
+  (levels: Partial<EulerConfig> = {}): Make =>
+  (name, config, steps) =>
+    new EulerDiscrete(name, { ...readEulerConfig(config), ...levels }, steps);
+const dpmpp2m =
+  (levels: Partial<DpmConfig> = {}, options = {}): Make =>
+  (name, config, steps) =>
+    new DpmPp2m(name, { ...readDpmConfig(config), ...levels }, steps, options);
+
 const schedulers: Readonly<Record<string, Make>> = {
-  euler: (name, config, steps) => new EulerDiscrete(name, readEulerConfig(config), steps),
-  euler_karras: (name, config, steps) =>
-    new EulerDiscrete(name, { ...readEulerConfig(config), use_karras_sigmas: true }, steps),
+  euler: euler(),
+  euler_karras: euler(KARRAS),
+  euler_exponential: euler(EXPONENTIAL),
+  euler_ancestral: (name, config, steps) => new EulerAncestral(name, readEulerConfig(config), steps),
+  dpmpp_2m: dpmpp2m(),
+  dpmpp_2m_karras: dpmpp2m(KARRAS),
+  dpmpp_2m_exponential: dpmpp2m(EXPONENTIAL),
+  dpmpp_2m_sde: dpmpp2m({}, { sde: true }),
+  dpmpp_2m_sde_karras: dpmpp2m(KARRAS, { sde: true }),
+  unipc: (name, config, steps) => new UniPc(name, readUniPcConfig(config), steps),
+  ddim: (name, config, steps) => new Ddim(name, readDdimConfig(config), steps),
+  lcm: (name, config, steps) => new Lcm(name, readLcmConfig(config), steps),
 };
 
 /** Names that a request may give. */
 export const schedulerNames: readonly string[] = Object.keys(schedulers);
+
+export { schedulerNamed } from './names.js';
 
 /**
  * @param config the checkpoint's `scheduler_config.json`

@@ -28,7 +28,7 @@ export function parseSchedulerConfig<T>(schema: z.ZodType<T>, config: unknown): 
  * Cumulative products of 1 - beta over the training timesteps, in float32 as torch computes them.
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_euler_discrete.py#L213
  */
-export function alphasCumprod(schedule: NoiseSchedule): Float32Array {
+export function alphasCumprod(schedule: NoiseSchedule, { keepsTerminalZero = false } = {}): Float32Array {
   const betas = trainingBetas(schedule);
   const alphas = new Float32Array(betas.length);
   let product = 1;
@@ -38,8 +38,8 @@ export function alphasCumprod(schedule: NoiseSchedule): Float32Array {
   }
   if (!schedule.rescale_betas_zero_snr) return alphas;
   const rescaled = zeroTerminalSnr(alphas);
-  // The last level would be infinite: the reference keeps it at 2^-24 instead.
-  rescaled[rescaled.length - 1] = 2 ** -24;
+  // As a noise level the last one would be infinite: samplers over sigmas keep it at 2^-24 instead.
+  if (!keepsTerminalZero) rescaled[rescaled.length - 1] = 2 ** -24;
   return rescaled;
 }
 
@@ -57,9 +57,9 @@ function zeroTerminalSnr(alphas: Float32Array): Float32Array {
   return alphas.map((alpha) => (((Math.sqrt(alpha) - last) * first) / (first - last)) ** 2);
 }
 
-/** Noise levels of the training timesteps: sqrt((1 - a) / a). */
-export function trainingSigmas(alphas: Float32Array): Float64Array {
-  return Float64Array.from(alphas, (alpha) => Math.sqrt((1 - alpha) / alpha));
+/** Noise levels of the training timesteps, sqrt((1 - a) / a), in float32 as the reference keeps them. */
+export function trainingSigmas(alphas: Float32Array): Float32Array {
+  return alphas.map((alpha) => Math.sqrt(Math.fround(Math.fround(1 - alpha) / alpha)));
 }
 
 /** Training timesteps that `steps` steps visit, from noise to picture. */
@@ -112,7 +112,7 @@ export function linspace(start: number, end: number, count: number): Float64Arra
   return Float64Array.from({ length: count }, (_, i) => (i === count - 1 && count > 1 ? end : start + step * i));
 }
 
-function roundHalfEven(value: number): number {
+export function roundHalfEven(value: number): number {
   const floor = Math.floor(value);
   const rest = value - floor;
   return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;

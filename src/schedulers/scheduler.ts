@@ -1,4 +1,10 @@
-/** A sampler over a noise schedule: pure arithmetic on host arrays, no randomness that is not passed in. */
+/** Draws that many normal numbers, in the stream that the picture's initial noise began. */
+export type Draw = (size: number) => Float32Array;
+
+/**
+ * A sampler over a noise schedule: arithmetic on host arrays, no randomness that is not passed in. One for each picture: steps
+ * are taken in order, and multistep samplers remember what the model said before.
+ */
 export interface Scheduler {
   readonly name: string;
   /** What the denoiser is told at each step, from noise to picture. */
@@ -9,6 +15,6 @@ export interface Scheduler {
   readonly initNoiseSigma: number;
   /** The sample as the denoiser wants it at step `i`. */
   scaleModelInput(sample: Float32Array, i: number): Float32Array;
-  /** The sample after step `i`. */
-  step(modelOutput: Float32Array, sample: Float32Array, i: number): Float32Array;
+  /** The sample after step `i`. Only samplers that add noise call `draw`. */
+  step(modelOutput: Float32Array, sample: Float32Array, i: number, draw: Draw): Float32Array;
 }

@@ -4,6 +4,7 @@ import { type FieldViolation, InferenceError } from '../errors.js';
 import { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy, JobType, OutputFormat } from '../gen/darkroom/v1/job.js';
 import type { ImageRequest, ModelInfo } from '../pipelines/pipeline.js';
+import { schedulerNamed } from '../schedulers/names.js';
 import { presetOf } from './presets.js';
 
 /** Room for a UUID, a date and a name; keys of logs and of stores. */
@@ -72,11 +73,12 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
     'guidance_scale',
     `guidance_scale ${guidanceScale} must be >= 0 and <= ${MAX_GUIDANCE}`,
   );
-  const scheduler = request.scheduler || 'euler';
+  const asked = request.scheduler || 'euler';
+  const scheduler = info === undefined ? asked : (schedulerNamed(asked, info.schedulers) ?? '');
   check(
-    info === undefined || info.schedulers.includes(scheduler),
+    scheduler !== '',
     'scheduler',
-    `scheduler "${scheduler.slice(0, 64)}" must be one of ${info?.schedulers.join(', ')}`,
+    `scheduler "${asked.slice(0, 64)}" must be one of ${info?.schedulers.join(', ')}`,
   );
   const numImages = request.numImages || 1;
   check(IMAGE_COUNTS.includes(numImages), 'num_images', `num_images ${numImages} must be 1, 3 or 6`);

@@ -2,6 +2,10 @@ import { describe, expect, it } from 'vitest';
 import { createScheduler } from '../../src/schedulers/index.js';
 import { alphasCumprod, noiseScheduleSchema, trainingSigmas } from '../../src/schedulers/noise-schedule.js';
 
+const noNoise = () => {
+  throw new Error('Euler draws no noise');
+};
+
 const sdxl = {
   beta_start: 0.00085,
   beta_end: 0.012,
@@ -12,7 +16,9 @@ const sdxl = {
 
 describe('createScheduler', () => {
   it('names the schedulers there are when it does not know one', () => {
-    expect(() => createScheduler('heun', sdxl, 4)).toThrow('scheduler "heun" must be one of euler, euler_karras');
+    expect(() => createScheduler('heun', sdxl, 4)).toThrow(
+      'scheduler "heun" must be one of euler, euler_karras, euler_exponential, euler_ancestral',
+    );
   });
 
   it.each([
@@ -74,6 +80,6 @@ describe('EulerDiscrete', () => {
 
   it('moves straight to the clean sample where the model predicts it', () => {
     const scheduler = createScheduler('euler', { ...sdxl, prediction_type: 'sample' }, 1);
-    expect([...scheduler.step(Float32Array.of(0.25), Float32Array.of(8), 0)][0]).toBeCloseTo(0.25, 6);
+    expect([...scheduler.step(Float32Array.of(0.25), Float32Array.of(8), 0, noNoise)][0]).toBeCloseTo(0.25, 6);
   });
 });

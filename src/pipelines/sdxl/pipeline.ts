@@ -173,7 +173,8 @@ export class SdxlPipeline implements Pipeline {
     const [height, width] = [request.height / side, request.width / side];
     const scheduler = createScheduler(request.scheduler, this.#config.scheduler, request.steps);
     const seed = request.seeds[index] ?? 0;
-    const noise = initialNoise ?? new TorchCpuGenerator(seed).randn(this.#config.unet.in_channels * height * width);
+    const generator = new TorchCpuGenerator(seed);
+    const noise = initialNoise ?? generator.randn(this.#config.unet.in_channels * height * width);
     // Original size, top left of the crop, target size: height before width.
     const timeIds = new Array<number[]>(batch).fill([
       request.height,
@@ -183,13 +184,15 @@ export class SdxlPipeline implements Pipeline {
       request.height,
       request.width,
     ]);
+    // Samplers that add noise go on in the stream that the initial noise began.
+    const draw = (size: number) => generator.randn(size);
     let latents: Float32Array = noise.map((value) => value * scheduler.initNoiseSigma);
     for (const [i, timestep] of scheduler.timesteps.entries()) {
       await pause(signal);
       const input = scheduler.scaleModelInput(latents, i);
       const inputs = join32(new Array<Float32Array>(batch).fill(input));
       const output = await this.predictNoise({ latents: inputs, height, width, timestep, context, pooled, timeIds });
-      latents = scheduler.step(batch === 1 ? output : guide(output, request.guidanceScale), latents, i);
+      latents = scheduler.step(batch === 1 ? output : guide(output, request.guidanceScale), latents, i, draw);
       const total = request.steps * request.seeds.length;
       yield { kind: 'progress', phase: 'denoise', step: index * request.steps + i + 1, total };
     }

@@ -69,7 +69,10 @@ export interface GenerateRequest {
   guidanceScale?:
     | number
     | undefined;
-  /** Name of a scheduler that ListModels shows for the model. Empty: euler. */
+  /**
+   * Name of a scheduler that ListModels shows for the model, for example dpmpp_2m_karras. The names that diffusers, ComfyUI and
+   * A1111 use are understood ("DPM++ 2M Karras"). Empty: euler.
+   */
   scheduler: string;
   /** 1, 3 or 6. 0: 1. */
   numImages: number;

@@ -1,0 +1,37 @@
+/** What people who come from elsewhere call a sampler: diffusers' class names, ComfyUI's and A1111's labels. */
+const ALIASES: Readonly<Record<string, string>> = {
+  eulerdiscretescheduler: 'euler',
+  eulerkarras: 'euler_karras',
+  eulerexponential: 'euler_exponential',
+  eulera: 'euler_ancestral',
+  eulerancestraldiscretescheduler: 'euler_ancestral',
+  dpmsolvermultistepscheduler: 'dpmpp_2m',
+  dpmpp2m: 'dpmpp_2m',
+  dpmpp2mkarras: 'dpmpp_2m_karras',
+  dpmpp2mexponential: 'dpmpp_2m_exponential',
+  dpmpp2msde: 'dpmpp_2m_sde',
+  dpmpp2msdegpu: 'dpmpp_2m_sde',
+  dpmpp2msdekarras: 'dpmpp_2m_sde_karras',
+  unipcmultistepscheduler: 'unipc',
+  unipcbh2: 'unipc',
+  ddimscheduler: 'ddim',
+  lcmscheduler: 'lcm',
+};
+
+/**
+ * The scheduler that a name means, whatever its case and punctuation: "DPM++ 2M Karras" is `dpmpp_2m_karras`.
+ * @returns undefined for a name that means none
+ */
+export function schedulerNamed(name: string, known: readonly string[]): string | undefined {
+  const plain = squeeze(name);
+  return (
+    known.find((candidate) => squeeze(candidate) === plain) ?? known.find((candidate) => candidate === ALIASES[plain])
+  );
+}
+
+function squeeze(name: string): string {
+  return name
+    .toLowerCase()
+    .replaceAll('+', 'p')
+    .replace(/[^a-z0-9]/g, '');
+}

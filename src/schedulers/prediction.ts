@@ -1,0 +1,22 @@
+import type { NoiseSchedule } from './noise-schedule.js';
+
+export type Prediction = NoiseSchedule['prediction_type'];
+
+/**
+ * What a model's output says the clean sample is, for a sample `alpha` x0 + `sigma` noise with alpha^2 + sigma^2 = 1.
+ * v-prediction: Salimans and Ho, arXiv:2202.00512, appendix D.
+ */
+export function cleanSample(
+  prediction: Prediction,
+  alpha: number,
+  sigma: number,
+): (output: number, x: number) => number {
+  switch (prediction) {
+    case 'epsilon':
+      return (output, x) => (x - sigma * output) / alpha;
+    case 'v_prediction':
+      return (output, x) => alpha * x - sigma * output;
+    case 'sample':
+      return (output) => output;
+  }
+}
