@@ -7,7 +7,9 @@ import { BytePairs, byteCharacters } from './byte-pairs.js';
 /** CLIP's vocabulary is 1 MB of JSON. */
 const FILE = { maxBytes: 50_000_000, missing: 'a CLIP tokenizer folder has vocab.json and merges.txt' };
 /** Words: contractions, runs of letters, single digits, runs of anything else but space. https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py#L78 */
-const WORD = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
+const WORD = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
+/** Unicode's white space, as the reference counts it: JavaScript's \s has U+FEFF and lacks U+0085. */
+const SPACES = /\p{White_Space}+/gu;
 const END_OF_WORD = '</w>';
 
 export interface TokenIds {
@@ -25,15 +27,21 @@ export interface ClipTokenizer {
 }
 
 const vocabularySchema = z.record(z.string(), z.int().min(0));
-/** A token is written as its text, or as an object that holds it. */
-const tokenSchema = z.union([z.string(), z.object({ content: z.string() }).transform(({ content }) => content)]);
+/** A token is written as its text, or as an object that holds it; `normalized` is true where its case does not count. */
+const tokenSchema = z.union([
+  z.string().transform((content) => ({ content, normalized: false })),
+  z.object({ content: z.string().min(1), normalized: z.boolean().default(false) }),
+]);
 const tokensSchema = z.object({
-  bos_token: tokenSchema.optional(),
-  eos_token: tokenSchema.optional(),
-  pad_token: tokenSchema.optional(),
-  unk_token: tokenSchema.optional(),
+  bos_token: tokenSchema.nullish(),
+  eos_token: tokenSchema.nullish(),
+  pad_token: tokenSchema.nullish(),
+  unk_token: tokenSchema.nullish(),
 });
-const configSchema = tokensSchema.extend({ model_max_length: z.int().min(2).max(10_000).default(77) });
+const configSchema = tokensSchema.extend({
+  model_max_length: z.int().min(2).max(10_000).default(77),
+  added_tokens_decoder: z.record(z.string(), tokenSchema).optional(),
+});
 
 /**
  * Reads a tokenizer folder: vocab.json and merges.txt; tokenizer_config.json and special_tokens_map.json where they are.
@@ -49,20 +57,29 @@ export async function readClipTokenizer(folder: string): Promise<ClipTokenizer> 
   const optional = { ...FILE, fallback: {} };
   const config = await readJsonFile(at('tokenizer_config.json'), configSchema, optional);
   const map = await readJsonFile(at('special_tokens_map.json'), tokensSchema, optional);
-  const idOf = (role: keyof z.infer<typeof tokensSchema>, fallback: string): { text: string; id: number } => {
-    const text = config[role] ?? map[role] ?? fallback;
-    const id = vocabulary.get(text);
-    return id === undefined ? refuse(at('vocab.json'), `has no ${role} "${text}"`) : { text, id };
+  // Files of today list their special tokens in the configuration; before, the map had the last word.
+  const added = Object.values(config.added_tokens_decoder ?? {});
+  const named = (role: keyof z.infer<typeof tokensSchema>) =>
+    config.added_tokens_decoder ? (config[role] ?? map[role]) : (map[role] ?? config[role]);
+  const tokenOf = (role: keyof z.infer<typeof tokensSchema>, fallback: string): Token => {
+    const { content, normalized } = named(role) ?? { content: fallback, normalized: false };
+    const id = vocabulary.get(content);
+    if (id === undefined) return refuse(at('vocab.json'), `has no ${role} "${content}"`);
+    return {
+      text: content,
+      id,
+      normalized: added.find((token) => token.content === content)?.normalized ?? normalized,
+    };
   };
-  const end = idOf('eos_token', '<|endoftext|>');
+  const end = tokenOf('eos_token', '<|endoftext|>');
   return createClipTokenizer({
     vocabulary,
     pairs: new BytePairs(merges),
     maxLength: config.model_max_length,
-    begin: idOf('bos_token', '<|startoftext|>'),
+    begin: tokenOf('bos_token', '<|startoftext|>'),
     end,
-    pad: idOf('pad_token', end.text),
-    unknown: idOf('unk_token', end.text),
+    pad: tokenOf('pad_token', end.text),
+    unknown: tokenOf('unk_token', end.text),
   });
 }
 
@@ -79,24 +96,26 @@ interface Parts {
 interface Token {
   readonly text: string;
   readonly id: number;
+  /** Looked for after lower-casing; else in the text as it was written. */
+  readonly normalized: boolean;
 }
 
 function createClipTokenizer({ vocabulary, pairs, maxLength, begin, end, pad, unknown }: Parts): ClipTokenizer {
-  const special = new Map([begin, end].map(({ text, id }) => [text, id]));
-  // Special tokens written in the text are those tokens, as in the reference; their case counts.
-  const specialPattern = new RegExp(`(${[...special.keys()].map(escapePattern).join('|')})`);
+  // Special tokens written in the text are those tokens, the padding of the second encoder ("!") too, as in the reference.
+  const specials = [begin, end, pad, unknown];
+  const special = new Map(specials.map(({ text, id }) => [text, id]));
+  const asWritten = patternOf(specials.filter(({ normalized }) => !normalized));
+  const onceNormal = patternOf(specials.filter(({ normalized }) => normalized));
   const word = (text: string): number[] => {
     const symbols = Array.from(new TextEncoder().encode(text), (byte) => byteCharacters[byte] ?? '');
     symbols.push(`${symbols.pop() ?? ''}${END_OF_WORD}`);
     return pairs.merge(symbols).map((piece) => vocabulary.get(piece) ?? unknown.id);
   };
+  const words = (text: string): number[] => (text.match(WORD) ?? []).flatMap(word);
+  const split = (text: string, pattern: RegExp, rest: (text: string) => readonly number[]): number[] =>
+    text.split(pattern).flatMap((part, i) => (i % 2 === 1 ? [special.get(part) ?? unknown.id] : rest(part)));
   const tokenize = (text: string): readonly number[] =>
-    text.split(specialPattern).flatMap((part) => {
-      const id = special.get(part);
-      if (id !== undefined) return [id];
-      const words = part.normalize('NFC').replace(/\s+/gu, ' ').toLowerCase().match(WORD) ?? [];
-      return words.flatMap(word);
-    });
+    split(text, asWritten, (part) => split(normalize(part), onceNormal, words));
   return {
     maxLength,
     tokenize,
@@ -112,6 +131,17 @@ function createClipTokenizer({ vocabulary, pairs, maxLength, begin, end, pad, un
 
 function refuse(path: string, problem: string): never {
   throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
+}
+
+/** Matches any of the tokens, the longest first, and captures it; matches nothing where there are none. */
+function patternOf(tokens: readonly Token[]): RegExp {
+  const texts = tokens.map(({ text }) => text).sort((a, b) => b.length - a.length);
+  return new RegExp(`(${texts.map(escapePattern).join('|') || '[]'})`);
+}
+
+// Lower-cased a character at a time: a whole string would end a Greek word in another sigma than the reference does.
+function normalize(text: string): string {
+  return Array.from(text.normalize('NFC').replace(SPACES, ' '), (character) => character.toLowerCase()).join('');
 }
 
 function escapePattern(text: string): string {

@@ -35,9 +35,46 @@ describe('ClipTokenizer', () => {
     expect([first.encode('').ids[2], second.encode('').ids[2]]).toEqual([END, 0]);
   });
 
-  it('reads special tokens that are written in the text', async () => {
-    const tokenizer = await readClipTokenizer(join(configs, 'tokenizer'));
-    expect(tokenizer.tokenize('red<|endoftext|>red')).toEqual([573, END, 573]);
+  // transformers 5.18: CLIPTokenizer.from_pretrained(folder)(text, add_special_tokens=False).input_ids
+  it.each([
+    ['tokenizer', 'red<|endoftext|>red', [573, END, 573]],
+    ['tokenizer', 'red!', [573, 256]],
+    ['tokenizer_2', 'red!', [573, 0]],
+    ['tokenizer_2', 'a!b !! c', [320, 0, 321, 0, 0, 322]],
+    ['tokenizer', '<|ENDOFTEXT|>', [27, 347, 68, 77, 67, 78, 69, 83, 68, 87, 339, 91, 285]],
+    ['tokenizer', 'a\u0085b', [320, 321]],
+    ['tokenizer', 'a\ufeffb', [320, 171, 119, 379, 321]],
+    ['tokenizer', '\u03a3\u0391\u03a3', [139, 225, 138, 109, 139, 481]],
+  ])('%s reads %j as the reference does', async (folder, text, ids) => {
+    expect((await readClipTokenizer(join(configs, folder))).tokenize(text)).toEqual(ids);
+  });
+
+  // As stabilityai/stable-diffusion-xl-base-1.0 ships them: "normalized" tokens are found in the lower-cased text.
+  it.each([
+    ['special_tokens_map.json', { eos_token: { content: '<|endoftext|>', normalized: true } }],
+    [
+      'tokenizer_config.json',
+      {
+        eos_token: '<|endoftext|>',
+        added_tokens_decoder: { '858': { content: '<|endoftext|>', normalized: true, special: true } },
+      },
+    ],
+  ])('reads a special token of any case where %s says so', async (name, content) => {
+    const folder = join(await tempFolder(), 'tokenizer');
+    await cp(join(configs, 'tokenizer'), folder, { recursive: true });
+    await writeFile(join(folder, name), JSON.stringify(content));
+    expect((await readClipTokenizer(folder)).tokenize('red<|EndOfText|>')).toEqual([573, END]);
+  });
+
+  it.each([
+    ['the map', {}, 0],
+    ['a configuration that lists its tokens', { added_tokens_decoder: {} }, END],
+  ])('takes the padding from %s', async (_, more, padding) => {
+    const folder = join(await tempFolder(), 'tokenizer');
+    await cp(join(configs, 'tokenizer'), folder, { recursive: true });
+    await writeFile(join(folder, 'tokenizer_config.json'), JSON.stringify({ pad_token: '<|endoftext|>', ...more }));
+    await writeFile(join(folder, 'special_tokens_map.json'), JSON.stringify({ pad_token: '!' }));
+    expect((await readClipTokenizer(folder)).encode('').ids[2]).toBe(padding);
   });
 
   it('merges a word of 16 KB', async () => {
