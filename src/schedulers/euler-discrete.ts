@@ -55,9 +55,9 @@ export class EulerDiscrete implements Scheduler {
     const isRemapped = Boolean(config.use_karras_sigmas || config.use_exponential_sigmas);
     const discrete = isRemapped ? Float32Array.from(levels, (sigma) => timestepOfSigma(sigma, logSigmas)) : spaced;
     const isContinuous = config.timestep_type === 'continuous' && config.prediction_type === 'v_prediction';
-    this.timesteps = isContinuous ? Float32Array.from(levels, (sigma) => 0.25 * Math.log(sigma)) : discrete;
+    this.timesteps = isContinuous ? discrete.map((_, i) => 0.25 * Math.log(levels[i] ?? 0)) : discrete;
     const end = config.final_sigmas_type === 'zero' ? 0 : (training[0] ?? 0);
-    this.sigmas = Float32Array.of(...levels, end);
+    this.sigmas = Float32Array.of(...levels, end).slice(0, steps + 1);
     const max = this.sigmas.reduce((largest, sigma) => Math.max(largest, sigma), 0);
     // With leading spacing the first level is below the training maximum, and the noise is scaled for both.
     this.initNoiseSigma = config.timestep_spacing === 'leading' ? Math.sqrt(max ** 2 + 1) : max;
@@ -75,7 +75,12 @@ export class EulerDiscrete implements Scheduler {
   /** Along the flow's tangent, from one noise level to another. */
   protected move(modelOutput: Float32Array, sample: Float32Array, from: number, to: number): Float32Array {
     const denoised = denoiser(this.#prediction, from);
-    return sample.map((x, j) => x + ((x - denoised(modelOutput[j] ?? 0, x)) / from) * (to - from));
+    const dt = Math.fround(to - from);
+    // Rounded to float32 after every operation, as torch does: at a sigma of thousands the difference shows.
+    return sample.map((x, j) => {
+      const derivative = Math.fround(Math.fround(x - denoised(modelOutput[j] ?? 0, x)) / from);
+      return x + Math.fround(derivative * dt);
+    });
   }
 
   #sigma(i: number): number {
@@ -83,17 +88,17 @@ export class EulerDiscrete implements Scheduler {
   }
 }
 
-/** What the model's output says the clean sample is. */
+/** What the model's output says the clean sample is, in float32 operations. */
 function denoiser(prediction: EulerConfig['prediction_type'], sigma: number): (output: number, x: number) => number {
   switch (prediction) {
     case 'epsilon':
-      return (output, x) => x - sigma * output;
+      return (output, x) => Math.fround(x - Math.fround(sigma * output));
     case 'sample':
       return (output) => output;
     case 'v_prediction': {
-      const variance = sigma ** 2 + 1;
-      const outputScale = -sigma / Math.sqrt(variance);
-      return (output, x) => output * outputScale + x / variance;
+      const variance = Math.fround(Math.fround(sigma ** 2) + 1);
+      const outputScale = Math.fround(-sigma / Math.fround(Math.sqrt(variance)));
+      return (output, x) => Math.fround(Math.fround(output * outputScale) + Math.fround(x / variance));
     }
   }
 }
@@ -105,7 +110,8 @@ function stepSigmas(config: EulerConfig, training: Float32Array, timesteps: Floa
   const spaced =
     config.interpolation_type === 'linear'
       ? Float64Array.from(timesteps, (t) => interpolate(training, t))
-      : linspace(Math.log(largest), Math.log(smallest), steps).map(Math.exp);
+      : // One level more than steps, where the loop ends: the reference appends its final sigma behind it, unused.
+        linspace(Math.log(largest), Math.log(smallest), steps + 1).map(Math.exp);
   const max = config.sigma_max ?? spaced[0] ?? largest;
   const min = config.sigma_min ?? spaced.at(-1) ?? smallest;
   if (config.use_karras_sigmas) return karrasSigmas(max, min, steps);

@@ -1,8 +1,20 @@
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 
+/**
+ * Classes of diffusers whose configuration describes noise by betas, so that any sampler here can read it. Others (EDM, flow
+ * matching) would be misread, not refused, by their options alone.
+ * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_utils.py#L34
+ */
+const BETA_SCHEDULERS =
+  /^(DDIM|DDPM|PNDM|LMSDiscrete|Euler(Ancestral)?Discrete|HeunDiscrete|KDPM2(Ancestral)?Discrete|DPMSolver(Multistep|Singlestep|SDE)|DEISMultistep|UniPCMultistep|LCM|TCD)Scheduler$/;
+
 /** What a `scheduler_config.json` says about training noise and how it is cut into steps. Defaults are diffusers' own. */
 export const noiseScheduleSchema = z.object({
+  _class_name: z
+    .string()
+    .regex(BETA_SCHEDULERS, { error: ({ input }) => `${JSON.stringify(input)} is not a scheduler that is known here` })
+    .optional(),
   num_train_timesteps: z.int().min(1).max(1_000_000).default(1000),
   beta_start: z.number().default(0.0001),
   beta_end: z.number().default(0.02),
@@ -70,6 +82,12 @@ export function spacedTimesteps(schedule: NoiseSchedule, steps: number): Float32
       return Float32Array.from(linspace(0, count - 1, steps)).reverse();
     case 'leading': {
       const ratio = Math.floor(count / steps);
+      if (ratio === 0) {
+        throw new InferenceError(
+          'INVALID_REQUEST',
+          `steps ${steps} must be <= ${count}, what the checkpoint trained with`,
+        );
+      }
       return Float32Array.from({ length: steps }, (_, i) => (steps - 1 - i) * ratio + offset);
     }
     case 'trailing':

@@ -29,13 +29,24 @@ describe('createScheduler', () => {
     ],
     ['beta sigmas', { use_beta_sigmas: true }, /use_beta_sigmas: beta sigmas are not supported; set it to false/],
     ['a prediction type', { prediction_type: 'flow' }, /prediction_type: Invalid option/],
+    [
+      'a class',
+      { _class_name: 'EDMEulerScheduler' },
+      /cannot be used: _class_name: "EDMEulerScheduler" is not a scheduler that is known here/,
+    ],
   ])('refuses %s that it does not know, by its name', (_, config, message) => {
     expect(() => createScheduler('euler', { ...sdxl, ...config }, 4)).toThrow(message);
   });
 
-  it('ignores options of other samplers', () => {
-    expect(createScheduler('euler', { ...sdxl, solver_order: 2, thresholding: false }, 4).timesteps).toEqual(
-      Float32Array.of(751, 501, 251, 1),
+  it('reads the configuration of another sampler over betas, without its options', () => {
+    const other = { ...sdxl, _class_name: 'DPMSolverMultistepScheduler', solver_order: 2, thresholding: false };
+    expect(createScheduler('euler', other, 4).timesteps).toEqual(Float32Array.of(751, 501, 251, 1));
+  });
+
+  it('refuses more steps than the checkpoint trained with, where they are taken from its timesteps', () => {
+    expect(createScheduler('euler', sdxl, 1000).timesteps).toHaveLength(1000);
+    expect(() => createScheduler('euler', sdxl, 1001)).toThrow(
+      'steps 1001 must be <= 1000, what the checkpoint trained with',
     );
   });
 });
@@ -67,10 +78,22 @@ describe('EulerDiscrete', () => {
     expect(scheduler.sigmas[0]).toBeCloseTo(4096, 0);
   });
 
-  it('interpolates sigmas evenly in their logarithm with log_linear', () => {
+  it('interpolates sigmas evenly in their logarithm with log_linear, down to the least and not to zero', () => {
     const { sigmas } = createScheduler('euler', { ...sdxl, interpolation_type: 'log_linear' }, 5);
-    const ratios = [0, 1, 2, 3].map((i) => (sigmas[i + 1] ?? 0) / (sigmas[i] ?? 1));
+    const ratios = [0, 1, 2, 3, 4].map((i) => (sigmas[i + 1] ?? 0) / (sigmas[i] ?? 1));
     for (const ratio of ratios) expect(ratio).toBeCloseTo(ratios[0] ?? 0, 5);
+    // diffusers at 58eb52c0: EulerDiscreteScheduler(**sdxl, interpolation_type='log_linear').set_timesteps(5); .sigmas[[0, 5]]
+    expect(sigmas[0]).toBeCloseTo(14.614647, 4);
+    expect(sigmas[5]).toBeCloseTo(0.02916754, 6);
+    expect(sigmas).toHaveLength(6);
+  });
+
+  it('rounds as torch does at a sigma of 4096', () => {
+    const options = { rescale_betas_zero_snr: true, timestep_spacing: 'trailing', prediction_type: 'v_prediction' };
+    const scheduler = createScheduler('euler', { ...sdxl, ...options }, 1);
+    const [output, sample] = [Float32Array.of(0.3, -0.7), Float32Array.of(7000.3, -100.7)];
+    // diffusers at 58eb52c0, the same options: set_timesteps(1); step(output, timesteps[0], sample).prev_sample
+    expect([...scheduler.step(output, sample, 0, noNoise)]).toEqual([-0.2998046875, 0.6999969482421875]);
   });
 
   it('takes sigma_min and sigma_max as the ends of Karras spacing', () => {
