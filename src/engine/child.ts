@@ -1,6 +1,6 @@
 /** The engine process: loads one model, runs one job at a time, and ends when its parent does. */
 import { InferenceError } from '../errors.js';
-import { encodePng } from '../media/png.js';
+import { encodeImage } from '../media/encode-image.js';
 import type { ImageRequest, Phase, Pipeline } from '../pipelines/pipeline.js';
 import { createSdxlPipeline } from '../pipelines/sdxl/index.js';
 import { toEngineError } from './engine-error.js';
@@ -82,9 +82,9 @@ async function runJob(
     }
     const { index, seed, width, height, rgb } = event;
     lap('decode');
-    const bytes = await encodePng(rgb, width, height);
+    const { bytes, contentType } = await encodeImage(rgb, { width, height }, { format: 'png' });
     lap('media');
-    const asset = { kind: 'asset', index, seed, width, height, contentType: 'image/png', bytes } as const;
+    const asset = { kind: 'asset', index, seed, width, height, contentType, bytes } as const;
     send({ kind: 'event', jobId, event: asset });
   }
   return {
