@@ -32,6 +32,7 @@ export const configSchema = z.object({
   DRAIN_TIMEOUT_MS: count(600_000, 0, 86_400_000).describe('How long SIGTERM waits for accepted jobs, in ms.'),
   JOB_RETENTION: count(1000, 1, 1_000_000).describe('Finished jobs that are kept.'),
   JOB_RETENTION_BYTES: count(512 * 1024 * 1024, 0, 2 ** 40).describe('Bytes of finished files that are kept.'),
+  REFERENCE_MAX_PIXELS: count(50_000_000, 4096, 1_000_000_000).describe('Largest reference, in pixels of its own.'),
   AUTH_TOKEN: z.string().min(8).optional().describe('Bearer token that every call must carry; unset: none.'),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('What is logged.'),
 });

@@ -1,0 +1,101 @@
+import sharp, { type Metadata, type SharpOptions } from 'sharp';
+import { InferenceError } from '../errors.js';
+import type { Size } from './encode-image.js';
+import { type ReferenceFormat, signatureOf } from './image-signature.js';
+
+/** Decoding 50 megapixels takes a second or two; what takes this long was made to. */
+const MAX_DECODE_SECONDS = 30;
+
+/** Panoramas stay below 10. A line of pixels shows nothing, and libvips cannot scale one to cover a picture. */
+const MAX_ASPECT_RATIO = 32;
+
+const NAMES: Readonly<Record<ReferenceFormat, string>> = { png: 'PNG', jpeg: 'JPEG', webp: 'WebP' };
+const SEND_A_PICTURE = 'send a PNG, a JPEG or a WebP';
+
+export interface DecodeOptions extends Size {
+  /** Most pixels of the file's own picture, told by its header. */
+  readonly maxPixels: number;
+}
+
+export interface Reference {
+  /** Row-major uint8 [height, width, 3], sRGB. */
+  readonly rgb: Uint8Array;
+  /** In pixels, as a viewer shows it: EXIF orientation applied. */
+  readonly sourceWidth: number;
+  readonly sourceHeight: number;
+  readonly format: ReferenceFormat;
+}
+
+/**
+ * Decodes a picture that a caller sent and fits it to `width` x `height`: scaled to cover, what juts out cut off evenly. The first
+ * frame of an animation; any colour space as sRGB; transparency on white.
+ *
+ * While it works it holds three bytes for each pixel of the file's picture.
+ *
+ * @throws InferenceError REFERENCE_INVALID
+ */
+export async function decodeReference(
+  bytes: Uint8Array,
+  { width, height, maxPixels }: DecodeOptions,
+): Promise<Reference> {
+  const format = formatOf(bytes);
+  checkSize(await readHeader(bytes, format), maxPixels);
+  // Whole before it is fitted: libvips reads no further than a crop needs, and would not see that a file ends early.
+  const options: SharpOptions = { failOn: 'error', limitInputPixels: maxPixels };
+  const whole = await sharp(bytes, options)
+    .autoOrient()
+    .flatten({ background: 'white' })
+    .toColourspace('srgb')
+    .raw({ depth: 'uchar' })
+    .timeout({ seconds: MAX_DECODE_SECONDS })
+    .toBuffer({ resolveWithObject: true })
+    .catch((error: unknown) => refuseDamaged(format, error));
+  const rgb = await sharp(whole.data, { raw: whole.info, limitInputPixels: maxPixels })
+    .resize(width, height, { fit: 'cover', position: 'centre', kernel: 'lanczos3' })
+    .toBuffer();
+  return { rgb, sourceWidth: whole.info.width, sourceHeight: whole.info.height, format };
+}
+
+function formatOf(bytes: Uint8Array): ReferenceFormat {
+  if (bytes.length === 0) return refuse(`is empty; ${SEND_A_PICTURE}`);
+  const signature = signatureOf(bytes);
+  switch (signature.kind) {
+    case 'reference':
+      return signature.format;
+    case 'other':
+      return refuse(`is ${signature.name}; ${SEND_A_PICTURE}`);
+    case 'unknown':
+      return refuse(`begins like no picture that is known here; ${SEND_A_PICTURE}`);
+  }
+}
+
+// Decodes no pixel. Sharp's own limit is off: it would not say what the size is.
+async function readHeader(bytes: Uint8Array, format: ReferenceFormat): Promise<Metadata> {
+  const header = await sharp(bytes, { failOn: 'error', limitInputPixels: false })
+    .metadata()
+    .catch((error: unknown) => refuseDamaged(format, error));
+  if (header.format !== format)
+    return refuse(`begins as a ${NAMES[format]} and goes on as ${header.format}; ${SEND_A_PICTURE}`);
+  return header;
+}
+
+function checkSize({ width, height }: Size, maxPixels: number): void {
+  const pixels = width * height;
+  if (pixels > maxPixels) {
+    refuse(`is ${width}x${height}, ${pixels} pixels, and the limit is ${maxPixels}; send a smaller picture`);
+  }
+  if (Math.max(width, height) > MAX_ASPECT_RATIO * Math.min(width, height)) {
+    refuse(
+      `is ${width}x${height}, and a side may be at most ${MAX_ASPECT_RATIO} times the other; send a picture nearer to a square`,
+    );
+  }
+}
+
+function refuseDamaged(format: ReferenceFormat, cause: unknown): never {
+  const [said = ''] = (cause instanceof Error ? cause.message : String(cause)).split('\n');
+  return refuse(`is a ${NAMES[format]} that is damaged or cut short (${said}); send the whole file`, cause);
+}
+
+function refuse(problem: string, cause?: unknown): never {
+  throw new InferenceError('REFERENCE_INVALID', `the reference ${problem}`, { cause });
+}
