@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { InferenceError, listProblems } from './errors.js';
 import { devices } from './pipelines/pipeline.js';
+import { parseAllowedHost } from './references/allowed-hosts.js';
 
 const count = (fallback: number, min: number, max: number) =>
   z.coerce.number().int().min(min).max(max).default(fallback);
@@ -32,6 +33,14 @@ export const configSchema = z.object({
   DRAIN_TIMEOUT_MS: count(600_000, 0, 86_400_000).describe('How long SIGTERM waits for accepted jobs, in ms.'),
   JOB_RETENTION: count(1000, 1, 1_000_000).describe('Finished jobs that are kept.'),
   JOB_RETENTION_BYTES: count(512 * 1024 * 1024, 0, 2 ** 40).describe('Bytes of finished files that are kept.'),
+  REFERENCE_HOSTS: z
+    .string()
+    .transform((list) => list.split(',').flatMap((entry) => entry.trim() || []))
+    .refine((hosts) => hosts.every((host) => parseAllowedHost(host) !== undefined), 'must be names like *.supabase.co')
+    .optional()
+    .describe('Hosts that references are fetched from, separated by commas; unset: none.'),
+  REFERENCE_MAX_BYTES: count(20 * 1024 * 1024, 1024, 2 ** 30).describe('Largest reference, in bytes.'),
+  REFERENCE_TIMEOUT_MS: count(10_000, 100, 600_000).describe('From a request for a reference to its last byte, in ms.'),
   REFERENCE_MAX_PIXELS: count(50_000_000, 4096, 1_000_000_000).describe('Largest reference, in pixels of its own.'),
   AUTH_TOKEN: z.string().min(8).optional().describe('Bearer token that every call must carry; unset: none.'),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('What is logged.'),

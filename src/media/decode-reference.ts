@@ -30,7 +30,7 @@ export interface Reference {
  * Decodes a picture that a caller sent and fits it to `width` x `height`: scaled to cover, what juts out cut off evenly. The first
  * frame of an animation; any colour space as sRGB; transparency on white.
  *
- * While it works it holds three bytes for each pixel of the file's picture.
+ * While it works it holds three bytes for each pixel of the file's picture; eight of a WebP.
  *
  * @throws InferenceError REFERENCE_INVALID
  */

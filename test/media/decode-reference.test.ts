@@ -1,10 +1,10 @@
 import { deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
-import { InferenceError } from '../../src/errors.js';
 import { decodeReference } from '../../src/media/decode-reference.js';
 import { gradient } from '../support/picture.js';
 import { pngOf } from '../support/png-bytes.js';
+import { refusalOf } from '../support/reference-errors.js';
 
 const size = { width: 64, height: 48 };
 const rgb = gradient(size);
@@ -29,12 +29,7 @@ function expectNear(actual: readonly number[], expected: readonly number[], tole
     expect(Math.abs((actual[i] ?? Number.NaN) - value)).toBeLessThan(tolerance);
 }
 
-async function refusalOf(bytes: Uint8Array, options = same): Promise<string> {
-  const error = await decodeReference(bytes, options).catch((caught: unknown) => caught);
-  if (!(error instanceof InferenceError)) throw new Error('the reference was taken');
-  expect(error.reason).toBe('REFERENCE_INVALID');
-  return error.message;
-}
+const refusal = (bytes: Uint8Array, options = same) => refusalOf(decodeReference(bytes, options));
 
 describe('decodeReference', () => {
   it('gives the very pixels of a lossless file of the wanted size', async () => {
@@ -153,7 +148,7 @@ describe('decodeReference', () => {
   it('takes maxPixels pixels and refuses one more', async () => {
     const file = await picture().png().toBuffer();
     await expect(decodeReference(file, { ...same, maxPixels: 3072 })).resolves.toMatchObject({ sourceWidth: 64 });
-    expect(await refusalOf(file, { ...same, maxPixels: 3071 })).toBe(
+    expect(await refusal(file, { ...same, maxPixels: 3071 })).toBe(
       'the reference is 64x48, 3072 pixels, and the limit is 3071; send a smaller picture',
     );
   });
@@ -161,16 +156,17 @@ describe('decodeReference', () => {
   describe('of 30000x30000 pixels in a small file', () => {
     const header = { width: 30_000, height: 30_000, bitDepth: 1 };
     const limits = { ...same, maxPixels: 50_000_000 };
-    const refusal = 'the reference is 30000x30000, 900000000 pixels, and the limit is 50000000; send a smaller picture';
+    const sentence =
+      'the reference is 30000x30000, 900000000 pixels, and the limit is 50000000; send a smaller picture';
 
     it('refuses it', async () => {
       const file = pngOf(header, deflateSync(Buffer.alloc(30_000 * (1 + 30_000 / 8))));
       expect(file.length).toBeLessThan(200_000);
-      expect(await refusalOf(file, limits)).toBe(refusal);
+      expect(await refusal(file, limits)).toBe(sentence);
     });
 
     it('does not look at its pixels', async () => {
-      expect(await refusalOf(pngOf(header, Buffer.from('these are no pixels')), limits)).toBe(refusal);
+      expect(await refusal(pngOf(header, Buffer.from('these are no pixels')), limits)).toBe(sentence);
     });
   });
 
@@ -182,7 +178,7 @@ describe('decodeReference', () => {
     await expect(decodeReference(await line(64), { ...same, width: 64, height: 2048 })).resolves.toMatchObject({
       sourceHeight: 2,
     });
-    expect(await refusalOf(await line(65))).toBe(
+    expect(await refusal(await line(65))).toBe(
       'the reference is 65x2, and a side may be at most 32 times the other; send a picture nearer to a square',
     );
   });
@@ -204,7 +200,7 @@ describe('decodeReference', () => {
       await expect(decodeReference(file, { ...same, width: 300, height: 10 })).resolves.toMatchObject({ format });
       for (const part of [0.95, 0.6]) {
         const cut = file.subarray(0, Math.floor(file.length * part));
-        expect(await refusalOf(cut, { ...same, width: 300, height: 10 })).toMatch(said);
+        expect(await refusal(cut, { ...same, width: 300, height: 10 })).toMatch(said);
       }
     });
   }
@@ -230,7 +226,7 @@ describe('decodeReference', () => {
   for (const [name, content, what] of others) {
     it(`refuses ${name}`, async () => {
       const bytes = Buffer.from(content, content.startsWith('\ufeff') ? 'utf8' : 'latin1');
-      expect(await refusalOf(bytes)).toBe(`the reference ${what}; send a PNG, a JPEG or a WebP`);
+      expect(await refusal(bytes)).toBe(`the reference ${what}; send a PNG, a JPEG or a WebP`);
     });
   }
 
@@ -240,7 +236,7 @@ describe('decodeReference', () => {
       ['\xff\xd8\xff\xe0', 'JPEG'],
       ['RIFF\x04\0\0\0WEBP', 'WebP'],
     ] as const) {
-      expect(await refusalOf(Buffer.from(signature, 'latin1'))).toMatch(
+      expect(await refusal(Buffer.from(signature, 'latin1'))).toMatch(
         `the reference is a ${name} that is damaged or cut short`,
       );
     }

@@ -1,0 +1,47 @@
+import type { LookupAddress } from 'node:dns';
+import type { IncomingMessage } from 'node:http';
+import { Agent, get } from 'node:https';
+import type { LookupFunction } from 'node:net';
+import { version } from '../version.js';
+
+export interface HttpsGetOptions {
+  /** Where to connect; the name is not resolved again. */
+  readonly addresses: readonly LookupAddress[];
+  /** Certificate authority in PEM that replaces the system's. Omitted: the system's. */
+  readonly ca?: string | undefined;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * One GET over TLS, which checks the certificate against the URL's name whatever the address. No redirect is followed and nothing is
+ * sent but the path: no cookie, no referrer, no credentials.
+ */
+export function httpsGet(url: URL, { addresses, ca, signal }: HttpsGetOptions): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const request = get(url, {
+      // An agent of its own: connections are not shared between checks, and no proxy of the environment gets in between.
+      agent: new Agent({ keepAlive: false }),
+      lookup: lookupOf(addresses),
+      ca,
+      // Said aloud, since NODE_TLS_REJECT_UNAUTHORIZED=0 changes the default.
+      rejectUnauthorized: true,
+      signal,
+      headers: {
+        'user-agent': `darkroom/${version}`,
+        accept: 'image/png, image/jpeg, image/webp',
+        'accept-encoding': 'identity',
+      },
+    });
+    request.on('response', resolve);
+    // Stays on: a connection that breaks after the answer emits once more.
+    request.on('error', reject);
+  });
+}
+
+function lookupOf(addresses: readonly LookupAddress[]): LookupFunction {
+  return (_hostname, { all }, callback) => {
+    const [first] = addresses;
+    if (first === undefined) return callback(new Error('there is no address to connect to'), '');
+    return all ? callback(null, [...addresses]) : callback(null, first.address, first.family);
+  };
+}

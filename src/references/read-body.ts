@@ -1,0 +1,30 @@
+import type { Readable } from 'node:stream';
+
+/** Where nothing is declared, what most previews fit in. */
+const INITIAL_BYTES = 64 * 1024;
+
+/**
+ * Reads a stream to its end into one growing buffer. Not a list of chunks: sent byte by byte, 20 MiB of them are gigabytes of objects.
+ *
+ * @param declaredBytes what the sender says it will be; only the first allocation depends on it
+ * @returns undefined as soon as there are more than `maxBytes`; the stream is destroyed then
+ */
+export async function readBody(
+  stream: Readable,
+  { maxBytes, declaredBytes = INITIAL_BYTES }: { maxBytes: number; declaredBytes?: number | undefined },
+): Promise<Uint8Array | undefined> {
+  let body = Buffer.alloc(Math.min(declaredBytes, maxBytes));
+  let length = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    const end = length + chunk.length;
+    if (end > maxBytes) return undefined;
+    if (end > body.length) {
+      const larger = Buffer.alloc(Math.min(Math.max(end, 2 * body.length), maxBytes));
+      body.copy(larger, 0, 0, length);
+      body = larger;
+    }
+    body.set(chunk, length);
+    length = end;
+  }
+  return body.subarray(0, length);
+}

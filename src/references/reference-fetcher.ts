@@ -1,0 +1,115 @@
+import type { LookupAddress } from 'node:dns';
+import { lookup as systemLookup } from 'node:dns/promises';
+import { InferenceError } from '../errors.js';
+import { parseAllowedHost } from './allowed-hosts.js';
+import { checkUrl, type UrlRules } from './check-url.js';
+import { httpsGet } from './https-get.js';
+import { isPublicAddress } from './public-address.js';
+import { type Answer, readAnswer } from './read-answer.js';
+import { connectionError, refuse, unavailable } from './reference-error.js';
+import { type ResolveRules, resolveHost } from './resolve-host.js';
+
+/** A store's front door, its region, its bucket. */
+const MAX_REDIRECTS = 3;
+
+export interface ReferenceFetcherOptions {
+  /** "storage.example.com", "*.example.com", either with ":port". Empty: nothing is fetched. */
+  readonly allowedHosts: readonly string[];
+  readonly maxBytes: number;
+  /** From the call to the last byte, redirects included. */
+  readonly timeoutMs: number;
+  /** Omitted: 3. */
+  readonly maxRedirects?: number;
+  /** Resolves a name to all its addresses. Omitted: the system's resolver. */
+  readonly lookup?: (hostname: string) => Promise<readonly LookupAddress[]>;
+  /** Certificate authority in PEM, for tests. Omitted: the ones that node trusts. */
+  readonly ca?: string;
+  /** For tests, whose servers are on 127.0.0.1. Omitted: public addresses only. */
+  readonly isAllowedAddress?: (address: string) => boolean;
+}
+
+export interface ReferenceFetcher {
+  /**
+   * The bytes behind an https URL that a caller gave, whatever they are.
+   *
+   * @throws InferenceError REFERENCE_INVALID for a URL that is not fetched or an answer that is not taken, REFERENCE_UNAVAILABLE for
+   *   a failure that may pass; the signal's reason once it is aborted
+   */
+  fetch(url: string, signal: AbortSignal): Promise<Uint8Array>;
+}
+
+interface Rules extends UrlRules, ResolveRules {
+  readonly maxBytes: number;
+  readonly maxRedirects: number;
+  readonly ca: string | undefined;
+}
+
+/**
+ * Fetches references and nothing else: https from allowed hosts at public addresses, checked anew at every redirect. A name is resolved
+ * once, and the connection goes to an address that was checked, so that a name cannot change its mind in between.
+ *
+ * @throws InferenceError INVALID_REQUEST for an entry of `allowedHosts` that is none
+ */
+export function createReferenceFetcher(options: ReferenceFetcherOptions): ReferenceFetcher {
+  const { timeoutMs, maxBytes } = options;
+  const rules: Omit<Rules, 'signal'> = {
+    allowedHosts: options.allowedHosts.map(readAllowedHost),
+    maxBytes,
+    maxRedirects: options.maxRedirects ?? MAX_REDIRECTS,
+    lookup: options.lookup ?? ((hostname) => systemLookup(hostname, { all: true })),
+    isAllowedAddress: options.isAllowedAddress ?? isPublicAddress,
+    ca: options.ca,
+  };
+  return {
+    async fetch(url, signal) {
+      signal.throwIfAborted();
+      const abort = new AbortController();
+      const forward = () => abort.abort(signal.reason);
+      signal.addEventListener('abort', forward, { once: true });
+      const late = `the reference did not arrive within ${timeoutMs} ms; try again later or raise REFERENCE_TIMEOUT_MS`;
+      const timer = setTimeout(() => abort.abort(unavailable(late)), timeoutMs);
+      try {
+        return await fetchReference(url, { ...rules, signal: abort.signal });
+      } catch (error) {
+        // An abort comes back as a broken connection or as an error of its own.
+        throw abort.signal.aborted ? abort.signal.reason : error;
+      } finally {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', forward);
+      }
+    },
+  };
+}
+
+async function fetchReference(given: string, rules: Rules): Promise<Uint8Array> {
+  let url = checkUrl(given, rules);
+  for (let redirects = 0; redirects <= rules.maxRedirects; redirects++) {
+    const answer = await askFor(url, rules);
+    if (answer.kind === 'body') return answer.bytes;
+    url = checkUrl(answer.location, rules, url);
+  }
+  return refuse(`the reference redirects more than ${rules.maxRedirects} times; give the URL that it ends at`);
+}
+
+async function askFor(url: URL, rules: Rules): Promise<Answer> {
+  const addresses = await resolveHost(url.hostname, rules);
+  try {
+    const response = await httpsGet(url, { addresses, ca: rules.ca, signal: rules.signal });
+    try {
+      return await readAnswer(response, url.host, rules.maxBytes);
+    } finally {
+      response.destroy();
+    }
+  } catch (error) {
+    throw connectionError(error, url.host);
+  }
+}
+
+function readAllowedHost(entry: string) {
+  const host = parseAllowedHost(entry);
+  if (host !== undefined) return host;
+  throw new InferenceError(
+    'INVALID_REQUEST',
+    `REFERENCE_HOSTS has "${entry}", which is no host; give names like storage.example.com or *.example.com`,
+  );
+}

@@ -1,0 +1,36 @@
+import type { LookupAddress } from 'node:dns';
+import { isIP } from 'node:net';
+import { connectionError, refuse } from './reference-error.js';
+
+export interface ResolveRules {
+  readonly lookup: (hostname: string) => Promise<readonly LookupAddress[]>;
+  readonly isAllowedAddress: (address: string) => boolean;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * All addresses of a name. One that is not allowed refuses them all: which of them a connection takes is chance.
+ * @throws InferenceError; an address is not in its message, since callers need not learn what lies behind a name
+ */
+export async function resolveHost(
+  hostname: string,
+  { lookup, isAllowedAddress, signal }: ResolveRules,
+): Promise<readonly LookupAddress[]> {
+  const found = await Promise.race([lookup(hostname), rejectionOf(signal)]).catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOTFOUND') return [];
+    throw connectionError(error, hostname);
+  });
+  if (found.length === 0) return refuse(`the host of the reference, "${hostname}", is not found; check its URL`);
+  if (!found.every(({ address }) => isAllowedAddress(address))) {
+    return refuse(`the host of the reference, "${hostname}", has an address that is not public; use another host`);
+  }
+  return found.map(({ address }) => ({ address, family: isIP(address) }));
+}
+
+// A resolver cannot be stopped, but it need not be waited for.
+function rejectionOf(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+}

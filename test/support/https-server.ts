@@ -1,0 +1,37 @@
+import { readFileSync } from 'node:fs';
+import type { IncomingHttpHeaders, RequestListener } from 'node:http';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { onTestFinished } from 'vitest';
+
+const pem = (name: string) => readFileSync(new URL(`../fixtures/tls/${name}.pem`, import.meta.url), 'utf8');
+
+/** Of every server here, and its own authority: for `localhost`, `references.test` and the names under it. */
+export const certificate = pem('certificate');
+
+export interface HttpsServer {
+  readonly port: number;
+  /** What was asked, in order. */
+  readonly requests: readonly { readonly url: string; readonly headers: IncomingHttpHeaders }[];
+  /** Connections that reached it, whatever came of them. */
+  connections(): number;
+}
+
+/** A real HTTPS server of the running test's own, on a free port of 127.0.0.1. */
+export async function httpsServer(listener: RequestListener): Promise<HttpsServer> {
+  const requests: { url: string; headers: IncomingHttpHeaders }[] = [];
+  let connections = 0;
+  const server = createServer({ key: pem('key'), cert: certificate }, (request, response) => {
+    requests.push({ url: request.url ?? '', headers: request.headers });
+    listener(request, response);
+  });
+  server.on('connection', () => connections++);
+  // A client that hangs up on purpose is no fault of the test.
+  server.on('tlsClientError', () => {});
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  return { port: (server.address() as AddressInfo).port, requests, connections: () => connections };
+}
