@@ -39,14 +39,23 @@ export function linear(w: Scope, x: Value, outputs: number, { bias = true } = {}
   return rows.length === 1 ? y : graph.reshape(y, [...rows, outputs]);
 }
 
-// x: [B, C, H, W]  ->  [B, O, H, W], halved with stride 2; zero padding that keeps the size.
-export function conv2d(w: Scope, x: Value, outputs: number, { kernel = 3, stride = 1 } = {}): Value {
+interface Conv2dOptions {
+  readonly kernel?: number;
+  readonly stride?: number;
+  /** Zeros at the top, left, bottom and right. Default: what keeps the size. */
+  readonly pads?: readonly [number, number, number, number];
+}
+
+// x: [B, C, H, W]  ->  [B, O, H, W], halved with stride 2.
+export function conv2d(w: Scope, x: Value, outputs: number, options: Conv2dOptions = {}): Value {
   const [batch, channels, height, width] = rank4(w.path, x);
+  const { kernel = 3, stride = 1 } = options;
   const pad = (kernel - 1) / 2;
+  const pads = options.pads ?? [pad, pad, pad, pad];
   const size = stride === 2 ? [halved(height), halved(width)] : [height, width];
   const weight = w.tensor('weight', [outputs, channels, kernel, kernel]);
   return w.graph.node('Conv', [x, weight, w.tensor('bias', [outputs])], [batch, outputs, ...size], {
-    attributes: { kernel_shape: [kernel, kernel], strides: [stride, stride], pads: [pad, pad, pad, pad] },
+    attributes: { kernel_shape: [kernel, kernel], strides: [stride, stride], pads },
   });
 }
 

@@ -11,11 +11,17 @@ const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 /** The largest published checkpoints come in under 200 shards. */
 const MAX_SHARDS = 1_000;
 
+/** A tensor as a graph takes it: often a file's own, sometimes a part of one, or one to be read the other way round. */
+export interface WeightRecord extends TensorRecord {
+  /** `shape` is the transpose of what is stored. */
+  readonly isTransposed?: boolean;
+}
+
 /** The tensors of one network, over one file or several shards. */
 export interface WeightFiles {
   /** What messages call it: the file or the index, as the user knows it. */
   readonly path: string;
-  readonly tensors: ReadonlyMap<string, TensorRecord>;
+  readonly tensors: ReadonlyMap<string, WeightRecord>;
   readonly metadata: Readonly<Record<string, string>>;
 }
 

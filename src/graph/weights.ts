@@ -1,8 +1,8 @@
 import { InferenceError, listProblems } from '../errors.js';
 import type { Graph, Value } from './graph.js';
-import { floatTypes, type TensorRecord } from './safetensors.js';
+import { floatTypes } from './safetensors.js';
 import { formatShape, sameShape } from './shape.js';
-import type { WeightFiles } from './weight-files.js';
+import type { WeightFiles, WeightRecord } from './weight-files.js';
 
 const ONNX_TYPE = { F32: 'f32', F16: 'f16', BF16: 'bf16' } as const;
 
@@ -11,6 +11,8 @@ export interface WeightsOptions {
   readonly aliases?: (key: string) => readonly string[];
   /** Keys that belong to the format but not to this graph: not reported as spare. */
   readonly unused?: readonly RegExp[];
+  /** Keys that no graph knows are a problem of the file; where false they are only listed. Default true. */
+  readonly refusesSpare?: boolean;
 }
 
 /**
@@ -20,7 +22,8 @@ export interface WeightsOptions {
 export class Weights {
   readonly #problems: string[] = [];
   readonly #wanted = new Map<string, readonly number[]>();
-  readonly #used = new Map<string, TensorRecord>();
+  readonly #used = new Map<string, WeightRecord>();
+  readonly #usedKeys = new Set<string>();
 
   readonly graph: Graph;
   readonly files: WeightFiles;
@@ -63,11 +66,16 @@ export class Weights {
 
   /** Missing, mis-shaped, wrongly typed and spare tensors, a sentence each. */
   get problems(): readonly string[] {
-    const unused = this.options.unused ?? [];
-    const spare = [...this.files.tensors.keys()].filter(
-      (key) => !this.#used.has(key) && !unused.some((pattern) => pattern.test(key)),
-    );
+    const spare = this.options.refusesSpare === false ? [] : this.spare;
     return [...this.#problems, ...spare.map((key) => `spare: ${key} ${describe(this.files.tensors.get(key))}`)];
+  }
+
+  /** Keys that the graph did not ask for. */
+  get spare(): readonly string[] {
+    const unused = this.options.unused ?? [];
+    return [...this.files.tensors.keys()].filter(
+      (key) => !this.#usedKeys.has(key) && !unused.some((pattern) => pattern.test(key)),
+    );
   }
 
   /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the file */
@@ -81,18 +89,20 @@ export class Weights {
   }
 
   has(key: string): boolean {
-    return this.#find(key) !== undefined;
+    return this.#nameOf(key) !== undefined;
   }
 
   /** float32 [view ?? shape], cast from the file's storage type when the session is built. */
   tensor(key: string, shape: readonly number[], view: readonly number[] = shape): Value {
     this.#wanted.set(key, shape);
-    const record = this.#find(key);
+    const name = this.#nameOf(key);
+    const record = name === undefined ? undefined : this.files.tensors.get(name);
     const placeholder: Value = { name: key, type: 'f32', shape: view };
-    if (record === undefined) {
+    if (name === undefined || record === undefined) {
       this.#problems.push(`missing: ${key} ${formatShape(shape)}`);
       return placeholder;
     }
+    this.#usedKeys.add(name);
     this.#used.set(record.name, record);
     if (!sameShape(record.shape, shape)) {
       this.#problems.push(`mis-shaped: ${key} is ${formatShape(record.shape)}, must be ${formatShape(shape)}`);
@@ -103,18 +113,25 @@ export class Weights {
       this.#problems.push(`wrong type: ${key} is ${record.dtype}, must be one of ${floatTypes.join(', ')}`);
       return placeholder;
     }
-    const stored = this.graph.external(key, ONNX_TYPE[type], view, record);
-    if (type === 'F32') return stored;
-    // The runtime folds a cast of an initializer while it loads: a step does not pay for it.
-    return this.graph.cached(`f32 ${stored.name}`, () =>
-      this.graph.node('Cast', [stored], view, { attributes: { to: 1 } }),
+    const isTransposed = record.isTransposed === true;
+    const storedView = isTransposed ? [...view].reverse() : view;
+    const stored = this.graph.external(key, ONNX_TYPE[type], storedView, record);
+    // The runtime folds casts and transposes of initializers while it loads: a step does not pay for them.
+    const cast =
+      type === 'F32'
+        ? stored
+        : this.graph.cached(`f32 ${stored.name}`, () =>
+            this.graph.node('Cast', [stored], storedView, { attributes: { to: 1 } }),
+          );
+    if (!isTransposed) return cast;
+    return this.graph.cached(`transposed ${stored.name}`, () =>
+      this.graph.node('Transpose', [cast], view, { attributes: { perm: view.map((_, i) => view.length - 1 - i) } }),
     );
   }
 
-  #find(key: string): TensorRecord | undefined {
+  #nameOf(key: string): string | undefined {
     const names = [key, ...(this.options.aliases?.(key) ?? [])];
-    const name = names.find((candidate) => this.files.tensors.has(candidate));
-    return name === undefined ? undefined : this.files.tensors.get(name);
+    return names.find((candidate) => this.files.tensors.has(candidate));
   }
 }
 
@@ -147,6 +164,6 @@ export class Scope {
   }
 }
 
-function describe(record: TensorRecord | undefined): string {
+function describe(record: WeightRecord | undefined): string {
   return record === undefined ? '' : `${record.dtype} ${formatShape(record.shape)}`;
 }

@@ -6,18 +6,50 @@ export type Device = (typeof devices)[number];
 
 export type Phase = 'encode' | 'denoise' | 'decode';
 
-export type PipelineEvent =
-  /** `step` of `total` runs of this phase are done. */
-  | { readonly kind: 'progress'; readonly phase: Phase; readonly step: number; readonly total: number }
-  /** One finished picture. `rgb` is row-major uint8 [height, width, 3]. */
-  | {
-      readonly kind: 'image';
-      readonly index: number;
-      readonly seed: number;
-      readonly width: number;
-      readonly height: number;
-      readonly rgb: Uint8Array;
-    };
+/** What happens to one of the jobs that run together; `job` is its place among them. */
+export type PipelineEvent = { readonly job: number } & (
+  | PromptEvent
+  | ProgressEvent
+  | PreviewEvent
+  | ImageEvent
+  /** Its last picture was made. */
+  | { readonly kind: 'done' }
+  /** Its signal was seen: nothing more is done for it. */
+  | { readonly kind: 'aborted' }
+);
+
+/** How the prompt was read. */
+export interface PromptEvent {
+  readonly kind: 'prompt';
+  readonly report: PromptReport;
+}
+
+/** `step` of `total` of this phase are done, over all pictures of the job. */
+export interface ProgressEvent {
+  readonly kind: 'progress';
+  readonly phase: Phase;
+  readonly step: number;
+  readonly total: number;
+}
+
+/** What a picture will look like, one pixel a latent. `rgb` is row-major uint8 [height, width, 3]. */
+export interface PreviewEvent {
+  readonly kind: 'preview';
+  readonly index: number;
+  readonly width: number;
+  readonly height: number;
+  readonly rgb: Uint8Array;
+}
+
+/** One finished picture. `rgb` is row-major uint8 [height, width, 3]. */
+export interface ImageEvent {
+  readonly kind: 'image';
+  readonly index: number;
+  readonly seed: number;
+  readonly width: number;
+  readonly height: number;
+  readonly rgb: Uint8Array;
+}
 
 /** What a loaded or inspected model is. */
 export interface ModelInfo {
@@ -28,19 +60,44 @@ export interface ModelInfo {
   readonly weightBytes: number;
   /** Storage type of the largest network: F16, BF16 or F32. */
   readonly storage: string;
-  readonly predictionType: string;
+  readonly predictionType: 'epsilon' | 'v_prediction' | 'sample';
   readonly schedulers: readonly string[];
   /** Width and height must be multiples of this many pixels. */
   readonly sizeMultiple: number;
   /** Side length in pixels that the model was trained at. */
   readonly nativeSize: number;
+  /** Pixels of all pictures that it denoises together. */
+  readonly batchPixels?: number;
 }
 
-/** One text-to-image job, every field resolved and valid (the server does both). */
+/**
+ * How a prompt's signs are read. `diffusers`: as text, cut at 75 tokens as diffusers does. `plain`: as text, longer prompts go on
+ * in further chunks. `weighted`: the grammar of prompt-weights.ts, in chunks.
+ */
+export type PromptSyntax = 'diffusers' | 'plain' | 'weighted';
+
+/** What became of a prompt's text. */
+export interface PromptReport {
+  /** Of 75 tokens. */
+  readonly chunks: number;
+  /** Of the text, in the encoder that needs more of them. */
+  readonly tokens: number;
+  /** Of those, cut off. */
+  readonly dropped: number;
+  readonly strategy: 'compel' | 'fallback' | 'none';
+  /** With `fallback`: why. */
+  readonly problem?: string;
+}
+
+/** One job, every field resolved and valid (the server does both). */
 export interface ImageRequest {
   readonly prompt: string;
   /** `undefined`: absent, which is not the same as empty (`force_zeros_for_empty_prompt`). */
   readonly negativePrompt: string | undefined;
+  /** Of both prompts. Omitted: `diffusers`. */
+  readonly promptSyntax?: PromptSyntax;
+  /** Weighted phrases behind the prompt; left out where they cannot be parsed. */
+  readonly weights?: string;
   /** In pixels, multiples of `sizeMultiple`. */
   readonly width: number;
   readonly height: number;
@@ -49,13 +106,31 @@ export interface ImageRequest {
   readonly scheduler: string;
   /** One picture a seed, in order. */
   readonly seeds: readonly number[];
+  /** The picture to start from; omitted, noise alone. */
+  readonly init?: InitImage | undefined;
+  /** At most so many previews a second; 0 or omitted: none. */
+  readonly previewsPerSecond?: number;
+}
+
+/** Image to image: the picture is noised to where `strength` of the steps are left, and denoised from there. */
+export interface InitImage {
+  /** Row-major uint8 [height, width, 3] of the request's own size. */
+  readonly rgb: Uint8Array;
+  /** 0 to 1: 1 keeps next to nothing of the picture. `steps * strength` must be at least 1. */
+  readonly strength: number;
+}
+
+export interface PipelineJob {
+  readonly request: ImageRequest;
+  /** Looked at between two runs of a network. */
+  readonly signal: AbortSignal;
 }
 
 export interface Pipeline {
   readonly info: ModelInfo;
   /** The provider that its sessions run on. */
   readonly device: Exclude<Device, 'auto'>;
-  /** Looks at `signal` between runs and throws its reason. Retains nothing once ended. */
-  generate(request: ImageRequest, signal: AbortSignal): AsyncGenerator<PipelineEvent, void, undefined>;
+  /** Runs jobs together; pictures that can share runs of the denoiser do. Retains nothing once ended. */
+  generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined>;
   dispose(): Promise<void>;
 }

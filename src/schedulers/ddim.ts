@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { alphasCumprod, noiseScheduleSchema, parseSchedulerConfig, spacedTimesteps } from './noise-schedule.js';
-import { cleanSample } from './prediction.js';
+import { cleanSample, mixNoise } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
 
 const ddimSchema = noiseScheduleSchema.extend({
@@ -38,6 +38,11 @@ export class Ddim implements Scheduler {
     this.timesteps = spacedTimesteps(config, steps).map(Math.round);
     const sigma = (t: number) => Math.sqrt((1 - this.#alpha(t)) / this.#alpha(t));
     this.sigmas = Float32Array.of(...Array.from(this.timesteps, sigma), 0);
+  }
+
+  addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array {
+    const alpha = this.#alpha(this.timesteps[i] ?? 0);
+    return mixNoise(clean, noise, Math.sqrt(alpha), Math.sqrt(1 - alpha));
   }
 
   scaleModelInput(sample: Float32Array): Float32Array {

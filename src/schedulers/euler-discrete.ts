@@ -63,6 +63,11 @@ export class EulerDiscrete implements Scheduler {
     this.initNoiseSigma = config.timestep_spacing === 'leading' ? Math.sqrt(max ** 2 + 1) : max;
   }
 
+  addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array {
+    const sigma = this.#sigma(i);
+    return clean.map((x, j) => x + Math.fround(sigma * (noise[j] ?? 0)));
+  }
+
   scaleModelInput(sample: Float32Array, i: number): Float32Array {
     const divisor = Math.sqrt(this.#sigma(i) ** 2 + 1);
     return sample.map((value) => value / divisor);

@@ -4,6 +4,8 @@ import { type DpmConfig, DpmPp2m, readDpmConfig } from './dpmpp-2m.js';
 import { EulerAncestral } from './euler-ancestral.js';
 import { type EulerConfig, EulerDiscrete, readEulerConfig } from './euler-discrete.js';
 import { Lcm, readLcmConfig } from './lcm.js';
+import { noiseScheduleSchema, parseSchedulerConfig } from './noise-schedule.js';
+import type { Prediction } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
 import { readUniPcConfig, UniPc } from './unipc.js';
 
@@ -52,4 +54,9 @@ export function createScheduler(name: string, config: unknown, steps: number): S
     throw new InferenceError('INVALID_REQUEST', `scheduler "${name}" must be one of ${schedulerNames.join(', ')}`);
   }
   return make(name, config, steps);
+}
+
+/** What the model behind a `scheduler_config.json` predicts. */
+export function predictionOf(config: unknown): Prediction {
+  return parseSchedulerConfig(noiseScheduleSchema, config).prediction_type;
 }

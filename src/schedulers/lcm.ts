@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { alphasCumprod, noiseScheduleSchema, parseSchedulerConfig } from './noise-schedule.js';
-import { cleanSample } from './prediction.js';
+import { cleanSample, mixNoise } from './prediction.js';
 import type { Draw, Scheduler } from './scheduler.js';
 
 const lcmSchema = noiseScheduleSchema.extend({
@@ -50,6 +50,11 @@ export class Lcm implements Scheduler {
     );
     const sigma = (t: number) => Math.sqrt((1 - this.#alpha(t)) / this.#alpha(t));
     this.sigmas = Float32Array.of(...Array.from(this.timesteps, sigma), 0);
+  }
+
+  addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array {
+    const alpha = this.#alpha(this.timesteps[i] ?? 0);
+    return mixNoise(clean, noise, Math.sqrt(alpha), Math.sqrt(1 - alpha));
   }
 
   scaleModelInput(sample: Float32Array): Float32Array {

@@ -20,3 +20,8 @@ export function cleanSample(
       return (output) => output;
   }
 }
+
+/** `alpha` x0 + `sigma` noise. */
+export function mixNoise(clean: Float32Array, noise: Float32Array, alpha: number, sigma: number): Float32Array {
+  return clean.map((x, j) => alpha * x + sigma * (noise[j] ?? 0));
+}

@@ -3,7 +3,7 @@ export type Draw = (size: number) => Float32Array;
 
 /**
  * A sampler over a noise schedule: arithmetic on host arrays, no randomness that is not passed in. One for each picture: steps
- * are taken in order, and multistep samplers remember what the model said before.
+ * are taken in order from any first one, and multistep samplers remember what the model said before.
  */
 export interface Scheduler {
   readonly name: string;
@@ -13,6 +13,8 @@ export interface Scheduler {
   readonly sigmas: Float32Array;
   /** What initial noise of variance 1 is multiplied by. */
   readonly initNoiseSigma: number;
+  /** A clean sample brought to the noise level that step `i` starts from: where image to image begins. */
+  addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array;
   /** The sample as the denoiser wants it at step `i`. */
   scaleModelInput(sample: Float32Array, i: number): Float32Array;
   /** The sample after step `i`. Only samplers that add noise call `draw`. */

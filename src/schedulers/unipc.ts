@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type Level, multistepSchedule, multistepSchema } from './multistep-schedule.js';
 import { parseSchedulerConfig } from './noise-schedule.js';
-import { cleanSample } from './prediction.js';
+import { cleanSample, mixNoise } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
 
 const unipcSchema = multistepSchema.extend({
@@ -48,6 +48,11 @@ export class UniPc implements Scheduler {
     this.timesteps = timesteps;
     this.sigmas = sigmas;
     this.#levels = levels;
+  }
+
+  addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array {
+    const { alpha, sigma } = this.#level(i);
+    return mixNoise(clean, noise, alpha, sigma);
   }
 
   scaleModelInput(sample: Float32Array): Float32Array {

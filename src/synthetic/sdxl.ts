@@ -1,31 +1,41 @@
-import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FloatType } from '../graph/safetensors.js';
+import { type ComponentName, componentNames } from '../pipelines/sdxl/checkpoint.js';
 import { readSdxlConfig } from '../pipelines/sdxl/config.js';
-import { type NetworkName, networkNames, planSdxlWeights } from '../pipelines/sdxl/weights.js';
+import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
+import { originalTensors } from './original-names.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 
-const FILES: Readonly<Record<NetworkName, string>> = {
+const FILES: Readonly<Record<ComponentName, string>> = {
   text_encoder: 'model.safetensors',
   text_encoder_2: 'model.safetensors',
   unet: 'diffusion_pytorch_model.safetensors',
   vae: 'diffusion_pytorch_model.safetensors',
 };
 
+/** `sdxl-tiny` has 8.5 million weights; `sdxl-base` the 3.5 billion of the released model, 6.9 GB in F16. */
+export const syntheticSizes = ['sdxl-tiny', 'sdxl-base'] as const;
+export type SyntheticSize = (typeof syntheticSizes)[number];
+
 /**
- * Makes a tiny SDXL in diffusers layout: the real architecture, file layout and names, 8.5 million hash weights (its pictures
- * are noise). Does nothing where one is already whole.
+ * Makes an SDXL of hash weights: the real architecture, file layout and names; its pictures are noise. Does nothing where one
+ * is already whole.
  *
- * @returns the folder
+ * @param path a folder, or a file that ends in `.safetensors` for the original key layout; its tokenizer lies beside it
+ * @returns `path`
  */
-export function writeTinySdxl(folder: string, dtype: FloatType = 'F16'): Promise<string> {
-  return writeSyntheticSdxl(folder, dtype, {});
+export function writeSyntheticSdxl(path: string, size: SyntheticSize, dtype: FloatType = 'F16'): Promise<string> {
+  const isFile = path.endsWith('.safetensors');
+  const changes = size === 'sdxl-base' ? sdxlBase : isFile ? wideHeads : {};
+  return isFile ? writeSingleFile(path, dtype, changes) : writeFolder(path, dtype, changes);
 }
 
-/** The same at the size of the released SDXL base: 3.4 billion hash weights, 6.9 GB in F16. For measuring. */
-export function writeFullSizeSdxl(folder: string): Promise<string> {
-  return writeSyntheticSdxl(folder, 'F16', sdxlBase);
+/** The tiny one in diffusers' layout. */
+export function writeTinySdxl(folder: string, dtype: FloatType = 'F16'): Promise<string> {
+  return writeSyntheticSdxl(folder, 'sdxl-tiny', dtype);
 }
 
 /** What makes the released model larger than the tiny one. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0 */
@@ -58,26 +68,62 @@ const sdxlBase = {
   'vae/config.json': { sample_size: 1024, block_out_channels: [128, 256, 512, 512] },
 } as const;
 
-async function writeSyntheticSdxl(
-  folder: string,
-  dtype: FloatType,
-  changes: Readonly<Record<string, object>>,
-): Promise<string> {
-  const last = join(folder, 'vae', FILES.vae);
-  if (await stat(last).catch(() => undefined)) return folder;
+/** In a single file heads are 64 wide, as in every published one. */
+const wideHeads = {
+  'unet/config.json': {
+    block_out_channels: [32, 64, 128],
+    attention_head_dim: [1, 1, 2],
+    cross_attention_dim: 128,
+    norm_num_groups: 32,
+    addition_time_embed_dim: 8,
+    projection_class_embeddings_input_dim: 64 + 6 * 8,
+  },
+  'text_encoder/config.json': { hidden_size: 64, intermediate_size: 256, num_attention_heads: 1, projection_dim: 64 },
+  'text_encoder_2/config.json': { hidden_size: 64, intermediate_size: 256, num_attention_heads: 1, projection_dim: 64 },
+  'vae/config.json': { norm_num_groups: 32, block_out_channels: [32, 32, 32, 32] },
+} as const;
+
+type Changes = Readonly<Record<string, object>>;
+
+async function writeFolder(folder: string, dtype: FloatType, changes: Changes): Promise<string> {
+  if (await exists(join(folder, 'vae', FILES.vae))) return folder;
   await mkdir(folder, { recursive: true });
+  const plan = await planIn(folder, changes);
+  for (const name of componentNames) {
+    const hashPrefix = `a:${name}.`;
+    await writeHashSafetensors(join(folder, name, FILES[name]), { dtype, hashPrefix, tensors: plan[name] });
+  }
+  return folder;
+}
+
+async function writeSingleFile(path: string, dtype: FloatType, changes: Changes): Promise<string> {
+  if (await exists(path)) return path;
+  const scratch = await mkdtemp(join(tmpdir(), 'darkroom-synthetic-'));
+  try {
+    const plan = await planIn(scratch, changes);
+    for (const tokenizer of ['tokenizer', 'tokenizer_2']) {
+      await cp(join(scratch, tokenizer), join(dirname(path), tokenizer), { recursive: true });
+    }
+    await writeHashSafetensors(path, { dtype, hashPrefix: 'a:single.', tensors: originalTensors(plan) });
+  } finally {
+    await rm(scratch, { recursive: true });
+  }
+  return path;
+}
+
+/** Puts configurations and tokenizers into a folder; tells the tensors that they ask for. */
+async function planIn(folder: string, changes: Changes): Promise<ReturnType<typeof planSdxlWeights>> {
   await cp(await findAssets(), folder, { recursive: true });
   for (const [file, values] of Object.entries(changes)) {
     const path = join(folder, file);
     const config = JSON.parse(await readFile(path, 'utf8')) as object;
     await writeFile(path, JSON.stringify({ ...config, ...values }, null, 2));
   }
-  const plan = planSdxlWeights(await readSdxlConfig(folder));
-  for (const name of networkNames) {
-    const hashPrefix = `a:${name}.`;
-    await writeHashSafetensors(join(folder, name, FILES[name]), { dtype, hashPrefix, tensors: plan[name] });
-  }
-  return folder;
+  return planSdxlWeights(await readSdxlConfig(folder));
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
 /** `assets/tiny-sdxl` of the package: above this file as source, and one level more as build. */

@@ -45,9 +45,13 @@ const configSchema = tokensSchema.extend({
 
 /**
  * Reads a tokenizer folder: vocab.json and merges.txt; tokenizer_config.json and special_tokens_map.json where they are.
+ * @param padId pads with this id instead of the folder's padding token
  * @throws InferenceError CHECKPOINT_INVALID that names the file
  */
-export async function readClipTokenizer(folder: string): Promise<ClipTokenizer> {
+export async function readClipTokenizer(
+  folder: string,
+  { padId }: { readonly padId?: number } = {},
+): Promise<ClipTokenizer> {
   const at = (name: string) => join(folder, name);
   const vocabulary = new Map(Object.entries(await readJsonFile(at('vocab.json'), vocabularySchema, FILE)));
   const lines = (await readTextFile(at('merges.txt'), FILE)).split('\n').map((line) => line.trimEnd());
@@ -71,6 +75,10 @@ export async function readClipTokenizer(folder: string): Promise<ClipTokenizer> 
       normalized: added.find((token) => token.content === content)?.normalized ?? normalized,
     };
   };
+  const tokenWithId = (wanted: number): Token => {
+    const found = [...vocabulary].find(([, id]) => id === wanted);
+    return found ? { text: found[0], id: wanted, normalized: false } : refuse(at('vocab.json'), `has no id ${wanted}`);
+  };
   const end = tokenOf('eos_token', '<|endoftext|>');
   return createClipTokenizer({
     vocabulary,
@@ -78,7 +86,7 @@ export async function readClipTokenizer(folder: string): Promise<ClipTokenizer> 
     maxLength: config.model_max_length,
     begin: tokenOf('bos_token', '<|startoftext|>'),
     end,
-    pad: tokenOf('pad_token', end.text),
+    pad: padId === undefined ? tokenOf('pad_token', end.text) : tokenWithId(padId),
     unknown: tokenOf('unk_token', end.text),
   });
 }

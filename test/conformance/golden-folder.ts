@@ -1,5 +1,6 @@
-import { cp, mkdir, readdir, readFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { readSafetensors, type SafetensorsFile } from '../../src/graph/safetensors.js';
 import { assertFloatType, hashTensor } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
@@ -52,6 +53,26 @@ export async function rebuildModel(goldens: string, folder: string): Promise<str
     await writeHashSafetensors(join(folder, file), { dtype: assertFloatType(dtype), hashPrefix, tensors });
   }
   return folder;
+}
+
+/** Rebuilds a model that is one file from a `manifest.json` of one entry. */
+export async function rebuildFile(goldens: string, path: string): Promise<string> {
+  const {
+    dtype,
+    hash_prefix: hashPrefix,
+    tensors,
+  } = JSON.parse(await readFile(join(goldens, 'manifest.json'), 'utf8')) as ManifestEntry;
+  await writeHashSafetensors(path, { dtype: assertFloatType(dtype), hashPrefix, tensors });
+  return path;
+}
+
+/** Single files hold no tokenizer: the goldens' own, in the folder or beside it, else the tiny model's, which is the same. */
+export async function clipTokenizerNear(goldens: string): Promise<string> {
+  const assets = fileURLToPath(new URL('../../assets/tiny-sdxl/tokenizer', import.meta.url));
+  const built = fileURLToPath(new URL('../../../assets/tiny-sdxl/tokenizer', import.meta.url));
+  const places = [join(goldens, 'tokenizer'), join(goldens, '..', 'tokenizers', 'clip'), assets, built];
+  for (const place of places) if ((await stat(place).catch(() => undefined)) !== undefined) return place;
+  throw new Error(`no tokenizer for ${goldens}`);
 }
 
 /** `["hash", name, shape, …]` of a case. */

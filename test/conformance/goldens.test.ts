@@ -21,15 +21,22 @@ describe('goldens on the CPU', () => {
   it('sdxl-tiny: every case that is served passes', async () => {
     const results = await all(fixture('sdxl-tiny'));
     expect(results.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
-    // What is not served yet is told by name, and counted.
-    expect(names(results, 'skipped')).toEqual(['vae.enc', 'img2img0', 'img2img1']);
-    const counts = { prompts: 6, unet: 3, vae: 1, txt2img: 4, sched: 32, randn: 5 };
+    expect(names(results, 'skipped')).toEqual([]);
+    const counts = { prompts: 6, unet: 3, vae: 2, txt2img: 4, img2img: 2, sched: 32, randn: 5 };
     for (const [kind, count] of Object.entries(counts)) {
       expect(
         names(results, 'passed').filter((name) => name.startsWith(kind)),
         kind,
       ).toHaveLength(count);
     }
+  });
+
+  it('sdxl-tiny-single: the prompt and the picture of a single file pass', async () => {
+    const results = await all(fixture('sdxl-tiny-single'));
+    expect(results.map(({ name, outcome }) => [name, outcome])).toEqual([
+      ['prompt', 'passed'],
+      ['txt2img', 'passed'],
+    ]);
   });
 
   it('schedulers: every trajectory passes, those that draw noise too', async () => {
@@ -52,10 +59,10 @@ const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
 
 describe('goldens on WebGPU', () => {
   it.skipIf(!existsSync(SWIFTSHADER))(
-    'sdxl-tiny: prompts, UNet, VAE and one picture pass on SwiftShader',
+    'sdxl-tiny: prompts, UNet, VAE and one picture of each kind pass on SwiftShader',
     async () => {
       const main = fileURLToPath(new URL('../../dist/test/conformance/main.js', import.meta.url));
-      const only = '^(prompts|unet|vae\\.dec|txt2img2)';
+      const only = '^(prompts|unet|vae|txt2img2|img2img1)';
       const env = {
         ...process.env,
         VK_DRIVER_FILES: SWIFTSHADER,
@@ -66,7 +73,7 @@ describe('goldens on WebGPU', () => {
         [main, fixture('sdxl-tiny'), '--device', 'webgpu', '--only', only],
         { env },
       );
-      expect(stdout).toContain('11 passed, 0 failed, 0 skipped');
+      expect(stdout).toContain('13 passed, 0 failed, 0 skipped');
     },
     600_000,
   );

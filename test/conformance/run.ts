@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import type { Device } from '../../src/pipelines/pipeline.js';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
-import { caseFiles, Expected, readCases, rebuildModel } from './golden-folder.js';
+import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
+import { isSingleCase, type SingleCase, singleFileCases } from './single-file-cases.js';
 
 export interface RunOptions {
   readonly device: Exclude<Device, 'auto'>;
@@ -23,8 +24,7 @@ export async function* runGoldens(folder: string, { device, only }: RunOptions):
   try {
     for (const file of files) {
       const content = await readCases(join(folder, file));
-      const cases =
-        file === 'cases.json' ? await mainCases(folder, content, device, finish) : unknownCases(file, content);
+      const cases = await casesOf(file, folder, content, device, finish);
       for (const { name, run } of cases) {
         if (only !== undefined && !only.test(name)) continue;
         try {
@@ -37,6 +37,32 @@ export async function* runGoldens(folder: string, { device, only }: RunOptions):
   } finally {
     for (const end of finish) await end();
   }
+}
+
+function casesOf(
+  file: string,
+  folder: string,
+  content: unknown,
+  device: Exclude<Device, 'auto'>,
+  finish: (() => Promise<void>)[],
+): Promise<readonly Case[]> | readonly Case[] {
+  if (file === 'cases.json') return mainCases(folder, content, device, finish);
+  if (file === 'case.json' && isSingleCase(content)) return singleCases(folder, content, device, finish);
+  return unknownCases(file, content);
+}
+
+async function singleCases(
+  folder: string,
+  content: SingleCase,
+  device: Exclude<Device, 'auto'>,
+  finish: (() => Promise<void>)[],
+): Promise<readonly Case[]> {
+  const model = await mkdtemp(join(tmpdir(), 'darkroom-goldens-'));
+  finish.push(() => rm(model, { recursive: true }));
+  const path = await rebuildFile(folder, join(model, 'model.safetensors'));
+  const pipeline = await createSdxlPipeline({ path, tokenizer: await clipTokenizerNear(folder), device, threads: 0 });
+  finish.unshift(() => pipeline.dispose());
+  return singleFileCases(content, pipeline, await readExpected(folder));
 }
 
 async function mainCases(

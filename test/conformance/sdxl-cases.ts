@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ImageRequest } from '../../src/pipelines/pipeline.js';
+import { rgbFromImage } from '../../src/pipelines/sdxl/image.js';
 import type { SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
-import { rgbFromImage } from '../../src/pipelines/sdxl/rgb.js';
+import { RunningJobs } from '../../src/pipelines/sdxl/running-jobs.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
 import { schedulerNames } from '../../src/schedulers/index.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
@@ -19,22 +20,35 @@ interface UNetCases {
   readonly outputs: string[];
 }
 
+export interface TextToImageCase {
+  readonly prompt: string;
+  readonly negative?: string;
+  readonly steps: number;
+  readonly guidance: number;
+  readonly scheduler: string;
+  readonly w: number;
+  readonly h: number;
+  /** Its expected outputs are called `<key>.noise` and so on. */
+  readonly key: string;
+  readonly seeds: readonly number[];
+}
+
 export interface SdxlCases {
   readonly prompts?: readonly { text: string; ids: number[]; ids_2: number[]; embeds: string; pooled: string }[];
   readonly unet?: UNetCases;
-  readonly vae?: { decode_in: unknown[]; decode: string };
-  readonly txt2img?: readonly {
+  readonly vae?: { decode_in: unknown[]; decode: string; image?: unknown[]; mean?: string; logvar?: string };
+  readonly txt2img?: readonly TextToImageCase[];
+  readonly img2img?: readonly {
     prompt: string;
     negative?: string;
     steps: number;
     guidance: number;
+    strength: number;
     scheduler: string;
-    w: number;
-    h: number;
     key: string;
-    seeds: number[];
+    seed: number;
+    init_image: unknown[];
   }[];
-  readonly img2img?: readonly { key: string }[];
   readonly schedulers?: readonly ScheduleCase[];
   readonly randn?: { seeds: number[] };
 }
@@ -63,10 +77,10 @@ export function sdxlCases(
       ? []
       : [
           { name: vae.decode, run: () => vaeCase(vae, model, pipeline, expected) },
-          later('vae.enc', 'the VAE encoder is not served yet'),
+          { name: 'vae.enc', run: () => vaeEncoderCase(vae, pipeline, expected) },
         ]),
     ...txt2img.map((entry) => ({ name: entry.key, run: () => txt2imgCase(entry, pipeline, expected) })),
-    ...img2img.map(({ key }) => later(key, 'image to image is not served yet')),
+    ...img2img.map((entry) => ({ name: entry.key, run: () => img2imgCase(entry, pipeline, expected) })),
     ...schedulers.map((entry) => ({ name: entry.key, run: () => scheduleCase(entry, expected) })),
     ...(randn?.seeds ?? []).map((seed) => ({ name: `randn.cpu.${seed}`, run: () => randnCase(seed, expected) })),
     ...Object.keys(cases)
@@ -84,7 +98,7 @@ async function promptCase(
 ): Promise<CaseResult> {
   const first = await readClipTokenizer(join(model, 'tokenizer'));
   const second = await readClipTokenizer(join(model, 'tokenizer_2'));
-  const { embeds, pooled } = await pipeline.encodePrompt(entry.text);
+  const { embeds, pooled } = await pipeline.networks.prompts.encode(entry.text);
   return judge(name, [
     { what: 'ids', actual: first.encode(entry.text).ids, expected: entry.ids, tolerance: 'exact' },
     { what: 'ids_2', actual: second.encode(entry.text).ids, expected: entry.ids_2, tolerance: 'exact' },
@@ -101,7 +115,7 @@ async function unetCase(
   expected: Expected,
 ): Promise<CaseResult> {
   const [, , shape] = cases.latents as [string, string, number[]];
-  const actual = await pipeline.predictNoise({
+  const actual = await pipeline.networks.predictNoise({
     latents: hashInput(cases.latents),
     height: shape[2] ?? 0,
     width: shape[3] ?? 0,
@@ -127,20 +141,22 @@ async function vaeCase(
   const want = expected.get(cases.decode);
   const side = Math.sqrt(want.length / 3 / (height * width));
   const size = { width: width * side, height: height * side };
-  const actual = await pipeline.decode(
+  const actual = await pipeline.networks.decode(
     first.map((value) => value * config.scaling_factor),
     size,
   );
   return judge(cases.decode, [{ what: 'image', actual, expected: want, tolerance: 'network' }]);
 }
 
-async function txt2imgCase(
-  entry: NonNullable<SdxlCases['txt2img']>[number],
+export async function txt2imgCase(
+  entry: TextToImageCase,
   pipeline: SdxlPipeline,
   expected: Expected,
+  name = entry.key,
 ): Promise<CaseResult> {
-  const { key, seeds, scheduler } = entry;
-  if (!schedulerNames.includes(scheduler)) return skipped(key, `the scheduler ${scheduler} is not served yet`);
+  const { seeds, scheduler } = entry;
+  const prefix = entry.key === '' ? '' : `${entry.key}.`;
+  if (!schedulerNames.includes(scheduler)) return skipped(name, `the scheduler ${scheduler} is not served yet`);
   const request: ImageRequest = {
     prompt: entry.prompt,
     negativePrompt: entry.negative,
@@ -151,27 +167,97 @@ async function txt2imgCase(
     scheduler,
     seeds,
   };
-  const { signal } = new AbortController();
   const comparisons: Comparison[] = [];
   const want = {
-    noise: expected.get(`${key}.noise`),
-    latents: expected.get(`${key}.latents`),
-    image: expected.get(`${key}.image`),
+    noise: expected.get(`${prefix}noise`),
+    latents: expected.get(`${prefix}latents`),
+    image: expected.get(`${prefix}image`),
   };
   const item = (values: Float32Array | Uint8Array, k: number) =>
     values.subarray((k * values.length) / seeds.length, ((k + 1) * values.length) / seeds.length);
+  const pictures = await denoised(pipeline, request);
   for (const [k, seed] of seeds.entries()) {
     const noise = item(want.noise, k);
     const drawn = new TorchCpuGenerator(seed).randn(noise.length);
     comparisons.push({ what: `noise ${k}`, actual: drawn, expected: noise, tolerance: 'random' });
-    const loop = pipeline.denoise(request, k, signal);
-    let turn = await loop.next();
-    while (!turn.done) turn = await loop.next();
-    comparisons.push({ what: `latents ${k}`, actual: turn.value, expected: item(want.latents, k), tolerance: 'loop' });
-    const rgb = rgbFromImage(await pipeline.decode(turn.value, request), request);
+    const latents = pictures[k] ?? new Float32Array();
+    comparisons.push({ what: `latents ${k}`, actual: latents, expected: item(want.latents, k), tolerance: 'loop' });
+    const rgb = rgbFromImage(await pipeline.networks.decode(latents, request), request);
     comparisons.push({ what: `picture ${k}`, actual: rgb, expected: item(want.image, k), tolerance: 'picture' });
   }
-  return judge(key, comparisons);
+  return judge(name, comparisons);
+}
+
+async function img2imgCase(
+  entry: NonNullable<SdxlCases['img2img']>[number],
+  pipeline: SdxlPipeline,
+  expected: Expected,
+): Promise<CaseResult> {
+  const { key, seed, strength } = entry;
+  const [, , shape] = entry.init_image as [string, string, number[]];
+  const [, , height = 0, width = 0] = shape;
+  const request: ImageRequest = {
+    prompt: entry.prompt,
+    negativePrompt: entry.negative,
+    width,
+    height,
+    steps: entry.steps,
+    guidanceScale: entry.guidance,
+    scheduler: entry.scheduler,
+    seeds: [seed],
+    // The case's picture is in numbers that no uint8 holds: it goes to the encoder directly.
+    init: { rgb: new Uint8Array(), strength },
+  };
+  const want = { init: expected.get(`${key}.init`), noise: expected.get(`${key}.noise`) };
+  const initLatents = await pipeline.networks.encodeLatents(caseImage(entry.init_image), request);
+  const drawn = new TorchCpuGenerator(seed).randn(want.noise.length);
+  const [latents = new Float32Array()] = await denoised(pipeline, request, initLatents);
+  const rgb = rgbFromImage(await pipeline.networks.decode(latents, request), request);
+  return judge(key, [
+    { what: 'init', actual: initLatents, expected: want.init, tolerance: 'network' },
+    { what: 'noise', actual: drawn, expected: want.noise, tolerance: 'random' },
+    { what: 'latents', actual: latents, expected: expected.get(`${key}.latents`), tolerance: 'loop' },
+    { what: 'picture', actual: rgb, expected: expected.get(`${key}.image`), tolerance: 'picture' },
+  ]);
+}
+
+/** Latents of all pictures of a request at the end of the loop. */
+async function denoised(
+  pipeline: SdxlPipeline,
+  request: ImageRequest,
+  initLatents?: Float32Array,
+): Promise<readonly Float32Array[]> {
+  const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
+  const preparing = pipeline.condition(0, request, running);
+  let turn = await preparing.next();
+  while (!turn.done) turn = await preparing.next();
+  const conditioning = turn.value;
+  if (conditioning === undefined) throw new Error('the case was cancelled');
+  const pictures = request.seeds.map((_, k) => pipeline.picture(0, request, k, conditioning, { initLatents }));
+  for await (const _ of pipeline.denoise(pictures, running));
+  return pictures.map(({ latents }) => latents);
+}
+
+/** `["hash", name, shape, "clamp -1..1"]` */
+function caseImage(spec: readonly unknown[]): Float32Array {
+  return hashInput(spec).map((value) => Math.min(Math.max(value, -1), 1));
+}
+
+async function vaeEncoderCase(
+  cases: NonNullable<SdxlCases['vae']>,
+  pipeline: SdxlPipeline,
+  expected: Expected,
+): Promise<CaseResult> {
+  if (cases.image === undefined || cases.mean === undefined || cases.logvar === undefined) {
+    return skipped('vae.enc', 'the case has no image to encode');
+  }
+  const [, , shape] = cases.image as [string, string, number[]];
+  const [, , height = 0, width = 0] = shape;
+  const { mean, logVariance } = await pipeline.networks.encode(caseImage(cases.image), { width, height });
+  return judge('vae.enc', [
+    { what: 'mean', actual: mean, expected: expected.get(cases.mean), tolerance: 'network' },
+    { what: 'logvar', actual: logVariance, expected: expected.get(cases.logvar), tolerance: 'network' },
+  ]);
 }
 
 function randnCase(seed: number, expected: Expected): CaseResult {

@@ -56,7 +56,7 @@ async function pictureOf(path: string): Promise<Uint8Array> {
       scheduler: 'euler',
       seeds: [3],
     };
-    for await (const event of pipeline.generate(request, new AbortController().signal))
+    for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }]))
       if (event.kind === 'image') return event.rgb;
     throw new Error('no picture');
   } finally {
@@ -80,7 +80,7 @@ describe('an SDXL folder', () => {
   it('is told by its files alone, and nothing is written near it', async () => {
     const folder = await copyOfTiny();
     const before = await snapshot(dirname(folder));
-    const { info, networks } = await inspectSdxl(folder);
+    const { info, networks } = await inspectSdxl({ path: folder });
     await pictureOf(folder);
     expect(info).toMatchObject({
       family: 'sdxl',
@@ -150,7 +150,7 @@ describe('an SDXL folder', () => {
     };
     await writeFile(join(folder, UNET), safetensorsBytes(changed, data));
     await rm(join(folder, 'vae/diffusion_pytorch_model.safetensors'));
-    const { message, reason } = await inspectSdxl(folder).then(
+    const { message, reason } = await inspectSdxl({ path: folder }).then(
       () => ({ message: '', reason: '' }),
       (error: { message: string; reason: string }) => error,
     );
@@ -206,7 +206,7 @@ describe('an SDXL folder', () => {
   it.each(broken)('is refused: %s', async (_, breakIt, message) => {
     const folder = await copyOfTiny();
     await breakIt(folder);
-    await expect(inspectSdxl(folder)).rejects.toMatchObject({
+    await expect(inspectSdxl({ path: folder })).rejects.toMatchObject({
       reason: 'CHECKPOINT_INVALID',
       message: expect.stringMatching(message),
     });

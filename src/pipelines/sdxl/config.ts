@@ -1,4 +1,3 @@
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../errors.js';
@@ -51,6 +50,7 @@ const vaeSchema = z.object({
   shift_factor: z.number().nullish(),
   latents_mean: z.array(z.number()).nullish(),
   latents_std: z.array(z.number().positive()).nullish(),
+  use_quant_conv: z.boolean().default(true),
   use_post_quant_conv: z.boolean().default(true),
   mid_block_add_attention: z.boolean().default(true),
 });
@@ -74,6 +74,8 @@ const indexSchema = z.object({
   force_zeros_for_empty_prompt: z.boolean().default(true),
 });
 
+const schedulerSchema = z.record(z.string(), z.unknown());
+
 type UNetFile = z.infer<typeof unetSchema>;
 
 /** The UNet's configuration with every per-block number spelled out, outermost block first. */
@@ -93,8 +95,8 @@ export interface SdxlConfig {
   readonly vae: VaeConfig;
   readonly textEncoder: TextEncoderConfig;
   readonly textEncoder2: TextEncoderConfig;
-  /** As the file has it; the scheduler reads its own options. */
-  readonly scheduler: unknown;
+  /** As the file has it; each scheduler reads its own options. */
+  readonly scheduler: Readonly<Record<string, unknown>>;
 }
 
 /**
@@ -102,14 +104,6 @@ export interface SdxlConfig {
  * @throws InferenceError CHECKPOINT_INVALID that names the file and each field
  */
 export async function readSdxlConfig(folder: string): Promise<SdxlConfig> {
-  const entry = await stat(folder).catch(() => undefined);
-  if (entry === undefined) throw new InferenceError('CHECKPOINT_INVALID', `${folder} does not exist`);
-  if (!entry.isDirectory()) {
-    throw new InferenceError(
-      'CHECKPOINT_INVALID',
-      `${folder} is a file; give the folder of a diffusers-layout checkpoint (the one with model_index.json)`,
-    );
-  }
   const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
   if (!/^StableDiffusionXL.*Pipeline$/.test(index._class_name)) {
     throw new InferenceError(
@@ -121,11 +115,39 @@ export async function readSdxlConfig(folder: string): Promise<SdxlConfig> {
   return {
     forceZerosForEmptyPrompt: index.force_zeros_for_empty_prompt,
     unet: spellOut(unet, join(folder, 'unet', 'config.json')),
-    vae: await readJsonFile(join(folder, 'vae', 'config.json'), vaeSchema, FILE),
-    textEncoder: await readJsonFile(join(folder, 'text_encoder', 'config.json'), textEncoderSchema, FILE),
-    textEncoder2: await readJsonFile(join(folder, 'text_encoder_2', 'config.json'), textEncoderSchema, FILE),
-    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), z.unknown(), FILE),
+    vae: await readVaeConfig(join(folder, 'vae')),
+    textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
+    textEncoder2: await readTextEncoderConfig(join(folder, 'text_encoder_2')),
+    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
   };
+}
+
+export function readVaeConfig(folder: string): Promise<VaeConfig> {
+  return readJsonFile(join(folder, 'config.json'), vaeSchema, FILE);
+}
+
+export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
+  return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
+}
+
+/** The same from values that stand in no `config.json`. `path` is what messages name. */
+export function parseUNetConfig(values: unknown, path: string): UNetConfig {
+  return spellOut(parse(unetSchema, values, path), path);
+}
+
+export function parseVaeConfig(values: unknown, path: string): VaeConfig {
+  return parse(vaeSchema, values, path);
+}
+
+export function parseTextEncoderConfig(values: unknown, path: string): TextEncoderConfig {
+  return parse(textEncoderSchema, values, path);
+}
+
+function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
+  const parsed = schema.safeParse(values);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  throw new InferenceError('CHECKPOINT_INVALID', `${path} is of no SDXL that is known here: ${problems.join('; ')}`);
 }
 
 function spellOut(unet: UNetFile, path: string): UNetConfig {

@@ -1,2 +1,3 @@
+export { predictionTypes, type SdxlSource } from './checkpoint.js';
 export { inspectSdxl, type SdxlInspection } from './inspect.js';
-export { createSdxlPipeline, type SdxlOptions, SdxlPipeline } from './pipeline.js';
+export { createSdxlPipeline, SdxlPipeline, type SdxlPipelineOptions } from './pipeline.js';

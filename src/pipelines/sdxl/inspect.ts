@@ -1,40 +1,51 @@
-import { schedulerNames } from '../../schedulers/index.js';
+import { predictionOf, schedulerNames } from '../../schedulers/index.js';
 import type { ModelInfo } from '../pipeline.js';
-import { readSdxlConfig, type SdxlConfig } from './config.js';
-import { buildSdxlNetworks, type Network, type NetworkName } from './weights.js';
+import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint.js';
+import type { SdxlConfig } from './config.js';
+import { buildSdxlNetworks, type Network, type NetworkName, type Networks, networkNames } from './weights.js';
 
 /** What a checkpoint is, found out without loading it. */
 export interface SdxlInspection {
+  readonly layout: SdxlCheckpoint['layout'];
   readonly info: ModelInfo;
   readonly networks: Readonly<Record<NetworkName, { parameters: number; files: readonly string[] }>>;
+  /** Keys of a single file that are not used: those of no network, then those that their network does not know. */
+  readonly unused: readonly string[];
 }
 
-/** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the folder */
-export async function inspectSdxl(folder: string): Promise<SdxlInspection> {
-  const config = await readSdxlConfig(folder);
-  const networks = await buildSdxlNetworks(folder, config, { attention: 'fused' });
+/** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
+export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
+  const checkpoint = await openSdxlCheckpoint(source);
+  const networks = await buildSdxlNetworks(checkpoint, { attention: 'fused' });
   const describe = ({ weights, graph }: Network) => ({ parameters: weights.parameters, files: graph.files });
-  const { text_encoder, text_encoder_2, unet, vae } = networks;
+  const { text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder } = networks;
   return {
-    info: describeSdxl(config, networks),
+    layout: checkpoint.layout,
+    info: describeSdxl(checkpoint, networks),
     networks: {
       text_encoder: describe(text_encoder),
       text_encoder_2: describe(text_encoder_2),
       unet: describe(unet),
-      vae: describe(vae),
+      vae_decoder: describe(vae_decoder),
+      vae_encoder: describe(vae_encoder),
     },
+    unused: [...checkpoint.foreign, ...networkNames.flatMap((name) => spareNames(networks[name].weights))],
   };
 }
 
-export function describeSdxl(config: SdxlConfig, networks: Readonly<Record<NetworkName, Network>>): ModelInfo {
+/** As the file calls them. */
+function spareNames({ spare, files }: Network['weights']): readonly string[] {
+  return spare.map((key) => files.tensors.get(key)?.name ?? key);
+}
+
+export function describeSdxl({ config }: SdxlCheckpoint, networks: Networks): ModelInfo {
   const all = Object.values(networks);
-  const scheduler = config.scheduler as { prediction_type?: unknown };
   return {
     family: 'sdxl',
     parameters: all.reduce((sum, { weights }) => sum + weights.parameters, 0),
     weightBytes: all.reduce((sum, { weights }) => sum + weights.usedBytes, 0),
     storage: networks.unet.weights.storage,
-    predictionType: typeof scheduler.prediction_type === 'string' ? scheduler.prediction_type : 'epsilon',
+    predictionType: predictionOf(config.scheduler),
     schedulers: schedulerNames,
     sizeMultiple: vaeScale(config),
     nativeSize: config.unet.sample_size * vaeScale(config),

@@ -1,227 +1,175 @@
-import { join } from 'node:path';
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { isFusedAttentionRight } from '../../graph/attention-probe.js';
-import { dialectFor } from '../../graph/dialect.js';
-import { createSession, type NetworkSession } from '../../graph/session.js';
-import { TorchCpuGenerator } from '../../random/torch-cpu.js';
-import { createScheduler } from '../../schedulers/index.js';
-import { readClipTokenizer } from '../../tokenizer/clip.js';
-import type { Device, ImageRequest, ModelInfo, Pipeline, PipelineEvent } from '../pipeline.js';
-import { readSdxlConfig, type SdxlConfig } from './config.js';
-import { describeSdxl, vaeScale } from './inspect.js';
-import { type PromptEmbeds, PromptEncoder } from './prompt-encoder.js';
-import { rgbFromImage } from './rgb.js';
-import { timestepEmbedding } from './timestep-embedding.js';
-import { buildSdxlNetworks, type NetworkName, networkNames } from './weights.js';
+import { groupBy } from '../../group-by.js';
+import { batchLimit } from '../batching.js';
+import type { Device, ImageRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../pipeline.js';
+import { imageFromRgb, rgbFromImage } from './image.js';
+import { join32 } from './join32.js';
+import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
+import { batches, type Conditioning, Picture } from './picture.js';
+import { cleanLatents, PreviewClock, previewFromLatents } from './preview.js';
+import type { PromptEmbeds } from './prompt-encoder.js';
+import { RunningJobs } from './running-jobs.js';
 
-export interface SdxlOptions {
-  /** A diffusers-layout folder. */
-  readonly path: string;
-  readonly device: Exclude<Device, 'auto'>;
-  /** Threads of a CPU session; 0 lets the runtime choose. */
-  readonly threads: number;
+export interface SdxlPipelineOptions extends SdxlOptions {
+  /** Pixels of all pictures that are denoised together; a single one may have more. Omitted: three of the native size. */
+  readonly batchPixels?: number | undefined;
 }
 
-type Sessions = Readonly<Record<NetworkName, NetworkSession>>;
+/** Pictures of the native size that are denoised together. */
+const DEFAULT_BATCH = 3;
 
-/** Loads an SDXL checkpoint: sessions are built here, once, for every size and batch. */
-export async function createSdxlPipeline({ path, device, threads }: SdxlOptions): Promise<SdxlPipeline> {
-  const config = await readSdxlConfig(path);
-  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const networks = await buildSdxlNetworks(path, config, dialectFor(device, attentionIsRight));
-  const tokenizer = await readClipTokenizer(join(path, 'tokenizer'));
-  const tokenizer2 = await readClipTokenizer(join(path, 'tokenizer_2'));
-  const sessions: Partial<Record<NetworkName, NetworkSession>> = {};
-  for (const name of networkNames) sessions[name] = await createSession(networks[name].graph, { device, threads });
-  const encoder = new PromptEncoder(
-    { tokenizer, session: sessions.text_encoder as NetworkSession, config: config.textEncoder },
-    { tokenizer: tokenizer2, session: sessions.text_encoder_2 as NetworkSession, config: config.textEncoder2 },
-  );
-  return new SdxlPipeline(config, describeSdxl(config, networks), device, sessions as Sessions, encoder);
+export async function createSdxlPipeline({ batchPixels, ...options }: SdxlPipelineOptions): Promise<SdxlPipeline> {
+  const networks = await loadSdxlNetworks(options);
+  return new SdxlPipeline(networks, options.device, batchPixels ?? DEFAULT_BATCH * networks.info.nativeSize ** 2);
 }
 
-/** Text to image with SDXL. Everything between `run()`s is host arithmetic over a few kilobytes of latents. */
+/** Text, or a picture and text, to pictures with SDXL. Between two `run()`s is host arithmetic over kilobytes of latents. */
 export class SdxlPipeline implements Pipeline {
-  readonly info: ModelInfo;
+  readonly networks: SdxlNetworks;
   readonly device: Exclude<Device, 'auto'>;
-  readonly #config: SdxlConfig;
-  readonly #sessions: Sessions;
-  readonly #encoder: PromptEncoder;
+  readonly #batchPixels: number;
 
-  constructor(
-    config: SdxlConfig,
-    info: ModelInfo,
-    device: Exclude<Device, 'auto'>,
-    sessions: Sessions,
-    encoder: PromptEncoder,
-  ) {
-    this.info = info;
+  constructor(networks: SdxlNetworks, device: Exclude<Device, 'auto'>, batchPixels: number) {
+    this.networks = networks;
     this.device = device;
-    this.#config = config;
-    this.#sessions = sessions;
-    this.#encoder = encoder;
+    this.#batchPixels = batchPixels;
   }
 
-  async *generate(request: ImageRequest, signal: AbortSignal): AsyncGenerator<PipelineEvent, void, undefined> {
-    const conditioning = yield* this.#condition(request, signal);
-    for (const [index, seed] of request.seeds.entries()) {
-      const latents = yield* this.#denoise(request, index, conditioning, signal);
-      await pause(signal);
-      const rgb = rgbFromImage(await this.decode(latents, request), request);
-      yield { kind: 'progress', phase: 'decode', step: index + 1, total: request.seeds.length };
-      yield { kind: 'image', index, seed, width: request.width, height: request.height, rgb };
-    }
+  get info(): ModelInfo {
+    return { ...this.networks.info, batchPixels: this.#batchPixels };
   }
 
-  /** [1, T, X] and [1, P] of one prompt. Run again only for prompts that were not seen lately. */
-  encodePrompt(prompt: string): Promise<PromptEmbeds> {
-    return this.#encoder.encode(prompt);
-  }
-
-  /**
-   * Latents of one picture at the end of the loop, [1, 4, height/8, width/8], times the scaling factor.
-   * @param initialNoise the unscaled noise; omitted, torch's CPU generator draws it from the seed
-   */
-  async *denoise(
-    request: ImageRequest,
-    index: number,
-    signal: AbortSignal,
-    initialNoise?: Float32Array,
-  ): AsyncGenerator<PipelineEvent, Float32Array, undefined> {
-    const conditioning = yield* this.#condition(request, signal);
-    return yield* this.#denoise(request, index, conditioning, signal, initialNoise);
-  }
-
-  /** One call of the UNet over a batch. */
-  async predictNoise(call: UNetCall): Promise<Float32Array> {
-    const { unet } = this.#config;
-    const batch = call.timeIds.length;
-    const options = { flipSinToCos: unet.flip_sin_to_cos, freqShift: unet.freq_shift };
-    const [channels = 0] = unet.block_out_channels;
-    const timestep = timestepEmbedding(call.timestep, channels, options);
-    const sizes = call.timeIds.flatMap((ids) =>
-      ids.map((id) => timestepEmbedding(id, unet.addition_time_embed_dim, options)),
-    );
-    const { noise } = await this.#sessions.unet.run({
-      latents: { data: call.latents, shape: [batch, unet.in_channels, call.height, call.width] },
-      timestep: { data: join32(new Array<Float32Array>(batch).fill(timestep)), shape: [batch, channels] },
-      sizes: { data: join32(sizes), shape: [batch, 6 * unet.addition_time_embed_dim] },
-      context: { data: call.context, shape: [batch, this.#encoder.tokens, this.#encoder.width] },
-      pooled: { data: call.pooled, shape: [batch, this.#encoder.pooledWidth] },
-    });
-    if (noise === undefined) throw new Error('the UNet has no output');
-    return noise;
-  }
-
-  /**
-   * Latents [1, 4, h, w] to an image, planar float32 [3, 8h, 8w], about -1 to 1.
-   * @param size of the image, in pixels
-   */
-  async decode(latents: Float32Array, { width, height }: { width: number; height: number }): Promise<Float32Array> {
-    const { scaling_factor, shift_factor, latents_mean, latents_std, latent_channels } = this.#config.vae;
-    const area = latents.length / latent_channels;
-    const scaled = latents.map((value, i) => {
-      const channel = Math.floor(i / area);
-      return (value * (latents_std?.[channel] ?? 1)) / scaling_factor + (latents_mean?.[channel] ?? shift_factor ?? 0);
-    });
-    const side = vaeScale(this.#config);
-    const shape = [1, latent_channels, height / side, width / side];
-    const { image } = await this.#sessions.vae.run({ latents: { data: scaled, shape } });
-    if (image === undefined) throw new Error('the VAE has no output');
-    return image;
-  }
-
-  async dispose(): Promise<void> {
-    for (const session of Object.values(this.#sessions)) await session.release();
-  }
-
-  /** Negative and positive conditioning, as one batch where there is guidance. */
-  async *#condition(
-    request: ImageRequest,
-    signal: AbortSignal,
-  ): AsyncGenerator<PipelineEvent, Conditioning, undefined> {
-    const { prompt, negativePrompt, guidanceScale } = request;
-    const guided = guidanceScale > 1;
-    const zeroNegative = negativePrompt === undefined && this.#config.forceZerosForEmptyPrompt;
-    const prompts = guided && !zeroNegative ? [negativePrompt ?? '', prompt] : [prompt];
-    const unseen = new Set(prompts.filter((text) => !this.#encoder.isCached(text)));
-    const encoded: PromptEmbeds[] = guided && zeroNegative ? [this.#encoder.zeros()] : [];
-    let step = 0;
-    for (const text of prompts) {
-      await pause(signal);
-      encoded.push(await this.#encoder.encode(text));
-      if (unseen.delete(text)) {
-        step += 1;
-        yield { kind: 'progress', phase: 'encode', step, total: step + unseen.size };
+  async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {
+    const running = new RunningJobs(jobs);
+    const pictures: Picture[] = [];
+    for (const [job, { request }] of jobs.entries()) pictures.push(...(yield* this.#prepare(job, request, running)));
+    for (const batch of batches(pictures, (request) => batchLimit(request, this.#batchPixels))) {
+      yield* this.denoise(batch, running);
+      for (const { job, index, seed, request, latents } of batch) {
+        yield* running.look();
+        if (!running.isAlive(job)) continue;
+        const { width, height } = request;
+        const rgb = rgbFromImage(await this.networks.decode(latents, request), request);
+        yield running.advance(job, 'decode', 1, request.seeds.length);
+        yield { job, kind: 'image', index, seed, width, height, rgb };
+        if (running.endsWithPicture(job)) yield { job, kind: 'done' };
       }
     }
-    return {
-      batch: encoded.length,
-      context: join32(encoded.map(({ embeds }) => embeds)),
-      pooled: join32(encoded.map(({ pooled }) => pooled)),
-    };
   }
 
-  async *#denoise(
+  /** Takes pictures of one size and schedule through their steps, with one run of the denoiser for all of them a step. */
+  async *denoise(batch: readonly Picture[], running: RunningJobs): AsyncGenerator<PipelineEvent, void, undefined> {
+    const [
+      {
+        start,
+        request: { steps },
+      },
+    ] = batch as [Picture, ...Picture[]];
+    const clocks = new Map(batch.map(({ job, request }) => [job, new PreviewClock(request.previewsPerSecond ?? 0)]));
+    for (let i = start; i < steps; i += 1) {
+      yield* running.look();
+      const alive = running.alive(batch);
+      if (alive.length === 0) return;
+      const outputs = await this.#predict(alive, i);
+      for (const [job, pictures] of groupBy(alive, (picture) => picture.job)) {
+        const [picture] = pictures as [Picture, ...Picture[]];
+        const { request, index } = picture;
+        const isDue = i < steps - 1 && clocks.get(job)?.isDue(performance.now());
+        const clean = isDue ? this.#cleanLatents(picture, outputs.get(picture), i) : undefined;
+        for (const each of pictures) each.step(i, outputs.get(each) ?? each.latents);
+        yield running.advance(job, 'denoise', pictures.length, (steps - start) * request.seeds.length);
+        if (clean === undefined) continue;
+        yield { job, kind: 'preview', index, ...previewFromLatents(clean, this.networks.latentSize(request)) };
+      }
+    }
+  }
+
+  /** What the UNet is told of a request's text; undefined when the job ended meanwhile. */
+  async *condition(
+    job: number,
+    request: ImageRequest,
+    running: RunningJobs,
+  ): AsyncGenerator<PipelineEvent, Conditioning | undefined, undefined> {
+    const { prompt, negativePrompt, guidanceScale } = request;
+    const { config, prompts: encoder } = this.networks;
+    const guided = guidanceScale > 1;
+    const zeroNegative = negativePrompt === undefined && config.forceZerosForEmptyPrompt;
+    const prompts = guided && !zeroNegative ? [negativePrompt ?? '', prompt] : [prompt];
+    const unseen = new Set(prompts.filter((text) => !encoder.isCached(text)));
+    const total = unseen.size;
+    const rows: PromptEmbeds[] = guided && zeroNegative ? [encoder.zeros()] : [];
+    for (const text of prompts) {
+      yield* running.look();
+      if (!running.isAlive(job)) return undefined;
+      rows.push(await encoder.encode(text));
+      if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
+    }
+    return { tokens: encoder.tokens, rows };
+  }
+
+  /** @param noise unscaled; omitted, drawn from the seed */
+  picture(
+    job: number,
     request: ImageRequest,
     index: number,
-    { batch, context, pooled }: Conditioning,
-    signal: AbortSignal,
-    initialNoise?: Float32Array,
-  ): AsyncGenerator<PipelineEvent, Float32Array, undefined> {
-    const side = vaeScale(this.#config);
-    const [height, width] = [request.height / side, request.width / side];
-    const scheduler = createScheduler(request.scheduler, this.#config.scheduler, request.steps);
-    const seed = request.seeds[index] ?? 0;
-    const generator = new TorchCpuGenerator(seed);
-    const noise = initialNoise ?? generator.randn(this.#config.unet.in_channels * height * width);
-    // Original size, top left of the crop, target size: height before width.
-    const timeIds = new Array<number[]>(batch).fill([
-      request.height,
-      request.width,
-      0,
-      0,
-      request.height,
-      request.width,
-    ]);
-    // Samplers that add noise go on in the stream that the initial noise began.
-    const draw = (size: number) => generator.randn(size);
-    let latents: Float32Array = noise.map((value) => value * scheduler.initNoiseSigma);
-    for (const [i, timestep] of scheduler.timesteps.entries()) {
-      await pause(signal);
-      const input = scheduler.scaleModelInput(latents, i);
-      const inputs = join32(new Array<Float32Array>(batch).fill(input));
-      const output = await this.predictNoise({ latents: inputs, height, width, timestep, context, pooled, timeIds });
-      latents = scheduler.step(batch === 1 ? output : guide(output, request.guidanceScale), latents, i, draw);
-      const total = request.steps * request.seeds.length;
-      yield { kind: 'progress', phase: 'denoise', step: index * request.steps + i + 1, total };
+    conditioning: Conditioning,
+    { initLatents, noise }: { readonly initLatents?: Float32Array | undefined; readonly noise?: Float32Array } = {},
+  ): Picture {
+    const { config } = this.networks;
+    const { width, height } = this.networks.latentSize(request);
+    const size = config.unet.in_channels * width * height;
+    const schedulerConfig = config.scheduler;
+    return new Picture({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise });
+  }
+
+  dispose(): Promise<void> {
+    return this.networks.release();
+  }
+
+  async *#prepare(
+    job: number,
+    request: ImageRequest,
+    running: RunningJobs,
+  ): AsyncGenerator<PipelineEvent, readonly Picture[], undefined> {
+    const conditioning = yield* this.condition(job, request, running);
+    yield* running.look();
+    if (conditioning === undefined || !running.isAlive(job)) return [];
+    const { init } = request;
+    const initLatents = init && (await this.networks.encodeLatents(imageFromRgb(init.rgb, request), request));
+    return request.seeds.map((_, index) => this.picture(job, request, index, conditioning, { initLatents }));
+  }
+
+  // The guided output of every picture. Pictures whose text has another number of tokens go into a run of their own.
+  async #predict(pictures: readonly Picture[], i: number): Promise<ReadonlyMap<Picture, Float32Array>> {
+    const outputs = new Map<Picture, Float32Array>();
+    for (const group of groupBy(pictures, ({ conditioning }) => conditioning.tokens).values()) {
+      const [first] = group as [Picture, ...Picture[]];
+      const rows = group.flatMap((picture) => picture.conditioning.rows.map((row) => ({ picture, row })));
+      const output = await this.networks.predictNoise({
+        ...this.networks.latentSize(first.request),
+        latents: join32(rows.map(({ picture }) => picture.modelInput(i))),
+        timestep: first.timestep(i),
+        context: join32(rows.map(({ row }) => row.embeds)),
+        pooled: join32(rows.map(({ row }) => row.pooled)),
+        timeIds: rows.map(({ picture }) => sizeIds(picture.request)),
+      });
+      let offset = 0;
+      for (const picture of group) {
+        const end = offset + (output.length / rows.length) * picture.conditioning.rows.length;
+        const own = output.subarray(offset, end);
+        outputs.set(picture, picture.conditioning.rows.length === 1 ? own : guide(own, picture.request.guidanceScale));
+        offset = end;
+      }
     }
-    return latents;
+    return outputs;
+  }
+
+  #cleanLatents(picture: Picture, output: Float32Array | undefined, i: number): Float32Array {
+    const prediction = this.networks.info.predictionType;
+    return cleanLatents(picture.modelInput(i), output ?? picture.latents, picture.sigma(i), prediction);
   }
 }
 
-export interface UNetCall {
-  /** [B, 4, height, width] */
-  readonly latents: Float32Array;
-  /** In latents. */
-  readonly height: number;
-  readonly width: number;
-  readonly timestep: number;
-  /** [B, T, X] */
-  readonly context: Float32Array;
-  /** [B, P] */
-  readonly pooled: Float32Array;
-  /** B rows of six. */
-  readonly timeIds: readonly (readonly number[])[];
-}
-
-interface Conditioning {
-  readonly batch: number;
-  readonly context: Float32Array;
-  readonly pooled: Float32Array;
-}
-
-/** Classifier-free guidance: [2, ...], unconditional first -> [...]. */
+/** Classifier-free guidance: [2, ...], unconditional first -> [...]. Ho and Salimans, arXiv:2207.12598. */
 function guide(output: Float32Array, guidanceScale: number): Float32Array {
   const half = output.length / 2;
   return Float32Array.from({ length: half }, (_, i) => {
@@ -230,18 +178,7 @@ function guide(output: Float32Array, guidanceScale: number): Float32Array {
   });
 }
 
-/** Lets messages in (a run blocks the thread, a cancel waits outside), then ends the job if it was told to. */
-async function pause(signal: AbortSignal): Promise<void> {
-  await nextTurn();
-  signal.throwIfAborted();
-}
-
-function join32(parts: readonly Float32Array[]): Float32Array {
-  const joined = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    joined.set(part, offset);
-    offset += part.length;
-  }
-  return joined;
+/** Original size, top left of the crop, target size: height before width. */
+function sizeIds({ width, height }: ImageRequest): readonly number[] {
+  return [height, width, 0, 0, height, width];
 }

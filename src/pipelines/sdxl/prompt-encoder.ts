@@ -60,6 +60,10 @@ export class PromptEncoder {
     return { embeds: new Float32Array(this.tokens * this.width), pooled: new Float32Array(this.pooledWidth) };
   }
 
+  async release(): Promise<void> {
+    for (const { session } of this.#encoders) await session.release();
+  }
+
   async #run(prompt: string): Promise<PromptEmbeds> {
     const [first, second] = this.#encoders;
     const one = await first.session.run({ ids: idsFeed(first, prompt) });

@@ -41,6 +41,41 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig): v
   graph.output('image', conv2d(w.at('conv_out'), x, config.out_channels));
 }
 
+/**
+ * The encoder. Input: `image` [B, 3, 8H, 8W], -1 to 1. Output: `moments` [B, 8, H, W], the mean and the logarithm of the
+ * variance of the latents, not yet scaled.
+ *
+ * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/autoencoders/vae.py#L64
+ */
+export function buildVaeEncoder(graph: Graph, root: Scope, config: VaeConfig): void {
+  const channels = config.block_out_channels;
+  const [first = 0] = channels;
+  const deepest = channels.at(-1) ?? 0;
+  const norm = { groups: config.norm_num_groups, eps: NORM_EPS };
+  const w = root.at('encoder');
+
+  // 1. in, down
+  let x = conv2d(w.at('conv_in'), graph.input('image', 'f32', ['B', config.in_channels, 'H', 'W']), first);
+  for (const [i, outputs] of channels.entries()) {
+    const block = w.at('down_blocks', i);
+    for (let j = 0; j < config.layers_per_block; j += 1) x = resnetBlock(block.at('resnets', j), x, outputs, norm);
+    // Padded at the right and below only, as the original was trained.
+    if (i < channels.length - 1)
+      x = conv2d(block.at('downsamplers.0.conv'), x, outputs, { stride: 2, pads: [0, 0, 1, 1] });
+  }
+
+  // 2. middle
+  x = resnetBlock(w.at('mid_block.resnets.0'), x, deepest, norm);
+  if (config.mid_block_add_attention) x = pixelAttention(w.at('mid_block.attentions.0'), x, norm);
+  x = resnetBlock(w.at('mid_block.resnets.1'), x, deepest, norm);
+
+  // 3. out
+  const moments = 2 * config.latent_channels;
+  x = conv2d(w.at('conv_out'), silu(graph, groupNorm(w.at('conv_norm_out'), x, norm)), moments);
+  if (config.use_quant_conv) x = conv2d(root.at('quant_conv'), x, moments, { kernel: 1 });
+  graph.output('moments', x);
+}
+
 /** Checkpoints from before diffusers 0.18 name the attention's projections otherwise. */
 export function vaeAliases(key: string): readonly string[] {
   const older: Readonly<Record<string, string>> = {
@@ -54,8 +89,9 @@ export function vaeAliases(key: string): readonly string[] {
     .map(([name, old]) => key.replace(`.${name}.`, `.${old}.`));
 }
 
-/** The encoder's half of the file. */
-export const unusedVaeKeys: readonly RegExp[] = [/^encoder\./, /^quant_conv\./];
+/** The other network's half of the file. */
+export const unusedVaeDecoderKeys: readonly RegExp[] = [/^encoder\./, /^quant_conv\./];
+export const unusedVaeEncoderKeys: readonly RegExp[] = [/^decoder\./, /^post_quant_conv\./];
 
 type Norm = { readonly groups: number; readonly eps: number };
 

@@ -1,15 +1,14 @@
-import { join } from 'node:path';
 import { InferenceError, listProblems } from '../../errors.js';
 import type { Dialect } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
-import { readWeightFiles } from '../../graph/weight-files.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
+import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint.js';
 import type { SdxlConfig } from './config.js';
 import { buildTextEncoder, unusedTextEncoderKeys } from './text-encoder.js';
 import { buildUNet } from './unet.js';
-import { buildVaeDecoder, unusedVaeKeys, vaeAliases } from './vae.js';
+import { buildVaeDecoder, buildVaeEncoder, unusedVaeDecoderKeys, unusedVaeEncoderKeys, vaeAliases } from './vae.js';
 
-export const networkNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;
+export const networkNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae_decoder', 'vae_encoder'] as const;
 export type NetworkName = (typeof networkNames)[number];
 
 /** One network of the checkpoint: its graph over its file, and what was found there. */
@@ -18,8 +17,11 @@ export interface Network {
   readonly weights: Weights;
 }
 
+export type Networks = Readonly<Record<NetworkName, Network>>;
+
 interface Builder {
-  readonly stems: readonly string[];
+  /** The part of the checkpoint that holds its weights. */
+  readonly component: ComponentName;
   readonly options: WeightsOptions;
   build(weights: Weights): void;
 }
@@ -27,73 +29,81 @@ interface Builder {
 function builders(config: SdxlConfig): Readonly<Record<NetworkName, Builder>> {
   return {
     text_encoder: {
-      stems: ['model'],
+      component: 'text_encoder',
       options: { unused: unusedTextEncoderKeys(config.textEncoder, false) },
       build: ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder, false),
     },
     text_encoder_2: {
-      stems: ['model'],
+      component: 'text_encoder_2',
       options: { unused: unusedTextEncoderKeys(config.textEncoder2, true) },
       build: ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder2, true),
     },
     unet: {
-      stems: ['diffusion_pytorch_model'],
+      component: 'unet',
       options: {},
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
     },
-    vae: {
-      stems: ['diffusion_pytorch_model'],
-      options: { aliases: vaeAliases, unused: unusedVaeKeys },
+    vae_decoder: {
+      component: 'vae',
+      options: { aliases: vaeAliases, unused: unusedVaeDecoderKeys },
       build: ({ graph, root }) => buildVaeDecoder(graph, root, config.vae),
+    },
+    vae_encoder: {
+      component: 'vae',
+      options: { aliases: vaeAliases, unused: unusedVaeEncoderKeys },
+      build: ({ graph, root }) => buildVaeEncoder(graph, root, config.vae),
     },
   };
 }
 
-/** Names and shapes of all tensors that a configuration asks for. */
-export function planSdxlWeights(config: SdxlConfig): Readonly<Record<NetworkName, [string, readonly number[]][]>> {
-  const plan = (name: NetworkName): [string, readonly number[]][] => {
-    const files = { path: name, tensors: new Map(), metadata: {} };
-    const weights = new Weights(new Graph(name, { attention: 'fused' }), files);
-    builders(config)[name].build(weights);
-    return [...weights.wanted];
-  };
-  return {
-    text_encoder: plan('text_encoder'),
-    text_encoder_2: plan('text_encoder_2'),
-    unet: plan('unet'),
-    vae: plan('vae'),
-  };
+/** Names and shapes of all tensors that a configuration asks for, in the names of diffusers. */
+export function planSdxlWeights(config: SdxlConfig): Readonly<Record<ComponentName, [string, readonly number[]][]>> {
+  const planned = Object.values(builders(config)).map(({ component, build }) => {
+    const files = { path: component, tensors: new Map(), metadata: {} };
+    const weights = new Weights(new Graph(component, { attention: 'fused' }), files);
+    build(weights);
+    return [component, [...weights.wanted]] as const;
+  });
+  const of = (name: ComponentName) =>
+    planned.filter(([component]) => component === name).flatMap(([, wanted]) => wanted);
+  return { text_encoder: of('text_encoder'), text_encoder_2: of('text_encoder_2'), unet: of('unet'), vae: of('vae') };
 }
 
 /**
- * Builds the four graphs over a diffusers-layout folder. Reads headers only, no weights.
- * @throws InferenceError CHECKPOINT_INVALID that lists the problems of all four networks together
+ * Builds the graphs over a checkpoint. Reads headers only, no weights.
+ * @throws InferenceError CHECKPOINT_INVALID that lists the problems of all networks together
  */
-export async function buildSdxlNetworks(
-  folder: string,
-  config: SdxlConfig,
-  dialect: Dialect,
-): Promise<Readonly<Record<NetworkName, Network>>> {
-  const problems: string[] = [];
+export async function buildSdxlNetworks(checkpoint: SdxlCheckpoint, dialect: Dialect): Promise<Networks> {
+  const problems = new Set<string>();
+  const note = (error: unknown) => {
+    if (!(error instanceof InferenceError)) throw error;
+    problems.add(error.message);
+  };
   const networks: Partial<Record<NetworkName, Network>> = {};
-  for (const name of networkNames) {
-    const { stems, options, build } = builders(config)[name];
-    try {
-      const weights = new Weights(new Graph(name, dialect), await readWeightFiles(join(folder, name), stems), options);
-      build(weights);
-      problems.push(...weights.problems.map((problem) => `${name}: ${problem}`));
+  for (const component of componentNames) {
+    const files = await checkpoint.readWeights(component).catch(note);
+    if (files === undefined) continue;
+    for (const name of networkNames) {
+      const builder = builders(checkpoint.config)[name];
+      if (builder.component !== component) continue;
+      // Single files carry whatever their makers' tools left in them.
+      const options = { ...builder.options, refusesSpare: checkpoint.layout === 'diffusers' };
+      const weights = new Weights(new Graph(name, dialect), files, options);
+      try {
+        builder.build(weights);
+      } catch (error) {
+        note(error);
+      }
+      for (const problem of weights.problems) problems.add(`${component}: ${problem}`);
       networks[name] = { graph: weights.graph, weights };
-    } catch (error) {
-      if (!(error instanceof InferenceError)) throw error;
-      problems.push(error.message);
     }
   }
-  const { text_encoder, text_encoder_2, unet, vae } = networks;
-  if (problems.length > 0 || !text_encoder || !text_encoder_2 || !unet || !vae) {
+  const { text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder } = networks;
+  if (problems.size > 0 || !text_encoder || !text_encoder_2 || !unet || !vae_decoder || !vae_encoder) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${folder} is not a whole SDXL checkpoint:\n${listProblems(problems)}`,
+      `${checkpoint.path} is not a whole SDXL checkpoint:\n${listProblems([...problems])}`,
     );
   }
-  return { text_encoder, text_encoder_2, unet, vae };
+  return { text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder };
 }
