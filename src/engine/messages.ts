@@ -1,18 +1,42 @@
 import type { SerializedError } from '../errors.js';
-import type { Device, ImageRequest, ModelInfo, Phase } from '../pipelines/pipeline.js';
+import type { ImageFormat } from '../media/encode-image.js';
+import type { MetadataLevel } from '../media/image-metadata.js';
+import type { Device, ImageRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
+import type { SdxlSource } from '../pipelines/sdxl/checkpoint.js';
 
 /** What an engine process is told to load. */
 export interface EngineSpec {
   /** The name clients use for the model. */
   readonly model: string;
-  /** A diffusers-layout folder. */
-  readonly path: string;
+  /** The checkpoint, and what goes with it. */
+  readonly source: SdxlSource;
   readonly device: Device;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
+  /** Pixels of all pictures that are denoised together. */
+  readonly batchPixels: number;
 }
 
-/** What one job spent, in milliseconds of wall time inside the engine process. */
+/** How finished pictures become files. */
+export interface OutputOptions {
+  readonly format: ImageFormat;
+  /** 1 to 100; omitted, the format's default. */
+  readonly quality?: number;
+  /** What the file says about itself. */
+  readonly metadata: MetadataLevel;
+}
+
+/** A job as an engine runs it. */
+export interface EngineJob {
+  readonly jobId: string;
+  readonly request: ImageRequest;
+  readonly output: OutputOptions;
+}
+
+/**
+ * What one job spent, in milliseconds of wall time inside the engine process. Jobs that run together share their time: it
+ * counts for each of them.
+ */
 export interface EngineTimings {
   readonly encodeMs: number;
   readonly denoiseMs: number;
@@ -21,11 +45,17 @@ export interface EngineTimings {
   readonly mediaMs: number;
   /** From taking the job to its last event. */
   readonly totalMs: number;
+  /** Pictures of all jobs that ran together, this one's included. */
+  readonly batchImages: number;
+  /** Most resident memory of the process so far. */
+  readonly peakBytes: number;
 }
 
 /** What a running job tells. */
 export type EngineEvent =
-  | { readonly kind: 'progress'; readonly phase: Phase; readonly step: number; readonly total: number }
+  | PromptEvent
+  | ProgressEvent
+  | { readonly kind: 'preview'; readonly index: number; readonly contentType: string; readonly bytes: Uint8Array }
   | {
       readonly kind: 'asset';
       readonly index: number;
@@ -38,7 +68,8 @@ export type EngineEvent =
 
 export type MessageToEngine =
   | { readonly kind: 'start'; readonly spec: EngineSpec }
-  | { readonly kind: 'run'; readonly jobId: string; readonly request: ImageRequest }
+  /** Jobs that run together, at most one such message at a time. */
+  | { readonly kind: 'run'; readonly jobs: readonly EngineJob[] }
   | { readonly kind: 'cancel'; readonly jobId: string }
   | { readonly kind: 'shutdown' };
 

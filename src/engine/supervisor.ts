@@ -3,10 +3,17 @@ import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
 import { InferenceError } from '../errors.js';
-import type { ImageRequest, ModelInfo } from '../pipelines/pipeline.js';
+import type { ModelInfo } from '../pipelines/pipeline.js';
 import { createBackoff } from './backoff.js';
 import { EventQueue } from './event-queue.js';
-import type { EngineEvent, EngineSpec, EngineTimings, MessageFromEngine, MessageToEngine } from './messages.js';
+import type {
+  EngineEvent,
+  EngineJob,
+  EngineSpec,
+  EngineTimings,
+  MessageFromEngine,
+  MessageToEngine,
+} from './messages.js';
 
 /**
  * `starting`: the first process loads. `restarting`: one died and another loads, or waits for its turn. `failed`: it cannot
@@ -39,8 +46,8 @@ export interface Supervisor {
   start(): Promise<void>;
   /** Waits for `ready` over restarts; rejects when the engine failed or stopped. */
   whenReady(signal?: AbortSignal): Promise<void>;
-  /** Runs one job; the engine must be `ready`. */
-  run(jobId: string, request: ImageRequest): RunHandle;
+  /** Runs jobs together, a handle each; the engine must be `ready`. */
+  run(jobs: readonly EngineJob[]): readonly RunHandle[];
   onStateChange(listener: (state: EngineState) => void): () => void;
   stop(): Promise<void>;
 }
@@ -79,7 +86,6 @@ interface RunningJob {
   /** Why the job was told to end. */
   cancelled?: InferenceError;
   cancelTimer?: NodeJS.Timeout;
-  hangTimer?: NodeJS.Timeout;
 }
 
 class EngineSupervisor implements Supervisor {
@@ -94,7 +100,8 @@ class EngineSupervisor implements Supervisor {
   readonly #listeners = new Set<(state: EngineState) => void>();
   readonly #backoff: ReturnType<typeof createBackoff>;
   #child: ChildProcess | undefined;
-  #job: RunningJob | undefined;
+  readonly #jobs = new Map<string, RunningJob>();
+  #hangTimer: NodeJS.Timeout | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
   #startCrashes = 0;
   /** A kill of ours: the next process may start at once. */
@@ -149,22 +156,25 @@ class EngineSupervisor implements Supervisor {
     });
   }
 
-  run(jobId: string, request: ImageRequest): RunHandle {
+  run(jobs: readonly EngineJob[]): readonly RunHandle[] {
     if (this.state !== 'ready') {
       throw new InferenceError('ENGINE_STARTING', `model ${this.spec.model} is ${this.state}, not ready for a job`, {
         retryAfterMs: 1000,
       });
     }
-    const events = new EventQueue<EngineEvent>();
-    const result = new Promise<EngineTimings>((resolve, reject) => {
-      this.#job = { jobId, events, resolve, reject };
+    const handles = jobs.map(({ jobId }): RunHandle => {
+      const events = new EventQueue<EngineEvent>();
+      const result = new Promise<EngineTimings>((resolve, reject) => {
+        this.#jobs.set(jobId, { jobId, events, resolve, reject });
+      });
+      // Whoever iterates the events may not have asked for the result yet.
+      result.catch(() => undefined);
+      return { events, result, cancel: (reason) => this.#cancel(jobId, reason) };
     });
-    // Whoever iterates the events may not have asked for the result yet.
-    result.catch(() => undefined);
     this.#setState('busy');
     this.#watchForHang();
-    this.#send({ kind: 'run', jobId, request });
-    return { events, result, cancel: (reason) => this.#cancel(jobId, reason) };
+    this.#send({ kind: 'run', jobs });
+    return handles;
   }
 
   onStateChange(listener: (state: EngineState) => void): () => void {
@@ -176,7 +186,7 @@ class EngineSupervisor implements Supervisor {
     clearTimeout(this.#restartTimer);
     const child = this.#child;
     this.#setState('stopped');
-    this.#endJob(new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 }));
+    this.#endJobs(new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 }));
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const exited = new Promise((resolve) => child.once('exit', resolve));
     this.#send({ kind: 'shutdown' });
@@ -236,20 +246,16 @@ class EngineSupervisor implements Supervisor {
         this.#setState('failed');
         return;
       case 'event':
-        if (this.#job?.jobId !== message.jobId) return;
         this.#watchForHang();
-        this.#job.events.push(message.event);
+        this.#jobs.get(message.jobId)?.events.push(message.event);
         return;
       case 'done':
-        if (this.#job?.jobId !== message.jobId) return;
-        this.#endJob(message.timings);
-        this.#setState('ready');
-        return;
+        this.#endJob(message.jobId, message.timings);
+        break;
       case 'failed':
-        if (this.#job?.jobId !== message.jobId) return;
-        this.#endJob(this.#job.cancelled ?? InferenceError.fromJSON(message.error));
-        this.#setState('ready');
+        this.#endJob(message.jobId, InferenceError.fromJSON(message.error));
     }
+    if (this.#jobs.size === 0 && this.state === 'busy') this.#setState('ready');
   }
 
   #onExit(code: number | null, signal: NodeJS.Signals | null, livedMs: number): void {
@@ -261,11 +267,10 @@ class EngineSupervisor implements Supervisor {
     const how = signal === null ? `exited with code ${code}` : `was ended by ${signal}`;
     if (!onPurpose) this.#log.error({ code, signal, livedMs }, 'engine process died');
     this.#setState('restarting');
-    this.#endJob(
-      this.#job?.cancelled ??
-        new InferenceError('ENGINE_CRASHED', `the engine of model ${this.spec.model} ${how}; it restarts, try again`, {
-          retryAfterMs: 1000,
-        }),
+    this.#endJobs(
+      new InferenceError('ENGINE_CRASHED', `the engine of model ${this.spec.model} ${how}; it restarts, try again`, {
+        retryAfterMs: 1000,
+      }),
     );
     if (wasLoading && !onPurpose) this.#startCrashes += 1;
     if (this.#startCrashes >= MAX_START_CRASHES) {
@@ -287,8 +292,8 @@ class EngineSupervisor implements Supervisor {
   }
 
   #cancel(jobId: string, reason = new InferenceError('CANCELLED', 'the job was cancelled')): void {
-    const job = this.#job;
-    if (job?.jobId !== jobId || job.cancelled !== undefined) return;
+    const job = this.#jobs.get(jobId);
+    if (job === undefined || job.cancelled !== undefined) return;
     job.cancelled = reason;
     this.#send({ kind: 'cancel', jobId });
     job.cancelTimer = setTimeout(() => {
@@ -298,17 +303,18 @@ class EngineSupervisor implements Supervisor {
   }
 
   #watchForHang(): void {
-    const job = this.#job;
-    if (job === undefined) return;
-    clearTimeout(job.hangTimer);
+    clearTimeout(this.#hangTimer);
+    if (this.#jobs.size === 0) return;
     const timeoutMs = this.#options.hangTimeoutMs ?? 10 * 60_000;
-    job.hangTimer = setTimeout(() => {
-      this.#log.error({ jobId: job.jobId, timeoutMs }, 'engine hangs: killed');
-      job.cancelled ??= new InferenceError(
-        'ENGINE_HUNG',
-        `the engine of model ${this.spec.model} said nothing for ${timeoutMs} ms; it restarts, try again`,
-        { retryAfterMs: 1000 },
-      );
+    this.#hangTimer = setTimeout(() => {
+      this.#log.error({ jobIds: [...this.#jobs.keys()], timeoutMs }, 'engine hangs: killed');
+      for (const job of this.#jobs.values()) {
+        job.cancelled ??= new InferenceError(
+          'ENGINE_HUNG',
+          `the engine of model ${this.spec.model} said nothing for ${timeoutMs} ms; it restarts, try again`,
+          { retryAfterMs: 1000 },
+        );
+      }
       this.#kill();
     }, timeoutMs);
   }
@@ -318,14 +324,19 @@ class EngineSupervisor implements Supervisor {
     this.#child?.kill('SIGKILL');
   }
 
-  #endJob(outcome: EngineTimings | InferenceError): void {
-    const job = this.#job;
+  #endJobs(error: InferenceError): void {
+    for (const jobId of [...this.#jobs.keys()]) this.#endJob(jobId, error);
+  }
+
+  /** A job that was told to end ends for that reason, however it does. */
+  #endJob(jobId: string, outcome: EngineTimings | InferenceError): void {
+    const job = this.#jobs.get(jobId);
     if (job === undefined) return;
-    this.#job = undefined;
+    this.#jobs.delete(jobId);
     clearTimeout(job.cancelTimer);
-    clearTimeout(job.hangTimer);
+    if (this.#jobs.size === 0) clearTimeout(this.#hangTimer);
     job.events.end();
-    if (outcome instanceof InferenceError) job.reject(outcome);
+    if (outcome instanceof InferenceError) job.reject(job.cancelled ?? outcome);
     else job.resolve(outcome);
   }
 

@@ -1,21 +1,26 @@
 import type { Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
+import { batchKey, batchLimit } from '../pipelines/batching.js';
+import type { ImageRequest } from '../pipelines/pipeline.js';
+import { CostModel } from './cost-model.js';
 import type { Job } from './job.js';
-import { runJob } from './run-job.js';
+import { runTogether } from './run-job.js';
 import { hideInternals } from './status.js';
 
-/** How much the last job's time counts in the estimate of the next. */
-const SMOOTHING = 0.3;
 /** What a client that found the queue full is told to wait when nothing is known yet. */
 const FIRST_RETRY_MS = 1000;
+const MIN_RETRY_MS = 100;
 
 interface Line {
   readonly engine: Supervisor;
+  readonly costs: CostModel;
+  /** Accepted, but not in the line yet: their references are on their way. */
+  readonly preparing: Set<Job>;
   readonly waiting: Job[];
-  running: Job | undefined;
-  /** Smoothed seconds of a job. */
-  seconds: number | undefined;
+  running: readonly Job[];
+  /** Whether somebody takes jobs from the line. */
+  isServed: boolean;
 }
 
 export interface AdmissionOptions {
@@ -27,10 +32,15 @@ export interface AdmissionOptions {
   readonly onEnd: (job: Job) => void;
 }
 
-/** A bounded line of jobs before every model; one runs at a time, in the order they came. */
+/**
+ * A bounded line of jobs before every model, served in the order they came. Whoever is next takes those along that wait anyway
+ * and fit into the same runs of the denoiser.
+ */
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #lines: ReadonlyMap<string, Line>;
+  /** Jobs that failed in company, through no fault that is known to be theirs: they run alone once more. */
+  readonly #alone = new WeakSet<Job>();
   #draining = false;
   #idle: (() => void) | undefined;
 
@@ -39,7 +49,14 @@ export class Admission {
     this.#lines = new Map(
       options.engines.map((engine) => [
         engine.spec.model,
-        { engine, waiting: [], running: undefined, seconds: undefined },
+        {
+          engine,
+          costs: new CostModel(engine.spec.batchPixels),
+          preparing: new Set(),
+          waiting: [],
+          running: [],
+          isServed: false,
+        },
       ]),
     );
   }
@@ -49,11 +66,11 @@ export class Admission {
   }
 
   get running(): number {
-    return [...this.#lines.values()].filter(({ running }) => running !== undefined).length;
+    return [...this.#lines.values()].reduce((sum, { running }) => sum + running.length, 0);
   }
 
   get waiting(): number {
-    return [...this.#lines.values()].reduce((sum, { waiting }) => sum + waiting.length, 0);
+    return [...this.#lines.values()].reduce((sum, { waiting, preparing }) => sum + waiting.length + preparing.size, 0);
   }
 
   /** @throws InferenceError DRAINING or QUEUE_FULL, both with a time to try again; the model's failure if it cannot start */
@@ -73,17 +90,40 @@ export class Admission {
     throw new InferenceError(
       'QUEUE_FULL',
       `the queue holds ${this.#options.limit} jobs, its limit; try again later or raise LIMIT_QUEUE`,
-      { retryAfterMs: line.seconds === undefined ? FIRST_RETRY_MS : Math.max(100, line.seconds * 1000) },
+      { retryAfterMs: Math.max(MIN_RETRY_MS, 1000 * (secondsOf(line.running, line) ?? FIRST_RETRY_MS / 1000)) },
     );
   }
 
   /** Puts a job into its model's line; `assertRoom` was called before, in the same turn. */
   submit(job: Job): void {
     const line = this.#line(job.model);
-    line.waiting.push(job);
     job.signal.addEventListener('abort', () => this.#abandon(line, job), { once: true });
-    this.#tellPosition(line, job, line.waiting.length - 1);
-    void this.#pump(line);
+    if (!job.needsPreparation) {
+      this.#enqueue(line, job);
+      return;
+    }
+    line.preparing.add(job);
+    this.#tellPosition(line, job, line.waiting.length);
+    job.prepare().then(
+      () => {
+        if (line.preparing.delete(job)) this.#enqueue(line, job);
+      },
+      (error: unknown) => {
+        if (line.preparing.delete(job)) this.#finish(job, error);
+        this.#settle();
+      },
+    );
+  }
+
+  /** What a job of the model would take, and how long it would wait; undefined while nothing was measured. */
+  estimate(model: string, request: ImageRequest): Estimate {
+    const line = this.#line(model);
+    const seconds = line.costs.estimate(request)?.total;
+    return {
+      seconds,
+      peakBytes: line.costs.peakBytes(request),
+      queueSeconds: this.#secondsBefore(line, line.waiting.length),
+    };
   }
 
   /** Takes no more jobs; resolves when the accepted ones have ended. */
@@ -97,34 +137,84 @@ export class Admission {
 
   /** Ends every job that has not ended. */
   cancelAll(reason: InferenceError): void {
-    for (const { waiting, running } of this.#lines.values()) {
-      for (const job of [...waiting, ...(running ? [running] : [])]) job.cancel(reason);
+    for (const { preparing, waiting, running } of this.#lines.values()) {
+      for (const job of [...preparing, ...waiting, ...running]) job.cancel(reason);
     }
   }
 
   // The job leaves a line that it still waits in; a running one is told through its signal.
   #abandon(line: Line, job: Job): void {
+    const wasPreparing = line.preparing.delete(job);
     const place = line.waiting.indexOf(job);
-    if (place < 0) return;
-    line.waiting.splice(place, 1);
+    if (place >= 0) line.waiting.splice(place, 1);
+    else if (!wasPreparing) return;
     this.#finish(job, job.signal.reason);
-    this.#tellPositions(line, place);
+    if (place >= 0) this.#tellPositions(line, place);
+    this.#settle();
   }
 
-  async #pump(line: Line): Promise<void> {
-    if (line.running !== undefined) return;
-    const job = line.waiting.shift();
-    if (job === undefined) return this.#settle();
-    line.running = job;
+  #enqueue(line: Line, job: Job): void {
+    line.waiting.push(job);
+    this.#tellPosition(line, job, line.waiting.length - 1);
+    if (!line.isServed) void this.#serve(line);
+  }
+
+  async #serve(line: Line): Promise<void> {
+    line.isServed = true;
+    while (line.waiting.length > 0) await this.#serveNext(line);
+    line.isServed = false;
+    this.#settle();
+  }
+
+  async #serveNext(line: Line): Promise<void> {
+    const [next] = line.waiting;
+    if (line.engine.state !== 'ready') {
+      next?.emit({ $case: 'modelLoading', value: { model: line.engine.spec.model } });
+      const failure: unknown = await line.engine.whenReady().then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      if (failure !== undefined) this.#failFirst(line, failure);
+      // The line may be another one by now.
+      return;
+    }
+    const jobs = this.#take(line);
+    line.running = jobs;
     this.#tellPositions(line, 0);
-    const error = await runJob(job, line.engine).then(
-      () => undefined,
-      (caught: unknown) => caught ?? new Error('a job ended with nothing'),
-    );
-    line.running = undefined;
-    if (error === undefined) this.#learn(line, job);
-    this.#finish(job, error);
-    void this.#pump(line);
+    line.costs.observeLoaded(line.engine.residentBytes);
+    const errors = await runTogether(jobs, line.engine, line.costs).catch((error: unknown) => jobs.map(() => error));
+    line.running = [];
+    const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
+    for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
+    for (const job of again) this.#alone.add(job);
+    line.waiting.unshift(...again);
+  }
+
+  /** The next job, and those that fit into its batch, in their order. */
+  #take(line: Line): readonly Job[] {
+    const [first, ...others] = line.waiting;
+    if (first === undefined) return [];
+    const jobs = [first];
+    const limit = batchLimit(first.request, line.engine.spec.batchPixels);
+    let images = first.request.seeds.length;
+    for (const job of this.#alone.has(first) ? [] : others) {
+      if (images + job.request.seeds.length > limit || this.#alone.has(job)) continue;
+      if (batchKey(job.request) !== batchKey(first.request)) continue;
+      jobs.push(job);
+      images += job.request.seeds.length;
+    }
+    for (const job of jobs) line.waiting.splice(line.waiting.indexOf(job), 1);
+    return jobs;
+  }
+
+  // What fails a batch may be any one of its jobs: each is tried alone, so that none fails for a neighbour.
+  #failedInCompany(job: Job, error: unknown, company: number): boolean {
+    return error !== undefined && company > 1 && !job.signal.aborted;
+  }
+
+  #failFirst(line: Line, error: unknown): void {
+    const job = line.waiting.shift();
+    if (job !== undefined) this.#finish(job, error);
   }
 
   #finish(job: Job, error?: unknown): void {
@@ -138,19 +228,17 @@ export class Admission {
     onEnd(job);
   }
 
-  #learn(line: Line, job: Job): void {
-    const seconds = (Date.now() - (job.startTime ?? job.createTime).getTime()) / 1000;
-    line.seconds = line.seconds === undefined ? seconds : line.seconds + SMOOTHING * (seconds - line.seconds);
-  }
-
   #tellPositions(line: Line, from: number): void {
     for (const [place, job] of line.waiting.entries()) if (place >= from) this.#tellPosition(line, job, place);
   }
 
   #tellPosition(line: Line, job: Job, place: number): void {
-    const position = place + (line.running === undefined ? 0 : 1);
-    const etaSeconds = line.seconds === undefined ? undefined : position * line.seconds;
-    job.emit({ $case: 'queued', value: { position, etaSeconds } });
+    const position = place + line.running.length;
+    job.emit({ $case: 'queued', value: { position, etaSeconds: this.#secondsBefore(line, place) } });
+  }
+
+  #secondsBefore(line: Line, place: number): number | undefined {
+    return secondsOf([...line.running, ...line.waiting.slice(0, place)], line);
   }
 
   #settle(): void {
@@ -166,4 +254,21 @@ export class Admission {
       `model "${model.slice(0, 64)}" is not served; this server has: ${known}`,
     );
   }
+}
+
+export interface Estimate {
+  readonly seconds: number | undefined;
+  readonly peakBytes: number | undefined;
+  readonly queueSeconds: number | undefined;
+}
+
+/** What is left of jobs, one after the other; undefined while nothing was measured. */
+function secondsOf(jobs: readonly Job[], { costs }: Line): number | undefined {
+  let sum = 0;
+  for (const job of jobs) {
+    const cost = costs.estimate(job.request);
+    if (cost === undefined) return undefined;
+    sum += cost.total * (1 - job.fraction);
+  }
+  return sum;
 }

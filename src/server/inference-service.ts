@@ -1,17 +1,20 @@
 import { randomUUID } from 'node:crypto';
 import { InferenceError } from '../errors.js';
 import type {
+  EstimateRequest,
+  EstimateResponse,
   GenerateRequest,
   GenerateResponse,
   InferenceServiceServer,
 } from '../gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
+import { firstStep } from '../pipelines/batching.js';
 import { Job } from './job.js';
 import { assertPolicy } from './policy.js';
 import { presetOf } from './presets.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
-import { hashRequest, resolveRequest } from './validate.js';
+import { hashRequest, type JobPlan, resolveRequest } from './validate.js';
 
 export function createInferenceService(state: ServerState): InferenceServiceServer {
   const notServed = (what: string) => (): never => {
@@ -20,7 +23,7 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
   return {
     generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
     enhance: streaming(state.calls, notServed('Enhance')),
-    estimate: unary(state.calls, notServed('Estimate')),
+    estimate: unary(state.calls, ({ request }: EstimateRequest) => estimate(state, request)),
     tokenize: unary(state.calls, notServed('Tokenize')),
   };
 }
@@ -53,15 +56,50 @@ function attachOrSubmit(state: ServerState, request: GenerateRequest): Job {
       `job_id "${request.jobId}" belongs to a job with another body; use a new id, or send the same body to attach`,
     );
   }
-  const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family);
-  const resolved = resolveRequest(request, state.config, state.engine(model)?.info);
-  assertPolicy(`${request.prompt} ${request.weights}`);
+  const { model, plan } = planOf(state, request);
   state.admission.assertRoom(model);
   const id = request.jobId || randomUUID();
-  const job = new Job({ id, requestHash, jobType: request.jobType, model, request: resolved });
+  const { reference } = plan;
+  const job = new Job({
+    id,
+    requestHash,
+    jobType: request.jobType,
+    model,
+    plan,
+    ...(reference && { prepare: (signal) => state.references.load(reference, plan.request, signal) }),
+  });
   state.jobs.add(job);
   state.admission.submit(job);
   return job;
+}
+
+/** Everything that is refused before a job exists. */
+function planOf(state: ServerState, request: GenerateRequest): { readonly model: string; readonly plan: JobPlan } {
+  const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family);
+  const plan = resolveRequest(request, state.config, state.engine(model)?.info);
+  assertPolicy(`${request.prompt} ${request.weights}`);
+  return { model, plan };
+}
+
+function estimate(state: ServerState, request: GenerateRequest | undefined): EstimateResponse {
+  if (request === undefined) {
+    const description = 'request must be set: the job to estimate';
+    throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'request', description }] });
+  }
+  const { model, plan } = planOf(state, request);
+  const { reference } = plan;
+  const init = reference && { rgb: new Uint8Array(), strength: reference.denoisingStrength };
+  const { width, height, ...rest } = { ...plan.request, init };
+  const { seconds, peakBytes, queueSeconds } = state.admission.estimate(model, { width, height, ...rest });
+  return {
+    seconds: seconds ?? 0,
+    peakMemoryBytes: BigInt(peakBytes ?? 0),
+    width,
+    height,
+    frames: 0,
+    queueSeconds: queueSeconds ?? 0,
+    denoisingSteps: rest.steps - firstStep(rest),
+  };
 }
 
 // The server's own model of the family; families other than SDXL are refused as not served before it is asked for.

@@ -8,6 +8,7 @@ import {
   type JobType,
 } from '../gen/darkroom/v1/job.js';
 import type { ImageRequest } from '../pipelines/pipeline.js';
+import type { JobPlan } from './validate.js';
 
 export type EventBody = NonNullable<JobEvent['event']>;
 
@@ -16,7 +17,9 @@ export interface NewJob {
   readonly requestHash: string;
   readonly jobType: JobType;
   readonly model: string;
-  readonly request: ImageRequest;
+  readonly plan: JobPlan;
+  /** What is needed before it can run: fetches its references. Omitted: nothing. */
+  readonly prepare?: (signal: AbortSignal) => Promise<Pick<ImageRequest, 'init'>>;
 }
 
 /** One accepted job: its state, and all its events from the first one, for whoever watches from wherever. */
@@ -25,13 +28,16 @@ export class Job {
   readonly requestHash: string;
   readonly jobType: JobType;
   readonly model: string;
-  readonly request: ImageRequest;
+  readonly plan: JobPlan;
   readonly createTime = new Date();
   /** Aborted with the InferenceError that ends the job. */
   readonly #abort = new AbortController();
-  readonly #events: JobEvent[] = [];
+  readonly #prepare: NewJob['prepare'];
+  /** By sequence number less one; previews of a finished job are forgotten and leave a hole. */
+  readonly #events: (JobEvent | undefined)[] = [];
   readonly #wakers = new Set<() => void>();
   readonly #assets: Asset[] = [];
+  #request: ImageRequest;
   #watchers = 0;
   #state: JobState = JobState.JOB_STATE_QUEUED;
   #position = 0;
@@ -42,12 +48,28 @@ export class Job {
   #error: InferenceError | undefined;
   #assetBytes = 0;
 
-  constructor({ id, requestHash, jobType, model, request }: NewJob) {
+  constructor({ id, requestHash, jobType, model, plan, prepare }: NewJob) {
     this.id = id;
     this.requestHash = requestHash;
     this.jobType = jobType;
     this.model = model;
-    this.request = request;
+    this.plan = plan;
+    this.#request = plan.request;
+    this.#prepare = prepare;
+  }
+
+  /** What the engine is to do; its reference is there once the job is prepared. */
+  get request(): ImageRequest {
+    return this.#request;
+  }
+
+  get needsPreparation(): boolean {
+    return this.#prepare !== undefined;
+  }
+
+  /** Fetches what the job needs. @throws InferenceError of the reference */
+  async prepare(): Promise<void> {
+    this.#request = { ...this.#request, ...(await this.#prepare?.(this.signal)) };
   }
 
   get state(): JobState {
@@ -65,6 +87,11 @@ export class Job {
 
   get startTime(): Date | undefined {
     return this.#startTime;
+  }
+
+  /** Fraction done, 0 to 1. */
+  get fraction(): number {
+    return this.#fraction;
   }
 
   /** Streams that follow it now. */
@@ -95,6 +122,7 @@ export class Job {
     if (this.hasEnded) return;
     switch (event.$case) {
       case 'queued':
+        this.#state = JobState.JOB_STATE_QUEUED;
         this.#position = event.value.position;
         break;
       case 'started':
@@ -130,10 +158,10 @@ export class Job {
     this.#watchers += 1;
     try {
       for (let next = Math.max(0, afterSequence); ; ) {
-        const event = this.#events[next];
-        if (event !== undefined) {
+        if (next < this.#events.length) {
+          const event = this.#events[next];
           next += 1;
-          yield event;
+          if (event !== undefined) yield event;
         } else if (this.hasEnded) {
           return;
         } else {
@@ -167,6 +195,8 @@ export class Job {
   #end(state: JobState): void {
     this.#state = state;
     this.#endTime = new Date();
+    // They told how the job went; kept, they would weigh as much as its files.
+    for (const [i, event] of this.#events.entries()) if (event?.event?.$case === 'preview') this.#events[i] = undefined;
   }
 
   #record(event: EventBody): void {

@@ -1,40 +1,82 @@
 import { createHash } from 'node:crypto';
-import type { EngineEvent, EngineTimings } from '../engine/messages.js';
-import type { Supervisor } from '../engine/supervisor.js';
-import type { JobMetadata } from '../gen/darkroom/v1/job.js';
-import { version } from '../version.js';
+import type { EngineEvent } from '../engine/messages.js';
+import type { RunHandle, Supervisor } from '../engine/supervisor.js';
+import type { PromptReport } from '../pipelines/pipeline.js';
+import type { CostModel } from './cost-model.js';
 import type { Job } from './job.js';
+import { completedMetadata, plannedMetadata } from './metadata.js';
 import { ProgressMeter } from './progress.js';
 
 /** Far below gRPC's own message limit of 4 MB, and small enough for a smooth stream. */
 const CHUNK_BYTES = 256 * 1024;
 
-/** Runs a job on an engine that may have to be waited for, and records its events. Throws what ends it early. */
-export async function runJob(job: Job, engine: Supervisor): Promise<void> {
-  job.signal.throwIfAborted();
-  if (engine.state !== 'ready') {
-    job.emit({ $case: 'modelLoading', value: { model: job.model } });
-    await engine.whenReady(job.signal);
-  }
+/**
+ * Runs jobs together on an engine that is ready, and records their events.
+ * @returns for each job what ended it early; undefined where it completed
+ */
+export async function runTogether(
+  jobs: readonly Job[],
+  engine: Supervisor,
+  costs: CostModel,
+): Promise<readonly unknown[]> {
   const startedAt = Date.now();
-  const metadata = plannedMetadata(job, engine, startedAt);
-  job.emit({ $case: 'started', value: { metadata } });
-  const run = engine.run(job.id, job.request);
+  for (const job of jobs) {
+    const metadata = plannedMetadata(job, engine.device, startedAt);
+    job.emit({ $case: 'started', value: { metadata } });
+  }
+  const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
+  return Promise.all(
+    handles.map((handle, i) =>
+      follow(jobs[i] as Job, handle, { engine, costs, startedAt }).then(
+        () => undefined,
+        (error: unknown) => error ?? new Error('a job ended with nothing'),
+      ),
+    ),
+  );
+}
+
+interface Surroundings {
+  readonly engine: Supervisor;
+  readonly costs: CostModel;
+  readonly startedAt: number;
+}
+
+async function follow(job: Job, run: RunHandle, { engine, costs, startedAt }: Surroundings): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
+  if (job.signal.aborted) cancel();
   job.signal.addEventListener('abort', cancel, { once: true });
   try {
-    const meter = new ProgressMeter(job.request);
+    const meter = new ProgressMeter(job.request, costs.estimate(job.request));
+    let prompt: PromptReport | undefined;
     for await (const event of run.events) {
-      if (event.kind === 'asset') emitAsset(job, event);
-      else job.emit({ $case: 'progress', value: meter.advance(event, performance.now()) });
+      if (event.kind === 'prompt') prompt = event.report;
+      else record(job, event, meter);
     }
     const timings = await run.result;
-    job.emit({
-      $case: 'completed',
-      value: { metadata: finalMetadata(metadata, job, timings), assets: [...job.assets] },
-    });
+    costs.observe(job.request, timings);
+    const metadata = completedMetadata(plannedMetadata(job, engine.device, startedAt), { job, prompt, timings });
+    job.emit({ $case: 'completed', value: { metadata, assets: [...job.assets] } });
   } finally {
     job.signal.removeEventListener('abort', cancel);
+  }
+}
+
+function record(job: Job, event: Exclude<EngineEvent, { kind: 'prompt' }>, meter: ProgressMeter): void {
+  switch (event.kind) {
+    case 'progress': {
+      const progress = meter.advance(event, performance.now());
+      // A job that runs for the second time was further once.
+      job.emit({ $case: 'progress', value: { ...progress, fraction: Math.max(job.fraction, progress.fraction) } });
+      return;
+    }
+    case 'preview': {
+      const { index, contentType, bytes } = event;
+      job.emit({ $case: 'preview', value: { index, contentType, image: Buffer.from(bytes) } });
+      return;
+    }
+    case 'asset':
+      // A job that runs for the second time has some of its files already.
+      if (!job.assets.some(({ index }) => index === event.index)) emitAsset(job, event);
   }
 }
 
@@ -58,48 +100,4 @@ function emitAsset(
     const value = { index, offset: BigInt(offset), data, asset: isLast ? asset : undefined };
     job.emit({ $case: 'assetChunk', value });
   }
-}
-
-function plannedMetadata(job: Job, engine: Supervisor, startedAt: number): JobMetadata {
-  const { request } = job;
-  const [seed = 0] = request.seeds;
-  return {
-    seed: BigInt(seed),
-    seeds: request.seeds.map(BigInt),
-    jobType: job.jobType,
-    model: job.model,
-    width: request.width,
-    height: request.height,
-    steps: request.steps,
-    guidanceScale: request.guidanceScale,
-    scheduler: request.scheduler,
-    numImages: request.seeds.length,
-    originalPrompt: request.prompt,
-    negativePrompt: request.negativePrompt ?? '',
-    device: engine.device ?? '',
-    queueSeconds: (startedAt - job.createTime.getTime()) / 1000,
-    generationSeconds: 0,
-    encodeSeconds: 0,
-    denoiseSeconds: 0,
-    decodeSeconds: 0,
-    totalSizeBytes: 0n,
-    serverVersion: version,
-    frames: undefined,
-    fps: undefined,
-    enhancedPrompt: undefined,
-    referenceMode: undefined,
-    referenceApplied: undefined,
-    referenceMethod: undefined,
-  };
-}
-
-function finalMetadata(planned: JobMetadata, job: Job, timings: EngineTimings): JobMetadata {
-  return {
-    ...planned,
-    generationSeconds: timings.totalMs / 1000,
-    encodeSeconds: timings.encodeMs / 1000,
-    denoiseSeconds: timings.denoiseMs / 1000,
-    decodeSeconds: timings.decodeMs / 1000,
-    totalSizeBytes: BigInt(job.assetBytes),
-  };
 }

@@ -8,11 +8,13 @@ import { InferenceServiceService } from '../gen/darkroom/v1/inference_service.js
 import { JobServiceService } from '../gen/darkroom/v1/job_service.js';
 import { ModelServiceService } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
+import type { ReferenceFetcher } from '../references/reference-fetcher.js';
 import { Admission } from './admission.js';
 import { createInferenceService } from './inference-service.js';
 import { createJobService } from './job-service.js';
 import { JobStore } from './job-store.js';
 import { createModelService } from './model-service.js';
+import { createReferenceLoader } from './reference-loader.js';
 import { addReflection } from './reflection.js';
 import type { ServerState } from './state.js';
 
@@ -28,6 +30,8 @@ export interface ServerOptions {
   readonly log: Logger;
   /** Started by the caller; jobs wait for them. */
   readonly engines: readonly Supervisor[];
+  /** Fetches references; omitted, as the configuration says. */
+  readonly fetcher?: ReferenceFetcher;
 }
 
 export interface RunningServer {
@@ -40,7 +44,7 @@ export interface RunningServer {
 }
 
 /** Binds the gRPC server and serves. */
-export async function createServer({ config, log, engines }: ServerOptions): Promise<RunningServer> {
+export async function createServer({ config, log, engines, fetcher }: ServerOptions): Promise<RunningServer> {
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
   const admission = new Admission({ engines, limit: config.LIMIT_QUEUE, log, onEnd: (job) => jobs.finish(job) });
   const state: ServerState = {
@@ -48,6 +52,7 @@ export async function createServer({ config, log, engines }: ServerOptions): Pro
     engines,
     jobs,
     admission,
+    references: createReferenceLoader(config, fetcher),
     calls: { log, token: config.AUTH_TOKEN },
     engine: (model) => engines.find(({ spec }) => spec.model === model),
   };

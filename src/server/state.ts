@@ -2,6 +2,7 @@ import type { Config } from '../config.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import type { Admission } from './admission.js';
 import type { JobStore } from './job-store.js';
+import type { ReferenceLoader } from './reference-loader.js';
 import type { CallOptions } from './stream.js';
 
 /** What the handlers of one server share. */
@@ -10,6 +11,7 @@ export interface ServerState {
   readonly engines: readonly Supervisor[];
   readonly jobs: JobStore;
   readonly admission: Admission;
+  readonly references: ReferenceLoader;
   readonly calls: CallOptions;
   /** The engine of a model; undefined for a name that is not served. */
   engine(model: string): Supervisor | undefined;

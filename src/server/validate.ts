@@ -1,11 +1,13 @@
 import { createHash, randomInt } from 'node:crypto';
 import type { Config } from '../config.js';
+import type { OutputOptions } from '../engine/messages.js';
 import { type FieldViolation, InferenceError } from '../errors.js';
 import { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
-import { DisconnectPolicy, JobType, OutputFormat } from '../gen/darkroom/v1/job.js';
-import type { ImageRequest, ModelInfo } from '../pipelines/pipeline.js';
+import { DisconnectPolicy, JobType, OutputFormat, OutputMetadata, PromptSyntax } from '../gen/darkroom/v1/job.js';
+import type { ImageRequest, ModelInfo, PromptSyntax as PromptSyntaxName } from '../pipelines/pipeline.js';
 import { schedulerNamed } from '../schedulers/names.js';
 import { presetOf } from './presets.js';
+import { type Check, type PlannedReference, planReference } from './references.js';
 
 /** Room for a UUID, a date and a name; keys of logs and of stores. */
 const JOB_ID = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -13,17 +15,26 @@ const MIN_SIDE_PIXELS = 64;
 const MAX_GUIDANCE = 50;
 const MAX_DRAWN_SEED = 999_999_999;
 const IMAGE_COUNTS: readonly number[] = [1, 3, 6];
+const MAX_PREVIEWS_PER_SECOND = 4;
 const MAX_LABELS = 64;
 const MAX_LABEL_BYTES = 1024;
 /** What a model offers before it was loaded once. */
 const SDXL_DEFAULTS = { nativeSize: 1024, sizeMultiple: 8 } as const;
+
+/** What a request comes to, presets and defaults filled in. */
+export interface JobPlan {
+  /** Without the reference's picture, which is still to be fetched. */
+  readonly request: ImageRequest;
+  readonly output: OutputOptions;
+  readonly reference: PlannedReference | undefined;
+}
 
 /**
  * Checks a request and fills in presets and defaults.
  * @param info of the model, once it is known
  * @throws InferenceError INVALID_REQUEST with every bad field; NOT_SERVED_YET for what a later version will serve
  */
-export function resolveRequest(request: GenerateRequest, config: Config, info: ModelInfo | undefined): ImageRequest {
+export function resolveRequest(request: GenerateRequest, config: Config, info: ModelInfo | undefined): JobPlan {
   const violations: FieldViolation[] = [];
   const check = (holds: boolean, field: string, description: string) => {
     if (!holds) violations.push({ field, description });
@@ -98,6 +109,33 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
     'output_format',
     'output_format is unknown; use a value of OutputFormat',
   );
+  const { previewsPerSecond, outputQuality } = request;
+  check(
+    previewsPerSecond >= 0 && previewsPerSecond <= MAX_PREVIEWS_PER_SECOND,
+    'previews_per_second',
+    `previews_per_second ${previewsPerSecond} must be >= 0 and <= ${MAX_PREVIEWS_PER_SECOND}`,
+  );
+  check(
+    outputQuality <= 100,
+    'output_quality',
+    `output_quality ${outputQuality} must be >= 1 and <= 100; 0 takes the default`,
+  );
+  check(
+    isValue(OutputMetadata, request.outputMetadata),
+    'output_metadata',
+    'output_metadata is unknown; use a value of OutputMetadata',
+  );
+  check(
+    isValue(PromptSyntax, request.promptSyntax),
+    'prompt_syntax',
+    'prompt_syntax is unknown; use a value of PromptSyntax',
+  );
+  check(
+    request.weights === '' || syntaxOf(request) === 'weighted',
+    'prompt_syntax',
+    'prompt_syntax must be unset or PROMPT_SYNTAX_WEIGHTED where there are weights',
+  );
+  const reference = planReference(request.references, { steps, limitBytes: config.REFERENCE_MAX_BYTES }, check);
   const labels = Object.entries(request.labels);
   check(
     labels.length <= MAX_LABELS && labels.every((entry) => Buffer.byteLength(entry.join('')) <= MAX_LABEL_BYTES),
@@ -114,9 +152,50 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
     );
   }
   assertServed(request);
-  const seeds = Array.from({ length: numImages }, (_, k) => seed + k);
-  const negativePrompt = request.negativePrompt ?? preset.negativePrompt(request.prompt);
-  return { prompt: request.prompt, negativePrompt, width, height, steps, guidanceScale, scheduler, seeds };
+  return {
+    request: {
+      prompt: request.prompt,
+      negativePrompt: request.negativePrompt ?? preset.negativePrompt(request.prompt),
+      promptSyntax: syntaxOf(request),
+      weights: request.weights,
+      width,
+      height,
+      steps,
+      guidanceScale,
+      scheduler,
+      seeds: Array.from({ length: numImages }, (_, k) => seed + k),
+      previewsPerSecond,
+    },
+    output: {
+      format: FORMATS[request.outputFormat] ?? 'png',
+      ...(outputQuality > 0 && { quality: outputQuality }),
+      metadata: METADATA[request.outputMetadata] ?? config.OUTPUT_METADATA,
+    },
+    reference,
+  };
+}
+
+const FORMATS: Readonly<Record<number, OutputOptions['format']>> = {
+  [OutputFormat.OUTPUT_FORMAT_WEBP]: 'webp',
+  [OutputFormat.OUTPUT_FORMAT_JPEG]: 'jpeg',
+};
+
+const METADATA: Readonly<Record<number, OutputOptions['metadata']>> = {
+  [OutputMetadata.OUTPUT_METADATA_FULL]: 'full',
+  [OutputMetadata.OUTPUT_METADATA_PROVENANCE]: 'provenance',
+  [OutputMetadata.OUTPUT_METADATA_NONE]: 'none',
+};
+
+const SYNTAXES: Readonly<Record<number, PromptSyntaxName>> = {
+  [PromptSyntax.PROMPT_SYNTAX_DIFFUSERS]: 'diffusers',
+  [PromptSyntax.PROMPT_SYNTAX_PLAIN]: 'plain',
+  [PromptSyntax.PROMPT_SYNTAX_WEIGHTED]: 'weighted',
+};
+
+/** A caller without a job type means what diffusers means; the others were promised that nothing is dropped. */
+function syntaxOf({ promptSyntax, weights, jobType }: GenerateRequest): PromptSyntaxName {
+  const unsaid = jobType === JobType.JOB_TYPE_UNSPECIFIED ? 'diffusers' : 'plain';
+  return SYNTAXES[promptSyntax] ?? (weights === '' ? unsaid : 'weighted');
 }
 
 /** The same for equal bodies, whatever their id: what makes a job id an idempotency key. */
@@ -126,8 +205,6 @@ export function hashRequest(request: GenerateRequest): string {
     .update(GenerateRequest.encode({ ...request, jobId: '', labels }).finish())
     .digest('hex');
 }
-
-type Check = (holds: boolean, field: string, description: string) => void;
 
 function checkText(field: string, text: string, { LIMIT_PROMPT_BYTES }: Config, check: Check): void {
   const bytes = Buffer.byteLength(text);
@@ -141,10 +218,6 @@ function checkText(field: string, text: string, { LIMIT_PROMPT_BYTES }: Config, 
 
 function assertServed(request: GenerateRequest): void {
   const asked: readonly [boolean, string][] = [
-    [request.outputFormat > OutputFormat.OUTPUT_FORMAT_PNG, 'output_format other than PNG'],
-    [request.previewsPerSecond > 0, 'previews_per_second'],
-    [request.weights !== '', 'weights'],
-    [request.references.length > 0, 'references'],
     [request.loras.length > 0, 'loras'],
     [request.frames > 0, 'frames'],
     [request.jobType > JobType.JOB_TYPE_SDXL_IMAGE_HIGH, 'job_type of WAN and of enhanced prompts'],

@@ -23,6 +23,7 @@ const quick: ImageRequest = {
   scheduler: 'euler',
   seeds: [1],
 };
+const output = { format: 'png', metadata: 'none' } as const;
 /** Its decode is one run of some seconds. */
 const slow: ImageRequest = { ...quick, width: 1024, height: 1024, steps: 1 };
 
@@ -31,7 +32,7 @@ afterEach(() => engine.stop());
 
 function create(options: Partial<SupervisorOptions> = {}, path: string = inject('tinySdxl')): Supervisor {
   engine = createSupervisor({
-    spec: { model: 'tiny', path, device: 'cpu', threads: 1 },
+    spec: { model: 'tiny', source: { path }, device: 'cpu', threads: 1, batchPixels: 2 ** 20 },
     log: silent,
     entry: engineEntry,
     backoffMs: { initial: 20, max: 200 },
@@ -46,6 +47,13 @@ async function eventsOf(run: RunHandle): Promise<string[]> {
   return kinds;
 }
 
+/** Runs one job alone. */
+function start(jobId: string, request: ImageRequest): RunHandle {
+  const [run] = engine.run([{ jobId, request, output }]);
+  if (run === undefined) throw new Error('no handle');
+  return run;
+}
+
 const reasonOf = (run: RunHandle) =>
   run.result.then(
     () => 'done',
@@ -57,8 +65,8 @@ describe('Supervisor', () => {
     await create().start();
     expect(engine.state).toBe('ready');
     expect(engine.info?.family).toBe('sdxl');
-    const run = engine.run('job', quick);
-    expect(await eventsOf(run)).toEqual(['encode', 'denoise', 'denoise', 'decode', 'asset']);
+    const run = start('job', quick);
+    expect(await eventsOf(run)).toEqual(['prompt', 'encode', 'denoise', 'denoise', 'decode', 'asset']);
     const { totalMs, denoiseMs } = await run.result;
     expect(totalMs).toBeGreaterThan(denoiseMs);
     expect(engine.residentBytes).toBeGreaterThan(20e6);
@@ -91,7 +99,7 @@ describe('Supervisor', () => {
 
   it('kill -9 under a job: a retryable error, then it is back by itself and works', async () => {
     await create().start();
-    const run = engine.run('job', slow);
+    const run = start('job', slow);
     const { pid } = engine;
     for await (const _ of run.events) if (pid !== undefined && isAlive(pid)) process.kill(pid, 'SIGKILL');
     const error = await run.result.catch((caught: InferenceError) => caught);
@@ -103,23 +111,23 @@ describe('Supervisor', () => {
     await engine.whenReady();
     expect(engine.restarts).toBe(1);
     expect(engine.pid).not.toBe(pid);
-    expect(await reasonOf(engine.run('next', quick))).toBe('done');
+    expect(await reasonOf(start('next', quick))).toBe('done');
   });
 
   it('ends a job between two runs when it is cancelled, and keeps the process', async () => {
     await create().start();
     const { pid } = engine;
-    const run = engine.run('job', { ...quick, steps: 1000 });
+    const run = start('job', { ...quick, steps: 1000 });
     for await (const event of run.events) if (event.kind === 'progress' && event.step === 3) run.cancel();
     expect(await reasonOf(run)).toBe('CANCELLED');
     expect([engine.pid, engine.state]).toEqual([pid, 'ready']);
-    expect(await reasonOf(engine.run('next', quick))).toBe('done');
+    expect(await reasonOf(start('next', quick))).toBe('done');
   });
 
   it('kills past the cancel bound, at once ready for a new process', async () => {
     await create({ cancelBoundMs: 50 }).start();
     const { pid } = engine;
-    const run = engine.run('job', slow);
+    const run = start('job', slow);
     for await (const event of run.events) {
       if (event.kind !== 'progress' || event.phase !== 'denoise') continue;
       // The last step is done: a moment later the decode blocks the process for seconds.
@@ -132,20 +140,20 @@ describe('Supervisor', () => {
 
   it('kills a process that hangs, and restarts', async () => {
     await create({ hangTimeoutMs: 1000 }).start();
-    const run = engine.run('job', { ...quick, steps: 1000 });
+    const run = start('job', { ...quick, steps: 1000 });
     for await (const event of run.events) {
       if (event.kind === 'progress' && event.step === 2 && engine.pid !== undefined)
         process.kill(engine.pid, 'SIGSTOP');
     }
     expect(await reasonOf(run)).toBe('ENGINE_HUNG');
     await engine.whenReady();
-    expect(await reasonOf(engine.run('next', quick))).toBe('done');
+    expect(await reasonOf(start('next', quick))).toBe('done');
   });
 
   it('refuses a second job while it runs one', async () => {
     await create().start();
-    const run = engine.run('job', quick);
-    expect(() => engine.run('other', quick)).toThrow('model tiny is busy, not ready for a job');
+    const run = start('job', quick);
+    expect(() => start('other', quick)).toThrow('model tiny is busy, not ready for a job');
     await run.result;
   });
 

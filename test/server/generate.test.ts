@@ -68,7 +68,7 @@ describe('Generate', () => {
       seeds: [40, 41, 42],
     };
     const pictures: Uint8Array[] = [];
-    for await (const event of pipeline.generate(request, new AbortController().signal))
+    for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }]))
       if (event.kind === 'image') pictures.push(event.rgb);
     await pipeline.dispose();
     const decoded = await Promise.all(files.map(async (file) => new Uint8Array(await sharp(file).raw().toBuffer())));

@@ -21,7 +21,8 @@ function violationsOf(request: Partial<GenerateRequest>): Record<string, string>
 
 describe('resolveRequest', () => {
   it('fills in the preset and the defaults', () => {
-    const { seeds, ...rest } = resolve({ prompt: 'a house', jobType: JobType.JOB_TYPE_SDXL_IMAGE_HIGH, numImages: 3 });
+    const plan = resolve({ prompt: 'a house', jobType: JobType.JOB_TYPE_SDXL_IMAGE_HIGH, numImages: 3 });
+    const { seeds, ...rest } = plan.request;
     expect(rest).toEqual({
       prompt: 'a house',
       negativePrompt: 'blurry, low quality, deformed, watermark, text',
@@ -30,20 +31,25 @@ describe('resolveRequest', () => {
       steps: 25,
       guidanceScale: 7.5,
       scheduler: 'euler',
+      promptSyntax: 'plain',
+      weights: '',
+      previewsPerSecond: 0,
     });
+    expect(plan.output).toEqual({ format: 'png', metadata: 'full' });
+    expect(plan.reference).toBeUndefined();
     expect(seeds[0]).toBeGreaterThanOrEqual(1);
     expect(seeds[0]).toBeLessThanOrEqual(999_999_999);
     expect(seeds).toEqual([0, 1, 2].map((k) => (seeds[0] ?? 0) + k));
   });
 
   it('extends the negative prompt where there is more than one person', () => {
-    const { negativePrompt } = resolve({ prompt: 'two friends on a bench', jobType: JobType.JOB_TYPE_SDXL_IMAGE_FAST });
-    expect(negativePrompt).toContain('duplicate people');
+    const { request } = resolve({ prompt: 'two friends on a bench', jobType: JobType.JOB_TYPE_SDXL_IMAGE_FAST });
+    expect(request.negativePrompt).toContain('duplicate people');
   });
 
   it('leaves the negative prompt absent where no preset was named', () => {
-    expect(resolve({ prompt: 'a house' }).negativePrompt).toBeUndefined();
-    expect(resolve({ prompt: 'a house', negativePrompt: '' }).negativePrompt).toBe('');
+    expect(resolve({ prompt: 'a house' }).request.negativePrompt).toBeUndefined();
+    expect(resolve({ prompt: 'a house', negativePrompt: '' }).request.negativePrompt).toBe('');
   });
 
   const bad: readonly [Partial<GenerateRequest>, string, string][] = [
@@ -111,9 +117,9 @@ describe('resolveRequest', () => {
   });
 
   it('says what this version does not serve', () => {
-    const request = { prompt: 'a house', weights: '(house:1.2)', jobType: JobType.JOB_TYPE_VIDEO_FAST };
-    expect(() => resolve(request)).toThrow(
-      'not served by this version: weights, job_type of WAN and of enhanced prompts; leave it out',
+    const request = { prompt: 'a house', loras: [{ name: 'ink' }], jobType: JobType.JOB_TYPE_VIDEO_FAST };
+    expect(() => resolve(request as Partial<GenerateRequest>)).toThrow(
+      'not served by this version: loras, job_type of WAN and of enhanced prompts; leave it out',
     );
   });
 });

@@ -6,7 +6,7 @@ import { createSupervisor, type Supervisor } from '../../src/engine/supervisor.j
 import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
-import { createServer, type RunningServer } from '../../src/server/server.js';
+import { createServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
 
 /** The engine's program: processes run the build, tests the source. */
 export const engineEntry = new URL('../../dist/src/engine/child.js', import.meta.url);
@@ -22,20 +22,29 @@ export interface Serving {
 }
 
 /** A real server on a free port over a real engine process with the tiny SDXL. */
-export async function serve(variables: Partial<Record<keyof Config, string>> = {}): Promise<Serving> {
+export async function serve(
+  variables: Partial<Record<keyof Config, string>> = {},
+  options: Pick<ServerOptions, 'fetcher'> = {},
+): Promise<Serving> {
   const config = readConfig(
     {},
     { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
   );
   const engine = createSupervisor({
-    spec: { model: config.SDXL_NAME, path: config.SDXL_PATH ?? '', device: config.DEVICE, threads: 1 },
+    spec: {
+      model: config.SDXL_NAME,
+      source: { path: config.SDXL_PATH ?? '' },
+      device: config.DEVICE,
+      threads: 1,
+      batchPixels: config.BATCH_PIXELS,
+    },
     log: silent,
     entry: engineEntry,
     cancelBoundMs: config.CANCEL_BOUND_MS,
     hangTimeoutMs: config.HANG_TIMEOUT_MS,
     backoffMs: { initial: 50, max: 1000 },
   });
-  const server = await createServer({ config, log: silent, engines: [engine] });
+  const server = await createServer({ config, log: silent, engines: [engine], ...options });
   await engine.start();
   const client = connect(
     `127.0.0.1:${server.port}`,

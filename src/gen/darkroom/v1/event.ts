@@ -101,7 +101,7 @@ export interface JobEvent {
     /** A step was done. */
     { $case: "progress"; value: Progress }
     | //
-    /** A picture of how far it is. Not sent yet. */
+    /** A picture of how far it is; only where the request asked for previews. */
     { $case: "preview"; value: Preview }
     | //
     /** A piece of a finished file. */
@@ -122,7 +122,7 @@ export interface JobEvent {
 export interface Queued {
   /** Jobs before this one, the running one counted; 0 is next. */
   position: number;
-  /** Seconds until it starts, from what jobs took lately; unset while nothing is known. */
+  /** Seconds until it starts, from the cost model behind Estimate; unset while nothing is known. */
   etaSeconds?: number | undefined;
 }
 
@@ -148,17 +148,20 @@ export interface Progress {
   total: number;
   /** Of the whole job, 0 to 1; never falls. */
   fraction: number;
-  /** Seconds to the end, from this job's own steps; unset before the second denoising step. */
+  /**
+   * Seconds to the end: from the cost model behind Estimate, and from the second denoising step on from this job's own steps.
+   * Unset while nothing is known.
+   */
   etaSeconds?: number | undefined;
 }
 
-/** Preview is a small picture of a running job. */
+/** Preview is a small picture of a running job: a guess from its latents, rough in colour. */
 export interface Preview {
   /** Which picture of the job, from 0. */
   index: number;
-  /** For example "image/jpeg". */
+  /** "image/jpeg". */
   contentType: string;
-  /** The file. */
+  /** The file: at most 256 pixels a side, some kilobytes. */
   image: Buffer;
 }
 

@@ -32,6 +32,12 @@ import {
   OutputFormat,
   outputFormatFromJSON,
   outputFormatToJSON,
+  OutputMetadata,
+  outputMetadataFromJSON,
+  outputMetadataToJSON,
+  PromptSyntax,
+  promptSyntaxFromJSON,
+  promptSyntaxToJSON,
   Reference,
 } from "./job.js";
 
@@ -47,7 +53,7 @@ export interface GenerateRequest {
   jobType: JobType;
   /** Name of the model, as ListModels shows it. Empty: the server's model of the preset's family. */
   model: string;
-  /** What to make: UTF-8 without NUL, at most 16384 bytes (LIMIT_PROMPT_BYTES). Tokens past the text encoders' 75 are cut off. */
+  /** What to make: UTF-8 without NUL, at most 16384 bytes (LIMIT_PROMPT_BYTES). How it is read: prompt_syntax. */
   prompt: string;
   /**
    * What to avoid, bounded like the prompt. Unset: the preset's own; for SDXL a short quality list, extended when the prompt
@@ -84,11 +90,14 @@ export interface GenerateRequest {
   disconnectPolicy: DisconnectPolicy;
   /** Default: PNG. */
   outputFormat: OutputFormat;
-  /** At most so many previews a second, 0 to 4. 0: none. Not served yet. */
+  /** At most so many previews a second, 0 to 4. 0: none. */
   previewsPerSecond: number;
-  /** Weighted phrases appended to the prompt, for example "(golden hour:1.3)". Not served yet. */
+  /**
+   * Weighted phrases appended to the prompt, for example "(golden hour:1.3), (film grain:0.8)", bounded like it. If they cannot
+   * be parsed, the job runs on the plain prompt and its metadata says so.
+   */
   weights: string;
-  /** At most 2. Not served yet. */
+  /** Pictures to start from: at most 1 for SDXL. */
   references: Reference[];
   /** At most 4. Not served yet. */
   loras: Lora[];
@@ -96,6 +105,12 @@ export interface GenerateRequest {
   frames: number;
   /** Kept with the job and returned by nobody: the caller's own. At most 64 entries of 1024 bytes. */
   labels: { [key: string]: string };
+  /** How the signs of prompt and negative_prompt are read, and what becomes of long ones. */
+  promptSyntax: PromptSyntax;
+  /** Of WebP and JPEG, 1 to 100. 0: 90. PNG is lossless and has none. */
+  outputQuality: number;
+  /** What is written into the files beside the picture. */
+  outputMetadata: OutputMetadata;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -147,16 +162,20 @@ export interface EstimateRequest {
 
 /** EstimateResponse tells what the job would cost here and now. */
 export interface EstimateResponse {
-  /** Seconds of work, the queue not counted. */
+  /** Seconds of work, the queue not counted. 0 until the model finished its first job: nothing was measured yet. */
   seconds: number;
-  /** Most device memory at once, in bytes. */
+  /** Most resident memory of the engine process, in bytes; on a GPU that is not the device's. 0 until a job was measured. */
   peakMemoryBytes: bigint;
   /** In pixels, as it would really be. */
   width: number;
   /** In pixels, as it would really be. */
   height: number;
-  /** Frames, as they would really be. */
+  /** Frames, as they would really be; 0 for pictures. */
   frames: number;
+  /** Seconds until it would start if it were sent now; 0 when nothing is ahead of it or nothing was measured yet. */
+  queueSeconds: number;
+  /** Denoising steps that would really be run for each picture: fewer than asked for when it starts from a reference. */
+  denoisingSteps: number;
 }
 
 /** TokenizeRequest asks how text is cut. */
@@ -165,22 +184,42 @@ export interface TokenizeRequest {
   model: string;
   /** At most 16384 bytes. */
   text: string;
+  /** How signs are read. Unspecified: PROMPT_SYNTAX_WEIGHTED. */
+  promptSyntax: PromptSyntax;
 }
 
 /** TokenizeResponse tells the tokens of each text encoder. */
 export interface TokenizeResponse {
   /** In the model's order. */
   encoders: TokenizeResponse_EncoderTokens[];
+  /** Why the text cannot be read as weighted: a job would run on it as plain. Empty otherwise. */
+  problem: string;
+}
+
+/** WeightedPhrase is a piece of the text and what weighs it. */
+export interface TokenizeResponse_WeightedPhrase {
+  /** As it is encoded: without the signs. */
+  text: string;
+  /** 1 is neutral. */
+  weight: number;
+  /** Its tokens. */
+  tokens: number;
 }
 
 /** EncoderTokens is one encoder's view of the text. */
 export interface TokenizeResponse_EncoderTokens {
   /** For example text_encoder. */
   encoder: string;
-  /** Ids, begin and end included. */
+  /** Ids, begin and end of each chunk included, padding not. */
   ids: number[];
   /** Chunks of 75 tokens that they fill. */
   chunks: number;
+  /** Tokens of the text alone. */
+  tokens: number;
+  /** Of those, tokens that would be cut off; 0 except with PROMPT_SYNTAX_DIFFUSERS. */
+  dropped: number;
+  /** Every piece in order, the neutral ones too. */
+  phrases: TokenizeResponse_WeightedPhrase[];
 }
 
 function createBaseGenerateRequest(): GenerateRequest {
@@ -205,6 +244,9 @@ function createBaseGenerateRequest(): GenerateRequest {
     loras: [],
     frames: 0,
     labels: {},
+    promptSyntax: 0,
+    outputQuality: 0,
+    outputMetadata: 0,
   };
 }
 
@@ -273,6 +315,15 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       GenerateRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(162).fork()).join();
     });
+    if (message.promptSyntax !== 0) {
+      writer.uint32(168).int32(message.promptSyntax);
+    }
+    if (message.outputQuality !== 0) {
+      writer.uint32(176).uint32(message.outputQuality);
+    }
+    if (message.outputMetadata !== 0) {
+      writer.uint32(184).int32(message.outputMetadata);
+    }
     return writer;
   },
 
@@ -452,6 +503,30 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             }
             continue;
           }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.promptSyntax = reader.int32() as any;
+            continue;
+          }
+          case 22: {
+            if (tag !== 176) {
+              break;
+            }
+
+            message.outputQuality = reader.uint32();
+            continue;
+          }
+          case 23: {
+            if (tag !== 184) {
+              break;
+            }
+
+            message.outputMetadata = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -535,6 +610,21 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
           {},
         )
         : {},
+      promptSyntax: isSet(object.promptSyntax)
+        ? promptSyntaxFromJSON(object.promptSyntax)
+        : isSet(object.prompt_syntax)
+        ? promptSyntaxFromJSON(object.prompt_syntax)
+        : 0,
+      outputQuality: isSet(object.outputQuality)
+        ? globalThis.Number(object.outputQuality)
+        : isSet(object.output_quality)
+        ? globalThis.Number(object.output_quality)
+        : 0,
+      outputMetadata: isSet(object.outputMetadata)
+        ? outputMetadataFromJSON(object.outputMetadata)
+        : isSet(object.output_metadata)
+        ? outputMetadataFromJSON(object.output_metadata)
+        : 0,
     };
   },
 
@@ -606,6 +696,15 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         });
       }
     }
+    if (message.promptSyntax !== 0) {
+      obj.promptSyntax = promptSyntaxToJSON(message.promptSyntax);
+    }
+    if (message.outputQuality !== 0) {
+      obj.outputQuality = Math.round(message.outputQuality);
+    }
+    if (message.outputMetadata !== 0) {
+      obj.outputMetadata = outputMetadataToJSON(message.outputMetadata);
+    }
     return obj;
   },
 
@@ -642,6 +741,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       },
       {},
     );
+    message.promptSyntax = object.promptSyntax ?? 0;
+    message.outputQuality = object.outputQuality ?? 0;
+    message.outputMetadata = object.outputMetadata ?? 0;
     return message;
   },
 };
@@ -1121,7 +1223,7 @@ export const EstimateRequest: MessageFns<EstimateRequest> = {
 };
 
 function createBaseEstimateResponse(): EstimateResponse {
-  return { seconds: 0, peakMemoryBytes: 0n, width: 0, height: 0, frames: 0 };
+  return { seconds: 0, peakMemoryBytes: 0n, width: 0, height: 0, frames: 0, queueSeconds: 0, denoisingSteps: 0 };
 }
 
 export const EstimateResponse: MessageFns<EstimateResponse> = {
@@ -1143,6 +1245,12 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
     }
     if (message.frames !== 0) {
       writer.uint32(40).uint32(message.frames);
+    }
+    if (message.queueSeconds !== 0) {
+      writer.uint32(49).double(message.queueSeconds);
+    }
+    if (message.denoisingSteps !== 0) {
+      writer.uint32(56).uint32(message.denoisingSteps);
     }
     return writer;
   },
@@ -1200,6 +1308,22 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
             message.frames = reader.uint32();
             continue;
           }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.queueSeconds = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.denoisingSteps = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1223,6 +1347,16 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
       width: isSet(object.width) ? globalThis.Number(object.width) : 0,
       height: isSet(object.height) ? globalThis.Number(object.height) : 0,
       frames: isSet(object.frames) ? globalThis.Number(object.frames) : 0,
+      queueSeconds: isSet(object.queueSeconds)
+        ? globalThis.Number(object.queueSeconds)
+        : isSet(object.queue_seconds)
+        ? globalThis.Number(object.queue_seconds)
+        : 0,
+      denoisingSteps: isSet(object.denoisingSteps)
+        ? globalThis.Number(object.denoisingSteps)
+        : isSet(object.denoising_steps)
+        ? globalThis.Number(object.denoising_steps)
+        : 0,
     };
   },
 
@@ -1243,6 +1377,12 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
     if (message.frames !== 0) {
       obj.frames = Math.round(message.frames);
     }
+    if (message.queueSeconds !== 0) {
+      obj.queueSeconds = floatToJson(message.queueSeconds);
+    }
+    if (message.denoisingSteps !== 0) {
+      obj.denoisingSteps = Math.round(message.denoisingSteps);
+    }
     return obj;
   },
 
@@ -1258,12 +1398,14 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
     message.width = object.width ?? 0;
     message.height = object.height ?? 0;
     message.frames = object.frames ?? 0;
+    message.queueSeconds = object.queueSeconds ?? 0;
+    message.denoisingSteps = object.denoisingSteps ?? 0;
     return message;
   },
 };
 
 function createBaseTokenizeRequest(): TokenizeRequest {
-  return { model: "", text: "" };
+  return { model: "", text: "", promptSyntax: 0 };
 }
 
 export const TokenizeRequest: MessageFns<TokenizeRequest> = {
@@ -1273,6 +1415,9 @@ export const TokenizeRequest: MessageFns<TokenizeRequest> = {
     }
     if (message.text !== "") {
       writer.uint32(18).string(message.text);
+    }
+    if (message.promptSyntax !== 0) {
+      writer.uint32(24).int32(message.promptSyntax);
     }
     return writer;
   },
@@ -1306,6 +1451,14 @@ export const TokenizeRequest: MessageFns<TokenizeRequest> = {
             message.text = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.promptSyntax = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1322,6 +1475,11 @@ export const TokenizeRequest: MessageFns<TokenizeRequest> = {
     return {
       model: isSet(object.model) ? globalThis.String(object.model) : "",
       text: isSet(object.text) ? globalThis.String(object.text) : "",
+      promptSyntax: isSet(object.promptSyntax)
+        ? promptSyntaxFromJSON(object.promptSyntax)
+        : isSet(object.prompt_syntax)
+        ? promptSyntaxFromJSON(object.prompt_syntax)
+        : 0,
     };
   },
 
@@ -1333,6 +1491,9 @@ export const TokenizeRequest: MessageFns<TokenizeRequest> = {
     if (message.text !== "") {
       obj.text = message.text;
     }
+    if (message.promptSyntax !== 0) {
+      obj.promptSyntax = promptSyntaxToJSON(message.promptSyntax);
+    }
     return obj;
   },
 
@@ -1343,18 +1504,22 @@ export const TokenizeRequest: MessageFns<TokenizeRequest> = {
     const message = createBaseTokenizeRequest();
     message.model = object.model ?? "";
     message.text = object.text ?? "";
+    message.promptSyntax = object.promptSyntax ?? 0;
     return message;
   },
 };
 
 function createBaseTokenizeResponse(): TokenizeResponse {
-  return { encoders: [] };
+  return { encoders: [], problem: "" };
 }
 
 export const TokenizeResponse: MessageFns<TokenizeResponse> = {
   encode(message: TokenizeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.encoders) {
       TokenizeResponse_EncoderTokens.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.problem !== "") {
+      writer.uint32(18).string(message.problem);
     }
     return writer;
   },
@@ -1380,6 +1545,14 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
             message.encoders.push(TokenizeResponse_EncoderTokens.decode(reader, reader.uint32()));
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1397,6 +1570,7 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
       encoders: globalThis.Array.isArray(object?.encoders)
         ? object.encoders.map((e: any) => TokenizeResponse_EncoderTokens.fromJSON(e))
         : [],
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
     };
   },
 
@@ -1404,6 +1578,9 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
     const obj: any = {};
     if (message.encoders?.length) {
       obj.encoders = message.encoders.map((e) => TokenizeResponse_EncoderTokens.toJSON(e));
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
     }
     return obj;
   },
@@ -1414,12 +1591,116 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
   fromPartial<I extends Exact<DeepPartial<TokenizeResponse>, I>>(object: I): TokenizeResponse {
     const message = createBaseTokenizeResponse();
     message.encoders = object.encoders?.map((e) => TokenizeResponse_EncoderTokens.fromPartial(e)) || [];
+    message.problem = object.problem ?? "";
+    return message;
+  },
+};
+
+function createBaseTokenizeResponse_WeightedPhrase(): TokenizeResponse_WeightedPhrase {
+  return { text: "", weight: 0, tokens: 0 };
+}
+
+export const TokenizeResponse_WeightedPhrase: MessageFns<TokenizeResponse_WeightedPhrase> = {
+  encode(message: TokenizeResponse_WeightedPhrase, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.text !== "") {
+      writer.uint32(10).string(message.text);
+    }
+    if (message.weight !== 0) {
+      writer.uint32(17).double(message.weight);
+    }
+    if (message.tokens !== 0) {
+      writer.uint32(24).uint32(message.tokens);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TokenizeResponse_WeightedPhrase {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTokenizeResponse_WeightedPhrase();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.text = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.weight = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.tokens = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TokenizeResponse_WeightedPhrase {
+    return {
+      text: isSet(object.text) ? globalThis.String(object.text) : "",
+      weight: isSet(object.weight) ? globalThis.Number(object.weight) : 0,
+      tokens: isSet(object.tokens) ? globalThis.Number(object.tokens) : 0,
+    };
+  },
+
+  toJSON(message: TokenizeResponse_WeightedPhrase): unknown {
+    const obj: any = {};
+    if (message.text !== "") {
+      obj.text = message.text;
+    }
+    if (message.weight !== 0) {
+      obj.weight = floatToJson(message.weight);
+    }
+    if (message.tokens !== 0) {
+      obj.tokens = Math.round(message.tokens);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<TokenizeResponse_WeightedPhrase>, I>>(base?: I): TokenizeResponse_WeightedPhrase {
+    return TokenizeResponse_WeightedPhrase.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TokenizeResponse_WeightedPhrase>, I>>(
+    object: I,
+  ): TokenizeResponse_WeightedPhrase {
+    const message = createBaseTokenizeResponse_WeightedPhrase();
+    message.text = object.text ?? "";
+    message.weight = object.weight ?? 0;
+    message.tokens = object.tokens ?? 0;
     return message;
   },
 };
 
 function createBaseTokenizeResponse_EncoderTokens(): TokenizeResponse_EncoderTokens {
-  return { encoder: "", ids: [], chunks: 0 };
+  return { encoder: "", ids: [], chunks: 0, tokens: 0, dropped: 0, phrases: [] };
 }
 
 export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_EncoderTokens> = {
@@ -1436,6 +1717,15 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
     }
     if (message.chunks !== 0) {
       writer.uint32(24).uint32(message.chunks);
+    }
+    if (message.tokens !== 0) {
+      writer.uint32(32).uint32(message.tokens);
+    }
+    if (message.dropped !== 0) {
+      writer.uint32(40).uint32(message.dropped);
+    }
+    for (const v of message.phrases) {
+      TokenizeResponse_WeightedPhrase.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1487,6 +1777,30 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
             message.chunks = reader.uint32();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.tokens = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.dropped = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.phrases.push(TokenizeResponse_WeightedPhrase.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1504,6 +1818,11 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
       encoder: isSet(object.encoder) ? globalThis.String(object.encoder) : "",
       ids: globalThis.Array.isArray(object?.ids) ? object.ids.map((e: any) => globalThis.Number(e)) : [],
       chunks: isSet(object.chunks) ? globalThis.Number(object.chunks) : 0,
+      tokens: isSet(object.tokens) ? globalThis.Number(object.tokens) : 0,
+      dropped: isSet(object.dropped) ? globalThis.Number(object.dropped) : 0,
+      phrases: globalThis.Array.isArray(object?.phrases)
+        ? object.phrases.map((e: any) => TokenizeResponse_WeightedPhrase.fromJSON(e))
+        : [],
     };
   },
 
@@ -1518,6 +1837,15 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
     if (message.chunks !== 0) {
       obj.chunks = Math.round(message.chunks);
     }
+    if (message.tokens !== 0) {
+      obj.tokens = Math.round(message.tokens);
+    }
+    if (message.dropped !== 0) {
+      obj.dropped = Math.round(message.dropped);
+    }
+    if (message.phrases?.length) {
+      obj.phrases = message.phrases.map((e) => TokenizeResponse_WeightedPhrase.toJSON(e));
+    }
     return obj;
   },
 
@@ -1531,6 +1859,9 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
     message.encoder = object.encoder ?? "";
     message.ids = object.ids?.map((e) => e) || [];
     message.chunks = object.chunks ?? 0;
+    message.tokens = object.tokens ?? 0;
+    message.dropped = object.dropped ?? 0;
+    message.phrases = object.phrases?.map((e) => TokenizeResponse_WeightedPhrase.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1572,7 +1903,7 @@ export const InferenceServiceService = {
     responseSerialize: (value: EnhanceResponse): Buffer => Buffer.from(EnhanceResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): EnhanceResponse => EnhanceResponse.decode(value),
   },
-  /** Estimate tells what a Generate would cost. Not served yet: UNIMPLEMENTED. */
+  /** Estimate tells what a Generate would cost, from what this server measured. Nothing is queued or run; errors are Generate's. */
   estimate: {
     path: "/darkroom.v1.InferenceService/Estimate" as const,
     requestStream: false as const,
@@ -1582,7 +1913,7 @@ export const InferenceServiceService = {
     responseSerialize: (value: EstimateResponse): Buffer => Buffer.from(EstimateResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): EstimateResponse => EstimateResponse.decode(value),
   },
-  /** Tokenize tells how a prompt is cut into tokens. Not served yet: UNIMPLEMENTED. */
+  /** Tokenize tells how a prompt is cut into tokens and chunks, and what each weight applies to: what keeps weights short. */
   tokenize: {
     path: "/darkroom.v1.InferenceService/Tokenize" as const,
     requestStream: false as const,
@@ -1608,9 +1939,9 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
   generate: handleServerStreamingCall<GenerateRequest, GenerateResponse>;
   /** Enhance rewrites a prompt. Not served yet: UNIMPLEMENTED. */
   enhance: handleServerStreamingCall<EnhanceRequest, EnhanceResponse>;
-  /** Estimate tells what a Generate would cost. Not served yet: UNIMPLEMENTED. */
+  /** Estimate tells what a Generate would cost, from what this server measured. Nothing is queued or run; errors are Generate's. */
   estimate: handleUnaryCall<EstimateRequest, EstimateResponse>;
-  /** Tokenize tells how a prompt is cut into tokens. Not served yet: UNIMPLEMENTED. */
+  /** Tokenize tells how a prompt is cut into tokens and chunks, and what each weight applies to: what keeps weights short. */
   tokenize: handleUnaryCall<TokenizeRequest, TokenizeResponse>;
 }
 
@@ -1638,7 +1969,7 @@ export interface InferenceServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<EnhanceResponse>;
-  /** Estimate tells what a Generate would cost. Not served yet: UNIMPLEMENTED. */
+  /** Estimate tells what a Generate would cost, from what this server measured. Nothing is queued or run; errors are Generate's. */
   estimate(
     request: EstimateRequest,
     callback: (error: ServiceError | null, response: EstimateResponse) => void,
@@ -1654,7 +1985,7 @@ export interface InferenceServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: EstimateResponse) => void,
   ): ClientUnaryCall;
-  /** Tokenize tells how a prompt is cut into tokens. Not served yet: UNIMPLEMENTED. */
+  /** Tokenize tells how a prompt is cut into tokens and chunks, and what each weight applies to: what keeps weights short. */
   tokenize(
     request: TokenizeRequest,
     callback: (error: ServiceError | null, response: TokenizeResponse) => void,

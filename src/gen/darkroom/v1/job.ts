@@ -250,9 +250,9 @@ export const OutputFormat = {
   OUTPUT_FORMAT_UNSPECIFIED: 0,
   /** OUTPUT_FORMAT_PNG - PNG, lossless. */
   OUTPUT_FORMAT_PNG: 1,
-  /** OUTPUT_FORMAT_WEBP - WebP. Not served yet: UNIMPLEMENTED. */
+  /** OUTPUT_FORMAT_WEBP - WebP. */
   OUTPUT_FORMAT_WEBP: 2,
-  /** OUTPUT_FORMAT_JPEG - JPEG. Not served yet: UNIMPLEMENTED. */
+  /** OUTPUT_FORMAT_JPEG - JPEG. */
   OUTPUT_FORMAT_JPEG: 3,
 } as const;
 
@@ -296,6 +296,128 @@ export function outputFormatToJSON(object: OutputFormat): string {
       return "OUTPUT_FORMAT_JPEG";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum OutputFormat");
+  }
+}
+
+/** OutputMetadata is what a file says about itself. */
+export const OutputMetadata = {
+  /** OUTPUT_METADATA_UNSPECIFIED - OUTPUT_METADATA_UNSPECIFIED is the server's choice (OUTPUT_METADATA), OUTPUT_METADATA_FULL unless the operator changed it. */
+  OUTPUT_METADATA_UNSPECIFIED: 0,
+  /**
+   * OUTPUT_METADATA_FULL - Prompts, seed and parameters as A1111 writes them, and the mark that it was made by a trained model (IPTC digital source
+   * type trainedAlgorithmicMedia).
+   */
+  OUTPUT_METADATA_FULL: 1,
+  /** OUTPUT_METADATA_PROVENANCE - The mark alone: no prompt leaves the server in the file. */
+  OUTPUT_METADATA_PROVENANCE: 2,
+  /** OUTPUT_METADATA_NONE - Nothing. */
+  OUTPUT_METADATA_NONE: 3,
+} as const;
+
+export type OutputMetadata = typeof OutputMetadata[keyof typeof OutputMetadata];
+
+export namespace OutputMetadata {
+  export type OUTPUT_METADATA_UNSPECIFIED = typeof OutputMetadata.OUTPUT_METADATA_UNSPECIFIED;
+  export type OUTPUT_METADATA_FULL = typeof OutputMetadata.OUTPUT_METADATA_FULL;
+  export type OUTPUT_METADATA_PROVENANCE = typeof OutputMetadata.OUTPUT_METADATA_PROVENANCE;
+  export type OUTPUT_METADATA_NONE = typeof OutputMetadata.OUTPUT_METADATA_NONE;
+}
+
+export function outputMetadataFromJSON(object: any): OutputMetadata {
+  switch (object) {
+    case 0:
+    case "OUTPUT_METADATA_UNSPECIFIED":
+      return OutputMetadata.OUTPUT_METADATA_UNSPECIFIED;
+    case 1:
+    case "OUTPUT_METADATA_FULL":
+      return OutputMetadata.OUTPUT_METADATA_FULL;
+    case 2:
+    case "OUTPUT_METADATA_PROVENANCE":
+      return OutputMetadata.OUTPUT_METADATA_PROVENANCE;
+    case 3:
+    case "OUTPUT_METADATA_NONE":
+      return OutputMetadata.OUTPUT_METADATA_NONE;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum OutputMetadata");
+  }
+}
+
+export function outputMetadataToJSON(object: OutputMetadata): string {
+  switch (object) {
+    case OutputMetadata.OUTPUT_METADATA_UNSPECIFIED:
+      return "OUTPUT_METADATA_UNSPECIFIED";
+    case OutputMetadata.OUTPUT_METADATA_FULL:
+      return "OUTPUT_METADATA_FULL";
+    case OutputMetadata.OUTPUT_METADATA_PROVENANCE:
+      return "OUTPUT_METADATA_PROVENANCE";
+    case OutputMetadata.OUTPUT_METADATA_NONE:
+      return "OUTPUT_METADATA_NONE";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum OutputMetadata");
+  }
+}
+
+/** PromptSyntax says how a prompt's text becomes conditioning. */
+export const PromptSyntax = {
+  /**
+   * PROMPT_SYNTAX_UNSPECIFIED - PROMPT_SYNTAX_UNSPECIFIED: PROMPT_SYNTAX_WEIGHTED where the request has weights; else PROMPT_SYNTAX_PLAIN with a job_type,
+   * PROMPT_SYNTAX_DIFFUSERS without one.
+   */
+  PROMPT_SYNTAX_UNSPECIFIED: 0,
+  /** PROMPT_SYNTAX_DIFFUSERS - Signs are text; tokens past the text encoders' 75 are cut off, as in diffusers. The metadata counts them. */
+  PROMPT_SYNTAX_DIFFUSERS: 1,
+  /**
+   * PROMPT_SYNTAX_PLAIN - Signs are text; longer prompts go on in further chunks of 75 tokens and nothing is cut off. Up to 75 tokens the same as
+   * PROMPT_SYNTAX_DIFFUSERS.
+   */
+  PROMPT_SYNTAX_PLAIN: 2,
+  /**
+   * PROMPT_SYNTAX_WEIGHTED - `(phrase:1.3)`, `(phrase)1.3`, `phrase++`, `phrase--`, `("a", "b").and()`, `("a", "b").blend(0.7, 0.3)` as compel weighs them
+   * (docs/reference/prompt-weights.md), in chunks. What cannot be parsed runs as PROMPT_SYNTAX_PLAIN and is reported.
+   */
+  PROMPT_SYNTAX_WEIGHTED: 3,
+} as const;
+
+export type PromptSyntax = typeof PromptSyntax[keyof typeof PromptSyntax];
+
+export namespace PromptSyntax {
+  export type PROMPT_SYNTAX_UNSPECIFIED = typeof PromptSyntax.PROMPT_SYNTAX_UNSPECIFIED;
+  export type PROMPT_SYNTAX_DIFFUSERS = typeof PromptSyntax.PROMPT_SYNTAX_DIFFUSERS;
+  export type PROMPT_SYNTAX_PLAIN = typeof PromptSyntax.PROMPT_SYNTAX_PLAIN;
+  export type PROMPT_SYNTAX_WEIGHTED = typeof PromptSyntax.PROMPT_SYNTAX_WEIGHTED;
+}
+
+export function promptSyntaxFromJSON(object: any): PromptSyntax {
+  switch (object) {
+    case 0:
+    case "PROMPT_SYNTAX_UNSPECIFIED":
+      return PromptSyntax.PROMPT_SYNTAX_UNSPECIFIED;
+    case 1:
+    case "PROMPT_SYNTAX_DIFFUSERS":
+      return PromptSyntax.PROMPT_SYNTAX_DIFFUSERS;
+    case 2:
+    case "PROMPT_SYNTAX_PLAIN":
+      return PromptSyntax.PROMPT_SYNTAX_PLAIN;
+    case 3:
+    case "PROMPT_SYNTAX_WEIGHTED":
+      return PromptSyntax.PROMPT_SYNTAX_WEIGHTED;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum PromptSyntax");
+  }
+}
+
+export function promptSyntaxToJSON(object: PromptSyntax): string {
+  switch (object) {
+    case PromptSyntax.PROMPT_SYNTAX_UNSPECIFIED:
+      return "PROMPT_SYNTAX_UNSPECIFIED";
+    case PromptSyntax.PROMPT_SYNTAX_DIFFUSERS:
+      return "PROMPT_SYNTAX_DIFFUSERS";
+    case PromptSyntax.PROMPT_SYNTAX_PLAIN:
+      return "PROMPT_SYNTAX_PLAIN";
+    case PromptSyntax.PROMPT_SYNTAX_WEIGHTED:
+      return "PROMPT_SYNTAX_WEIGHTED";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum PromptSyntax");
   }
 }
 
@@ -401,23 +523,36 @@ export function referenceRoleToJSON(object: ReferenceRole): string {
   }
 }
 
-/** Reference is a picture that conditions the result. Not served yet: a request that has one answers UNIMPLEMENTED. */
+/**
+ * Reference is a picture that conditions the result. For SDXL the result starts from it (image to image); how much of it is
+ * left depends on type and strength, see docs/reference/references.md.
+ */
 export interface Reference {
   /** source is where the picture comes from; one of the two must be set. */
   source:
     | //
-    /** The picture itself: PNG, JPEG or WebP. */
+    /**
+     * The picture itself: PNG, JPEG or WebP, at most 20 MiB (REFERENCE_MAX_BYTES). Fitted to the result's size: scaled to cover
+     * it, what overhangs is cut off evenly.
+     */
     { $case: "image"; value: Buffer }
     | //
-    /** An https URL on a host that the server's operator allows. */
+    /** An https URL on a host that the server's operator allows (REFERENCE_HOSTS). */
     { $case: "url"; value: string }
     | undefined;
   /** What it stands for. Default: composition. */
   type: ReferenceType;
   /** Where it stands. Default: single. */
   role: ReferenceRole;
-  /** How strongly it conditions, 0.1 to 1.0. Unset: 0.85 for WAN, by type for SDXL. */
-  strength?: number | undefined;
+  /** How strongly it conditions, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. */
+  strength?:
+    | number
+    | undefined;
+  /**
+   * The strength of diffusers, ComfyUI's denoise, over 0 to 1: which share of the steps is run on it. Set, it replaces what type
+   * and strength say. SDXL only.
+   */
+  denoisingStrength?: number | undefined;
 }
 
 /** Lora is a low-rank adaptation on top of the model. Not served yet: a request that has one answers UNIMPLEMENTED. */
@@ -513,7 +648,51 @@ export interface JobMetadata {
     | boolean
     | undefined;
   /** How: for example img2img. */
-  referenceMethod?: string | undefined;
+  referenceMethod?:
+    | string
+    | undefined;
+  /** The strength that the reference was given or got by default, 0.1 to 1.0. */
+  referenceStrength?:
+    | number
+    | undefined;
+  /** The share of the steps that was run on the reference, as diffusers counts it. */
+  denoisingStrength?:
+    | number
+    | undefined;
+  /** Tokens of the prompt with its weights, in the text encoder that needs more of them. Unset until the prompt was encoded. */
+  promptTokens?:
+    | number
+    | undefined;
+  /** Of those, tokens that were cut off; 0 except with PROMPT_SYNTAX_DIFFUSERS. */
+  droppedTokens?:
+    | number
+    | undefined;
+  /** Chunks of 75 tokens that the prompt took. */
+  promptChunks?:
+    | number
+    | undefined;
+  /** compel: weights were applied; fallback: they could not be parsed; none: there were none. */
+  enhancementStrategy?:
+    | string
+    | undefined;
+  /** With fallback: why. */
+  promptProblem?:
+    | string
+    | undefined;
+  /** conditioning_tensor where weights were applied, else string. */
+  finalPromptType?:
+    | string
+    | undefined;
+  /** The weighted phrases as they were sent. */
+  weights?:
+    | string
+    | undefined;
+  /** Pictures of all jobs that were denoised together with this one's, its own counted. */
+  batchImages?:
+    | number
+    | undefined;
+  /** Most resident memory of the engine process so far, in bytes. */
+  enginePeakBytes?: bigint | undefined;
 }
 
 /** JobError is why a job ended without its assets. */
@@ -565,7 +744,7 @@ export interface Job {
 }
 
 function createBaseReference(): Reference {
-  return { source: undefined, type: 0, role: 0, strength: undefined };
+  return { source: undefined, type: 0, role: 0, strength: undefined, denoisingStrength: undefined };
 }
 
 export const Reference: MessageFns<Reference> = {
@@ -586,6 +765,9 @@ export const Reference: MessageFns<Reference> = {
     }
     if (message.strength !== undefined) {
       writer.uint32(41).double(message.strength);
+    }
+    if (message.denoisingStrength !== undefined) {
+      writer.uint32(49).double(message.denoisingStrength);
     }
     return writer;
   },
@@ -643,6 +825,14 @@ export const Reference: MessageFns<Reference> = {
             message.strength = reader.double();
             continue;
           }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.denoisingStrength = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -665,6 +855,11 @@ export const Reference: MessageFns<Reference> = {
       type: isSet(object.type) ? referenceTypeFromJSON(object.type) : 0,
       role: isSet(object.role) ? referenceRoleFromJSON(object.role) : 0,
       strength: isSet(object.strength) ? globalThis.Number(object.strength) : undefined,
+      denoisingStrength: isSet(object.denoisingStrength)
+        ? globalThis.Number(object.denoisingStrength)
+        : isSet(object.denoising_strength)
+        ? globalThis.Number(object.denoising_strength)
+        : undefined,
     };
   },
 
@@ -683,6 +878,9 @@ export const Reference: MessageFns<Reference> = {
     }
     if (message.strength !== undefined) {
       obj.strength = floatToJson(message.strength);
+    }
+    if (message.denoisingStrength !== undefined) {
+      obj.denoisingStrength = floatToJson(message.denoisingStrength);
     }
     return obj;
   },
@@ -709,6 +907,7 @@ export const Reference: MessageFns<Reference> = {
     message.type = object.type ?? 0;
     message.role = object.role ?? 0;
     message.strength = object.strength ?? undefined;
+    message.denoisingStrength = object.denoisingStrength ?? undefined;
     return message;
   },
 };
@@ -1025,6 +1224,17 @@ function createBaseJobMetadata(): JobMetadata {
     referenceMode: undefined,
     referenceApplied: undefined,
     referenceMethod: undefined,
+    referenceStrength: undefined,
+    denoisingStrength: undefined,
+    promptTokens: undefined,
+    droppedTokens: undefined,
+    promptChunks: undefined,
+    enhancementStrategy: undefined,
+    promptProblem: undefined,
+    finalPromptType: undefined,
+    weights: undefined,
+    batchImages: undefined,
+    enginePeakBytes: undefined,
   };
 }
 
@@ -1120,6 +1330,42 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.referenceMethod !== undefined) {
       writer.uint32(210).string(message.referenceMethod);
+    }
+    if (message.referenceStrength !== undefined) {
+      writer.uint32(217).double(message.referenceStrength);
+    }
+    if (message.denoisingStrength !== undefined) {
+      writer.uint32(225).double(message.denoisingStrength);
+    }
+    if (message.promptTokens !== undefined) {
+      writer.uint32(232).uint32(message.promptTokens);
+    }
+    if (message.droppedTokens !== undefined) {
+      writer.uint32(240).uint32(message.droppedTokens);
+    }
+    if (message.promptChunks !== undefined) {
+      writer.uint32(248).uint32(message.promptChunks);
+    }
+    if (message.enhancementStrategy !== undefined) {
+      writer.uint32(258).string(message.enhancementStrategy);
+    }
+    if (message.promptProblem !== undefined) {
+      writer.uint32(266).string(message.promptProblem);
+    }
+    if (message.finalPromptType !== undefined) {
+      writer.uint32(274).string(message.finalPromptType);
+    }
+    if (message.weights !== undefined) {
+      writer.uint32(282).string(message.weights);
+    }
+    if (message.batchImages !== undefined) {
+      writer.uint32(288).uint32(message.batchImages);
+    }
+    if (message.enginePeakBytes !== undefined) {
+      if (BigInt.asUintN(64, message.enginePeakBytes) !== message.enginePeakBytes) {
+        throw new globalThis.Error("value provided for field message.enginePeakBytes of type uint64 too large");
+      }
+      writer.uint32(296).uint64(message.enginePeakBytes);
     }
     return writer;
   },
@@ -1355,6 +1601,94 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.referenceMethod = reader.string();
             continue;
           }
+          case 27: {
+            if (tag !== 217) {
+              break;
+            }
+
+            message.referenceStrength = reader.double();
+            continue;
+          }
+          case 28: {
+            if (tag !== 225) {
+              break;
+            }
+
+            message.denoisingStrength = reader.double();
+            continue;
+          }
+          case 29: {
+            if (tag !== 232) {
+              break;
+            }
+
+            message.promptTokens = reader.uint32();
+            continue;
+          }
+          case 30: {
+            if (tag !== 240) {
+              break;
+            }
+
+            message.droppedTokens = reader.uint32();
+            continue;
+          }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.promptChunks = reader.uint32();
+            continue;
+          }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.enhancementStrategy = reader.string();
+            continue;
+          }
+          case 33: {
+            if (tag !== 266) {
+              break;
+            }
+
+            message.promptProblem = reader.string();
+            continue;
+          }
+          case 34: {
+            if (tag !== 274) {
+              break;
+            }
+
+            message.finalPromptType = reader.string();
+            continue;
+          }
+          case 35: {
+            if (tag !== 282) {
+              break;
+            }
+
+            message.weights = reader.string();
+            continue;
+          }
+          case 36: {
+            if (tag !== 288) {
+              break;
+            }
+
+            message.batchImages = reader.uint32();
+            continue;
+          }
+          case 37: {
+            if (tag !== 296) {
+              break;
+            }
+
+            message.enginePeakBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1459,6 +1793,57 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.reference_method)
         ? globalThis.String(object.reference_method)
         : undefined,
+      referenceStrength: isSet(object.referenceStrength)
+        ? globalThis.Number(object.referenceStrength)
+        : isSet(object.reference_strength)
+        ? globalThis.Number(object.reference_strength)
+        : undefined,
+      denoisingStrength: isSet(object.denoisingStrength)
+        ? globalThis.Number(object.denoisingStrength)
+        : isSet(object.denoising_strength)
+        ? globalThis.Number(object.denoising_strength)
+        : undefined,
+      promptTokens: isSet(object.promptTokens)
+        ? globalThis.Number(object.promptTokens)
+        : isSet(object.prompt_tokens)
+        ? globalThis.Number(object.prompt_tokens)
+        : undefined,
+      droppedTokens: isSet(object.droppedTokens)
+        ? globalThis.Number(object.droppedTokens)
+        : isSet(object.dropped_tokens)
+        ? globalThis.Number(object.dropped_tokens)
+        : undefined,
+      promptChunks: isSet(object.promptChunks)
+        ? globalThis.Number(object.promptChunks)
+        : isSet(object.prompt_chunks)
+        ? globalThis.Number(object.prompt_chunks)
+        : undefined,
+      enhancementStrategy: isSet(object.enhancementStrategy)
+        ? globalThis.String(object.enhancementStrategy)
+        : isSet(object.enhancement_strategy)
+        ? globalThis.String(object.enhancement_strategy)
+        : undefined,
+      promptProblem: isSet(object.promptProblem)
+        ? globalThis.String(object.promptProblem)
+        : isSet(object.prompt_problem)
+        ? globalThis.String(object.prompt_problem)
+        : undefined,
+      finalPromptType: isSet(object.finalPromptType)
+        ? globalThis.String(object.finalPromptType)
+        : isSet(object.final_prompt_type)
+        ? globalThis.String(object.final_prompt_type)
+        : undefined,
+      weights: isSet(object.weights) ? globalThis.String(object.weights) : undefined,
+      batchImages: isSet(object.batchImages)
+        ? globalThis.Number(object.batchImages)
+        : isSet(object.batch_images)
+        ? globalThis.Number(object.batch_images)
+        : undefined,
+      enginePeakBytes: isSet(object.enginePeakBytes)
+        ? BigInt(object.enginePeakBytes)
+        : isSet(object.engine_peak_bytes)
+        ? BigInt(object.engine_peak_bytes)
+        : undefined,
     };
   },
 
@@ -1542,6 +1927,39 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.referenceMethod !== undefined) {
       obj.referenceMethod = message.referenceMethod;
     }
+    if (message.referenceStrength !== undefined) {
+      obj.referenceStrength = floatToJson(message.referenceStrength);
+    }
+    if (message.denoisingStrength !== undefined) {
+      obj.denoisingStrength = floatToJson(message.denoisingStrength);
+    }
+    if (message.promptTokens !== undefined) {
+      obj.promptTokens = Math.round(message.promptTokens);
+    }
+    if (message.droppedTokens !== undefined) {
+      obj.droppedTokens = Math.round(message.droppedTokens);
+    }
+    if (message.promptChunks !== undefined) {
+      obj.promptChunks = Math.round(message.promptChunks);
+    }
+    if (message.enhancementStrategy !== undefined) {
+      obj.enhancementStrategy = message.enhancementStrategy;
+    }
+    if (message.promptProblem !== undefined) {
+      obj.promptProblem = message.promptProblem;
+    }
+    if (message.finalPromptType !== undefined) {
+      obj.finalPromptType = message.finalPromptType;
+    }
+    if (message.weights !== undefined) {
+      obj.weights = message.weights;
+    }
+    if (message.batchImages !== undefined) {
+      obj.batchImages = Math.round(message.batchImages);
+    }
+    if (message.enginePeakBytes !== undefined) {
+      obj.enginePeakBytes = message.enginePeakBytes.toString();
+    }
     return obj;
   },
 
@@ -1578,6 +1996,19 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.referenceMode = object.referenceMode ?? undefined;
     message.referenceApplied = object.referenceApplied ?? undefined;
     message.referenceMethod = object.referenceMethod ?? undefined;
+    message.referenceStrength = object.referenceStrength ?? undefined;
+    message.denoisingStrength = object.denoisingStrength ?? undefined;
+    message.promptTokens = object.promptTokens ?? undefined;
+    message.droppedTokens = object.droppedTokens ?? undefined;
+    message.promptChunks = object.promptChunks ?? undefined;
+    message.enhancementStrategy = object.enhancementStrategy ?? undefined;
+    message.promptProblem = object.promptProblem ?? undefined;
+    message.finalPromptType = object.finalPromptType ?? undefined;
+    message.weights = object.weights ?? undefined;
+    message.batchImages = object.batchImages ?? undefined;
+    message.enginePeakBytes = (object.enginePeakBytes !== undefined && object.enginePeakBytes !== null)
+      ? BigInt(object.enginePeakBytes)
+      : undefined;
     return message;
   },
 };

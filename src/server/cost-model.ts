@@ -1,0 +1,115 @@
+import type { EngineTimings } from '../engine/messages.js';
+import { batchLimit, firstStep } from '../pipelines/batching.js';
+import type { ImageRequest } from '../pipelines/pipeline.js';
+
+/** How much the last job counts against all before it. */
+const SMOOTHING = 0.3;
+
+/** What a job is expected to take, a part each, in seconds. */
+export interface Cost {
+  readonly encode: number;
+  readonly denoise: number;
+  /** VAE and files. */
+  readonly decode: number;
+  readonly total: number;
+}
+
+/** Smoothed seconds of the parts of a job at one size. */
+interface Rates {
+  /** One picture through one denoising step, guidance included. */
+  readonly step: number;
+  /** One picture through the VAE and into its file. */
+  readonly decode: number;
+}
+
+/**
+ * What jobs of one model take, learnt from those that ended. A picture's steps cost the same each; sizes that were not seen
+ * are scaled by their pixels from the nearest that was.
+ */
+export class CostModel {
+  readonly #rates = new Map<number, Rates>();
+  #encode: number | undefined;
+  #peakBytes = 0;
+  #loadedBytes: number | undefined;
+  /** Memory above the loaded model, a pixel denoised at once. */
+  #bytesPerPixel: number | undefined;
+  readonly #batchPixels: number;
+
+  /** @param batchPixels that the engine denoises at once */
+  constructor(batchPixels: number) {
+    this.#batchPixels = batchPixels;
+  }
+
+  /** Learns from a job that ended. */
+  observe(request: ImageRequest, timings: EngineTimings): void {
+    const { batchImages, peakBytes } = timings;
+    const pixels = pixelsOf(request);
+    const seen = this.#rates.get(pixels);
+    this.#observePeak(request, batchImages, peakBytes);
+    // Where jobs ran together, the time of one holds parts of the others' decode.
+    if (batchImages > request.seeds.length && seen !== undefined) return;
+    const steps = (request.steps - firstStep(request)) * batchImages * rowsOf(request);
+    this.#rates.set(pixels, {
+      step: smooth(seen?.step, timings.denoiseMs / 1000 / steps),
+      decode: smooth(seen?.decode, (timings.decodeMs + timings.mediaMs) / 1000 / batchImages),
+    });
+    this.#encode = smooth(this.#encode, timings.encodeMs / 1000);
+  }
+
+  /** The engine process's memory once the model was loaded, before any job. */
+  observeLoaded(bytes: number | undefined): void {
+    this.#loadedBytes ??= bytes;
+  }
+
+  /** undefined until a job ended. */
+  estimate(request: ImageRequest): Cost | undefined {
+    const rates = this.#ratesAt(pixelsOf(request));
+    if (rates === undefined || this.#encode === undefined) return undefined;
+    const images = request.seeds.length;
+    const encode = this.#encode;
+    const denoise = rates.step * (request.steps - firstStep(request)) * images * rowsOf(request);
+    const decode = rates.decode * images;
+    return { encode, denoise, decode, total: encode + denoise + decode };
+  }
+
+  /** undefined until a job was measured. */
+  peakBytes(request: ImageRequest): number | undefined {
+    if (this.#loadedBytes === undefined || this.#bytesPerPixel === undefined) return undefined;
+    return Math.round(this.#loadedBytes + this.#bytesPerPixel * this.#pixelsAtOnce(request, request.seeds.length));
+  }
+
+  // The peak never falls: only the job that raised it says anything about its size.
+  #observePeak(request: ImageRequest, images: number, peakBytes: number): void {
+    if (this.#loadedBytes === undefined || peakBytes <= this.#peakBytes) return;
+    this.#peakBytes = peakBytes;
+    this.#bytesPerPixel = Math.max(0, peakBytes - this.#loadedBytes) / this.#pixelsAtOnce(request, images);
+  }
+
+  #pixelsAtOnce(request: ImageRequest, images: number): number {
+    return pixelsOf(request) * Math.min(images, batchLimit(request, this.#batchPixels));
+  }
+
+  #ratesAt(pixels: number): Rates | undefined {
+    const known = this.#rates.get(pixels);
+    if (known !== undefined) return known;
+    const nearest = [...this.#rates].sort(
+      ([a], [b]) => Math.abs(Math.log(a / pixels)) - Math.abs(Math.log(b / pixels)),
+    )[0];
+    if (nearest === undefined) return undefined;
+    const [size, { step, decode }] = nearest;
+    return { step: (step * pixels) / size, decode: (decode * pixels) / size };
+  }
+}
+
+function pixelsOf({ width, height }: ImageRequest): number {
+  return width * height;
+}
+
+/** Runs of the denoiser for one picture's step: two with guidance. */
+function rowsOf({ guidanceScale }: ImageRequest): number {
+  return guidanceScale > 1 ? 2 : 1;
+}
+
+function smooth(before: number | undefined, now: number): number {
+  return before === undefined ? now : before + SMOOTHING * (now - before);
+}

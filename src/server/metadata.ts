@@ -1,0 +1,78 @@
+import type { EngineTimings } from '../engine/messages.js';
+import type { JobMetadata } from '../gen/darkroom/v1/job.js';
+import { firstStep } from '../pipelines/batching.js';
+import type { PromptReport } from '../pipelines/pipeline.js';
+import { version } from '../version.js';
+import type { Job } from './job.js';
+
+/** What will be done, before the work begins. */
+export function plannedMetadata(job: Job, device: string | undefined, startedAtMs: number): JobMetadata {
+  const { request, plan } = job;
+  const [seed = 0] = request.seeds;
+  const { reference } = plan;
+  return {
+    seed: BigInt(seed),
+    seeds: request.seeds.map(BigInt),
+    jobType: job.jobType,
+    model: job.model,
+    width: request.width,
+    height: request.height,
+    steps: request.steps,
+    guidanceScale: request.guidanceScale,
+    scheduler: request.scheduler,
+    numImages: request.seeds.length,
+    originalPrompt: request.prompt,
+    negativePrompt: request.negativePrompt ?? '',
+    device: device ?? '',
+    queueSeconds: (startedAtMs - job.createTime.getTime()) / 1000,
+    generationSeconds: 0,
+    encodeSeconds: 0,
+    denoiseSeconds: 0,
+    decodeSeconds: 0,
+    totalSizeBytes: 0n,
+    serverVersion: version,
+    frames: undefined,
+    fps: undefined,
+    enhancedPrompt: undefined,
+    referenceMode: reference === undefined ? 'none' : 'single',
+    referenceApplied: reference && true,
+    referenceMethod: reference && 'img2img',
+    referenceStrength: reference?.strength,
+    denoisingStrength: reference && (request.steps - firstStep(request)) / request.steps,
+    promptTokens: undefined,
+    droppedTokens: undefined,
+    promptChunks: undefined,
+    enhancementStrategy: undefined,
+    promptProblem: undefined,
+    finalPromptType: undefined,
+    weights: request.weights || undefined,
+    batchImages: undefined,
+    enginePeakBytes: undefined,
+  };
+}
+
+export interface WhatWasDone {
+  readonly job: Job;
+  readonly prompt: PromptReport | undefined;
+  readonly timings: EngineTimings;
+}
+
+/** What was really done. */
+export function completedMetadata(planned: JobMetadata, { job, prompt, timings }: WhatWasDone): JobMetadata {
+  return {
+    ...planned,
+    generationSeconds: timings.totalMs / 1000,
+    encodeSeconds: timings.encodeMs / 1000,
+    denoiseSeconds: timings.denoiseMs / 1000,
+    decodeSeconds: timings.decodeMs / 1000,
+    totalSizeBytes: BigInt(job.assetBytes),
+    batchImages: timings.batchImages,
+    enginePeakBytes: BigInt(timings.peakBytes),
+    promptTokens: prompt?.tokens,
+    droppedTokens: prompt?.dropped,
+    promptChunks: prompt?.chunks,
+    enhancementStrategy: prompt?.strategy,
+    promptProblem: prompt?.problem,
+    finalPromptType: prompt && (prompt.strategy === 'compel' ? 'conditioning_tensor' : 'string'),
+  };
+}

@@ -1,0 +1,65 @@
+import type { Config } from '../config.js';
+import { decodeReference } from '../media/decode-reference.js';
+import type { ImageRequest } from '../pipelines/pipeline.js';
+import { createReferenceFetcher, type ReferenceFetcher } from '../references/reference-fetcher.js';
+import type { PlannedReference } from './references.js';
+
+/** Fetches and decodes at once: a large picture takes up to 400 MB while it is decoded (docs/reference/references.md). */
+const AT_ONCE = 2;
+
+export interface ReferenceLoader {
+  /**
+   * The picture that a job starts from, fetched, decoded and fitted to its size.
+   * @throws InferenceError REFERENCE_INVALID, REFERENCE_UNAVAILABLE, or the signal's reason
+   */
+  load(
+    reference: PlannedReference,
+    size: Pick<ImageRequest, 'width' | 'height'>,
+    signal: AbortSignal,
+  ): Promise<Pick<ImageRequest, 'init'>>;
+}
+
+/** @param fetcher omitted, the one that the configuration describes */
+export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher): ReferenceLoader {
+  const { fetch } =
+    fetcher ??
+    createReferenceFetcher({
+      allowedHosts: config.REFERENCE_HOSTS ?? [],
+      maxBytes: config.REFERENCE_MAX_BYTES,
+      timeoutMs: config.REFERENCE_TIMEOUT_MS,
+    });
+  const turns = new Turns(AT_ONCE);
+  return {
+    load({ source, denoisingStrength: strength }, { width, height }, signal) {
+      return turns.take(async () => {
+        signal.throwIfAborted();
+        const bytes = source.kind === 'bytes' ? source.bytes : await fetch(source.url, signal);
+        const { rgb } = await decodeReference(bytes, { width, height, maxPixels: config.REFERENCE_MAX_PIXELS });
+        signal.throwIfAborted();
+        return { init: { rgb, strength } };
+      });
+    },
+  };
+}
+
+/** Runs at most so many at once, in the order they came. */
+class Turns {
+  readonly #waiting: (() => void)[] = [];
+  #free: number;
+
+  constructor(atOnce: number) {
+    this.#free = atOnce;
+  }
+
+  async take<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free -= 1;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free += 1;
+      else next();
+    }
+  }
+}

@@ -1,0 +1,110 @@
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { CancelJobRequest } from '../../src/gen/darkroom/v1/job_service.js';
+import { kinds, type Outcome, outcomeOf, quick, type Serving, serve, slow } from '../support/serving.js';
+
+/** What a picture may differ by for having been made in company, of 255. */
+const TOLERANCE = 2;
+
+let serving: Serving;
+beforeAll(async () => {
+  serving = await serve();
+});
+afterAll(() => serving.stop());
+
+const metadataOf = ({ events }: Outcome) => {
+  const { event } = events.at(-1) ?? {};
+  if (event?.$case !== 'completed' || event.value.metadata === undefined) throw new Error(`ended with ${event?.$case}`);
+  return event.value.metadata;
+};
+
+async function difference(a: Buffer | undefined, b: Buffer | undefined): Promise<number> {
+  const [x, y] = await Promise.all([a, b].map((file) => sharp(file).raw().toBuffer()));
+  if (x === undefined || y === undefined || x.length !== y.length) return Number.POSITIVE_INFINITY;
+  return x.reduce((most, value, i) => Math.max(most, Math.abs(value - (y[i] ?? 0))), 0);
+}
+
+/** Starts a job that keeps the engine busy, so that others have to wait; resolves once it runs. */
+async function blocker(): Promise<() => void> {
+  const abort = new AbortController();
+  await new Promise<void>((started) => {
+    void outcomeOf(
+      serving.client,
+      { ...slow, width: 512, height: 512 },
+      {
+        signal: abort.signal,
+        onEvent: ({ event }) => event?.$case === 'progress' && started(),
+      },
+    );
+  });
+  return () => abort.abort();
+}
+
+describe('jobs that wait', () => {
+  it('share the denoiser where they fit, and each gets what it gets alone', async () => {
+    const requests = [
+      { ...quick, prompt: 'a red kite', steps: 6, seed: 1n },
+      { ...quick, prompt: 'a green boat', steps: 6, seed: 50n, numImages: 3, guidanceScale: 3 },
+      { ...quick, prompt: 'a blue door', steps: 6, seed: 9n, negativePrompt: 'grain' },
+      // Another schedule: it does not fit.
+      { ...quick, prompt: 'a red kite', steps: 5, seed: 1n },
+    ];
+    const release = await blocker();
+    const together = requests.map((request) => outcomeOf(serving.client, request));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    release();
+    const outcomes = await Promise.all(together);
+    expect(outcomes.map((outcome) => metadataOf(outcome).batchImages)).toEqual([5, 5, 5, 1]);
+    for (const [i, request] of requests.entries()) {
+      const alone = await outcomeOf(serving.client, request);
+      expect(metadataOf(alone).batchImages).toBe(request.numImages ?? 1);
+      for (const [k, file] of alone.files.entries())
+        expect(await difference(file, outcomes[i]?.files[k])).toBeLessThanOrEqual(TOLERANCE);
+    }
+  });
+
+  it('go on when one of their batch is cancelled', async () => {
+    const release = await blocker();
+    const request = { ...quick, steps: 400 };
+    const cancelled = outcomeOf(
+      serving.client,
+      { ...request, jobId: 'leaves' },
+      {
+        onEvent: ({ event }) => {
+          if (event?.$case === 'progress' && event.value.step === 3) {
+            serving.client.jobs.cancelJob(CancelJobRequest.fromPartial({ jobId: 'leaves' }), () => undefined);
+          }
+        },
+      },
+    );
+    const stays = outcomeOf(serving.client, { ...request, seed: 2n });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    release();
+    expect((await cancelled).error?.reason).toBe('CANCELLED');
+    expect(metadataOf(await stays).batchImages).toBe(2);
+  });
+
+  it('run again alone when their engine dies under them, and none is lost', async () => {
+    const release = await blocker();
+    let killed = false;
+    const onEvent = ({ event }: Outcome['events'][number]) => {
+      if (killed || event?.$case !== 'progress' || event.value.step < 4) return;
+      killed = true;
+      process.kill(serving.engine.pid ?? 0, 'SIGKILL');
+    };
+    const jobs = [1n, 2n, 3n].map((seed) => outcomeOf(serving.client, { ...quick, steps: 200, seed }, { onEvent }));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    release();
+    const outcomes = await Promise.all(jobs);
+    for (const outcome of outcomes) {
+      expect(outcome.error).toBeUndefined();
+      expect(metadataOf(outcome).batchImages).toBe(1);
+      expect(outcome.files).toHaveLength(1);
+      const fractions = outcome.events.flatMap(({ event }) =>
+        event?.$case === 'progress' ? [event.value.fraction] : [],
+      );
+      expect(fractions).toEqual([...fractions].sort((a, b) => a - b));
+    }
+    expect(kinds(outcomes[0]?.events ?? []).filter((kind) => kind === 'started')).toHaveLength(2);
+  });
+});
