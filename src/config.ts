@@ -1,10 +1,13 @@
 import { z } from 'zod';
 import { InferenceError, listProblems } from './errors.js';
 import { devices } from './pipelines/pipeline.js';
+import { predictionTypes } from './pipelines/sdxl/checkpoint.js';
 import { parseAllowedHost } from './references/allowed-hosts.js';
 
 const count = (fallback: number, min: number, max: number) =>
   z.coerce.number().int().min(min).max(max).default(fallback);
+
+const path = z.string().min(1).optional();
 
 /**
  * Every variable that darkroom reads, with default and bounds; docs/reference/config.md lists them, a test compares the two.
@@ -16,7 +19,21 @@ export const configSchema = z.object({
     .regex(/^.+:\d{1,5}$/, 'must be host:port, for example 0.0.0.0:50051')
     .default('127.0.0.1:50051')
     .describe('Address the server listens on; port 0 takes a free one.'),
-  SDXL_PATH: z.string().min(1).optional().describe('Folder of a diffusers-layout SDXL checkpoint.'),
+  SDXL_PATH: path.describe('SDXL checkpoint: a diffusers-layout folder, or a single .safetensors file.'),
+  SDXL_TOKENIZER: path.describe(
+    "Of a single file: folder with CLIP's vocab.json and merges.txt; unset: beside the file.",
+  ),
+  SDXL_VAE: path.describe("VAE in place of the checkpoint's: file or diffusers folder."),
+  SDXL_TEXT_ENCODER: path.describe("CLIP ViT-L in place of the checkpoint's: file or folder."),
+  SDXL_TEXT_ENCODER_2: path.describe("OpenCLIP ViT-bigG in place of the checkpoint's: file or folder."),
+  SDXL_PREDICTION_TYPE: z
+    .enum(predictionTypes)
+    .optional()
+    .describe('What the UNet predicts, where the checkpoint is wrong about it.'),
+  SDXL_ZERO_TERMINAL_SNR: z
+    .enum(['true', 'false'])
+    .optional()
+    .describe('Whether it was trained with zero terminal SNR, where the checkpoint is wrong about it.'),
   SDXL_NAME: z
     .string()
     .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" and "-"')
@@ -24,6 +41,13 @@ export const configSchema = z.object({
     .describe('What requests call that model.'),
   DEVICE: z.enum(devices).default('auto').describe('Where models run; auto takes the best that really opens.'),
   ENGINE_THREADS: count(0, 0, 1024).describe('Threads of a CPU engine; 0 lets the runtime choose.'),
+  BATCH_PIXELS: count(3 * 1024 * 1024, 4096, 2 ** 40).describe(
+    'Pixels of all pictures that are denoised together; one alone may have more.',
+  ),
+  OUTPUT_METADATA: z
+    .enum(['full', 'provenance', 'none'])
+    .default('full')
+    .describe('What files say about themselves where the request leaves it open.'),
   LIMIT_QUEUE: count(64, 1, 100_000).describe('Most jobs that wait or run at once.'),
   LIMIT_STEPS: count(1000, 1, 10_000).describe('Most denoising steps of a job.'),
   LIMIT_SIDE_PIXELS: count(2048, 64, 16_384).describe('Largest width or height, in pixels.'),

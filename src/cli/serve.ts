@@ -3,27 +3,31 @@ import { readConfig } from '../config.js';
 import { createLog } from '../log.js';
 import { createServer } from '../server/server.js';
 import { createEngines } from './engines.js';
+import { type SourceOptions, sourceOptions, sourceVariables } from './source-options.js';
 
-interface ServeOptions {
+interface ServeOptions extends SourceOptions {
   readonly listen?: string;
   readonly sdxl?: string;
   readonly device?: string;
 }
 
 export function createServeCommand(): Command {
-  return new Command('serve')
+  const command = new Command('serve')
     .description('serve models over gRPC until SIGTERM; every option has a variable, see docs/reference/config.md')
     .option('--listen <host:port>', 'address (DARKROOM_LISTEN)')
-    .option('--sdxl <folder>', 'diffusers-layout SDXL checkpoint (SDXL_PATH)')
+    .option('--sdxl <path>', 'SDXL checkpoint: diffusers-layout folder or .safetensors file (SDXL_PATH)')
     .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
     .action(serve);
+  for (const option of sourceOptions()) command.addOption(option);
+  return command;
 }
 
-async function serve({ listen, sdxl, device }: ServeOptions): Promise<void> {
+async function serve({ listen, sdxl, device, ...source }: ServeOptions): Promise<void> {
   const config = readConfig(process.env, {
     ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
     ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
     ...(device !== undefined && { DEVICE: device }),
+    ...sourceVariables(source),
   });
   const log = createLog(config.LOG_LEVEL);
   const engines = createEngines(config, log);

@@ -1,0 +1,115 @@
+/**
+ * npm run bench -- sdxl [--model PATH] [--tokenizer FOLDER] [--width 256] [--height 256] [--steps 2] [--images 1] [--threads 1]
+ *   [--device cpu] [--reference]
+ *
+ * What one picture takes, phase by phase: wall seconds, and CPU seconds (user + system of the process), which with --threads 1
+ * are those of one core. Without --model it makes one of the released size from hash weights (6.9 GB in a temporary folder, a
+ * minute) and needs 15 GB of memory.
+ */
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
+
+const { values: options } = parseArgs({
+  options: {
+    model: { type: 'string' },
+    tokenizer: { type: 'string' },
+    width: { type: 'string', default: '256' },
+    height: { type: 'string' },
+    steps: { type: 'string', default: '2' },
+    images: { type: 'string', default: '1' },
+    threads: { type: 'string', default: '0' },
+    device: { type: 'string', default: 'cpu' },
+    reference: { type: 'boolean', default: false },
+  },
+});
+const { device } = options;
+if (device !== 'cpu' && device !== 'webgpu' && device !== 'cuda') {
+  throw new Error(`device ${device} must be cpu, webgpu or cuda`);
+}
+
+const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'));
+try {
+  const path = options.model ?? (await writeSyntheticSdxl(join(folder, 'sdxl'), 'sdxl-base'));
+  const threads = Number(options.threads);
+  print(
+    `${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}, ${device}, ${threads === 0 ? 'all' : threads} threads; ${options.model ?? 'released size, hash weights'}`,
+  );
+  await measure(path, device, threads);
+} finally {
+  await rm(folder, { recursive: true });
+}
+
+async function measure(path: string, on: 'cpu' | 'webgpu' | 'cuda', threads: number): Promise<void> {
+  const lap = stopwatch();
+  const pipeline = await createSdxlPipeline({ path, tokenizer: options.tokenizer, device: on, threads });
+  row('load', lap());
+  print(`resident, peak        ${await memory('VmRSS')}, ${await memory('VmHWM')}`);
+  const width = Number(options.width);
+  const height = Number(options.height ?? options.width);
+  const images = Number(options.images);
+  // Half the steps are run on a reference: twice as many are asked for.
+  const steps = Number(options.steps) * (options.reference ? 2 : 1);
+  const request = {
+    prompt: 'a red circle on a blue background',
+    negativePrompt: 'blurry',
+    width,
+    height,
+    steps,
+    guidanceScale: 6,
+    scheduler: 'euler',
+    seeds: Array.from({ length: images }, (_, k) => 1 + k),
+    ...(options.reference && { init: { rgb: new Uint8Array(width * height * 3).fill(128), strength: 0.5 } }),
+  };
+  const perStep: Lap[] = [];
+  lap();
+  for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }])) {
+    if (event.kind !== 'progress') continue;
+    const spent = lap();
+    row(`${event.phase} ${event.step}/${event.total}`, spent);
+    if (event.phase === 'denoise') perStep.push(spent);
+  }
+  row(`median step, ${images} x CFG`, median(perStep));
+  print(`resident, peak        ${await memory('VmRSS')}, ${await memory('VmHWM')}`);
+  await pipeline.dispose();
+}
+
+interface Lap {
+  readonly cpu: number;
+  readonly wall: number;
+}
+
+/** Of the CPU seconds. */
+function median(laps: readonly Lap[]): Lap {
+  const sorted = [...laps].sort((a, b) => a.cpu - b.cpu);
+  return sorted[Math.floor(sorted.length / 2)] ?? { cpu: Number.NaN, wall: Number.NaN };
+}
+
+function row(what: string, { cpu, wall }: Lap): void {
+  print(`${what.padEnd(20)}  ${cpu.toFixed(2)} CPU s, ${wall.toFixed(2)} s`);
+}
+
+function stopwatch(): () => Lap {
+  let cpu = process.cpuUsage();
+  let wall = performance.now();
+  return () => {
+    const { user, system } = process.cpuUsage(cpu);
+    const spent = { cpu: (user + system) / 1e6, wall: (performance.now() - wall) / 1000 };
+    cpu = process.cpuUsage();
+    wall = performance.now();
+    return spent;
+  };
+}
+
+async function memory(field: 'VmRSS' | 'VmHWM'): Promise<string> {
+  const status = await readFile('/proc/self/status', 'utf8');
+  const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
+  return `${(Number(kilobytes) / 2 ** 20).toFixed(2)} GiB`;
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
