@@ -60,7 +60,8 @@ export function planReference(
   );
   const { weakest = 1, strongest = 1 } = range ?? {};
   const byType = weakest - ((weakest - strongest) * (strength - MIN_STRENGTH)) / (1 - MIN_STRENGTH);
-  const denoisingStrength = reference.denoisingStrength ?? byType;
+  // A step must not be lost to the last bit of a sum.
+  const denoisingStrength = reference.denoisingStrength ?? Number(byType.toFixed(6));
   const isShare = denoisingStrength > 0 && denoisingStrength <= 1;
   check(
     isShare,
