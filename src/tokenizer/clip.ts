@@ -21,9 +21,15 @@ export interface TokenIds {
 
 export interface ClipTokenizer {
   readonly maxLength: number;
+  /** Ids of the special tokens. */
+  readonly begin: number;
+  readonly end: number;
+  readonly pad: number;
   encode(text: string): TokenIds;
   /** Ids of the text alone, however many. */
   tokenize(text: string): readonly number[];
+  /** A token as the vocabulary spells it: "red</w>" where a word ends with it. Empty for an id that it lacks. */
+  piece(id: number): string;
 }
 
 const vocabularySchema = z.record(z.string(), z.int().min(0));
@@ -124,9 +130,14 @@ function createClipTokenizer({ vocabulary, pairs, maxLength, begin, end, pad, un
     text.split(pattern).flatMap((part, i) => (i % 2 === 1 ? [special.get(part) ?? unknown.id] : rest(part)));
   const tokenize = (text: string): readonly number[] =>
     split(text, asWritten, (part) => split(normalize(part), onceNormal, words));
+  const pieces = new Map(Array.from(vocabulary, ([piece, id]) => [id, piece]));
   return {
     maxLength,
+    begin: begin.id,
+    end: end.id,
+    pad: pad.id,
     tokenize,
+    piece: (id) => pieces.get(id) ?? '',
     encode(text) {
       const tokens = tokenize(text);
       const kept = [begin.id, ...tokens.slice(0, maxLength - 2), end.id];

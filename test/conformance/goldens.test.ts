@@ -22,7 +22,7 @@ describe('goldens on the CPU', () => {
     const results = await all(fixture('sdxl-tiny'));
     expect(results.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
     expect(names(results, 'skipped')).toEqual([]);
-    const counts = { prompts: 6, unet: 3, vae: 2, txt2img: 4, img2img: 2, sched: 32, randn: 5 };
+    const counts = { prompts: 6, unet: 3, vae: 2, txt2img: 4, img2img: 2, sched: 32, randn: 5, compel: 11 };
     for (const [kind, count] of Object.entries(counts)) {
       expect(
         names(results, 'passed').filter((name) => name.startsWith(kind)),
@@ -59,10 +59,10 @@ const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
 
 describe('goldens on WebGPU', () => {
   it.skipIf(!existsSync(SWIFTSHADER))(
-    'sdxl-tiny: prompts, UNet, VAE and one picture of each kind pass on SwiftShader',
+    'sdxl-tiny: prompts, one with a mask, UNet, VAE and one picture of each kind pass on SwiftShader',
     async () => {
       const main = fileURLToPath(new URL('../../dist/test/conformance/main.js', import.meta.url));
-      const only = '^(prompts|unet|vae|txt2img2|img2img1)';
+      const only = '^(prompts|compel\\.c2$|unet|vae|txt2img2|img2img1)';
       const env = {
         ...process.env,
         VK_DRIVER_FILES: SWIFTSHADER,
@@ -73,7 +73,7 @@ describe('goldens on WebGPU', () => {
         [main, fixture('sdxl-tiny'), '--device', 'webgpu', '--only', only],
         { env },
       );
-      expect(stdout).toContain('13 passed, 0 failed, 0 skipped');
+      expect(stdout).toContain('14 passed, 0 failed, 0 skipped');
     },
     600_000,
   );

@@ -2,13 +2,14 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Device } from '../../src/pipelines/pipeline.js';
-import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
+import { compelCases, isCompelCases } from './compel-cases.js';
 import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
-import { isSingleCase, type SingleCase, singleFileCases } from './single-file-cases.js';
+import { isSingleCase, singleFileCases } from './single-file-cases.js';
 
 export interface RunOptions {
   readonly device: Exclude<Device, 'auto'>;
@@ -21,11 +22,11 @@ export async function* runGoldens(folder: string, { device, only }: RunOptions):
   const files = await caseFiles(folder);
   if (files.length === 0) throw new Error(`${folder} has no cases.json; give a folder of goldens`);
   const finish: (() => Promise<void>)[] = [];
+  const model = new GoldenModel(folder, device, finish);
   try {
     for (const file of files) {
       const content = await readCases(join(folder, file));
-      const cases = await casesOf(file, folder, content, device, finish);
-      for (const { name, run } of cases) {
+      for (const { name, run } of await casesOf(folder, file, content, model)) {
         if (only !== undefined && !only.test(name)) continue;
         try {
           yield await run();
@@ -39,55 +40,75 @@ export async function* runGoldens(folder: string, { device, only }: RunOptions):
   }
 }
 
-function casesOf(
-  file: string,
-  folder: string,
-  content: unknown,
-  device: Exclude<Device, 'auto'>,
-  finish: (() => Promise<void>)[],
-): Promise<readonly Case[]> | readonly Case[] {
-  if (file === 'cases.json') return mainCases(folder, content, device, finish);
-  if (file === 'case.json' && isSingleCase(content)) return singleCases(folder, content, device, finish);
+async function casesOf(folder: string, file: string, content: unknown, model: GoldenModel): Promise<readonly Case[]> {
+  const expected = () => Expected.read(join(folder, file.replace(/cases?\.json$/, 'expected.safetensors')));
+  if (file === 'case.json' && isSingleCase(content)) {
+    return singleFileCases(content, await model.single(), await expected());
+  }
+  const isModel = await isSdxl(folder);
+  if (isModel && isCompelCases(content)) {
+    const { pipeline } = await model.diffusers();
+    return compelCases(content, await expected(), pipeline.networks.prompts);
+  }
+  if (file !== 'cases.json') return unknownCases(file, content);
+  if (isModel) {
+    const { path, pipeline } = await model.diffusers();
+    return sdxlCases(content as SdxlCases, await expected(), path, pipeline);
+  }
+  if (isList(content, isTokenCase) && (await exists(join(folder, 'merges.txt')))) {
+    const tokenizer = await readClipTokenizer(folder);
+    return content.map((entry, i) => ({
+      name: `tokens[${i}]`,
+      run: () => tokenCase(`tokens[${i}]`, entry, tokenizer),
+    }));
+  }
+  if (isList(content, isScheduleCase)) {
+    const outputs = await expected();
+    return content.map((entry) => ({ name: entry.key, run: () => scheduleCase(entry, outputs) }));
+  }
   return unknownCases(file, content);
 }
 
-async function singleCases(
-  folder: string,
-  content: SingleCase,
-  device: Exclude<Device, 'auto'>,
-  finish: (() => Promise<void>)[],
-): Promise<readonly Case[]> {
-  const model = await mkdtemp(join(tmpdir(), 'darkroom-goldens-'));
-  finish.push(() => rm(model, { recursive: true }));
-  const path = await rebuildFile(folder, join(model, 'model.safetensors'));
-  const pipeline = await createSdxlPipeline({ path, tokenizer: await clipTokenizerNear(folder), device, threads: 0 });
-  finish.unshift(() => pipeline.dispose());
-  return singleFileCases(content, pipeline, await readExpected(folder));
-}
+/** The model of a golden folder, rebuilt and loaded when the first file of cases asks for it. */
+class GoldenModel {
+  readonly #goldens: string;
+  readonly #device: RunOptions['device'];
+  readonly #finish: (() => Promise<void>)[];
+  #diffusers: Promise<{ path: string; pipeline: SdxlPipeline }> | undefined;
 
-async function mainCases(
-  folder: string,
-  cases: unknown,
-  device: Exclude<Device, 'auto'>,
-  finish: (() => Promise<void>)[],
-): Promise<readonly Case[]> {
-  if (await isSdxl(folder)) {
-    const model = await mkdtemp(join(tmpdir(), 'darkroom-goldens-'));
-    finish.push(() => rm(model, { recursive: true }));
-    await rebuildModel(folder, model);
-    const pipeline = await createSdxlPipeline({ path: model, device, threads: 0 });
-    finish.unshift(() => pipeline.dispose());
-    return sdxlCases(cases as SdxlCases, await readExpected(folder), model, pipeline);
+  /** @param finish takes what is to be run at the end, in order */
+  constructor(goldens: string, device: RunOptions['device'], finish: (() => Promise<void>)[]) {
+    this.#goldens = goldens;
+    this.#device = device;
+    this.#finish = finish;
   }
-  if (isList(cases, isTokenCase) && (await exists(join(folder, 'merges.txt')))) {
-    const tokenizer = await readClipTokenizer(folder);
-    return cases.map((entry, i) => ({ name: `tokens[${i}]`, run: () => tokenCase(`tokens[${i}]`, entry, tokenizer) }));
+
+  /** From `model-configs`, in diffusers layout. */
+  diffusers(): Promise<{ path: string; pipeline: SdxlPipeline }> {
+    this.#diffusers ??= this.#folder().then(async (folder) => {
+      const path = await rebuildModel(this.#goldens, folder);
+      return { path, pipeline: await this.#open({ path }) };
+    });
+    return this.#diffusers;
   }
-  if (isList(cases, isScheduleCase)) {
-    const expected = await readExpected(folder);
-    return cases.map((entry) => ({ name: entry.key, run: () => scheduleCase(entry, expected) }));
+
+  /** One file in the original key layout. */
+  async single(): Promise<SdxlPipeline> {
+    const path = await rebuildFile(this.#goldens, join(await this.#folder(), 'model.safetensors'));
+    return this.#open({ path, tokenizer: await clipTokenizerNear(this.#goldens) });
   }
-  return unknownCases('cases.json', cases);
+
+  async #folder(): Promise<string> {
+    const folder = await mkdtemp(join(tmpdir(), 'darkroom-goldens-'));
+    this.#finish.push(() => rm(folder, { recursive: true }));
+    return folder;
+  }
+
+  async #open(source: { path: string; tokenizer?: string }): Promise<SdxlPipeline> {
+    const pipeline = await createSdxlPipeline({ ...source, device: this.#device, threads: 0 });
+    this.#finish.unshift(() => pipeline.dispose());
+    return pipeline;
+  }
 }
 
 function tokenCase(
@@ -109,10 +130,6 @@ function unknownCases(file: string, cases: unknown): readonly Case[] {
     if (Array.isArray(value)) return value.map((_, i) => unknown(`${file}: ${kind}[${i}]`));
     return typeof value === 'object' ? [unknown(`${file}: ${kind}`)] : [];
   });
-}
-
-async function readExpected(folder: string): Promise<Expected> {
-  return Expected.read(join(folder, 'expected.safetensors'));
 }
 
 async function isSdxl(folder: string): Promise<boolean> {

@@ -98,7 +98,7 @@ async function promptCase(
 ): Promise<CaseResult> {
   const first = await readClipTokenizer(join(model, 'tokenizer'));
   const second = await readClipTokenizer(join(model, 'tokenizer_2'));
-  const { embeds, pooled } = await pipeline.networks.prompts.encode(entry.text);
+  const { embeds, pooled } = await pipeline.networks.prompts.encode(entry.text, 'diffusers');
   return judge(name, [
     { what: 'ids', actual: first.encode(entry.text).ids, expected: entry.ids, tolerance: 'exact' },
     { what: 'ids_2', actual: second.encode(entry.text).ids, expected: entry.ids_2, tolerance: 'exact' },

@@ -17,7 +17,7 @@ export function singleFileCases(entry: SingleCase, pipeline: SdxlPipeline, expec
     {
       name: 'prompt',
       run: async () => {
-        const { embeds, pooled } = await pipeline.networks.prompts.encode(entry.prompt);
+        const { embeds, pooled } = await pipeline.networks.prompts.encode(entry.prompt, 'diffusers');
         return judge('prompt', [
           { what: 'embeds', actual: embeds, expected: expected.get('embeds'), tolerance: 'network' },
           { what: 'pooled', actual: pooled, expected: expected.get('pooled'), tolerance: 'network' },

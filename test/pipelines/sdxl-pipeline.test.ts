@@ -3,7 +3,7 @@ import type { ImageRequest, PipelineEvent } from '../../src/pipelines/pipeline.j
 import { imageFromRgb, rgbFromImage } from '../../src/pipelines/sdxl/image.js';
 import { createSdxlPipeline, SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { cleanLatents } from '../../src/pipelines/sdxl/preview.js';
-import { endTokenIndex } from '../../src/pipelines/sdxl/prompt-encoder.js';
+import { endTokenIndex } from '../../src/pipelines/sdxl/text-rows.js';
 import { schedulerNames } from '../../src/schedulers/index.js';
 
 const request: ImageRequest = {

@@ -94,13 +94,13 @@ export class SdxlPipeline implements Pipeline {
     const guided = guidanceScale > 1;
     const zeroNegative = negativePrompt === undefined && config.forceZerosForEmptyPrompt;
     const prompts = guided && !zeroNegative ? [negativePrompt ?? '', prompt] : [prompt];
-    const unseen = new Set(prompts.filter((text) => !encoder.isCached(text)));
+    const unseen = new Set(prompts.filter((text) => !encoder.isCached(text, 'diffusers')));
     const total = unseen.size;
     const rows: PromptEmbeds[] = guided && zeroNegative ? [encoder.zeros()] : [];
     for (const text of prompts) {
       yield* running.look();
       if (!running.isAlive(job)) return undefined;
-      rows.push(await encoder.encode(text));
+      rows.push(await encoder.encode(text, 'diffusers'));
       if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
     }
     return { tokens: encoder.tokens, rows };

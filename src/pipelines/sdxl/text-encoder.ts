@@ -5,11 +5,14 @@ import type { TextEncoderConfig } from './config.js';
 
 /** What an unmasked-out position is pushed down by: float32's most negative number, as the reference uses. */
 const MASKED = -3.4028234663852886e38;
+/** What a hidden position is pushed down by: enough for softmax to give 0, too little to take MASKED beyond float32. */
+export const HIDDEN = -1e30;
 
 /**
  * CLIP's text tower. Outputs of the graph:
  * `hidden` [B, T, C], the states that enter the last layer (SDXL conditions on these, without the final norm), and with
  * `projected` also `pooled` [B, P]: the final norm's state at the end token, projected.
+ * Its inputs: `ids` [B, T]; `hide` [B, T], HIDDEN at positions that no token may see, else 0; with `projected` also `end`.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/clip/modeling_clip.py#L570
  */
@@ -25,7 +28,8 @@ export function buildTextEncoder(graph: Graph, root: Scope, config: TextEncoderC
   let x = add(graph, gather(graph, table, ids), positions);
 
   // 2. layers; the last one and the final norm serve only the pooled vector
-  const mask = causalMask(graph, tokens);
+  const hide = graph.reshape(graph.input('hide', 'f32', ['B', tokens]), ['B', 1, 1, tokens]);
+  const mask = add(graph, causalMask(graph, tokens), hide);
   const layer = (i: number) => encoderLayer(w.at('encoder.layers', i), x, mask, config);
   for (let i = 0; i < config.num_hidden_layers - 1; i += 1) x = layer(i);
   graph.output('hidden', x);
