@@ -58,11 +58,20 @@ describe('goldens on the CPU', () => {
 const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
 
 describe('goldens on WebGPU', () => {
-  it.skipIf(!existsSync(SWIFTSHADER))(
-    'sdxl-tiny: prompts, one with a mask, UNet, VAE and one picture of each kind pass on SwiftShader',
-    async () => {
+  /** SwiftShader is slow: a subset, by name. */
+  const subsets = [
+    [
+      'sdxl-tiny: prompts, one with a mask, UNet, VAE and one picture of each kind',
+      'sdxl-tiny',
+      '^(prompts|compel\\.c2$|unet|vae|txt2img2|img2img1)',
+      14,
+    ],
+    ['sdxl-tiny-single: the prompt and the picture', 'sdxl-tiny-single', '.', 2],
+  ] as const;
+  it.skipIf(!existsSync(SWIFTSHADER)).each(subsets)(
+    '%s pass on SwiftShader',
+    async (_, folder, only, count) => {
       const main = fileURLToPath(new URL('../../dist/test/conformance/main.js', import.meta.url));
-      const only = '^(prompts|compel\\.c2$|unet|vae|txt2img2|img2img1)';
       const env = {
         ...process.env,
         VK_DRIVER_FILES: SWIFTSHADER,
@@ -70,10 +79,10 @@ describe('goldens on WebGPU', () => {
       };
       const { stdout } = await promisify(execFile)(
         process.execPath,
-        [main, fixture('sdxl-tiny'), '--device', 'webgpu', '--only', only],
+        [main, fixture(folder), '--device', 'webgpu', '--only', only],
         { env },
       );
-      expect(stdout).toContain('14 passed, 0 failed, 0 skipped');
+      expect(stdout).toContain(`${count} passed, 0 failed, 0 skipped`);
     },
     600_000,
   );

@@ -43,7 +43,7 @@ export class SdxlPipeline implements Pipeline {
   }
 
   get info(): ModelInfo {
-    return { ...this.networks.info, batchPixels: this.#batchPixels };
+    return this.networks.info;
   }
 
   async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {
