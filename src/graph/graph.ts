@@ -142,6 +142,11 @@ export class Graph {
     });
   }
 
+  /** What a run has to be given. */
+  get inputs(): readonly Value[] {
+    return this.#inputs;
+  }
+
   /** Real paths of the files that initializers point into. */
   get files(): readonly string[] {
     return [...new Set(this.#externals.map((initializer) => initializer.file))];
