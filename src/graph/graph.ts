@@ -142,9 +142,9 @@ export class Graph {
     });
   }
 
-  /** What a run has to be given. */
-  get inputs(): readonly Value[] {
-    return this.#inputs;
+  /** Names of what a run gives back. */
+  get outputs(): readonly string[] {
+    return this.#outputs.map(({ name }) => name);
   }
 
   /** Real paths of the files that initializers point into. */
