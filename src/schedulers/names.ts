@@ -22,10 +22,14 @@ const ALIASES: Readonly<Record<string, string>> = {
  * The scheduler that a name means, whatever its case and punctuation: "DPM++ 2M Karras" is `dpmpp_2m_karras`.
  * @returns undefined for a name that means none
  */
-export function schedulerNamed(name: string, known: readonly string[]): string | undefined {
+export function schedulerNamed(
+  name: string,
+  known: readonly string[],
+  aliases: Readonly<Record<string, string>> = ALIASES,
+): string | undefined {
   const plain = squeeze(name);
   return (
-    known.find((candidate) => squeeze(candidate) === plain) ?? known.find((candidate) => candidate === ALIASES[plain])
+    known.find((candidate) => squeeze(candidate) === plain) ?? known.find((candidate) => candidate === aliases[plain])
   );
 }
 

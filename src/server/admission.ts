@@ -248,12 +248,15 @@ export class Admission {
   #line(model: string): Line {
     const line = this.#lines.get(model);
     if (line !== undefined) return line;
-    const known = [...this.#lines.keys()].join(', ') || 'none';
-    throw new InferenceError(
-      'MODEL_NOT_FOUND',
-      `model "${model.slice(0, 64)}" is not served; this server has: ${known}`,
-    );
+    throw modelNotFound(model, [...this.#lines.keys()]);
   }
+}
+
+export function modelNotFound(model: string, known: readonly string[]): InferenceError {
+  return new InferenceError(
+    'MODEL_NOT_FOUND',
+    `model "${model.slice(0, 64)}" is not served; this server has: ${known.join(', ') || 'none'}`,
+  );
 }
 
 export interface Estimate {

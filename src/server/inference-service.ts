@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
 import type {
   EstimateRequest,
@@ -6,14 +7,17 @@ import type {
   GenerateRequest,
   GenerateResponse,
   InferenceServiceServer,
+  TokenizeRequest,
 } from '../gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
 import { firstStep } from '../pipelines/batching.js';
+import { modelNotFound } from './admission.js';
 import { Job } from './job.js';
 import { assertPolicy } from './policy.js';
 import { presetOf } from './presets.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
+import { tokenize } from './tokenize.js';
 import { hashRequest, type JobPlan, resolveRequest } from './validate.js';
 
 export function createInferenceService(state: ServerState): InferenceServiceServer {
@@ -24,7 +28,10 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
     generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
     enhance: streaming(state.calls, notServed('Enhance')),
     estimate: unary(state.calls, ({ request }: EstimateRequest) => estimate(state, request)),
-    tokenize: unary(state.calls, notServed('Tokenize')),
+    tokenize: unary(state.calls, async (request: TokenizeRequest) => {
+      const { spec } = engineOf(state, request.model || state.config.SDXL_NAME);
+      return tokenize(request, await state.tokenizers.of(spec), state.config.LIMIT_PROMPT_BYTES);
+    }),
   };
 }
 
@@ -105,4 +112,13 @@ function estimate(state: ServerState, request: GenerateRequest | undefined): Est
 // The server's own model of the family; families other than SDXL are refused as not served before it is asked for.
 function modelOfFamily(state: ServerState, family: 'sdxl' | 'wan' | undefined): string {
   return family === 'wan' ? '' : state.config.SDXL_NAME;
+}
+
+function engineOf(state: ServerState, model: string): Supervisor {
+  const engine = state.engine(model);
+  if (engine !== undefined) return engine;
+  throw modelNotFound(
+    model,
+    state.engines.map(({ spec }) => spec.model),
+  );
 }

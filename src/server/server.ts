@@ -17,6 +17,7 @@ import { createModelService } from './model-service.js';
 import { createReferenceLoader } from './reference-loader.js';
 import { addReflection } from './reflection.js';
 import type { ServerState } from './state.js';
+import { TokenizerShelf } from './tokenize.js';
 
 /** References will come as bytes; nothing a request holds is larger. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
@@ -53,6 +54,7 @@ export async function createServer({ config, log, engines, fetcher }: ServerOpti
     jobs,
     admission,
     references: createReferenceLoader(config, fetcher),
+    tokenizers: new TokenizerShelf(),
     calls: { log, token: config.AUTH_TOKEN },
     engine: (model) => engines.find(({ spec }) => spec.model === model),
   };

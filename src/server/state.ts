@@ -4,6 +4,7 @@ import type { Admission } from './admission.js';
 import type { JobStore } from './job-store.js';
 import type { ReferenceLoader } from './reference-loader.js';
 import type { CallOptions } from './stream.js';
+import type { TokenizerShelf } from './tokenize.js';
 
 /** What the handlers of one server share. */
 export interface ServerState {
@@ -12,6 +13,7 @@ export interface ServerState {
   readonly jobs: JobStore;
   readonly admission: Admission;
   readonly references: ReferenceLoader;
+  readonly tokenizers: TokenizerShelf;
   readonly calls: CallOptions;
   /** The engine of a model; undefined for a name that is not served. */
   engine(model: string): Supervisor | undefined;

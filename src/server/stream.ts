@@ -43,18 +43,17 @@ export function streaming<Request, Response>(
 
 export function unary<Request, Response>(
   { log, token }: CallOptions,
-  handle: (request: Request) => Response,
+  handle: (request: Request) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, respond) => {
-    let response: Response;
-    try {
+    const run = async () => {
       assertToken(call, token);
-      response = handle(call.request);
-    } catch (error) {
-      respond(statusFromError(error, log));
-      return;
-    }
-    respond(null, response);
+      return handle(call.request);
+    };
+    run().then(
+      (response) => respond(null, response),
+      (error: unknown) => respond(statusFromError(error, log)),
+    );
   };
 }
 

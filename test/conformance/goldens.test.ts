@@ -78,6 +78,7 @@ describe('goldens on WebGPU', () => {
       /^(prompts|compel\.c2$|unet|vae|txt2img2|img2img1)/,
       14,
     ],
+    ['sdxl-tiny-single', 'the prompt and the picture', /./, 2],
     ['wan-tiny', 'transformer and VAE, both ways,', /^(transformer\.t999|vae\.(dec|enc)5)$/, 3],
   ] as const)(
     '%s: %s pass on SwiftShader',

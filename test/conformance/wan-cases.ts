@@ -1,4 +1,4 @@
-import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
@@ -122,12 +122,16 @@ async function encodeCase(
 }
 
 /**
- * Rebuilds the original layout from `original_manifest.json`: its files and names, the pickles among them written as the
- * safetensors files that repackagers make of them.
+ * Rebuilds the original layout from `original_manifest.json`: its files and names. A pickle that the golden folder has not got is
+ * written as the safetensors file that repackagers make of it.
  */
 export async function rebuildOriginal(goldens: string, folder: string): Promise<string> {
   const manifest = await readJson<Record<string, ManifestEntry>>(join(goldens, 'original_manifest.json'));
   for (const [file, { dtype, hash_prefix: hashPrefix, tensors }] of Object.entries(manifest)) {
+    if (await exists(join(goldens, file))) {
+      await cp(join(goldens, file), join(folder, file));
+      continue;
+    }
     const path = join(folder, file.replace(/\.pth$/, '.safetensors'));
     await writeHashSafetensors(path, { dtype: assertFloatType(dtype), hashPrefix, tensors });
   }
@@ -138,6 +142,10 @@ export async function rebuildOriginal(goldens: string, folder: string): Promise<
   await mkdir(join(folder, 'google'));
   await cp(join(goldens, 'model-configs', 'tokenizer'), join(folder, 'google', 'umt5-xxl'), { recursive: true });
   return folder;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
 async function readJson<T>(path: string): Promise<T> {

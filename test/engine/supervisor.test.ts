@@ -66,7 +66,7 @@ describe('Supervisor', () => {
     expect(engine.state).toBe('ready');
     expect(engine.info?.family).toBe('sdxl');
     const run = start('job', quick);
-    expect(await eventsOf(run)).toEqual(['prompt', 'encode', 'denoise', 'denoise', 'decode', 'asset']);
+    expect(await eventsOf(run)).toEqual(['encode', 'prompt', 'denoise', 'denoise', 'decode', 'asset']);
     const { totalMs, denoiseMs } = await run.result;
     expect(totalMs).toBeGreaterThan(denoiseMs);
     expect(engine.residentBytes).toBeGreaterThan(20e6);

@@ -8,8 +8,7 @@ import type { PromptEmbeds } from './prompt-encoder.js';
 
 /** What the UNet is told of the text: one row, or with guidance two, the negative one first. */
 export interface Conditioning {
-  /** Of each row, T. */
-  readonly tokens: number;
+  /** All of the same length. */
   readonly rows: readonly PromptEmbeds[];
 }
 

@@ -1,7 +1,15 @@
 import { groupBy } from '../../group-by.js';
 import { batchLimit } from '../batching.js';
 import { join32 } from '../join32.js';
-import type { Device, ImageRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../pipeline.js';
+import type {
+  Device,
+  ImageRequest,
+  ModelInfo,
+  Pipeline,
+  PipelineEvent,
+  PipelineJob,
+  PromptReport,
+} from '../pipeline.js';
 import { imageFromRgb, rgbFromImage } from './image.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
 import { batches, type Conditioning, Picture } from './picture.js';
@@ -35,7 +43,7 @@ export class SdxlPipeline implements Pipeline {
   }
 
   get info(): ModelInfo {
-    return { ...this.networks.info, batchPixels: this.#batchPixels };
+    return this.networks.info;
   }
 
   async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {
@@ -89,21 +97,26 @@ export class SdxlPipeline implements Pipeline {
     request: ImageRequest,
     running: RunningJobs,
   ): AsyncGenerator<PipelineEvent, Conditioning | undefined, undefined> {
-    const { prompt, negativePrompt, guidanceScale } = request;
+    const { negativePrompt, guidanceScale, promptSyntax: syntax = 'diffusers' } = request;
     const { config, prompts: encoder } = this.networks;
     const guided = guidanceScale > 1;
     const zeroNegative = negativePrompt === undefined && config.forceZerosForEmptyPrompt;
-    const prompts = guided && !zeroNegative ? [negativePrompt ?? '', prompt] : [prompt];
-    const unseen = new Set(prompts.filter((text) => !encoder.isCached(text, 'diffusers')));
+    const prompt = withWeights(request);
+    const texts = guided && !zeroNegative ? [negativePrompt ?? '', prompt] : [prompt];
+    const unseen = new Set(texts.filter((text) => !encoder.isCached(text, syntax)));
     const total = unseen.size;
-    const rows: PromptEmbeds[] = guided && zeroNegative ? [encoder.zeros()] : [];
-    for (const text of prompts) {
+    const encoded: PromptEmbeds[] = [];
+    for (const text of texts) {
       yield* running.look();
       if (!running.isAlive(job)) return undefined;
-      rows.push(await encoder.encode(text, 'diffusers'));
+      encoded.push(await encoder.encode(text, syntax));
       if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
     }
-    return { tokens: encoder.tokens, rows };
+    const positive = await this.#withoutBadWeights(request, encoded.pop());
+    const [negative] = encoded;
+    yield { job, kind: 'prompt', report: reportOf(positive, negative) };
+    const rows = [...(zeroNegative && guided ? [encoder.zeros(positive.tokens)] : encoded), positive];
+    return { rows: await encoder.padToSameLength(rows) };
   }
 
   /** @param noise unscaled; omitted, drawn from the seed */
@@ -125,6 +138,18 @@ export class SdxlPipeline implements Pipeline {
     return this.networks.release();
   }
 
+  /** Weights that cannot be read are left out: the prompt alone conditions the picture. */
+  async #withoutBadWeights(
+    { prompt, weights }: ImageRequest,
+    encoded: PromptEmbeds | undefined,
+  ): Promise<PromptEmbeds> {
+    if (encoded === undefined) throw new Error('a request without a prompt');
+    const { problem } = encoded.report;
+    if (problem === undefined || !weights) return encoded;
+    const plain = await this.networks.prompts.encode(prompt, 'plain');
+    return { ...plain, report: { ...plain.report, strategy: 'fallback', problem } };
+  }
+
   async *#prepare(
     job: number,
     request: ImageRequest,
@@ -141,7 +166,7 @@ export class SdxlPipeline implements Pipeline {
   // The guided output of every picture. Pictures whose text has another number of tokens go into a run of their own.
   async #predict(pictures: readonly Picture[], i: number): Promise<ReadonlyMap<Picture, Float32Array>> {
     const outputs = new Map<Picture, Float32Array>();
-    for (const group of groupBy(pictures, ({ conditioning }) => conditioning.tokens).values()) {
+    for (const group of groupBy(pictures, ({ conditioning }) => conditioning.rows[0]?.tokens).values()) {
       const [first] = group as [Picture, ...Picture[]];
       const rows = group.flatMap((picture) => picture.conditioning.rows.map((row) => ({ picture, row })));
       const output = await this.networks.predictNoise({
@@ -167,6 +192,18 @@ export class SdxlPipeline implements Pipeline {
     const prediction = this.networks.info.predictionType;
     return cleanLatents(picture.modelInput(i), output ?? picture.latents, picture.sigma(i), prediction);
   }
+}
+
+/** The prompt with its weighted phrases behind it. */
+function withWeights({ prompt, weights }: ImageRequest): string {
+  return [prompt, weights].filter(Boolean).join(', ');
+}
+
+/** Of the prompt; what is wrong with the weights of the negative one is told too. */
+function reportOf({ report }: PromptEmbeds, negative: PromptEmbeds | undefined): PromptReport {
+  const problem = negative?.report.problem;
+  if (problem === undefined || report.problem !== undefined) return report;
+  return { ...report, strategy: 'fallback', problem: `negative prompt: ${problem}` };
 }
 
 /** Classifier-free guidance: [2, ...], unconditional first -> [...]. Ho and Salimans, arXiv:2207.12598. */

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InferenceError } from '../../errors.js';
+import { readPth } from '../../graph/pth.js';
 import { readSafetensors } from '../../graph/safetensors.js';
 import { readWeightFiles, type WeightFiles } from '../../graph/weight-files.js';
 import {
@@ -154,9 +155,7 @@ async function readTextEncoder(path: string): Promise<Part<WanConfig['textEncode
 
 /** One file's tensors, by the format that its name says. */
 async function readTensors(path: string): Promise<WeightFiles> {
-  if (/\.(pth|pt|ckpt|bin)$/.test(path)) {
-    throw new InferenceError('CHECKPOINT_INVALID', `${path} is a pickle; get the .safetensors variant of this file`);
-  }
+  if (/\.(pth|pt|ckpt|bin)$/.test(path)) return { path, tensors: (await readPth(path)).tensors, metadata: {} };
   const { tensors, metadata } = await readSafetensors(path);
   return { path, tensors, metadata };
 }

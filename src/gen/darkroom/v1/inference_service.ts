@@ -194,6 +194,8 @@ export interface TokenizeResponse {
   encoders: TokenizeResponse_EncoderTokens[];
   /** Why the text cannot be read as weighted: a job would run on it as plain. Empty otherwise. */
   problem: string;
+  /** Every piece of the text in order, the neutral ones too. */
+  phrases: TokenizeResponse_WeightedPhrase[];
 }
 
 /** WeightedPhrase is a piece of the text and what weighs it. */
@@ -202,7 +204,7 @@ export interface TokenizeResponse_WeightedPhrase {
   text: string;
   /** 1 is neutral. */
   weight: number;
-  /** Its tokens. */
+  /** Its tokens, in the encoder that needs more of them. */
   tokens: number;
 }
 
@@ -210,16 +212,14 @@ export interface TokenizeResponse_WeightedPhrase {
 export interface TokenizeResponse_EncoderTokens {
   /** For example text_encoder. */
   encoder: string;
-  /** Ids, begin and end of each chunk included, padding not. */
+  /** Ids of all chunks, each with its begin, end and padding. */
   ids: number[];
   /** Chunks of 75 tokens that they fill. */
   chunks: number;
   /** Tokens of the text alone. */
   tokens: number;
-  /** Of those, tokens that would be cut off; 0 except with PROMPT_SYNTAX_DIFFUSERS. */
+  /** Of those, tokens that would be cut off: with PROMPT_SYNTAX_DIFFUSERS past 75, else past 4800. */
   dropped: number;
-  /** Every piece in order, the neutral ones too. */
-  phrases: TokenizeResponse_WeightedPhrase[];
 }
 
 function createBaseGenerateRequest(): GenerateRequest {
@@ -1510,7 +1510,7 @@ export const TokenizeRequest: MessageFns<TokenizeRequest> = {
 };
 
 function createBaseTokenizeResponse(): TokenizeResponse {
-  return { encoders: [], problem: "" };
+  return { encoders: [], problem: "", phrases: [] };
 }
 
 export const TokenizeResponse: MessageFns<TokenizeResponse> = {
@@ -1520,6 +1520,9 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
     }
     if (message.problem !== "") {
       writer.uint32(18).string(message.problem);
+    }
+    for (const v of message.phrases) {
+      TokenizeResponse_WeightedPhrase.encode(v!, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -1553,6 +1556,14 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
             message.problem = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.phrases.push(TokenizeResponse_WeightedPhrase.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1571,6 +1582,9 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
         ? object.encoders.map((e: any) => TokenizeResponse_EncoderTokens.fromJSON(e))
         : [],
       problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+      phrases: globalThis.Array.isArray(object?.phrases)
+        ? object.phrases.map((e: any) => TokenizeResponse_WeightedPhrase.fromJSON(e))
+        : [],
     };
   },
 
@@ -1582,6 +1596,9 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
     if (message.problem !== "") {
       obj.problem = message.problem;
     }
+    if (message.phrases?.length) {
+      obj.phrases = message.phrases.map((e) => TokenizeResponse_WeightedPhrase.toJSON(e));
+    }
     return obj;
   },
 
@@ -1592,6 +1609,7 @@ export const TokenizeResponse: MessageFns<TokenizeResponse> = {
     const message = createBaseTokenizeResponse();
     message.encoders = object.encoders?.map((e) => TokenizeResponse_EncoderTokens.fromPartial(e)) || [];
     message.problem = object.problem ?? "";
+    message.phrases = object.phrases?.map((e) => TokenizeResponse_WeightedPhrase.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1700,7 +1718,7 @@ export const TokenizeResponse_WeightedPhrase: MessageFns<TokenizeResponse_Weight
 };
 
 function createBaseTokenizeResponse_EncoderTokens(): TokenizeResponse_EncoderTokens {
-  return { encoder: "", ids: [], chunks: 0, tokens: 0, dropped: 0, phrases: [] };
+  return { encoder: "", ids: [], chunks: 0, tokens: 0, dropped: 0 };
 }
 
 export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_EncoderTokens> = {
@@ -1723,9 +1741,6 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
     }
     if (message.dropped !== 0) {
       writer.uint32(40).uint32(message.dropped);
-    }
-    for (const v of message.phrases) {
-      TokenizeResponse_WeightedPhrase.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1793,14 +1808,6 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
             message.dropped = reader.uint32();
             continue;
           }
-          case 6: {
-            if (tag !== 50) {
-              break;
-            }
-
-            message.phrases.push(TokenizeResponse_WeightedPhrase.decode(reader, reader.uint32()));
-            continue;
-          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1820,9 +1827,6 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
       chunks: isSet(object.chunks) ? globalThis.Number(object.chunks) : 0,
       tokens: isSet(object.tokens) ? globalThis.Number(object.tokens) : 0,
       dropped: isSet(object.dropped) ? globalThis.Number(object.dropped) : 0,
-      phrases: globalThis.Array.isArray(object?.phrases)
-        ? object.phrases.map((e: any) => TokenizeResponse_WeightedPhrase.fromJSON(e))
-        : [],
     };
   },
 
@@ -1843,9 +1847,6 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
     if (message.dropped !== 0) {
       obj.dropped = Math.round(message.dropped);
     }
-    if (message.phrases?.length) {
-      obj.phrases = message.phrases.map((e) => TokenizeResponse_WeightedPhrase.toJSON(e));
-    }
     return obj;
   },
 
@@ -1861,7 +1862,6 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
     message.chunks = object.chunks ?? 0;
     message.tokens = object.tokens ?? 0;
     message.dropped = object.dropped ?? 0;
-    message.phrases = object.phrases?.map((e) => TokenizeResponse_WeightedPhrase.fromPartial(e)) || [];
     return message;
   },
 };

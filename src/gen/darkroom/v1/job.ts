@@ -367,7 +367,7 @@ export const PromptSyntax = {
   /** PROMPT_SYNTAX_DIFFUSERS - Signs are text; tokens past the text encoders' 75 are cut off, as in diffusers. The metadata counts them. */
   PROMPT_SYNTAX_DIFFUSERS: 1,
   /**
-   * PROMPT_SYNTAX_PLAIN - Signs are text; longer prompts go on in further chunks of 75 tokens and nothing is cut off. Up to 75 tokens the same as
+   * PROMPT_SYNTAX_PLAIN - Signs are text; longer prompts go on in further chunks of 75 tokens, up to 64 of them. Up to 75 tokens the same as
    * PROMPT_SYNTAX_DIFFUSERS.
    */
   PROMPT_SYNTAX_PLAIN: 2,
@@ -663,7 +663,7 @@ export interface JobMetadata {
   promptTokens?:
     | number
     | undefined;
-  /** Of those, tokens that were cut off; 0 except with PROMPT_SYNTAX_DIFFUSERS. */
+  /** Of those, tokens that were cut off: with PROMPT_SYNTAX_DIFFUSERS past 75, else past 4800. */
   droppedTokens?:
     | number
     | undefined;

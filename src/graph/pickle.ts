@@ -1,0 +1,393 @@
+/**
+ * The part of Python's pickle that a saved state dict is written in. It is an interpreter of a list of opcodes and of a list of
+ * names, both closed: whatever else a file asks for is refused by name, and nothing of a file is ever run.
+ * https://github.com/python/cpython/blob/v3.13.0/Lib/pickletools.py
+ */
+
+type Refuse = (problem: string) => never;
+
+export interface PickledStorage {
+  readonly kind: 'storage';
+  /** As torch calls its type: "FloatStorage". */
+  readonly type: string;
+  /** Its entry's name below `data/`. */
+  readonly key: string;
+  readonly elements: number;
+}
+
+export interface PickledTensor {
+  readonly kind: 'tensor';
+  readonly storage: PickledStorage;
+  /** In elements. */
+  readonly offset: number;
+  readonly shape: readonly number[];
+  /** In elements. */
+  readonly strides: readonly number[];
+}
+
+export interface PickledSequence {
+  readonly kind: 'tuple' | 'list';
+  readonly items: Pickled[];
+}
+
+interface PickledGlobal {
+  readonly kind: 'global';
+  readonly name: string;
+}
+
+/** A dict, by its keys that are strings; others cannot name a tensor and are dropped. */
+export type PickledDict = Map<string, Pickled>;
+export type Pickled =
+  | null
+  | boolean
+  | number
+  | string
+  | PickledDict
+  | PickledSequence
+  | PickledStorage
+  | PickledTensor
+  | PickledGlobal;
+
+/** About forty opcodes a tensor: enough for a hundred thousand. */
+const MAX_OPCODES = 5_000_000;
+/** Dicts are filled a thousand entries at a time. */
+const MAX_STACK = 100_000;
+/** Tuples in tuples in tuples are three deep in a state dict. */
+const MAX_MARKS = 1_000;
+
+const STORAGE = /^torch\.(Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Storage$/;
+const ORDERED_DICT = 'collections.OrderedDict';
+const REBUILD_TENSOR = 'torch._utils._rebuild_tensor_v2';
+const REBUILD_PARAMETER = 'torch._utils._rebuild_parameter';
+
+/** Opcodes that exist and are not served, for the message. */
+const REFUSED: Readonly<Record<number, string>> = {
+  48: 'POP',
+  49: 'POP_MARK',
+  50: 'DUP',
+  66: 'BINBYTES',
+  67: 'SHORT_BINBYTES',
+  70: 'FLOAT',
+  73: 'INT',
+  76: 'LONG',
+  80: 'PERSID',
+  83: 'STRING',
+  84: 'BINSTRING',
+  85: 'SHORT_BINSTRING',
+  86: 'UNICODE',
+  100: 'DICT',
+  103: 'GET',
+  105: 'INST',
+  108: 'LIST',
+  111: 'OBJ',
+  112: 'PUT',
+  129: 'NEWOBJ',
+  130: 'EXT1',
+  131: 'EXT2',
+  132: 'EXT4',
+  139: 'LONG4',
+  142: 'BINBYTES8',
+  143: 'EMPTY_SET',
+  144: 'ADDITEMS',
+  145: 'FROZENSET',
+  146: 'NEWOBJ_EX',
+  150: 'BYTEARRAY8',
+  151: 'NEXT_BUFFER',
+  152: 'READONLY_BUFFER',
+};
+
+/** The value that a pickle describes. @param refuse is told what is wrong; it must throw */
+export function readPickle(bytes: Buffer, refuse: Refuse): Pickled {
+  return new Reader(bytes, refuse).read();
+}
+
+class Reader {
+  readonly #bytes: Buffer;
+  readonly #refuse: Refuse;
+  readonly #stack: Pickled[] = [];
+  /** Heights of the stack where a run of values began. */
+  readonly #marks: number[] = [];
+  readonly #memo = new Map<number, Pickled>();
+  #at = 0;
+
+  constructor(bytes: Buffer, refuse: Refuse) {
+    this.#bytes = bytes;
+    this.#refuse = (problem) => refuse(`has a pickle that ${problem}`);
+  }
+
+  read(): Pickled {
+    for (let count = 0; count < MAX_OPCODES; count += 1) {
+      const opcode = this.#take(1).readUInt8(0);
+      if (opcode === 0x2e) return this.#pop(); // STOP
+      this.#run(opcode);
+      if (this.#stack.length > MAX_STACK) this.#refuse(`holds more than ${MAX_STACK} values at once`);
+      if (this.#marks.length > MAX_MARKS) this.#refuse(`is nested more than ${MAX_MARKS} deep`);
+    }
+    return this.#refuse(`has more than ${MAX_OPCODES} opcodes`);
+  }
+
+  #run(opcode: number): void {
+    const stack = this.#stack;
+    switch (opcode) {
+      case 0x80: // PROTO
+        this.#assertProtocol(this.#take(1).readUInt8(0));
+        break;
+      case 0x95: // FRAME
+        this.#take(8);
+        break;
+      case 0x28: // MARK
+        this.#marks.push(stack.length);
+        break;
+      case 0x4e: // NONE
+        stack.push(null);
+        break;
+      case 0x88: // NEWTRUE
+      case 0x89: // NEWFALSE
+        stack.push(opcode === 0x88);
+        break;
+      case 0x4b: // BININT1
+        stack.push(this.#take(1).readUInt8(0));
+        break;
+      case 0x4d: // BININT2
+        stack.push(this.#take(2).readUInt16LE(0));
+        break;
+      case 0x4a: // BININT
+        stack.push(this.#take(4).readInt32LE(0));
+        break;
+      case 0x8a: // LONG1
+        stack.push(this.#long(this.#take(1).readUInt8(0)));
+        break;
+      case 0x47: // BINFLOAT
+        stack.push(this.#take(8).readDoubleBE(0));
+        break;
+      case 0x8c: // SHORT_BINUNICODE
+        stack.push(this.#text(this.#take(1).readUInt8(0)));
+        break;
+      case 0x58: // BINUNICODE
+        stack.push(this.#text(this.#take(4).readUInt32LE(0)));
+        break;
+      case 0x8d: // BINUNICODE8
+        stack.push(this.#text(Number(this.#take(8).readBigUInt64LE(0))));
+        break;
+      case 0x7d: // EMPTY_DICT
+        stack.push(new Map());
+        break;
+      case 0x5d: // EMPTY_LIST
+        stack.push({ kind: 'list', items: [] });
+        break;
+      case 0x29: // EMPTY_TUPLE
+        stack.push({ kind: 'tuple', items: [] });
+        break;
+      case 0x74: // TUPLE
+        stack.push({ kind: 'tuple', items: this.#popMarked() });
+        break;
+      case 0x85: // TUPLE1
+      case 0x86: // TUPLE2
+      case 0x87: // TUPLE3
+        stack.push({ kind: 'tuple', items: this.#popMany(opcode - 0x84) });
+        break;
+      case 0x61: // APPEND
+        this.#append(this.#popMany(1));
+        break;
+      case 0x65: // APPENDS
+        this.#append(this.#popMarked());
+        break;
+      case 0x73: // SETITEM
+        this.#set(this.#popMany(2));
+        break;
+      case 0x75: // SETITEMS
+        this.#set(this.#popMarked());
+        break;
+      case 0x63: // GLOBAL
+        stack.push(this.#global(this.#line(), this.#line()));
+        break;
+      case 0x93: {
+        // STACK_GLOBAL
+        const [module, name] = this.#popMany(2);
+        stack.push(this.#global(String(module), String(name)));
+        break;
+      }
+      case 0x71: // BINPUT
+        this.#memo.set(this.#take(1).readUInt8(0), this.#top());
+        break;
+      case 0x72: // LONG_BINPUT
+        this.#memo.set(this.#take(4).readUInt32LE(0), this.#top());
+        break;
+      case 0x94: // MEMOIZE
+        this.#memo.set(this.#memo.size, this.#top());
+        break;
+      case 0x68: // BINGET
+        stack.push(this.#recall(this.#take(1).readUInt8(0)));
+        break;
+      case 0x6a: // LONG_BINGET
+        stack.push(this.#recall(this.#take(4).readUInt32LE(0)));
+        break;
+      case 0x51: // BINPERSID
+        stack.push(this.#storage(this.#pop()));
+        break;
+      case 0x52: {
+        // REDUCE
+        const [callable, args] = this.#popMany(2);
+        stack.push(this.#reduce(callable, args));
+        break;
+      }
+      case 0x62: // BUILD: attributes of an OrderedDict, of which torch sets _metadata
+        this.#pop();
+        if (!(this.#top() instanceof Map)) this.#refuse('gives attributes to something that is no dict');
+        break;
+      default:
+        this.#refuse(
+          `uses the opcode ${REFUSED[opcode] ?? `0x${opcode.toString(16)}`}, which no state dict needs; do not trust this file`,
+        );
+    }
+  }
+
+  #assertProtocol(version: number): void {
+    if (version < 2 || version > 5) this.#refuse(`is of protocol ${version}; 2 to 5 are known`);
+  }
+
+  /** The one place where names of code are looked at. */
+  #global(module: string, name: string): PickledGlobal {
+    const full = `${module}.${name}`;
+    const isKnown = [ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER].includes(full) || STORAGE.test(full);
+    if (!isKnown) this.#refuse(`asks for ${JSON.stringify(full)}, which no state dict needs; do not trust this file`);
+    return { kind: 'global', name: full };
+  }
+
+  #reduce(callable: Pickled | undefined, args: Pickled | undefined): Pickled {
+    const { items } = sequenceOf(args) ?? this.#refuse('calls something without a tuple of arguments');
+    switch (globalOf(callable)) {
+      case ORDERED_DICT:
+        if (items.length > 0) this.#refuse('makes an OrderedDict of something; torch makes an empty one and fills it');
+        return new Map();
+      case REBUILD_TENSOR:
+        return this.#tensor(items);
+      case REBUILD_PARAMETER:
+        return tensorOf(items[0]) ?? this.#refuse('makes a parameter of something that is no tensor');
+      default:
+        return this.#refuse('calls something that is no function of torch._utils');
+    }
+  }
+
+  #tensor([storage, offset, size, strides]: readonly (Pickled | undefined)[]): PickledTensor {
+    const [shape, steps] = [countsOf(size), countsOf(strides)];
+    const isWhole = isStorage(storage) && isCount(offset) && shape !== undefined && steps?.length === shape.length;
+    if (!isWhole) return this.#refuse('rebuilds a tensor from something else than storage, offset, size and strides');
+    return { kind: 'tensor', storage, offset, shape, strides: steps };
+  }
+
+  // ('storage', type, key, location, elements)
+  #storage(id: Pickled): PickledStorage {
+    const [what, type, key, , elements] = sequenceOf(id)?.items ?? [];
+    const [, name] = /^torch\.(\w+Storage)$/.exec(globalOf(type) ?? '') ?? [];
+    if (what !== 'storage' || name === undefined || typeof key !== 'string' || !isCount(elements)) {
+      return this.#refuse('refers to something else than a storage');
+    }
+    return { kind: 'storage', type: name, key, elements };
+  }
+
+  #append(items: readonly Pickled[]): void {
+    const top = sequenceOf(this.#top());
+    const list = top?.kind === 'list' ? top.items : this.#refuse('appends to something that is no list');
+    for (const item of items) list.push(item);
+  }
+
+  #set(items: readonly Pickled[]): void {
+    const top = this.#top();
+    const dict = top instanceof Map ? top : this.#refuse('sets entries of something that is no dict');
+    if (items.length % 2 !== 0) this.#refuse('sets a key without a value');
+    for (let i = 0; i < items.length; i += 2) {
+      const [key, value = null] = items.slice(i, i + 2);
+      if (typeof key === 'string') dict.set(key, value);
+    }
+  }
+
+  #recall(index: number): Pickled {
+    const value = this.#memo.get(index);
+    return value === undefined ? this.#refuse(`recalls value ${index}, which it never remembered`) : value;
+  }
+
+  #take(count: number): Buffer {
+    const end = this.#at + count;
+    if (!(end <= this.#bytes.length)) this.#refuse(`ends inside an opcode, at byte ${this.#bytes.length}`);
+    const bytes = this.#bytes.subarray(this.#at, end);
+    this.#at = end;
+    return bytes;
+  }
+
+  #line(): string {
+    const end = this.#bytes.indexOf(0x0a, this.#at);
+    if (end < 0) this.#refuse(`ends inside an opcode, at byte ${this.#bytes.length}`);
+    const text = this.#bytes.toString('utf8', this.#at, end);
+    this.#at = end + 1;
+    return text;
+  }
+
+  #text(bytes: number): string {
+    return this.#take(bytes).toString('utf8');
+  }
+
+  // Little-endian two's complement.
+  #long(bytes: number): number {
+    if (bytes > 8) this.#refuse(`has a number of ${bytes} bytes`);
+    const taken = this.#take(bytes);
+    if (bytes === 0) return 0;
+    const padded = Buffer.alloc(8, (taken[bytes - 1] ?? 0) >= 0x80 ? 0xff : 0);
+    taken.copy(padded);
+    return Number(padded.readBigInt64LE(0));
+  }
+
+  #top(): Pickled {
+    const top = this.#stack.at(-1);
+    return top === undefined || this.#isBelowMark(1) ? this.#refuse('uses a value that is not there') : top;
+  }
+
+  #pop(): Pickled {
+    return this.#popMany(1)[0] ?? null;
+  }
+
+  #popMany(count: number): Pickled[] {
+    if (this.#isBelowMark(count)) this.#refuse('uses a value that is not there');
+    return this.#stack.splice(this.#stack.length - count);
+  }
+
+  #popMarked(): Pickled[] {
+    const mark = this.#marks.pop();
+    return mark === undefined ? this.#refuse('ends a run of values that it never began') : this.#stack.splice(mark);
+  }
+
+  #isBelowMark(count: number): boolean {
+    return this.#stack.length - count < (this.#marks.at(-1) ?? 0);
+  }
+}
+
+export function tensorOf(value: Pickled | undefined): PickledTensor | undefined {
+  return isObject(value) && value.kind === 'tensor' ? value : undefined;
+}
+
+function sequenceOf(value: Pickled | undefined): PickledSequence | undefined {
+  return isObject(value) && (value.kind === 'tuple' || value.kind === 'list') ? value : undefined;
+}
+
+function globalOf(value: Pickled | undefined): string | undefined {
+  return isObject(value) && value.kind === 'global' ? value.name : undefined;
+}
+
+function isStorage(value: Pickled | undefined): value is PickledStorage {
+  return isObject(value) && value.kind === 'storage';
+}
+
+function isObject(
+  value: Pickled | undefined,
+): value is PickledSequence | PickledStorage | PickledTensor | PickledGlobal {
+  return typeof value === 'object' && value !== null && !(value instanceof Map);
+}
+
+function countsOf(value: Pickled | undefined): number[] | undefined {
+  const items = sequenceOf(value)?.items;
+  return items?.every(isCount) ? items.filter(isCount) : undefined;
+}
+
+function isCount(value: Pickled | undefined): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}

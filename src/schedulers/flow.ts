@@ -1,0 +1,69 @@
+/** Samplers of flow models (WAN). They share nothing with those of SDXL but their interface, so they are listed apart. */
+import { z } from 'zod';
+import { InferenceError } from '../errors.js';
+import { FlowEuler } from './flow-euler.js';
+import { diffusersUnipcSchedule, eulerSchedule, unipcSchedule } from './flow-schedule.js';
+import { FlowUniPc } from './flow-unipc.js';
+import { schedulerNamed } from './names.js';
+import { parseSchedulerConfig } from './noise-schedule.js';
+import type { Scheduler } from './scheduler.js';
+
+export interface FlowOptions {
+  /** How far noise levels are moved towards noise; 1 leaves them even. */
+  readonly shift: number;
+  /** Denoising steps, 1 and up. */
+  readonly steps: number;
+}
+
+type Make = (name: string, options: FlowOptions) => Scheduler;
+
+const schedulers: Readonly<Record<string, Make>> = {
+  flow_unipc: (name, { shift, steps }) => new FlowUniPc(name, unipcSchedule(shift, steps)),
+  flow_unipc_diffusers: (name, { shift, steps }) => new FlowUniPc(name, diffusersUnipcSchedule(shift, steps)),
+  flow_euler: (name, { shift, steps }) => new FlowEuler(name, eulerSchedule(shift, steps)),
+};
+
+/** What people who come from elsewhere call them. A bare "unipc" is the original's. */
+const ALIASES: Readonly<Record<string, string>> = {
+  unipc: 'flow_unipc',
+  unipcbh2: 'flow_unipc',
+  flowunipcmultistepscheduler: 'flow_unipc',
+  unipcmultistepscheduler: 'flow_unipc_diffusers',
+  euler: 'flow_euler',
+  flowmatcheuler: 'flow_euler',
+  flowmatcheulerdiscretescheduler: 'flow_euler',
+};
+
+/** Names that a request may give, the default first. */
+export const flowSchedulerNames: readonly string[] = Object.keys(schedulers);
+
+/** The flow scheduler that a name means, whatever its case and punctuation; undefined for a name that means none. */
+export function flowSchedulerNamed(name: string): string | undefined {
+  return schedulerNamed(name, flowSchedulerNames, ALIASES);
+}
+
+/** @throws InferenceError INVALID_REQUEST for an unknown name, and for a shift or steps that make no schedule */
+export function createFlowScheduler(name: string, { shift, steps }: FlowOptions): Scheduler {
+  const refuse = (problem: string): never => {
+    throw new InferenceError('INVALID_REQUEST', problem);
+  };
+  const make = Object.hasOwn(schedulers, name) ? schedulers[name] : undefined;
+  if (make === undefined) return refuse(`scheduler "${name}" must be one of ${flowSchedulerNames.join(', ')}`);
+  if (!Number.isSafeInteger(steps) || steps < 1) refuse(`steps ${steps} must be a whole number >= 1`);
+  if (!Number.isFinite(shift) || shift <= 0) refuse(`shift ${shift} must be > 0`);
+  return make(name, { shift, steps });
+}
+
+const shiftSchema = z.object({
+  flow_shift: z.number().positive().optional(),
+  shift: z.number().positive().optional(),
+});
+
+/**
+ * The shift that a `scheduler_config.json` says; undefined where it says none.
+ * @throws InferenceError CHECKPOINT_INVALID for one that is no positive number
+ */
+export function flowShiftOf(config: unknown): number | undefined {
+  const { flow_shift, shift } = parseSchedulerConfig(shiftSchema, config);
+  return flow_shift ?? shift;
+}

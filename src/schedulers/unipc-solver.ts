@@ -1,0 +1,94 @@
+import type { Level } from './multistep-schedule.js';
+
+export interface UniPcOptions {
+  readonly order: 1 | 2;
+  readonly type: 'bh1' | 'bh2';
+  /** Ends with a first-order step, which is stable where few steps are taken. */
+  readonly lowerOrderFinal: boolean;
+  /** Steps after which the sample is not corrected. */
+  readonly disableCorrector: readonly number[];
+}
+
+/**
+ * UniPC with B(h), multistep, predicting the clean sample: Zhao et al., arXiv:2302.04867, algorithms 5 to 8. Every step first
+ * corrects the sample with the model's new output, then predicts the next one.
+ * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_unipc_multistep.py#L617
+ */
+export class UniPcSolver {
+  readonly #levels: readonly Level[];
+  readonly #options: UniPcOptions;
+  /** Clean samples that the model named, the latest last, at most two. */
+  #named: Float32Array[] = [];
+  /** What the last prediction started from, and its order. */
+  #last: { readonly sample: Float32Array; readonly order: number } | undefined;
+
+  /** @param levels one a step, and the one where the loop ends */
+  constructor(levels: readonly Level[], options: UniPcOptions) {
+    this.#levels = levels;
+    this.#options = options;
+  }
+
+  level(i: number): Level {
+    const level = this.#levels[i];
+    if (level === undefined) throw new Error(`level ${i} of ${this.#levels.length}`);
+    return level;
+  }
+
+  /** From level `i` to `i + 1`. @param clean the clean sample that the model names at level `i` */
+  step(clean: Float32Array, sample: Float32Array, i: number): Float32Array {
+    const { order: highest, lowerOrderFinal, disableCorrector } = this.#options;
+    const last = this.#last;
+    const isCorrected = last !== undefined && !disableCorrector.includes(i - 1);
+    const corrected = isCorrected ? this.#correct(last.sample, clean, i, last.order) : sample;
+    this.#named = [...this.#named, clean].slice(-2);
+    const left = this.#levels.length - 1 - i;
+    const wanted = lowerOrderFinal ? Math.min(highest, left) : highest;
+    const order = Math.min(wanted, this.#named.length);
+    this.#last = { sample: corrected, order };
+    return this.#predict(corrected, i, order);
+  }
+
+  // From level i to i + 1.
+  #predict(x: Float32Array, i: number, order: number): Float32Array {
+    const [from, to] = [this.level(i), this.level(i + 1)];
+    const { b, phi } = this.#integrals(from, to);
+    const [before, now] = order === 2 ? this.#named : [undefined, this.#named.at(-1)];
+    const ratio = order === 2 ? this.#ratio(i - 1, from, to) : 1;
+    return x.map((value, j) => {
+      const m0 = now?.[j] ?? 0;
+      const slope = before === undefined ? 0 : ((before[j] ?? 0) - m0) / ratio;
+      return (to.sigma / from.sigma) * value - to.alpha * (phi * m0 + b * 0.5 * slope);
+    });
+  }
+
+  // From level i - 1 to i anew, now that the model has spoken at i.
+  #correct(x: Float32Array, clean: Float32Array, i: number, order: number): Float32Array {
+    const [from, to] = [this.level(i - 1), this.level(i)];
+    const { b, phi, rhs } = this.#integrals(from, to);
+    const [before, now] = order === 2 ? this.#named : [undefined, this.#named.at(-1)];
+    const ratio = order === 2 ? this.#ratio(i - 2, from, to) : 1;
+    // [1 1; ratio 1] rho = rhs
+    const older = order === 2 ? (rhs[0] - rhs[1]) / (1 - ratio) : 0;
+    const newer = order === 2 ? rhs[0] - older : 0.5;
+    return x.map((value, j) => {
+      const m0 = now?.[j] ?? 0;
+      const slope = before === undefined ? 0 : ((before[j] ?? 0) - m0) / ratio;
+      const change = older * slope + newer * ((clean[j] ?? 0) - m0);
+      return (to.sigma / from.sigma) * value - to.alpha * (phi * m0 + b * change);
+    });
+  }
+
+  // Of a step of h: e^-h - 1, B(h), and the right-hand side of the corrector's equations.
+  #integrals(from: Level, to: Level): { phi: number; b: number; rhs: readonly [number, number] } {
+    const hh = from.lambda - to.lambda;
+    const phi = Math.expm1(hh);
+    const b = this.#options.type === 'bh1' ? hh : phi;
+    const phi2 = phi / hh - 1;
+    const phi3 = phi2 / hh - 1 / 2;
+    return { phi, b, rhs: [phi2 / b, (2 * phi3) / b] };
+  }
+
+  #ratio(older: number, from: Level, to: Level): number {
+    return (this.level(older).lambda - from.lambda) / (to.lambda - from.lambda);
+  }
+}
