@@ -7,6 +7,7 @@ import {
   OutputMetadata,
   PromptSyntax,
   type Reference,
+  ReferenceRole,
   ReferenceType,
 } from '../gen/darkroom/v1/job.js';
 
@@ -25,7 +26,10 @@ export interface RequestOptions {
   readonly scheduler?: string;
   readonly numImages?: number;
   readonly seed?: bigint;
+  readonly frames?: number;
   readonly reference?: string;
+  readonly start?: string;
+  readonly end?: string;
   readonly referenceType?: ReferenceType;
   readonly referenceStrength?: number;
   readonly denoise?: number;
@@ -51,13 +55,18 @@ export function requestOptions(): readonly Option[] {
     new Option('--scheduler <name>', 'scheduler, as the server lists it'),
     new Option('--num-images <n>', '1, 3 or 6').argParser(number),
     new Option('--seed <n>', 'seed of the first picture').argParser(integer),
-    new Option('--reference <file|url>', 'picture to start from'),
+    new Option('--frames <n>', 'of a clip, 4n + 1').argParser(number),
+    new Option('--reference <file|url>', 'picture to start from; of a clip its first frame'),
+    new Option('--start <file|url>', 'first frame of a clip'),
+    new Option('--end <file|url>', 'last frame of a clip'),
     new Option('--reference-type <name>', 'style, composition or character').argParser(
       enumParser(ReferenceType, 'REFERENCE_TYPE'),
     ),
     new Option('--reference-strength <n>', 'how strongly it conditions, 0.1 to 1').argParser(number),
     new Option('--denoise <n>', "diffusers' strength, ComfyUI's denoise, instead of the two").argParser(number),
-    new Option('--format <name>', 'png, webp or jpeg').argParser(enumParser(OutputFormat, 'OUTPUT_FORMAT')),
+    new Option('--format <name>', 'png, webp or jpeg; mp4 or webp for clips').argParser(
+      enumParser(OutputFormat, 'OUTPUT_FORMAT'),
+    ),
     new Option('--quality <n>', 'of webp and jpeg, 1 to 100').argParser(number),
     new Option('--metadata <level>', 'full, provenance or none: what the files say about themselves').argParser(
       enumParser(OutputMetadata, 'OUTPUT_METADATA'),
@@ -66,7 +75,15 @@ export function requestOptions(): readonly Option[] {
 }
 
 export async function requestFrom(prompt: string, options: RequestOptions): Promise<Partial<GenerateRequest>> {
-  const { reference } = options;
+  const { REFERENCE_ROLE_UNSPECIFIED: single, REFERENCE_ROLE_START: first, REFERENCE_ROLE_END: last } = ReferenceRole;
+  const references = [
+    [options.reference, single],
+    [options.start, first],
+    [options.end, last],
+  ] as const;
+  const given = references.flatMap(([place, role]) =>
+    place === undefined ? [] : [referenceFrom(place, role, options)],
+  );
   return {
     prompt,
     jobId: options.jobId ?? '',
@@ -82,19 +99,20 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     scheduler: options.scheduler ?? '',
     numImages: options.numImages ?? 0,
     seed: options.seed,
-    references: reference === undefined ? [] : [await referenceFrom(reference, options)],
+    frames: options.frames ?? 0,
+    references: await Promise.all(given),
     outputFormat: options.format ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     outputQuality: options.quality ?? 0,
     outputMetadata: options.metadata ?? OutputMetadata.OUTPUT_METADATA_UNSPECIFIED,
   };
 }
 
-async function referenceFrom(place: string, options: RequestOptions): Promise<Reference> {
+async function referenceFrom(place: string, role: ReferenceRole, options: RequestOptions): Promise<Reference> {
   const isUrl = /^[a-z][a-z0-9+.-]+:\/\//i.test(place);
   return {
     source: isUrl ? { $case: 'url', value: place } : { $case: 'image', value: await readFile(place) },
     type: options.referenceType ?? ReferenceType.REFERENCE_TYPE_UNSPECIFIED,
-    role: 0,
+    role,
     strength: options.referenceStrength,
     denoisingStrength: options.denoise,
   };

@@ -1,41 +1,68 @@
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { type FloatType, floatTypes } from '../graph/safetensors.js';
+import { type FloatType, floatTypes, readSafetensors } from '../graph/safetensors.js';
+import type { Family } from '../pipelines/pipeline.js';
 import { inspectSdxl, type SdxlInspection } from '../pipelines/sdxl/inspect.js';
+import { inspectWan, type WanInspection } from '../pipelines/wan/inspect.js';
 import { syntheticSizes, writeSyntheticSdxl } from '../synthetic/sdxl.js';
+import { syntheticWanSizes, writeSyntheticWan } from '../synthetic/wan.js';
 import { type SourceOptions, sourceFrom, sourceOptions } from './source-options.js';
+
+const sizes: readonly string[] = [...syntheticSizes, ...syntheticWanSizes];
 
 export function createModelsCommand(): Command {
   const models = new Command('models').description('look at checkpoints');
   const inspect = models
     .command('inspect')
     .description('tell what a checkpoint is and whether it is whole, without loading it')
-    .argument('<path>', 'diffusers-layout folder, or single .safetensors file in the original layout')
+    .argument(
+      '<path>',
+      'diffusers-layout folder, or what the original code has: one .safetensors file, or a folder for WAN',
+    )
     .option('--json', 'machine-readable')
     .action(async (path: string, { json, ...options }: { json?: boolean } & SourceOptions) => {
-      const inspection = await inspectSdxl(sourceFrom(path, options));
+      const inspection = (await isWan(path))
+        ? await inspectWan({ path, vae: options.vae, textEncoder: options.textEncoder, tokenizer: options.tokenizer })
+        : await inspectSdxl(sourceFrom(path, options));
       process.stdout.write(json ? `${JSON.stringify(inspection, null, 2)}\n` : describe(path, inspection));
     });
   for (const option of sourceOptions()) inspect.addOption(option);
   models
     .command('synthesize')
     .description('write a model of made-up weights, to measure with: its pictures are noise')
-    .argument('<model>', 'sdxl-tiny or sdxl-base')
-    .argument('<path>', 'a folder, or a file that ends in .safetensors for the original layout')
-    .addOption(new Option('--dtype <type>', 'storage type of the weights').choices(floatTypes).default('F16'))
-    .action(async (model: string, path: string, { dtype }: { dtype: FloatType }) => {
-      const size = syntheticSizes.find((name) => name === model);
-      if (size === undefined)
-        throw new InvalidArgumentError(`model "${model}" must be one of ${syntheticSizes.join(', ')}`);
-      const written = await writeSyntheticSdxl(path, size, dtype);
-      process.stdout.write(`wrote ${written}\n`);
+    .argument('<model>', sizes.join(', '))
+    .argument('<path>', 'a folder, or for SDXL a file that ends in .safetensors for the original layout')
+    .addOption(
+      new Option('--dtype <type>', 'storage type of the weights: F16 for SDXL, BF16 for WAN').choices(floatTypes),
+    )
+    .action(async (model: string, path: string, { dtype }: { dtype?: FloatType }) => {
+      const sdxl = syntheticSizes.find((name) => name === model);
+      const wan = syntheticWanSizes.find((name) => name === model);
+      if (sdxl !== undefined) await writeSyntheticSdxl(path, sdxl, dtype);
+      else if (wan !== undefined) await writeSyntheticWan(path, wan, dtype);
+      else throw new InvalidArgumentError(`model "${model}" must be one of ${sizes.join(', ')}`);
+      process.stdout.write(`wrote ${path}\n`);
     });
   return models;
 }
 
+/** A diffusers folder says what it is; the original WAN is a folder without an index, or a file with a patch embedding. */
+async function isWan(path: string): Promise<boolean> {
+  if (path.endsWith('.safetensors')) {
+    const { tensors } = await readSafetensors(path);
+    return [...tensors.keys()].some((key) => /(^|\.)patch_embedding\.weight$/.test(key));
+  }
+  const index = await readFile(join(path, 'model_index.json'), 'utf8').catch(() => undefined);
+  const entry = await stat(path).catch(() => undefined);
+  return index === undefined ? (entry?.isDirectory() ?? false) : index.includes('"Wan');
+}
+
+const NAMES: Readonly<Record<Family, string>> = { sdxl: 'SDXL', wan: 'WAN 2.1' };
 /** Spare keys that are spelled out. */
 const MAX_UNUSED_SHOWN = 8;
 
-function describe(path: string, { layout, info, networks }: SdxlInspection): string {
+function describe(path: string, { layout, info, networks }: SdxlInspection | WanInspection): string {
   const rows = Object.entries(networks).map(
     ([name, { parameters, files }]) =>
       `  ${name.padEnd(16)} ${millions(parameters).padStart(9)} parameters  ${files.length} ${files.length === 1 ? 'file' : 'files'}`,
@@ -43,7 +70,7 @@ function describe(path: string, { layout, info, networks }: SdxlInspection): str
   const { unused } = info;
   const rest = unused.length > MAX_UNUSED_SHOWN ? ` and ${unused.length - MAX_UNUSED_SHOWN} more` : '';
   return [
-    `${path} is a whole SDXL checkpoint in ${layout === 'diffusers' ? "diffusers' layout" : 'the original layout'}.`,
+    `${path} is a whole ${NAMES[info.family]} checkpoint in ${layout === 'diffusers' ? "diffusers' layout" : 'the original layout'}.`,
     ...rows,
     `  ${'together'.padEnd(16)} ${millions(info.parameters).padStart(9)} parameters  ${(info.weightBytes / 1e9).toFixed(2)} GB, ${info.storage}`,
     `  native size ${info.nativeWidth}x${info.nativeHeight}, sizes a multiple of ${info.sizeMultiple}, prediction type ${info.predictionType}`,

@@ -4,7 +4,12 @@ import { join } from 'node:path';
 import type { AssetChunk } from '../gen/darkroom/v1/event.js';
 import type { Asset } from '../gen/darkroom/v1/job.js';
 
-const EXTENSIONS: Readonly<Record<string, string>> = { 'image/png': 'png', 'image/webp': 'webp', 'image/jpeg': 'jpg' };
+const EXTENSIONS: Readonly<Record<string, string>> = {
+  'image/png': 'png',
+  'image/webp': 'webp',
+  'image/jpeg': 'jpg',
+  'video/mp4': 'mp4',
+};
 
 export interface SavedAsset {
   readonly path: string;

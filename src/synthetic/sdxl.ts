@@ -1,11 +1,11 @@
 import { cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { FloatType } from '../graph/safetensors.js';
 import { type ComponentName, componentNames } from '../pipelines/sdxl/checkpoint.js';
 import { readSdxlConfig } from '../pipelines/sdxl/config.js';
 import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
+import { findAsset } from './assets.js';
 import { originalTensors } from './original-names.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 
@@ -113,7 +113,7 @@ async function writeSingleFile(path: string, dtype: FloatType, changes: Changes)
 
 /** Puts configurations and tokenizers into a folder; tells the tensors that they ask for. */
 async function planIn(folder: string, changes: Changes): Promise<ReturnType<typeof planSdxlWeights>> {
-  await cp(await findAssets(), folder, { recursive: true });
+  await cp(await findAsset('tiny-sdxl'), folder, { recursive: true });
   for (const [file, values] of Object.entries(changes)) {
     const path = join(folder, file);
     const config = JSON.parse(await readFile(path, 'utf8')) as object;
@@ -124,15 +124,4 @@ async function planIn(folder: string, changes: Changes): Promise<ReturnType<type
 
 async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined;
-}
-
-/** `assets/tiny-sdxl` of the package: above this file as source, and one level more as build. */
-async function findAssets(): Promise<string> {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (folder !== dirname(folder)) {
-    const assets = join(folder, 'assets', 'tiny-sdxl');
-    if (await stat(assets).catch(() => undefined)) return assets;
-    folder = dirname(folder);
-  }
-  throw new Error('assets/tiny-sdxl is missing from this installation');
 }

@@ -32,7 +32,7 @@ afterEach(() => engine.stop());
 
 function create(options: Partial<SupervisorOptions> = {}, path: string = inject('tinySdxl')): Supervisor {
   engine = createSupervisor({
-    spec: { model: 'tiny', source: { path }, device: 'cpu', threads: 1, batchPixels: 2 ** 20 },
+    spec: { model: 'tiny', family: 'sdxl', source: { path }, device: 'cpu', threads: 1, batchPixels: 2 ** 20 },
     log: silent,
     entry: engineEntry,
     backoffMs: { initial: 20, max: 200 },

@@ -12,6 +12,8 @@ beforeAll(async () => {
 });
 afterAll(() => serving.stop());
 
+const LORAS = [{ name: 'ink', weight: 1, textEncoderWeight: undefined }];
+
 describe('Generate', () => {
   it('streams queued, started, progress, chunks and completed, numbered from 1', async () => {
     const { events, files, error } = await outcomeOf(serving.client, { ...quick, width: 512, height: 512 });
@@ -119,12 +121,7 @@ describe('Generate', () => {
       'FAILED_PRECONDITION',
       'the prompt is refused: sexual content involving minors is never generated',
     ],
-    [
-      'what is not served yet',
-      { jobType: JobType.JOB_TYPE_VIDEO_HIGH },
-      'UNIMPLEMENTED',
-      'not served by this version: job_type of WAN and of enhanced prompts; leave it out',
-    ],
+    ['what is not served yet', { loras: LORAS }, 'UNIMPLEMENTED', 'not served by this version: loras; leave it out'],
     [
       'a prompt of 1 MB',
       { prompt: 'x'.repeat(2 ** 20) },

@@ -3,11 +3,13 @@ import { readConfig } from '../../src/config.js';
 import { InferenceError } from '../../src/errors.js';
 import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
+import type { Family } from '../../src/pipelines/pipeline.js';
 import { hashRequest, resolveRequest } from '../../src/server/validate.js';
 
 const config = readConfig({});
-const resolve = (request: Partial<GenerateRequest>) =>
-  resolveRequest(GenerateRequest.fromPartial(request), config, undefined);
+const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
+const resolve = (request: Partial<GenerateRequest>, family: Family = 'sdxl') =>
+  resolveRequest(GenerateRequest.fromPartial(request), config, { family, info: undefined }, ffmpeg);
 
 function violationsOf(request: Partial<GenerateRequest>): Record<string, string> {
   try {
@@ -36,7 +38,7 @@ describe('resolveRequest', () => {
       previewsPerSecond: 0,
     });
     expect(plan.output).toEqual({ format: 'png', metadata: 'full' });
-    expect(plan.reference).toBeUndefined();
+    expect(plan.references).toBeUndefined();
     expect(seeds[0]).toBeGreaterThanOrEqual(1);
     expect(seeds[0]).toBeLessThanOrEqual(999_999_999);
     expect(seeds).toEqual([0, 1, 2].map((k) => (seeds[0] ?? 0) + k));
@@ -117,9 +119,9 @@ describe('resolveRequest', () => {
   });
 
   it('says what this version does not serve', () => {
-    const request = { prompt: 'a house', loras: [{ name: 'ink' }], jobType: JobType.JOB_TYPE_VIDEO_FAST };
-    expect(() => resolve(request as Partial<GenerateRequest>)).toThrow(
-      'not served by this version: loras, job_type of WAN and of enhanced prompts; leave it out',
+    const request = { prompt: 'a house', loras: [{ name: 'ink' }], jobType: JobType.JOB_TYPE_VIDEO7B_FAST_ENHANCED };
+    expect(() => resolve(request as Partial<GenerateRequest>, 'wan')).toThrow(
+      'not served by this version: loras, job_type of enhanced prompts; leave it out',
     );
   });
 });

@@ -2,6 +2,7 @@ import { pino } from 'pino';
 import { inject } from 'vitest';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config.js';
+import type { EngineSpec } from '../../src/engine/messages.js';
 import { createSupervisor, type Supervisor } from '../../src/engine/supervisor.js';
 import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
@@ -30,20 +31,31 @@ export async function serve(
     {},
     { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
   );
-  const engine = createSupervisor({
-    spec: {
-      model: config.SDXL_NAME,
-      source: { path: config.SDXL_PATH ?? '' },
-      device: config.DEVICE,
-      threads: 1,
-      batchPixels: config.BATCH_PIXELS,
-    },
-    log: silent,
-    entry: engineEntry,
-    cancelBoundMs: config.CANCEL_BOUND_MS,
-    hangTimeoutMs: config.HANG_TIMEOUT_MS,
-    backoffMs: { initial: 50, max: 1000 },
-  });
+  const basics = { device: config.DEVICE, threads: 1, batchPixels: config.BATCH_PIXELS };
+  const create = (spec: EngineSpec) =>
+    createSupervisor({
+      spec,
+      log: silent,
+      entry: engineEntry,
+      cancelBoundMs: config.CANCEL_BOUND_MS,
+      hangTimeoutMs: config.HANG_TIMEOUT_MS,
+      backoffMs: { initial: 50, max: 1000 },
+    });
+  const sdxl = {
+    ...basics,
+    model: config.SDXL_NAME,
+    family: 'sdxl',
+    source: { path: config.SDXL_PATH ?? '' },
+  } as const;
+  const wan = {
+    ...basics,
+    model: config.WAN_NAME,
+    family: 'wan',
+    source: { path: config.WAN_PATH ?? '' },
+    batchPixels: 1,
+  } as const;
+  // One engine: the one that the test is about.
+  const engine = create(config.WAN_PATH === undefined ? sdxl : wan);
   const server = await createServer({ config, log: silent, engines: [engine], ...options });
   await engine.start();
   const client = connect(

@@ -1,4 +1,5 @@
 import { groupBy } from '../../group-by.js';
+import { predictionOf } from '../../schedulers/index.js';
 import { batchLimit } from '../batching.js';
 import { guide } from '../guidance.js';
 import { imageFromRgb, rgbFromImage } from '../image.js';
@@ -200,7 +201,7 @@ export class SdxlPipeline implements Pipeline {
   }
 
   #cleanLatents(picture: Picture, output: Float32Array | undefined, i: number): Float32Array {
-    const prediction = this.networks.info.predictionType;
+    const prediction = predictionOf(this.networks.config.scheduler);
     return cleanLatents(picture.modelInput(i), output ?? picture.latents, picture.sigma(i), prediction);
   }
 }

@@ -29,6 +29,8 @@ export interface WanSource {
   readonly textEncoder?: string | undefined;
   /** A folder with UMT5's tokenizer.json or spiece.model. Omitted: the checkpoint's. */
   readonly tokenizer?: string | undefined;
+  /** Whether the text encoder stays loaded between jobs. Omitted: it is loaded for the prompts of a job and given back. */
+  readonly keepsTextEncoder?: boolean | undefined;
 }
 
 /** A checkpoint that was found and understood, but not loaded. Its tensors have diffusers' names, whatever the layout. */

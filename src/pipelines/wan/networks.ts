@@ -2,11 +2,14 @@ import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
 import { createSession, Held, type NetworkSession } from '../../graph/session.js';
 import { join32 } from '../join32.js';
-import type { Device } from '../pipeline.js';
+import type { Device, ModelInfo } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
 import { openWanCheckpoint, type WanSource } from './checkpoint.js';
 import type { WanConfig } from './config.js';
+import { describeWan } from './inspect.js';
 import { clipOfFrames, latentFrame, normalizedLatents } from './latents.js';
+import { buildPromptEncoder, loadPromptEncoder } from './prompt-encoder.js';
+import { Prompts } from './prompts.js';
 import { type Grid, type RotaryTables, rotaryTables } from './rotary-tables.js';
 import { type ChunkKind, framesPerLatent, NEXT, PAST } from './vae.js';
 import { buildWanNetworks, type NetworkName } from './weights.js';
@@ -49,12 +52,16 @@ interface Sessions {
 /** The networks of one checkpoint, loaded: tensors in, tensors out. */
 export class WanNetworks {
   readonly config: WanConfig;
+  readonly info: ModelInfo;
+  readonly prompts: Prompts;
   readonly #sessions: Sessions;
   readonly #encoders = new Map<ChunkKind, Promise<NetworkSession>>();
   #turn: { readonly key: string; readonly tables: RotaryTables } | undefined;
 
-  constructor(config: WanConfig, sessions: Sessions) {
+  constructor(config: WanConfig, info: ModelInfo, prompts: Prompts, sessions: Sessions) {
     this.config = config;
+    this.info = info;
+    this.prompts = prompts;
     this.#sessions = sessions;
   }
 
@@ -166,7 +173,8 @@ export class WanNetworks {
   async release(): Promise<void> {
     const { transformer, decoder } = this.#sessions;
     const encoders = await Promise.all(this.#encoders.values());
-    for (const session of [transformer, decoder.first, decoder.later, ...encoders]) await session.release();
+    for (const session of [this.prompts, transformer, decoder.first, decoder.later, ...encoders])
+      await session.release();
   }
 
   #encoder(kind: ChunkKind): Promise<NetworkSession> {
@@ -185,18 +193,27 @@ export class WanNetworks {
   }
 }
 
-/** Loads the transformer and the VAE of a checkpoint: sessions are built here, once, for every size and batch. */
+/**
+ * Loads the transformer and the VAE of a checkpoint: sessions are built here, once, for every size and batch. The text encoder is
+ * checked here and loaded with the first prompt.
+ */
 export async function loadWanNetworks({ device, threads, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
   const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const networks = await buildWanNetworks(checkpoint, dialectFor(device, attentionIsRight));
+  const dialect = dialectFor(device, attentionIsRight);
+  const networks = await buildWanNetworks(checkpoint, dialect);
+  const textEncoder = await buildPromptEncoder(checkpoint, dialect);
+  const prompts = new Prompts(
+    () => loadPromptEncoder(checkpoint, { device, threads }),
+    source.keepsTextEncoder ?? false,
+  );
   const open = (name: NetworkName) => {
     const { graph } = networks[name];
     const kept = graph.outputs.filter((output) => output.startsWith(NEXT));
     const holds = new Map(kept.map((output) => [output, PAST + output.slice(NEXT.length)]));
     return createSession(graph, { device, threads, holds });
   };
-  return new WanNetworks(checkpoint.config, {
+  return new WanNetworks(checkpoint.config, describeWan(networks, textEncoder), prompts, {
     transformer: await open('transformer'),
     decoder: { first: await open('vae_decoder_first'), later: await open('vae_decoder_later') },
     openEncoder: (kind) => open(`vae_encoder_${kind}`),

@@ -19,6 +19,7 @@ import { RunningJobs } from '../running-jobs.js';
 import { HeldLatents } from './held-latents.js';
 import { wanColours } from './latent-colours.js';
 import { type ClipSize, loadWanNetworks, type WanNetworks, type WanOptions } from './networks.js';
+import type { EncodedPrompt } from './prompt-encoder.js';
 
 export async function createWanPipeline(options: WanOptions): Promise<WanPipeline> {
   return new WanPipeline(await loadWanNetworks(options), options.device);
@@ -62,16 +63,21 @@ export class WanPipeline implements Pipeline {
     const texts = guidanceScale > 1 ? [negativePrompt, prompt] : [prompt];
     const unseen = new Set(texts.filter((text) => !encoder.isCached(text)));
     const total = unseen.size;
-    const encoded: Float32Array[] = [];
+    const encoded: EncodedPrompt[] = [];
     for (const text of texts) {
       yield* running.look();
-      if (!running.isAlive(job)) return undefined;
+      if (!running.isAlive(job)) break;
       encoded.push(await encoder.encode(text));
       if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
     }
-    const { tokens, dropped } = encoder.count(prompt);
-    yield { job, kind: 'prompt', report: { chunks: 1, tokens, dropped, strategy: 'none' } };
-    return encoded;
+    await encoder.rest();
+    const positive = encoded.at(-1);
+    if (positive === undefined || encoded.length < texts.length) return undefined;
+    const { ids, length } = positive;
+    // The end token is none of the caller's.
+    const report = { chunks: 1, tokens: length - 1, dropped: length - ids.length, strategy: 'none' } as const;
+    yield { job, kind: 'prompt', report };
+    return encoded.map(({ states }) => states);
   }
 
   /**

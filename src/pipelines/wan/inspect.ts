@@ -1,0 +1,58 @@
+import type { Weights } from '../../graph/weights.js';
+import { flowSchedulerNames } from '../../schedulers/flow.js';
+import type { ModelInfo } from '../pipeline.js';
+import { openWanCheckpoint, type WanCheckpoint, type WanSource } from './checkpoint.js';
+import { buildPromptEncoder } from './prompt-encoder.js';
+import { buildWanNetworks, type Networks } from './weights.js';
+
+/** What a checkpoint is, found out without loading it. */
+export interface WanInspection {
+  readonly layout: WanCheckpoint['layout'];
+  readonly info: ModelInfo;
+  readonly networks: Readonly<
+    Record<'transformer' | 'vae' | 'text_encoder', { parameters: number; files: readonly string[] }>
+  >;
+}
+
+/** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
+export async function inspectWan(source: WanSource): Promise<WanInspection> {
+  const checkpoint = await openWanCheckpoint(source);
+  const networks = await buildWanNetworks(checkpoint, { attention: 'fused' });
+  const textEncoder = await buildPromptEncoder(checkpoint, { attention: 'fused' });
+  const describe = (all: readonly Weights[]) => ({
+    parameters: all.reduce((sum, { parameters }) => sum + parameters, 0),
+    files: [...new Set(all.flatMap(({ graph }) => graph.files))],
+  });
+  return {
+    layout: checkpoint.layout,
+    info: describeWan(networks, textEncoder),
+    networks: {
+      transformer: describe([networks.transformer.weights]),
+      vae: describe(vaeWeights(networks)),
+      text_encoder: describe([textEncoder]),
+    },
+  };
+}
+
+export function describeWan(networks: Networks, textEncoder: Weights): ModelInfo {
+  const all = [networks.transformer.weights, ...vaeWeights(networks), textEncoder];
+  return {
+    family: 'wan',
+    parameters: all.reduce((sum, { parameters }) => sum + parameters, 0),
+    weightBytes: all.reduce((sum, { usedBytes }) => sum + usedBytes, 0),
+    storage: networks.transformer.weights.storage,
+    predictionType: 'flow',
+    schedulers: flowSchedulerNames,
+    // Eight pixels to a latent, two latents to a patch.
+    sizeMultiple: 16,
+    // What it was trained at: 480p, wide.
+    nativeWidth: 832,
+    nativeHeight: 480,
+    unused: all.flatMap(({ spare, files }) => spare.map((key) => files.tensors.get(key)?.name ?? key)),
+  };
+}
+
+/** Each half of the VAE once: the graphs of first and later chunks have the same weights. */
+function vaeWeights({ vae_decoder_later, vae_encoder_later }: Networks): readonly Weights[] {
+  return [vae_decoder_later.weights, vae_encoder_later.weights];
+}

@@ -1,0 +1,78 @@
+import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { Graph } from '../graph/graph.js';
+import type { FloatType } from '../graph/safetensors.js';
+import { Weights } from '../graph/weights.js';
+import { readWanConfig, type WanConfig } from '../pipelines/wan/config.js';
+import { buildTextEncoder } from '../pipelines/wan/text-encoder.js';
+import { planWanWeights } from '../pipelines/wan/weights.js';
+import { findAsset } from './assets.js';
+import { writeHashSafetensors } from './write-safetensors.js';
+
+/** `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. */
+export const syntheticWanSizes = ['wan-tiny', 'wan-1.3b'] as const;
+export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
+
+/** What makes the released model larger than the tiny one. https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers */
+const wan13B = {
+  'transformer/config.json': {
+    num_attention_heads: 12,
+    attention_head_dim: 128,
+    num_layers: 30,
+    ffn_dim: 8960,
+    text_dim: 4096,
+    freq_dim: 256,
+  },
+  'vae/config.json': { base_dim: 96, z_dim: 16, dim_mult: [1, 2, 4, 4], num_res_blocks: 2 },
+  'text_encoder/config.json': {
+    vocab_size: 256384,
+    d_model: 4096,
+    d_kv: 64,
+    d_ff: 10240,
+    num_layers: 24,
+    num_heads: 64,
+    relative_attention_num_buckets: 32,
+    relative_attention_max_distance: 128,
+  },
+} as const;
+
+/**
+ * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its clips are noise. Does
+ * nothing where one is already whole.
+ *
+ * @returns the folder
+ */
+export async function writeSyntheticWan(
+  folder: string,
+  size: SyntheticWanSize,
+  dtype: FloatType = 'BF16',
+): Promise<string> {
+  const last = join(folder, 'text_encoder', 'model.safetensors');
+  if ((await stat(last).catch(() => undefined)) !== undefined) return folder;
+  await mkdir(folder, { recursive: true });
+  await cp(await findAsset('tiny-wan'), folder, { recursive: true });
+  for (const [file, values] of Object.entries(size === 'wan-1.3b' ? wan13B : {})) {
+    const path = join(folder, file);
+    const config = JSON.parse(await readFile(path, 'utf8')) as object;
+    await writeFile(path, JSON.stringify({ ...config, ...values }, null, 2));
+  }
+  const config = await readWanConfig(folder);
+  const { transformer, vae } = planWanWeights(config);
+  for (const [file, hashPrefix, type, tensors] of [
+    ['transformer/diffusion_pytorch_model.safetensors', 'a:transformer.', dtype, transformer],
+    // The released VAE is float32.
+    ['vae/diffusion_pytorch_model.safetensors', 'a:vae.', dtype === 'BF16' ? 'F32' : dtype, vae],
+    ['text_encoder/model.safetensors', 'a:text_encoder.', dtype, planTextEncoder(config)],
+  ] as const) {
+    await mkdir(dirname(join(folder, file)), { recursive: true });
+    await writeHashSafetensors(join(folder, file), { dtype: type, hashPrefix, tensors });
+  }
+  return folder;
+}
+
+function planTextEncoder({ textEncoder }: WanConfig): readonly (readonly [string, readonly number[]])[] {
+  const files = { path: 'text_encoder', tensors: new Map(), metadata: {} };
+  const weights = new Weights(new Graph('text_encoder', { attention: 'fused' }), files);
+  buildTextEncoder(weights.graph, weights.root, textEncoder);
+  return [...weights.wanted];
+}

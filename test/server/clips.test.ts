@@ -1,0 +1,270 @@
+import { execFile } from 'node:child_process';
+import { readdir, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { estimate } from '../../src/client/client.js';
+import {
+  type Asset,
+  AssetRole,
+  JobType,
+  OutputFormat,
+  OutputMetadata,
+  type Reference,
+  ReferenceRole,
+} from '../../src/gen/darkroom/v1/job.js';
+import { kinds, type Outcome, outcomeOf, type Serving, serve, until } from '../support/serving.js';
+import { tempFolder } from '../support/temp-folder.js';
+
+let serving: Serving;
+beforeAll(async () => {
+  serving = await serve({ WAN_PATH: inject('tinyWan') });
+});
+afterAll(() => serving.stop());
+
+const small = { prompt: 'a red kite over a field', width: 64, height: 64, steps: 3, seed: 5n };
+const clip = { ...small, jobType: JobType.JOB_TYPE_VIDEO_FAST, frames: 9 };
+const run = (request: object) => outcomeOf(serving.client, request);
+
+const completed = ({ events, error }: Outcome) => {
+  const { event } = events.at(-1) ?? {};
+  if (event?.$case !== 'completed' || event.value.metadata === undefined) throw error ?? new Error('not completed');
+  return { metadata: event.value.metadata, assets: event.value.assets as Asset[] };
+};
+
+async function probe(file: Buffer | undefined): Promise<Record<string, string>> {
+  const path = join(await tempFolder(), 'clip.mp4');
+  await writeFile(path, file ?? Buffer.alloc(0));
+  const { stdout } = await promisify(execFile)('ffprobe', [
+    '-v',
+    'error',
+    '-count_frames',
+    '-show_streams',
+    '-of',
+    'json',
+    path,
+  ]);
+  return JSON.parse(stdout).streams[0];
+}
+
+const picture = (red: number) =>
+  sharp({ create: { width: 96, height: 64, channels: 3, background: { r: red, g: 90, b: 40 } } })
+    .png()
+    .toBuffer();
+const reference = (value: Buffer, role: ReferenceRole, strength?: number): Reference => ({
+  source: { $case: 'image', value },
+  type: 0,
+  role,
+  strength,
+  denoisingStrength: undefined,
+});
+const { REFERENCE_ROLE_UNSPECIFIED: SINGLE, REFERENCE_ROLE_START: START, REFERENCE_ROLE_END: END } = ReferenceRole;
+
+describe('a video job', () => {
+  it('gives an MP4, a poster and a thumbnail, and says what was done', async () => {
+    const outcome = await run(clip);
+    const { metadata, assets } = completed(outcome);
+    expect(assets.map(({ role, contentType, width }) => [role, contentType, width])).toEqual([
+      [AssetRole.ASSET_ROLE_RESULT, 'video/mp4', 64],
+      [AssetRole.ASSET_ROLE_POSTER, 'image/jpeg', 64],
+      [AssetRole.ASSET_ROLE_THUMBNAIL, 'image/jpeg', 64],
+    ]);
+    expect(await probe(outcome.files[0])).toMatchObject({
+      codec_name: 'h264',
+      pix_fmt: 'yuv420p',
+      r_frame_rate: '16/1',
+      nb_read_frames: '9',
+    });
+    expect(outcome.files[0]?.indexOf('moov')).toBeLessThan(outcome.files[0]?.indexOf('mdat') ?? 0);
+    expect(metadata).toMatchObject({
+      frames: 9,
+      fps: 16,
+      steps: 3,
+      guidanceScale: 6.5,
+      scheduler: 'flow_unipc',
+      referenceMode: 'none',
+      droppedTokens: 0,
+      model: 'wan',
+    });
+    expect(metadata.negativePrompt).toContain('色调艳丽');
+    expect(metadata.promptTokens).toBeGreaterThan(4);
+    const fractions = outcome.events.flatMap(({ event }) =>
+      event?.$case === 'progress' ? [event.value.fraction] : [],
+    );
+    expect(fractions).toEqual([...fractions].sort((a, b) => a - b));
+    expect(fractions.at(-1)).toBe(1);
+  });
+
+  it('takes 4n + 1 frames of those asked for, and other sizes and steps', async () => {
+    const { metadata } = completed(await run({ ...clip, frames: 7, width: 80, height: 48, guidanceScale: 1 }));
+    expect([metadata.frames, metadata.width, metadata.height, metadata.guidanceScale]).toEqual([5, 80, 48, 1]);
+  });
+
+  it('gives an animated WebP when asked for', async () => {
+    const { assets } = completed(await run({ ...clip, frames: 5, outputFormat: OutputFormat.OUTPUT_FORMAT_WEBP }));
+    expect(assets[0]?.contentType).toBe('image/webp');
+  });
+
+  it('sends previews of a frame', async () => {
+    const outcome = await run({ ...clip, steps: 6, previewsPerSecond: 4 });
+    const previews = outcome.events.flatMap(({ event }) => (event?.$case === 'preview' ? [event.value] : []));
+    expect(previews.length).toBeGreaterThan(0);
+    expect((await sharp(previews[0]?.image).metadata()).format).toBe('jpeg');
+  });
+
+  it('says nothing of itself when told to', async () => {
+    const of = async (outputMetadata: OutputMetadata) =>
+      (await run({ ...clip, frames: 5, outputMetadata })).files[0]?.toString('latin1');
+    expect(await of(OutputMetadata.OUTPUT_METADATA_FULL)).toContain('a red kite over a field');
+    const provenance = await of(OutputMetadata.OUTPUT_METADATA_PROVENANCE);
+    expect(provenance).toContain('trainedAlgorithmicMedia');
+    expect(provenance).not.toContain('red kite');
+    expect(await of(OutputMetadata.OUTPUT_METADATA_NONE)).not.toMatch(/trainedAlgorithmicMedia|red kite/);
+  });
+
+  it('leaves no ffmpeg and no file when it is cancelled while it decodes', async () => {
+    const abort = new AbortController();
+    const before = (await readdir(tmpdir())).filter((name) => name.startsWith('darkroom-clip-'));
+    const cancelled = outcomeOf(
+      serving.client,
+      { ...clip, frames: 81, steps: 1, width: 128, height: 128 },
+      {
+        signal: abort.signal,
+        onEvent: ({ event }) =>
+          event?.$case === 'progress' && event.value.phase === 3 && event.value.step === 2 && abort.abort(),
+      },
+    );
+    expect((await cancelled).error?.reason).toBe('CANCELLED');
+    await until(() => serving.engine.state === 'ready');
+    const after = (await readdir(tmpdir())).filter((name) => name.startsWith('darkroom-clip-'));
+    expect(after.filter((name) => !before.includes(name))).toEqual([]);
+    const { stdout } = await promisify(execFile)('ps', ['-o', 'args=', '--ppid', String(serving.engine.pid)]).catch(
+      () => ({ stdout: '' }),
+    );
+    expect(stdout).not.toContain('ffmpeg');
+  });
+});
+
+describe('an image job of WAN', () => {
+  it('gives one frame as PNG', async () => {
+    const outcome = await run({ ...small, jobType: JobType.JOB_TYPE_IMAGE_FAST });
+    const { metadata, assets } = completed(outcome);
+    expect([assets.length, assets[0]?.contentType, metadata.frames]).toEqual([1, 'image/png', 1]);
+    expect(await sharp(outcome.files[0]).metadata()).toMatchObject({ format: 'png', width: 64, height: 64 });
+  });
+
+  it('starts from a single reference', async () => {
+    const references = [reference(await picture(220), SINGLE)];
+    const { metadata } = completed(
+      await run({ ...small, steps: 10, jobType: JobType.JOB_TYPE_IMAGE_FAST, references }),
+    );
+    expect(metadata).toMatchObject({
+      referenceMode: 'single',
+      referenceMethod: 'img2img',
+      referenceStrength: 0.85,
+      denoisingStrength: 0.4,
+    });
+    expect(metadata.guidanceScale).toBeCloseTo(5 + 4 * 0.85, 9);
+  });
+});
+
+describe('references of a clip', () => {
+  /** Mean distance of a clip's frame from a picture that was fitted and went through the VAE like it. */
+  const first = async (outcome: Outcome) => sharp(outcome.files[1]).raw().toBuffer();
+
+  it.each([
+    ['single', [SINGLE]],
+    ['start', [START]],
+    ['end', [END]],
+    ['both', [START, END]],
+    ['both', [END, START]],
+  ] as const)('%s: are held, and the metadata says so', async (mode, roles) => {
+    const references = await Promise.all(
+      roles.map(async (role, i) => reference(await picture(60 + 120 * i), role, 0.5)),
+    );
+    const { metadata } = completed(await run({ ...clip, references }));
+    expect(metadata).toMatchObject({
+      referenceMode: mode,
+      referenceApplied: true,
+      referenceMethod: 'latent_hold',
+      referenceStrength: 0.5,
+      guidanceScale: 7,
+    });
+  });
+
+  it('make the first frame the more like them the stronger they are', async () => {
+    const bytes = await picture(220);
+    const held = async (strength: number) => {
+      const outcome = await run({
+        ...clip,
+        steps: 10,
+        guidanceScale: 1,
+        references: [reference(bytes, START, strength)],
+      });
+      return first(outcome);
+    };
+    const exact = await held(1);
+    const distance = (frame: Buffer) =>
+      frame.reduce((sum, value, i) => sum + Math.abs(value - (exact[i] ?? 0)), 0) / frame.length;
+    const free = await first(await run({ ...clip, steps: 10, guidanceScale: 1 }));
+    const [weak, strong] = [distance(await held(0.1)), distance(await held(0.9))];
+    expect(strong).toBeLessThan(weak);
+    expect(strong).toBeLessThan(distance(free));
+  });
+});
+
+describe('what WAN does not take', () => {
+  it.each([
+    ['weights', { weights: '(sea:1.2)' }, 'weights are for SDXL; leave them out for WAN'],
+    ['three pictures', { numImages: 3 }, 'num_images 3 must be 1 for WAN'],
+    [
+      'PNG for a clip',
+      { outputFormat: OutputFormat.OUTPUT_FORMAT_PNG },
+      'output_format of a clip must be OUTPUT_FORMAT_MP4 or OUTPUT_FORMAT_WEBP',
+    ],
+    ['a width that is no multiple of 16', { width: 72 }, 'width 72 must be a multiple of 16; use 64 or 80'],
+    ['too many frames', { frames: 200 }, 'frames 200 must be >= 1 and <= 161; change it or raise LIMIT_FRAMES'],
+    [
+      'a scheduler of SDXL',
+      { scheduler: 'ddim' },
+      'scheduler "ddim" must be one of flow_unipc, flow_unipc_diffusers, flow_euler',
+    ],
+  ])('refuses %s', async (_, more, sentence) => {
+    const { error } = await run({ ...clip, ...more });
+    expect(error?.violations.map(({ description }) => description)).toEqual([sentence]);
+  });
+
+  it('refuses SDXL where no SDXL is served, and enhanced prompts', async () => {
+    expect((await run({ ...small, jobType: JobType.JOB_TYPE_SDXL_IMAGE_FAST })).error?.reason).toBe('MODEL_NOT_FOUND');
+    expect((await run({ ...small, jobType: JobType.JOB_TYPE_VIDEO7B_FAST_ENHANCED })).error?.reason).toBe(
+      'NOT_SERVED_YET',
+    );
+  });
+
+  it('refuses clips, and nothing else, where there is no ffmpeg', async () => {
+    const other = await serve({ WAN_PATH: inject('tinyWan'), FFMPEG_PATH: '/nowhere/ffmpeg' });
+    try {
+      const { error } = await outcomeOf(other.client, clip);
+      expect([error?.status, error?.reason, error?.message]).toEqual([
+        'FAILED_PRECONDITION',
+        'FFMPEG_MISSING',
+        'clips need ffmpeg: /nowhere/ffmpeg does not run; apt-get install ffmpeg, or set FFMPEG_PATH',
+      ]);
+      const { error: none } = await outcomeOf(other.client, { ...small, jobType: JobType.JOB_TYPE_IMAGE_FAST });
+      expect(none).toBeUndefined();
+    } finally {
+      await other.stop();
+    }
+  });
+});
+
+describe('Estimate of a clip', () => {
+  it('tells its frames and, once one was made, its seconds', async () => {
+    expect(kinds((await run(clip)).events)).toContain('completed');
+    const { frames, seconds } = await estimate(serving.client, { ...clip, frames: 11 });
+    expect(frames).toBe(9);
+    expect(seconds).toBeGreaterThan(0);
+  });
+});
