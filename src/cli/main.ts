@@ -4,15 +4,19 @@ import { InferenceError } from '../errors.js';
 import { version } from '../version.js';
 import { createDemoCommand } from './demo.js';
 import { createDoctorCommand } from './doctor.js';
+import { createEstimateCommand } from './estimate.js';
 import { createGenerateCommand } from './generate.js';
 import { createModelsCommand } from './models.js';
 import { createServeCommand } from './serve.js';
+import { createTokenizeCommand } from './tokenize.js';
 
 const program = new Command('darkroom')
   .description('SDXL pictures over gRPC, from the checkpoint you have')
   .version(version)
   .addCommand(createServeCommand())
   .addCommand(createGenerateCommand())
+  .addCommand(createEstimateCommand())
+  .addCommand(createTokenizeCommand())
   .addCommand(createModelsCommand())
   .addCommand(createDoctorCommand())
   .addCommand(createDemoCommand());

@@ -35,11 +35,12 @@ export function createModelsCommand(): Command {
 /** Spare keys that are spelled out. */
 const MAX_UNUSED_SHOWN = 8;
 
-function describe(path: string, { layout, info, networks, unused }: SdxlInspection): string {
+function describe(path: string, { layout, info, networks }: SdxlInspection): string {
   const rows = Object.entries(networks).map(
     ([name, { parameters, files }]) =>
       `  ${name.padEnd(16)} ${millions(parameters).padStart(9)} parameters  ${files.length} ${files.length === 1 ? 'file' : 'files'}`,
   );
+  const { unused } = info;
   const rest = unused.length > MAX_UNUSED_SHOWN ? ` and ${unused.length - MAX_UNUSED_SHOWN} more` : '';
   return [
     `${path} is a whole SDXL checkpoint in ${layout === 'diffusers' ? "diffusers' layout" : 'the original layout'}.`,

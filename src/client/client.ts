@@ -8,7 +8,13 @@ import {
 } from '@grpc/grpc-js';
 import { InferenceError } from '../errors.js';
 import type { JobEvent } from '../gen/darkroom/v1/event.js';
-import { GenerateRequest, InferenceServiceClient } from '../gen/darkroom/v1/inference_service.js';
+import {
+  type EstimateResponse,
+  GenerateRequest,
+  InferenceServiceClient,
+  TokenizeRequest,
+  type TokenizeResponse,
+} from '../gen/darkroom/v1/inference_service.js';
 import { JobServiceClient } from '../gen/darkroom/v1/job_service.js';
 import { ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
 import { errorFromStatus } from '../server/status.js';
@@ -64,16 +70,42 @@ export async function* generate(
     for await (const { event } of stream as AsyncIterable<{ event: JobEvent | undefined }>)
       if (event !== undefined) yield event;
   } catch (error) {
-    if (!isServiceError(error)) throw error;
-    const told = errorFromStatus(error);
-    // gRPC's own words for a server that is not there; the server's own errors carry a reason.
-    if (error.code !== status.UNAVAILABLE || told.reason !== 'INTERNAL') throw told;
-    const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
-    throw new InferenceError('UNREACHABLE', `no server answers at ${address}: ${error.details}`, { cause: error });
+    throw toldError(client, error);
   } finally {
     signal?.removeEventListener('abort', cancel);
     stream.cancel();
   }
+}
+
+/** What a Generate would cost. @throws InferenceError as the server told it */
+export function estimate(client: DarkroomClient, request: Partial<GenerateRequest>): Promise<EstimateResponse> {
+  const message = { request: GenerateRequest.fromPartial(request) };
+  return answerOf(client, (done) => client.inference.estimate(message, client.metadata, done));
+}
+
+/** How a text is cut into tokens. @throws InferenceError as the server told it */
+export function tokenize(client: DarkroomClient, request: Partial<TokenizeRequest>): Promise<TokenizeResponse> {
+  const message = TokenizeRequest.fromPartial(request);
+  return answerOf(client, (done) => client.inference.tokenize(message, client.metadata, done));
+}
+
+function answerOf<Response>(
+  client: DarkroomClient,
+  call: (done: (error: ServiceError | null, response: Response) => void) => void,
+): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    call((error, response) => (error === null ? resolve(response) : reject(toldError(client, error))));
+  });
+}
+
+/** The server's own error; UNREACHABLE where none answered. */
+function toldError(client: DarkroomClient, error: unknown): unknown {
+  if (!isServiceError(error)) return error;
+  const told = errorFromStatus(error);
+  // gRPC's own words for a server that is not there; the server's own errors carry a reason.
+  if (error.code !== status.UNAVAILABLE || told.reason !== 'INTERNAL') return told;
+  const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
+  return new InferenceError('UNREACHABLE', `no server answers at ${address}: ${error.details}`, { cause: error });
 }
 
 function isServiceError(error: unknown): error is ServiceError {

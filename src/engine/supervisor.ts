@@ -67,6 +67,8 @@ export interface SupervisorOptions {
   readonly backoffMs?: { readonly initial: number; readonly max: number };
 }
 
+/** Keys of a checkpoint that are named in the log; an EMA doubles a file's keys. */
+const MAX_KEYS_LOGGED = 20;
 /** Crashes while loading, one after another, that end the trying. */
 const MAX_START_CRASHES = 5;
 /** A process that lived this long was healthy: the backoff starts anew. */
@@ -221,7 +223,14 @@ class EngineSupervisor implements Supervisor {
       if (kind === 'ready' || kind === 'start-failed') clearTimeout(startTimer);
       if (this.#child === child) this.#onMessage(message as MessageFromEngine);
     });
-    child.on('error', (error) => this.#log.error({ err: error }, 'engine process error'));
+    child.on('error', (error) => {
+      this.#log.error({ err: error }, 'engine process error');
+      // A process that could not be started has no exit either.
+      if (child.pid === undefined && this.#child === child) {
+        clearTimeout(startTimer);
+        this.#onExit(null, null, 0);
+      }
+    });
     child.on('exit', (code, signal) => {
       clearTimeout(startTimer);
       if (this.#child === child) this.#onExit(code, signal, Date.now() - startedAt);
@@ -237,6 +246,13 @@ class EngineSupervisor implements Supervisor {
         this.#startCrashes = 0;
         for (const { provider, detail } of message.rejected)
           this.#log.info({ provider, detail }, 'provider does not open');
+        if (message.info.unused.length > 0) {
+          const { unused } = message.info;
+          this.#log.info(
+            { keys: unused.slice(0, MAX_KEYS_LOGGED), count: unused.length },
+            'keys of the checkpoint are not used',
+          );
+        }
         this.#log.info({ device: message.device, ms: Math.round(message.loadMs), enginePid: this.pid }, 'engine ready');
         this.#setState('ready');
         return;
@@ -264,7 +280,8 @@ class EngineSupervisor implements Supervisor {
     const onPurpose = this.#killedOnPurpose;
     this.#killedOnPurpose = false;
     const wasLoading = this.info === undefined || this.state === 'starting' || this.state === 'restarting';
-    const how = signal === null ? `exited with code ${code}` : `was ended by ${signal}`;
+    const exited = code === null ? 'could not be started' : `exited with code ${code}`;
+    const how = signal === null ? exited : `was ended by ${signal}`;
     if (!onPurpose) this.#log.error({ code, signal, livedMs }, 'engine process died');
     this.#setState('restarting');
     this.#endJobs(

@@ -142,6 +142,11 @@ export class Graph {
     });
   }
 
+  /** Names of what a run gives back. */
+  get outputs(): readonly string[] {
+    return this.#outputs.map(({ name }) => name);
+  }
+
   /** Real paths of the files that initializers point into. */
   get files(): readonly string[] {
     return [...new Set(this.#externals.map((initializer) => initializer.file))];

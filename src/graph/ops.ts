@@ -30,8 +30,7 @@ export function scale(graph: Graph, x: Value, factor: number): Value {
 // x: [..., I]  ->  [..., O]; weight [O, I] as torch stores it, so that no transposed copy is made while loading.
 export function linear(w: Scope, x: Value, outputs: number, { bias = true } = {}): Value {
   const { graph } = w;
-  const inputs = x.shape.at(-1);
-  if (typeof inputs !== 'number') throw new Error(`${w.path}: ${x.name} ${formatShape(x.shape)} has no fixed width`);
+  const inputs = fixedWidth(w.path, x);
   const rows = x.shape.slice(0, -1);
   const flat = rows.length === 1 ? x : graph.reshape(x, [product(rows), inputs]);
   const terms = [flat, w.tensor('weight', [outputs, inputs]), ...(bias ? [w.tensor('bias', [outputs])] : [])];
@@ -77,10 +76,23 @@ export function groupNorm(w: Scope, x: Value, { groups, eps }: { groups: number;
 
 // x: [..., C]; statistics over the last axis.
 export function layerNorm(w: Scope, x: Value, { eps }: { eps: number }): Value {
-  const channels = x.shape.at(-1);
-  if (typeof channels !== 'number') throw new Error(`${w.path}: ${x.name} ${formatShape(x.shape)} has no fixed width`);
+  const channels = fixedWidth(w.path, x);
   const inputs = [x, w.tensor('weight', [channels]), w.tensor('bias', [channels])];
   return w.graph.node('LayerNormalization', inputs, x.shape, { attributes: { axis: -1, epsilon: { float: eps } } });
+}
+
+// x: [..., C]; statistics over the last axis, without weights.
+export function plainLayerNorm(graph: Graph, x: Value, { eps }: { eps: number }): Value {
+  const channels = fixedWidth('layer norm', x);
+  const inputs = [x, graph.constant(new Float32Array(channels).fill(1), [channels])];
+  return graph.node('LayerNormalization', inputs, x.shape, { attributes: { axis: -1, epsilon: { float: eps } } });
+}
+
+// x: [..., C]; divided by the root of its mean square over the last axis.
+export function rmsNorm(w: Scope, x: Value, { eps }: { eps: number }): Value {
+  const channels = fixedWidth(w.path, x);
+  const attributes = { axis: -1, epsilon: { float: eps } };
+  return w.graph.node('SimplifiedLayerNormalization', [x, w.tensor('weight', [channels])], x.shape, { attributes });
 }
 
 export function silu(graph: Graph, x: Value): Value {
@@ -90,6 +102,11 @@ export function silu(graph: Graph, x: Value): Value {
 /** The exact GELU, by the error function. */
 export function gelu(graph: Graph, x: Value): Value {
   return graph.node('Gelu', [x], x.shape);
+}
+
+/** GELU by its tanh approximation. */
+export function geluTanh(graph: Graph, x: Value): Value {
+  return graph.node('Gelu', [x], x.shape, { attributes: { approximate: 'tanh' } });
 }
 
 /** x * sigmoid(1.702 x), the approximation CLIP ViT-L was trained with. */
@@ -159,12 +176,19 @@ export function concat(graph: Graph, values: readonly Value[], axis: number): Va
 
 /** Two halves of the last axis. */
 export function chunk2(graph: Graph, x: Value): [Value, Value] {
-  const width = x.shape.at(-1);
-  if (typeof width !== 'number' || width % 2 !== 0)
-    throw new Error(`${x.name} ${formatShape(x.shape)} has no two halves`);
-  const shape = [...x.shape.slice(0, -1), width / 2];
-  const [a, b] = graph.nodes('Split', [x], [shape, shape], { attributes: { axis: -1, num_outputs: 2 } });
+  const [a, b] = chunks(graph, x, 2, x.shape.length - 1);
   return [a as Value, b as Value];
+}
+
+/** Equal parts of an axis. */
+export function chunks(graph: Graph, x: Value, count: number, axis: number): Value[] {
+  const size = x.shape[axis];
+  if (typeof size !== 'number' || size % count !== 0) {
+    throw new Error(`${x.name} ${formatShape(x.shape)} does not divide into ${count} along axis ${axis}`);
+  }
+  const shape = x.shape.map((dim, i) => (i === axis ? size / count : dim));
+  const attributes = { axis, num_outputs: count };
+  return graph.nodes('Split', [x], new Array<Shape>(count).fill(shape), { attributes });
 }
 
 /** Rows of a table: table [N, C], ids int32 [...] -> [..., C]. */
@@ -188,6 +212,12 @@ export function upsampleTo(graph: Graph, x: Value, target: Value): Value {
   const [, , height, width] = rank4('upsample', target);
   const shape = [batch, channels, height, width];
   return graph.node('Resize', [x, undefined, undefined, graph.shapeValue(shape)], shape, { attributes: NEAREST });
+}
+
+export function fixedWidth(where: string, x: Value): number {
+  const width = x.shape.at(-1);
+  if (typeof width !== 'number') throw new Error(`${where}: ${x.name} ${formatShape(x.shape)} has no fixed width`);
+  return width;
 }
 
 export function rank4(where: string, x: Value): [Shape[number], number, Shape[number], Shape[number]] {

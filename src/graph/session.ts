@@ -7,6 +7,8 @@ export interface SessionOptions {
   readonly device: Exclude<Device, 'auto'>;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads?: number;
+  /** Outputs that stay where they were computed, and for each the input of a later run that takes it. */
+  readonly holds?: ReadonlyMap<string, string>;
 }
 
 /** Row-major elements and their dimensions, as a session takes them. */
@@ -15,14 +17,37 @@ export interface Feed {
   readonly shape: readonly number[];
 }
 
+/** What runs hand on to later ones without it leaving the device: a run takes all of it and leaves its own in its place. */
+export class Held {
+  #tensors: Readonly<Record<string, Tensor>> = {};
+
+  get tensors(): Readonly<Record<string, Tensor>> {
+    return this.#tensors;
+  }
+
+  replace(tensors: Readonly<Record<string, Tensor>>): void {
+    this.release();
+    this.#tensors = tensors;
+  }
+
+  release(): void {
+    for (const tensor of Object.values(this.#tensors)) tensor.dispose();
+    this.#tensors = {};
+  }
+}
+
 /** A network ready to run. `run` blocks the thread for the whole run: nothing but an engine process may call it. */
 export interface NetworkSession {
-  run(feeds: Readonly<Record<string, Feed>>): Promise<Readonly<Record<string, Float32Array>>>;
+  /** @param held what earlier runs of sessions that hold outputs left; such a session needs one */
+  run(feeds: Readonly<Record<string, Feed>>, held?: Held): Promise<Readonly<Record<string, Float32Array>>>;
   release(): Promise<void>;
 }
 
 /** Opens a session over the graph's bytes; its initializers are read where they lie, nothing is written. */
-export async function createSession(graph: Graph, { device, threads = 0 }: SessionOptions): Promise<NetworkSession> {
+export async function createSession(
+  graph: Graph,
+  { device, threads = 0, holds = new Map() }: SessionOptions,
+): Promise<NetworkSession> {
   const folder = commonFolder(graph.files);
   const model = graph.encode((file) => relative(folder, file).split(sep).join('/'));
   const session = await InferenceSession.create(model, {
@@ -31,17 +56,31 @@ export async function createSession(graph: Graph, { device, threads = 0 }: Sessi
     ...(threads > 0 && { intraOpNumThreads: threads }),
     // Errors only: the runtime writes a warning for every node it moves between providers.
     logSeverityLevel: 3,
+    ...(device === 'webgpu' &&
+      holds.size > 0 && {
+        preferredOutputLocation: Object.fromEntries([...holds.keys()].map((name) => [name, 'gpu-buffer' as const])),
+      }),
     extra: { session: { model_external_initializers_file_folder_path: folder } },
   });
   return {
-    async run(feeds) {
+    async run(feeds, held = new Held()) {
       const inputs = Object.entries(feeds).map(([name, { data, shape }]) => {
         const tensor =
           data instanceof Int32Array ? new Tensor('int32', data, shape) : new Tensor('float32', data, shape);
         return [name, tensor] as const;
       });
-      const outputs = await session.run(Object.fromEntries(inputs));
-      return Object.fromEntries(Object.entries(outputs).map(([name, { data }]) => [name, data as Float32Array]));
+      const outputs = Object.entries(await session.run({ ...Object.fromEntries(inputs), ...held.tensors }));
+      held.replace(
+        Object.fromEntries(
+          outputs.flatMap(([name, tensor]) => {
+            const input = holds.get(name);
+            return input === undefined ? [] : [[input, tensor as Tensor]];
+          }),
+        ),
+      );
+      // The data of a tensor on a device must not be asked for: the runtime ends the process.
+      const rest = outputs.filter(([name]) => !holds.has(name));
+      return Object.fromEntries(rest.map(([name, { data }]) => [name, data as Float32Array]));
     },
     release: () => session.release(),
   };

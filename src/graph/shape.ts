@@ -3,21 +3,34 @@ import type { Dim } from './onnx-proto.js';
 export type Shape = readonly Dim[];
 
 /**
- * A dimension that is known only at run time is a name. `*` joins names into a product ("H*W"); every other name is atomic,
- * derived ones included: "ceil(H/2)", "2H".
+ * A dimension that is known only at run time is a name. A number before it multiplies it ("2H"), `*` joins names into a product
+ * ("H*W"); every other name is atomic, derived ones included: "ceil(H/2)".
  */
 export function halved(dim: Dim): Dim {
-  return typeof dim === 'number' ? Math.ceil(dim / 2) : `ceil(${dim}/2)`;
+  if (typeof dim === 'number') return Math.ceil(dim / 2);
+  const { factor, name } = multiple(dim);
+  return factor % 2 === 0 ? times(factor / 2, name) : `ceil(${dim}/2)`;
 }
 
 export function doubled(dim: Dim): Dim {
   if (typeof dim === 'number') return dim * 2;
-  const [, factor, name] = /^(\d*)(.*)$/.exec(dim) ?? [];
-  return `${Number(factor || 1) * 2}${name}`;
+  const { factor, name } = multiple(dim);
+  return times(factor * 2, name);
+}
+
+function multiple(dim: string): { factor: number; name: string } {
+  const [, factor, name = dim] = /^(\d*)(.*)$/.exec(dim) ?? [];
+  return { factor: Number(factor || 1), name };
+}
+
+function times(factor: number, name: string): string {
+  return factor === 1 ? name : `${factor}${name}`;
 }
 
 /** The product of dimensions, as a dimension. */
 export function product(dims: Shape): Dim {
+  const [first] = dims;
+  if (first !== undefined && dims.length === 1) return first;
   const { coefficient, names } = factors(dims);
   if (names.length === 0) return coefficient;
   return coefficient === 1 ? names.join('*') : `${coefficient}*${names.join('*')}`;
@@ -28,7 +41,8 @@ export function sameShape(a: Shape, b: Shape): boolean {
 }
 
 export function sameElementCount(a: Shape, b: Shape): boolean {
-  return product(a) === product(b);
+  const [left, right] = [factors(a), factors(b)];
+  return left.coefficient === right.coefficient && left.names.join('*') === right.names.join('*');
 }
 
 /** numpy's broadcasting of two shapes; undefined where they do not broadcast. */
@@ -57,8 +71,9 @@ function factors(dims: Shape): { coefficient: number; names: string[] } {
       continue;
     }
     for (const factor of dim.split('*')) {
-      if (/^\d+$/.test(factor)) coefficient *= Number(factor);
-      else names.push(factor);
+      const { factor: number, name } = multiple(factor);
+      coefficient *= number;
+      if (name !== '') names.push(name);
     }
   }
   return { coefficient, names: names.sort() };

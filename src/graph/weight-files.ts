@@ -25,6 +25,18 @@ export interface WeightFiles {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
+/** The tensors below a prefix, under what is left of their names. */
+export function below(tensors: WeightFiles['tensors'], prefix: string): WeightFiles['tensors'] {
+  return new Map(
+    [...tensors].filter(([key]) => key.startsWith(prefix)).map(([key, record]) => [key.slice(prefix.length), record]),
+  );
+}
+
+/** The same tensors under other names. */
+export function renamed(tensors: WeightFiles['tensors'], rename: (key: string) => string): WeightFiles['tensors'] {
+  return new Map([...tensors].map(([key, record]) => [rename(key), record]));
+}
+
 /**
  * Finds the weights of one network in a diffusers or transformers folder: `<stem>.safetensors`, or shards listed in
  * `<stem>.safetensors.index.json`, or their `.fp16.` variant where that is all there is.

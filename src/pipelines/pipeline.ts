@@ -66,8 +66,8 @@ export interface ModelInfo {
   readonly sizeMultiple: number;
   /** Side length in pixels that the model was trained at. */
   readonly nativeSize: number;
-  /** Pixels of all pictures that it denoises together. */
-  readonly batchPixels?: number;
+  /** Keys of the checkpoint that are not used. */
+  readonly unused: readonly string[];
 }
 
 /**

@@ -23,18 +23,32 @@ const dpmpp2m =
   (name, config, steps) =>
     new DpmPp2m(name, { ...readDpmConfig(config), ...levels }, steps, options);
 
+/** Steps counted back from the last training timestep: what Lightning, Hyper-SD and zero terminal SNR are sampled with. */
+const trailing =
+  (make: Make): Make =>
+  (name, config, steps) =>
+    make(name, { ...(config as object), timestep_spacing: 'trailing' }, steps);
+const eulerAncestral: Make = (name, config, steps) => new EulerAncestral(name, readEulerConfig(config), steps);
+const unipc: Make = (name, config, steps) => new UniPc(name, readUniPcConfig(config), steps);
+const ddim: Make = (name, config, steps) => new Ddim(name, readDdimConfig(config), steps);
+
 const schedulers: Readonly<Record<string, Make>> = {
   euler: euler(),
   euler_karras: euler(KARRAS),
   euler_exponential: euler(EXPONENTIAL),
-  euler_ancestral: (name, config, steps) => new EulerAncestral(name, readEulerConfig(config), steps),
+  euler_trailing: trailing(euler()),
+  euler_ancestral: eulerAncestral,
+  euler_ancestral_trailing: trailing(eulerAncestral),
   dpmpp_2m: dpmpp2m(),
   dpmpp_2m_karras: dpmpp2m(KARRAS),
   dpmpp_2m_exponential: dpmpp2m(EXPONENTIAL),
+  dpmpp_2m_trailing: trailing(dpmpp2m()),
   dpmpp_2m_sde: dpmpp2m({}, { sde: true }),
   dpmpp_2m_sde_karras: dpmpp2m(KARRAS, { sde: true }),
-  unipc: (name, config, steps) => new UniPc(name, readUniPcConfig(config), steps),
-  ddim: (name, config, steps) => new Ddim(name, readDdimConfig(config), steps),
+  unipc,
+  unipc_trailing: trailing(unipc),
+  ddim,
+  ddim_trailing: trailing(ddim),
   lcm: (name, config, steps) => new Lcm(name, readLcmConfig(config), steps),
 };
 

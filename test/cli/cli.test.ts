@@ -31,10 +31,12 @@ function darkroom(
   });
 }
 
-async function serve(): Promise<{ server: ChildProcess; address: string }> {
+async function serve(
+  model: readonly string[] = [inject('tinySdxl')],
+): Promise<{ server: ChildProcess; address: string }> {
   const server = spawn(
     process.execPath,
-    [main, 'serve', '--listen', '127.0.0.1:0', '--sdxl', inject('tinySdxl'), '--device', 'cpu'],
+    [main, 'serve', '--listen', '127.0.0.1:0', '--device', 'cpu', '--sdxl', ...model],
     { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, ENGINE_THREADS: '1' } },
   );
   onTestFinished(() => void server.kill('SIGKILL'));
@@ -195,6 +197,42 @@ describe('darkroom', () => {
     expect(code).toBe(1);
     for (const name of ['DARKROOM_LISTEN "here": must be host:port', 'DEVICE "gpu": ', 'LIMIT_QUEUE "0": '])
       expect(stderr).toContain(name);
+  });
+
+  it('serves a single file from its maker to pictures of every kind', async () => {
+    const folder = await tempFolder();
+    const file = join(folder, 'tiny.safetensors');
+    expect((await darkroom(['models', 'synthesize', 'sdxl-tiny', file])).stdout).toBe(`wrote ${file}\n`);
+    const inspected = await darkroom(['models', 'inspect', file]);
+    expect(inspected.stdout).toContain(`${file} is a whole SDXL checkpoint in the original layout.`);
+    const { address } = await serve([file, '--tokenizer', join(folder, 'tokenizer'), '--ztsnr']);
+    const ask = (...args: readonly string[]) => darkroom([...args, '--server', address]);
+    const size = ['--width', '64', '--height', '64', '--steps', '6'];
+    const out = join(folder, 'out');
+    const first = await ask(
+      'generate',
+      'a kite',
+      ...size,
+      '--out',
+      out,
+      '--job-id',
+      'a',
+      '--weights',
+      '(sky:1.3)',
+      '--format',
+      'webp',
+    );
+    expect([first.code, first.stdout.split(' (')[0]]).toEqual([0, `wrote ${join(out, 'a-0.webp')}`]);
+    const reference = ['--reference', join(out, 'a-0.webp'), '--denoise', '0.5', '--format', 'jpeg'];
+    const second = await ask('generate', 'a kite', ...size, '--out', out, '--job-id', 'b', ...reference);
+    expect([second.code, await readdir(out)]).toEqual([0, ['a-0.webp', 'b-0.jpg']]);
+    const estimated = await ask('estimate', 'a kite', ...size, ...reference);
+    expect(estimated.stdout).toMatch(/^64x64, 3 steps: \d+\.\d s after 0\.0 s in the queue, \d+\.\d GiB at most\n$/);
+    const tokens = await ask('tokenize', 'a (red:1.2) kite');
+    expect(tokens.stdout).toMatch(/^text_encoder: \d+ tokens in 1 of 75\ntext_encoder_2: /);
+    expect(tokens.stdout).toMatch(/ {2}1\.20 +\d+ tokens {2}red\n/);
+    const wrong = await ask('generate', 'a kite', '--format', 'gif');
+    expect(wrong.stderr).toContain('output format "gif" must be one of png, webp, jpeg');
   });
 
   it('models inspect: tells what a checkpoint is', async () => {

@@ -30,6 +30,23 @@ export class Expected {
     throw new Error(`${name} is ${record.dtype}, expected outputs are F32 or U8`);
   }
 
+  get names(): readonly string[] {
+    return [...this.#file.tensors.keys()];
+  }
+
+  shape(name: string): readonly number[] {
+    const record = this.#file.tensors.get(name);
+    if (record === undefined) throw new Error(`the expected outputs have no ${name}`);
+    return record.shape;
+  }
+
+  /** Elements of a tensor that is F32. */
+  floats(name: string): Float32Array {
+    const values = this.get(name);
+    if (values instanceof Float32Array) return values;
+    throw new Error(`${name} is not F32`);
+  }
+
   get(name: string): Float32Array | Uint8Array {
     const values = this.find(name);
     if (values === undefined) throw new Error(`the expected outputs have no ${name}`);
@@ -37,7 +54,7 @@ export class Expected {
   }
 }
 
-interface ManifestEntry {
+export interface ManifestEntry {
   readonly dtype: string;
   readonly hash_prefix: string;
   readonly tensors: readonly (readonly [string, readonly number[]])[];

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Device } from '../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { loadWanNetworks, type WanNetworks } from '../../src/pipelines/wan/networks.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { compelCases, isCompelCases } from './compel-cases.js';
 import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
@@ -10,6 +11,7 @@ import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
 import { isSingleCase, singleFileCases } from './single-file-cases.js';
+import { originalCases, rebuildOriginal, type WanCases, wanCases } from './wan-cases.js';
 
 export interface RunOptions {
   readonly device: Exclude<Device, 'auto'>;
@@ -45,7 +47,19 @@ async function casesOf(folder: string, file: string, content: unknown, model: Go
   if (file === 'case.json' && isSingleCase(content)) {
     return singleFileCases(content, await model.single(), await expected());
   }
-  const isModel = await isSdxl(folder);
+  const pipeline = await pipelineOf(folder);
+  if (pipeline === 'WanPipeline' && file === 'cases.json') {
+    const cases = content as WanCases;
+    const inputs = await expected();
+    const original = join(folder, 'original_expected.safetensors');
+    return [
+      ...wanCases(cases, inputs, await model.wan()),
+      ...((await exists(original))
+        ? originalCases(cases, inputs, await Expected.read(original), await model.originalWan())
+        : []),
+    ];
+  }
+  const isModel = pipeline === 'StableDiffusionXLPipeline';
   if (isModel && isCompelCases(content)) {
     const { pipeline } = await model.diffusers();
     return compelCases(content, await expected(), pipeline.networks.prompts);
@@ -98,6 +112,21 @@ class GoldenModel {
     return this.#open({ path, tokenizer: await clipTokenizerNear(this.#goldens) });
   }
 
+  async wan(): Promise<WanNetworks> {
+    return this.#openWan(await rebuildModel(this.#goldens, await this.#folder()));
+  }
+
+  /** The same kind of model in the original layout. */
+  async originalWan(): Promise<WanNetworks> {
+    return this.#openWan(await rebuildOriginal(this.#goldens, await this.#folder()));
+  }
+
+  async #openWan(path: string): Promise<WanNetworks> {
+    const networks = await loadWanNetworks({ path, device: this.#device, threads: 0 });
+    this.#finish.unshift(() => networks.release());
+    return networks;
+  }
+
   async #folder(): Promise<string> {
     const folder = await mkdtemp(join(tmpdir(), 'darkroom-goldens-'));
     this.#finish.push(() => rm(folder, { recursive: true }));
@@ -132,9 +161,10 @@ function unknownCases(file: string, cases: unknown): readonly Case[] {
   });
 }
 
-async function isSdxl(folder: string): Promise<boolean> {
-  const text = await readFile(join(folder, 'model-configs', 'model_index.json'), 'utf8').catch(() => '');
-  return text.includes('StableDiffusionXLPipeline');
+/** What the model of a golden folder is for; undefined where there is none. */
+async function pipelineOf(folder: string): Promise<string | undefined> {
+  const text = await readFile(join(folder, 'model-configs', 'model_index.json'), 'utf8').catch(() => '{}');
+  return (JSON.parse(text) as { _class_name?: string })._class_name;
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -24,10 +24,21 @@ describe('shapes', () => {
     ]);
   });
 
+  it('halves what was doubled', () => {
+    expect([halved('2H'), halved('8H'), halved('3H'), halved(doubled('ceil(H/2)'))]).toEqual([
+      'H',
+      '4H',
+      'ceil(3H/2)',
+      'ceil(H/2)',
+    ]);
+  });
+
   it('compares products whatever their order', () => {
     expect(product(['W', 2, 'H'])).toBe('2*H*W');
     expect(sameElementCount(['B', 64, 'H', 'W'], ['B', 32, '2*H*W'])).toBe(true);
     expect(sameElementCount(['B', 64, 'H', 'W'], ['B', 32, 'H*W'])).toBe(false);
+    expect(sameElementCount(['T', 64, 'H'], ['2T', 32, 'H'])).toBe(true);
+    expect([product(['2T']), product(['2T', 'H']), product(['F', '2h', '2w'])]).toEqual(['2T', '2*H*T', '4*F*h*w']);
   });
 });
 

@@ -1,5 +1,24 @@
 import { describe, expect, it } from 'vitest';
-import { schedulerNamed, schedulerNames } from '../../src/schedulers/index.js';
+import { createScheduler, schedulerNamed, schedulerNames } from '../../src/schedulers/index.js';
+
+describe('schedulerNames', () => {
+  it.each(['euler', 'euler_ancestral', 'dpmpp_2m', 'unipc', 'ddim'])(
+    '%s_trailing is it with trailing spacing',
+    (name) => {
+      const config = {
+        beta_start: 0.00085,
+        beta_end: 0.012,
+        beta_schedule: 'scaled_linear',
+        timestep_spacing: 'leading',
+      };
+      const trailing = createScheduler(`${name}_trailing`, config, 4);
+      expect([...trailing.timesteps]).toEqual([999, 749, 499, 249]);
+      expect([...trailing.sigmas]).toEqual([
+        ...createScheduler(name, { ...config, timestep_spacing: 'trailing' }, 4).sigmas,
+      ]);
+    },
+  );
+});
 
 describe('schedulerNamed', () => {
   it.each([

@@ -1,10 +1,7 @@
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  EstimateRequest,
-  type EstimateResponse,
-  type GenerateRequest,
-} from '../../src/gen/darkroom/v1/inference_service.js';
+import { estimate as estimateOf } from '../../src/client/client.js';
+import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { OutputFormat, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { WatchJobRequest } from '../../src/gen/darkroom/v1/job_service.js';
 import { kinds, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
@@ -80,13 +77,7 @@ describe('previews', () => {
 });
 
 describe('Estimate', () => {
-  const estimate = (request: Partial<GenerateRequest>): Promise<EstimateResponse> =>
-    new Promise((resolve, reject) =>
-      serving.client.inference.estimate(
-        EstimateRequest.fromPartial({ request: request as GenerateRequest }),
-        (error, response) => (error ? reject(error) : resolve(response)),
-      ),
-    );
+  const estimate = (request: Partial<GenerateRequest>) => estimateOf(serving.client, request);
 
   it('tells seconds and memory from what jobs took, and the sizes that would be used', async () => {
     await outcomeOf(serving.client, { ...quick, steps: 20 });
@@ -99,7 +90,7 @@ describe('Estimate', () => {
 
   it('queues nothing, and refuses what Generate refuses', async () => {
     await expect(estimate({ ...quick, width: 65 })).rejects.toMatchObject({
-      details: 'Invalid parameters: width 65 must be a multiple of 8; use 64 or 72',
+      message: 'Invalid parameters: width 65 must be a multiple of 8; use 64 or 72',
     });
     const { events } = await outcomeOf(serving.client, quick);
     expect(kinds(events)[0]).toBe('queued');

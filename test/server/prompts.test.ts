@@ -1,6 +1,7 @@
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { TokenizeRequest, type TokenizeResponse } from '../../src/gen/darkroom/v1/inference_service.js';
+import { tokenize as tokenizeOn } from '../../src/client/client.js';
+import type { TokenizeRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { JobType, PromptSyntax } from '../../src/gen/darkroom/v1/job.js';
 import { type Outcome, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
@@ -16,12 +17,7 @@ const metadataOf = ({ events, error }: Outcome) => {
   return event.value.metadata;
 };
 
-const tokenize = (request: Partial<TokenizeRequest>): Promise<TokenizeResponse> =>
-  new Promise((resolve, reject) =>
-    serving.client.inference.tokenize(TokenizeRequest.fromPartial(request), (error, response) =>
-      error ? reject(error) : resolve(response),
-    ),
-  );
+const tokenize = (request: Partial<TokenizeRequest>) => tokenizeOn(serving.client, request);
 
 /** What the old system lost 40 % of. */
 const OVERLONG =
@@ -122,7 +118,7 @@ describe('Tokenize', () => {
   });
 
   it('refuses a model that is not there and a text that is too long', async () => {
-    await expect(tokenize({ model: 'other', text: 'a' })).rejects.toMatchObject({ code: 5 });
-    await expect(tokenize({ text: 'x'.repeat(16_385) })).rejects.toMatchObject({ code: 3 });
+    await expect(tokenize({ model: 'other', text: 'a' })).rejects.toMatchObject({ reason: 'MODEL_NOT_FOUND' });
+    await expect(tokenize({ text: 'x'.repeat(16_385) })).rejects.toMatchObject({ reason: 'INVALID_REQUEST' });
   });
 });

@@ -2,11 +2,11 @@ import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InferenceError } from '../../errors.js';
 import { readSafetensors } from '../../graph/safetensors.js';
-import { readWeightFiles, type WeightFiles } from '../../graph/weight-files.js';
+import { below, readWeightFiles, type WeightFiles } from '../../graph/weight-files.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../tokenizer/clip.js';
 import { readSdxlConfig, readTextEncoderConfig, readVaeConfig, type SdxlConfig } from './config.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
-import { below, translateOpenClip, translateUNet, translateVae } from './original-layout.js';
+import { translateOpenClip, translateUNet, translateVae } from './original-layout.js';
 
 /** The parts that a checkpoint is made of, as its folders are called. */
 export const componentNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;

@@ -1,6 +1,6 @@
 /** Configurations read off the tensors' shapes, for files that come without `config.json`: names as diffusers has them. */
-import { InferenceError } from '../../errors.js';
 import type { WeightFiles } from '../../graph/weight-files.js';
+import { WeightShapes } from '../../graph/weight-shapes.js';
 import {
   parseTextEncoderConfig,
   parseUNetConfig,
@@ -17,7 +17,7 @@ const SDXL_VAE_SCALING_FACTOR = 0.13025;
 
 /** @param pooledWidth of the second text encoder: the rest of the added embedding's input are the six sizes */
 export function unetConfigFromShapes(files: WeightFiles, pooledWidth: number): UNetConfig {
-  const shapes = new Shapes(files);
+  const shapes = new WeightShapes(files, 'an SDXL');
   const blocks = shapes.range((i) => `down_blocks.${i}.resnets.0.conv1.weight`);
   const channels = blocks.map((i) => shapes.of(`down_blocks.${i}.resnets.0.conv1.weight`)[0]);
   const attends = (side: string, i: number) => shapes.has(`${side}_blocks.${i}.attentions.0.norm.weight`);
@@ -52,7 +52,7 @@ export function unetConfigFromShapes(files: WeightFiles, pooledWidth: number): U
 }
 
 export function vaeConfigFromShapes(files: WeightFiles): VaeConfig {
-  const shapes = new Shapes(files);
+  const shapes = new WeightShapes(files, 'an SDXL');
   const blocks = shapes.range((i) => `encoder.down_blocks.${i}.resnets.0.conv1.weight`);
   return parseVaeConfig(
     {
@@ -72,7 +72,7 @@ export function vaeConfigFromShapes(files: WeightFiles): VaeConfig {
 
 /** @param second the tower with a projection: OpenCLIP's, with the exact GELU */
 export function textEncoderConfigFromShapes(files: WeightFiles, second: boolean): TextEncoderConfig {
-  const shapes = new Shapes(files);
+  const shapes = new WeightShapes(files, 'an SDXL');
   const [vocabulary, width = 0] = shapes.of('text_model.embeddings.token_embedding.weight');
   if (width % HEAD_WIDTH !== 0)
     shapes.refuse(`has a text encoder ${width} wide, not a multiple of ${HEAD_WIDTH}, the width of a head`);
@@ -91,31 +91,4 @@ export function textEncoderConfigFromShapes(files: WeightFiles, second: boolean)
     },
     files.path,
   );
-}
-
-class Shapes {
-  readonly #files: WeightFiles;
-
-  constructor(files: WeightFiles) {
-    this.#files = files;
-  }
-
-  has(key: string): boolean {
-    return this.#files.tensors.has(key);
-  }
-
-  of(key: string): readonly number[] {
-    return this.#files.tensors.get(key)?.shape ?? this.refuse(`has no ${key}; it is not whole, or not of an SDXL`);
-  }
-
-  /** 0, 1, … as long as there is such a key. */
-  range(key: (i: number) => string): readonly number[] {
-    const found: number[] = [];
-    while (this.has(key(found.length))) found.push(found.length);
-    return found;
-  }
-
-  refuse(problem: string): never {
-    throw new InferenceError('CHECKPOINT_INVALID', `${this.#files.path} ${problem}`);
-  }
 }

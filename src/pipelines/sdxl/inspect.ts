@@ -9,8 +9,6 @@ export interface SdxlInspection {
   readonly layout: SdxlCheckpoint['layout'];
   readonly info: ModelInfo;
   readonly networks: Readonly<Record<NetworkName, { parameters: number; files: readonly string[] }>>;
-  /** Keys of a single file that are not used: those of no network, then those that their network does not know. */
-  readonly unused: readonly string[];
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
@@ -29,7 +27,6 @@ export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
       vae_decoder: describe(vae_decoder),
       vae_encoder: describe(vae_encoder),
     },
-    unused: [...checkpoint.foreign, ...networkNames.flatMap((name) => spareNames(networks[name].weights))],
   };
 }
 
@@ -38,7 +35,7 @@ function spareNames({ spare, files }: Network['weights']): readonly string[] {
   return spare.map((key) => files.tensors.get(key)?.name ?? key);
 }
 
-export function describeSdxl({ config }: SdxlCheckpoint, networks: Networks): ModelInfo {
+export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: Networks): ModelInfo {
   const all = Object.values(networks);
   return {
     family: 'sdxl',
@@ -49,6 +46,8 @@ export function describeSdxl({ config }: SdxlCheckpoint, networks: Networks): Mo
     schedulers: schedulerNames,
     sizeMultiple: vaeScale(config),
     nativeSize: config.unet.sample_size * vaeScale(config),
+    // Those of no network, then those that their network does not know.
+    unused: [...foreign, ...networkNames.flatMap((name) => spareNames(networks[name].weights))],
   };
 }
 

@@ -1,13 +1,13 @@
 import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
 import { createSession, type NetworkSession } from '../../graph/session.js';
+import { join32 } from '../join32.js';
 import type { Device, ModelInfo } from '../pipeline.js';
+import { timestepEmbedding } from '../timestep-embedding.js';
 import { openSdxlCheckpoint, type SdxlSource } from './checkpoint.js';
 import type { SdxlConfig } from './config.js';
 import { describeSdxl, vaeScale } from './inspect.js';
-import { join32 } from './join32.js';
 import { PromptEncoder } from './prompt-encoder.js';
-import { timestepEmbedding } from './timestep-embedding.js';
 import { buildSdxlNetworks, type NetworkName } from './weights.js';
 
 export interface SdxlOptions extends SdxlSource {

@@ -7,20 +7,13 @@
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/loaders/single_file_utils.py#L1159
  */
 import type { TensorRecord } from '../../graph/safetensors.js';
-import type { WeightRecord } from '../../graph/weight-files.js';
+import { renamed, type WeightRecord } from '../../graph/weight-files.js';
 
 type Tensors = ReadonlyMap<string, TensorRecord>;
 type Translated = ReadonlyMap<string, WeightRecord>;
 
 /** Bytes of an element; other types are refused when a graph asks for the tensor. */
 const BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 };
-
-/** The tensors below a prefix, under what is left of their names. */
-export function below(tensors: Tensors, prefix: string): Tensors {
-  return new Map(
-    [...tensors].filter(([key]) => key.startsWith(prefix)).map(([key, record]) => [key.slice(prefix.length), record]),
-  );
-}
 
 /** `input_blocks.0.0.weight`, … -> `conv_in.weight`, …. Names that are not understood stay as they are. */
 export function translateUNet(tensors: Tensors): Translated {
@@ -169,10 +162,6 @@ function blockPlaces(tensors: Tensors): ReadonlyMap<string, Place> {
     }
   }
   return places;
-}
-
-function renamed(tensors: Tensors, rename: (key: string) => string): Translated {
-  return new Map([...tensors].map(([key, record]) => [rename(key), record]));
 }
 
 /** [3C, …] -> its first, second or third [C, …]. */

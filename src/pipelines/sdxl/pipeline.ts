@@ -1,5 +1,6 @@
 import { groupBy } from '../../group-by.js';
 import { batchLimit } from '../batching.js';
+import { join32 } from '../join32.js';
 import type {
   Device,
   ImageRequest,
@@ -10,7 +11,6 @@ import type {
   PromptReport,
 } from '../pipeline.js';
 import { imageFromRgb, rgbFromImage } from './image.js';
-import { join32 } from './join32.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
 import { batches, type Conditioning, Picture } from './picture.js';
 import { cleanLatents, PreviewClock, previewFromLatents } from './preview.js';
@@ -43,7 +43,7 @@ export class SdxlPipeline implements Pipeline {
   }
 
   get info(): ModelInfo {
-    return { ...this.networks.info, batchPixels: this.#batchPixels };
+    return this.networks.info;
   }
 
   async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {

@@ -56,17 +56,29 @@ function builders(config: SdxlConfig): Readonly<Record<NetworkName, Builder>> {
   };
 }
 
-/** Names and shapes of all tensors that a configuration asks for, in the names of diffusers. */
+/** Names and shapes of all tensors that a checkpoint of a configuration has, in the names of diffusers. */
 export function planSdxlWeights(config: SdxlConfig): Readonly<Record<ComponentName, [string, readonly number[]][]>> {
-  const planned = Object.values(builders(config)).map(({ component, build }) => {
-    const files = { path: component, tensors: new Map(), metadata: {} };
-    const weights = new Weights(new Graph(component, { attention: 'fused' }), files);
-    build(weights);
-    return [component, [...weights.wanted]] as const;
-  });
+  const planned = Object.values(builders(config)).map(({ component, build }) => [component, plan(build)] as const);
   const of = (name: ComponentName) =>
     planned.filter(([component]) => component === name).flatMap(([, wanted]) => wanted);
-  return { text_encoder: of('text_encoder'), text_encoder_2: of('text_encoder_2'), unet: of('unet'), vae: of('vae') };
+  // Files hold the layers of the first encoder that no picture needs.
+  const whole = plan(({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder, true));
+  return {
+    text_encoder: whole.filter(([name]) => name !== 'text_projection.weight'),
+    text_encoder_2: of('text_encoder_2'),
+    unet: of('unet'),
+    vae: of('vae'),
+  };
+}
+
+function plan(build: Builder['build']): [string, readonly number[]][] {
+  const weights = new Weights(new Graph('plan', { attention: 'fused' }), {
+    path: '',
+    tensors: new Map(),
+    metadata: {},
+  });
+  build(weights);
+  return [...weights.wanted];
 }
 
 /**

@@ -1,7 +1,7 @@
 export interface TimestepEmbeddingOptions {
-  /** Cosines first. SDXL: true. */
+  /** Cosines first. SDXL and WAN: true. */
   readonly flipSinToCos: boolean;
-  /** Taken from the number of frequencies in the exponent's divisor. SDXL: 0. */
+  /** Taken from the number of frequencies in the exponent's divisor. SDXL and WAN: 0. */
   readonly freqShift: number;
 }
 

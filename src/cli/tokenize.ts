@@ -1,0 +1,35 @@
+import { Command } from 'commander';
+import { connect, tokenize } from '../client/client.js';
+
+export function createTokenizeCommand(): Command {
+  return new Command('tokenize')
+    .description('tell how a prompt is cut into tokens and chunks, and what its weights apply to')
+    .argument('<text>', 'the prompt')
+    .option('--model <name>', 'model, as the server lists it')
+    .option('--server <host:port>', 'the server', process.env.DARKROOM_SERVER ?? '127.0.0.1:50051')
+    .option('--token <token>', 'bearer token of the server', process.env.AUTH_TOKEN)
+    .action(run);
+}
+
+async function run(
+  text: string,
+  { model, server, token }: { model?: string; server: string; token?: string },
+): Promise<void> {
+  const client = connect(server, token === undefined ? {} : { token });
+  try {
+    const { encoders, phrases, problem } = await tokenize(client, { text, model: model ?? '' });
+    for (const { encoder, tokens, chunks, dropped } of encoders) {
+      process.stdout.write(
+        `${encoder}: ${tokens} tokens in ${chunks} of 75${dropped > 0 ? `, ${dropped} cut off` : ''}\n`,
+      );
+    }
+    for (const { text: phrase, weight, tokens } of phrases) {
+      process.stdout.write(
+        `${weight.toFixed(2).padStart(6)}  ${String(tokens).padStart(3)} tokens  ${phrase.trim()}\n`,
+      );
+    }
+    if (problem !== '') process.stdout.write(`read as plain text: ${problem}\n`);
+  } finally {
+    client.close();
+  }
+}

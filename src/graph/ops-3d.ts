@@ -1,0 +1,152 @@
+/**
+ * The ops that only video needs: rotary positions, patches, and convolution over time. A clip in a convolutional network is
+ * [T, C, H, W], its frames where a batch would be, so that whatever does not look along time is a plain 2D op.
+ */
+import type { Graph, Value } from './graph.js';
+import type { Dim } from './onnx-proto.js';
+import { add, mul, rank4, transpose } from './ops.js';
+import { doubled, formatShape, product, type Shape, sameShape } from './shape.js';
+import type { Scope } from './weights.js';
+
+/**
+ * Turns each pair of neighbouring channels of every head by the angle of its position.
+ * x: [B, L, heads*D]  cos, sin: [L, D/2], made on the host  ->  [B, L, heads*D]
+ */
+export function rotary(graph: Graph, x: Value, { cos, sin, heads }: RotaryInputs): Value {
+  const [, tokens, width] = x.shape;
+  const fits = [cos, sin].every(({ shape }) => sameShape(shape, [tokens ?? 0, Number(width) / heads / 2]));
+  if (!fits) throw new Error(`rotary of ${x.name} ${formatShape(x.shape)} by ${cos.name} ${formatShape(cos.shape)}`);
+  // One position stands for the first token's, the others count on from it.
+  const start = graph.constant(BigInt64Array.of(0n), [1]);
+  return graph.node('RotaryEmbedding', [x, start, cos, sin], x.shape, {
+    domain: 'com.microsoft',
+    attributes: { interleaved: 1, num_heads: heads },
+  });
+}
+
+export interface RotaryInputs {
+  readonly cos: Value;
+  readonly sin: Value;
+  readonly heads: number;
+}
+
+/**
+ * Patches of one frame and `side` x `side` latents, each a token.
+ * x: [B, C, F, side*h, side*w]  ->  tokens [B, F*h*w, O]
+ */
+export function patchEmbedding(w: Scope, x: Value, outputs: number, side: number, grid: Shape): Value {
+  const { graph } = w;
+  const [batch = 1, channels = 0] = x.shape;
+  const weight = w.tensor('weight', [outputs, Number(channels), 1, side, side]);
+  const patches = graph.node('Conv', [x, weight, w.tensor('bias', [outputs])], [batch, outputs, ...grid], {
+    attributes: { kernel_shape: [1, side, side], strides: [1, side, side] },
+  });
+  const tokens = product(grid);
+  const rows = graph.reshape(patches, [batch, outputs, tokens]);
+  return transpose(graph, rows, [0, 2, 1], [batch, tokens, outputs]);
+}
+
+/** The way back. x: [B, F*h*w, side*side*C], a patch's rows, columns and channels in this order  ->  [B, C, F, 2h, 2w] */
+export function unpatch(graph: Graph, x: Value, channels: number, grid: Shape): Value {
+  const [batch = 1, , width = 0] = x.shape;
+  const [frames = 1, h = 1, w = 1] = grid;
+  const pictures = product([batch, frames]);
+  const [height, breadth] = [doubled(h), doubled(w)];
+  const deep = transpose(graph, graph.reshape(x, [pictures, h, w, width]), [0, 3, 1, 2], [pictures, width, h, w]);
+  const wide = graph.node('DepthToSpace', [deep], [pictures, channels, height, breadth], {
+    attributes: { blocksize: 2, mode: 'DCR' },
+  });
+  const clips = graph.reshape(wide, [batch, frames, channels, height, breadth]);
+  return transpose(graph, clips, [0, 2, 1, 3, 4], [batch, channels, frames, height, breadth]);
+}
+
+/**
+ * One frame of the result from three of the input: what Conv3D with three weights along time computes, as a Conv2D for each of
+ * the three, summed. The weight [O, C, 3, k, k] is cut along time while the session loads.
+ *
+ * taps: [T, C, H, W] each, oldest first; undefined stands for zeros  ->  [T, O, H, W]
+ */
+export function temporalConv(
+  w: Scope,
+  taps: readonly [Value | undefined, Value | undefined, Value],
+  outputs: number,
+  kernel: number,
+): Value {
+  const { graph } = w;
+  const [frames, channels, height, width] = rank4(w.path, taps[2]);
+  const weight = w.tensor('weight', [outputs, channels, 3, kernel, kernel]);
+  const bias = w.tensor('bias', [outputs]);
+  const pad = (kernel - 1) / 2;
+  const attributes = { kernel_shape: [kernel, kernel], pads: [pad, pad, pad, pad] };
+  let sum: Value | undefined;
+  for (const [k, tap] of taps.entries()) {
+    if (tap === undefined) continue;
+    const cut = graph.cached(`tap ${k} of ${weight.name}`, () =>
+      graph.reshape(slice(graph, weight, { axis: 2, start: k, end: k + 1 }, 1), [outputs, channels, kernel, kernel]),
+    );
+    const inputs = k === 2 ? [tap, cut, bias] : [tap, cut];
+    const y = graph.node('Conv', inputs, [frames, outputs, height, width], { attributes });
+    sum = sum === undefined ? y : add(graph, sum, y);
+  }
+  if (sum === undefined) throw new Error(`${w.path}: a convolution of nothing`);
+  return sum;
+}
+
+/** Conv3D with a kernel of one: x [T, C, H, W] -> [T, O, H, W]. */
+export function pointConv(w: Scope, x: Value, outputs: number): Value {
+  const [frames, channels, height, width] = rank4(w.path, x);
+  const weight = w.tensor('weight', [outputs, channels, 1, 1, 1], [outputs, channels, 1, 1]);
+  return w.graph.node('Conv', [x, weight, w.tensor('bias', [outputs])], [frames, outputs, height, width], {
+    attributes: { kernel_shape: [1, 1] },
+  });
+}
+
+/** Below this length a pixel's channels count as zero: torch's F.normalize. */
+const SHORTEST = 1e-12;
+
+/** x: [T, C, H, W]; the channels of a pixel, scaled to length sqrt(C), times `gamma` [C, …ones]. */
+export function channelNorm(w: Scope, x: Value, ones: readonly number[]): Value {
+  const { graph } = w;
+  const [frames, channels, height, width] = rank4(w.path, x);
+  const column = [frames, 1, height, width];
+  const axes = graph.constant(BigInt64Array.of(1n), [1]);
+  const length = graph.node('ReduceL2', [x, axes], column, { attributes: { keepdims: 1 } });
+  const divisor = graph.node('Max', [length, graph.constant(Float32Array.of(SHORTEST), [1])], column);
+  const gamma = w.tensor('gamma', [channels, ...ones], [channels, 1, 1]);
+  const gain = graph.cached(`gain ${gamma.name}`, () =>
+    mul(graph, gamma, graph.constant(Float32Array.of(Math.sqrt(channels)), [1])),
+  );
+  return mul(graph, graph.node('Div', [x, divisor], x.shape), gain);
+}
+
+interface Range {
+  readonly axis: number;
+  /** Negative ones count from the end. */
+  readonly start: number;
+  /** Exclusive. Omitted: to the end. */
+  readonly end?: number;
+  readonly step?: number;
+}
+
+/** Part of an axis; `size` is what is left of it. */
+export function slice(graph: Graph, x: Value, { axis, start, end, step = 1 }: Range, size: Dim): Value {
+  const one = (value: number) => graph.constant(BigInt64Array.of(BigInt(value)), [1]);
+  const inputs = [x, one(start), one(end ?? Number.MAX_SAFE_INTEGER), one(axis), one(step)];
+  return graph.node(
+    'Slice',
+    inputs,
+    x.shape.map((dim, i) => (i === axis ? size : dim)),
+    { type: x.type },
+  );
+}
+
+/** [P, …] and then [T, …] along the first axis. */
+export function concatFrames(graph: Graph, before: Value, x: Value): Value {
+  const [a = 0, b = 0] = [before.shape[0], x.shape[0]];
+  if (!sameShape(before.shape.slice(1), x.shape.slice(1))) {
+    throw new Error(`${before.name} ${formatShape(before.shape)} cannot come before ${formatShape(x.shape)}`);
+  }
+  // The brackets keep the name from being read as a multiple.
+  const frames = typeof a === 'number' && typeof b === 'number' ? a + b : `(${a}+${b})`;
+  return graph.node('Concat', [before, x], [frames, ...x.shape.slice(1)], { attributes: { axis: 0 } });
+}

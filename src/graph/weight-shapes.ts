@@ -1,0 +1,36 @@
+import { InferenceError } from '../errors.js';
+import type { WeightFiles } from './weight-files.js';
+
+/** The shapes of a network's tensors, as far as they tell its configuration. */
+export class WeightShapes {
+  readonly #files: WeightFiles;
+  readonly #family: string;
+
+  /** @param family what the file should be of, as messages say it: "an SDXL" */
+  constructor(files: WeightFiles, family: string) {
+    this.#files = files;
+    this.#family = family;
+  }
+
+  has(key: string): boolean {
+    return this.#files.tensors.has(key);
+  }
+
+  /** @throws InferenceError CHECKPOINT_INVALID where there is no such tensor */
+  of(key: string): readonly number[] {
+    return (
+      this.#files.tensors.get(key)?.shape ?? this.refuse(`has no ${key}; it is not whole, or not of ${this.#family}`)
+    );
+  }
+
+  /** 0, 1, … as long as there is such a key. */
+  range(key: (i: number) => string): readonly number[] {
+    const found: number[] = [];
+    while (this.has(key(found.length))) found.push(found.length);
+    return found;
+  }
+
+  refuse(problem: string): never {
+    throw new InferenceError('CHECKPOINT_INVALID', `${this.#files.path} ${problem}`);
+  }
+}

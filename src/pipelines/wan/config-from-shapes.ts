@@ -1,0 +1,98 @@
+/** Configurations read off the tensors' shapes, for files that come without `config.json`: names as diffusers has them. */
+import type { WeightFiles } from '../../graph/weight-files.js';
+import { WeightShapes } from '../../graph/weight-shapes.js';
+import {
+  type OriginalConfig,
+  parseTextEncoderConfig,
+  parseTransformerConfig,
+  parseVaeConfig,
+  type TextEncoderConfig,
+  type TransformerConfig,
+  type VaeConfig,
+} from './config.js';
+
+/** Of every published WAN; a smaller model says its number of heads in its `config.json`. */
+const HEAD_WIDTH = 128;
+
+/** @param said the original code's `config.json`, where the file has one beside it */
+export function transformerConfigFromShapes(files: WeightFiles, said: OriginalConfig): TransformerConfig {
+  const shapes = new WeightShapes(files, 'a WAN');
+  const [width = 0, channels, ...patch] = shapes.of('patch_embedding.weight');
+  const heads = said.num_heads ?? width / HEAD_WIDTH;
+  if (!Number.isInteger(heads) || width % heads !== 0) {
+    shapes.refuse(
+      said.num_heads === undefined
+        ? `has a transformer ${width} wide, not a multiple of ${HEAD_WIDTH}, the width of a head; put its config.json with num_heads beside it`
+        : `has a transformer ${width} wide, which does not divide into the ${heads} heads of its config.json`,
+    );
+  }
+  return parseTransformerConfig(
+    {
+      patch_size: patch,
+      num_attention_heads: heads,
+      attention_head_dim: width / heads,
+      in_channels: channels,
+      out_channels: (shapes.of('proj_out.weight')[0] ?? 0) / patch.reduce((product, side) => product * side, 1),
+      text_dim: shapes.of('condition_embedder.text_embedder.linear_1.weight')[1],
+      freq_dim: shapes.of('condition_embedder.time_embedder.linear_1.weight')[1],
+      ffn_dim: shapes.of('blocks.0.ffn.net.0.proj.weight')[0],
+      num_layers: shapes.range((i) => `blocks.${i}.scale_shift_table`).length,
+      cross_attn_norm: shapes.has('blocks.0.norm2.weight'),
+      ...(said.eps !== undefined && { eps: said.eps }),
+    },
+    files.path,
+  );
+}
+
+/** Means and deviations of the latents are the released ones: shapes do not tell. */
+export function vaeConfigFromShapes(files: WeightFiles): VaeConfig {
+  const shapes = new WeightShapes(files, 'a WAN');
+  const [base = 0] = shapes.of('encoder.conv_in.weight');
+  const layer = (i: number) => `encoder.down_blocks.${i}`;
+  const isResnet = (i: number) => shapes.has(`${layer(i)}.conv1.weight`);
+  const isEnd = (i: number) => shapes.has(`${layer(i)}.resample.1.weight`);
+  const widths: number[] = [];
+  const halvesTime: boolean[] = [];
+  let blocks = 0;
+  for (let i = 0; isResnet(i) || isEnd(i); i += 1) {
+    if (isResnet(i)) widths[halvesTime.length] = shapes.of(`${layer(i)}.conv1.weight`)[0] ?? 0;
+    else halvesTime.push(shapes.has(`${layer(i)}.time_conv.weight`));
+    if (isResnet(i) && halvesTime.length === 0) blocks += 1;
+  }
+  const last = Math.max(0, widths.length - 1);
+  return parseVaeConfig(
+    {
+      base_dim: base,
+      decoder_base_dim:
+        (shapes.of(`decoder.up_blocks.${last}.resnets.0.conv1.weight`)[0] ?? 0) / ratio(widths[0], base),
+      z_dim: shapes.of('post_quant_conv.weight')[0],
+      dim_mult: widths.map((width) => ratio(width, base)),
+      num_res_blocks: blocks,
+      temperal_downsample: halvesTime,
+    },
+    files.path,
+  );
+}
+
+export function textEncoderConfigFromShapes(files: WeightFiles): TextEncoderConfig {
+  const shapes = new WeightShapes(files, 'a UMT5 encoder');
+  const attention = (i: number) => `encoder.block.${i}.layer.0.SelfAttention`;
+  const [vocabulary, width] = shapes.of('shared.weight');
+  const [buckets, heads = 0] = shapes.of(`${attention(0)}.relative_attention_bias.weight`);
+  return parseTextEncoderConfig(
+    {
+      vocab_size: vocabulary,
+      d_model: width,
+      d_kv: (shapes.of(`${attention(0)}.q.weight`)[0] ?? 0) / heads,
+      d_ff: shapes.of('encoder.block.0.layer.1.DenseReluDense.wi_0.weight')[0],
+      num_layers: shapes.range((i) => `${attention(i)}.q.weight`).length,
+      num_heads: heads,
+      relative_attention_num_buckets: buckets,
+    },
+    files.path,
+  );
+}
+
+function ratio(width: number | undefined, base: number): number {
+  return (width ?? 0) / base;
+}

@@ -1,0 +1,247 @@
+import { isFusedAttentionRight } from '../../graph/attention-probe.js';
+import { dialectFor } from '../../graph/dialect.js';
+import { createSession, Held, type NetworkSession } from '../../graph/session.js';
+import { join32 } from '../join32.js';
+import type { Device } from '../pipeline.js';
+import { timestepEmbedding } from '../timestep-embedding.js';
+import { openWanCheckpoint, type WanSource } from './checkpoint.js';
+import type { WanConfig } from './config.js';
+import { type Grid, type RotaryTables, rotaryTables } from './rotary-tables.js';
+import { type ChunkKind, framesPerLatent, NEXT, PAST } from './vae.js';
+import { buildWanNetworks, type NetworkName } from './weights.js';
+
+/** Texts are filled up with zeros to this many positions, all of which the model attends to: text_len of the original code. */
+const TEXT_POSITIONS = 512;
+/** Latents to a patch, along a side. */
+const PATCH = 2;
+
+export interface WanOptions extends WanSource {
+  readonly device: Exclude<Device, 'auto'>;
+  /** Threads of a CPU session; 0 lets the runtime choose. */
+  readonly threads: number;
+}
+
+/** Of one clip, in pixels, or in latents where it says so. */
+export interface ClipSize {
+  readonly frames: number;
+  readonly height: number;
+  readonly width: number;
+}
+
+export interface TransformerCall {
+  /** [B, 16, frames, height, width] */
+  readonly latents: Float32Array;
+  /** In latents; height and width even. */
+  readonly size: ClipSize;
+  readonly timestep: number;
+  /** B texts, [T, C] each, of up to 512 positions. */
+  readonly texts: readonly Float32Array[];
+}
+
+interface Sessions {
+  readonly transformer: NetworkSession;
+  readonly decoder: Readonly<Record<ChunkKind, NetworkSession>>;
+  /** Many servers never see a reference: these are opened when one comes. */
+  openEncoder(kind: ChunkKind): Promise<NetworkSession>;
+}
+
+/** The networks of one checkpoint, loaded: tensors in, tensors out. */
+export class WanNetworks {
+  readonly config: WanConfig;
+  readonly #sessions: Sessions;
+  readonly #encoders = new Map<ChunkKind, Promise<NetworkSession>>();
+  #turn: { readonly key: string; readonly tables: RotaryTables } | undefined;
+
+  constructor(config: WanConfig, sessions: Sessions) {
+    this.config = config;
+    this.#sessions = sessions;
+  }
+
+  /** One run of the transformer over a batch: the velocity from latents to noise. -> [B, 16, frames, height, width] */
+  async predict({ latents, size, timestep, texts }: TransformerCall): Promise<Float32Array> {
+    const { in_channels: channels, freq_dim: frequencies, text_dim: width } = this.config.transformer;
+    const batch = texts.length;
+    const grid = { frames: size.frames, height: size.height / PATCH, width: size.width / PATCH };
+    const { cos, sin } = this.#rotaryTables(grid);
+    const tables = [grid.frames * grid.height * grid.width, this.config.transformer.attention_head_dim / 2];
+    const time = timestepEmbedding(timestep, frequencies, { flipSinToCos: true, freqShift: 0 });
+    const text = new Float32Array(batch * TEXT_POSITIONS * width);
+    for (const [i, states] of texts.entries()) {
+      if (states.length > TEXT_POSITIONS * width) {
+        throw new Error(`a text of ${states.length / width} positions, the model takes ${TEXT_POSITIONS}`);
+      }
+      text.set(states, i * TEXT_POSITIONS * width);
+    }
+    const { flow } = await this.#sessions.transformer.run({
+      latents: { data: latents, shape: [batch, channels, size.frames, size.height, size.width] },
+      timestep: { data: join32(new Array<Float32Array>(batch).fill(time)), shape: [batch, frequencies] },
+      text: { data: text, shape: [batch, TEXT_POSITIONS, width] },
+      cos: { data: cos, shape: tables },
+      sin: { data: sin, shape: tables },
+    });
+    return present(flow, 'the transformer');
+  }
+
+  /**
+   * Latents [16, F, h, w] to the 1 + 4(F - 1) frames of the clip: first one alone, then four at a time, each planar float32
+   * [3, 8h, 8w], -1 to 1. What is held does not grow with the clip.
+   *
+   * @param size of the clip in pixels
+   * @param perRun latents of one run after the first; more are a little faster and hold as many times as much
+   */
+  async *decodeChunks(latents: Float32Array, size: ClipSize, perRun = 1): AsyncGenerator<readonly Float32Array[]> {
+    const { z_dim: channels } = this.config.vae;
+    const { frames, height, width } = this.latentSize(size);
+    const held = new Held();
+    try {
+      for (let at = 0; at < frames; at += at === 0 ? 1 : perRun) {
+        const count = at === 0 ? 1 : Math.min(perRun, frames - at);
+        const data = join32(Array.from({ length: count }, (_, i) => this.#latentFrame(latents, at + i, frames)));
+        const session = this.#sessions.decoder[at === 0 ? 'first' : 'later'];
+        const feeds = { latents: { data, shape: [count, channels, height, width] } };
+        const { frames: decoded } = await session.run(feeds, held);
+        yield split(present(decoded, 'the VAE decoder'), 3 * size.height * size.width);
+      }
+    } finally {
+      held.release();
+    }
+  }
+
+  /**
+   * The frames of a clip, 1 + 4k of them, each planar float32 [3, height, width] of -1 to 1, to the means of their latents, as
+   * the VAE gives them, [16, 1 + k, h, w]. Frames are taken four at a time as they come.
+   *
+   * @param size of a frame in pixels
+   */
+  async encode(
+    frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
+    { height, width }: Omit<ClipSize, 'frames'>,
+  ): Promise<Float32Array> {
+    const { in_channels: colours } = this.config.vae;
+    const held = new Held();
+    const means: Float32Array[] = [];
+    const run = async (chunk: readonly Float32Array[]) => {
+      const session = await this.#encoder(means.length === 0 ? 'first' : 'later');
+      const feeds = { frames: { data: join32(chunk), shape: [chunk.length, colours, height, width] } };
+      const moments = present((await session.run(feeds, held)).moments, 'the VAE encoder');
+      // The logarithm of the variance is the other half: the mode is what a clip is held by.
+      means.push(moments.slice(0, moments.length / 2));
+    };
+    try {
+      let chunk: Float32Array[] = [];
+      for await (const frame of frames) {
+        chunk.push(frame);
+        if (chunk.length < (means.length === 0 ? 1 : framesPerLatent(this.config.vae))) continue;
+        await run(chunk);
+        chunk = [];
+      }
+      if (chunk.length > 0 || means.length === 0) {
+        throw new Error(`${chunk.length} frames are left over: a clip has one and a multiple of four`);
+      }
+      return this.#clipOf(means);
+    } finally {
+      held.release();
+    }
+  }
+
+  /** The same, as the transformer takes them. */
+  async encodeLatents(
+    frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
+    size: Omit<ClipSize, 'frames'>,
+  ): Promise<Float32Array> {
+    const latents = await this.encode(frames, size);
+    const plane = latents.length / this.config.vae.z_dim;
+    return latents.map((value, i) => {
+      const { mean, deviation } = this.#statistics(Math.floor(i / plane));
+      return (value - mean) / deviation;
+    });
+  }
+
+  /** Of a clip in pixels, in latents. */
+  latentSize({ frames, height, width }: ClipSize): ClipSize {
+    const side = 2 ** (this.config.vae.dim_mult.length - 1);
+    return {
+      frames: 1 + (frames - 1) / framesPerLatent(this.config.vae),
+      height: height / side,
+      width: width / side,
+    };
+  }
+
+  async release(): Promise<void> {
+    const { transformer, decoder } = this.#sessions;
+    const encoders = await Promise.all(this.#encoders.values());
+    for (const session of [transformer, decoder.first, decoder.later, ...encoders]) await session.release();
+  }
+
+  #encoder(kind: ChunkKind): Promise<NetworkSession> {
+    const opened = this.#encoders.get(kind) ?? this.#sessions.openEncoder(kind);
+    this.#encoders.set(kind, opened);
+    return opened;
+  }
+
+  /** Steps of one job have the same grid. */
+  #rotaryTables(grid: Grid): RotaryTables {
+    const key = `${grid.frames} ${grid.height} ${grid.width}`;
+    if (this.#turn?.key !== key) {
+      this.#turn = { key, tables: rotaryTables(this.config.transformer.attention_head_dim, grid) };
+    }
+    return this.#turn.tables;
+  }
+
+  /** One frame [16, h, w] of latents [16, F, h, w], its statistics undone. */
+  #latentFrame(latents: Float32Array, frame: number, frames: number): Float32Array {
+    const { z_dim: channels } = this.config.vae;
+    const plane = latents.length / channels / frames;
+    return Float32Array.from({ length: channels * plane }, (_, i) => {
+      const channel = Math.floor(i / plane);
+      const { mean, deviation } = this.#statistics(channel);
+      return (latents[(channel * frames + frame) * plane + (i % plane)] ?? 0) * deviation + mean;
+    });
+  }
+
+  /** Runs of latents [T, 16, h, w] to one clip [16, F, h, w]. */
+  #clipOf(runs: readonly Float32Array[]): Float32Array {
+    const { z_dim: channels } = this.config.vae;
+    const clip = new Float32Array(runs.reduce((length, run) => length + run.length, 0));
+    const plane = clip.length / channels / runs.length;
+    for (const [frame, run] of runs.entries()) {
+      for (let channel = 0; channel < channels; channel += 1) {
+        clip.set(run.subarray(channel * plane, (channel + 1) * plane), (channel * runs.length + frame) * plane);
+      }
+    }
+    return clip;
+  }
+
+  /** What one channel of the latents is multiplied by, and moved by, before it is decoded. */
+  #statistics(channel: number): { mean: number; deviation: number } {
+    const { latents_mean: means, latents_std: deviations } = this.config.vae;
+    return { mean: means[channel] ?? 0, deviation: deviations[channel] ?? 1 };
+  }
+}
+
+/** Loads the transformer and the VAE of a checkpoint: sessions are built here, once, for every size and batch. */
+export async function loadWanNetworks({ device, threads, ...source }: WanOptions): Promise<WanNetworks> {
+  const checkpoint = await openWanCheckpoint(source);
+  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
+  const networks = await buildWanNetworks(checkpoint, dialectFor(device, attentionIsRight));
+  const open = (name: NetworkName) => {
+    const { graph } = networks[name];
+    const kept = graph.outputs.filter((output) => output.startsWith(NEXT));
+    const holds = new Map(kept.map((output) => [output, PAST + output.slice(NEXT.length)]));
+    return createSession(graph, { device, threads, holds });
+  };
+  return new WanNetworks(checkpoint.config, {
+    transformer: await open('transformer'),
+    decoder: { first: await open('vae_decoder_first'), later: await open('vae_decoder_later') },
+    openEncoder: (kind) => open(`vae_encoder_${kind}`),
+  });
+}
+
+function split(values: Float32Array, length: number): readonly Float32Array[] {
+  return Array.from({ length: values.length / length }, (_, i) => values.subarray(i * length, (i + 1) * length));
+}
+
+function present(output: Float32Array | undefined, network: string): Float32Array {
+  if (output === undefined) throw new Error(`${network} has no output`);
+  return output;
+}

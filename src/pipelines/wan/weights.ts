@@ -1,0 +1,119 @@
+import { InferenceError, listProblems } from '../../errors.js';
+import type { Dialect } from '../../graph/dialect.js';
+import { Graph } from '../../graph/graph.js';
+import { Weights, type WeightsOptions } from '../../graph/weights.js';
+import type { ComponentName, WanCheckpoint } from './checkpoint.js';
+import type { WanConfig } from './config.js';
+import { buildTransformer } from './transformer.js';
+import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, unusedVaeKeys } from './vae.js';
+
+/** The VAE has a graph for a clip's first frame and one for all later chunks, each way. */
+export const networkNames = [
+  'transformer',
+  'vae_decoder_first',
+  'vae_decoder_later',
+  'vae_encoder_first',
+  'vae_encoder_later',
+] as const;
+export type NetworkName = (typeof networkNames)[number];
+
+/** One network of the checkpoint: its graph over its file, and what was found there. */
+export interface Network {
+  readonly graph: Graph;
+  readonly weights: Weights;
+}
+
+export type Networks = Readonly<Record<NetworkName, Network>>;
+
+interface Builder {
+  /** The part of the checkpoint that holds its weights. */
+  readonly component: 'transformer' | 'vae';
+  readonly options: WeightsOptions;
+  build(weights: Weights): void;
+}
+
+function builders(config: WanConfig): Readonly<Record<NetworkName, Builder>> {
+  const decoder = (kind: ChunkKind): Builder => ({
+    component: 'vae',
+    options: { unused: unusedVaeKeys('decoder', kind) },
+    build: ({ graph, root }) => buildVaeDecoder(graph, root, config.vae, kind),
+  });
+  const encoder = (kind: ChunkKind): Builder => ({
+    component: 'vae',
+    options: { unused: unusedVaeKeys('encoder', kind) },
+    build: ({ graph, root }) => buildVaeEncoder(graph, root, config.vae, kind),
+  });
+  return {
+    transformer: {
+      component: 'transformer',
+      options: {},
+      build: ({ graph, root }) => buildTransformer(graph, root, config.transformer),
+    },
+    vae_decoder_first: decoder('first'),
+    vae_decoder_later: decoder('later'),
+    vae_encoder_first: encoder('first'),
+    vae_encoder_later: encoder('later'),
+  };
+}
+
+/** Names and shapes of all tensors that a configuration asks for, in the names of diffusers. */
+export function planWanWeights(
+  config: WanConfig,
+): Readonly<Record<Builder['component'], readonly (readonly [string, readonly number[]])[]>> {
+  const planned = { transformer: new Map<string, readonly number[]>(), vae: new Map<string, readonly number[]>() };
+  for (const { component, build } of Object.values(builders(config))) {
+    const files = { path: component, tensors: new Map(), metadata: {} };
+    const weights = new Weights(new Graph(component, { attention: 'fused' }), files);
+    build(weights);
+    for (const [name, shape] of weights.wanted) planned[component].set(name, shape);
+  }
+  return { transformer: [...planned.transformer], vae: [...planned.vae] };
+}
+
+/**
+ * Builds the graphs over a checkpoint. Reads headers only, no weights.
+ * @throws InferenceError CHECKPOINT_INVALID that lists the problems of all networks together
+ */
+export async function buildWanNetworks(checkpoint: WanCheckpoint, dialect: Dialect): Promise<Networks> {
+  const problems = new Set<string>();
+  const note = (error: unknown) => {
+    if (!(error instanceof InferenceError)) throw error;
+    problems.add(error.message);
+  };
+  const read = async (name: ComponentName) => checkpoint.readWeights(name).catch(note);
+  const files = { transformer: await read('transformer'), vae: await read('vae') };
+  const build = (name: NetworkName): Network | undefined => {
+    const builder = builders(checkpoint.config)[name];
+    const source = files[builder.component];
+    if (source === undefined) return undefined;
+    // Single files carry whatever their makers' tools left in them.
+    const options = { ...builder.options, refusesSpare: checkpoint.layout === 'diffusers' };
+    const weights = new Weights(new Graph(name, dialect), source, options);
+    try {
+      builder.build(weights);
+    } catch (error) {
+      note(error);
+    }
+    for (const problem of weights.problems) problems.add(`${builder.component}: ${problem}`);
+    return { graph: weights.graph, weights };
+  };
+  const transformer = build('transformer');
+  const vae_decoder_first = build('vae_decoder_first');
+  const vae_decoder_later = build('vae_decoder_later');
+  const vae_encoder_first = build('vae_encoder_first');
+  const vae_encoder_later = build('vae_encoder_later');
+  if (
+    problems.size > 0 ||
+    !transformer ||
+    !vae_decoder_first ||
+    !vae_decoder_later ||
+    !vae_encoder_first ||
+    !vae_encoder_later
+  ) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${checkpoint.path} is not a whole WAN checkpoint:\n${listProblems([...problems])}`,
+    );
+  }
+  return { transformer, vae_decoder_first, vae_decoder_later, vae_encoder_first, vae_encoder_later };
+}

@@ -1,0 +1,163 @@
+import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
+import { assertFloatType } from '../../src/synthetic/hash-weights.js';
+import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
+import type { Expected, ManifestEntry } from './golden-folder.js';
+import { type Case, type CaseResult, judge, skipped } from './report.js';
+
+export interface WanCases {
+  readonly transformer?: { readonly timesteps: readonly number[] };
+  readonly vae?: readonly VaeCase[];
+}
+
+/** Names of a clip, its encoded mean, and of latents and what they decode to. */
+interface VaeCase {
+  readonly frames: number;
+  readonly video: string;
+  readonly enc_mean: string;
+  readonly z: string;
+  readonly dec: string;
+}
+
+const KNOWN = new Set(['transformer', 'vae']);
+
+/** Every case of a `cases.json` beside a WAN model's configurations. */
+export function wanCases(cases: WanCases, expected: Expected, networks: WanNetworks): readonly Case[] {
+  return [
+    ...networkCases(cases, expected, expected, networks),
+    ...Object.keys(cases)
+      .filter((kind) => !KNOWN.has(kind))
+      .map((name) => ({ name, run: () => skipped(name, 'a kind of case not known yet') })),
+  ];
+}
+
+/** The same inputs through the original layout: its outputs are fewer, and some of kinds that are not served yet. */
+export function originalCases(
+  cases: WanCases,
+  inputs: Expected,
+  outputs: Expected,
+  networks: WanNetworks,
+): readonly Case[] {
+  const known = networkCases(cases, inputs, outputs, networks);
+  const rest = outputs.names.filter((name) => !known.some((entry) => entry.name === name));
+  return [
+    ...known.filter(({ name }) => outputs.names.includes(name)),
+    ...rest.map((name) => ({ name, run: () => skipped(name, 'a kind of case not known yet') })),
+  ].map(({ name, run }) => ({
+    name: `original ${name}`,
+    run: async () => ({ ...(await run()), name: `original ${name}` }),
+  }));
+}
+
+function networkCases(
+  { transformer, vae = [] }: WanCases,
+  inputs: Expected,
+  outputs: Expected,
+  networks: WanNetworks,
+): readonly Case[] {
+  return [
+    ...(transformer?.timesteps ?? []).map((timestep) => ({
+      name: `transformer.t${timestep}`,
+      run: () => transformerCase(timestep, inputs, outputs, networks),
+    })),
+    ...vae.flatMap((entry) => [
+      { name: entry.dec, run: () => decodeCase(entry, inputs, outputs, networks) },
+      { name: entry.enc_mean, run: () => encodeCase(entry, inputs, outputs, networks) },
+    ]),
+  ];
+}
+
+async function transformerCase(
+  timestep: number,
+  inputs: Expected,
+  outputs: Expected,
+  networks: WanNetworks,
+): Promise<CaseResult> {
+  const key = `transformer.t${timestep}`;
+  const [, , frames = 0, height = 0, width = 0] = inputs.shape('transformer.in');
+  const actual = await networks.predict({
+    latents: inputs.floats('transformer.in'),
+    size: { frames, height, width },
+    timestep,
+    texts: [inputs.floats('transformer.text')],
+  });
+  return judge(key, [{ what: 'flow', actual, expected: outputs.get(key), tolerance: 'network' }]);
+}
+
+async function decodeCase(
+  { frames: count, z, dec }: VaeCase,
+  inputs: Expected,
+  outputs: Expected,
+  networks: WanNetworks,
+): Promise<CaseResult> {
+  const [, channels = 0] = inputs.shape(z);
+  const [, , , height = 0, width = 0] = outputs.shape(dec);
+  const latents = inputs.floats(z);
+  const plane = latents.length / channels;
+  const { latents_mean: means, latents_std: deviations } = networks.config.vae;
+  // The case gives what enters the network; decodeChunks() undoes the statistics.
+  const scaled = latents.map((value, i) => {
+    const channel = Math.floor(i / plane);
+    return (value - (means[channel] ?? 0)) / (deviations[channel] ?? 1);
+  });
+  const decoded: Float32Array[] = [];
+  for await (const chunk of networks.decodeChunks(scaled, { frames: count, height, width })) decoded.push(...chunk);
+  const actual = planesFirst(decoded, 3);
+  return judge(dec, [{ what: 'frames', actual, expected: outputs.get(dec), tolerance: 'network' }]);
+}
+
+async function encodeCase(
+  { video, enc_mean: mean }: VaeCase,
+  inputs: Expected,
+  outputs: Expected,
+  networks: WanNetworks,
+): Promise<CaseResult> {
+  const [, colours = 0, frames = 0, height = 0, width = 0] = inputs.shape(video);
+  const clip = inputs.floats(video);
+  const plane = height * width;
+  const frame = (f: number) =>
+    Float32Array.from({ length: colours * plane }, (_, i) => {
+      return clip[(Math.floor(i / plane) * frames + f) * plane + (i % plane)] ?? 0;
+    });
+  const actual = await networks.encode(
+    Array.from({ length: frames }, (_, f) => frame(f)),
+    { height, width },
+  );
+  return judge(mean, [{ what: 'mean', actual, expected: outputs.get(mean), tolerance: 'network' }]);
+}
+
+/** Frames [C, H, W] to one clip [C, F, H, W]. */
+function planesFirst(frames: readonly Float32Array[], channels: number): Float32Array {
+  const plane = (frames[0]?.length ?? 0) / channels;
+  const clip = new Float32Array(frames.length * channels * plane);
+  for (const [f, frame] of frames.entries()) {
+    for (let c = 0; c < channels; c += 1) {
+      clip.set(frame.subarray(c * plane, (c + 1) * plane), (c * frames.length + f) * plane);
+    }
+  }
+  return clip;
+}
+
+/**
+ * Rebuilds the original layout from `original_manifest.json`: its files and names, the pickles among them written as the
+ * safetensors files that repackagers make of them.
+ */
+export async function rebuildOriginal(goldens: string, folder: string): Promise<string> {
+  const manifest = await readJson<Record<string, ManifestEntry>>(join(goldens, 'original_manifest.json'));
+  for (const [file, { dtype, hash_prefix: hashPrefix, tensors }] of Object.entries(manifest)) {
+    const path = join(folder, file.replace(/\.pth$/, '.safetensors'));
+    await writeHashSafetensors(path, { dtype: assertFloatType(dtype), hashPrefix, tensors });
+  }
+  const { num_attention_heads: heads } = await readJson<{ num_attention_heads: number }>(
+    join(goldens, 'model-configs', 'transformer', 'config.json'),
+  );
+  await writeFile(join(folder, 'config.json'), JSON.stringify({ model_type: 't2v', num_heads: heads }));
+  await mkdir(join(folder, 'google'));
+  await cp(join(goldens, 'model-configs', 'tokenizer'), join(folder, 'google', 'umt5-xxl'), { recursive: true });
+  return folder;
+}
+
+async function readJson<T>(path: string): Promise<T> {
+  return JSON.parse(await readFile(path, 'utf8')) as T;
+}

@@ -1,0 +1,31 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { readSafetensors } from '../../src/graph/safetensors.js';
+import { safetensorsBytes } from './safetensors-bytes.js';
+
+export interface StoredTensor {
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly bytes: Buffer;
+}
+
+/** All tensors of a small safetensors file, to be changed and written again. */
+export async function readTensorFile(path: string): Promise<Map<string, StoredTensor>> {
+  const { tensors } = await readSafetensors(path);
+  const bytes = await readFile(path);
+  return new Map(
+    [...tensors].map(([name, { dtype, shape, offset, length }]) => [
+      name,
+      { dtype, shape, bytes: bytes.subarray(offset, offset + length) },
+    ]),
+  );
+}
+
+export async function writeTensorFile(path: string, tensors: ReadonlyMap<string, StoredTensor>): Promise<void> {
+  let end = 0;
+  const entries = [...tensors].map(([name, { dtype, shape, bytes }]) => {
+    end += bytes.length;
+    return [name, { dtype, shape, data_offsets: [end - bytes.length, end] }] as const;
+  });
+  const data = Buffer.concat([...tensors.values()].map(({ bytes }) => bytes));
+  await writeFile(path, safetensorsBytes(Object.fromEntries(entries), data));
+}
