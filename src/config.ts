@@ -7,6 +7,13 @@ import { parseAllowedHost } from './references/allowed-hosts.js';
 const count = (fallback: number, min: number, max: number) =>
   z.coerce.number().int().min(min).max(max).default(fallback);
 
+const modelName = (name: string) =>
+  z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" and "-"')
+    .default(name)
+    .describe('What requests call that model.');
+
 const path = z.string().min(1).optional();
 
 /**
@@ -34,11 +41,18 @@ export const configSchema = z.object({
     .enum(['true', 'false'])
     .optional()
     .describe('Whether it was trained with zero terminal SNR, where the checkpoint is wrong about it.'),
-  SDXL_NAME: z
-    .string()
-    .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" and "-"')
-    .default('sdxl')
-    .describe('What requests call that model.'),
+  SDXL_NAME: modelName('sdxl'),
+  WAN_PATH: path.describe('WAN 2.1 checkpoint: a diffusers-layout folder, or one as the original code has it.'),
+  WAN_NAME: modelName('wan'),
+  WAN_VAE: path.describe("VAE in place of the checkpoint's: file or diffusers folder."),
+  WAN_TEXT_ENCODER: path.describe("UMT5 encoder in place of the checkpoint's: file or folder."),
+  WAN_TOKENIZER: path.describe(
+    "UMT5's tokenizer: folder with tokenizer.json or spiece.model; unset: the checkpoint's.",
+  ),
+  WAN_TEXT_ENCODER_RESIDENT: z
+    .enum(['true', 'false'])
+    .default('false')
+    .describe('Whether the text encoder stays loaded between prompts: 23 GB in float32 for the released one.'),
   DEVICE: z.enum(devices).default('auto').describe('Where models run; auto takes the best that really opens.'),
   ENGINE_THREADS: count(0, 0, 1024).describe('Threads of a CPU engine; 0 lets the runtime choose.'),
   BATCH_PIXELS: count(3 * 1024 * 1024, 4096, 2 ** 40).describe(
@@ -48,8 +62,11 @@ export const configSchema = z.object({
     .enum(['full', 'provenance', 'none'])
     .default('full')
     .describe('What files say about themselves where the request leaves it open.'),
+  VIDEO_CRF: count(18, 0, 51).describe('Quality of MP4 clips, on the scale of x264: 0 is lossless.'),
+  FFMPEG_PATH: path.describe('ffmpeg that writes clips; unset: the optional package, else the PATH.'),
   LIMIT_QUEUE: count(64, 1, 100_000).describe('Most jobs that wait or run at once.'),
   LIMIT_STEPS: count(1000, 1, 10_000).describe('Most denoising steps of a job.'),
+  LIMIT_FRAMES: count(161, 1, 10_000).describe('Most frames of a clip.'),
   LIMIT_SIDE_PIXELS: count(2048, 64, 16_384).describe('Largest width or height, in pixels.'),
   LIMIT_PROMPT_BYTES: count(16_384, 1, 1_000_000).describe('Longest prompt, in bytes of UTF-8.'),
   CANCEL_BOUND_MS: count(30_000, 100, 3_600_000).describe('From a cancel to the kill of the engine, in ms.'),

@@ -46,7 +46,7 @@ function describe(path: string, { layout, info, networks }: SdxlInspection): str
     `${path} is a whole SDXL checkpoint in ${layout === 'diffusers' ? "diffusers' layout" : 'the original layout'}.`,
     ...rows,
     `  ${'together'.padEnd(16)} ${millions(info.parameters).padStart(9)} parameters  ${(info.weightBytes / 1e9).toFixed(2)} GB, ${info.storage}`,
-    `  native size ${info.nativeSize}x${info.nativeSize}, sizes a multiple of ${info.sizeMultiple}, prediction type ${info.predictionType}`,
+    `  native size ${info.nativeWidth}x${info.nativeHeight}, sizes a multiple of ${info.sizeMultiple}, prediction type ${info.predictionType}`,
     `  schedulers ${info.schedulers.join(', ')}`,
     ...(unused.length > 0 ? [`  not used: ${unused.slice(0, MAX_UNUSED_SHOWN).join(', ')}${rest}`] : []),
     '',

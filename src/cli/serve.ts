@@ -8,6 +8,7 @@ import { type SourceOptions, sourceOptions, sourceVariables } from './source-opt
 interface ServeOptions extends SourceOptions {
   readonly listen?: string;
   readonly sdxl?: string;
+  readonly wan?: string;
   readonly device?: string;
 }
 
@@ -16,16 +17,18 @@ export function createServeCommand(): Command {
     .description('serve models over gRPC until SIGTERM; every option has a variable, see docs/reference/config.md')
     .option('--listen <host:port>', 'address (DARKROOM_LISTEN)')
     .option('--sdxl <path>', 'SDXL checkpoint: diffusers-layout folder or .safetensors file (SDXL_PATH)')
+    .option('--wan <path>', "WAN 2.1 checkpoint: diffusers-layout folder or the original code's (WAN_PATH)")
     .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
     .action(serve);
   for (const option of sourceOptions()) command.addOption(option);
   return command;
 }
 
-async function serve({ listen, sdxl, device, ...source }: ServeOptions): Promise<void> {
+async function serve({ listen, sdxl, wan, device, ...source }: ServeOptions): Promise<void> {
   const config = readConfig(process.env, {
     ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
     ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
+    ...(wan !== undefined && { WAN_PATH: wan }),
     ...(device !== undefined && { DEVICE: device }),
     ...sourceVariables(source),
   });

@@ -3,11 +3,20 @@ import { InferenceError } from '../errors.js';
 import { encodeImage } from '../media/encode-image.js';
 import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
-import type { Phase, Pipeline } from '../pipelines/pipeline.js';
+import type { Device, ImageEvent, Phase, Pipeline } from '../pipelines/pipeline.js';
 import { createSdxlPipeline } from '../pipelines/sdxl/index.js';
+import { createWanPipeline } from '../pipelines/wan/pipeline.js';
 import { version } from '../version.js';
+import { ClipAssets } from './clip-assets.js';
 import { toEngineError } from './engine-error.js';
-import type { EngineJob, EngineSpec, EngineTimings, MessageFromEngine, MessageToEngine } from './messages.js';
+import type {
+  EngineEvent,
+  EngineJob,
+  EngineSpec,
+  EngineTimings,
+  MessageFromEngine,
+  MessageToEngine,
+} from './messages.js';
 import { endWithParent } from './parent-watch.js';
 import { chooseDevice } from './probe.js';
 
@@ -34,16 +43,22 @@ process.on('message', (message: MessageToEngine) => {
   }
 });
 
-async function load({ model, source, device: wanted, threads, batchPixels }: EngineSpec): Promise<void> {
+async function load(spec: EngineSpec): Promise<void> {
   const startedAt = performance.now();
   try {
-    modelName = model;
-    const { device, rejected } = await chooseDevice(wanted);
-    pipeline = await createSdxlPipeline({ ...source, device, threads, batchPixels });
+    modelName = spec.model;
+    const { device, rejected } = await chooseDevice(spec.device);
+    pipeline = await createPipeline(spec, device);
     send({ kind: 'ready', info: pipeline.info, device, rejected, loadMs: performance.now() - startedAt });
   } catch (error) {
     send({ kind: 'start-failed', error: toEngineError(error).toJSON() }, () => process.exit(1));
   }
+}
+
+function createPipeline(spec: EngineSpec, device: Exclude<Device, 'auto'>): Promise<Pipeline> {
+  const { threads, batchPixels } = spec;
+  if (spec.family === 'wan') return createWanPipeline({ ...spec.source, device, threads });
+  return createSdxlPipeline({ ...spec.source, device, threads, batchPixels });
 }
 
 async function run(jobs: readonly EngineJob[]): Promise<void> {
@@ -66,47 +81,79 @@ async function runTogether(model: Pipeline, jobs: readonly EngineJob[]): Promise
     signal: running.get(jobId)?.signal ?? AbortSignal.abort(),
   }));
   const batchImages = jobs.reduce((count, { request }) => count + request.seeds.length, 0);
-  for await (const event of model.generate(together)) {
-    const job = jobs[event.job] as EngineJob;
-    const { jobId, output } = job;
-    switch (event.kind) {
-      case 'progress': {
-        clock.lap(event.phase);
-        const { phase, step, total } = event;
-        send({ kind: 'event', jobId, event: { kind: 'progress', phase, step, total } });
-        break;
+  const clips = new Map<EngineJob, ClipAssets>();
+  try {
+    for await (const event of model.generate(together)) {
+      const job = jobs[event.job] as EngineJob;
+      const { jobId } = job;
+      switch (event.kind) {
+        case 'prompt':
+          tell(job, { kind: 'prompt', report: event.report });
+          break;
+        case 'progress': {
+          clock.lap(event.phase);
+          const { phase, step, total } = event;
+          tell(job, { kind: 'progress', phase, step, total });
+          break;
+        }
+        case 'preview': {
+          const bytes = await previewImage(event.rgb, event);
+          tell(job, { kind: 'preview', index: event.index, contentType: 'image/jpeg', bytes });
+          clock.lap('media');
+          break;
+        }
+        case 'image':
+          clock.lap('decode');
+          tell(job, await pictureAsset(job, event, event.index));
+          clock.lap('media');
+          break;
+        case 'frames':
+          clock.lap('decode');
+          if (job.output.clip === undefined) {
+            const [rgb = new Uint8Array()] = event.frames;
+            tell(job, await pictureAsset(job, { ...event, rgb }, 0));
+          } else {
+            const clip =
+              clips.get(job) ?? (await ClipAssets.start(job.output.clip, event, metadataOf(job, event.seed)));
+            clips.set(job, clip);
+            await clip.write(event.frames);
+          }
+          clock.lap('media');
+          break;
+        case 'done': {
+          const assets = (await clips.get(job)?.finish(job.output.quality)) ?? [];
+          clips.delete(job);
+          for (const asset of assets) tell(job, asset);
+          clock.lap('media');
+          running.delete(jobId);
+          send({ kind: 'done', jobId, timings: { ...clock.timings(), batchImages, peakBytes: peakBytes() } });
+          break;
+        }
+        case 'aborted':
+          await clips.get(job)?.abort();
+          clips.delete(job);
+          fail(jobId, InferenceError.from(running.get(jobId)?.signal.reason));
       }
-      case 'image': {
-        clock.lap('decode');
-        const { index, seed, width, height, rgb } = event;
-        const { format, quality } = output;
-        const metadata = metadataOf(job, seed);
-        const file = await encodeImage(rgb, { width, height }, { format, quality, metadata });
-        clock.lap('media');
-        send({ kind: 'event', jobId, event: { kind: 'asset', index, seed, width, height, ...file } });
-        break;
-      }
-      case 'prompt':
-        send({ kind: 'event', jobId, event: { kind: 'prompt', report: event.report } });
-        break;
-      case 'preview': {
-        const bytes = await previewImage(event.rgb, event);
-        send({
-          kind: 'event',
-          jobId,
-          event: { kind: 'preview', index: event.index, contentType: 'image/jpeg', bytes },
-        });
-        clock.lap('media');
-        break;
-      }
-      case 'done':
-        running.delete(jobId);
-        send({ kind: 'done', jobId, timings: { ...clock.timings(), batchImages, peakBytes: peakBytes() } });
-        break;
-      case 'aborted':
-        fail(jobId, InferenceError.from(running.get(jobId)?.signal.reason));
     }
+  } finally {
+    // What is still there belongs to a job that failed.
+    for (const clip of clips.values()) await clip.abort();
   }
+}
+
+function tell({ jobId }: EngineJob, event: EngineEvent): void {
+  send({ kind: 'event', jobId, event });
+}
+
+async function pictureAsset(
+  job: EngineJob,
+  { rgb, width, height, seed }: Pick<ImageEvent, 'rgb' | 'width' | 'height' | 'seed'>,
+  index: number,
+): Promise<EngineEvent> {
+  const { format, quality } = job.output;
+  const metadata = metadataOf(job, seed);
+  const file = await encodeImage(rgb, { width, height }, { format, quality, metadata });
+  return { kind: 'asset', role: 'result', index, seed, width, height, ...file };
 }
 
 /** What the file of one picture says about itself. */

@@ -1,15 +1,22 @@
 import type { SerializedError } from '../errors.js';
+import type { ClipFormat } from '../media/clip-writer.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
-import type { Device, ImageRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
+import type { Device, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
 import type { SdxlSource } from '../pipelines/sdxl/checkpoint.js';
+import type { WanSource } from '../pipelines/wan/checkpoint.js';
 
 /** What an engine process is told to load. */
-export interface EngineSpec {
+export type EngineSpec = EngineBasics & CheckpointOfFamily;
+
+/** The checkpoint, and what goes with it. */
+export type CheckpointOfFamily =
+  | { readonly family: 'sdxl'; readonly source: SdxlSource }
+  | { readonly family: 'wan'; readonly source: WanSource };
+
+interface EngineBasics {
   /** The name clients use for the model. */
   readonly model: string;
-  /** The checkpoint, and what goes with it. */
-  readonly source: SdxlSource;
   readonly device: Device;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
@@ -24,12 +31,14 @@ export interface OutputOptions {
   readonly quality?: number;
   /** What the file says about itself. */
   readonly metadata: MetadataLevel;
+  /** Of a clip; omitted, frames are pictures. `format` and `quality` are then those of its poster. */
+  readonly clip?: { readonly ffmpeg: string; readonly format: ClipFormat; readonly fps: number; readonly crf: number };
 }
 
 /** A job as an engine runs it. */
 export interface EngineJob {
   readonly jobId: string;
-  readonly request: ImageRequest;
+  readonly request: GenerationRequest;
   readonly output: OutputOptions;
 }
 
@@ -51,6 +60,9 @@ export interface EngineTimings {
   readonly peakBytes: number;
 }
 
+/** A clip comes with a picture of its first frame and a small one of it. */
+export type AssetRole = 'result' | 'poster' | 'thumbnail';
+
 /** What a running job tells. */
 export type EngineEvent =
   | PromptEvent
@@ -58,6 +70,7 @@ export type EngineEvent =
   | { readonly kind: 'preview'; readonly index: number; readonly contentType: string; readonly bytes: Uint8Array }
   | {
       readonly kind: 'asset';
+      readonly role: AssetRole;
       readonly index: number;
       readonly seed: number;
       readonly width: number;

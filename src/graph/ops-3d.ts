@@ -82,7 +82,9 @@ export function temporalConv(
   for (const [k, tap] of taps.entries()) {
     if (tap === undefined) continue;
     const cut = graph.cached(`tap ${k} of ${weight.name}`, () =>
-      graph.reshape(slice(graph, weight, { axis: 2, start: k, end: k + 1 }, 1), [outputs, channels, kernel, kernel]),
+      graph.node('Gather', [weight, graph.constant(Int32Array.of(k), [])], [outputs, channels, kernel, kernel], {
+        attributes: { axis: 2 },
+      }),
     );
     const inputs = k === 2 ? [tap, cut, bias] : [tap, cut];
     const y = graph.node('Conv', inputs, [frames, outputs, height, width], { attributes });

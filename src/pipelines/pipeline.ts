@@ -4,6 +4,10 @@
 export const devices = ['auto', 'cuda', 'tensorrt', 'webgpu', 'cpu'] as const;
 export type Device = (typeof devices)[number];
 
+/** What a model is of: which pipeline runs it. */
+export const families = ['sdxl', 'wan'] as const;
+export type Family = (typeof families)[number];
+
 export type Phase = 'encode' | 'denoise' | 'decode';
 
 /** What happens to one of the jobs that run together; `job` is its place among them. */
@@ -12,6 +16,7 @@ export type PipelineEvent = { readonly job: number } & (
   | ProgressEvent
   | PreviewEvent
   | ImageEvent
+  | FramesEvent
   /** Its last picture was made. */
   | { readonly kind: 'done' }
   /** Its signal was seen: nothing more is done for it. */
@@ -51,21 +56,31 @@ export interface ImageEvent {
   readonly rgb: Uint8Array;
 }
 
+/** The next frames of a clip, in order: row-major uint8 [height, width, 3] each. */
+export interface FramesEvent {
+  readonly kind: 'frames';
+  readonly seed: number;
+  readonly width: number;
+  readonly height: number;
+  readonly frames: readonly Uint8Array[];
+}
+
 /** What a loaded or inspected model is. */
 export interface ModelInfo {
-  readonly family: 'sdxl';
+  readonly family: Family;
   /** Of all networks together. */
   readonly parameters: number;
   /** Bytes of weights on disk. */
   readonly weightBytes: number;
   /** Storage type of the largest network: F16, BF16 or F32. */
   readonly storage: string;
-  readonly predictionType: 'epsilon' | 'v_prediction' | 'sample';
+  readonly predictionType: 'epsilon' | 'v_prediction' | 'sample' | 'flow';
   readonly schedulers: readonly string[];
   /** Width and height must be multiples of this many pixels. */
   readonly sizeMultiple: number;
-  /** Side length in pixels that the model was trained at. */
-  readonly nativeSize: number;
+  /** In pixels: what a request gets that asks for none. */
+  readonly nativeWidth: number;
+  readonly nativeHeight: number;
   /** Keys of the checkpoint that are not used. */
   readonly unused: readonly string[];
 }
@@ -90,7 +105,7 @@ export interface PromptReport {
 }
 
 /** One job, every field resolved and valid (the server does both). */
-export interface ImageRequest {
+export interface GenerationRequest {
   readonly prompt: string;
   /** `undefined`: absent, which is not the same as empty (`force_zeros_for_empty_prompt`). */
   readonly negativePrompt: string | undefined;
@@ -106,6 +121,8 @@ export interface ImageRequest {
   readonly scheduler: string;
   /** One picture a seed, in order. */
   readonly seeds: readonly number[];
+  /** Of WAN: what the clip is; a picture is one of one frame. Omitted: SDXL. */
+  readonly clip?: ClipRequest;
   /** The picture to start from; omitted, noise alone. */
   readonly init?: InitImage | undefined;
   /** At most so many previews a second; 0 or omitted: none. */
@@ -120,8 +137,28 @@ export interface InitImage {
   readonly strength: number;
 }
 
+export interface ClipRequest {
+  /** 4n + 1 */
+  readonly frames: number;
+  /** Of the flow's noise levels: the larger, the more steps are spent where there is much noise. */
+  readonly shift: number;
+  /** Known frames. */
+  readonly held?: HeldFrames | undefined;
+}
+
+/**
+ * Frames that are known beforehand: their latents are put back after every step, noised to its level, until `strength` of the
+ * steps are done. Row-major uint8 [height, width, 3] of the request's own size.
+ */
+export interface HeldFrames {
+  readonly start?: Uint8Array | undefined;
+  readonly end?: Uint8Array | undefined;
+  /** 0 to 1: 1 holds them to the end. */
+  readonly strength: number;
+}
+
 export interface PipelineJob {
-  readonly request: ImageRequest;
+  readonly request: GenerationRequest;
   /** Looked at between two runs of a network. */
   readonly signal: AbortSignal;
 }

@@ -2,7 +2,7 @@ import type { Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { batchKey, batchLimit } from '../pipelines/batching.js';
-import type { ImageRequest } from '../pipelines/pipeline.js';
+import type { GenerationRequest } from '../pipelines/pipeline.js';
 import { CostModel } from './cost-model.js';
 import type { Job } from './job.js';
 import { runTogether } from './run-job.js';
@@ -116,7 +116,7 @@ export class Admission {
   }
 
   /** What a job of the model would take, and how long it would wait; undefined while nothing was measured. */
-  estimate(model: string, request: ImageRequest): Estimate {
+  estimate(model: string, request: GenerationRequest): Estimate {
     const line = this.#line(model);
     const seconds = line.costs.estimate(request)?.total;
     return {

@@ -1,6 +1,6 @@
 import type { EngineTimings } from '../engine/messages.js';
 import { batchLimit, firstStep } from '../pipelines/batching.js';
-import type { ImageRequest } from '../pipelines/pipeline.js';
+import type { GenerationRequest } from '../pipelines/pipeline.js';
 
 /** How much the last job counts against all before it. */
 const SMOOTHING = 0.3;
@@ -41,7 +41,7 @@ export class CostModel {
   }
 
   /** Learns from a job that ended. */
-  observe(request: ImageRequest, timings: EngineTimings): void {
+  observe(request: GenerationRequest, timings: EngineTimings): void {
     const { batchImages, peakBytes } = timings;
     const pixels = pixelsOf(request);
     const seen = this.#rates.get(pixels);
@@ -62,7 +62,7 @@ export class CostModel {
   }
 
   /** undefined until a job ended. */
-  estimate(request: ImageRequest): Cost | undefined {
+  estimate(request: GenerationRequest): Cost | undefined {
     const rates = this.#ratesAt(pixelsOf(request));
     if (rates === undefined || this.#encode === undefined) return undefined;
     const images = request.seeds.length;
@@ -73,19 +73,19 @@ export class CostModel {
   }
 
   /** undefined until a job was measured. */
-  peakBytes(request: ImageRequest): number | undefined {
+  peakBytes(request: GenerationRequest): number | undefined {
     if (this.#loadedBytes === undefined || this.#bytesPerPixel === undefined) return undefined;
     return Math.round(this.#loadedBytes + this.#bytesPerPixel * this.#pixelsAtOnce(request, request.seeds.length));
   }
 
   // The peak never falls: only the job that raised it says anything about its size.
-  #observePeak(request: ImageRequest, images: number, peakBytes: number): void {
+  #observePeak(request: GenerationRequest, images: number, peakBytes: number): void {
     if (this.#loadedBytes === undefined || peakBytes <= this.#peakBytes) return;
     this.#peakBytes = peakBytes;
     this.#bytesPerPixel = Math.max(0, peakBytes - this.#loadedBytes) / this.#pixelsAtOnce(request, images);
   }
 
-  #pixelsAtOnce(request: ImageRequest, images: number): number {
+  #pixelsAtOnce(request: GenerationRequest, images: number): number {
     return pixelsOf(request) * Math.min(images, batchLimit(request, this.#batchPixels));
   }
 
@@ -101,12 +101,13 @@ export class CostModel {
   }
 }
 
-function pixelsOf({ width, height }: ImageRequest): number {
-  return width * height;
+/** Of all frames. */
+function pixelsOf({ width, height, clip }: GenerationRequest): number {
+  return width * height * (clip?.frames ?? 1);
 }
 
 /** Runs of the denoiser for one picture's step: two with guidance. */
-function rowsOf({ guidanceScale }: ImageRequest): number {
+function rowsOf({ guidanceScale }: GenerationRequest): number {
   return guidanceScale > 1 ? 2 : 1;
 }
 

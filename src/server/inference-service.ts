@@ -11,6 +11,7 @@ import type {
 } from '../gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
 import { firstStep } from '../pipelines/batching.js';
+import type { Family } from '../pipelines/pipeline.js';
 import { modelNotFound } from './admission.js';
 import { Job } from './job.js';
 import { assertPolicy } from './policy.js';
@@ -66,14 +67,14 @@ function attachOrSubmit(state: ServerState, request: GenerateRequest): Job {
   const { model, plan } = planOf(state, request);
   state.admission.assertRoom(model);
   const id = request.jobId || randomUUID();
-  const { reference } = plan;
+  const { references } = plan;
   const job = new Job({
     id,
     requestHash,
     jobType: request.jobType,
     model,
     plan,
-    ...(reference && { prepare: (signal) => state.references.load(reference, plan.request, signal) }),
+    ...(references && { prepare: (signal) => state.references.load(references, plan.request, signal) }),
   });
   state.jobs.add(job);
   state.admission.submit(job);
@@ -82,8 +83,9 @@ function attachOrSubmit(state: ServerState, request: GenerateRequest): Job {
 
 /** Everything that is refused before a job exists. */
 function planOf(state: ServerState, request: GenerateRequest): { readonly model: string; readonly plan: JobPlan } {
-  const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family);
-  const plan = resolveRequest(request, state.config, state.engine(model)?.info);
+  const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family ?? 'sdxl');
+  const { spec, info } = engineOf(state, model);
+  const plan = resolveRequest(request, state.config, { family: spec.family, info }, state.ffmpeg);
   assertPolicy(`${request.prompt} ${request.weights}`);
   return { model, plan };
 }
@@ -94,8 +96,8 @@ function estimate(state: ServerState, request: GenerateRequest | undefined): Est
     throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'request', description }] });
   }
   const { model, plan } = planOf(state, request);
-  const { reference } = plan;
-  const init = reference && { rgb: new Uint8Array(), strength: reference.denoisingStrength };
+  const share = plan.references?.denoisingStrength;
+  const init = share === undefined ? undefined : { rgb: new Uint8Array(), strength: share };
   const { width, height, ...rest } = { ...plan.request, init };
   const { seconds, peakBytes, queueSeconds } = state.admission.estimate(model, { width, height, ...rest });
   return {
@@ -103,15 +105,16 @@ function estimate(state: ServerState, request: GenerateRequest | undefined): Est
     peakMemoryBytes: BigInt(peakBytes ?? 0),
     width,
     height,
-    frames: 0,
+    frames: rest.clip?.frames ?? 0,
     queueSeconds: queueSeconds ?? 0,
     denoisingSteps: rest.steps - firstStep(rest),
   };
 }
 
-// The server's own model of the family; families other than SDXL are refused as not served before it is asked for.
-function modelOfFamily(state: ServerState, family: 'sdxl' | 'wan' | undefined): string {
-  return family === 'wan' ? '' : state.config.SDXL_NAME;
+/** The server's own model of the family. */
+function modelOfFamily({ engines, config }: ServerState, family: Family): string {
+  const own = engines.find(({ spec }) => spec.family === family)?.spec.model;
+  return own ?? { sdxl: config.SDXL_NAME, wan: config.WAN_NAME }[family];
 }
 
 function engineOf(state: ServerState, model: string): Supervisor {

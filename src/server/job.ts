@@ -7,7 +7,7 @@ import {
   JobState,
   type JobType,
 } from '../gen/darkroom/v1/job.js';
-import type { ImageRequest } from '../pipelines/pipeline.js';
+import type { GenerationRequest } from '../pipelines/pipeline.js';
 import type { JobPlan } from './validate.js';
 
 export type EventBody = NonNullable<JobEvent['event']>;
@@ -19,7 +19,7 @@ export interface NewJob {
   readonly model: string;
   readonly plan: JobPlan;
   /** What is needed before it can run: fetches its references. Omitted: nothing. */
-  readonly prepare?: (signal: AbortSignal) => Promise<Pick<ImageRequest, 'init'>>;
+  readonly prepare?: (signal: AbortSignal) => Promise<Pick<GenerationRequest, 'init' | 'clip'>>;
 }
 
 /** One accepted job: its state, and all its events from the first one, for whoever watches from wherever. */
@@ -37,7 +37,7 @@ export class Job {
   readonly #events: (JobEvent | undefined)[] = [];
   readonly #wakers = new Set<() => void>();
   readonly #assets: Asset[] = [];
-  #request: ImageRequest;
+  #request: GenerationRequest;
   #watchers = 0;
   #state: JobState = JobState.JOB_STATE_QUEUED;
   #position = 0;
@@ -59,7 +59,7 @@ export class Job {
   }
 
   /** What the engine is to do; its reference is there once the job is prepared. */
-  get request(): ImageRequest {
+  get request(): GenerationRequest {
     return this.#request;
   }
 

@@ -9,7 +9,7 @@ import type { Job } from './job.js';
 export function plannedMetadata(job: Job, device: string | undefined, startedAtMs: number): JobMetadata {
   const { request, plan } = job;
   const [seed = 0] = request.seeds;
-  const { reference } = plan;
+  const { references } = plan;
   return {
     seed: BigInt(seed),
     seeds: request.seeds.map(BigInt),
@@ -31,14 +31,15 @@ export function plannedMetadata(job: Job, device: string | undefined, startedAtM
     decodeSeconds: 0,
     totalSizeBytes: 0n,
     serverVersion: version,
-    frames: undefined,
-    fps: undefined,
+    frames: request.clip?.frames,
+    fps: plan.output.clip?.fps,
     enhancedPrompt: undefined,
-    referenceMode: reference === undefined ? 'none' : 'single',
-    referenceApplied: reference && true,
-    referenceMethod: reference && 'img2img',
-    referenceStrength: reference?.strength,
-    denoisingStrength: reference && (request.steps - firstStep(request)) / request.steps,
+    referenceMode: references?.mode ?? 'none',
+    referenceApplied: references && true,
+    referenceMethod: references?.method,
+    referenceStrength: references?.strength,
+    denoisingStrength:
+      references?.method === 'img2img' ? (request.steps - firstStep(request)) / request.steps : undefined,
     promptTokens: undefined,
     droppedTokens: undefined,
     promptChunks: undefined,

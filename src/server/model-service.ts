@@ -43,7 +43,7 @@ function describeModel(engine: Supervisor): Model {
   const { info } = engine;
   return {
     name: engine.spec.model,
-    family: info?.family ?? 'sdxl',
+    family: engine.spec.family,
     state: STATES[engine.state],
     device: engine.device ?? '',
     parameters: BigInt(info?.parameters ?? 0),
@@ -51,7 +51,9 @@ function describeModel(engine: Supervisor): Model {
     storage: info?.storage ?? '',
     predictionType: info?.predictionType ?? '',
     schedulers: [...(info?.schedulers ?? [])],
-    nativeSize: info?.nativeSize ?? 0,
+    nativeSize: Math.max(info?.nativeWidth ?? 0, info?.nativeHeight ?? 0),
+    nativeWidth: info?.nativeWidth ?? 0,
+    nativeHeight: info?.nativeHeight ?? 0,
     sizeMultiple: info?.sizeMultiple ?? 0,
     residentBytes: BigInt(engine.residentBytes ?? 0),
     restarts: engine.restarts,

@@ -1,8 +1,13 @@
 import { JobType } from '../gen/darkroom/v1/job.js';
+import type { Family } from '../pipelines/pipeline.js';
 
 /** What a job type stands for; every value may be overridden by the request. */
 export interface Preset {
-  readonly family: 'sdxl' | 'wan';
+  readonly family: Family;
+  /** `pictures`: 1, 3 or 6; `picture`: one; `clip`: one. */
+  readonly makes: 'pictures' | 'picture' | 'clip';
+  /** Whether its prompt is rewritten first. */
+  readonly isEnhanced: boolean;
   readonly steps: number;
   readonly guidanceScale: number;
   /** The default; undefined is an absent one, which diffusers treats otherwise than an empty one. */
@@ -20,34 +25,53 @@ export function sdxlNegativePrompt(prompt: string): string {
   return SEVERAL.test(prompt) ? `${QUALITY}, ${PEOPLE}` : QUALITY;
 }
 
+/**
+ * What WAN was published with: among others garish colours, overexposure, stills, subtitles, bad hands and faces.
+ * https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/wan/configs/shared_config.py#L19
+ */
+const WAN_NEGATIVE =
+  '色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走';
+
 const sdxl = (steps: number, guidanceScale: number): Preset => ({
   family: 'sdxl',
+  makes: 'pictures',
+  isEnhanced: false,
   steps,
   guidanceScale,
   negativePrompt: sdxlNegativePrompt,
 });
-const wan = (steps: number, guidanceScale: number): Preset => ({
+const wan = (makes: 'picture' | 'clip', steps: number, guidanceScale: number, isEnhanced = false): Preset => ({
   family: 'wan',
+  makes,
+  isEnhanced,
   steps,
   guidanceScale,
-  negativePrompt: () => undefined,
+  negativePrompt: () => WAN_NEGATIVE,
 });
 
 const presets: Readonly<Record<number, Preset>> = {
-  [JobType.JOB_TYPE_UNSPECIFIED]: { ...sdxl(15, 6), negativePrompt: () => undefined },
   [JobType.JOB_TYPE_SDXL_IMAGE_FAST]: sdxl(15, 6),
   [JobType.JOB_TYPE_SDXL_IMAGE_HIGH]: sdxl(25, 7.5),
-  [JobType.JOB_TYPE_IMAGE_FAST]: wan(25, 6.5),
-  [JobType.JOB_TYPE_IMAGE_HIGH]: wan(50, 7.5),
-  [JobType.JOB_TYPE_VIDEO_FAST]: wan(25, 6.5),
-  [JobType.JOB_TYPE_VIDEO_HIGH]: wan(50, 7.5),
-  [JobType.JOB_TYPE_IMAGE7B_FAST_ENHANCED]: wan(25, 6.5),
-  [JobType.JOB_TYPE_IMAGE7B_HIGH_ENHANCED]: wan(50, 7.5),
-  [JobType.JOB_TYPE_VIDEO7B_FAST_ENHANCED]: wan(25, 6.5),
-  [JobType.JOB_TYPE_VIDEO7B_HIGH_ENHANCED]: wan(50, 7.5),
+  [JobType.JOB_TYPE_IMAGE_FAST]: wan('picture', 25, 6.5),
+  [JobType.JOB_TYPE_IMAGE_HIGH]: wan('picture', 50, 7.5),
+  [JobType.JOB_TYPE_VIDEO_FAST]: wan('clip', 25, 6.5),
+  [JobType.JOB_TYPE_VIDEO_HIGH]: wan('clip', 50, 7.5),
+  [JobType.JOB_TYPE_IMAGE7B_FAST_ENHANCED]: wan('picture', 25, 6.5, true),
+  [JobType.JOB_TYPE_IMAGE7B_HIGH_ENHANCED]: wan('picture', 50, 7.5, true),
+  [JobType.JOB_TYPE_VIDEO7B_FAST_ENHANCED]: wan('clip', 25, 6.5, true),
+  [JobType.JOB_TYPE_VIDEO7B_HIGH_ENHANCED]: wan('clip', 50, 7.5, true),
 };
 
-/** undefined for a number that is no job type. */
-export function presetOf(jobType: number): Preset | undefined {
-  return presets[jobType];
+/** A request without a job type is a bare call of the model that it names: nothing is added to its prompt. */
+const bare: Readonly<Record<Family, Preset>> = {
+  sdxl: { ...sdxl(15, 6), negativePrompt: () => undefined },
+  wan: wan('clip', 50, 5),
+};
+
+/**
+ * @param family of the model that the request names, where it names one
+ * @returns undefined for a number that is no job type
+ */
+export function presetOf(jobType: number, family: Family = 'sdxl'): Preset | undefined {
+  return jobType === JobType.JOB_TYPE_UNSPECIFIED ? bare[family] : presets[jobType];
 }

@@ -1,5 +1,5 @@
 import { Phase, type Progress } from '../gen/darkroom/v1/event.js';
-import type { ImageRequest, ProgressEvent } from '../pipelines/pipeline.js';
+import type { ProgressEvent } from '../pipelines/pipeline.js';
 
 const PHASES = { encode: Phase.PHASE_ENCODE, denoise: Phase.PHASE_DENOISE, decode: Phase.PHASE_DECODE } as const;
 /** Of a job's time, what goes to its denoising while nothing was measured; the rest is its decode. */
@@ -14,7 +14,6 @@ export interface Expected {
 
 /** Turns the engine's steps into a fraction of the whole job that never falls, and a time to go. */
 export class ProgressMeter {
-  readonly #images: number;
   readonly #expected: Expected | undefined;
   readonly #denoiseShare: number;
   #denoised = 0;
@@ -23,8 +22,7 @@ export class ProgressMeter {
   /** The first denoising step: when it was done and how far the job was then. The speed is measured from there. */
   #first: { readonly atMs: number; readonly fraction: number } | undefined;
 
-  constructor({ seeds }: Pick<ImageRequest, 'seeds'>, expected?: Expected) {
-    this.#images = seeds.length;
+  constructor(expected?: Expected) {
     this.#expected = expected;
     const work = expected === undefined ? 0 : expected.denoise + expected.decode;
     this.#denoiseShare = expected === undefined || work <= 0 ? DENOISE_SHARE : expected.denoise / work;
@@ -32,7 +30,7 @@ export class ProgressMeter {
 
   advance({ phase, step, total }: ProgressEvent, nowMs: number): Progress {
     if (phase === 'denoise') this.#denoised = step / total;
-    if (phase === 'decode') this.#decoded = step / this.#images;
+    if (phase === 'decode') this.#decoded = step / total;
     const done = this.#denoiseShare * this.#denoised + (1 - this.#denoiseShare) * this.#decoded;
     this.#fraction = Math.max(this.#fraction, this.#decoded === 1 ? 1 : done);
     const etaSeconds = this.#secondsToGo(nowMs);

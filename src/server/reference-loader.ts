@@ -1,22 +1,24 @@
 import type { Config } from '../config.js';
 import { decodeReference } from '../media/decode-reference.js';
-import type { ImageRequest } from '../pipelines/pipeline.js';
+import type { Size } from '../media/encode-image.js';
+import type { GenerationRequest } from '../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../references/reference-fetcher.js';
-import type { PlannedReference } from './references.js';
+import type { PlannedReferences, ReferenceSource } from './references.js';
 
 /** Fetches and decodes at once: a large picture takes up to 400 MB while it is decoded (docs/reference/references.md). */
 const AT_ONCE = 2;
 
 export interface ReferenceLoader {
   /**
-   * The picture that a job starts from, fetched, decoded and fitted to its size.
+   * The pictures that a job starts from or holds, fetched, decoded and fitted to its size.
+   * @returns what they add to the request
    * @throws InferenceError REFERENCE_INVALID, REFERENCE_UNAVAILABLE, or the signal's reason
    */
   load(
-    reference: PlannedReference,
-    size: Pick<ImageRequest, 'width' | 'height'>,
+    references: PlannedReferences,
+    request: Pick<GenerationRequest, 'width' | 'height' | 'clip'>,
     signal: AbortSignal,
-  ): Promise<Pick<ImageRequest, 'init'>>;
+  ): Promise<Pick<GenerationRequest, 'init' | 'clip'>>;
 }
 
 /** @param fetcher omitted, the one that the configuration describes */
@@ -29,15 +31,21 @@ export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher
       timeoutMs: config.REFERENCE_TIMEOUT_MS,
     });
   const turns = new Turns(AT_ONCE);
+  const load = (source: ReferenceSource, { width, height }: Size, signal: AbortSignal) =>
+    turns.take(async () => {
+      signal.throwIfAborted();
+      const bytes = source.kind === 'bytes' ? source.bytes : await fetch(source.url, signal);
+      const { rgb } = await decodeReference(bytes, { width, height, maxPixels: config.REFERENCE_MAX_PIXELS });
+      signal.throwIfAborted();
+      return rgb;
+    });
   return {
-    load({ source, denoisingStrength: strength }, { width, height }, signal) {
-      return turns.take(async () => {
-        signal.throwIfAborted();
-        const bytes = source.kind === 'bytes' ? source.bytes : await fetch(source.url, signal);
-        const { rgb } = await decodeReference(bytes, { width, height, maxPixels: config.REFERENCE_MAX_PIXELS });
-        signal.throwIfAborted();
-        return { init: { rgb, strength } };
-      });
+    async load({ method, start, end, strength, denoisingStrength }, { clip, ...size }, signal) {
+      const [first, last] = await Promise.all([start, end].map((source) => source && load(source, size, signal)));
+      if (method === 'latent_hold' && clip !== undefined) {
+        return { clip: { ...clip, held: { start: first, end: last, strength } } };
+      }
+      return first === undefined ? {} : { init: { rgb: first, strength: denoisingStrength ?? strength } };
     },
   };
 }

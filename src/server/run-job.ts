@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { EngineEvent } from '../engine/messages.js';
 import type { RunHandle, Supervisor } from '../engine/supervisor.js';
+import { AssetRole } from '../gen/darkroom/v1/job.js';
 import type { PromptReport } from '../pipelines/pipeline.js';
 import type { CostModel } from './cost-model.js';
 import type { Job } from './job.js';
@@ -9,6 +10,12 @@ import { ProgressMeter } from './progress.js';
 
 /** Far below gRPC's own message limit of 4 MB, and small enough for a smooth stream. */
 const CHUNK_BYTES = 256 * 1024;
+
+const ROLES = {
+  result: AssetRole.ASSET_ROLE_RESULT,
+  poster: AssetRole.ASSET_ROLE_POSTER,
+  thumbnail: AssetRole.ASSET_ROLE_THUMBNAIL,
+} as const;
 
 /**
  * Runs jobs together on an engine that is ready, and records their events.
@@ -46,7 +53,7 @@ async function follow(job: Job, run: RunHandle, { engine, costs, startedAt }: Su
   if (job.signal.aborted) cancel();
   job.signal.addEventListener('abort', cancel, { once: true });
   try {
-    const meter = new ProgressMeter(job.request, costs.estimate(job.request));
+    const meter = new ProgressMeter(costs.estimate(job.request));
     let prompt: PromptReport | undefined;
     for await (const event of run.events) {
       if (event.kind === 'prompt') prompt = event.report;
@@ -82,7 +89,7 @@ function record(job: Job, event: Exclude<EngineEvent, { kind: 'prompt' }>, meter
 
 function emitAsset(
   job: Job,
-  { index, seed, width, height, contentType, bytes }: Extract<EngineEvent, { kind: 'asset' }>,
+  { role, index, seed, width, height, contentType, bytes }: Extract<EngineEvent, { kind: 'asset' }>,
 ): void {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const asset = {
@@ -93,6 +100,7 @@ function emitAsset(
     width,
     height,
     seed: BigInt(seed),
+    role: ROLES[role],
   };
   for (let offset = 0; offset < file.length; offset += CHUNK_BYTES) {
     const data = file.subarray(offset, offset + CHUNK_BYTES);

@@ -8,6 +8,7 @@ import { InferenceServiceService } from '../gen/darkroom/v1/inference_service.js
 import { JobServiceService } from '../gen/darkroom/v1/job_service.js';
 import { ModelServiceService } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
+import { findFfmpeg } from '../media/ffmpeg.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
 import { Admission } from './admission.js';
 import { createInferenceService } from './inference-service.js';
@@ -53,6 +54,7 @@ export async function createServer({ config, log, engines, fetcher }: ServerOpti
     engines,
     jobs,
     admission,
+    ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
     references: createReferenceLoader(config, fetcher),
     tokenizers: new TokenizerShelf(),
     calls: { log, token: config.AUTH_TOKEN },

@@ -1,5 +1,6 @@
 import type { Config } from '../config.js';
 import type { Supervisor } from '../engine/supervisor.js';
+import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Admission } from './admission.js';
 import type { JobStore } from './job-store.js';
 import type { ReferenceLoader } from './reference-loader.js';
@@ -12,6 +13,8 @@ export interface ServerState {
   readonly engines: readonly Supervisor[];
   readonly jobs: JobStore;
   readonly admission: Admission;
+  /** What writes clips, found when the server started. */
+  readonly ffmpeg: FfmpegFinding;
   readonly references: ReferenceLoader;
   readonly tokenizers: TokenizerShelf;
   readonly calls: CallOptions;

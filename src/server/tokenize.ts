@@ -11,7 +11,15 @@ import type { ClipTokenizer } from '../tokenizer/clip.js';
 export class TokenizerShelf {
   readonly #tokenizers = new Map<string, Promise<readonly ClipTokenizer[]>>();
 
-  of({ model, source }: EngineSpec): Promise<readonly ClipTokenizer[]> {
+  /** @throws InferenceError MODEL_UNSUPPORTED for a model that is no SDXL */
+  of(spec: EngineSpec): Promise<readonly ClipTokenizer[]> {
+    if (spec.family !== 'sdxl') {
+      throw new InferenceError(
+        'MODEL_UNSUPPORTED',
+        `model "${spec.model}" is of the family ${spec.family}; Tokenize serves SDXL`,
+      );
+    }
+    const { model, source } = spec;
     let tokenizers = this.#tokenizers.get(model);
     if (tokenizers === undefined) {
       tokenizers = openSdxlCheckpoint(source).then((checkpoint) => checkpoint.readTokenizers());

@@ -4,10 +4,12 @@ import type { OutputOptions } from '../engine/messages.js';
 import { type FieldViolation, InferenceError } from '../errors.js';
 import { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy, JobType, OutputFormat, OutputMetadata, PromptSyntax } from '../gen/darkroom/v1/job.js';
-import type { ImageRequest, ModelInfo, PromptSyntax as PromptSyntaxName } from '../pipelines/pipeline.js';
-import { schedulerNamed } from '../schedulers/names.js';
-import { presetOf } from './presets.js';
-import { type Check, type PlannedReference, planReference } from './references.js';
+import type { FfmpegFinding } from '../media/ffmpeg.js';
+import type { Family, GenerationRequest, ModelInfo, PromptSyntax as PromptSyntaxName } from '../pipelines/pipeline.js';
+import { flowSchedulerNamed, flowSchedulerNames } from '../schedulers/flow.js';
+import { schedulerNamed, schedulerNames } from '../schedulers/index.js';
+import { type Preset, presetOf } from './presets.js';
+import { type Check, type PlannedReferences, planReferences } from './references.js';
 
 /** Room for a UUID, a date and a name; keys of logs and of stores. */
 const JOB_ID = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -19,27 +21,52 @@ const MAX_PREVIEWS_PER_SECOND = 4;
 const MAX_LABELS = 64;
 const MAX_LABEL_BYTES = 1024;
 /** What a model offers before it was loaded once. */
-const SDXL_DEFAULTS = { nativeSize: 1024, sizeMultiple: 8 } as const;
+const DEFAULTS: Readonly<Record<Family, Pick<ModelInfo, 'nativeWidth' | 'nativeHeight' | 'sizeMultiple'>>> = {
+  sdxl: { nativeWidth: 1024, nativeHeight: 1024, sizeMultiple: 8 },
+  wan: { nativeWidth: 832, nativeHeight: 480, sizeMultiple: 16 },
+};
+/** Frames of a WAN clip where the request has none, and how many a second of it has: what the model was trained on. */
+const DEFAULT_FRAMES = 81;
+export const WAN_FPS = 16;
+/** Of WAN's clips at 480p: https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/generate.py#L69 */
+const FLOW_SHIFT = 5;
 
 /** What a request comes to, presets and defaults filled in. */
 export interface JobPlan {
   /** Without the reference's picture, which is still to be fetched. */
-  readonly request: ImageRequest;
+  readonly request: GenerationRequest;
   readonly output: OutputOptions;
-  readonly reference: PlannedReference | undefined;
+  readonly references: PlannedReferences | undefined;
+}
+
+export interface Model {
+  readonly family: Family;
+  /** Once it is known. */
+  readonly info: ModelInfo | undefined;
 }
 
 /**
  * Checks a request and fills in presets and defaults.
- * @param info of the model, once it is known
+ * @param ffmpeg that writes clips, or why there is none
  * @throws InferenceError INVALID_REQUEST with every bad field; NOT_SERVED_YET for what a later version will serve
  */
-export function resolveRequest(request: GenerateRequest, config: Config, info: ModelInfo | undefined): JobPlan {
+export function resolveRequest(
+  request: GenerateRequest,
+  config: Config,
+  { family, info }: Model,
+  ffmpeg: FfmpegFinding,
+): JobPlan {
   const violations: FieldViolation[] = [];
   const check = (holds: boolean, field: string, description: string) => {
     if (!holds) violations.push({ field, description });
   };
-  const preset = presetOf(request.jobType);
+  const preset = presetOf(request.jobType, family);
+  const makes = preset?.makes ?? 'pictures';
+  check(
+    preset === undefined || preset.family === family,
+    'model',
+    `model "${request.model}" is of the family ${family}, the job_type needs ${preset?.family}; leave one of them out`,
+  );
   check(preset !== undefined, 'job_type', `job_type ${request.jobType} is unknown; use a value of JobType`);
   check(
     request.jobId === '' || JOB_ID.test(request.jobId),
@@ -50,8 +77,9 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
   checkText('negative_prompt', request.negativePrompt ?? '', config, check);
   checkText('weights', request.weights, config, check);
 
-  const { nativeSize, sizeMultiple } = info ?? SDXL_DEFAULTS;
+  const { nativeWidth, nativeHeight, sizeMultiple } = info ?? DEFAULTS[family];
   const side = (field: 'width' | 'height') => {
+    const nativeSize = field === 'width' ? nativeWidth : nativeHeight;
     const value = request[field] || nativeSize;
     const max = config.LIMIT_SIDE_PIXELS;
     if (value < Math.min(MIN_SIDE_PIXELS, nativeSize) || value > max) {
@@ -78,21 +106,30 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
     'steps',
     `steps ${steps} must be >= 1 and <= ${config.LIMIT_STEPS}; change it or raise LIMIT_STEPS`,
   );
-  const guidanceScale = request.guidanceScale ?? preset?.guidanceScale ?? 1;
+  const references = planReferences(
+    request.references,
+    { family, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES },
+    check,
+  );
+  const byReference = family === 'wan' && references ? wanGuidance(references.strength) : undefined;
+  const guidanceScale = request.guidanceScale ?? byReference ?? preset?.guidanceScale ?? 1;
   check(
     guidanceScale >= 0 && guidanceScale <= MAX_GUIDANCE,
     'guidance_scale',
     `guidance_scale ${guidanceScale} must be >= 0 and <= ${MAX_GUIDANCE}`,
   );
-  const asked = request.scheduler || 'euler';
-  const scheduler = info === undefined ? asked : (schedulerNamed(asked, info.schedulers) ?? '');
-  check(
-    scheduler !== '',
-    'scheduler',
-    `scheduler "${asked.slice(0, 64)}" must be one of ${info?.schedulers.join(', ')}`,
-  );
+  const asked = request.scheduler || (family === 'wan' ? 'flow_unipc' : 'euler');
+  const known = family === 'wan' ? flowSchedulerNames : schedulerNames;
+  const scheduler = (family === 'wan' ? flowSchedulerNamed(asked) : schedulerNamed(asked, known)) ?? '';
+  check(scheduler !== '', 'scheduler', `scheduler "${asked.slice(0, 64)}" must be one of ${known.join(', ')}`);
   const numImages = request.numImages || 1;
-  check(IMAGE_COUNTS.includes(numImages), 'num_images', `num_images ${numImages} must be 1, 3 or 6`);
+  check(
+    makes === 'pictures' ? IMAGE_COUNTS.includes(numImages) : numImages === 1,
+    'num_images',
+    `num_images ${numImages} must be ${makes === 'pictures' ? '1, 3 or 6' : '1 for WAN'}`,
+  );
+  checkFrames(request, makes, config, check);
+  check(family === 'sdxl' || request.weights === '', 'weights', 'weights are for SDXL; leave them out for WAN');
   const seed = request.seed === undefined ? randomInt(1, MAX_DRAWN_SEED + 1) : Number(request.seed);
   check(
     seed >= 0 && seed + numImages - 1 <= Number.MAX_SAFE_INTEGER,
@@ -108,6 +145,14 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
     isValue(OutputFormat, request.outputFormat),
     'output_format',
     'output_format is unknown; use a value of OutputFormat',
+  );
+  check(
+    (makes === 'clip' ? CLIP_FORMATS : PICTURE_FORMATS).includes(request.outputFormat) ||
+      !isValue(OutputFormat, request.outputFormat),
+    'output_format',
+    makes === 'clip'
+      ? 'output_format of a clip must be OUTPUT_FORMAT_MP4 or OUTPUT_FORMAT_WEBP'
+      : 'output_format of a picture must be OUTPUT_FORMAT_PNG, OUTPUT_FORMAT_WEBP or OUTPUT_FORMAT_JPEG',
   );
   const { previewsPerSecond, outputQuality } = request;
   check(
@@ -135,7 +180,6 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
     'prompt_syntax',
     'prompt_syntax must be unset or PROMPT_SYNTAX_WEIGHTED where there are weights',
   );
-  const reference = planReference(request.references, { steps, limitBytes: config.REFERENCE_MAX_BYTES }, check);
   const labels = Object.entries(request.labels);
   check(
     labels.length <= MAX_LABELS && labels.every((entry) => Buffer.byteLength(entry.join('')) <= MAX_LABEL_BYTES),
@@ -151,7 +195,10 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
       },
     );
   }
-  assertServed(request);
+  assertServed(request, preset);
+  if (makes === 'clip' && !ffmpeg.found) {
+    throw new InferenceError('FFMPEG_MISSING', `clips need ffmpeg: ${ffmpeg.detail}; ${ffmpeg.fix}`);
+  }
   return {
     request: {
       prompt: request.prompt,
@@ -165,15 +212,66 @@ export function resolveRequest(request: GenerateRequest, config: Config, info: M
       scheduler,
       seeds: Array.from({ length: numImages }, (_, k) => seed + k),
       previewsPerSecond,
+      ...(family === 'wan' && {
+        clip: { frames: makes === 'clip' ? framesOf(request.frames || DEFAULT_FRAMES) : 1, shift: FLOW_SHIFT },
+      }),
     },
     output: {
-      format: FORMATS[request.outputFormat] ?? 'png',
+      format: makes === 'clip' ? 'jpeg' : (FORMATS[request.outputFormat] ?? 'png'),
       ...(outputQuality > 0 && { quality: outputQuality }),
       metadata: METADATA[request.outputMetadata] ?? config.OUTPUT_METADATA,
+      ...(makes === 'clip' &&
+        ffmpeg.found && {
+          clip: {
+            ffmpeg: ffmpeg.path,
+            format: request.outputFormat === OutputFormat.OUTPUT_FORMAT_WEBP ? 'webp' : 'mp4',
+            fps: WAN_FPS,
+            crf: config.VIDEO_CRF,
+          } as const,
+        }),
     },
-    reference,
+    references,
   };
 }
+
+/** With a reference, the contract's guidance scale of WAN: the stronger it conditions, the stronger the text has to. */
+function wanGuidance(strength: number): number {
+  return 5 + 4 * strength;
+}
+
+/** WAN takes 4n + 1 frames: a request for 83 gives 81, as in the original code. */
+function framesOf(frames: number): number {
+  return 1 + 4 * Math.floor((frames - 1) / 4);
+}
+
+function checkFrames(
+  { frames }: GenerateRequest,
+  makes: Preset['makes'],
+  { LIMIT_FRAMES }: Config,
+  check: Check,
+): void {
+  if (makes === 'clip') {
+    check(
+      frames <= LIMIT_FRAMES,
+      'frames',
+      `frames ${frames} must be >= 1 and <= ${LIMIT_FRAMES}; change it or raise LIMIT_FRAMES`,
+    );
+  } else {
+    check(frames <= 1, 'frames', `frames ${frames} are for clips; leave them out for a picture`);
+  }
+}
+
+const PICTURE_FORMATS: readonly number[] = [
+  OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
+  OutputFormat.OUTPUT_FORMAT_PNG,
+  OutputFormat.OUTPUT_FORMAT_WEBP,
+  OutputFormat.OUTPUT_FORMAT_JPEG,
+];
+const CLIP_FORMATS: readonly number[] = [
+  OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
+  OutputFormat.OUTPUT_FORMAT_MP4,
+  OutputFormat.OUTPUT_FORMAT_WEBP,
+];
 
 const FORMATS: Readonly<Record<number, OutputOptions['format']>> = {
   [OutputFormat.OUTPUT_FORMAT_WEBP]: 'webp',
@@ -216,11 +314,10 @@ function checkText(field: string, text: string, { LIMIT_PROMPT_BYTES }: Config, 
   check(!text.includes('\0'), field, `${field} has a NUL character; remove it`);
 }
 
-function assertServed(request: GenerateRequest): void {
+function assertServed(request: GenerateRequest, preset: Preset): void {
   const asked: readonly [boolean, string][] = [
     [request.loras.length > 0, 'loras'],
-    [request.frames > 0, 'frames'],
-    [request.jobType > JobType.JOB_TYPE_SDXL_IMAGE_HIGH, 'job_type of WAN and of enhanced prompts'],
+    [preset.isEnhanced, 'job_type of enhanced prompts'],
   ];
   const missing = asked.flatMap(([isAsked, what]) => (isAsked ? [what] : []));
   if (missing.length === 0) return;

@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ImageRequest } from '../../src/pipelines/pipeline.js';
-import { rgbFromImage } from '../../src/pipelines/sdxl/image.js';
+import { rgbFromImage } from '../../src/pipelines/image.js';
+import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
+import { RunningJobs } from '../../src/pipelines/running-jobs.js';
 import type { SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
-import { RunningJobs } from '../../src/pipelines/sdxl/running-jobs.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
 import { schedulerNames } from '../../src/schedulers/index.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
@@ -157,7 +157,7 @@ export async function txt2imgCase(
   const { seeds, scheduler } = entry;
   const prefix = entry.key === '' ? '' : `${entry.key}.`;
   if (!schedulerNames.includes(scheduler)) return skipped(name, `the scheduler ${scheduler} is not served yet`);
-  const request: ImageRequest = {
+  const request: GenerationRequest = {
     prompt: entry.prompt,
     negativePrompt: entry.negative,
     width: entry.w,
@@ -196,7 +196,7 @@ async function img2imgCase(
   const { key, seed, strength } = entry;
   const [, , shape] = entry.init_image as [string, string, number[]];
   const [, , height = 0, width = 0] = shape;
-  const request: ImageRequest = {
+  const request: GenerationRequest = {
     prompt: entry.prompt,
     negativePrompt: entry.negative,
     width,
@@ -224,7 +224,7 @@ async function img2imgCase(
 /** Latents of all pictures of a request at the end of the loop. */
 async function denoised(
   pipeline: SdxlPipeline,
-  request: ImageRequest,
+  request: GenerationRequest,
   initLatents?: Float32Array,
 ): Promise<readonly Float32Array[]> {
   const running = new RunningJobs([{ request, signal: new AbortController().signal }]);

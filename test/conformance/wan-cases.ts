@@ -1,5 +1,6 @@
-import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
 import type { PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
 import { assertFloatType } from '../../src/synthetic/hash-weights.js';
@@ -103,19 +104,12 @@ async function decodeCase(
   outputs: Expected,
   networks: WanNetworks,
 ): Promise<CaseResult> {
-  const [, channels = 0] = inputs.shape(z);
   const [, , , height = 0, width = 0] = outputs.shape(dec);
-  const latents = inputs.floats(z);
-  const plane = latents.length / channels;
-  const { latents_mean: means, latents_std: deviations } = networks.config.vae;
   // The case gives what enters the network; decodeChunks() undoes the statistics.
-  const scaled = latents.map((value, i) => {
-    const channel = Math.floor(i / plane);
-    return (value - (means[channel] ?? 0)) / (deviations[channel] ?? 1);
-  });
+  const latents = normalizedLatents(inputs.floats(z), networks.config.vae);
   const decoded: Float32Array[] = [];
-  for await (const chunk of networks.decodeChunks(scaled, { frames: count, height, width })) decoded.push(...chunk);
-  const actual = planesFirst(decoded, 3);
+  for await (const chunk of networks.decodeChunks(latents, { frames: count, height, width })) decoded.push(...chunk);
+  const actual = clipOfFrames(decoded, 3);
   return judge(dec, [{ what: 'frames', actual, expected: outputs.get(dec), tolerance: 'network' }]);
 }
 
@@ -139,25 +133,17 @@ async function encodeCase(
   return judge(mean, [{ what: 'mean', actual, expected: outputs.get(mean), tolerance: 'network' }]);
 }
 
-/** Frames [C, H, W] to one clip [C, F, H, W]. */
-function planesFirst(frames: readonly Float32Array[], channels: number): Float32Array {
-  const plane = (frames[0]?.length ?? 0) / channels;
-  const clip = new Float32Array(frames.length * channels * plane);
-  for (const [f, frame] of frames.entries()) {
-    for (let c = 0; c < channels; c += 1) {
-      clip.set(frame.subarray(c * plane, (c + 1) * plane), (c * frames.length + f) * plane);
-    }
-  }
-  return clip;
-}
-
 /**
- * Rebuilds the original layout from `original_manifest.json`: its files and names, the pickles among them written as the
- * safetensors files that repackagers make of them.
+ * Rebuilds the original layout from `original_manifest.json`: its files and names. A pickle that the golden folder has not got is
+ * written as the safetensors file that repackagers make of it.
  */
 export async function rebuildOriginal(goldens: string, folder: string): Promise<string> {
   const manifest = await readJson<Record<string, ManifestEntry>>(join(goldens, 'original_manifest.json'));
   for (const [file, { dtype, hash_prefix: hashPrefix, tensors }] of Object.entries(manifest)) {
+    if (await exists(join(goldens, file))) {
+      await cp(join(goldens, file), join(folder, file));
+      continue;
+    }
     const path = join(folder, file.replace(/\.pth$/, '.safetensors'));
     await writeHashSafetensors(path, { dtype: assertFloatType(dtype), hashPrefix, tensors });
   }
@@ -168,6 +154,10 @@ export async function rebuildOriginal(goldens: string, folder: string): Promise<
   await mkdir(join(folder, 'google'));
   await cp(join(goldens, 'model-configs', 'tokenizer'), join(folder, 'google', 'umt5-xxl'), { recursive: true });
   return folder;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
 async function readJson<T>(path: string): Promise<T> {

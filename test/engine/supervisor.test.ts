@@ -9,11 +9,11 @@ import {
   type SupervisorOptions,
 } from '../../src/engine/supervisor.js';
 import { InferenceError } from '../../src/errors.js';
-import type { ImageRequest } from '../../src/pipelines/pipeline.js';
+import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { engineEntry, isAlive, silent, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
-const quick: ImageRequest = {
+const quick: GenerationRequest = {
   prompt: 'a red circle',
   negativePrompt: undefined,
   width: 64,
@@ -25,7 +25,7 @@ const quick: ImageRequest = {
 };
 const output = { format: 'png', metadata: 'none' } as const;
 /** Its decode is one run of some seconds. */
-const slow: ImageRequest = { ...quick, width: 1024, height: 1024, steps: 1 };
+const slow: GenerationRequest = { ...quick, width: 1024, height: 1024, steps: 1 };
 
 let engine: Supervisor;
 afterEach(() => engine.stop());
@@ -48,7 +48,7 @@ async function eventsOf(run: RunHandle): Promise<string[]> {
 }
 
 /** Runs one job alone. */
-function start(jobId: string, request: ImageRequest): RunHandle {
+function start(jobId: string, request: GenerationRequest): RunHandle {
   const [run] = engine.run([{ jobId, request, output }]);
   if (run === undefined) throw new Error('no handle');
   return run;

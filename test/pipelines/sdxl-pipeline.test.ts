@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import type { ImageRequest, PipelineEvent } from '../../src/pipelines/pipeline.js';
-import { imageFromRgb, rgbFromImage } from '../../src/pipelines/sdxl/image.js';
+import { imageFromRgb, rgbFromImage } from '../../src/pipelines/image.js';
+import type { GenerationRequest, PipelineEvent } from '../../src/pipelines/pipeline.js';
+import { cleanLatents } from '../../src/pipelines/preview.js';
 import { createSdxlPipeline, SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
-import { cleanLatents } from '../../src/pipelines/sdxl/preview.js';
 import { endTokenIndex } from '../../src/pipelines/sdxl/text-rows.js';
 import { schedulerNames } from '../../src/schedulers/index.js';
 
-const request: ImageRequest = {
+const request: GenerationRequest = {
   prompt: 'a small blue star',
   negativePrompt: 'blurry',
   width: 64,
@@ -28,7 +28,9 @@ beforeAll(async () => {
 });
 afterAll(() => pipeline.dispose());
 
-async function run(changes: Partial<ImageRequest> = {}): Promise<{ events: PipelineEvent[]; pictures: Uint8Array[] }> {
+async function run(
+  changes: Partial<GenerationRequest> = {},
+): Promise<{ events: PipelineEvent[]; pictures: Uint8Array[] }> {
   const events: PipelineEvent[] = [];
   const jobs = [{ request: { ...request, ...changes }, signal: new AbortController().signal }];
   for await (const event of pipeline.generate(jobs)) events.push(event);
@@ -125,7 +127,7 @@ describe('a batch', () => {
   });
 
   it('of several jobs gives each what it gets alone, whatever its prompt and guidance', async () => {
-    const changes: readonly Partial<ImageRequest>[] = [
+    const changes: readonly Partial<GenerationRequest>[] = [
       { prompt: 'a green hill', seeds: [1, 2] },
       { prompt: 'two boats at sea', negativePrompt: undefined, guidanceScale: 8, seeds: [3] },
       { prompt: 'a bridge', guidanceScale: 1, seeds: [4] },
@@ -168,7 +170,7 @@ describe('a batch', () => {
 describe('image to image', () => {
   const size = { width: 64, height: 64 };
   const rgb = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i % 3 === 0 ? 200 : 60));
-  const from = (strength: number, more: Partial<ImageRequest> = {}) =>
+  const from = (strength: number, more: Partial<GenerationRequest> = {}) =>
     run({ steps: 10, init: { rgb, strength }, ...more });
   const stepsOf = (events: PipelineEvent[]) =>
     events.filter((event) => event.kind === 'progress' && event.phase === 'denoise').length;

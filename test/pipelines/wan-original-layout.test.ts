@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -12,7 +12,7 @@ import { wanGoldens } from '../support/tiny-wan.js';
 
 const DIT = 'diffusion_pytorch_model.safetensors';
 const VAE = 'Wan2.1_VAE.safetensors';
-const T5 = 'models_t5_umt5-xxl-enc-bf16.safetensors';
+const T5 = 'models_t5_umt5-xxl-enc-bf16.pth';
 
 let original: string;
 beforeAll(async () => {
@@ -20,13 +20,14 @@ beforeAll(async () => {
   return () => rm(original, { recursive: true });
 });
 
-/** A folder with the three files, some of them changed. */
+/** A folder with the three files, transformer and VAE changed or not. */
 async function changed(
   changes: Readonly<Record<string, (tensors: Map<string, StoredTensor>) => Map<string, StoredTensor> | undefined>>,
   config?: object,
 ): Promise<string> {
   const folder = await tempFolder();
-  for (const file of [DIT, VAE, T5]) {
+  await cp(join(original, T5), join(folder, T5));
+  for (const file of [DIT, VAE]) {
     const tensors = await readTensorFile(join(original, file));
     const written = changes[file] === undefined ? tensors : changes[file](tensors);
     if (written !== undefined) await writeTensorFile(join(folder, file), written);

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { EngineTimings } from '../../src/engine/messages.js';
-import type { ImageRequest } from '../../src/pipelines/pipeline.js';
+import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { CostModel } from '../../src/server/cost-model.js';
 
-const request: ImageRequest = {
+const request: GenerationRequest = {
   prompt: '',
   negativePrompt: undefined,
   width: 512,

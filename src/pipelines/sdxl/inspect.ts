@@ -45,7 +45,8 @@ export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: Netw
     predictionType: predictionOf(config.scheduler),
     schedulers: schedulerNames,
     sizeMultiple: vaeScale(config),
-    nativeSize: config.unet.sample_size * vaeScale(config),
+    nativeWidth: config.unet.sample_size * vaeScale(config),
+    nativeHeight: config.unet.sample_size * vaeScale(config),
     // Those of no network, then those that their network does not know.
     unused: [...foreign, ...networkNames.flatMap((name) => spareNames(networks[name].weights))],
   };

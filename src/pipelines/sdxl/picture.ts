@@ -3,7 +3,7 @@ import { TorchCpuGenerator } from '../../random/torch-cpu.js';
 import { createScheduler } from '../../schedulers/index.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { batchKey, firstStep } from '../batching.js';
-import type { ImageRequest } from '../pipeline.js';
+import type { GenerationRequest } from '../pipeline.js';
 import type { PromptEmbeds } from './prompt-encoder.js';
 
 /** What the UNet is told of the text: one row, or with guidance two, the negative one first. */
@@ -15,7 +15,7 @@ export interface Conditioning {
 export interface PictureOptions {
   /** Which of the jobs that run together it belongs to. */
   readonly job: number;
-  readonly request: ImageRequest;
+  readonly request: GenerationRequest;
   /** Its place in the job. */
   readonly index: number;
   readonly conditioning: Conditioning;
@@ -32,7 +32,7 @@ export interface PictureOptions {
 /** One picture on its way from noise: its own scheduler, its own stream of random numbers, its latents. */
 export class Picture {
   readonly job: number;
-  readonly request: ImageRequest;
+  readonly request: GenerationRequest;
   readonly index: number;
   readonly conditioning: Conditioning;
   /** The first step that is taken: 0, or later with image to image. */
@@ -84,7 +84,7 @@ export class Picture {
 /** Pictures that can share runs of the denoiser, in lots of at most `limit`. */
 export function batches(
   pictures: readonly Picture[],
-  limit: (request: ImageRequest) => number,
+  limit: (request: GenerationRequest) => number,
 ): readonly (readonly Picture[])[] {
   return [...groupBy(pictures, ({ request }) => batchKey(request)).values()].flatMap((group) => {
     const [first] = group;

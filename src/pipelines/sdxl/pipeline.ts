@@ -1,21 +1,23 @@
 import { groupBy } from '../../group-by.js';
 import { batchLimit } from '../batching.js';
+import { guide } from '../guidance.js';
+import { imageFromRgb, rgbFromImage } from '../image.js';
 import { join32 } from '../join32.js';
 import type {
   Device,
-  ImageRequest,
+  GenerationRequest,
   ModelInfo,
   Pipeline,
   PipelineEvent,
   PipelineJob,
   PromptReport,
 } from '../pipeline.js';
-import { imageFromRgb, rgbFromImage } from './image.js';
+import { cleanLatents, PreviewClock, previewFromLatents } from '../preview.js';
+import { RunningJobs } from '../running-jobs.js';
+import { sdxlColours } from './latent-colours.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
 import { batches, type Conditioning, Picture } from './picture.js';
-import { cleanLatents, PreviewClock, previewFromLatents } from './preview.js';
 import type { PromptEmbeds } from './prompt-encoder.js';
-import { RunningJobs } from './running-jobs.js';
 
 export interface SdxlPipelineOptions extends SdxlOptions {
   /** Pixels of all pictures that are denoised together; a single one may have more. Omitted: three of the native size. */
@@ -27,7 +29,11 @@ const DEFAULT_BATCH = 3;
 
 export async function createSdxlPipeline({ batchPixels, ...options }: SdxlPipelineOptions): Promise<SdxlPipeline> {
   const networks = await loadSdxlNetworks(options);
-  return new SdxlPipeline(networks, options.device, batchPixels ?? DEFAULT_BATCH * networks.info.nativeSize ** 2);
+  return new SdxlPipeline(
+    networks,
+    options.device,
+    batchPixels ?? DEFAULT_BATCH * networks.info.nativeWidth * networks.info.nativeHeight,
+  );
 }
 
 /** Text, or a picture and text, to pictures with SDXL. Between two `run()`s is host arithmetic over kilobytes of latents. */
@@ -86,7 +92,12 @@ export class SdxlPipeline implements Pipeline {
         for (const each of pictures) each.step(i, outputs.get(each) ?? each.latents);
         yield running.advance(job, 'denoise', pictures.length, (steps - start) * request.seeds.length);
         if (clean === undefined) continue;
-        yield { job, kind: 'preview', index, ...previewFromLatents(clean, this.networks.latentSize(request)) };
+        yield {
+          job,
+          kind: 'preview',
+          index,
+          ...previewFromLatents(clean, this.networks.latentSize(request), sdxlColours),
+        };
       }
     }
   }
@@ -94,7 +105,7 @@ export class SdxlPipeline implements Pipeline {
   /** What the UNet is told of a request's text; undefined when the job ended meanwhile. */
   async *condition(
     job: number,
-    request: ImageRequest,
+    request: GenerationRequest,
     running: RunningJobs,
   ): AsyncGenerator<PipelineEvent, Conditioning | undefined, undefined> {
     const { negativePrompt, guidanceScale, promptSyntax: syntax = 'diffusers' } = request;
@@ -122,7 +133,7 @@ export class SdxlPipeline implements Pipeline {
   /** @param noise unscaled; omitted, drawn from the seed */
   picture(
     job: number,
-    request: ImageRequest,
+    request: GenerationRequest,
     index: number,
     conditioning: Conditioning,
     { initLatents, noise }: { readonly initLatents?: Float32Array | undefined; readonly noise?: Float32Array } = {},
@@ -140,7 +151,7 @@ export class SdxlPipeline implements Pipeline {
 
   /** Weights that cannot be read are left out: the prompt alone conditions the picture. */
   async #withoutBadWeights(
-    { prompt, weights }: ImageRequest,
+    { prompt, weights }: GenerationRequest,
     encoded: PromptEmbeds | undefined,
   ): Promise<PromptEmbeds> {
     if (encoded === undefined) throw new Error('a request without a prompt');
@@ -152,7 +163,7 @@ export class SdxlPipeline implements Pipeline {
 
   async *#prepare(
     job: number,
-    request: ImageRequest,
+    request: GenerationRequest,
     running: RunningJobs,
   ): AsyncGenerator<PipelineEvent, readonly Picture[], undefined> {
     const conditioning = yield* this.condition(job, request, running);
@@ -195,7 +206,7 @@ export class SdxlPipeline implements Pipeline {
 }
 
 /** The prompt with its weighted phrases behind it. */
-function withWeights({ prompt, weights }: ImageRequest): string {
+function withWeights({ prompt, weights }: GenerationRequest): string {
   return [prompt, weights].filter(Boolean).join(', ');
 }
 
@@ -206,16 +217,7 @@ function reportOf({ report }: PromptEmbeds, negative: PromptEmbeds | undefined):
   return { ...report, strategy: 'fallback', problem: `negative prompt: ${problem}` };
 }
 
-/** Classifier-free guidance: [2, ...], unconditional first -> [...]. Ho and Salimans, arXiv:2207.12598. */
-function guide(output: Float32Array, guidanceScale: number): Float32Array {
-  const half = output.length / 2;
-  return Float32Array.from({ length: half }, (_, i) => {
-    const unconditional = output[i] ?? 0;
-    return unconditional + guidanceScale * Math.fround((output[half + i] ?? 0) - unconditional);
-  });
-}
-
 /** Original size, top left of the crop, target size: height before width. */
-function sizeIds({ width, height }: ImageRequest): readonly number[] {
+function sizeIds({ width, height }: GenerationRequest): readonly number[] {
   return [height, width, 0, 0, height, width];
 }

@@ -6,6 +6,7 @@ import type { Device } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
 import { openWanCheckpoint, type WanSource } from './checkpoint.js';
 import type { WanConfig } from './config.js';
+import { clipOfFrames, latentFrame, normalizedLatents } from './latents.js';
 import { type Grid, type RotaryTables, rotaryTables } from './rotary-tables.js';
 import { type ChunkKind, framesPerLatent, NEXT, PAST } from './vae.js';
 import { buildWanNetworks, type NetworkName } from './weights.js';
@@ -87,18 +88,18 @@ export class WanNetworks {
    * [3, 8h, 8w], -1 to 1. What is held does not grow with the clip.
    *
    * @param size of the clip in pixels
-   * @param perRun latents of one run after the first; more are a little faster and hold as many times as much
+   * @param perRun latents of one run after the first, each of which holds as much again
    */
   async *decodeChunks(latents: Float32Array, size: ClipSize, perRun = 1): AsyncGenerator<readonly Float32Array[]> {
-    const { z_dim: channels } = this.config.vae;
+    const { vae } = this.config;
     const { frames, height, width } = this.latentSize(size);
     const held = new Held();
     try {
       for (let at = 0; at < frames; at += at === 0 ? 1 : perRun) {
         const count = at === 0 ? 1 : Math.min(perRun, frames - at);
-        const data = join32(Array.from({ length: count }, (_, i) => this.#latentFrame(latents, at + i, frames)));
+        const data = join32(Array.from({ length: count }, (_, i) => latentFrame(latents, at + i, frames, vae)));
         const session = this.#sessions.decoder[at === 0 ? 'first' : 'later'];
-        const feeds = { latents: { data, shape: [count, channels, height, width] } };
+        const feeds = { latents: { data, shape: [count, vae.z_dim, height, width] } };
         const { frames: decoded } = await session.run(feeds, held);
         yield split(present(decoded, 'the VAE decoder'), 3 * size.height * size.width);
       }
@@ -138,7 +139,7 @@ export class WanNetworks {
       if (chunk.length > 0 || means.length === 0) {
         throw new Error(`${chunk.length} frames are left over: a clip has one and a multiple of four`);
       }
-      return this.#clipOf(means);
+      return clipOfFrames(means, this.config.vae.z_dim);
     } finally {
       held.release();
     }
@@ -149,12 +150,7 @@ export class WanNetworks {
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
     size: Omit<ClipSize, 'frames'>,
   ): Promise<Float32Array> {
-    const latents = await this.encode(frames, size);
-    const plane = latents.length / this.config.vae.z_dim;
-    return latents.map((value, i) => {
-      const { mean, deviation } = this.#statistics(Math.floor(i / plane));
-      return (value - mean) / deviation;
-    });
+    return normalizedLatents(await this.encode(frames, size), this.config.vae);
   }
 
   /** Of a clip in pixels, in latents. */
@@ -186,36 +182,6 @@ export class WanNetworks {
       this.#turn = { key, tables: rotaryTables(this.config.transformer.attention_head_dim, grid) };
     }
     return this.#turn.tables;
-  }
-
-  /** One frame [16, h, w] of latents [16, F, h, w], its statistics undone. */
-  #latentFrame(latents: Float32Array, frame: number, frames: number): Float32Array {
-    const { z_dim: channels } = this.config.vae;
-    const plane = latents.length / channels / frames;
-    return Float32Array.from({ length: channels * plane }, (_, i) => {
-      const channel = Math.floor(i / plane);
-      const { mean, deviation } = this.#statistics(channel);
-      return (latents[(channel * frames + frame) * plane + (i % plane)] ?? 0) * deviation + mean;
-    });
-  }
-
-  /** Runs of latents [T, 16, h, w] to one clip [16, F, h, w]. */
-  #clipOf(runs: readonly Float32Array[]): Float32Array {
-    const { z_dim: channels } = this.config.vae;
-    const clip = new Float32Array(runs.reduce((length, run) => length + run.length, 0));
-    const plane = clip.length / channels / runs.length;
-    for (const [frame, run] of runs.entries()) {
-      for (let channel = 0; channel < channels; channel += 1) {
-        clip.set(run.subarray(channel * plane, (channel + 1) * plane), (channel * runs.length + frame) * plane);
-      }
-    }
-    return clip;
-  }
-
-  /** What one channel of the latents is multiplied by, and moved by, before it is decoded. */
-  #statistics(channel: number): { mean: number; deviation: number } {
-    const { latents_mean: means, latents_std: deviations } = this.config.vae;
-    return { mean: means[channel] ?? 0, deviation: deviations[channel] ?? 1 };
   }
 }
 

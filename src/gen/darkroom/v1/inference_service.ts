@@ -63,24 +63,27 @@ export interface GenerateRequest {
   negativePrompt?:
     | string
     | undefined;
-  /** In pixels, a multiple of 8, 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's native side, 1024 for SDXL. */
+  /** In pixels, a multiple of 8 (WAN: 16), 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's own, 1024 for SDXL, 832 for WAN. */
   width: number;
-  /** In pixels, a multiple of 8, 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's native side, 1024 for SDXL. */
+  /** In pixels, a multiple of 8 (WAN: 16), 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's own, 1024 for SDXL, 480 for WAN. */
   height: number;
   /** Denoising steps, 1 to 1000 (LIMIT_STEPS). Unset: the preset's. */
   steps?:
     | number
     | undefined;
-  /** Classifier-free guidance scale, 0 to 50; 1 and less is none. Unset: the preset's. */
+  /**
+   * Classifier-free guidance scale, 0 to 50; 1 and less is none. Unset: the preset's; for WAN with a reference
+   * 5 + 4 * reference strength.
+   */
   guidanceScale?:
     | number
     | undefined;
   /**
    * Name of a scheduler that ListModels shows for the model, for example dpmpp_2m_karras. The names that diffusers, ComfyUI and
-   * A1111 use are understood ("DPM++ 2M Karras"). Empty: euler.
+   * A1111 use are understood ("DPM++ 2M Karras"). Empty: euler for SDXL, flow_unipc for WAN.
    */
   scheduler: string;
-  /** 1, 3 or 6. 0: 1. */
+  /** 1, 3 or 6; 1 for WAN. 0: 1. */
   numImages: number;
   /** 0 to 2^53 - 1. Picture k uses seed + k and equals what that seed gives alone. Unset: drawn from 1 to 999999999. */
   seed?:
@@ -88,7 +91,7 @@ export interface GenerateRequest {
     | undefined;
   /** Default: cancel. */
   disconnectPolicy: DisconnectPolicy;
-  /** Default: PNG. */
+  /** Default: PNG, MP4 for clips. */
   outputFormat: OutputFormat;
   /** At most so many previews a second, 0 to 4. 0: none. */
   previewsPerSecond: number;
@@ -97,11 +100,11 @@ export interface GenerateRequest {
    * be parsed, the job runs on the plain prompt and its metadata says so.
    */
   weights: string;
-  /** Pictures to start from: at most 1 for SDXL. */
+  /** Pictures to start from: at most 1 for pictures; for clips a first and a last frame. */
   references: Reference[];
   /** At most 4. Not served yet. */
   loras: Lora[];
-  /** Frames of a clip, 1 to 161, rounded down to 4n+1. 0: 81. Not served yet. */
+  /** Frames of a clip, 1 to 161 (LIMIT_FRAMES), rounded down to 4n+1. 0: 81. A clip has 16 a second. */
   frames: number;
   /** Kept with the job and returned by nobody: the caller's own. At most 64 entries of 1024 bytes. */
   labels: { [key: string]: string };

@@ -16,20 +16,20 @@ export const protobufFileName = "darkroom/v1/job.proto";
 export const JobType = {
   /**
    * JOB_TYPE_UNSPECIFIED - JOB_TYPE_UNSPECIFIED has the steps and guidance scale of JOB_TYPE_SDXL_IMAGE_FAST, and no default negative prompt: an
-   * unset one is absent, as in diffusers.
+   * unset one is absent, as in diffusers. With the name of a WAN model: a clip, 50 steps, guidance scale 5.
    */
   JOB_TYPE_UNSPECIFIED: 0,
   /** JOB_TYPE_SDXL_IMAGE_FAST - SDXL, 15 steps, guidance scale 6.0, pictures. */
   JOB_TYPE_SDXL_IMAGE_FAST: 1,
   /** JOB_TYPE_SDXL_IMAGE_HIGH - SDXL, 25 steps, guidance scale 7.5, pictures. */
   JOB_TYPE_SDXL_IMAGE_HIGH: 2,
-  /** JOB_TYPE_IMAGE_FAST - WAN, 25 steps, guidance scale 6.5, one picture. Not served yet: UNIMPLEMENTED. */
+  /** JOB_TYPE_IMAGE_FAST - WAN, 25 steps, guidance scale 6.5, one picture. */
   JOB_TYPE_IMAGE_FAST: 3,
-  /** JOB_TYPE_IMAGE_HIGH - WAN, 50 steps, guidance scale 7.5, one picture. Not served yet: UNIMPLEMENTED. */
+  /** JOB_TYPE_IMAGE_HIGH - WAN, 50 steps, guidance scale 7.5, one picture. */
   JOB_TYPE_IMAGE_HIGH: 4,
-  /** JOB_TYPE_VIDEO_FAST - WAN, 25 steps, guidance scale 6.5, one clip. Not served yet: UNIMPLEMENTED. */
+  /** JOB_TYPE_VIDEO_FAST - WAN, 25 steps, guidance scale 6.5, one clip. */
   JOB_TYPE_VIDEO_FAST: 5,
-  /** JOB_TYPE_VIDEO_HIGH - WAN, 50 steps, guidance scale 7.5, one clip. Not served yet: UNIMPLEMENTED. */
+  /** JOB_TYPE_VIDEO_HIGH - WAN, 50 steps, guidance scale 7.5, one clip. */
   JOB_TYPE_VIDEO_HIGH: 6,
   /** JOB_TYPE_IMAGE7B_FAST_ENHANCED - JOB_TYPE_IMAGE_FAST after the prompt was enhanced. Not served yet: UNIMPLEMENTED. */
   JOB_TYPE_IMAGE7B_FAST_ENHANCED: 7,
@@ -244,16 +244,18 @@ export function disconnectPolicyToJSON(object: DisconnectPolicy): string {
   }
 }
 
-/** OutputFormat is the file format of pictures. */
+/** OutputFormat is the file format of pictures and clips. */
 export const OutputFormat = {
-  /** OUTPUT_FORMAT_UNSPECIFIED - OUTPUT_FORMAT_UNSPECIFIED is the same as OUTPUT_FORMAT_PNG. */
+  /** OUTPUT_FORMAT_UNSPECIFIED - OUTPUT_FORMAT_UNSPECIFIED is OUTPUT_FORMAT_PNG for pictures and OUTPUT_FORMAT_MP4 for clips. */
   OUTPUT_FORMAT_UNSPECIFIED: 0,
   /** OUTPUT_FORMAT_PNG - PNG, lossless. */
   OUTPUT_FORMAT_PNG: 1,
-  /** OUTPUT_FORMAT_WEBP - WebP. */
+  /** OUTPUT_FORMAT_WEBP - WebP; of clips an animated one. */
   OUTPUT_FORMAT_WEBP: 2,
   /** OUTPUT_FORMAT_JPEG - JPEG. */
   OUTPUT_FORMAT_JPEG: 3,
+  /** OUTPUT_FORMAT_MP4 - MP4: H.264, yuv420p, index in front. Of clips only. */
+  OUTPUT_FORMAT_MP4: 4,
 } as const;
 
 export type OutputFormat = typeof OutputFormat[keyof typeof OutputFormat];
@@ -263,6 +265,7 @@ export namespace OutputFormat {
   export type OUTPUT_FORMAT_PNG = typeof OutputFormat.OUTPUT_FORMAT_PNG;
   export type OUTPUT_FORMAT_WEBP = typeof OutputFormat.OUTPUT_FORMAT_WEBP;
   export type OUTPUT_FORMAT_JPEG = typeof OutputFormat.OUTPUT_FORMAT_JPEG;
+  export type OUTPUT_FORMAT_MP4 = typeof OutputFormat.OUTPUT_FORMAT_MP4;
 }
 
 export function outputFormatFromJSON(object: any): OutputFormat {
@@ -279,6 +282,9 @@ export function outputFormatFromJSON(object: any): OutputFormat {
     case 3:
     case "OUTPUT_FORMAT_JPEG":
       return OutputFormat.OUTPUT_FORMAT_JPEG;
+    case 4:
+    case "OUTPUT_FORMAT_MP4":
+      return OutputFormat.OUTPUT_FORMAT_MP4;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum OutputFormat");
   }
@@ -294,8 +300,65 @@ export function outputFormatToJSON(object: OutputFormat): string {
       return "OUTPUT_FORMAT_WEBP";
     case OutputFormat.OUTPUT_FORMAT_JPEG:
       return "OUTPUT_FORMAT_JPEG";
+    case OutputFormat.OUTPUT_FORMAT_MP4:
+      return "OUTPUT_FORMAT_MP4";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum OutputFormat");
+  }
+}
+
+/** AssetRole is what a file of a job is. */
+export const AssetRole = {
+  /** ASSET_ROLE_UNSPECIFIED - ASSET_ROLE_UNSPECIFIED is never sent. */
+  ASSET_ROLE_UNSPECIFIED: 0,
+  /** ASSET_ROLE_RESULT - A picture or clip that the job was asked for. */
+  ASSET_ROLE_RESULT: 1,
+  /** ASSET_ROLE_POSTER - The first frame of a clip, a JPEG. */
+  ASSET_ROLE_POSTER: 2,
+  /** ASSET_ROLE_THUMBNAIL - The same, at most 256 pixels a side. */
+  ASSET_ROLE_THUMBNAIL: 3,
+} as const;
+
+export type AssetRole = typeof AssetRole[keyof typeof AssetRole];
+
+export namespace AssetRole {
+  export type ASSET_ROLE_UNSPECIFIED = typeof AssetRole.ASSET_ROLE_UNSPECIFIED;
+  export type ASSET_ROLE_RESULT = typeof AssetRole.ASSET_ROLE_RESULT;
+  export type ASSET_ROLE_POSTER = typeof AssetRole.ASSET_ROLE_POSTER;
+  export type ASSET_ROLE_THUMBNAIL = typeof AssetRole.ASSET_ROLE_THUMBNAIL;
+}
+
+export function assetRoleFromJSON(object: any): AssetRole {
+  switch (object) {
+    case 0:
+    case "ASSET_ROLE_UNSPECIFIED":
+      return AssetRole.ASSET_ROLE_UNSPECIFIED;
+    case 1:
+    case "ASSET_ROLE_RESULT":
+      return AssetRole.ASSET_ROLE_RESULT;
+    case 2:
+    case "ASSET_ROLE_POSTER":
+      return AssetRole.ASSET_ROLE_POSTER;
+    case 3:
+    case "ASSET_ROLE_THUMBNAIL":
+      return AssetRole.ASSET_ROLE_THUMBNAIL;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum AssetRole");
+  }
+}
+
+export function assetRoleToJSON(object: AssetRole): string {
+  switch (object) {
+    case AssetRole.ASSET_ROLE_UNSPECIFIED:
+      return "ASSET_ROLE_UNSPECIFIED";
+    case AssetRole.ASSET_ROLE_RESULT:
+      return "ASSET_ROLE_RESULT";
+    case AssetRole.ASSET_ROLE_POSTER:
+      return "ASSET_ROLE_POSTER";
+    case AssetRole.ASSET_ROLE_THUMBNAIL:
+      return "ASSET_ROLE_THUMBNAIL";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum AssetRole");
   }
 }
 
@@ -524,8 +587,9 @@ export function referenceRoleToJSON(object: ReferenceRole): string {
 }
 
 /**
- * Reference is a picture that conditions the result. For SDXL the result starts from it (image to image); how much of it is
- * left depends on type and strength, see docs/reference/references.md.
+ * Reference is a picture that conditions the result. A picture starts from it (image to image); how much of it is left depends
+ * on type and strength. A clip has it as its first or last frame, held while the rest is made (latent_hold).
+ * See docs/reference/references.md.
  */
 export interface Reference {
   /** source is where the picture comes from; one of the two must be set. */
@@ -583,6 +647,8 @@ export interface Asset {
   height: number;
   /** What this picture's noise was drawn from: the job's seed + index. */
   seed: bigint;
+  /** What the file is. */
+  role: AssetRole;
 }
 
 /** JobMetadata is what was really done. Values that do not apply are unset, never invented. */
@@ -647,7 +713,7 @@ export interface JobMetadata {
   referenceApplied?:
     | boolean
     | undefined;
-  /** How: for example img2img. */
+  /** How: img2img, latent_hold. */
   referenceMethod?:
     | string
     | undefined;
@@ -1018,7 +1084,7 @@ export const Lora: MessageFns<Lora> = {
 };
 
 function createBaseAsset(): Asset {
-  return { index: 0, contentType: "", sizeBytes: 0n, sha256: Buffer.alloc(0), width: 0, height: 0, seed: 0n };
+  return { index: 0, contentType: "", sizeBytes: 0n, sha256: Buffer.alloc(0), width: 0, height: 0, seed: 0n, role: 0 };
 }
 
 export const Asset: MessageFns<Asset> = {
@@ -1049,6 +1115,9 @@ export const Asset: MessageFns<Asset> = {
         throw new globalThis.Error("value provided for field message.seed of type int64 too large");
       }
       writer.uint32(56).int64(message.seed);
+    }
+    if (message.role !== 0) {
+      writer.uint32(64).int32(message.role);
     }
     return writer;
   },
@@ -1122,6 +1191,14 @@ export const Asset: MessageFns<Asset> = {
             message.seed = reader.int64() as bigint;
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.role = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1151,6 +1228,7 @@ export const Asset: MessageFns<Asset> = {
       width: isSet(object.width) ? globalThis.Number(object.width) : 0,
       height: isSet(object.height) ? globalThis.Number(object.height) : 0,
       seed: isSet(object.seed) ? BigInt(object.seed) : 0n,
+      role: isSet(object.role) ? assetRoleFromJSON(object.role) : 0,
     };
   },
 
@@ -1177,6 +1255,9 @@ export const Asset: MessageFns<Asset> = {
     if (message.seed !== 0n) {
       obj.seed = message.seed.toString();
     }
+    if (message.role !== 0) {
+      obj.role = assetRoleToJSON(message.role);
+    }
     return obj;
   },
 
@@ -1192,6 +1273,7 @@ export const Asset: MessageFns<Asset> = {
     message.width = object.width ?? 0;
     message.height = object.height ?? 0;
     message.seed = (object.seed !== undefined && object.seed !== null) ? BigInt(object.seed) : 0n;
+    message.role = object.role ?? 0;
     return message;
   },
 };

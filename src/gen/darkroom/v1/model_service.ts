@@ -122,7 +122,7 @@ export interface Model {
   predictionType: string;
   /** Names that GenerateRequest.scheduler takes. */
   schedulers: string[];
-  /** Side in pixels that it was trained at, the default size. */
+  /** Side in pixels that it was trained at; the longer one of native_width and native_height. */
   nativeSize: number;
   /** Width and height are multiples of this many pixels. */
   sizeMultiple: number;
@@ -132,6 +132,10 @@ export interface Model {
   restarts: number;
   /** Why it failed, empty otherwise. */
   problem: string;
+  /** In pixels: the width of a request that has none. */
+  nativeWidth: number;
+  /** In pixels: the height of a request that has none. */
+  nativeHeight: number;
 }
 
 /** ListModelsRequest has no fields. */
@@ -208,6 +212,8 @@ function createBaseModel(): Model {
     residentBytes: 0n,
     restarts: 0,
     problem: "",
+    nativeWidth: 0,
+    nativeHeight: 0,
   };
 }
 
@@ -263,6 +269,12 @@ export const Model: MessageFns<Model> = {
     }
     if (message.problem !== "") {
       writer.uint32(114).string(message.problem);
+    }
+    if (message.nativeWidth !== 0) {
+      writer.uint32(120).uint32(message.nativeWidth);
+    }
+    if (message.nativeHeight !== 0) {
+      writer.uint32(128).uint32(message.nativeHeight);
     }
     return writer;
   },
@@ -392,6 +404,22 @@ export const Model: MessageFns<Model> = {
             message.problem = reader.string();
             continue;
           }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.nativeWidth = reader.uint32();
+            continue;
+          }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.nativeHeight = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -442,6 +470,16 @@ export const Model: MessageFns<Model> = {
         : 0n,
       restarts: isSet(object.restarts) ? globalThis.Number(object.restarts) : 0,
       problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+      nativeWidth: isSet(object.nativeWidth)
+        ? globalThis.Number(object.nativeWidth)
+        : isSet(object.native_width)
+        ? globalThis.Number(object.native_width)
+        : 0,
+      nativeHeight: isSet(object.nativeHeight)
+        ? globalThis.Number(object.nativeHeight)
+        : isSet(object.native_height)
+        ? globalThis.Number(object.native_height)
+        : 0,
     };
   },
 
@@ -489,6 +527,12 @@ export const Model: MessageFns<Model> = {
     if (message.problem !== "") {
       obj.problem = message.problem;
     }
+    if (message.nativeWidth !== 0) {
+      obj.nativeWidth = Math.round(message.nativeWidth);
+    }
+    if (message.nativeHeight !== 0) {
+      obj.nativeHeight = Math.round(message.nativeHeight);
+    }
     return obj;
   },
 
@@ -517,6 +561,8 @@ export const Model: MessageFns<Model> = {
       : 0n;
     message.restarts = object.restarts ?? 0;
     message.problem = object.problem ?? "";
+    message.nativeWidth = object.nativeWidth ?? 0;
+    message.nativeHeight = object.nativeHeight ?? 0;
     return message;
   },
 };

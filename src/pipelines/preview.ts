@@ -1,27 +1,30 @@
-import { cleanSample, type Prediction } from '../../schedulers/prediction.js';
-import type { ImageSize } from './networks.js';
+import { cleanSample, type Prediction } from '../schedulers/prediction.js';
+
+/** How much red, green and blue (-1 to 1) each channel of a model's latents stands for, and where none of them is. */
+export interface LatentColours {
+  readonly channels: readonly (readonly [red: number, green: number, blue: number])[];
+  readonly bias: readonly [red: number, green: number, blue: number];
+}
 
 /**
- * How much red, green and blue (-1 to 1) each channel of SDXL's scaled latents stands for: a linear fit that others measured on
- * the released VAE. https://github.com/comfyanonymous/ComfyUI/blob/v0.2.7/comfy/latent_formats.py#L33
+ * One frame of latents to a picture of one pixel each: uint8 [height, width, 3].
+ * @param latents [C, frames, height, width]; of several frames the one that is named
  */
-const RGB_OF_CHANNEL = [
-  [0.392, 0.4054, 0.4549],
-  [-0.2634, -0.0196, 0.0653],
-  [0.0568, 0.1687, -0.0755],
-  [-0.3112, -0.2359, -0.2076],
-] as const;
-
-/** Latents [1, 4, height, width] to a picture of one pixel each: uint8 [height, width, 3]. */
 export function previewFromLatents(
   latents: Float32Array,
-  { width, height }: ImageSize,
+  { width, height, frames = 1 }: { readonly width: number; readonly height: number; readonly frames?: number },
+  colours: LatentColours,
+  frame = 0,
 ): { width: number; height: number; rgb: Uint8Array } {
   const area = width * height;
   const rgb = new Uint8ClampedArray(area * 3);
   for (let i = 0; i < area; i += 1) {
     for (let colour = 0; colour < 3; colour += 1) {
-      const value = RGB_OF_CHANNEL.reduce((sum, row, c) => sum + (latents[c * area + i] ?? 0) * (row[colour] ?? 0), 0);
+      const at = (channel: number) => latents[(channel * frames + frame) * area + i] ?? 0;
+      const value = colours.channels.reduce(
+        (sum, row, c) => sum + at(c) * (row[colour] ?? 0),
+        colours.bias[colour] ?? 0,
+      );
       rgb[i * 3 + colour] = (value * 0.5 + 0.5) * 255;
     }
   }

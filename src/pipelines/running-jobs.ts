@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Phase, PipelineEvent, PipelineJob } from '../pipeline.js';
+import type { Phase, PipelineEvent, PipelineJob } from './pipeline.js';
 
 /** Which jobs go on, and how far each is. */
 export class RunningJobs {

@@ -1,0 +1,34 @@
+/** Latents between the transformer, which takes a clip [16, F, h, w] of mean 0 and deviation 1, and the VAE's frames. */
+import type { VaeConfig } from './config.js';
+
+/** One frame [16, h, w] of a clip's latents, as the VAE takes it: deviation and mean of each channel put back. */
+export function latentFrame(latents: Float32Array, frame: number, frames: number, vae: VaeConfig): Float32Array {
+  const plane = latents.length / vae.z_dim / frames;
+  return Float32Array.from({ length: vae.z_dim * plane }, (_, i) => {
+    const channel = Math.floor(i / plane);
+    const value = latents[(channel * frames + frame) * plane + (i % plane)] ?? 0;
+    return value * (vae.latents_std[channel] ?? 1) + (vae.latents_mean[channel] ?? 0);
+  });
+}
+
+/** Frames [C, h, w] to one clip [C, F, h, w]. */
+export function clipOfFrames(frames: readonly Float32Array[], channels: number): Float32Array {
+  const clip = new Float32Array(frames.reduce((length, frame) => length + frame.length, 0));
+  const plane = clip.length / channels / frames.length;
+  for (const [f, frame] of frames.entries()) {
+    for (let channel = 0; channel < channels; channel += 1) {
+      const at = (channel * frames.length + f) * plane;
+      clip.set(frame.subarray(channel * plane, (channel + 1) * plane), at);
+    }
+  }
+  return clip;
+}
+
+/** A clip's latents as the VAE gives them, as the transformer takes them. */
+export function normalizedLatents(latents: Float32Array, vae: VaeConfig): Float32Array {
+  const plane = latents.length / vae.z_dim;
+  return latents.map((value, i) => {
+    const channel = Math.floor(i / plane);
+    return (value - (vae.latents_mean[channel] ?? 0)) / (vae.latents_std[channel] ?? 1);
+  });
+}

@@ -1,0 +1,181 @@
+import { TorchCpuGenerator } from '../../random/torch-cpu.js';
+import { createFlowScheduler } from '../../schedulers/flow.js';
+import type { Scheduler } from '../../schedulers/scheduler.js';
+import { firstStep } from '../batching.js';
+import { guide } from '../guidance.js';
+import { imageFromRgb, rgbFromImage } from '../image.js';
+import { join32 } from '../join32.js';
+import type {
+  ClipRequest,
+  Device,
+  GenerationRequest,
+  ModelInfo,
+  Pipeline,
+  PipelineEvent,
+  PipelineJob,
+} from '../pipeline.js';
+import { PreviewClock, previewFromLatents } from '../preview.js';
+import { RunningJobs } from '../running-jobs.js';
+import { HeldLatents } from './held-latents.js';
+import { wanColours } from './latent-colours.js';
+import { type ClipSize, loadWanNetworks, type WanNetworks, type WanOptions } from './networks.js';
+
+export async function createWanPipeline(options: WanOptions): Promise<WanPipeline> {
+  return new WanPipeline(await loadWanNetworks(options), options.device);
+}
+
+/** What the transformer is told of the text: one or, with guidance, two states [T, C], the negative one first. */
+type Texts = readonly Float32Array[];
+
+interface Start {
+  readonly latents: Float32Array;
+  readonly scheduler: Scheduler;
+  readonly held: HeldLatents | undefined;
+}
+
+/** Text, or known frames and text, to clips and single frames with WAN 2.1. Jobs run one after the other. */
+export class WanPipeline implements Pipeline {
+  readonly networks: WanNetworks;
+  readonly device: Exclude<Device, 'auto'>;
+
+  constructor(networks: WanNetworks, device: Exclude<Device, 'auto'>) {
+    this.networks = networks;
+    this.device = device;
+  }
+
+  get info(): ModelInfo {
+    return this.networks.info;
+  }
+
+  async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {
+    const running = new RunningJobs(jobs);
+    for (const [job, { request }] of jobs.entries()) yield* this.#run(job, request, running);
+  }
+
+  /** States of prompt and negative prompt; undefined when the job ended meanwhile. */
+  async *condition(
+    job: number,
+    { prompt, negativePrompt = '', guidanceScale }: GenerationRequest,
+    running: RunningJobs,
+  ): AsyncGenerator<PipelineEvent, Texts | undefined, undefined> {
+    const { prompts: encoder } = this.networks;
+    const texts = guidanceScale > 1 ? [negativePrompt, prompt] : [prompt];
+    const unseen = new Set(texts.filter((text) => !encoder.isCached(text)));
+    const total = unseen.size;
+    const encoded: Float32Array[] = [];
+    for (const text of texts) {
+      yield* running.look();
+      if (!running.isAlive(job)) return undefined;
+      encoded.push(await encoder.encode(text));
+      if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
+    }
+    const { tokens, dropped } = encoder.count(prompt);
+    yield { job, kind: 'prompt', report: { chunks: 1, tokens, dropped, strategy: 'none' } };
+    return encoded;
+  }
+
+  /**
+   * Latents of one clip at the end of the loop, [16, F, h, w].
+   * @param noise unscaled; omitted, drawn from the seed
+   */
+  async *denoise(
+    job: number,
+    request: GenerationRequest,
+    texts: Texts,
+    running: RunningJobs,
+    noise?: Float32Array,
+  ): AsyncGenerator<PipelineEvent, Float32Array, undefined> {
+    const size = this.networks.latentSize(clipSize(request));
+    const clock = new PreviewClock(request.previewsPerSecond ?? 0);
+    const first = firstStep(request);
+    const { scheduler, held, latents: initial } = await this.#start(request, size, noise);
+    let latents = held?.putBack(initial, scheduler.sigmas[first] ?? 1) ?? initial;
+    for (let i = first; i < request.steps; i += 1) {
+      yield* running.look();
+      if (!running.isAlive(job)) return latents;
+      const flow = await this.#predict(latents, size, scheduler.timesteps[i] ?? 0, texts, request.guidanceScale);
+      const isDue = i < request.steps - 1 && clock.isDue(performance.now());
+      const clean = isDue ? cleanClip(latents, flow, scheduler.sigmas[i] ?? 0) : undefined;
+      latents = scheduler.step(flow, latents, i, noNoise);
+      if (held?.holds(i + 1, request.steps)) latents = held.putBack(latents, scheduler.sigmas[i + 1] ?? 0);
+      yield running.advance(job, 'denoise', 1, request.steps - first);
+      if (clean === undefined) continue;
+      // The frame in the middle says more of a clip than its first one.
+      yield { job, kind: 'preview', index: 0, ...previewFromLatents(clean, size, wanColours, size.frames >> 1) };
+    }
+    return latents;
+  }
+
+  dispose(): Promise<void> {
+    return this.networks.release();
+  }
+
+  async *#run(
+    job: number,
+    request: GenerationRequest,
+    running: RunningJobs,
+  ): AsyncGenerator<PipelineEvent, void, undefined> {
+    const texts = yield* this.condition(job, request, running);
+    if (texts === undefined) return;
+    const latents = yield* this.denoise(job, request, texts, running);
+    const size = clipSize(request);
+    const total = this.networks.latentSize(size).frames;
+    const [seed = 0] = request.seeds;
+    // Leaving the loop early gives back what the decoder holds.
+    for await (const frames of this.networks.decodeChunks(latents, size)) {
+      yield* running.look();
+      if (!running.isAlive(job)) return;
+      yield running.advance(job, 'decode', 1, total);
+      const { width, height } = size;
+      yield { job, kind: 'frames', seed, width, height, frames: frames.map((frame) => rgbFromImage(frame, size)) };
+    }
+    if (running.endsWithPicture(job)) yield { job, kind: 'done' };
+  }
+
+  async #start(request: GenerationRequest, size: ClipSize, given: Float32Array | undefined): Promise<Start> {
+    const { steps, scheduler: name, init, seeds } = request;
+    const { shift, held: frames } = clipOf(request);
+    const scheduler = createFlowScheduler(name, { shift, steps });
+    const { z_dim: channels } = this.networks.config.vae;
+    const generator = new TorchCpuGenerator(seeds[0] ?? 0);
+    const noise = given ?? generator.randn(channels * size.frames * size.height * size.width);
+    if (init !== undefined) {
+      const clean = await this.networks.encodeLatents([imageFromRgb(init.rgb, request)], request);
+      return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined };
+    }
+    const held = frames && (await HeldLatents.encode(this.networks, frames, request, { noise, size, channels }));
+    return { latents: noise, scheduler, held };
+  }
+
+  // The guided velocity.
+  async #predict(
+    latents: Float32Array,
+    size: ClipSize,
+    timestep: number,
+    texts: Texts,
+    guidanceScale: number,
+  ): Promise<Float32Array> {
+    const inputs = join32(texts.map(() => latents));
+    const flow = await this.networks.predict({ latents: inputs, size, timestep, texts });
+    return texts.length === 1 ? flow : guide(flow, guidanceScale);
+  }
+}
+
+function clipSize(request: GenerationRequest): ClipSize {
+  const { width, height } = request;
+  return { width, height, frames: clipOf(request).frames };
+}
+
+function clipOf({ clip }: GenerationRequest): ClipRequest {
+  if (clip === undefined) throw new Error('a request to WAN without a clip');
+  return clip;
+}
+
+/** What the velocity says the clip will be: x = (1 - sigma) x0 + sigma noise, and the velocity is noise - x0. */
+function cleanClip(latents: Float32Array, flow: Float32Array, sigma: number): Float32Array {
+  return latents.map((x, i) => x - sigma * (flow[i] ?? 0));
+}
+
+function noNoise(): never {
+  throw new Error('flow samplers draw no noise');
+}
