@@ -1,6 +1,6 @@
 import { InferenceError, listProblems } from '../errors.js';
 import type { Graph, Value } from './graph.js';
-import { floatTypes } from './safetensors.js';
+import { type FloatType, floatTypes } from './safetensors.js';
 import { formatShape, sameShape } from './shape.js';
 import type { WeightFiles, WeightRecord } from './weight-files.js';
 
@@ -94,25 +94,9 @@ export class Weights {
 
   /** float32 [view ?? shape], cast from the file's storage type when the session is built. */
   tensor(key: string, shape: readonly number[], view: readonly number[] = shape): Value {
-    this.#wanted.set(key, shape);
-    const name = this.#nameOf(key);
-    const record = name === undefined ? undefined : this.files.tensors.get(name);
-    const placeholder: Value = { name: key, type: 'f32', shape: view };
-    if (name === undefined || record === undefined) {
-      this.#problems.push(`missing: ${key} ${formatShape(shape)}`);
-      return placeholder;
-    }
-    this.#usedKeys.add(name);
-    this.#used.set(record.name, record);
-    if (!sameShape(record.shape, shape)) {
-      this.#problems.push(`mis-shaped: ${key} is ${formatShape(record.shape)}, must be ${formatShape(shape)}`);
-      return placeholder;
-    }
-    const type = floatTypes.find((name) => name === record.dtype);
-    if (type === undefined) {
-      this.#problems.push(`wrong type: ${key} is ${record.dtype}, must be one of ${floatTypes.join(', ')}`);
-      return placeholder;
-    }
+    const found = this.#find(key, shape);
+    if (found === undefined) return { name: key, type: 'f32', shape: view };
+    const { record, type } = found;
     const isTransposed = record.isTransposed === true;
     const storedView = isTransposed ? [...view].reverse() : view;
     const stored = this.graph.external(key, ONNX_TYPE[type], storedView, record);
@@ -127,6 +111,46 @@ export class Weights {
     return this.graph.cached(`transposed ${stored.name}`, () =>
       this.graph.node('Transpose', [cast], view, { attributes: { perm: view.map((_, i) => view.length - 1 - i) } }),
     );
+  }
+
+  /**
+   * float32 rows of a table: [N, C] and ids int32 [...] -> [..., C]. They are picked in the storage type and cast after, so that
+   * the table itself is never copied: that of UMT5-XXL has a thousand million elements, of which a prompt needs a few rows.
+   */
+  rows(key: string, shape: readonly [number, number], ids: Value): Value {
+    const picked = [...ids.shape, shape[1]];
+    const found = this.#find(key, shape);
+    if (found === undefined) return { name: key, type: 'f32', shape: picked };
+    if (found.type === 'F32' || found.record.isTransposed === true) {
+      return this.graph.node('Gather', [this.tensor(key, shape), ids], picked, { attributes: { axis: 0 } });
+    }
+    const type = ONNX_TYPE[found.type];
+    const stored = this.graph.external(key, type, shape, found.record);
+    const rows = this.graph.node('Gather', [stored, ids], picked, { attributes: { axis: 0 }, type });
+    return this.graph.node('Cast', [rows], picked, { attributes: { to: 1 } });
+  }
+
+  /** The tensor of a key, if it is as it must be; what is wrong is noted. */
+  #find(key: string, shape: readonly number[]): { record: WeightRecord; type: FloatType } | undefined {
+    this.#wanted.set(key, shape);
+    const name = this.#nameOf(key);
+    const record = name === undefined ? undefined : this.files.tensors.get(name);
+    if (name === undefined || record === undefined) {
+      this.#problems.push(`missing: ${key} ${formatShape(shape)}`);
+      return undefined;
+    }
+    this.#usedKeys.add(name);
+    this.#used.set(record.name, record);
+    if (!sameShape(record.shape, shape)) {
+      this.#problems.push(`mis-shaped: ${key} is ${formatShape(record.shape)}, must be ${formatShape(shape)}`);
+      return undefined;
+    }
+    const type = floatTypes.find((name) => name === record.dtype);
+    if (type === undefined) {
+      this.#problems.push(`wrong type: ${key} is ${record.dtype}, must be one of ${floatTypes.join(', ')}`);
+      return undefined;
+    }
+    return { record, type };
   }
 
   #nameOf(key: string): string | undefined {
@@ -161,6 +185,10 @@ export class Scope {
   /** `view` addresses the same elements in another shape. */
   tensor(name: string, shape: readonly number[], view?: readonly number[]): Value {
     return this.weights.tensor(this.at(name).path, shape, view);
+  }
+
+  rows(name: string, shape: readonly [number, number], ids: Value): Value {
+    return this.weights.rows(this.at(name).path, shape, ids);
   }
 }
 

@@ -45,11 +45,20 @@ describe('goldens on the CPU', () => {
     expect(results).toHaveLength(14);
   });
 
-  it('wan-tiny: transformer and VAE pass from both layouts; prompts, schedules and clips are not served yet', async () => {
+  it('wan-tiny: prompts, schedules, transformer and VAE pass from both layouts; clips are not served yet', async () => {
     const results = await all(fixture('wan-tiny'));
     expect(results.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
-    expect(names(results, 'skipped')).toEqual(['prompts', 'schedulers', 'video', 'original prompt0.embeds']);
-    const counts = { transformer: 3, 'vae.dec': 3, 'vae.enc': 3, 'original transformer': 2, 'original vae': 4 };
+    expect(names(results, 'skipped')).toEqual(['video']);
+    const counts = {
+      prompt: 5,
+      sched: 30,
+      'original prompt': 1,
+      transformer: 3,
+      'vae.dec': 3,
+      'vae.enc': 3,
+      'original transformer': 2,
+      'original vae': 4,
+    };
     for (const [kind, count] of Object.entries(counts)) {
       expect(
         names(results, 'passed').filter((name) => name.startsWith(kind)),
@@ -79,7 +88,7 @@ describe('goldens on WebGPU', () => {
       14,
     ],
     ['sdxl-tiny-single', 'the prompt and the picture', /./, 2],
-    ['wan-tiny', 'transformer and VAE, both ways,', /^(transformer\.t999|vae\.(dec|enc)5)$/, 3],
+    ['wan-tiny', 'a prompt, transformer and VAE, both ways,', /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5)$/, 4],
   ] as const)(
     '%s: %s pass on SwiftShader',
     async (folder, _, only, count) => {

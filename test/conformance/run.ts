@@ -3,7 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Device } from '../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint.js';
 import { loadWanNetworks, type WanNetworks } from '../../src/pipelines/wan/networks.js';
+import { loadPromptEncoder, type PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { compelCases, isCompelCases } from './compel-cases.js';
 import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
@@ -52,12 +54,11 @@ async function casesOf(folder: string, file: string, content: unknown, model: Go
     const cases = content as WanCases;
     const inputs = await expected();
     const original = join(folder, 'original_expected.safetensors');
-    return [
-      ...wanCases(cases, inputs, await model.wan()),
-      ...((await exists(original))
-        ? originalCases(cases, inputs, await Expected.read(original), await model.originalWan())
-        : []),
-    ];
+    const wan = await model.wan();
+    const known = wanCases(cases, inputs, wan.networks, wan.encoder);
+    if (!(await exists(original))) return known;
+    const { networks, encoder } = await model.originalWan();
+    return [...known, ...originalCases(cases, inputs, await Expected.read(original), networks, encoder)];
   }
   const isModel = pipeline === 'StableDiffusionXLPipeline';
   if (isModel && isCompelCases(content)) {
@@ -81,6 +82,12 @@ async function casesOf(folder: string, file: string, content: unknown, model: Go
     return content.map((entry) => ({ name: entry.key, run: () => scheduleCase(entry, outputs) }));
   }
   return unknownCases(file, content);
+}
+
+/** Transformer and VAE, and the text encoder once a case asks for it. */
+interface GoldenWan {
+  readonly networks: WanNetworks;
+  readonly encoder: () => Promise<PromptEncoder>;
 }
 
 /** The model of a golden folder, rebuilt and loaded when the first file of cases asks for it. */
@@ -112,19 +119,32 @@ class GoldenModel {
     return this.#open({ path, tokenizer: await clipTokenizerNear(this.#goldens) });
   }
 
-  async wan(): Promise<WanNetworks> {
+  async wan(): Promise<GoldenWan> {
     return this.#openWan(await rebuildModel(this.#goldens, await this.#folder()));
   }
 
   /** The same kind of model in the original layout. */
-  async originalWan(): Promise<WanNetworks> {
+  async originalWan(): Promise<GoldenWan> {
     return this.#openWan(await rebuildOriginal(this.#goldens, await this.#folder()));
   }
 
-  async #openWan(path: string): Promise<WanNetworks> {
-    const networks = await loadWanNetworks({ path, device: this.#device, threads: 0 });
+  async #openWan(path: string): Promise<GoldenWan> {
+    const device = this.#device;
+    const networks = await loadWanNetworks({ path, device, threads: 0 });
     this.#finish.unshift(() => networks.release());
-    return networks;
+    let encoder: Promise<PromptEncoder> | undefined;
+    const openEncoder = async () => {
+      const opened = await loadPromptEncoder(await openWanCheckpoint({ path }), { device });
+      this.#finish.unshift(() => opened.release());
+      return opened;
+    };
+    return {
+      networks,
+      encoder: () => {
+        encoder ??= openEncoder();
+        return encoder;
+      },
+    };
   }
 
   async #folder(): Promise<string> {

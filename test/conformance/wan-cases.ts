@@ -2,12 +2,14 @@ import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
+import type { PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
 import { assertFloatType } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import type { Expected, ManifestEntry } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
+import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.js';
 
-export interface WanCases {
+export interface WanCases extends WanTextCases {
   readonly transformer?: { readonly timesteps: readonly number[] };
   readonly vae?: readonly VaeCase[];
 }
@@ -21,11 +23,17 @@ interface VaeCase {
   readonly dec: string;
 }
 
-const KNOWN = new Set(['transformer', 'vae']);
+const KNOWN = new Set<string>(['transformer', 'vae', ...wanTextKinds]);
 
 /** Every case of a `cases.json` beside a WAN model's configurations. */
-export function wanCases(cases: WanCases, expected: Expected, networks: WanNetworks): readonly Case[] {
+export function wanCases(
+  cases: WanCases,
+  expected: Expected,
+  networks: WanNetworks,
+  encoder: () => Promise<PromptEncoder>,
+): readonly Case[] {
   return [
+    ...wanTextCases(cases, expected, encoder),
     ...networkCases(cases, expected, expected, networks),
     ...Object.keys(cases)
       .filter((kind) => !KNOWN.has(kind))
@@ -39,8 +47,12 @@ export function originalCases(
   inputs: Expected,
   outputs: Expected,
   networks: WanNetworks,
+  encoder: () => Promise<PromptEncoder>,
 ): readonly Case[] {
-  const known = networkCases(cases, inputs, outputs, networks);
+  const known = [
+    ...wanTextCases({ prompts: cases.prompts ?? [] }, outputs, encoder),
+    ...networkCases(cases, inputs, outputs, networks),
+  ];
   const rest = outputs.names.filter((name) => !known.some((entry) => entry.name === name));
   return [
     ...known.filter(({ name }) => outputs.names.includes(name)),

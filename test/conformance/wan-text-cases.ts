@@ -1,12 +1,51 @@
+import { cleanPrompt } from '../../src/pipelines/wan/clean-prompt.js';
+import type { PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
 import { type FlowScheduleCase, flowScheduleCases } from './flow-schedule-cases.js';
 import type { Expected } from './golden-folder.js';
-import type { Case } from './report.js';
+import { type Case, type CaseResult, judge } from './report.js';
+
+export interface PromptCase {
+  readonly text: string;
+  readonly cleaned: string;
+  readonly ids: readonly number[];
+  /** Of the first 64 positions; those after the last token are zeros. */
+  readonly key: string;
+}
 
 /** What `cases.json` of a WAN folder holds beside its transformer, VAE and clips. */
 export interface WanTextCases {
+  readonly prompts?: readonly PromptCase[];
   readonly schedulers?: readonly FlowScheduleCase[];
 }
 
-export function wanTextCases({ schedulers = [] }: WanTextCases, expected: Expected): readonly Case[] {
-  return flowScheduleCases(schedulers, expected);
+/** Kinds of cases that these functions know. */
+export const wanTextKinds = ['prompts', 'schedulers'] as const;
+
+/** @param encoder of the layout that `outputs` are of; asked for when the first prompt needs it */
+export function wanTextCases(
+  { prompts = [], schedulers = [] }: WanTextCases,
+  outputs: Expected,
+  encoder: () => Promise<PromptEncoder>,
+): readonly Case[] {
+  return [
+    ...prompts.map((entry) => ({ name: entry.key, run: async () => promptCase(entry, outputs, await encoder()) })),
+    ...flowScheduleCases(schedulers, outputs),
+  ];
+}
+
+async function promptCase(
+  { text, cleaned, ids, key }: PromptCase,
+  expected: Expected,
+  encoder: PromptEncoder,
+): Promise<CaseResult> {
+  const characters = (value: string) => Array.from(value, (character) => character.codePointAt(0) ?? 0);
+  const encoded = await encoder.encode(text);
+  const wanted = expected.get(key);
+  const states = new Float32Array(wanted.length);
+  states.set(encoded.states.subarray(0, wanted.length));
+  return judge(key, [
+    { what: 'text', actual: characters(cleanPrompt(text)), expected: characters(cleaned), tolerance: 'exact' },
+    { what: 'ids', actual: encoded.ids, expected: ids, tolerance: 'exact' },
+    { what: 'states', actual: states, expected: wanted, tolerance: 'network' },
+  ]);
 }

@@ -1,0 +1,86 @@
+import { InferenceError } from '../../errors.js';
+import { isFusedAttentionRight } from '../../graph/attention-probe.js';
+import { type Dialect, dialectFor } from '../../graph/dialect.js';
+import { Graph } from '../../graph/graph.js';
+import { createSession, type NetworkSession, type SessionOptions } from '../../graph/session.js';
+import { Weights } from '../../graph/weights.js';
+import { readUmt5Tokenizer, type Umt5Tokenizer } from '../../tokenizer/umt5.js';
+import type { WanCheckpoint } from './checkpoint.js';
+import { cleanPrompt } from './clean-prompt.js';
+import type { TextEncoderConfig } from './config.js';
+import { relativePositionBuckets } from './relative-positions.js';
+import { buildTextEncoder, textEncoderAliases, unusedTextEncoderKeys } from './text-encoder.js';
+
+export interface EncodedPrompt {
+  /** [T, C], a row for each of the prompt's own tokens. */
+  readonly states: Float32Array;
+  /** Those tokens, the end token the last. */
+  readonly ids: Int32Array;
+  /** Tokens of the whole prompt, before what does not fit was cut off. */
+  readonly length: number;
+}
+
+/** UMT5's tokenizer and encoder, loaded: a prompt in, what the transformer is conditioned on out. */
+export class PromptEncoder {
+  readonly tokenizer: Umt5Tokenizer;
+  readonly #session: NetworkSession;
+  readonly #config: TextEncoderConfig;
+
+  constructor(tokenizer: Umt5Tokenizer, session: NetworkSession, config: TextEncoderConfig) {
+    this.tokenizer = tokenizer;
+    this.#session = session;
+    this.#config = config;
+  }
+
+  async encode(prompt: string): Promise<EncodedPrompt> {
+    const { ids, length } = this.tokenizer.encode(cleanPrompt(prompt));
+    const { vocab_size, relative_attention_num_buckets, relative_attention_max_distance } = this.#config;
+    const foreign = ids.find((id) => id >= vocab_size);
+    if (foreign !== undefined) {
+      throw new InferenceError(
+        'CHECKPOINT_INVALID',
+        `the tokenizer has a token ${foreign}, the text encoder knows ${vocab_size}: they are of two models`,
+      );
+    }
+    const tokens = ids.length;
+    const buckets = relativePositionBuckets(tokens, relative_attention_num_buckets, relative_attention_max_distance);
+    const { states } = await this.#session.run({
+      ids: { data: ids, shape: [tokens] },
+      buckets: { data: buckets, shape: [tokens, tokens] },
+    });
+    if (states === undefined) throw new Error('the text encoder has no output');
+    return { states, ids, length };
+  }
+
+  release(): Promise<void> {
+    return this.#session.release();
+  }
+}
+
+/**
+ * The encoder's graph over its file. Reads headers only, no weights.
+ * @throws InferenceError CHECKPOINT_INVALID that lists every problem of the file
+ */
+export async function buildPromptEncoder(checkpoint: WanCheckpoint, dialect: Dialect): Promise<Weights> {
+  const files = await checkpoint.readWeights('text_encoder');
+  const weights = new Weights(new Graph('text_encoder', dialect), files, {
+    aliases: textEncoderAliases,
+    unused: unusedTextEncoderKeys,
+    // Single files carry whatever their makers' tools left in them.
+    refusesSpare: checkpoint.layout === 'diffusers',
+  });
+  buildTextEncoder(weights.graph, weights.root, checkpoint.config.textEncoder);
+  weights.check();
+  return weights;
+}
+
+/** Loads the tokenizer and the encoder, the largest part of the model. @throws InferenceError CHECKPOINT_INVALID */
+export async function loadPromptEncoder(
+  checkpoint: WanCheckpoint,
+  { device, threads = 0 }: SessionOptions,
+): Promise<PromptEncoder> {
+  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
+  const { graph } = await buildPromptEncoder(checkpoint, dialectFor(device, attentionIsRight));
+  const tokenizer = await readUmt5Tokenizer(checkpoint.tokenizer);
+  return new PromptEncoder(tokenizer, await createSession(graph, { device, threads }), checkpoint.config.textEncoder);
+}

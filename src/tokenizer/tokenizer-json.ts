@@ -1,0 +1,202 @@
+/**
+ * What a `tokenizer.json` of Hugging Face's `tokenizers` says of a unigram model: its pieces, and the steps before and after
+ * them. Steps that no such model is published with are refused by name.
+ * https://github.com/huggingface/tokenizers/tree/v0.22.1/tokenizers/src
+ */
+import { z } from 'zod';
+import { Charsmap } from './charsmap.js';
+import { Unigram } from './unigram.js';
+
+/** UMT5 has 256,384 pieces. */
+const MAX_PIECES = 1_000_000;
+/** SentencePiece trains pieces of up to 16 characters; names of special tokens are longer. */
+const MAX_PIECE_CHARACTERS = 256;
+/** Steps are listed once, in lists of lists at most. */
+const MAX_STEPS = 32;
+
+const steps = <T extends z.ZodType>(step: T) => z.array(step).max(MAX_STEPS);
+
+/** Only this pattern is published: any other could take a pathological text forever. */
+const patternSchema = z.union([
+  z.object({ String: z.string().min(1) }),
+  z.object({ Regex: z.literal(' {2,}', 'only the pattern " {2,}" is known') }),
+]);
+
+const plainNormalizer = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('Precompiled'), precompiled_charsmap: z.base64() }),
+  z.object({ type: z.literal('Replace'), pattern: patternSchema, content: z.string() }),
+  z.object({ type: z.literal('Strip'), strip_left: z.boolean(), strip_right: z.boolean() }),
+  z.object({ type: z.literal('Prepend'), prepend: z.string() }),
+  z.object({ type: z.literal('Lowercase') }),
+  z.object({ type: z.literal('NFC') }),
+  z.object({ type: z.literal('NFD') }),
+  z.object({ type: z.literal('NFKC') }),
+  z.object({ type: z.literal('NFKD') }),
+]);
+const normalizerSchema = z.union([
+  plainNormalizer,
+  z.object({ type: z.literal('Sequence'), normalizers: steps(plainNormalizer) }),
+]);
+
+const plainPreTokenizer = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('WhitespaceSplit') }),
+  z.object({
+    type: z.literal('Metaspace'),
+    replacement: z.string().min(1).max(4),
+    add_prefix_space: z.boolean().default(true),
+    prepend_scheme: z.enum(['always', 'first', 'never']).optional(),
+    split: z.boolean().default(true),
+  }),
+]);
+const preTokenizerSchema = z.union([
+  plainPreTokenizer,
+  z.object({ type: z.literal('Sequence'), pretokenizers: steps(plainPreTokenizer) }),
+]);
+
+const templateSchema = z.object({
+  type: z.literal('TemplateProcessing'),
+  single: z
+    .array(
+      z.union([
+        z.object({ Sequence: z.object({ id: z.string() }) }),
+        z.object({ SpecialToken: z.object({ id: z.string() }) }),
+      ]),
+    )
+    .max(MAX_STEPS),
+  special_tokens: z.record(z.string(), z.object({ ids: z.array(z.int().min(0)).max(MAX_STEPS) })),
+});
+
+export const tokenizerJsonSchema = z.object({
+  added_tokens: z
+    .array(
+      z.object({
+        id: z.int().min(0),
+        content: z.string().min(1).max(MAX_PIECE_CHARACTERS),
+        lstrip: z.boolean().default(false),
+        rstrip: z.boolean().default(false),
+        single_word: z.boolean().default(false),
+        normalized: z.boolean().default(false),
+      }),
+    )
+    .max(10_000)
+    .default([]),
+  normalizer: normalizerSchema.nullish(),
+  pre_tokenizer: preTokenizerSchema.nullish(),
+  post_processor: templateSchema.nullish(),
+  model: z.object({
+    type: z.literal('Unigram', 'is of another kind than Unigram'),
+    unk_id: z.int().min(0),
+    byte_fallback: z.boolean().default(false),
+    vocab: z
+      .array(z.tuple([z.string().max(MAX_PIECE_CHARACTERS), z.number()]))
+      .min(1)
+      .max(MAX_PIECES),
+  }),
+});
+
+export type TokenizerJson = z.infer<typeof tokenizerJsonSchema>;
+type Normalizer = z.infer<typeof plainNormalizer>;
+type PreTokenizer = z.infer<typeof plainPreTokenizer>;
+
+/** @throws Error, one sentence without the file's name, where the unknown piece or the charsmap is none */
+export function unigramOf({ model }: TokenizerJson): Unigram {
+  const { vocab, unk_id: unknown, byte_fallback: byteFallback } = model;
+  if (unknown >= vocab.length) throw new Error(`names piece ${unknown} as unknown, it has ${vocab.length}`);
+  return new Unigram({ pieces: vocab.map(([text, score]) => ({ text, score })), unknown, byteFallback });
+}
+
+/** A text normalised as the file says. */
+export function normalizerOf({ normalizer }: TokenizerJson): (text: string) => string {
+  if (normalizer == null) return (text) => text;
+  const list = normalizer.type === 'Sequence' ? normalizer.normalizers : [normalizer];
+  const all = list.map(normalizerStep);
+  return (text) => all.reduce((result, step) => step(result), text);
+}
+
+function normalizerStep(step: Normalizer): (text: string) => string {
+  switch (step.type) {
+    case 'Precompiled': {
+      const charsmap = new Charsmap(Buffer.from(step.precompiled_charsmap, 'base64'));
+      return (text) => charsmap.normalizeClusters(text);
+    }
+    case 'Replace': {
+      const { pattern, content } = step;
+      const found = 'String' in pattern ? pattern.String : / {2,}/g;
+      return (text) => text.replaceAll(found, () => content);
+    }
+    case 'Strip':
+      return (text) => {
+        const left = step.strip_left ? text.replace(/^\p{White_Space}+/u, '') : text;
+        return step.strip_right ? left.slice(0, trimmedLength(left)) : left;
+      };
+    case 'Prepend':
+      return (text) => (text === '' ? text : step.prepend + text);
+    case 'Lowercase':
+      // A character at a time, as the reference does: a whole string would end a Greek word in another sigma.
+      return (text) => Array.from(text, (character) => character.toLowerCase()).join('');
+    default:
+      return (text) => text.normalize(step.type);
+  }
+}
+
+/** `isFirst`: nothing, not even a special token, stands before the text. */
+export type PreTokenize = (text: string, isFirst: boolean) => readonly string[];
+
+/** The words that a normalised text is cut into before it is cut into pieces. */
+export function preTokenizerOf({ pre_tokenizer: preTokenizer }: TokenizerJson): PreTokenize {
+  if (preTokenizer == null) return (text) => (text === '' ? [] : [text]);
+  const list = preTokenizer.type === 'Sequence' ? preTokenizer.pretokenizers : [preTokenizer];
+  const all = list.map(preTokenizerStep);
+  return (text, isFirst) => {
+    let words: readonly Word[] = [{ text, isFirst }];
+    for (const step of all) words = words.flatMap(step).filter((word) => word.text !== '');
+    return words.map((word) => word.text);
+  };
+}
+
+interface Word {
+  readonly text: string;
+  /** Begins where the whole text does. */
+  readonly isFirst: boolean;
+}
+
+function preTokenizerStep(step: PreTokenizer): (word: Word) => readonly Word[] {
+  if (step.type === 'WhitespaceSplit') {
+    return ({ text, isFirst }) =>
+      text.split(/\p{White_Space}+/u).map((part, i) => ({ text: part, isFirst: isFirst && i === 0 }));
+  }
+  const { replacement, split } = step;
+  const scheme = step.prepend_scheme ?? (step.add_prefix_space ? 'always' : 'never');
+  return ({ text, isFirst }) => {
+    if (text === '') return [];
+    const marked = text.replaceAll(' ', () => replacement);
+    const wants = scheme === 'always' || (scheme === 'first' && isFirst);
+    const whole = wants && !marked.startsWith(replacement) ? replacement + marked : marked;
+    if (!split) return [{ text: whole, isFirst }];
+    // The mark goes with the word that it begins.
+    const [before = '', ...words] = whole.split(replacement);
+    return [before, ...words.map((word) => replacement + word)].map((part, i) => ({
+      text: part,
+      isFirst: isFirst && i === 0,
+    }));
+  };
+}
+
+/** Ids around every text; where the file says nothing, the end token that T5 was trained with. */
+export function templateOf(
+  { post_processor: template }: TokenizerJson,
+  end: number,
+): { readonly before: readonly number[]; readonly after: readonly number[] } {
+  if (template == null) return { before: [], after: [end] };
+  const place = template.single.findIndex((item) => 'Sequence' in item);
+  const ids = (items: typeof template.single) =>
+    items.flatMap((item) => ('SpecialToken' in item ? (template.special_tokens[item.SpecialToken.id]?.ids ?? []) : []));
+  return { before: ids(template.single.slice(0, Math.max(place, 0))), after: ids(template.single.slice(place + 1)) };
+}
+
+/** Without trailing white space: a pattern anchored at the end would look from every space of the text. */
+function trimmedLength(text: string): number {
+  let length = text.length;
+  while (length > 0 && /\p{White_Space}/u.test(text.charAt(length - 1))) length -= 1;
+  return length;
+}
