@@ -7,11 +7,13 @@ import { assertFloatType } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import type { Expected, ManifestEntry } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
+import { type WanClipCase, wanClipCases } from './wan-clip-cases.js';
 import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.js';
 
 export interface WanCases extends WanTextCases {
   readonly transformer?: { readonly timesteps: readonly number[] };
   readonly vae?: readonly VaeCase[];
+  readonly video?: readonly WanClipCase[];
 }
 
 /** Names of a clip, its encoded mean, and of latents and what they decode to. */
@@ -23,7 +25,7 @@ interface VaeCase {
   readonly dec: string;
 }
 
-const KNOWN = new Set<string>(['transformer', 'vae', ...wanTextKinds]);
+const KNOWN = new Set<string>(['transformer', 'vae', 'video', ...wanTextKinds]);
 
 /** Every case of a `cases.json` beside a WAN model's configurations. */
 export function wanCases(
@@ -35,6 +37,7 @@ export function wanCases(
   return [
     ...wanTextCases(cases, expected, encoder),
     ...networkCases(cases, expected, expected, networks),
+    ...wanClipCases(cases.video ?? [], expected, networks),
     ...Object.keys(cases)
       .filter((kind) => !KNOWN.has(kind))
       .map((name) => ({ name, run: () => skipped(name, 'a kind of case not known yet') })),

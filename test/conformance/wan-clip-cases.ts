@@ -1,0 +1,72 @@
+import { rgbFromImage } from '../../src/pipelines/image.js';
+import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
+import { RunningJobs } from '../../src/pipelines/running-jobs.js';
+import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
+import { WanPipeline } from '../../src/pipelines/wan/pipeline.js';
+import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
+import type { Expected } from './golden-folder.js';
+import { type Case, type CaseResult, judge } from './report.js';
+
+/** A clip of diffusers' WanPipeline, whose own scheduler made it. */
+export interface WanClipCase {
+  readonly prompt: string;
+  readonly negative: string;
+  readonly seed: number;
+  readonly steps: number;
+  readonly guidance: number;
+  readonly frames: number;
+  readonly w: number;
+  readonly h: number;
+  readonly shift: number;
+  readonly key: string;
+}
+
+export function wanClipCases(
+  clips: readonly WanClipCase[],
+  expected: Expected,
+  networks: WanNetworks,
+): readonly Case[] {
+  return clips.map((entry) => ({ name: entry.key, run: () => clipCase(entry, expected, networks) }));
+}
+
+async function clipCase(entry: WanClipCase, expected: Expected, networks: WanNetworks): Promise<CaseResult> {
+  const { key } = entry;
+  const request: GenerationRequest = {
+    prompt: entry.prompt,
+    negativePrompt: entry.negative,
+    width: entry.w,
+    height: entry.h,
+    steps: entry.steps,
+    guidanceScale: entry.guidance,
+    scheduler: 'flow_unipc_diffusers',
+    seeds: [entry.seed],
+    clip: { frames: entry.frames, shift: entry.shift },
+  };
+  const pipeline = new WanPipeline(networks, 'cpu');
+  const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
+  const texts = await resultOf(pipeline.condition(0, request, running));
+  const latents = await resultOf(pipeline.denoise(0, request, texts ?? [], running));
+  const frames: Uint8Array[] = [];
+  const size = { frames: entry.frames, width: entry.w, height: entry.h };
+  for await (const chunk of networks.decodeChunks(latents, size))
+    frames.push(...chunk.map((frame) => rgbFromImage(frame, size)));
+  const noise = expected.get(`${key}.noise`);
+  return judge(key, [
+    {
+      what: 'noise',
+      actual: new TorchCpuGenerator(entry.seed).randn(noise.length),
+      expected: noise,
+      tolerance: 'random',
+    },
+    { what: 'latents', actual: latents, expected: expected.get(`${key}.latents`), tolerance: 'loop' },
+    { what: 'frames', actual: Buffer.concat(frames), expected: expected.get(`${key}.frames`), tolerance: 'picture' },
+  ]);
+}
+
+/** What a generator returns, its events left aside. */
+async function resultOf<T>(generator: AsyncGenerator<unknown, T, undefined>): Promise<T> {
+  for (;;) {
+    const turn = await generator.next();
+    if (turn.done) return turn.value;
+  }
+}
