@@ -88,7 +88,12 @@ describe('goldens on WebGPU', () => {
       14,
     ],
     ['sdxl-tiny-single', 'the prompt and the picture', /./, 2],
-    ['wan-tiny', 'a prompt, transformer and VAE, both ways,', /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5)$/, 4],
+    [
+      'wan-tiny',
+      'a prompt, transformer and VAE, both ways,',
+      /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5)$/,
+      4,
+    ],
   ] as const)(
     '%s: %s pass on SwiftShader',
     async (folder, _, only, count) => {
