@@ -4,49 +4,20 @@
  * https://github.com/python/cpython/blob/v3.13.0/Lib/pickletools.py
  */
 
+import {
+  countsOf,
+  globalOf,
+  isCount,
+  isStorage,
+  type Pickled,
+  type PickledGlobal,
+  type PickledStorage,
+  type PickledTensor,
+  sequenceOf,
+  tensorOf,
+} from './pickled.js';
+
 type Refuse = (problem: string) => never;
-
-export interface PickledStorage {
-  readonly kind: 'storage';
-  /** As torch calls its type: "FloatStorage". */
-  readonly type: string;
-  /** Its entry's name below `data/`. */
-  readonly key: string;
-  readonly elements: number;
-}
-
-export interface PickledTensor {
-  readonly kind: 'tensor';
-  readonly storage: PickledStorage;
-  /** In elements. */
-  readonly offset: number;
-  readonly shape: readonly number[];
-  /** In elements. */
-  readonly strides: readonly number[];
-}
-
-export interface PickledSequence {
-  readonly kind: 'tuple' | 'list';
-  readonly items: Pickled[];
-}
-
-interface PickledGlobal {
-  readonly kind: 'global';
-  readonly name: string;
-}
-
-/** A dict, by its keys that are strings; others cannot name a tensor and are dropped. */
-export type PickledDict = Map<string, Pickled>;
-export type Pickled =
-  | null
-  | boolean
-  | number
-  | string
-  | PickledDict
-  | PickledSequence
-  | PickledStorage
-  | PickledTensor
-  | PickledGlobal;
 
 /** About forty opcodes a tensor: enough for a hundred thousand. */
 const MAX_OPCODES = 5_000_000;
@@ -61,40 +32,40 @@ const REBUILD_TENSOR = 'torch._utils._rebuild_tensor_v2';
 const REBUILD_PARAMETER = 'torch._utils._rebuild_parameter';
 
 /** Opcodes that exist and are not served, for the message. */
-const REFUSED: Readonly<Record<number, string>> = {
-  48: 'POP',
-  49: 'POP_MARK',
-  50: 'DUP',
-  66: 'BINBYTES',
-  67: 'SHORT_BINBYTES',
-  70: 'FLOAT',
-  73: 'INT',
-  76: 'LONG',
-  80: 'PERSID',
-  83: 'STRING',
-  84: 'BINSTRING',
-  85: 'SHORT_BINSTRING',
-  86: 'UNICODE',
-  100: 'DICT',
-  103: 'GET',
-  105: 'INST',
-  108: 'LIST',
-  111: 'OBJ',
-  112: 'PUT',
-  129: 'NEWOBJ',
-  130: 'EXT1',
-  131: 'EXT2',
-  132: 'EXT4',
-  139: 'LONG4',
-  142: 'BINBYTES8',
-  143: 'EMPTY_SET',
-  144: 'ADDITEMS',
-  145: 'FROZENSET',
-  146: 'NEWOBJ_EX',
-  150: 'BYTEARRAY8',
-  151: 'NEXT_BUFFER',
-  152: 'READONLY_BUFFER',
-};
+const REFUSED: ReadonlyMap<number, string> = new Map([
+  [0x30, 'POP'],
+  [0x31, 'POP_MARK'],
+  [0x32, 'DUP'],
+  [0x42, 'BINBYTES'],
+  [0x43, 'SHORT_BINBYTES'],
+  [0x46, 'FLOAT'],
+  [0x49, 'INT'],
+  [0x4c, 'LONG'],
+  [0x50, 'PERSID'],
+  [0x53, 'STRING'],
+  [0x54, 'BINSTRING'],
+  [0x55, 'SHORT_BINSTRING'],
+  [0x56, 'UNICODE'],
+  [0x64, 'DICT'],
+  [0x67, 'GET'],
+  [0x69, 'INST'],
+  [0x6c, 'LIST'],
+  [0x6f, 'OBJ'],
+  [0x70, 'PUT'],
+  [0x81, 'NEWOBJ'],
+  [0x82, 'EXT1'],
+  [0x83, 'EXT2'],
+  [0x84, 'EXT4'],
+  [0x8b, 'LONG4'],
+  [0x8e, 'BINBYTES8'],
+  [0x8f, 'EMPTY_SET'],
+  [0x90, 'ADDITEMS'],
+  [0x91, 'FROZENSET'],
+  [0x92, 'NEWOBJ_EX'],
+  [0x96, 'BYTEARRAY8'],
+  [0x97, 'NEXT_BUFFER'],
+  [0x98, 'READONLY_BUFFER'],
+]);
 
 /** The value that a pickle describes. @param refuse is told what is wrong; it must throw */
 export function readPickle(bytes: Buffer, refuse: Refuse): Pickled {
@@ -237,7 +208,7 @@ class Reader {
         break;
       default:
         this.#refuse(
-          `uses the opcode ${REFUSED[opcode] ?? `0x${opcode.toString(16)}`}, which no state dict needs; do not trust this file`,
+          `uses the opcode ${REFUSED.get(opcode) ?? `0x${opcode.toString(16)}`}, which no state dict needs; do not trust this file`,
         );
     }
   }
@@ -359,35 +330,4 @@ class Reader {
   #isBelowMark(count: number): boolean {
     return this.#stack.length - count < (this.#marks.at(-1) ?? 0);
   }
-}
-
-export function tensorOf(value: Pickled | undefined): PickledTensor | undefined {
-  return isObject(value) && value.kind === 'tensor' ? value : undefined;
-}
-
-function sequenceOf(value: Pickled | undefined): PickledSequence | undefined {
-  return isObject(value) && (value.kind === 'tuple' || value.kind === 'list') ? value : undefined;
-}
-
-function globalOf(value: Pickled | undefined): string | undefined {
-  return isObject(value) && value.kind === 'global' ? value.name : undefined;
-}
-
-function isStorage(value: Pickled | undefined): value is PickledStorage {
-  return isObject(value) && value.kind === 'storage';
-}
-
-function isObject(
-  value: Pickled | undefined,
-): value is PickledSequence | PickledStorage | PickledTensor | PickledGlobal {
-  return typeof value === 'object' && value !== null && !(value instanceof Map);
-}
-
-function countsOf(value: Pickled | undefined): number[] | undefined {
-  const items = sequenceOf(value)?.items;
-  return items?.every(isCount) ? items.filter(isCount) : undefined;
-}
-
-function isCount(value: Pickled | undefined): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }

@@ -1,6 +1,7 @@
 import { open, realpath } from 'node:fs/promises';
 import { InferenceError } from '../errors.js';
-import { type Pickled, type PickledDict, type PickledTensor, readPickle, tensorOf } from './pickle.js';
+import { readPickle } from './pickle.js';
+import { type Pickled, type PickledDict, type PickledTensor, tensorOf } from './pickled.js';
 import type { TensorRecord } from './safetensors.js';
 import { formatShape } from './shape.js';
 import { readExactly, readZipEntries, type ZipEntry } from './zip-entries.js';

@@ -23,7 +23,8 @@ const patternSchema = z.union([
 ]);
 
 const plainNormalizer = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('Precompiled'), precompiled_charsmap: z.base64() }),
+  // Empty where the model was trained on text as it is.
+  z.object({ type: z.literal('Precompiled'), precompiled_charsmap: z.base64().nullable() }),
   z.object({ type: z.literal('Replace'), pattern: patternSchema, content: z.string() }),
   z.object({ type: z.literal('Strip'), strip_left: z.boolean(), strip_right: z.boolean() }),
   z.object({ type: z.literal('Prepend'), prepend: z.string() }),
@@ -116,6 +117,7 @@ export function normalizerOf({ normalizer }: TokenizerJson): (text: string) => s
 function normalizerStep(step: Normalizer): (text: string) => string {
   switch (step.type) {
     case 'Precompiled': {
+      if (!step.precompiled_charsmap) return (text) => text;
       const charsmap = new Charsmap(Buffer.from(step.precompiled_charsmap, 'base64'));
       return (text) => charsmap.normalizeClusters(text);
     }

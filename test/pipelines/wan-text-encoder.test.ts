@@ -1,4 +1,4 @@
-import { cp, mkdir, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openWanCheckpoint, type WanCheckpoint } from '../../src/pipelines/wan/checkpoint.js';
@@ -28,10 +28,12 @@ interface Changes {
   readonly dtype?: 'F32' | 'F16' | 'BF16';
   readonly factor?: (name: string) => number;
   readonly rename?: (name: string) => string | undefined;
+  /** Stored among the weights, as ComfyUI does; there is no tokenizer beside them then. */
+  readonly tokenizer?: Uint8Array;
 }
 
 /** The tiny text encoder of hash weights, written with changes, in a diffusers folder. */
-async function checkpointOf({ dtype = 'F32', factor = () => 1, rename = (name) => name }: Changes = {}) {
+async function checkpointOf({ dtype = 'F32', factor = () => 1, rename = (name) => name, tokenizer }: Changes = {}) {
   const path = await tempFolder();
   await cp(join(wanGoldens, 'model-configs'), path, { recursive: true });
   await mkdir(join(path, 'text_encoder'), { recursive: true });
@@ -48,6 +50,11 @@ async function checkpointOf({ dtype = 'F32', factor = () => 1, rename = (name) =
     header[name] = { dtype, shape, data_offsets: [end, end + bytes.length] };
     data.push(bytes);
     end += bytes.length;
+  }
+  if (tokenizer !== undefined) {
+    header.spiece_model = { dtype: 'U8', shape: [tokenizer.length], data_offsets: [end, end + tokenizer.length] };
+    data.push(tokenizer);
+    await rm(join(path, 'tokenizer'), { recursive: true });
   }
   await writeFile(join(path, 'text_encoder', 'model.safetensors'), safetensorsBytes(header, Buffer.concat(data)));
   return openWanCheckpoint({ path });
@@ -97,6 +104,17 @@ describe('the text encoder', () => {
     const rename = (name: string) => name.replace(/^shared\./, 'encoder.embed_tokens.');
     expect(await encode(await checkpointOf({ rename }), 'a red circle')).toEqual(
       await encode(await checkpointOf(), 'a red circle'),
+    );
+  });
+
+  it('takes the tokenizer that lies among the weights, where there is none beside them', async () => {
+    const tokenizer = await readFile(join(wanGoldens, 'model-configs', 'tokenizer', 'spiece.model'));
+    expect(await encode(await checkpointOf({ tokenizer }), 'a red circle')).toEqual(
+      await encode(await checkpointOf(), 'a red circle'),
+    );
+    const broken = await checkpointOf({ tokenizer: tokenizer.subarray(0, 99) });
+    await expect(encode(broken, 'a red circle')).rejects.toThrow(
+      /model\.safetensors has a tokenizer that is no SentencePiece model: /,
     );
   });
 

@@ -115,6 +115,13 @@ describe('readUmt5Tokenizer', () => {
     );
   });
 
+  it.each(['', null])('leaves text as it is where the charsmap is %j', async (map) => {
+    const path = await changed((json) => {
+      json.normalizer = { type: 'Precompiled', precompiled_charsmap: map };
+    });
+    expect(await ids(path, 'a red')).toEqual([259, 268, 1]);
+  });
+
   it('appends the end token where the file says nothing of it', async () => {
     expect(await ids(await changed((json) => Object.assign(json, { post_processor: null })), 'a red')).toEqual([
       259, 268, 1,

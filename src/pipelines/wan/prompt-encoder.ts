@@ -1,15 +1,22 @@
+import { open, stat } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
 import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { type Dialect, dialectFor } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
 import { createSession, type NetworkSession, type SessionOptions } from '../../graph/session.js';
+import type { WeightFiles } from '../../graph/weight-files.js';
 import { Weights } from '../../graph/weights.js';
-import { readUmt5Tokenizer, type Umt5Tokenizer } from '../../tokenizer/umt5.js';
+import { readUmt5Tokenizer, type Umt5Tokenizer, umt5TokenizerFromModel } from '../../tokenizer/umt5.js';
 import type { WanCheckpoint } from './checkpoint.js';
 import { cleanPrompt } from './clean-prompt.js';
 import type { TextEncoderConfig } from './config.js';
 import { relativePositionBuckets } from './relative-positions.js';
 import { buildTextEncoder, textEncoderAliases, unusedTextEncoderKeys } from './text-encoder.js';
+
+/** What ComfyUI calls the tokenizer that it puts into the file of the text encoder. */
+const STORED_TOKENIZER = 'spiece_model';
+/** UMT5's has 5 MB. */
+const MAX_TOKENIZER_BYTES = 50_000_000;
 
 export interface EncodedPrompt {
   /** [T, C], a row for each of the prompt's own tokens. */
@@ -80,7 +87,37 @@ export async function loadPromptEncoder(
   { device, threads = 0 }: SessionOptions,
 ): Promise<PromptEncoder> {
   const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const { graph } = await buildPromptEncoder(checkpoint, dialectFor(device, attentionIsRight));
-  const tokenizer = await readUmt5Tokenizer(checkpoint.tokenizer);
+  const { graph, files } = await buildPromptEncoder(checkpoint, dialectFor(device, attentionIsRight));
+  const tokenizer = await openTokenizer(checkpoint.tokenizer, files);
   return new PromptEncoder(tokenizer, await createSession(graph, { device, threads }), checkpoint.config.textEncoder);
+}
+
+/** The tokenizer beside the weights; where there is none, the `spiece.model` that ComfyUI stores among them. */
+async function openTokenizer(path: string, { tensors }: WeightFiles): Promise<Umt5Tokenizer> {
+  const stored = tensors.get(STORED_TOKENIZER);
+  const isBeside = (await stat(path).catch(() => undefined)) !== undefined;
+  if (stored === undefined || isBeside) return readUmt5Tokenizer(path);
+  const { file, offset, length } = stored;
+  if (length > MAX_TOKENIZER_BYTES) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${file} has a tokenizer of ${length} bytes, the limit is ${MAX_TOKENIZER_BYTES}`,
+    );
+  }
+  const handle = await open(file, 'r');
+  try {
+    const bytes = new Uint8Array(length);
+    await handle.read(bytes, 0, length, offset);
+    return umt5TokenizerFromModel(bytes);
+  } catch (error) {
+    throw new InferenceError('CHECKPOINT_INVALID', `${file} has a tokenizer that ${messageOf(error)}`, {
+      cause: error,
+    });
+  } finally {
+    await handle.close();
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
