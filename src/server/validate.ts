@@ -3,7 +3,14 @@ import type { Config } from '../config.js';
 import type { OutputOptions } from '../engine/messages.js';
 import { type FieldViolation, InferenceError } from '../errors.js';
 import { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
-import { DisconnectPolicy, JobType, OutputFormat, OutputMetadata, PromptSyntax } from '../gen/darkroom/v1/job.js';
+import {
+  DisconnectPolicy,
+  JobType,
+  OutputFormat,
+  OutputMetadata,
+  PromptSyntax,
+  ReferenceRole,
+} from '../gen/darkroom/v1/job.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Family, GenerationRequest, ModelInfo, PromptSyntax as PromptSyntaxName } from '../pipelines/pipeline.js';
 import { flowSchedulerNamed, flowSchedulerNames } from '../schedulers/flow.js';
@@ -245,7 +252,7 @@ function framesOf(frames: number): number {
 }
 
 function checkFrames(
-  { frames }: GenerateRequest,
+  { frames, references }: GenerateRequest,
   makes: Preset['makes'],
   { LIMIT_FRAMES }: Config,
   check: Check,
@@ -255,6 +262,12 @@ function checkFrames(
       frames <= LIMIT_FRAMES,
       'frames',
       `frames ${frames} must be >= 1 and <= ${LIMIT_FRAMES}; change it or raise LIMIT_FRAMES`,
+    );
+    // Never pretend: a clip of one frame has no last one beside its first.
+    check(
+      frames === 0 || frames > 4 || !references.some(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END),
+      'frames',
+      `frames ${frames} must be >= 5 with an end reference`,
     );
   } else {
     check(frames <= 1, 'frames', `frames ${frames} are for clips; leave them out for a picture`);

@@ -237,7 +237,7 @@ describe('darkroom', () => {
 
   it('models inspect: tells what a checkpoint is', async () => {
     const { code, stdout } = await darkroom(['models', 'inspect', inject('tinySdxl'), '--json']);
-    expect([code, JSON.parse(stdout).info]).toMatchObject([0, { family: 'sdxl', storage: 'F16', nativeSize: 64 }]);
+    expect([code, JSON.parse(stdout).info]).toMatchObject([0, { family: 'sdxl', storage: 'F16', nativeWidth: 64 }]);
   });
 
   it('doctor: finds at least the CPU, and a fix for what is missing', async () => {

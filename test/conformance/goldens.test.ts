@@ -91,9 +91,9 @@ describe('goldens on WebGPU', () => {
     ['sdxl-tiny-single', 'the prompt and the picture', /./, 2],
     [
       'wan-tiny',
-      'a prompt, transformer and VAE, both ways,',
-      /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5)$/,
-      4,
+      'a prompt, transformer, VAE both ways and a clip',
+      /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5|video1)$/,
+      5,
     ],
   ] as const)(
     '%s: %s pass on SwiftShader',

@@ -86,7 +86,8 @@ describe('an SDXL folder', () => {
       family: 'sdxl',
       storage: 'F16',
       predictionType: 'epsilon',
-      nativeSize: 64,
+      nativeWidth: 64,
+      nativeHeight: 64,
       sizeMultiple: 8,
     });
     expect(networks.unet.parameters).toBe(await parametersOfManifest(UNET));

@@ -97,7 +97,7 @@ describe('a single file in the original layout', () => {
   it('is described by its shapes alone', async () => {
     const { layout, info } = await inspectSdxl({ path: file });
     expect(layout).toBe('original');
-    expect(info).toMatchObject({ nativeSize: 1024, sizeMultiple: 8, predictionType: 'epsilon', storage: 'F16' });
+    expect(info).toMatchObject({ nativeWidth: 1024, sizeMultiple: 8, predictionType: 'epsilon', storage: 'F16' });
     expect(info.unused).toEqual([]);
   });
 

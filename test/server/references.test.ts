@@ -133,7 +133,7 @@ describe('a reference', () => {
   it('is refused before a job exists where its fields are wrong', async () => {
     const bytes = await picture(1);
     const cases: [Reference[], object, string][] = [
-      [[image(bytes), image(bytes)], {}, 'references of SDXL must be at most 1, these are 2'],
+      [[image(bytes), image(bytes)], {}, 'references of a picture must be at most 1, these are 2'],
       [
         [image(bytes, { role: ReferenceRole.REFERENCE_ROLE_START })],
         {},
