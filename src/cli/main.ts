@@ -11,7 +11,7 @@ import { createServeCommand } from './serve.js';
 import { createTokenizeCommand } from './tokenize.js';
 
 const program = new Command('darkroom')
-  .description('SDXL pictures over gRPC, from the checkpoint you have')
+  .description('SDXL pictures and WAN 2.1 clips over gRPC, from the checkpoints you have')
   .version(version)
   .addCommand(createServeCommand())
   .addCommand(createGenerateCommand())

@@ -48,11 +48,18 @@ async function serve(
 }
 
 describe('darkroom', () => {
-  it('demo: makes its model, serves it, and writes three pictures', async () => {
+  it('demo: makes its models, serves them, and writes three pictures and a clip', async () => {
     const folder = await tempFolder();
     const { code, stdout } = await darkroom(['demo'], { cwd: folder, env: { XDG_CACHE_HOME: join(folder, 'cache') } });
     expect(code).toBe(0);
-    expect(await readdir(join(folder, 'out'))).toEqual(['demo-0.png', 'demo-1.png', 'demo-2.png']);
+    expect(await readdir(join(folder, 'out'))).toEqual([
+      'demo-0.png',
+      'demo-1.png',
+      'demo-2.png',
+      'demo-clip-0.mp4',
+      'demo-clip-1.jpg',
+      'demo-clip-2.jpg',
+    ]);
     expect(stdout).toContain('wrote out/demo-2.png (512x512, seed 9)');
     expect(await sharp(join(folder, 'out', 'demo-1.png')).metadata()).toMatchObject({
       width: 512,
