@@ -1,5 +1,6 @@
 /** The engine process: loads one model, runs jobs, one lot at a time, and ends when its parent does. */
 import { InferenceError } from '../errors.js';
+import { removeStaleClips } from '../media/clip-writer.js';
 import { encodeImage } from '../media/encode-image.js';
 import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
@@ -21,6 +22,8 @@ import { endWithParent } from './parent-watch.js';
 import { chooseDevice } from './probe.js';
 
 endWithParent();
+// A folder that cannot be taken away is no reason not to serve.
+removeStaleClips().catch(() => undefined);
 
 let pipeline: Pipeline | undefined;
 let modelName = '';

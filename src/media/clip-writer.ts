@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
@@ -41,6 +41,8 @@ export interface EncodedClip {
 
 /** The value of IPTC's digital source type. http://cv.iptc.org/newscodes/digitalsourcetype/ */
 const TRAINED_MODEL = 'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia';
+/** Folders of clips on their way: this, the process that writes, and something unique. */
+const FOLDER = 'darkroom-clip-';
 /** What is kept of ffmpeg's words; the last of them say what went wrong. */
 const MAX_WORDS = 2000;
 const DEFAULT_WEBP_QUALITY = 80;
@@ -85,7 +87,7 @@ export class ClipWriter {
 
   /** @param ffmpeg that was found (ffmpeg.ts) */
   static async start(ffmpeg: string, options: ClipOptions): Promise<ClipWriter> {
-    return new ClipWriter(ffmpeg, await mkdtemp(join(tmpdir(), 'darkroom-clip-')), options);
+    return new ClipWriter(ffmpeg, await mkdtemp(join(tmpdir(), `${FOLDER}${process.pid}-`)), options);
   }
 
   get pid(): number | undefined {
@@ -134,6 +136,25 @@ export class ClipWriter {
 
   #clean(): Promise<void> {
     return rm(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** Takes away what processes that were killed left: their ffmpeg ends with them, their folders stay. */
+export async function removeStaleClips(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const owner = new RegExp(`^${FOLDER}(\\d+)-`).exec(name)?.[1];
+    if (owner === undefined || isAlive(Number(owner))) continue;
+    await rm(join(tmpdir(), name), { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // A process of another user is one too.
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }
 

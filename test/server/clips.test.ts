@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import { readdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -144,6 +145,30 @@ describe('a video job', () => {
       () => ({ stdout: '' }),
     );
     expect(stdout).not.toContain('ffmpeg');
+  });
+});
+
+describe('an engine that is killed while it writes a clip', () => {
+  it('leaves no ffmpeg, and nothing once the next one has started', async () => {
+    const { pid = 0 } = serving.engine;
+    const left = () => readdirSync(tmpdir()).filter((name) => name.startsWith(`darkroom-clip-${pid}-`));
+    let meanwhile: readonly string[] = [];
+    const killed = outcomeOf(
+      serving.client,
+      { ...clip, frames: 81, steps: 1, width: 128, height: 128 },
+      {
+        onEvent: ({ event }) => {
+          if (event?.$case !== 'progress' || event.value.phase !== 3 || event.value.step !== 3) return;
+          meanwhile = left();
+          process.kill(pid, 'SIGKILL');
+        },
+      },
+    );
+    expect((await killed).error).toMatchObject({ reason: 'ENGINE_CRASHED', retryable: true });
+    expect(meanwhile).toHaveLength(1);
+    await serving.engine.whenReady();
+    await until(() => left().length === 0);
+    expect(completed(await run(clip)).metadata.frames).toBe(9);
   });
 });
 
