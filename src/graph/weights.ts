@@ -1,5 +1,6 @@
 import { InferenceError, listProblems } from '../errors.js';
 import type { Graph, Value } from './graph.js';
+import { addLowRank, type LowRankUpdate, lowRankProblem } from './low-rank.js';
 import { type FloatType, floatTypes } from './safetensors.js';
 import { formatShape, sameShape } from './shape.js';
 import type { WeightFiles, WeightRecord } from './weight-files.js';
@@ -13,6 +14,8 @@ export interface WeightsOptions {
   readonly unused?: readonly RegExp[];
   /** Keys that no graph knows are a problem of the file; where false they are only listed. Default true. */
   readonly refusesSpare?: boolean;
+  /** What is added to weights, by their keys: LoRA. */
+  readonly updates?: ReadonlyMap<string, readonly LowRankUpdate[]>;
 }
 
 /**
@@ -94,6 +97,16 @@ export class Weights {
 
   /** float32 [view ?? shape], cast from the file's storage type when the session is built. */
   tensor(key: string, shape: readonly number[], view: readonly number[] = shape): Value {
+    let value = this.#stored(key, shape, view);
+    for (const update of this.options.updates?.get(key) ?? []) {
+      const problem = lowRankProblem(update, shape);
+      if (problem === undefined) value = addLowRank(this.graph, value, update);
+      else this.#problems.push(problem);
+    }
+    return value;
+  }
+
+  #stored(key: string, shape: readonly number[], view: readonly number[]): Value {
     const found = this.#find(key, shape);
     if (found === undefined) return { name: key, type: 'f32', shape: view };
     const { record, type } = found;

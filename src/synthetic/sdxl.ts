@@ -4,9 +4,9 @@ import { dirname, join } from 'node:path';
 import type { FloatType } from '../graph/safetensors.js';
 import { type ComponentName, componentNames } from '../pipelines/sdxl/checkpoint.js';
 import { readSdxlConfig } from '../pipelines/sdxl/config.js';
+import { originalTensors } from '../pipelines/sdxl/original-names.js';
 import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
 import { findAsset } from './assets.js';
-import { originalTensors } from './original-names.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 
 const FILES: Readonly<Record<ComponentName, string>> = {

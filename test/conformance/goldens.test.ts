@@ -31,6 +31,12 @@ describe('goldens on the CPU', () => {
     }
   });
 
+  it('sdxl-lora: every case passes in all three formats', async () => {
+    const results = await all(fixture('sdxl-lora'));
+    expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
+    expect(results).toHaveLength(9);
+  });
+
   it('sdxl-tiny-single: the prompt and the picture of a single file pass', async () => {
     const results = await all(fixture('sdxl-tiny-single'));
     expect(results.map(({ name, outcome }) => [name, outcome])).toEqual([

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Device } from '../../src/pipelines/pipeline.js';
@@ -9,6 +9,7 @@ import { loadPromptEncoder, type PromptEncoder } from '../../src/pipelines/wan/p
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { compelCases, isCompelCases } from './compel-cases.js';
 import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
+import { isLoraCases, loraCases } from './lora-cases.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
@@ -66,6 +67,13 @@ async function casesOf(folder: string, file: string, content: unknown, model: Go
     return compelCases(content, await expected(), pipeline.networks.prompts);
   }
   if (file !== 'cases.json') return unknownCases(file, content);
+  if (isLoraCases(content)) {
+    const base = join(folder, content.base.split(' ')[0] ?? '');
+    const { unet } = (await readCases(join(base, 'cases.json'))) as SdxlCases;
+    if (unet === undefined) throw new Error(`${base} has no UNet case to run a LoRA on`);
+    const path = await model.baseIn(base);
+    return loraCases(content, { folder, model: path, inputs: unet, expected: await expected(), device: model.device });
+  }
   if (isModel) {
     const { path, pipeline } = await model.diffusers();
     return sdxlCases(content as SdxlCases, await expected(), path, pipeline);
@@ -111,6 +119,21 @@ class GoldenModel {
       return { path, pipeline: await this.#open({ path }) };
     });
     return this.#diffusers;
+  }
+
+  /**
+   * The model that a LoRA goes on, in diffusers layout. Those outputs were made with the first tokenizer for both encoders: the
+   * second one's own padding would show behind the end token.
+   */
+  async baseIn(goldens: string): Promise<string> {
+    const path = await rebuildModel(goldens, await this.#folder());
+    await rm(join(path, 'tokenizer_2'), { recursive: true });
+    await cp(join(path, 'tokenizer'), join(path, 'tokenizer_2'), { recursive: true });
+    return path;
+  }
+
+  get device(): RunOptions['device'] {
+    return this.#device;
   }
 
   /** One file in the original key layout. */

@@ -11,7 +11,7 @@ import { type Expected, hashInput } from './golden-folder.js';
 import { type Case, type CaseResult, type Comparison, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 
-interface UNetCases {
+export interface UNetCases {
   readonly latents: unknown[];
   readonly embeds: unknown[];
   readonly pooled: unknown[];

@@ -7,6 +7,7 @@ import { timestepEmbedding } from '../timestep-embedding.js';
 import { openSdxlCheckpoint, type SdxlSource } from './checkpoint.js';
 import type { SdxlConfig } from './config.js';
 import { describeSdxl, vaeScale } from './inspect.js';
+import { type LoraSource, loraUpdates, readLora } from './lora.js';
 import { PromptEncoder } from './prompt-encoder.js';
 import { buildSdxlNetworks, type NetworkName } from './weights.js';
 
@@ -14,6 +15,8 @@ export interface SdxlOptions extends SdxlSource {
   readonly device: Exclude<Device, 'auto'>;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
+  /** On top of the checkpoint, folded into its weights. Omitted: none. */
+  readonly loras?: readonly LoraSource[] | undefined;
 }
 
 export interface ImageSize {
@@ -135,11 +138,14 @@ export class SdxlNetworks {
 }
 
 /** Loads a checkpoint: sessions are built here, once, for every size and batch. */
-export async function loadSdxlNetworks({ device, threads, ...source }: SdxlOptions): Promise<SdxlNetworks> {
+export async function loadSdxlNetworks({ device, threads, loras = [], ...source }: SdxlOptions): Promise<SdxlNetworks> {
   const checkpoint = await openSdxlCheckpoint(source);
   const { config } = checkpoint;
   const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const networks = await buildSdxlNetworks(checkpoint, dialectFor(device, attentionIsRight));
+  const files = await Promise.all(loras.map(async (lora) => ({ ...lora, file: await readLora(lora.path, config) })));
+  const networks = await buildSdxlNetworks(checkpoint, dialectFor(device, attentionIsRight), (component) =>
+    loraUpdates(files, component),
+  );
   const [tokenizer, tokenizer2] = await checkpoint.readTokenizers();
   const open = (name: NetworkName) => createSession(networks[name].graph, { device, threads });
   const prompts = new PromptEncoder(

@@ -83,9 +83,14 @@ function plan(build: Builder['build']): [string, readonly number[]][] {
 
 /**
  * Builds the graphs over a checkpoint. Reads headers only, no weights.
+ * @param updates what LoRAs add to the weights of each component
  * @throws InferenceError CHECKPOINT_INVALID that lists the problems of all networks together
  */
-export async function buildSdxlNetworks(checkpoint: SdxlCheckpoint, dialect: Dialect): Promise<Networks> {
+export async function buildSdxlNetworks(
+  checkpoint: SdxlCheckpoint,
+  dialect: Dialect,
+  updates: (component: ComponentName) => WeightsOptions['updates'] = () => undefined,
+): Promise<Networks> {
   const problems = new Set<string>();
   const note = (error: unknown) => {
     if (!(error instanceof InferenceError)) throw error;
@@ -99,7 +104,12 @@ export async function buildSdxlNetworks(checkpoint: SdxlCheckpoint, dialect: Dia
       const builder = builders(checkpoint.config)[name];
       if (builder.component !== component) continue;
       // Single files carry whatever their makers' tools left in them.
-      const options = { ...builder.options, refusesSpare: checkpoint.layout === 'diffusers' };
+      const added = updates(component);
+      const options = {
+        ...builder.options,
+        refusesSpare: checkpoint.layout === 'diffusers',
+        ...(added && { updates: added }),
+      };
       const weights = new Weights(new Graph(name, dialect), files, options);
       try {
         builder.build(weights);

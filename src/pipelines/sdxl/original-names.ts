@@ -1,20 +1,14 @@
 /** The original key layout, told from diffusers' names: what original-layout.ts reads, written. */
-import type { ComponentName } from '../pipelines/sdxl/checkpoint.js';
+import type { ComponentName } from './checkpoint.js';
 
 type Tensor = readonly [name: string, shape: readonly number[]];
 
 /** @param plan names and shapes of all parts, as diffusers has them */
 export function originalTensors(plan: Readonly<Record<ComponentName, readonly Tensor[]>>): readonly Tensor[] {
-  const levels = 1 + Math.max(...plan.unet.map(([name]) => Number(/^down_blocks\.(\d+)/.exec(name)?.[1] ?? 0)));
-  const layers = Array.from(
-    { length: levels },
-    (_, i) =>
-      new Set(plan.unet.flatMap(([name]) => new RegExp(`^down_blocks\\.${i}\\.resnets\\.(\\d+)`).exec(name)?.[1] ?? []))
-        .size,
-  );
   const vaeLevels = 1 + Math.max(...plan.vae.map(([name]) => Number(/up_blocks\.(\d+)/.exec(name)?.[1] ?? 0)));
+  const unetNames = originalUNetNames(plan.unet.map(([name]) => name));
   return [
-    ...plan.unet.map(([name, shape]): Tensor => [`model.diffusion_model.${unetName(name, layers)}`, shape]),
+    ...plan.unet.map(([name, shape]): Tensor => [`model.diffusion_model.${unetNames.get(name)}`, shape]),
     ...plan.text_encoder.map(([name, shape]): Tensor => [`conditioner.embedders.0.transformer.${name}`, shape]),
     ...openClipTensors(plan.text_encoder_2).map(
       ([name, shape]): Tensor => [`conditioner.embedders.1.model.${name}`, shape],
@@ -26,6 +20,16 @@ export function originalTensors(plan: Readonly<Record<ComponentName, readonly Te
       ],
     ),
   ];
+}
+
+/** What the original layout calls each of a UNet's tensors. @param names all of them, as diffusers has them */
+export function originalUNetNames(names: readonly string[]): ReadonlyMap<string, string> {
+  const levels = 1 + Math.max(...names.map((name) => Number(/^down_blocks\.(\d+)/.exec(name)?.[1] ?? 0)));
+  const layers = Array.from({ length: levels }, (_, i) => {
+    const pattern = new RegExp(`^down_blocks\\.${i}\\.resnets\\.(\\d+)`);
+    return new Set(names.flatMap((name) => pattern.exec(name)?.[1] ?? [])).size;
+  });
+  return new Map(names.map((name) => [name, unetName(name, layers)]));
 }
 
 function unetName(name: string, layers: readonly number[]): string {

@@ -1,0 +1,191 @@
+import { readFile, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, inject, it } from 'vitest';
+import { readSafetensors } from '../../src/graph/safetensors.js';
+import { readSdxlConfig } from '../../src/pipelines/sdxl/config.js';
+import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { type LoraSource, readLora } from '../../src/pipelines/sdxl/lora.js';
+import { safetensorsBytes } from '../support/safetensors-bytes.js';
+import { tempFolder } from '../support/temp-folder.js';
+
+const lora = (name: string) =>
+  fileURLToPath(new URL(`../fixtures/goldens/sdxl-lora/${name}.safetensors`, import.meta.url));
+const config = await readSdxlConfig(fileURLToPath(new URL('../../assets/tiny-sdxl', import.meta.url)));
+
+interface Stored {
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly bytes: Buffer;
+}
+type Tensors = Map<string, Stored>;
+
+async function readTensors(path: string): Promise<Tensors> {
+  const { tensors } = await readSafetensors(path);
+  const bytes = await readFile(path);
+  return new Map(
+    [...tensors].map(([name, { dtype, shape, offset, length }]) => [
+      name,
+      { dtype, shape, bytes: bytes.subarray(offset, offset + length) },
+    ]),
+  );
+}
+
+/** A copy of a LoRA with other tensors. */
+async function changed(change: (tensors: Tensors) => void, from = 'attn.kohya'): Promise<string> {
+  const tensors = await readTensors(lora(from));
+  change(tensors);
+  const entries: Record<string, object> = {};
+  let end = 0;
+  for (const [name, { dtype, shape, bytes }] of tensors) {
+    entries[name] = { dtype, shape, data_offsets: [end, end + bytes.length] };
+    end += bytes.length;
+  }
+  const path = join(await tempFolder(), 'changed.safetensors');
+  await writeFile(path, safetensorsBytes(entries, Buffer.concat([...tensors.values()].map(({ bytes }) => bytes))));
+  return path;
+}
+
+const UNET = 'lora_unet_down_blocks_1_attentions_0_proj_in';
+const f16 = (shape: readonly number[], bits = 0): Stored => {
+  const count = shape.reduce((product, dim) => product * dim, 1);
+  return { dtype: 'F16', shape, bytes: Buffer.from(new Uint16Array(count).fill(bits).buffer) };
+};
+
+async function pictureWith(loras: readonly LoraSource[]): Promise<Uint8Array> {
+  const pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), device: 'cpu', threads: 1, loras });
+  const request = {
+    prompt: 'a red circle',
+    negativePrompt: undefined,
+    width: 64,
+    height: 64,
+    steps: 2,
+    guidanceScale: 5,
+    scheduler: 'euler',
+    seeds: [3],
+  };
+  try {
+    for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }]))
+      if (event.kind === 'image') return event.rgb;
+    throw new Error('no picture');
+  } finally {
+    await pipeline.dispose();
+  }
+}
+
+describe('readLora', () => {
+  it.each([
+    ['attn.kohya', 'kohya', 'lora_te1_…, diffusers block names'],
+    ['attn.kohya_sgm', 'kohya', 'original block names'],
+    ['attn.peft', 'peft', ''],
+    ['conv.kohya_sgm', 'kohya', 'convolutions too'],
+  ])('reads %s: every key matches', async (name, format) => {
+    const file = await readLora(lora(name), config);
+    expect([file.format, file.rank, file.unmatched]).toEqual([format, 4, []]);
+    const counts = Object.values(file.modules).map((modules) => modules.size);
+    expect(counts.reduce((a, b) => a + b)).toBe(name.startsWith('conv') ? 243 : 234);
+  });
+
+  it('lists keys that match nothing', async () => {
+    const path = await changed((tensors) => tensors.set('lora_unet_nowhere.lora_up.weight', f16([4, 4])));
+    expect((await readLora(path, config)).unmatched).toEqual(['lora_unet_nowhere.lora_up.weight']);
+  });
+
+  it.each([
+    ['LoHa', 'lora_unet_x.hada_w1_a', 'is LoHa; darkroom takes LoRA'],
+    ['LoKr', 'lora_unet_x.lokr_w1', 'is LoKr; darkroom takes LoRA'],
+    ['DoRA', 'lora_unet_x.dora_scale', 'is DoRA; darkroom takes LoRA'],
+    [
+      'one of SD 1.5',
+      'lora_te_text_model_x.lora_up.weight',
+      'is a LoRA for Stable Diffusion 1 or 2 (lora_te_*); darkroom takes those for SDXL',
+    ],
+  ])('refuses %s by its name', async (_, key, problem) => {
+    const path = await changed((tensors) => tensors.set(key, f16([4, 4])));
+    await expect(readLora(path, config)).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: `${path} ${problem}`,
+    });
+  });
+
+  it('refuses a file that ends early', async () => {
+    const path = await changed(() => undefined);
+    await truncate(path, 200_000);
+    await expect(readLora(path, config)).rejects.toThrow(/is truncated: tensor ".*" ends at byte/);
+  });
+
+  it('refuses a module without its other half, and one that is there twice', async () => {
+    const half = await changed((tensors) => tensors.delete(`${UNET}.lora_up.weight`));
+    await expect(readLora(half, config)).rejects.toThrow(
+      'has no lora_up of unet.down_blocks.1.attentions.0.proj_in.weight',
+    );
+    const twice = await changed((tensors) =>
+      tensors.set(
+        'lora_unet_input_blocks_4_1_proj_in.lora_up.weight',
+        tensors.get(`${UNET}.lora_up.weight`) ?? f16([1, 1]),
+      ),
+    );
+    await expect(readLora(twice, config)).rejects.toThrow(
+      /has unet:down_blocks\.1\.attentions\.0\.proj_in\.weight twice/,
+    );
+  });
+
+  it('refuses a NaN', async () => {
+    const path = await changed((tensors) => {
+      const { shape = [] } = tensors.get(`${UNET}.lora_up.weight`) ?? {};
+      tensors.set(`${UNET}.lora_up.weight`, f16(shape, 0x7e00));
+    });
+    await expect(readLora(path, config)).rejects.toThrow(`has a NaN or an infinity in ${UNET}.lora_up.weight`);
+  });
+
+  it('refuses a file that is no LoRA of an SDXL', async () => {
+    const path = join(await tempFolder(), 'other.safetensors');
+    await writeFile(
+      path,
+      safetensorsBytes({ foo: { dtype: 'F16', shape: [1], data_offsets: [0, 2] } }, Buffer.alloc(2)),
+    );
+    await expect(readLora(path, config)).rejects.toThrow(`${path} has no LoRA keys of an SDXL; it begins with "foo"`);
+  });
+});
+
+describe('a LoRA in the graph', () => {
+  it('refuses ranks that differ and shapes of another base, all together', async () => {
+    const path = await changed((tensors) => {
+      tensors.set(`${UNET}.lora_down.weight`, f16([8, 64]));
+      tensors.set('lora_unet_mid_block_attentions_0_proj_in.lora_down.weight', f16([4, 96]));
+    });
+    await expect(pictureWith([{ path, weight: 1 }])).rejects.toThrow(
+      /down_blocks\.1\.attentions\.0\.proj_in\.weight: its two factors have the ranks 8 and 4\n.*mid_block\.attentions\.0\.proj_in\.weight: its factors make \[128, 96\], the weight is \[128, 128\]/s,
+    );
+  });
+
+  it('changes the picture, the more the heavier it is; at weight 0 not at all', async () => {
+    const bare = await pictureWith([]);
+    const at = (weight: number) => pictureWith([{ path: lora('attn.kohya'), weight }]);
+    expect(await at(0)).toEqual(bare);
+    const distance = (picture: Uint8Array) =>
+      picture.reduce((sum, value, i) => sum + Math.abs(value - (bare[i] ?? 0)), 0);
+    const [light, heavy] = [distance(await at(0.05)), distance(await at(1))];
+    expect(light).toBeGreaterThan(0);
+    expect(heavy).toBeGreaterThan(light);
+  });
+
+  it('adds up with another one, whatever their formats', async () => {
+    const [kohya, peft] = [lora('attn.kohya'), lora('attn.peft')];
+    const halves = await pictureWith([
+      { path: kohya, weight: 0.5 },
+      { path: peft, weight: 0.5 },
+    ]);
+    const whole = await pictureWith([{ path: kohya, weight: 1 }]);
+    expect(halves.reduce((most, value, i) => Math.max(most, Math.abs(value - (whole[i] ?? 0))), 0)).toBeLessThanOrEqual(
+      2,
+    );
+  });
+
+  it('leaves the text encoders alone where their weight is 0', async () => {
+    const path = lora('attn.kohya');
+    expect(await pictureWith([{ path, weight: 1, textEncoderWeight: 0 }])).not.toEqual(
+      await pictureWith([{ path, weight: 1 }]),
+    );
+  });
+});
