@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { readdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -114,6 +115,24 @@ describe('ClipWriter', () => {
     await expect(go()).rejects.toMatchObject({
       reason: 'ENCODING_FAILED',
       message: expect.stringMatching(/exit code 1.*: .+/),
+    });
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  it('fails with the words of ffmpeg when there is no room for the file, and cleans up', async () => {
+    // What a full disk is to a write: it fails. The signal that comes with the limit is ignored, so that ffmpeg sees the failure.
+    const ffmpeg = join(await tempFolder(), 'ffmpeg');
+    const folder = await scratch();
+    await writeFile(ffmpeg, '#!/bin/sh\ntrap "" XFSZ\nulimit -f 4\nexec ffmpeg "$@"\n', { mode: 0o755 });
+    const writer = await ClipWriter.start(ffmpeg, { ...options, crf: 0 });
+    const go = async () => {
+      // Noise, which nothing makes smaller.
+      for (let i = 0; i < 200; i += 1) await writer.write(randomBytes(64 * 48 * 3));
+      await writer.finish();
+    };
+    await expect(go()).rejects.toMatchObject({
+      reason: 'ENCODING_FAILED',
+      message: expect.stringMatching(/ffmpeg ended with .*: .+/),
     });
     expect(await readdir(folder)).toEqual([]);
   });
