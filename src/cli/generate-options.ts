@@ -23,6 +23,9 @@ export interface RequestOptions {
   readonly height?: number;
   readonly steps?: number;
   readonly guidance?: number;
+  readonly guidanceStart?: number;
+  readonly guidanceEnd?: number;
+  readonly reuse?: number;
   readonly scheduler?: string;
   readonly numImages?: number;
   readonly seed?: bigint;
@@ -52,6 +55,9 @@ export function requestOptions(): readonly Option[] {
     new Option('--height <pixels>', 'multiple of 8').argParser(number),
     new Option('--steps <n>', 'denoising steps').argParser(number),
     new Option('--guidance <scale>', 'guidance scale').argParser(number),
+    new Option('--guidance-start <share>', 'of the steps of a clip, where guidance begins, 0 to 1').argParser(number),
+    new Option('--guidance-end <share>', 'where it ends').argParser(number),
+    new Option('--reuse <threshold>', 'reuse the residual between the steps of a clip, 0 to 1').argParser(number),
     new Option('--scheduler <name>', 'scheduler, as the server lists it'),
     new Option('--num-images <n>', '1, 3 or 6').argParser(number),
     new Option('--seed <n>', 'seed of the first picture').argParser(integer),
@@ -75,6 +81,7 @@ export function requestOptions(): readonly Option[] {
 }
 
 export async function requestFrom(prompt: string, options: RequestOptions): Promise<Partial<GenerateRequest>> {
+  const { guidanceStart: start, guidanceEnd: end } = options;
   const { REFERENCE_ROLE_UNSPECIFIED: single, REFERENCE_ROLE_START: first, REFERENCE_ROLE_END: last } = ReferenceRole;
   const references = [
     [options.reference, single],
@@ -96,6 +103,8 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     height: options.height ?? 0,
     steps: options.steps,
     guidanceScale: options.guidance,
+    guidanceInterval: start === undefined && end === undefined ? undefined : { start, end },
+    reuseThreshold: options.reuse ?? 0,
     scheduler: options.scheduler ?? '',
     numImages: options.numImages ?? 0,
     seed: options.seed,

@@ -129,7 +129,9 @@ async function runTogether(model: Pipeline, jobs: readonly EngineJob[]): Promise
           for (const asset of assets) tell(job, asset);
           clock.lap('media');
           running.delete(jobId);
-          send({ kind: 'done', jobId, timings: { ...clock.timings(), batchImages, peakBytes: peakBytes() } });
+          const { forwards } = event;
+          const counted = { batchImages, peakBytes: peakBytes(), ...(forwards !== undefined && { forwards }) };
+          send({ kind: 'done', jobId, timings: { ...clock.timings(), ...counted } });
           break;
         }
         case 'aborted':
@@ -162,11 +164,20 @@ async function pictureAsset(
 /** What the file of one picture says about itself. */
 function metadataOf({ request, output }: EngineJob, seed: number): ImageMetadata {
   if (output.metadata !== 'full') return { kind: output.metadata };
-  const { weights, init, ...rest } = request;
+  const { weights, init, clip, ...rest } = request;
   const promptWeights = weights || undefined;
   return {
     kind: 'full',
-    parameters: { ...rest, seed, model: modelName, promptWeights, referenceStrength: init?.strength, version },
+    parameters: {
+      ...rest,
+      seed,
+      model: modelName,
+      promptWeights,
+      referenceStrength: init?.strength,
+      guidanceInterval: clip?.guidanceInterval,
+      reuseThreshold: clip?.reuseThreshold,
+      version,
+    },
   };
 }
 

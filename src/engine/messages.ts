@@ -58,6 +58,8 @@ export interface EngineTimings {
   readonly batchImages: number;
   /** Most resident memory of the process so far. */
   readonly peakBytes: number;
+  /** Runs of the denoiser over one text; omitted, they were not counted. */
+  readonly forwards?: number;
 }
 
 /** A clip comes with a picture of its first frame and a small one of it. */

@@ -34,11 +34,19 @@ export interface RotaryInputs {
  * Patches of one frame and `side` x `side` latents, each a token.
  * x: [B, C, F, side*h, side*w]  ->  tokens [B, F*h*w, O]
  */
-export function patchEmbedding(w: Scope, x: Value, outputs: number, side: number, grid: Shape): Value {
+export function patchEmbedding(
+  w: Scope,
+  x: Value,
+  outputs: number,
+  side: number,
+  grid: Shape,
+  { bias = true } = {},
+): Value {
   const { graph } = w;
   const [batch = 1, channels = 0] = x.shape;
   const weight = w.tensor('weight', [outputs, Number(channels), 1, side, side]);
-  const patches = graph.node('Conv', [x, weight, w.tensor('bias', [outputs])], [batch, outputs, ...grid], {
+  const inputs = bias ? [x, weight, w.tensor('bias', [outputs])] : [x, weight];
+  const patches = graph.node('Conv', inputs, [batch, outputs, ...grid], {
     attributes: { kernel_shape: [1, side, side], strides: [1, side, side] },
   });
   const tokens = product(grid);

@@ -38,8 +38,15 @@ export class Held {
 
 /** A network ready to run. `run` blocks the thread for the whole run: nothing but an engine process may call it. */
 export interface NetworkSession {
-  /** @param held what earlier runs of sessions that hold outputs left; such a session needs one */
-  run(feeds: Readonly<Record<string, Feed>>, held?: Held): Promise<Readonly<Record<string, Float32Array>>>;
+  /**
+   * @param held what earlier runs of sessions that hold outputs left; such a session needs one
+   * @param outputs those that are wanted: the others are not brought back from the device; omitted, all
+   */
+  run(
+    feeds: Readonly<Record<string, Feed>>,
+    held?: Held,
+    outputs?: readonly string[],
+  ): Promise<Readonly<Record<string, Float32Array>>>;
   release(): Promise<void>;
 }
 
@@ -63,13 +70,13 @@ export async function createSession(
     extra: { session: { model_external_initializers_file_folder_path: folder } },
   });
   return {
-    async run(feeds, held = new Held()) {
+    async run(feeds, held = new Held(), wanted = graph.outputs) {
       const inputs = Object.entries(feeds).map(([name, { data, shape }]) => {
         const tensor =
           data instanceof Int32Array ? new Tensor('int32', data, shape) : new Tensor('float32', data, shape);
         return [name, tensor] as const;
       });
-      const outputs = Object.entries(await session.run({ ...Object.fromEntries(inputs), ...held.tensors }));
+      const outputs = Object.entries(await session.run({ ...Object.fromEntries(inputs), ...held.tensors }, wanted));
       held.replace(
         Object.fromEntries(
           outputs.flatMap(([name, tensor]) => {

@@ -20,6 +20,10 @@ export interface GenerationParameters {
   readonly promptWeights?: string | undefined;
   /** Omitted: there was no reference. */
   readonly referenceStrength?: number | undefined;
+  /** Omitted: all steps were guided. */
+  readonly guidanceInterval?: { readonly start: number; readonly end: number } | undefined;
+  /** 0 or omitted: no step reused another's residual. */
+  readonly reuseThreshold?: number | undefined;
   /** Of the server. */
   readonly version: string;
 }
@@ -37,6 +41,7 @@ export type ImageMetadata =
  */
 export function parametersText(parameters: GenerationParameters, maxTextUnits?: number): string {
   const { steps, scheduler, guidanceScale, seed, width, height, model, referenceStrength, version } = parameters;
+  const { guidanceInterval: guided, reuseThreshold } = parameters;
   const promptWeights = parameters.promptWeights && cleanText(parameters.promptWeights, maxTextUnits);
   const settings = [
     ['Steps', steps],
@@ -47,6 +52,8 @@ export function parametersText(parameters: GenerationParameters, maxTextUnits?: 
     ['Model', model],
     ['Prompt weights', promptWeights || undefined],
     ['Reference strength', referenceStrength],
+    ['Guidance interval', guided && `${guided.start}-${guided.end}`],
+    ['Reuse threshold', reuseThreshold || undefined],
     ['Version', `darkroom ${version}`],
   ]
     .filter(([, value]) => value !== undefined)

@@ -17,8 +17,8 @@ export type PipelineEvent = { readonly job: number } & (
   | PreviewEvent
   | ImageEvent
   | FramesEvent
-  /** Its last picture was made. */
-  | { readonly kind: 'done' }
+  /** Its last picture was made. `forwards`: as `JobMetadata` has them; omitted, they were not counted. */
+  | { readonly kind: 'done'; readonly forwards?: number }
   /** Its signal was seen: nothing more is done for it. */
   | { readonly kind: 'aborted' }
 );
@@ -144,6 +144,19 @@ export interface ClipRequest {
   readonly shift: number;
   /** Known frames. */
   readonly held?: HeldFrames | undefined;
+  /** The steps that are guided; the others are run on the prompt alone. Omitted: all. */
+  readonly guidanceInterval?: GuidanceInterval | undefined;
+  /**
+   * Steps leave out the transformer's blocks and add what these added the last time, until its timestep embedding has changed
+   * by this much, relatively. 0 or omitted: none does.
+   */
+  readonly reuseThreshold?: number;
+}
+
+/** Step i of n is inside where start <= i / n < end: 0 to 1, start at most end. */
+export interface GuidanceInterval {
+  readonly start: number;
+  readonly end: number;
 }
 
 /**

@@ -7,6 +7,7 @@ export class RunningJobs {
   readonly #ended = new Set<number>();
   readonly #steps = new Map<string, number>();
   readonly #pictures = new Map<number, number>();
+  readonly #forwards = new Map<number, number>();
 
   constructor(jobs: readonly PipelineJob[]) {
     this.#jobs = jobs;
@@ -34,6 +35,15 @@ export class RunningJobs {
     const step = (this.#steps.get(`${job} ${phase}`) ?? 0) + by;
     this.#steps.set(`${job} ${phase}`, step);
     return { job, kind: 'progress', phase, step, total };
+  }
+
+  countForwards(job: number, by: number): void {
+    this.#forwards.set(job, this.forwards(job) + by);
+  }
+
+  /** Runs of the denoiser that were counted for the job. */
+  forwards(job: number): number {
+    return this.#forwards.get(job) ?? 0;
   }
 
   /** Counts a finished picture. @returns whether it was the job's last one */

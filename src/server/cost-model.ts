@@ -1,5 +1,6 @@
 import type { EngineTimings } from '../engine/messages.js';
-import { batchLimit, firstStep } from '../pipelines/batching.js';
+import { batchLimit } from '../pipelines/batching.js';
+import { plannedForwards } from '../pipelines/guidance.js';
 import type { GenerationRequest } from '../pipelines/pipeline.js';
 
 /** How much the last job counts against all before it. */
@@ -16,8 +17,8 @@ export interface Cost {
 
 /** Smoothed seconds of the parts of a job at one size. */
 interface Rates {
-  /** One picture through one denoising step, guidance included. */
-  readonly step: number;
+  /** One run of the denoiser over one picture: two of them are a guided step. */
+  readonly forward: number;
   /** One picture through the VAE and into its file. */
   readonly decode: number;
 }
@@ -48,9 +49,9 @@ export class CostModel {
     this.#observePeak(request, batchImages, peakBytes);
     // Where jobs ran together, the time of one holds parts of the others' decode.
     if (batchImages > request.seeds.length && seen !== undefined) return;
-    const steps = (request.steps - firstStep(request)) * batchImages * rowsOf(request);
+    const forwards = timings.forwards ?? plannedForwards(request) * batchImages;
     this.#rates.set(pixels, {
-      step: smooth(seen?.step, timings.denoiseMs / 1000 / steps),
+      forward: smooth(seen?.forward, timings.denoiseMs / 1000 / forwards),
       decode: smooth(seen?.decode, (timings.decodeMs + timings.mediaMs) / 1000 / batchImages),
     });
     this.#encode = smooth(this.#encode, timings.encodeMs / 1000);
@@ -61,13 +62,16 @@ export class CostModel {
     this.#loadedBytes ??= bytes;
   }
 
-  /** undefined until a job ended. */
+  /**
+   * undefined until a job ended. Steps that reuse a residual are counted as if they did not: which ones do, the engine finds out
+   * from the weights.
+   */
   estimate(request: GenerationRequest): Cost | undefined {
     const rates = this.#ratesAt(pixelsOf(request));
     if (rates === undefined || this.#encode === undefined) return undefined;
     const images = request.seeds.length;
     const encode = this.#encode;
-    const denoise = rates.step * (request.steps - firstStep(request)) * images * rowsOf(request);
+    const denoise = rates.forward * plannedForwards(request) * images;
     const decode = rates.decode * images;
     return { encode, denoise, decode, total: encode + denoise + decode };
   }
@@ -96,19 +100,14 @@ export class CostModel {
       ([a], [b]) => Math.abs(Math.log(a / pixels)) - Math.abs(Math.log(b / pixels)),
     )[0];
     if (nearest === undefined) return undefined;
-    const [size, { step, decode }] = nearest;
-    return { step: (step * pixels) / size, decode: (decode * pixels) / size };
+    const [size, { forward, decode }] = nearest;
+    return { forward: (forward * pixels) / size, decode: (decode * pixels) / size };
   }
 }
 
 /** Of all frames. */
 function pixelsOf({ width, height, clip }: GenerationRequest): number {
   return width * height * (clip?.frames ?? 1);
-}
-
-/** Runs of the denoiser for one picture's step: two with guidance. */
-function rowsOf({ guidanceScale }: GenerationRequest): number {
-  return guidanceScale > 1 ? 2 : 1;
 }
 
 function smooth(before: number | undefined, now: number): number {

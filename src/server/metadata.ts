@@ -49,6 +49,9 @@ export function plannedMetadata(job: Job, device: string | undefined, startedAtM
     weights: request.weights || undefined,
     batchImages: undefined,
     enginePeakBytes: undefined,
+    forwards: undefined,
+    guidanceInterval: request.clip?.guidanceInterval,
+    reuseThreshold: request.clip?.reuseThreshold || undefined,
   };
 }
 
@@ -69,6 +72,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings }
     totalSizeBytes: BigInt(job.assetBytes),
     batchImages: timings.batchImages,
     enginePeakBytes: BigInt(timings.peakBytes),
+    forwards: timings.forwards,
     promptTokens: prompt?.tokens,
     droppedTokens: prompt?.dropped,
     promptChunks: prompt?.chunks,

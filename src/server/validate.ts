@@ -17,6 +17,7 @@ import { flowSchedulerNamed, flowSchedulerNames } from '../schedulers/flow.js';
 import { schedulerNamed, schedulerNames } from '../schedulers/index.js';
 import { type Preset, presetOf } from './presets.js';
 import { type Check, type PlannedReferences, planReferences } from './references.js';
+import { planStepSaving } from './step-saving.js';
 
 /** Room for a UUID, a date and a name; keys of logs and of stores. */
 const JOB_ID = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -125,6 +126,7 @@ export function resolveRequest(
     'guidance_scale',
     `guidance_scale ${guidanceScale} must be >= 0 and <= ${MAX_GUIDANCE}`,
   );
+  const saving = planStepSaving(request, family, check);
   const asked = request.scheduler || (family === 'wan' ? 'flow_unipc' : 'euler');
   const known = family === 'wan' ? flowSchedulerNames : schedulerNames;
   const scheduler = (family === 'wan' ? flowSchedulerNamed(asked) : schedulerNamed(asked, known)) ?? '';
@@ -220,7 +222,11 @@ export function resolveRequest(
       seeds: Array.from({ length: numImages }, (_, k) => seed + k),
       previewsPerSecond,
       ...(family === 'wan' && {
-        clip: { frames: makes === 'clip' ? framesOf(request.frames || DEFAULT_FRAMES) : 1, shift: FLOW_SHIFT },
+        clip: {
+          frames: makes === 'clip' ? framesOf(request.frames || DEFAULT_FRAMES) : 1,
+          shift: FLOW_SHIFT,
+          ...saving,
+        },
       }),
     },
     output: {

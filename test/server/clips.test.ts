@@ -103,6 +103,21 @@ describe('a video job', () => {
     expect([metadata.frames, metadata.width, metadata.height, metadata.guidanceScale]).toEqual([5, 80, 64, 1]);
   });
 
+  it('counts the runs of the denoiser, and tells what saved some of them', async () => {
+    const longer = { ...clip, steps: 10, frames: 5 };
+    const plain = completed(await run(longer)).metadata;
+    expect([plain.forwards, plain.guidanceInterval, plain.reuseThreshold]).toEqual([20, undefined, undefined]);
+    const inside = completed(await run({ ...longer, guidanceInterval: { end: 0.6 } })).metadata;
+    expect([inside.forwards, inside.guidanceInterval]).toEqual([16, { start: 0, end: 0.6 }]);
+    const outcome = await run({ ...longer, guidanceInterval: { end: 0.6 }, reuseThreshold: 1 });
+    const { metadata } = completed(outcome);
+    expect(metadata.reuseThreshold).toBe(1);
+    // The first step on both texts, the last one on the prompt, and not all of what is between them.
+    expect(metadata.forwards).toBeGreaterThanOrEqual(3);
+    expect(metadata.forwards).toBeLessThan(16);
+    expect(outcome.files[0]?.toString('latin1')).toContain('Guidance interval: 0-0.6, Reuse threshold: 1');
+  });
+
   it('gives an animated WebP when asked for', async () => {
     const { assets } = completed(await run({ ...clip, frames: 5, outputFormat: OutputFormat.OUTPUT_FORMAT_WEBP }));
     expect(assets[0]?.contentType).toBe('image/webp');

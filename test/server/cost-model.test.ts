@@ -57,6 +57,19 @@ describe('CostModel', () => {
     expect(costs.estimate(request)?.denoise).toBeCloseTo(8, 1);
   });
 
+  it('is not misled by forwards that were saved', () => {
+    const costs = new CostModel(3 * MP);
+    const clip = { frames: 9, shift: 5 };
+    const saving = { ...request, clip: { ...clip, guidanceInterval: { start: 0.2, end: 0.8 } } };
+    // Ten steps, six of them guided; two whole steps were left out by reuse: 12 forwards of 0.25 s.
+    costs.observe(
+      { ...saving, clip: { ...saving.clip, reuseThreshold: 0.1 } },
+      { ...timings, denoiseMs: 3000, forwards: 12 },
+    );
+    expect(costs.estimate({ ...request, clip })?.denoise).toBe(5);
+    expect(costs.estimate(saving)?.denoise).toBe(4);
+  });
+
   it('keeps sizes apart once both were seen', () => {
     const costs = learnt();
     const large = { ...request, width: 1024, height: 1024 };

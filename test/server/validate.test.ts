@@ -11,9 +11,9 @@ const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
 const resolve = (request: Partial<GenerateRequest>, family: Family = 'sdxl') =>
   resolveRequest(GenerateRequest.fromPartial(request), config, { family, info: undefined }, ffmpeg);
 
-function violationsOf(request: Partial<GenerateRequest>): Record<string, string> {
+function violationsOf(request: Partial<GenerateRequest>, family?: Family): Record<string, string> {
   try {
-    resolve(request);
+    resolve(request, family);
   } catch (error) {
     if (!(error instanceof InferenceError) || error.reason !== 'INVALID_REQUEST') throw error;
     return Object.fromEntries(error.violations.map(({ field, description }) => [field, description]));
@@ -88,6 +88,12 @@ describe('resolveRequest', () => {
       'job_id must be 1 to 128 letters, digits, ".", "_", ":" or "-"; leave it empty to have one chosen',
     ],
     [{ jobType: 99 as JobType }, 'job_type', 'job_type 99 is unknown; use a value of JobType'],
+    [
+      { guidanceInterval: { start: 0, end: 1 } },
+      'guidance_interval',
+      'guidance_interval is for WAN; leave it out for SDXL',
+    ],
+    [{ reuseThreshold: 0.1 }, 'reuse_threshold', 'reuse_threshold is for WAN; leave it out for SDXL'],
     [{ labels: { key: 'x'.repeat(1025) } }, 'labels', 'labels must be at most 64 entries of 1024 bytes'],
   ];
   it.each(bad)('refuses %o', (request, field, description) => {
@@ -123,6 +129,36 @@ describe('resolveRequest', () => {
     expect(() => resolve(request as Partial<GenerateRequest>, 'wan')).toThrow(
       'not served by this version: loras, job_type of enhanced prompts; leave it out',
     );
+  });
+});
+
+describe('step saving of WAN', () => {
+  const start = 'guidance_interval.start';
+  const end = 'guidance_interval.end';
+  it.each<[Partial<GenerateRequest>, Record<string, string>]>([
+    [{ guidanceInterval: { start: -0.1, end: 1 } }, { [start]: `${start} -0.1 must be >= 0 and <= 1` }],
+    [{ guidanceInterval: { start: 0, end: 1.01 } }, { [end]: `${end} 1.01 must be >= 0 and <= 1` }],
+    [{ guidanceInterval: { start: 0, end: Number.NaN } }, { [end]: `${end} NaN must be >= 0 and <= 1` }],
+    [{ guidanceInterval: { start: 0.8, end: 0.2 } }, { [start]: `${start} 0.8 must be <= ${end} 0.2` }],
+    [{ reuseThreshold: 1.5 }, { reuse_threshold: 'reuse_threshold 1.5 must be >= 0 and <= 1; 0 is off' }],
+    [{ reuseThreshold: -1 }, { reuse_threshold: 'reuse_threshold -1 must be >= 0 and <= 1; 0 is off' }],
+    [{ guidanceInterval: { start: 0, end: 1 }, reuseThreshold: 1 }, {}],
+    [{ guidanceInterval: { start: 0.5, end: 0.5 } }, {}],
+  ])('of %o finds %o', (request, violations) => {
+    expect(violationsOf({ prompt: 'a house', ...request }, 'wan')).toEqual(violations);
+  });
+
+  it('is off unless asked for, and an end that is unset is the last step', () => {
+    const clipOf = (request: Partial<GenerateRequest>) =>
+      resolve({ prompt: 'a house', ...request }, 'wan').request.clip;
+    expect(clipOf({})).toEqual({ frames: 81, shift: 5 });
+    const guidanceInterval = { start: 0.25, end: undefined };
+    expect(clipOf({ guidanceInterval, reuseThreshold: 0.1 })).toEqual({
+      frames: 81,
+      shift: 5,
+      guidanceInterval: { start: 0.25, end: 1 },
+      reuseThreshold: 0.1,
+    });
   });
 });
 

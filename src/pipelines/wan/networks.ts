@@ -1,6 +1,6 @@
 import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
-import { createSession, Held, type NetworkSession } from '../../graph/session.js';
+import { createSession, type Feed, Held, type NetworkSession } from '../../graph/session.js';
 import { join32 } from '../join32.js';
 import type { Device, ModelInfo } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
@@ -42,11 +42,20 @@ export interface TransformerCall {
   readonly texts: readonly Float32Array[];
 }
 
+/** A whole run of the transformer, from which later steps may go on without its blocks. */
+export interface KeptRun {
+  readonly latents: Float32Array;
+  /** [B, patches, D]: what came out of the blocks. */
+  readonly hidden: Float32Array;
+}
+
+/** Many servers never see a reference or a request that saves steps: these are opened when one comes. */
+type LateName = Exclude<NetworkName, 'transformer' | 'vae_decoder_first' | 'vae_decoder_later'>;
+
 interface Sessions {
   readonly transformer: NetworkSession;
   readonly decoder: Readonly<Record<ChunkKind, NetworkSession>>;
-  /** Many servers never see a reference: these are opened when one comes. */
-  openEncoder(kind: ChunkKind): Promise<NetworkSession>;
+  open(name: LateName): Promise<NetworkSession>;
 }
 
 /** The networks of one checkpoint, loaded: tensors in, tensors out. */
@@ -55,7 +64,7 @@ export class WanNetworks {
   readonly info: ModelInfo;
   readonly prompts: Prompts;
   readonly #sessions: Sessions;
-  readonly #encoders = new Map<ChunkKind, Promise<NetworkSession>>();
+  readonly #opened = new Map<LateName, Promise<NetworkSession>>();
   #turn: { readonly key: string; readonly tables: RotaryTables } | undefined;
 
   constructor(config: WanConfig, info: ModelInfo, prompts: Prompts, sessions: Sessions) {
@@ -66,13 +75,53 @@ export class WanNetworks {
   }
 
   /** One run of the transformer over a batch: the velocity from latents to noise. -> [B, 16, frames, height, width] */
-  async predict({ latents, size, timestep, texts }: TransformerCall): Promise<Float32Array> {
-    const { in_channels: channels, freq_dim: frequencies, text_dim: width } = this.config.transformer;
+  async predict(call: TransformerCall): Promise<Float32Array> {
+    const { flow } = await this.#runTransformer(call, ['flow']);
+    return present(flow, 'the transformer');
+  }
+
+  /** The same, and what `predictFrom` needs to leave out the blocks in a later step. */
+  async predictAndKeep(call: TransformerCall): Promise<{ readonly flow: Float32Array; readonly kept: KeptRun }> {
+    const { flow, hidden } = await this.#runTransformer(call, ['flow', 'hidden']);
+    const kept = { latents: call.latents, hidden: present(hidden, 'the transformer') };
+    return { flow: present(flow, 'the transformer'), kept };
+  }
+
+  /** The velocity with what the blocks added in the kept run, whose batch this is. -> [B, 16, frames, height, width] */
+  async predictFrom(
+    { latents: before, hidden }: KeptRun,
+    { latents, size, timestep }: Omit<TransformerCall, 'texts'>,
+  ): Promise<Float32Array> {
+    const { in_channels: channels, attention_head_dim, num_attention_heads } = this.config.transformer;
+    const shape = [channels, size.frames, size.height, size.width];
+    const batch = latents.length / shape.reduce((count, dim) => count * dim, 1);
+    const patches = (size.frames * size.height * size.width) / PATCH ** 2;
+    const session = await this.#late('transformer_reusing');
+    const { flow } = await session.run({
+      hidden: { data: hidden, shape: [batch, patches, attention_head_dim * num_attention_heads] },
+      change: { data: latents.map((x, i) => x - (before[i] ?? 0)), shape: [batch, ...shape] },
+      timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
+    });
+    return present(flow, 'the reusing transformer');
+  }
+
+  /** What the blocks are told of each timestep, before it is projected for them. */
+  async timeEmbeddings(timesteps: readonly number[]): Promise<readonly Float32Array[]> {
+    const session = await this.#late('transformer_time');
+    const { time } = await session.run({ timestep: this.#timesteps(timesteps) });
+    const { attention_head_dim, num_attention_heads } = this.config.transformer;
+    return split(present(time, 'the time embedder'), attention_head_dim * num_attention_heads);
+  }
+
+  async #runTransformer(
+    { latents, size, timestep, texts }: TransformerCall,
+    outputs: readonly string[],
+  ): Promise<Readonly<Record<string, Float32Array>>> {
+    const { in_channels: channels, text_dim: width } = this.config.transformer;
     const batch = texts.length;
     const grid = { frames: size.frames, height: size.height / PATCH, width: size.width / PATCH };
     const { cos, sin } = this.#rotaryTables(grid);
     const tables = [grid.frames * grid.height * grid.width, this.config.transformer.attention_head_dim / 2];
-    const time = timestepEmbedding(timestep, frequencies, { flipSinToCos: true, freqShift: 0 });
     const text = new Float32Array(batch * TEXT_POSITIONS * width);
     for (const [i, states] of texts.entries()) {
       if (states.length > TEXT_POSITIONS * width) {
@@ -80,14 +129,21 @@ export class WanNetworks {
       }
       text.set(states, i * TEXT_POSITIONS * width);
     }
-    const { flow } = await this.#sessions.transformer.run({
+    const feeds = {
       latents: { data: latents, shape: [batch, channels, size.frames, size.height, size.width] },
-      timestep: { data: join32(new Array<Float32Array>(batch).fill(time)), shape: [batch, frequencies] },
+      timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
       text: { data: text, shape: [batch, TEXT_POSITIONS, width] },
       cos: { data: cos, shape: tables },
       sin: { data: sin, shape: tables },
-    });
-    return present(flow, 'the transformer');
+    };
+    return this.#sessions.transformer.run(feeds, undefined, outputs);
+  }
+
+  #timesteps(timesteps: readonly number[]): Feed {
+    const { freq_dim: frequencies } = this.config.transformer;
+    const options = { flipSinToCos: true, freqShift: 0 };
+    const data = join32(timesteps.map((timestep) => timestepEmbedding(timestep, frequencies, options)));
+    return { data, shape: [timesteps.length, frequencies] };
   }
 
   /**
@@ -129,7 +185,7 @@ export class WanNetworks {
     const held = new Held();
     const means: Float32Array[] = [];
     const run = async (chunk: readonly Float32Array[]) => {
-      const session = await this.#encoder(means.length === 0 ? 'first' : 'later');
+      const session = await this.#late(means.length === 0 ? 'vae_encoder_first' : 'vae_encoder_later');
       const feeds = { frames: { data: join32(chunk), shape: [chunk.length, colours, height, width] } };
       const moments = present((await session.run(feeds, held)).moments, 'the VAE encoder');
       // The logarithm of the variance is the other half: the mode is what a clip is held by.
@@ -172,14 +228,13 @@ export class WanNetworks {
 
   async release(): Promise<void> {
     const { transformer, decoder } = this.#sessions;
-    const encoders = await Promise.all(this.#encoders.values());
-    for (const session of [this.prompts, transformer, decoder.first, decoder.later, ...encoders])
-      await session.release();
+    const late = await Promise.all(this.#opened.values());
+    for (const session of [this.prompts, transformer, decoder.first, decoder.later, ...late]) await session.release();
   }
 
-  #encoder(kind: ChunkKind): Promise<NetworkSession> {
-    const opened = this.#encoders.get(kind) ?? this.#sessions.openEncoder(kind);
-    this.#encoders.set(kind, opened);
+  #late(name: LateName): Promise<NetworkSession> {
+    const opened = this.#opened.get(name) ?? this.#sessions.open(name);
+    this.#opened.set(name, opened);
     return opened;
   }
 
@@ -216,7 +271,7 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
   return new WanNetworks(checkpoint.config, describeWan(networks, textEncoder), prompts, {
     transformer: await open('transformer'),
     decoder: { first: await open('vae_decoder_first'), later: await open('vae_decoder_later') },
-    openEncoder: (kind) => open(`vae_encoder_${kind}`),
+    open,
   });
 }
 

@@ -2,9 +2,8 @@ import { TorchCpuGenerator } from '../../random/torch-cpu.js';
 import { createFlowScheduler } from '../../schedulers/flow.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { firstStep } from '../batching.js';
-import { guide } from '../guidance.js';
+import { isEverGuided } from '../guidance.js';
 import { imageFromRgb, rgbFromImage } from '../image.js';
-import { join32 } from '../join32.js';
 import type {
   ClipRequest,
   Device,
@@ -20,13 +19,11 @@ import { HeldLatents } from './held-latents.js';
 import { wanColours } from './latent-colours.js';
 import { type ClipSize, loadWanNetworks, type WanNetworks, type WanOptions } from './networks.js';
 import type { EncodedPrompt } from './prompt-encoder.js';
+import { type Texts, Velocity } from './velocity.js';
 
 export async function createWanPipeline(options: WanOptions): Promise<WanPipeline> {
   return new WanPipeline(await loadWanNetworks(options), options.device);
 }
-
-/** What the transformer is told of the text: one or, with guidance, two states [T, C], the negative one first. */
-type Texts = readonly Float32Array[];
 
 interface Start {
   readonly latents: Float32Array;
@@ -56,11 +53,12 @@ export class WanPipeline implements Pipeline {
   /** States of prompt and negative prompt; undefined when the job ended meanwhile. */
   async *condition(
     job: number,
-    { prompt, negativePrompt = '', guidanceScale }: GenerationRequest,
+    request: GenerationRequest,
     running: RunningJobs,
   ): AsyncGenerator<PipelineEvent, Texts | undefined, undefined> {
     const { prompts: encoder } = this.networks;
-    const texts = guidanceScale > 1 ? [negativePrompt, prompt] : [prompt];
+    const { prompt, negativePrompt = '' } = request;
+    const texts = isEverGuided(request) ? [negativePrompt, prompt] : [prompt];
     const unseen = new Set(texts.filter((text) => !encoder.isCached(text)));
     const total = unseen.size;
     const encoded: EncodedPrompt[] = [];
@@ -95,11 +93,13 @@ export class WanPipeline implements Pipeline {
     const clock = new PreviewClock(request.previewsPerSecond ?? 0);
     const first = firstStep(request);
     const { scheduler, held, latents: initial } = await this.#start(request, size, noise);
+    const velocity = await Velocity.plan(this.networks, { request, texts, size, timesteps: [...scheduler.timesteps] });
     let latents = held?.putBack(initial, scheduler.sigmas[first] ?? 1) ?? initial;
     for (let i = first; i < request.steps; i += 1) {
       yield* running.look();
       if (!running.isAlive(job)) return latents;
-      const flow = await this.#predict(latents, size, scheduler.timesteps[i] ?? 0, texts, request.guidanceScale);
+      const { flow, forwards } = await velocity.at(i, latents);
+      running.countForwards(job, forwards);
       const isDue = i < request.steps - 1 && clock.isDue(performance.now());
       const clean = isDue ? cleanClip(latents, flow, scheduler.sigmas[i] ?? 0) : undefined;
       latents = scheduler.step(flow, latents, i, noNoise);
@@ -135,7 +135,7 @@ export class WanPipeline implements Pipeline {
       const { width, height } = size;
       yield { job, kind: 'frames', seed, width, height, frames: frames.map((frame) => rgbFromImage(frame, size)) };
     }
-    if (running.endsWithPicture(job)) yield { job, kind: 'done' };
+    if (running.endsWithPicture(job)) yield { job, kind: 'done', forwards: running.forwards(job) };
   }
 
   async #start(request: GenerationRequest, size: ClipSize, given: Float32Array | undefined): Promise<Start> {
@@ -151,19 +151,6 @@ export class WanPipeline implements Pipeline {
     }
     const held = frames && (await HeldLatents.encode(this.networks, frames, request, { noise, size, channels }));
     return { latents: noise, scheduler, held };
-  }
-
-  // The guided velocity.
-  async #predict(
-    latents: Float32Array,
-    size: ClipSize,
-    timestep: number,
-    texts: Texts,
-    guidanceScale: number,
-  ): Promise<Float32Array> {
-    const inputs = join32(texts.map(() => latents));
-    const flow = await this.networks.predict({ latents: inputs, size, timestep, texts });
-    return texts.length === 1 ? flow : guide(flow, guidanceScale);
   }
 }
 

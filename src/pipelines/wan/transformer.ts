@@ -21,13 +21,14 @@ const GRID = ['F', 'h', 'w'] as const;
 
 /**
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
- * (../timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts). Output: `flow`
- * [B, C, F, 2h, 2w], the velocity from latents to noise. All of it is float32; the modulation has to be.
+ * (../timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts). Outputs: `flow`
+ * [B, C, F, 2h, 2w], the velocity from latents to noise; `hidden` [B, F*h*w, D], what came out of the blocks. All of it is
+ * float32; the modulation has to be.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
  */
 export function buildTransformer(graph: Graph, w: Scope, config: TransformerConfig): void {
-  const { num_attention_heads: heads, attention_head_dim: headDim, eps } = config;
+  const { num_attention_heads: heads, attention_head_dim: headDim } = config;
   const width = heads * headDim;
   const tokens = product(GRID);
   const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
@@ -54,11 +55,43 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   }
 
   // 4. out
+  graph.output('flow', velocity(w, x, time, config));
+  graph.output('hidden', x);
+}
+
+/**
+ * The same with what the blocks added in an earlier run instead of the blocks. Inputs: `hidden` [B, F*h*w, D] of that run;
+ * `change` [B, C, F, 2h, 2w], the latents less those of that run; `timestep` [B, freq_dim]. Output: `flow`.
+ *
+ * Patches are linear: the new ones and the old residual are together the old outcome and the patches of the change, so that
+ * the residual itself is never computed.
+ */
+export function buildReusingTransformer(graph: Graph, w: Scope, config: TransformerConfig): void {
+  const width = config.num_attention_heads * config.attention_head_dim;
+  const hidden = graph.input('hidden', 'f32', ['B', product(GRID), width]);
+  const change = graph.input('change', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
+  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
+  const patches = patchEmbedding(w.at('patch_embedding'), change, width, 2, GRID, { bias: false });
+  const time = embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu);
+  graph.output('flow', velocity(w, add(graph, hidden, patches), time, config));
+}
+
+/** What the steps are told apart by. Input: `timestep` [S, freq_dim]; output: `time` [S, D]. */
+export function buildTimeEmbedder(graph: Graph, w: Scope, config: TransformerConfig): void {
+  const width = config.num_attention_heads * config.attention_head_dim;
+  const timestep = graph.input('timestep', 'f32', ['S', config.freq_dim]);
+  graph.output('time', embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu));
+}
+
+// x: [B, F*h*w, D]  time: [B, D]  ->  [B, C, F, 2h, 2w]
+function velocity(w: Scope, x: Value, time: Value, config: TransformerConfig): Value {
+  const { graph } = w;
+  const width = Number(x.shape.at(-1));
   const table = w.tensor('scale_shift_table', [1, 2, width]);
   const [shift, scale] = chunks(graph, add(graph, table, graph.reshape(time, ['B', 1, width])), 2, 1);
-  const y = modulated(graph, x, shift as Value, scale as Value, eps);
+  const y = modulated(graph, x, shift as Value, scale as Value, config.eps);
   const channels = config.out_channels ?? config.in_channels;
-  graph.output('flow', unpatch(graph, linear(w.at('proj_out'), y, 4 * channels), channels, GRID));
+  return unpatch(graph, linear(w.at('proj_out'), y, 4 * channels), channels, GRID);
 }
 
 // x: [..., I] -> [..., D]

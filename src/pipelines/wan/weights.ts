@@ -4,12 +4,17 @@ import { Graph } from '../../graph/graph.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
 import type { ComponentName, WanCheckpoint } from './checkpoint.js';
 import type { WanConfig } from './config.js';
-import { buildTransformer } from './transformer.js';
+import { buildReusingTransformer, buildTimeEmbedder, buildTransformer } from './transformer.js';
 import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, unusedVaeKeys } from './vae.js';
 
-/** The VAE has a graph for a clip's first frame and one for all later chunks, each way. */
+/**
+ * The transformer has two small graphs beside the whole one, for steps that leave its blocks out. The VAE has a graph for a
+ * clip's first frame and one for all later chunks, each way.
+ */
 export const networkNames = [
   'transformer',
+  'transformer_reusing',
+  'transformer_time',
   'vae_decoder_first',
   'vae_decoder_later',
   'vae_encoder_first',
@@ -24,6 +29,9 @@ export interface Network {
 }
 
 export type Networks = Readonly<Record<NetworkName, Network>>;
+
+/** What is spare in the transformer's file is seen by its whole graph. */
+const OF_ALL_STEPS = [/^/];
 
 interface Builder {
   /** The part of the checkpoint that holds its weights. */
@@ -48,6 +56,16 @@ function builders(config: WanConfig): Readonly<Record<NetworkName, Builder>> {
       component: 'transformer',
       options: {},
       build: ({ graph, root }) => buildTransformer(graph, root, config.transformer),
+    },
+    transformer_reusing: {
+      component: 'transformer',
+      options: { unused: OF_ALL_STEPS },
+      build: ({ graph, root }) => buildReusingTransformer(graph, root, config.transformer),
+    },
+    transformer_time: {
+      component: 'transformer',
+      options: { unused: OF_ALL_STEPS },
+      build: ({ graph, root }) => buildTimeEmbedder(graph, root, config.transformer),
     },
     vae_decoder_first: decoder('first'),
     vae_decoder_later: decoder('later'),
@@ -98,6 +116,8 @@ export async function buildWanNetworks(checkpoint: WanCheckpoint, dialect: Diale
     return { graph: weights.graph, weights };
   };
   const transformer = build('transformer');
+  const transformer_reusing = build('transformer_reusing');
+  const transformer_time = build('transformer_time');
   const vae_decoder_first = build('vae_decoder_first');
   const vae_decoder_later = build('vae_decoder_later');
   const vae_encoder_first = build('vae_encoder_first');
@@ -105,6 +125,8 @@ export async function buildWanNetworks(checkpoint: WanCheckpoint, dialect: Diale
   if (
     problems.size > 0 ||
     !transformer ||
+    !transformer_reusing ||
+    !transformer_time ||
     !vae_decoder_first ||
     !vae_decoder_later ||
     !vae_encoder_first ||
@@ -115,5 +137,13 @@ export async function buildWanNetworks(checkpoint: WanCheckpoint, dialect: Diale
       `${checkpoint.path} is not a whole WAN checkpoint:\n${listProblems([...problems])}`,
     );
   }
-  return { transformer, vae_decoder_first, vae_decoder_later, vae_encoder_first, vae_encoder_later };
+  return {
+    transformer,
+    transformer_reusing,
+    transformer_time,
+    vae_decoder_first,
+    vae_decoder_later,
+    vae_encoder_first,
+    vae_encoder_later,
+  };
 }

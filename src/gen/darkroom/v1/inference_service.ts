@@ -25,6 +25,7 @@ import {
   DisconnectPolicy,
   disconnectPolicyFromJSON,
   disconnectPolicyToJSON,
+  GuidanceInterval,
   JobType,
   jobTypeFromJSON,
   jobTypeToJSON,
@@ -114,6 +115,16 @@ export interface GenerateRequest {
   outputQuality: number;
   /** What is written into the files beside the picture. */
   outputMetadata: OutputMetadata;
+  /** The steps that are guided; the others run the prompt alone, which is half the work. WAN only. Unset: all steps. */
+  guidanceInterval:
+    | GuidanceInterval
+    | undefined;
+  /**
+   * Steps leave out the transformer's blocks and add what these added the last time, until the timestep embedding has changed
+   * by this much, relatively: 0 to 1, the more the faster and the further from the whole. The first and the last step are always
+   * whole. WAN only. 0: off.
+   */
+  reuseThreshold: number;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -250,6 +261,8 @@ function createBaseGenerateRequest(): GenerateRequest {
     promptSyntax: 0,
     outputQuality: 0,
     outputMetadata: 0,
+    guidanceInterval: undefined,
+    reuseThreshold: 0,
   };
 }
 
@@ -326,6 +339,12 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.outputMetadata !== 0) {
       writer.uint32(184).int32(message.outputMetadata);
+    }
+    if (message.guidanceInterval !== undefined) {
+      GuidanceInterval.encode(message.guidanceInterval, writer.uint32(194).fork()).join();
+    }
+    if (message.reuseThreshold !== 0) {
+      writer.uint32(201).double(message.reuseThreshold);
     }
     return writer;
   },
@@ -530,6 +549,22 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.outputMetadata = reader.int32() as any;
             continue;
           }
+          case 24: {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.guidanceInterval = GuidanceInterval.decode(reader, reader.uint32());
+            continue;
+          }
+          case 25: {
+            if (tag !== 201) {
+              break;
+            }
+
+            message.reuseThreshold = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -628,6 +663,16 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.output_metadata)
         ? outputMetadataFromJSON(object.output_metadata)
         : 0,
+      guidanceInterval: isSet(object.guidanceInterval)
+        ? GuidanceInterval.fromJSON(object.guidanceInterval)
+        : isSet(object.guidance_interval)
+        ? GuidanceInterval.fromJSON(object.guidance_interval)
+        : undefined,
+      reuseThreshold: isSet(object.reuseThreshold)
+        ? globalThis.Number(object.reuseThreshold)
+        : isSet(object.reuse_threshold)
+        ? globalThis.Number(object.reuse_threshold)
+        : 0,
     };
   },
 
@@ -708,6 +753,12 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.outputMetadata !== 0) {
       obj.outputMetadata = outputMetadataToJSON(message.outputMetadata);
     }
+    if (message.guidanceInterval !== undefined) {
+      obj.guidanceInterval = GuidanceInterval.toJSON(message.guidanceInterval);
+    }
+    if (message.reuseThreshold !== 0) {
+      obj.reuseThreshold = floatToJson(message.reuseThreshold);
+    }
     return obj;
   },
 
@@ -747,6 +798,10 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     message.promptSyntax = object.promptSyntax ?? 0;
     message.outputQuality = object.outputQuality ?? 0;
     message.outputMetadata = object.outputMetadata ?? 0;
+    message.guidanceInterval = (object.guidanceInterval !== undefined && object.guidanceInterval !== null)
+      ? GuidanceInterval.fromPartial(object.guidanceInterval)
+      : undefined;
+    message.reuseThreshold = object.reuseThreshold ?? 0;
     return message;
   },
 };

@@ -619,6 +619,16 @@ export interface Reference {
   denoisingStrength?: number | undefined;
 }
 
+/** GuidanceInterval is a part of the denoising steps: step i of n, from 0, is inside where start <= i / n < end. */
+export interface GuidanceInterval {
+  /** 0 to 1. Unset: 0. */
+  start?:
+    | number
+    | undefined;
+  /** 0 to 1, at least start; equal to it no step is inside. Unset: 1. */
+  end?: number | undefined;
+}
+
 /** Lora is a low-rank adaptation on top of the model. Not served yet: a request that has one answers UNIMPLEMENTED. */
 export interface Lora {
   /** A name that ListModels shows. */
@@ -758,7 +768,22 @@ export interface JobMetadata {
     | number
     | undefined;
   /** Most resident memory of the engine process so far, in bytes. */
-  enginePeakBytes?: bigint | undefined;
+  enginePeakBytes?:
+    | bigint
+    | undefined;
+  /**
+   * Runs of the denoiser's blocks, over one text each: two in a guided step, one in another, none in one that reused a residual.
+   * WAN only, unset until the job completed.
+   */
+  forwards?:
+    | number
+    | undefined;
+  /** The steps that were guided, where they were not all. */
+  guidanceInterval?:
+    | GuidanceInterval
+    | undefined;
+  /** Where it was not 0. */
+  reuseThreshold?: number | undefined;
 }
 
 /** JobError is why a job ended without its assets. */
@@ -974,6 +999,91 @@ export const Reference: MessageFns<Reference> = {
     message.role = object.role ?? 0;
     message.strength = object.strength ?? undefined;
     message.denoisingStrength = object.denoisingStrength ?? undefined;
+    return message;
+  },
+};
+
+function createBaseGuidanceInterval(): GuidanceInterval {
+  return { start: undefined, end: undefined };
+}
+
+export const GuidanceInterval: MessageFns<GuidanceInterval> = {
+  encode(message: GuidanceInterval, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.start !== undefined) {
+      writer.uint32(9).double(message.start);
+    }
+    if (message.end !== undefined) {
+      writer.uint32(17).double(message.end);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GuidanceInterval {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGuidanceInterval();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.start = reader.double();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.end = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GuidanceInterval {
+    return {
+      start: isSet(object.start) ? globalThis.Number(object.start) : undefined,
+      end: isSet(object.end) ? globalThis.Number(object.end) : undefined,
+    };
+  },
+
+  toJSON(message: GuidanceInterval): unknown {
+    const obj: any = {};
+    if (message.start !== undefined) {
+      obj.start = floatToJson(message.start);
+    }
+    if (message.end !== undefined) {
+      obj.end = floatToJson(message.end);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GuidanceInterval>, I>>(base?: I): GuidanceInterval {
+    return GuidanceInterval.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GuidanceInterval>, I>>(object: I): GuidanceInterval {
+    const message = createBaseGuidanceInterval();
+    message.start = object.start ?? undefined;
+    message.end = object.end ?? undefined;
     return message;
   },
 };
@@ -1317,6 +1427,9 @@ function createBaseJobMetadata(): JobMetadata {
     weights: undefined,
     batchImages: undefined,
     enginePeakBytes: undefined,
+    forwards: undefined,
+    guidanceInterval: undefined,
+    reuseThreshold: undefined,
   };
 }
 
@@ -1448,6 +1561,15 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         throw new globalThis.Error("value provided for field message.enginePeakBytes of type uint64 too large");
       }
       writer.uint32(296).uint64(message.enginePeakBytes);
+    }
+    if (message.forwards !== undefined) {
+      writer.uint32(304).uint32(message.forwards);
+    }
+    if (message.guidanceInterval !== undefined) {
+      GuidanceInterval.encode(message.guidanceInterval, writer.uint32(314).fork()).join();
+    }
+    if (message.reuseThreshold !== undefined) {
+      writer.uint32(321).double(message.reuseThreshold);
     }
     return writer;
   },
@@ -1771,6 +1893,30 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.enginePeakBytes = reader.uint64() as bigint;
             continue;
           }
+          case 38: {
+            if (tag !== 304) {
+              break;
+            }
+
+            message.forwards = reader.uint32();
+            continue;
+          }
+          case 39: {
+            if (tag !== 314) {
+              break;
+            }
+
+            message.guidanceInterval = GuidanceInterval.decode(reader, reader.uint32());
+            continue;
+          }
+          case 40: {
+            if (tag !== 321) {
+              break;
+            }
+
+            message.reuseThreshold = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1926,6 +2072,17 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.engine_peak_bytes)
         ? BigInt(object.engine_peak_bytes)
         : undefined,
+      forwards: isSet(object.forwards) ? globalThis.Number(object.forwards) : undefined,
+      guidanceInterval: isSet(object.guidanceInterval)
+        ? GuidanceInterval.fromJSON(object.guidanceInterval)
+        : isSet(object.guidance_interval)
+        ? GuidanceInterval.fromJSON(object.guidance_interval)
+        : undefined,
+      reuseThreshold: isSet(object.reuseThreshold)
+        ? globalThis.Number(object.reuseThreshold)
+        : isSet(object.reuse_threshold)
+        ? globalThis.Number(object.reuse_threshold)
+        : undefined,
     };
   },
 
@@ -2042,6 +2199,15 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.enginePeakBytes !== undefined) {
       obj.enginePeakBytes = message.enginePeakBytes.toString();
     }
+    if (message.forwards !== undefined) {
+      obj.forwards = Math.round(message.forwards);
+    }
+    if (message.guidanceInterval !== undefined) {
+      obj.guidanceInterval = GuidanceInterval.toJSON(message.guidanceInterval);
+    }
+    if (message.reuseThreshold !== undefined) {
+      obj.reuseThreshold = floatToJson(message.reuseThreshold);
+    }
     return obj;
   },
 
@@ -2091,6 +2257,11 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.enginePeakBytes = (object.enginePeakBytes !== undefined && object.enginePeakBytes !== null)
       ? BigInt(object.enginePeakBytes)
       : undefined;
+    message.forwards = object.forwards ?? undefined;
+    message.guidanceInterval = (object.guidanceInterval !== undefined && object.guidanceInterval !== null)
+      ? GuidanceInterval.fromPartial(object.guidanceInterval)
+      : undefined;
+    message.reuseThreshold = object.reuseThreshold ?? undefined;
     return message;
   },
 };
