@@ -9,6 +9,7 @@ import { loadPromptEncoder, type PromptEncoder } from '../../src/pipelines/wan/p
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { compelCases, isCompelCases } from './compel-cases.js';
 import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
+import { isQwenCase, qwenCases } from './qwen-cases.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
@@ -30,7 +31,7 @@ export async function* runGoldens(folder: string, { device, only }: RunOptions):
   try {
     for (const file of files) {
       const content = await readCases(join(folder, file));
-      for (const { name, run } of await casesOf(folder, file, content, model)) {
+      for (const { name, run } of await casesOf(folder, file, content, model, finish)) {
         if (only !== undefined && !only.test(name)) continue;
         try {
           yield await run();
@@ -44,7 +45,13 @@ export async function* runGoldens(folder: string, { device, only }: RunOptions):
   }
 }
 
-async function casesOf(folder: string, file: string, content: unknown, model: GoldenModel): Promise<readonly Case[]> {
+async function casesOf(
+  folder: string,
+  file: string,
+  content: unknown,
+  model: GoldenModel,
+  finish: (() => Promise<void>)[],
+): Promise<readonly Case[]> {
   const expected = () => Expected.read(join(folder, file.replace(/cases?\.json$/, 'expected.safetensors')));
   if (file === 'case.json' && isSingleCase(content)) {
     return singleFileCases(content, await model.single(), await expected());
@@ -66,6 +73,7 @@ async function casesOf(folder: string, file: string, content: unknown, model: Go
     return compelCases(content, await expected(), pipeline.networks.prompts);
   }
   if (file !== 'cases.json') return unknownCases(file, content);
+  if (isList(content, isQwenCase) && (await isQwen(folder))) return qwenCases(folder, content, finish);
   if (isModel) {
     const { path, pipeline } = await model.diffusers();
     return sdxlCases(content as SdxlCases, await expected(), path, pipeline);
@@ -185,6 +193,12 @@ function unknownCases(file: string, cases: unknown): readonly Case[] {
 async function pipelineOf(folder: string): Promise<string | undefined> {
   const text = await readFile(join(folder, 'model-configs', 'model_index.json'), 'utf8').catch(() => '{}');
   return (JSON.parse(text) as { _class_name?: string })._class_name;
+}
+
+/** A golden folder in transformers' layout. */
+async function isQwen(folder: string): Promise<boolean> {
+  const text = await readFile(join(folder, 'model', 'config.json'), 'utf8').catch(() => '{}');
+  return (JSON.parse(text) as { architectures?: string[] }).architectures?.[0] === 'Qwen2ForCausalLM';
 }
 
 async function exists(path: string): Promise<boolean> {

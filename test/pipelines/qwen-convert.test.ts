@@ -244,10 +244,15 @@ describe('convertToGguf refuses', () => {
       'has two tokens with id 0, "!" and "<|x|>"',
     ],
     [
-      'missing, spare and mis-shaped tensors together',
+      'spare and mis-shaped tensors together',
       { 'config.json': { num_hidden_layers: 1, intermediate_size: 128 } },
       'CHECKPOINT_INVALID',
-      'model.layers.0.mlp.gate_proj.weight is [160,64], config.json makes it [128,64]',
+      `is not the Qwen2 of its config.json:
+  - model.layers.0.mlp.gate_proj.weight is [160,64], config.json makes it [128,64]
+  - model.layers.0.mlp.up_proj.weight is [160,64], config.json makes it [128,64]
+  - model.layers.0.mlp.down_proj.weight is [64,160], config.json makes it [64,128]
+  - model.layers.1.self_attn.q_proj.weight is not Qwen2's
+`,
     ],
   ])('%s', async (_, changes, reason, message) => {
     const { folder, cacheFolder } = await tiny(changes);

@@ -72,17 +72,20 @@ function quantizeQ8(values: Float32Array): Uint8Array {
   if (values.length % BLOCK !== 0)
     throw new RangeError(`has ${values.length} elements, Q8_0 takes multiples of ${BLOCK}`);
   const stored = new Uint8Array((values.length / BLOCK) * BLOCK_BYTES);
+  const bits = bitsOf(values);
   const scale = new Float32Array(1);
   const scaleBits = bitsOf(scale);
   let at = 0;
   for (let start = 0; start < values.length; start += BLOCK) {
-    let largest = 0;
+    // Magnitudes compare as their bits do; infinity and every NaN are beyond all others.
+    let largestBits = 0;
     for (let i = start; i < start + BLOCK; i += 1) {
-      const magnitude = Math.abs(values[i] ?? 0);
-      // Not `magnitude > largest`, which a NaN would pass by.
-      if (!(magnitude <= largest)) largest = magnitude;
-      if (!(magnitude < Number.POSITIVE_INFINITY)) throw new RangeError(`holds ${values[i]}, which is no weight`);
+      const magnitude = (bits[i] ?? 0) & 0x7fffffff;
+      if (magnitude > largestBits) largestBits = magnitude;
     }
+    scaleBits[0] = largestBits;
+    const largest = scale[0] ?? 0;
+    if (largestBits >= 0x7f800000) throw new RangeError(`holds ${largest}, which is no weight`);
     const d = Math.fround(largest / 127);
     scale[0] = d;
     const half = float16Bits(scaleBits[0] ?? 0);
