@@ -7,6 +7,7 @@ import { inspectSdxl, type SdxlInspection } from '../pipelines/sdxl/inspect.js';
 import { inspectWan, type WanInspection } from '../pipelines/wan/inspect.js';
 import { syntheticSizes, writeSyntheticSdxl } from '../synthetic/sdxl.js';
 import { syntheticWanSizes, writeSyntheticWan } from '../synthetic/wan.js';
+import { addConvertCommand } from './convert.js';
 import { type SourceOptions, sourceFrom, sourceOptions } from './source-options.js';
 
 const sizes: readonly string[] = [...syntheticSizes, ...syntheticWanSizes];
@@ -44,6 +45,7 @@ export function createModelsCommand(): Command {
       else throw new InvalidArgumentError(`model "${model}" must be one of ${sizes.join(', ')}`);
       process.stdout.write(`wrote ${path}\n`);
     });
+  addConvertCommand(models);
   return models;
 }
 

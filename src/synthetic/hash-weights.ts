@@ -3,6 +3,7 @@
  * manifest of names and shapes. The rule (docs/reference/hash-weights.md): FNV-1a of the name, a golden-ratio counter through
  * murmur3's finaliser, 24 bits of it as a number in [-1, 1), scaled by what kind of tensor it is.
  */
+import { bfloat16Bits, float16Bits } from '../graph/half-floats.js';
 import { type FloatType, floatTypes } from '../graph/safetensors.js';
 
 /** 32-bit FNV-1a of the UTF-8 bytes. http://www.isthe.com/chongo/tech/comp/fnv/ */
@@ -47,26 +48,4 @@ export function assertFloatType(type: string): FloatType {
   const known = floatTypes.find((name) => name === type);
   if (known === undefined) throw new Error(`type ${type} must be one of ${floatTypes.join(', ')}`);
   return known;
-}
-
-function bfloat16Bits(bits: number): number {
-  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
-}
-
-// IEEE 754 binary32 to binary16; hash weights are finite and below 65504.
-function float16Bits(bits: number): number {
-  const sign = (bits >>> 16) & 0x8000;
-  const exponent = ((bits >>> 23) & 0xff) - 112;
-  const mantissa = bits & 0x7fffff;
-  if (exponent > 0) return sign | roundShift((exponent << 23) | mantissa, 13);
-  // Below 2^-14 the result is subnormal: the implicit one moves into the mantissa.
-  return exponent < -10 ? sign : sign | roundShift(mantissa | 0x800000, 14 - exponent);
-}
-
-// value / 2^shift, to nearest even; value is positive and below 2^31.
-function roundShift(value: number, shift: number): number {
-  const kept = value >>> shift;
-  const rest = value & (2 ** shift - 1);
-  const half = 2 ** (shift - 1);
-  return rest > half || (rest === half && (kept & 1) === 1) ? kept + 1 : kept;
 }

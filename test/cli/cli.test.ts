@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -8,11 +8,14 @@ import sharp from 'sharp';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { connect } from '../../src/client/client.js';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
+import { readGgufHeader } from '../../src/pipelines/qwen/gguf-header.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
+import { rebuildModel } from '../conformance/golden-folder.js';
 import { isAlive, outcomeOf, quick, slow, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 const main = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
+const qwenGoldens = fileURLToPath(new URL('../fixtures/goldens/qwen-tiny', import.meta.url));
 const buf = fileURLToPath(new URL('../../node_modules/.bin/buf', import.meta.url));
 
 function darkroom(
@@ -245,6 +248,19 @@ describe('darkroom', () => {
   it('models inspect: tells what a checkpoint is', async () => {
     const { code, stdout } = await darkroom(['models', 'inspect', inject('tinySdxl'), '--json']);
     expect([code, JSON.parse(stdout).info]).toMatchObject([0, { family: 'sdxl', storage: 'F16', nativeWidth: 64 }]);
+  });
+
+  it('models convert: makes a GGUF file with progress, and names what cannot be one', async () => {
+    const folder = await rebuildModel(qwenGoldens, join(await tempFolder(), 'qwen-tiny'), 'model');
+    const out = join(folder, 'out.gguf');
+    const made = await darkroom(['models', 'convert', folder, '--type', 'bf16', '--out', out]);
+    expect([made.code, made.stdout]).toEqual([0, `wrote ${out} (0.00 GB)\n`]);
+    expect(made.stderr).toContain('100%  0.00 of 0.00 GB\n');
+    expect((await readGgufHeader(out)).metadata.get('general.file_type')).toBe(32);
+    await writeFile(join(folder, 'config.json'), '{"architectures":["LlamaForCausalLM"]}');
+    const refused = await darkroom(['models', 'convert', folder, '--out', out]);
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain('config.json is of "LlamaForCausalLM"; only Qwen2ForCausalLM is converted');
   });
 
   it('doctor: finds at least the CPU, and a fix for what is missing', async () => {

@@ -60,10 +60,10 @@ export interface ManifestEntry {
   readonly tensors: readonly (readonly [string, readonly number[]])[];
 }
 
-/** Rebuilds a diffusers-layout model from `manifest.json` and `model-configs/`. */
-export async function rebuildModel(goldens: string, folder: string): Promise<string> {
+/** Rebuilds a model from `manifest.json` and the folder of its other files: `model-configs/`, or `model/` for transformers' layout. */
+export async function rebuildModel(goldens: string, folder: string, configs = 'model-configs'): Promise<string> {
   await mkdir(folder, { recursive: true });
-  await cp(join(goldens, 'model-configs'), folder, { recursive: true });
+  await cp(join(goldens, configs), folder, { recursive: true });
   const manifest = JSON.parse(await readFile(join(goldens, 'manifest.json'), 'utf8')) as Record<string, ManifestEntry>;
   for (const [file, { dtype, hash_prefix: hashPrefix, tensors }] of Object.entries(manifest)) {
     await mkdir(dirname(join(folder, file)), { recursive: true });

@@ -74,6 +74,17 @@ describe('goldens on the CPU', () => {
     }
   });
 
+  it('qwen-tiny: every case passes where node-llama-cpp is installed, else is skipped by name', async () => {
+    const results = await all(fixture('qwen-tiny'));
+    expect(results.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
+    expect(results.map(({ name }) => name)).toEqual(
+      ['f32', 'bf16'].flatMap((type) => [0, 1, 2].flatMap((i) => [`ids${i}.${type}`, `greedy${i}.${type}`])),
+    );
+    for (const { outcome, detail } of results) {
+      if (outcome === 'skipped') expect(detail).toMatch(/^node-llama-cpp is not installed|^margin 0\.0031 is below/);
+    }
+  });
+
   // The published vocabulary is not part of this project: CLIP_VOCABULARY names a golden folder that has it.
   const vocabulary = process.env.CLIP_VOCABULARY;
   it.skipIf(vocabulary === undefined)('clip-real: every string of the published vocabulary', async () => {

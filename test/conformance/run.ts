@@ -10,6 +10,7 @@ import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.
 import { compelCases, isCompelCases } from './compel-cases.js';
 import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
 import { isLoraCases, loraCases } from './lora-cases.js';
+import { isQwenCase, qwenCases } from './qwen-cases.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
@@ -31,7 +32,7 @@ export async function* runGoldens(folder: string, { device, only }: RunOptions):
   try {
     for (const file of files) {
       const content = await readCases(join(folder, file));
-      for (const { name, run } of await casesOf(folder, file, content, model)) {
+      for (const { name, run } of await casesOf(folder, file, content, model, finish)) {
         if (only !== undefined && !only.test(name)) continue;
         try {
           yield await run();
@@ -45,7 +46,13 @@ export async function* runGoldens(folder: string, { device, only }: RunOptions):
   }
 }
 
-async function casesOf(folder: string, file: string, content: unknown, model: GoldenModel): Promise<readonly Case[]> {
+async function casesOf(
+  folder: string,
+  file: string,
+  content: unknown,
+  model: GoldenModel,
+  finish: (() => Promise<void>)[],
+): Promise<readonly Case[]> {
   const expected = () => Expected.read(join(folder, file.replace(/cases?\.json$/, 'expected.safetensors')));
   if (file === 'case.json' && isSingleCase(content)) {
     return singleFileCases(content, await model.single(), await expected());
@@ -74,6 +81,7 @@ async function casesOf(folder: string, file: string, content: unknown, model: Go
     const path = await model.baseIn(base);
     return loraCases(content, { folder, model: path, inputs: unet, expected: await expected(), device: model.device });
   }
+  if (isList(content, isQwenCase) && (await isQwen(folder))) return qwenCases(folder, content, finish);
   if (isModel) {
     const { path, pipeline } = await model.diffusers();
     return sdxlCases(content as SdxlCases, await expected(), path, pipeline);
@@ -208,6 +216,12 @@ function unknownCases(file: string, cases: unknown): readonly Case[] {
 async function pipelineOf(folder: string): Promise<string | undefined> {
   const text = await readFile(join(folder, 'model-configs', 'model_index.json'), 'utf8').catch(() => '{}');
   return (JSON.parse(text) as { _class_name?: string })._class_name;
+}
+
+/** A golden folder in transformers' layout. */
+async function isQwen(folder: string): Promise<boolean> {
+  const text = await readFile(join(folder, 'model', 'config.json'), 'utf8').catch(() => '{}');
+  return (JSON.parse(text) as { architectures?: string[] }).architectures?.[0] === 'Qwen2ForCausalLM';
 }
 
 async function exists(path: string): Promise<boolean> {

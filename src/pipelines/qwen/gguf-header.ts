@@ -1,0 +1,200 @@
+import { open } from 'node:fs/promises';
+import { InferenceError } from '../../errors.js';
+import { ByteCursor } from './byte-cursor.js';
+import { aligned, GGUF_ALIGNMENT, GGUF_MAGIC, GGUF_VERSION, tensorTypes, valueTypes } from './gguf-types.js';
+
+/** The largest vocabularies (256,000 tokens with their merges) make headers of 15 MB. */
+const MAX_HEADER_BYTES = 128 * 1024 * 1024;
+/** Published files have 20 to 60 entries. */
+const MAX_ENTRIES = 10_000;
+/** Llama 405B has 1,138 tensors; experts are stored together. */
+const MAX_TENSORS = 100_000;
+/** Chat templates are the longest strings, tens of kilobytes. */
+const MAX_STRING_BYTES = 16 * 1024 * 1024;
+/** Tokens and merges have some 300,000 elements; one more than the header can hold is never allocated. */
+const MAX_ARRAY_ELEMENTS = 4_000_000;
+/** ggml's own limit. */
+const MAX_RANK = 4;
+/** An alignment is a page at most; more would only serve to overflow. */
+const MAX_ALIGNMENT = 65_536;
+
+/** 64-bit integers are numbers here, exact to 2^53, which no count of a model reaches. */
+export type GgufValue = number | boolean | string | readonly number[] | readonly boolean[] | readonly string[];
+
+export interface GgufTensorInfo {
+  readonly name: string;
+  /** As ggml names it. */
+  readonly type: string;
+  /** Row-major, the slowest dimension first. */
+  readonly shape: readonly number[];
+  /** From the start of the file. */
+  readonly offset: number;
+  /** In bytes. */
+  readonly length: number;
+}
+
+export interface GgufHeader {
+  readonly path: string;
+  readonly fileBytes: number;
+  readonly metadata: ReadonlyMap<string, GgufValue>;
+  readonly tensors: ReadonlyMap<string, GgufTensorInfo>;
+}
+
+type Refuse = (problem: string) => never;
+
+/**
+ * Reads what a GGUF file says of itself and checks that every tensor it names lies in it. No tensor is read.
+ *
+ * @throws InferenceError CHECKPOINT_INVALID for what is no whole GGUF file, MODEL_UNSUPPORTED for another version or an unknown type
+ * of tensor; one sentence each
+ */
+export async function readGgufHeader(path: string): Promise<GgufHeader> {
+  const refuse: Refuse = (problem) => {
+    throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
+  };
+  const handle = await open(path, 'r').catch(() => refuse('does not exist or cannot be read'));
+  try {
+    const entry = await handle.stat();
+    if (!entry.isFile()) refuse('is not a file; give a .gguf file');
+    const cursor = new ByteCursor(handle, entry.size, MAX_HEADER_BYTES, refuse);
+    const magic = entry.size < 4 ? '' : (await cursor.take(4)).toString('latin1');
+    if (magic !== GGUF_MAGIC) refuse('does not begin with "GGUF"; it is not a GGUF file');
+    assertVersion(path, await cursor.uint32());
+    const tensorCount = await cursor.uint64();
+    const entryCount = await cursor.uint64();
+    if (tensorCount > MAX_TENSORS) refuse(`claims ${tensorCount} tensors, the limit is ${MAX_TENSORS}`);
+    if (entryCount > MAX_ENTRIES) refuse(`claims ${entryCount} metadata entries, the limit is ${MAX_ENTRIES}`);
+    const metadata = new Map<string, GgufValue>();
+    for (let i = 0; i < entryCount; i += 1) {
+      const key = await cursor.string(MAX_STRING_BYTES);
+      if (metadata.has(key)) refuse(`has metadata "${shown(key)}" twice`);
+      metadata.set(key, await readEntry(cursor, key, refuse));
+    }
+    const infos: TensorEntry[] = [];
+    for (let i = 0; i < tensorCount; i += 1) infos.push(await readTensorEntry(cursor, path, refuse));
+    const tensors = placeTensors(infos, cursor.position, alignmentOf(metadata, refuse), entry.size, refuse);
+    return { path, fileBytes: entry.size, metadata, tensors };
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Versions 2 and 3 are laid out alike. */
+function assertVersion(path: string, version: number): void {
+  if (version === 2 || version === GGUF_VERSION) return;
+  const why =
+    (version & 0xffff) === 0 ? 'is a big-endian GGUF file' : `is a GGUF file of version ${version}, 2 and 3 are known`;
+  throw new InferenceError('MODEL_UNSUPPORTED', `${path} ${why}; convert the model again`);
+}
+
+async function readEntry(cursor: ByteCursor, key: string, refuse: Refuse): Promise<GgufValue> {
+  const type = await cursor.uint32();
+  if (type !== valueTypes.array) return readScalar(cursor, type, key, refuse);
+  const elementType = await cursor.uint32();
+  const count = await cursor.uint64();
+  if (count > MAX_ARRAY_ELEMENTS) {
+    refuse(`claims ${count} elements in metadata "${shown(key)}", the limit is ${MAX_ARRAY_ELEMENTS}`);
+  }
+  const values: (number | boolean | string)[] = [];
+  for (let i = 0; i < count; i += 1) values.push(await readScalar(cursor, elementType, key, refuse));
+  return values as readonly number[] | readonly boolean[] | readonly string[];
+}
+
+function readScalar(
+  cursor: ByteCursor,
+  type: number,
+  key: string,
+  refuse: Refuse,
+): number | boolean | string | Promise<number | boolean | string> {
+  switch (type) {
+    case valueTypes.string:
+      return cursor.string(MAX_STRING_BYTES);
+    case valueTypes.bool:
+      return cursor.number(1, (bytes) => bytes.readUInt8()).then((value) => value !== 0);
+    case valueTypes.uint8:
+      return cursor.number(1, (bytes) => bytes.readUInt8());
+    case valueTypes.int8:
+      return cursor.number(1, (bytes) => bytes.readInt8());
+    case valueTypes.uint16:
+      return cursor.number(2, (bytes) => bytes.readUInt16LE());
+    case valueTypes.int16:
+      return cursor.number(2, (bytes) => bytes.readInt16LE());
+    case valueTypes.uint32:
+      return cursor.uint32();
+    case valueTypes.int32:
+      return cursor.number(4, (bytes) => bytes.readInt32LE());
+    case valueTypes.float32:
+      return cursor.number(4, (bytes) => bytes.readFloatLE());
+    case valueTypes.uint64:
+      return cursor.number(8, (bytes) => Number(bytes.readBigUInt64LE()));
+    case valueTypes.int64:
+      return cursor.number(8, (bytes) => Number(bytes.readBigInt64LE()));
+    case valueTypes.float64:
+      return cursor.number(8, (bytes) => bytes.readDoubleLE());
+    default:
+      return refuse(`gives metadata "${shown(key)}" the type ${type}, which is none; it is corrupt`);
+  }
+}
+
+/** A tensor's entry, its offset still from the start of the data. */
+type TensorEntry = GgufTensorInfo;
+
+async function readTensorEntry(cursor: ByteCursor, path: string, refuse: Refuse): Promise<TensorEntry> {
+  const name = await cursor.string(MAX_STRING_BYTES);
+  const rank = await cursor.uint32();
+  if (rank > MAX_RANK) refuse(`gives tensor "${shown(name)}" ${rank} dimensions, the limit is ${MAX_RANK}`);
+  const dims: number[] = [];
+  for (let i = 0; i < rank; i += 1) dims.push(await cursor.uint64());
+  const id = await cursor.uint32();
+  const type = tensorTypes.get(id);
+  if (type === undefined) {
+    throw new InferenceError(
+      'MODEL_UNSUPPORTED',
+      `${path} stores tensor "${shown(name)}" as type ${id}, which is not known`,
+    );
+  }
+  const elements = dims.reduce((product, dim) => product * dim, 1);
+  const length = (elements / type.blockElements) * type.blockBytes;
+  if (!Number.isSafeInteger(length) || (dims[0] ?? 1) % type.blockElements !== 0) {
+    refuse(`gives tensor "${shown(name)}" the shape [${dims}], which ${type.name} cannot have`);
+  }
+  return { name, type: type.name, shape: dims.reverse(), offset: await cursor.uint64(), length };
+}
+
+function alignmentOf(metadata: ReadonlyMap<string, GgufValue>, refuse: Refuse): number {
+  const value = metadata.get('general.alignment') ?? GGUF_ALIGNMENT;
+  if (typeof value === 'number' && value > 0 && value <= MAX_ALIGNMENT && Number.isInteger(Math.log2(value))) {
+    return value;
+  }
+  return refuse(`has general.alignment ${shown(String(value))}, which must be a power of 2 up to ${MAX_ALIGNMENT}`);
+}
+
+function placeTensors(
+  infos: readonly TensorEntry[],
+  headerEnd: number,
+  alignment: number,
+  fileBytes: number,
+  refuse: Refuse,
+): Map<string, GgufTensorInfo> {
+  const start = aligned(headerEnd, alignment);
+  const tensors = new Map<string, GgufTensorInfo>();
+  for (const info of infos) {
+    const name = shown(info.name);
+    if (tensors.has(info.name)) refuse(`has tensor "${name}" twice`);
+    if (info.offset % alignment !== 0) refuse(`puts tensor "${name}" at an offset that is no multiple of ${alignment}`);
+    const offset = start + info.offset;
+    if (offset + info.length > fileBytes) {
+      refuse(
+        `is truncated: tensor "${name}" ends at byte ${offset + info.length}, the file has ${fileBytes}; download it again`,
+      );
+    }
+    tensors.set(info.name, { ...info, offset });
+  }
+  return tensors;
+}
+
+/** A name out of a file that may be hostile, fit for a message. */
+function shown(name: string): string {
+  const text = JSON.stringify(name).slice(1, -1);
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+}
