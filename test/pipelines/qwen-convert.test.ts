@@ -7,6 +7,7 @@ import { readQwenConfig } from '../../src/pipelines/qwen/config.js';
 import { type ConversionProgress, type ConvertOptions, convertToGguf } from '../../src/pipelines/qwen/convert.js';
 import { readGgufHeader } from '../../src/pipelines/qwen/gguf-header.js';
 import { floatsFrom, quantize } from '../../src/pipelines/qwen/quantize.js';
+import { readQwenGguf } from '../../src/pipelines/qwen/qwen-gguf.js';
 import { wantedTensors } from '../../src/pipelines/qwen/weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import { rebuildModel } from '../conformance/golden-folder.js';
@@ -283,6 +284,29 @@ describe('convertToGguf refuses', () => {
     await expect(convertToGguf(folder, { cacheFolder })).rejects.toThrow(
       'has no model.safetensors and no index of shards',
     );
+  });
+});
+
+describe('readQwenGguf', () => {
+  it('takes what is converted, and refuses another architecture, a lack of metadata and a truncated file', async () => {
+    const { conversion } = await convertTiny();
+    const { path } = conversion;
+    expect((await readQwenGguf(path)).tensors.size).toBe(27);
+    const bytes = await readFile(path);
+    const change = (from: string, to: string) =>
+      writeFile(path, Buffer.from(bytes.toString('latin1').replace(from, to), 'latin1'));
+    await change('qwen2', 'llama');
+    await expect(readQwenGguf(path)).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: `${path} is of architecture "llama"; give a Qwen2 or Qwen2.5 ("qwen2")`,
+    });
+    await change('qwen2.block_count', 'qwen2.block_colour'.slice(0, 17));
+    await expect(readQwenGguf(path)).rejects.toThrow(`${path} has no qwen2.block_count; convert the model again`);
+    await writeFile(path, bytes.subarray(0, bytes.length - 64));
+    await expect(readQwenGguf(path)).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: expect.stringContaining('is truncated: tensor') as string,
+    });
   });
 });
 
