@@ -50,6 +50,13 @@ export interface NetworkSession {
   release(): Promise<void>;
 }
 
+/** One of a run's outputs; a network without it was built wrongly. */
+export function outputOf(outputs: Readonly<Record<string, Float32Array>>, name: string, network: string): Float32Array {
+  const output = outputs[name];
+  if (output === undefined) throw new Error(`${network} has no output`);
+  return output;
+}
+
 /** Opens a session over the graph's bytes; its initializers are read where they lie, nothing is written. */
 export async function createSession(
   graph: Graph,

@@ -1,6 +1,6 @@
 import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
-import { createSession, type NetworkSession } from '../../graph/session.js';
+import { createSession, type NetworkSession, outputOf } from '../../graph/session.js';
 import { join32 } from '../join32.js';
 import type { Device, ModelInfo } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
@@ -73,14 +73,14 @@ export class SdxlNetworks {
       ids.map((id) => timestepEmbedding(id, unet.addition_time_embed_dim, options)),
     );
     const width = unet.cross_attention_dim;
-    const { noise } = await this.#sessions.unet.run({
+    const outputs = await this.#sessions.unet.run({
       latents: { data: call.latents, shape: [batch, unet.in_channels, call.height, call.width] },
       timestep: { data: join32(new Array<Float32Array>(batch).fill(timestep)), shape: [batch, channels] },
       sizes: { data: join32(sizes), shape: [batch, 6 * unet.addition_time_embed_dim] },
       context: { data: call.context, shape: [batch, call.context.length / batch / width, width] },
       pooled: { data: call.pooled, shape: [batch, call.pooled.length / batch] },
     });
-    return present(noise, 'the UNet');
+    return outputOf(outputs, 'noise', 'the UNet');
   }
 
   /** Latents [1, 4, h, w] to an image, planar float32 [3, 8h, 8w], about -1 to 1. */
@@ -92,15 +92,15 @@ export class SdxlNetworks {
       return value * deviation + mean;
     });
     const feeds = { latents: { data: scaled, shape: [1, channels, height, width] } };
-    return present((await this.#sessions.decoder.run(feeds)).image, 'the VAE decoder');
+    return outputOf(await this.#sessions.decoder.run(feeds), 'image', 'the VAE decoder');
   }
 
   /** An image, planar float32 [3, 8h, 8w] of -1 to 1, to the mean and log variance of its latents, unscaled, [4, h, w] each. */
   async encode(image: Float32Array, size: ImageSize): Promise<{ mean: Float32Array; logVariance: Float32Array }> {
     this.#encoder ??= this.#sessions.openEncoder();
     const shape = [1, this.config.vae.in_channels, size.height, size.width];
-    const { moments } = await (await this.#encoder).run({ image: { data: image, shape } });
-    const both = present(moments, 'the VAE encoder');
+    const outputs = await (await this.#encoder).run({ image: { data: image, shape } });
+    const both = outputOf(outputs, 'moments', 'the VAE encoder');
     const mean = both.slice(0, both.length / 2);
     // Bounds: https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/autoencoders/vae.py#L767
     return { mean, logVariance: both.slice(mean.length).map((value) => Math.min(Math.max(value, -30), 20)) };
@@ -157,9 +157,4 @@ export async function loadSdxlNetworks({ device, threads, loras = [], ...source 
     decoder: await open('vae_decoder'),
     openEncoder: () => open('vae_encoder'),
   });
-}
-
-function present(output: Float32Array | undefined, network: string): Float32Array {
-  if (output === undefined) throw new Error(`${network} has no output`);
-  return output;
 }

@@ -1,4 +1,4 @@
-import type { NetworkSession } from '../../graph/session.js';
+import { type NetworkSession, outputOf } from '../../graph/session.js';
 import { groupBy } from '../../group-by.js';
 import type { ClipTokenizer } from '../../tokenizer/clip.js';
 import type { TextEncoderConfig } from './config.js';
@@ -62,8 +62,8 @@ async function runBatch(
     hide: { data: hide, shape },
     ...(projected && { end: { data: Int32Array.from(end), shape: [rows.length] } }),
   });
-  const { hidden, pooled } = outputs;
-  if (hidden === undefined) throw new Error('a text encoder has no output');
+  const hidden = outputOf(outputs, 'hidden', 'a text encoder');
+  const { pooled } = outputs;
   const width = config.hidden_size;
   return rows.map((row, k) => {
     const from = k * positions * width;

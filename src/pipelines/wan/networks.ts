@@ -1,6 +1,6 @@
 import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
-import { createSession, type Feed, Held, type NetworkSession } from '../../graph/session.js';
+import { createSession, type Feed, Held, type NetworkSession, outputOf } from '../../graph/session.js';
 import { join32 } from '../join32.js';
 import type { Device, ModelInfo } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
@@ -76,15 +76,14 @@ export class WanNetworks {
 
   /** One run of the transformer over a batch: the velocity from latents to noise. -> [B, 16, frames, height, width] */
   async predict(call: TransformerCall): Promise<Float32Array> {
-    const { flow } = await this.#runTransformer(call, ['flow']);
-    return present(flow, 'the transformer');
+    return outputOf(await this.#runTransformer(call, ['flow']), 'flow', 'the transformer');
   }
 
   /** The same, and what `predictFrom` needs to leave out the blocks in a later step. */
   async predictAndKeep(call: TransformerCall): Promise<{ readonly flow: Float32Array; readonly kept: KeptRun }> {
-    const { flow, hidden } = await this.#runTransformer(call, ['flow', 'hidden']);
-    const kept = { latents: call.latents, hidden: present(hidden, 'the transformer') };
-    return { flow: present(flow, 'the transformer'), kept };
+    const outputs = await this.#runTransformer(call, ['flow', 'hidden']);
+    const kept = { latents: call.latents, hidden: outputOf(outputs, 'hidden', 'the transformer') };
+    return { flow: outputOf(outputs, 'flow', 'the transformer'), kept };
   }
 
   /** The velocity with what the blocks added in the kept run, whose batch this is. -> [B, 16, frames, height, width] */
@@ -97,20 +96,20 @@ export class WanNetworks {
     const batch = latents.length / shape.reduce((count, dim) => count * dim, 1);
     const patches = (size.frames * size.height * size.width) / PATCH ** 2;
     const session = await this.#late('transformer_reusing');
-    const { flow } = await session.run({
+    const outputs = await session.run({
       hidden: { data: hidden, shape: [batch, patches, attention_head_dim * num_attention_heads] },
       change: { data: latents.map((x, i) => x - (before[i] ?? 0)), shape: [batch, ...shape] },
       timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
     });
-    return present(flow, 'the reusing transformer');
+    return outputOf(outputs, 'flow', 'the reusing transformer');
   }
 
   /** What the blocks are told of each timestep, before it is projected for them. */
   async timeEmbeddings(timesteps: readonly number[]): Promise<readonly Float32Array[]> {
     const session = await this.#late('transformer_time');
-    const { time } = await session.run({ timestep: this.#timesteps(timesteps) });
+    const time = outputOf(await session.run({ timestep: this.#timesteps(timesteps) }), 'time', 'the time embedder');
     const { attention_head_dim, num_attention_heads } = this.config.transformer;
-    return split(present(time, 'the time embedder'), attention_head_dim * num_attention_heads);
+    return split(time, attention_head_dim * num_attention_heads);
   }
 
   async #runTransformer(
@@ -163,8 +162,8 @@ export class WanNetworks {
         const data = join32(Array.from({ length: count }, (_, i) => latentFrame(latents, at + i, frames, vae)));
         const session = this.#sessions.decoder[at === 0 ? 'first' : 'later'];
         const feeds = { latents: { data, shape: [count, vae.z_dim, height, width] } };
-        const { frames: decoded } = await session.run(feeds, held);
-        yield split(present(decoded, 'the VAE decoder'), 3 * size.height * size.width);
+        const decoded = outputOf(await session.run(feeds, held), 'frames', 'the VAE decoder');
+        yield split(decoded, 3 * size.height * size.width);
       }
     } finally {
       held.release();
@@ -187,7 +186,7 @@ export class WanNetworks {
     const run = async (chunk: readonly Float32Array[]) => {
       const session = await this.#late(means.length === 0 ? 'vae_encoder_first' : 'vae_encoder_later');
       const feeds = { frames: { data: join32(chunk), shape: [chunk.length, colours, height, width] } };
-      const moments = present((await session.run(feeds, held)).moments, 'the VAE encoder');
+      const moments = outputOf(await session.run(feeds, held), 'moments', 'the VAE encoder');
       // The logarithm of the variance is the other half: the mode is what a clip is held by.
       means.push(moments.slice(0, moments.length / 2));
     };
@@ -277,9 +276,4 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
 
 function split(values: Float32Array, length: number): readonly Float32Array[] {
   return Array.from({ length: values.length / length }, (_, i) => values.subarray(i * length, (i + 1) * length));
-}
-
-function present(output: Float32Array | undefined, network: string): Float32Array {
-  if (output === undefined) throw new Error(`${network} has no output`);
-  return output;
 }

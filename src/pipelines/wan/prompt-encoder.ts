@@ -3,7 +3,7 @@ import { InferenceError } from '../../errors.js';
 import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { type Dialect, dialectFor } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
-import { createSession, type NetworkSession, type SessionOptions } from '../../graph/session.js';
+import { createSession, type NetworkSession, outputOf, type SessionOptions } from '../../graph/session.js';
 import type { WeightFiles } from '../../graph/weight-files.js';
 import { Weights } from '../../graph/weights.js';
 import { readUmt5Tokenizer, type Umt5Tokenizer, umt5TokenizerFromModel } from '../../tokenizer/umt5.js';
@@ -51,12 +51,11 @@ export class PromptEncoder {
     }
     const tokens = ids.length;
     const buckets = relativePositionBuckets(tokens, relative_attention_num_buckets, relative_attention_max_distance);
-    const { states } = await this.#session.run({
+    const outputs = await this.#session.run({
       ids: { data: ids, shape: [tokens] },
       buckets: { data: buckets, shape: [tokens, tokens] },
     });
-    if (states === undefined) throw new Error('the text encoder has no output');
-    return { states, ids, length };
+    return { states: outputOf(outputs, 'states', 'the text encoder'), ids, length };
   }
 
   release(): Promise<void> {
