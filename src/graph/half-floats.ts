@@ -1,4 +1,5 @@
 /** 16-bit floats of both kinds: rounded to nearest even on the way down, exact on the way up. */
+import type { FloatType } from './safetensors.js';
 
 /** IEEE 754 binary32 bits to bfloat16: NaN stays NaN, made quiet. */
 export function bfloat16Bits(bits: number): number {
@@ -27,6 +28,24 @@ export function float16Value(bits: number): number {
   const fraction = bits & 0x3ff;
   if (exponent === 0x1f) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
   return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+/** What each of the binary16 bit patterns stands for, once they were needed. */
+let halves: Float32Array | undefined;
+
+/** Stored elements as float32, which holds every one of them exactly. `bytes` must begin where an element may. */
+export function floatsFrom(type: FloatType, bytes: Uint8Array): Float32Array {
+  if (type === 'F32') return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+  const stored = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  const values = new Float32Array(stored.length);
+  if (type === 'BF16') {
+    const bits = new Uint32Array(values.buffer);
+    for (let i = 0; i < stored.length; i += 1) bits[i] = (stored[i] ?? 0) << 16;
+    return values;
+  }
+  halves ??= Float32Array.from({ length: 65_536 }, (_, i) => float16Value(i));
+  for (let i = 0; i < stored.length; i += 1) values[i] = halves[stored[i] ?? 0] ?? 0;
+  return values;
 }
 
 // value / 2^shift, to nearest even; value is positive and below 2^31.

@@ -1,6 +1,7 @@
 import type { Graph, Value } from './graph.js';
 import type { FloatType, TensorRecord } from './safetensors.js';
 import { formatShape } from './shape.js';
+import { storedTensor, toFloat32 } from './stored-tensor.js';
 
 /** What a LoRA adds to one weight: scale * up * down. Hu et al., arXiv:2106.09685, section 4.1. */
 export interface LowRankUpdate {
@@ -18,8 +19,6 @@ export interface LowRankFactor extends TensorRecord {
   readonly dtype: FloatType;
 }
 
-const ONNX_TYPE = { F32: 'f32', F16: 'f16', BF16: 'bf16' } as const;
-
 /** Why an update does not fit a weight; undefined where it does. */
 export function lowRankProblem({ down, up, name }: LowRankUpdate, shape: readonly number[]): string | undefined {
   const [rank = 0, ...from] = down.shape;
@@ -36,10 +35,8 @@ export function addLowRank(graph: Graph, weight: Value, { down, up, scale, name 
   const [rank = 0, ...from] = down.shape;
   const [outputs = 0] = up.shape;
   const columns = count(from);
-  const factor = (record: LowRankFactor, shape: readonly number[], which: string) => {
-    const stored = graph.external(`${name}.${which}`, ONNX_TYPE[record.dtype], shape, record);
-    return record.dtype === 'F32' ? stored : graph.node('Cast', [stored], shape, { attributes: { to: 1 } });
-  };
+  const factor = (record: LowRankFactor, shape: readonly number[], which: string) =>
+    toFloat32(graph, storedTensor(graph, `${name}.${which}`, record.dtype, shape, record));
   const factors = [factor(up, [outputs, rank], 'up'), factor(down, [rank, columns], 'down')];
   const update = graph.node('Gemm', factors, [outputs, columns], { attributes: { alpha: { float: scale } } });
   return graph.node('Add', [weight, graph.reshape(update, weight.shape)], weight.shape);

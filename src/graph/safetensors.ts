@@ -4,6 +4,8 @@ import { InferenceError } from '../errors.js';
 /** Storage types that darkroom reads weights in. The format knows more; they are refused by name when a graph asks for one. */
 export const floatTypes = ['F32', 'F16', 'BF16'] as const;
 export type FloatType = (typeof floatTypes)[number];
+/** Bytes of one element. */
+export const floatBytes: Readonly<Record<FloatType, number>> = { F32: 4, F16: 2, BF16: 2 };
 
 /** Bits of one element of each type the format names. https://github.com/huggingface/safetensors#format */
 const BITS: Readonly<Record<string, number>> = {

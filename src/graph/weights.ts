@@ -3,9 +3,8 @@ import type { Graph, Value } from './graph.js';
 import { addLowRank, type LowRankUpdate, lowRankProblem } from './low-rank.js';
 import { type FloatType, floatTypes } from './safetensors.js';
 import { formatShape, sameShape } from './shape.js';
+import { storedTensor, toFloat32 } from './stored-tensor.js';
 import type { WeightFiles, WeightRecord } from './weight-files.js';
-
-const ONNX_TYPE = { F32: 'f32', F16: 'f16', BF16: 'bf16' } as const;
 
 export interface WeightsOptions {
   /** Other names that files use for a key of ours, tried in order when the key itself is not there. */
@@ -112,15 +111,10 @@ export class Weights {
     const { record, type } = found;
     const isTransposed = record.isTransposed === true;
     const storedView = isTransposed ? [...view].reverse() : view;
-    const stored = this.graph.external(key, ONNX_TYPE[type], storedView, record);
-    // The runtime folds casts and transposes of initializers while it loads: a step does not pay for them.
-    const cast =
-      type === 'F32'
-        ? stored
-        : this.graph.cached(`f32 ${stored.name}`, () =>
-            this.graph.node('Cast', [stored], storedView, { attributes: { to: 1 } }),
-          );
+    const stored = storedTensor(this.graph, key, type, storedView, record);
+    const cast = toFloat32(this.graph, stored);
     if (!isTransposed) return cast;
+    // Folded like the cast.
     return this.graph.cached(`transposed ${stored.name}`, () =>
       this.graph.node('Transpose', [cast], view, { attributes: { perm: view.map((_, i) => view.length - 1 - i) } }),
     );
@@ -137,10 +131,9 @@ export class Weights {
     if (found.type === 'F32' || found.record.isTransposed === true) {
       return this.graph.node('Gather', [this.tensor(key, shape), ids], picked, { attributes: { axis: 0 } });
     }
-    const type = ONNX_TYPE[found.type];
-    const stored = this.graph.external(key, type, shape, found.record);
-    const rows = this.graph.node('Gather', [stored, ids], picked, { attributes: { axis: 0 }, type });
-    return this.graph.node('Cast', [rows], picked, { attributes: { to: 1 } });
+    const stored = storedTensor(this.graph, key, found.type, shape, found.record);
+    const rows = this.graph.node('Gather', [stored, ids], picked, { attributes: { axis: 0 }, type: stored.type });
+    return toFloat32(this.graph, rows);
   }
 
   /** The tensor of a key, if it is as it must be; what is wrong is noted. */

@@ -1,8 +1,6 @@
 import { open, rename } from 'node:fs/promises';
-import type { FloatType } from '../graph/safetensors.js';
+import { type FloatType, floatBytes } from '../graph/safetensors.js';
 import { hashTensor, storeAs } from './hash-weights.js';
-
-const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 
 export interface HashFile {
   readonly dtype: FloatType;
@@ -17,7 +15,7 @@ export async function writeHashSafetensors(path: string, { dtype, hashPrefix, te
   let end = 0;
   for (const [name, shape] of tensors) {
     const begin = end;
-    end += shape.reduce((count, dim) => count * dim, 1) * BYTES[dtype];
+    end += shape.reduce((count, dim) => count * dim, 1) * floatBytes[dtype];
     header[name] = { dtype, shape, data_offsets: [begin, end] };
   }
   const json = Buffer.from(JSON.stringify(header));

@@ -2,11 +2,12 @@ import { appendFile, mkdir, readdir, readFile, rm, utimes, writeFile } from 'nod
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { floatsFrom } from '../../src/graph/half-floats.js';
 import { readSafetensors } from '../../src/graph/safetensors.js';
 import { readQwenConfig } from '../../src/pipelines/qwen/config.js';
 import { type ConversionProgress, type ConvertOptions, convertToGguf } from '../../src/pipelines/qwen/convert.js';
 import { readGgufHeader } from '../../src/pipelines/qwen/gguf-header.js';
-import { floatsFrom, quantize } from '../../src/pipelines/qwen/quantize.js';
+import { quantize } from '../../src/pipelines/qwen/quantize.js';
 import { readQwenGguf } from '../../src/pipelines/qwen/qwen-gguf.js';
 import { wantedTensors } from '../../src/pipelines/qwen/weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';

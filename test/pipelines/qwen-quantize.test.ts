@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
-import { bfloat16Bits, float16Bits, float16Value } from '../../src/graph/half-floats.js';
-import { floatsFrom, quantize } from '../../src/pipelines/qwen/quantize.js';
+import { bfloat16Bits, float16Bits, float16Value, floatsFrom } from '../../src/graph/half-floats.js';
+import { quantize } from '../../src/pipelines/qwen/quantize.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 
 interface Golden {

@@ -1,27 +1,9 @@
-import { bfloat16Bits, float16Bits, float16Value } from '../../graph/half-floats.js';
-import type { FloatType } from '../../graph/safetensors.js';
+import { bfloat16Bits, float16Bits } from '../../graph/half-floats.js';
 import type { WrittenType } from './gguf-types.js';
 
 /** Elements of a Q8_0 block: a binary16 scale, then as many signed bytes. */
 const BLOCK = 32;
 const BLOCK_BYTES = 2 + BLOCK;
-
-let halves: Float32Array | undefined;
-
-/** Stored elements as float32, which holds every one of them exactly. `bytes` must begin where an element may. */
-export function floatsFrom(type: FloatType, bytes: Uint8Array): Float32Array {
-  if (type === 'F32') return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  const stored = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
-  const values = new Float32Array(stored.length);
-  if (type === 'BF16') {
-    const bits = new Uint32Array(values.buffer);
-    for (let i = 0; i < stored.length; i += 1) bits[i] = (stored[i] ?? 0) << 16;
-    return values;
-  }
-  halves ??= Float32Array.from({ length: 65_536 }, (_, i) => float16Value(i));
-  for (let i = 0; i < stored.length; i += 1) values[i] = halves[stored[i] ?? 0] ?? 0;
-  return values;
-}
 
 /**
  * Elements as a GGUF file stores them, little-endian; for Q8_0 whole blocks of 32.

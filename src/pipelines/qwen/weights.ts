@@ -1,16 +1,15 @@
 import { open } from 'node:fs/promises';
 import { InferenceError, listProblems } from '../../errors.js';
-import { type FloatType, floatTypes, type TensorRecord } from '../../graph/safetensors.js';
+import { floatsFrom } from '../../graph/half-floats.js';
+import { type FloatType, floatBytes, floatTypes, type TensorRecord } from '../../graph/safetensors.js';
 import type { WeightFiles } from '../../graph/weight-files.js';
 import type { QwenConfig } from './config.js';
 import type { WrittenType } from './gguf-types.js';
 import type { GgufTensor } from './gguf-writer.js';
-import { floatsFrom, quantize } from './quantize.js';
+import { quantize } from './quantize.js';
 
 /** Elements that are converted at once: a multiple of every block, 8 MB as F32. */
 const CHUNK_ELEMENTS = 2 ** 21;
-
-const ELEMENT_BYTES: Readonly<Record<FloatType, number>> = { F32: 4, F16: 2, BF16: 2 };
 
 interface Wanted {
   /** In the checkpoint. */
@@ -104,7 +103,7 @@ async function* convertedBytes(
 ): AsyncGenerator<Uint8Array> {
   const file = await open(record.file, 'r');
   try {
-    const chunkBytes = CHUNK_ELEMENTS * ELEMENT_BYTES[stored];
+    const chunkBytes = CHUNK_ELEMENTS * floatBytes[stored];
     for (let start = 0; start < record.length; start += chunkBytes) {
       const bytes = new Uint8Array(Math.min(chunkBytes, record.length - start));
       let filled = 0;

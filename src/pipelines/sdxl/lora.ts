@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
+import { floatsFrom } from '../../graph/half-floats.js';
 import type { LowRankFactor, LowRankUpdate } from '../../graph/low-rank.js';
 import { floatTypes, readSafetensors, type TensorRecord } from '../../graph/safetensors.js';
 import type { ComponentName } from './checkpoint.js';
@@ -179,7 +180,7 @@ async function moduleOf(
     return refuse('CHECKPOINT_INVALID', path, `has no ${down === undefined ? 'lora_down' : 'lora_up'} of ${name}`);
   }
   const factors = { down: factorOf(path, down), up: factorOf(path, up) };
-  for (const factor of Object.values(factors)) await assertFinite(path, factor, reader);
+  for (const factor of Object.values(factors)) await readFinite(path, factor, reader);
   // Without one it is the rank, and the two cancel out.
   const found = alpha === undefined ? (down.shape[0] ?? 1) : await readScalar(path, factorOf(path, alpha), reader);
   return { ...factors, alpha: found };
@@ -198,7 +199,7 @@ function factorOf(path: string, record: TensorRecord): LowRankFactor {
 }
 
 /** LoRA files are small: a NaN in one is found here rather than in a black picture. */
-async function assertFinite(path: string, record: LowRankFactor, reader: Reader): Promise<void> {
+async function readFinite(path: string, record: LowRankFactor, reader: Reader): Promise<Uint8Array> {
   const bytes = await read(record, reader);
   const [words, exponent] =
     record.dtype === 'F32'
@@ -209,26 +210,14 @@ async function assertFinite(path: string, record: LowRankFactor, reader: Reader)
     if ((word & exponent) >>> 0 === exponent)
       refuse('CHECKPOINT_INVALID', path, `has a NaN or an infinity in ${record.name}`);
   }
+  return bytes;
 }
 
 async function readScalar(path: string, record: LowRankFactor, reader: Reader): Promise<number> {
-  await assertFinite(path, record, reader);
-  const bytes = await read(record, reader);
-  const view = new DataView(bytes.buffer);
+  const bytes = await readFinite(path, record, reader);
   const elements = record.shape.reduce((product, dim) => product * dim, 1);
   if (elements !== 1) return refuse('CHECKPOINT_INVALID', path, `has ${elements} numbers in ${record.name}, must be 1`);
-  if (record.dtype === 'F32') return view.getFloat32(0, true);
-  const bits = view.getUint16(0, true);
-  if (record.dtype === 'BF16') {
-    view.setUint16(0, 0, true);
-    const wide = new DataView(new ArrayBuffer(4));
-    wide.setUint32(0, bits << 16, true);
-    return wide.getFloat32(0, true);
-  }
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
+  return floatsFrom(record.dtype, bytes)[0] ?? 0;
 }
 
 async function read({ offset, length }: TensorRecord, reader: Reader): Promise<Uint8Array<ArrayBuffer>> {

@@ -6,14 +6,11 @@
  * https://github.com/Stability-AI/generative-models/blob/main/configs/inference/sd_xl_base.yaml
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/loaders/single_file_utils.py#L1159
  */
-import type { TensorRecord } from '../../graph/safetensors.js';
+import { floatTypes, type TensorRecord } from '../../graph/safetensors.js';
 import { renamed, type WeightRecord } from '../../graph/weight-files.js';
 
 type Tensors = ReadonlyMap<string, TensorRecord>;
 type Translated = ReadonlyMap<string, WeightRecord>;
-
-/** Bytes of an element; other types are refused when a graph asks for the tensor. */
-const BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 };
 
 /** `input_blocks.0.0.weight`, … -> `conv_in.weight`, …. Names that are not understood stay as they are. */
 export function translateUNet(tensors: Tensors): Translated {
@@ -168,8 +165,8 @@ function blockPlaces(tensors: Tensors): ReadonlyMap<string, Place> {
 function third(record: TensorRecord, part: number): WeightRecord {
   const [rows = 0, ...rest] = record.shape;
   const length = record.length / 3;
-  // A matrix whose rows do not divide keeps its shape, which no graph accepts.
-  if (rows % 3 !== 0 || BYTES[record.dtype] === undefined) return record;
+  // A matrix whose rows do not divide keeps its shape, one of another type its type: no graph accepts either.
+  if (rows % 3 !== 0 || !floatTypes.some((type) => type === record.dtype)) return record;
   const name = `${record.name}[${part}]`;
   return { ...record, name, shape: [rows / 3, ...rest], offset: record.offset + part * length, length };
 }
