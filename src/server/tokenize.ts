@@ -2,10 +2,10 @@ import type { EngineSpec } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
 import type { TokenizeRequest, TokenizeResponse } from '../gen/darkroom/v1/inference_service.js';
 import { PromptSyntax } from '../gen/darkroom/v1/job.js';
-import type { PromptSyntax as PromptSyntaxName } from '../pipelines/pipeline.js';
 import { openSdxlCheckpoint } from '../pipelines/sdxl/checkpoint.js';
 import { describePrompt } from '../pipelines/sdxl/tokenize.js';
 import type { ClipTokenizer } from '../tokenizer/clip.js';
+import { promptSyntaxes } from './validate.js';
 
 /** Reads the tokenizers of a model once. Tokens are told here, not by the engine: it may sit in a run for seconds. */
 export class TokenizerShelf {
@@ -33,12 +33,7 @@ export class TokenizerShelf {
 
 const ENCODERS = ['text_encoder', 'text_encoder_2'] as const;
 
-const SYNTAXES: Readonly<Record<number, PromptSyntaxName>> = {
-  [PromptSyntax.PROMPT_SYNTAX_UNSPECIFIED]: 'weighted',
-  [PromptSyntax.PROMPT_SYNTAX_DIFFUSERS]: 'diffusers',
-  [PromptSyntax.PROMPT_SYNTAX_PLAIN]: 'plain',
-  [PromptSyntax.PROMPT_SYNTAX_WEIGHTED]: 'weighted',
-};
+const SYNTAXES: typeof promptSyntaxes = { ...promptSyntaxes, [PromptSyntax.PROMPT_SYNTAX_UNSPECIFIED]: 'weighted' };
 
 /** @throws InferenceError INVALID_REQUEST */
 export function tokenize(

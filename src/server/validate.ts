@@ -35,7 +35,7 @@ const DEFAULTS: Readonly<Record<Family, Pick<ModelInfo, 'nativeWidth' | 'nativeH
 };
 /** Frames of a WAN clip where the request has none, and how many a second of it has: what the model was trained on. */
 const DEFAULT_FRAMES = 81;
-export const WAN_FPS = 16;
+const WAN_FPS = 16;
 /** Of WAN's clips at 480p: https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/generate.py#L69 */
 const FLOW_SHIFT = 5;
 
@@ -145,16 +145,10 @@ export function resolveRequest(
     'seed',
     `seed ${request.seed} must be >= 0 and, with num_images added, <= ${Number.MAX_SAFE_INTEGER}`,
   );
-  check(
-    isValue(DisconnectPolicy, request.disconnectPolicy),
-    'disconnect_policy',
-    'disconnect_policy is unknown; use a value of DisconnectPolicy',
-  );
-  check(
-    isValue(OutputFormat, request.outputFormat),
-    'output_format',
-    'output_format is unknown; use a value of OutputFormat',
-  );
+  const checkKnown = (isKnown: boolean, field: string, type: string) =>
+    check(isKnown, field, `${field} is unknown; use a value of ${type}`);
+  checkKnown(isValue(DisconnectPolicy, request.disconnectPolicy), 'disconnect_policy', 'DisconnectPolicy');
+  checkKnown(isValue(OutputFormat, request.outputFormat), 'output_format', 'OutputFormat');
   check(
     (makes === 'clip' ? CLIP_FORMATS : PICTURE_FORMATS).includes(request.outputFormat) ||
       !isValue(OutputFormat, request.outputFormat),
@@ -174,16 +168,8 @@ export function resolveRequest(
     'output_quality',
     `output_quality ${outputQuality} must be >= 1 and <= 100; 0 takes the default`,
   );
-  check(
-    isValue(OutputMetadata, request.outputMetadata),
-    'output_metadata',
-    'output_metadata is unknown; use a value of OutputMetadata',
-  );
-  check(
-    isValue(PromptSyntax, request.promptSyntax),
-    'prompt_syntax',
-    'prompt_syntax is unknown; use a value of PromptSyntax',
-  );
+  checkKnown(isValue(OutputMetadata, request.outputMetadata), 'output_metadata', 'OutputMetadata');
+  checkKnown(isValue(PromptSyntax, request.promptSyntax), 'prompt_syntax', 'PromptSyntax');
   check(
     request.weights === '' || syntaxOf(request) === 'weighted',
     'prompt_syntax',
@@ -303,7 +289,8 @@ const METADATA: Readonly<Record<number, OutputOptions['metadata']>> = {
   [OutputMetadata.OUTPUT_METADATA_NONE]: 'none',
 };
 
-const SYNTAXES: Readonly<Record<number, PromptSyntaxName>> = {
+/** How the values that say a syntax read a prompt. */
+export const promptSyntaxes: Readonly<Record<number, PromptSyntaxName>> = {
   [PromptSyntax.PROMPT_SYNTAX_DIFFUSERS]: 'diffusers',
   [PromptSyntax.PROMPT_SYNTAX_PLAIN]: 'plain',
   [PromptSyntax.PROMPT_SYNTAX_WEIGHTED]: 'weighted',
@@ -312,7 +299,7 @@ const SYNTAXES: Readonly<Record<number, PromptSyntaxName>> = {
 /** A caller without a job type means what diffusers means; the others were promised that nothing is dropped. */
 function syntaxOf({ promptSyntax, weights, jobType }: GenerateRequest): PromptSyntaxName {
   const unsaid = jobType === JobType.JOB_TYPE_UNSPECIFIED ? 'diffusers' : 'plain';
-  return SYNTAXES[promptSyntax] ?? (weights === '' ? unsaid : 'weighted');
+  return promptSyntaxes[promptSyntax] ?? (weights === '' ? unsaid : 'weighted');
 }
 
 /** The same for equal bodies, whatever their id: what makes a job id an idempotency key. */

@@ -1,7 +1,7 @@
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CancelJobRequest } from '../../src/gen/darkroom/v1/job_service.js';
-import { kinds, type Outcome, outcomeOf, quick, type Serving, serve, slow } from '../support/serving.js';
+import { kinds, metadataOf, type Outcome, outcomeOf, quick, type Serving, serve, slow } from '../support/serving.js';
 
 /** What a picture may differ by for having been made in company, of 255. */
 const TOLERANCE = 2;
@@ -11,12 +11,6 @@ beforeAll(async () => {
   serving = await serve();
 });
 afterAll(() => serving.stop());
-
-const metadataOf = ({ events }: Outcome) => {
-  const { event } = events.at(-1) ?? {};
-  if (event?.$case !== 'completed' || event.value.metadata === undefined) throw new Error(`ended with ${event?.$case}`);
-  return event.value.metadata;
-};
 
 async function difference(a: Buffer | undefined, b: Buffer | undefined): Promise<number> {
   const [x, y] = await Promise.all([a, b].map((file) => sharp(file).raw().toBuffer()));

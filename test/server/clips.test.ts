@@ -8,7 +8,6 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { estimate } from '../../src/client/client.js';
 import {
-  type Asset,
   AssetRole,
   JobType,
   OutputFormat,
@@ -16,7 +15,7 @@ import {
   type Reference,
   ReferenceRole,
 } from '../../src/gen/darkroom/v1/job.js';
-import { kinds, type Outcome, outcomeOf, type Serving, serve, until } from '../support/serving.js';
+import { completed, kinds, type Outcome, outcomeOf, type Serving, serve, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 let serving: Serving;
@@ -28,12 +27,6 @@ afterAll(() => serving.stop());
 const small = { prompt: 'a red kite over a field', width: 64, height: 64, steps: 3, seed: 5n };
 const clip = { ...small, jobType: JobType.JOB_TYPE_VIDEO_FAST, frames: 9 };
 const run = (request: object) => outcomeOf(serving.client, request);
-
-const completed = ({ events, error }: Outcome) => {
-  const { event } = events.at(-1) ?? {};
-  if (event?.$case !== 'completed' || event.value.metadata === undefined) throw error ?? new Error('not completed');
-  return { metadata: event.value.metadata, assets: event.value.assets as Asset[] };
-};
 
 async function probe(file: Buffer | undefined): Promise<Record<string, string>> {
   const path = join(await tempFolder(), 'clip.mp4');

@@ -3,19 +3,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tokenize as tokenizeOn } from '../../src/client/client.js';
 import type { TokenizeRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { JobType, PromptSyntax } from '../../src/gen/darkroom/v1/job.js';
-import { type Outcome, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { metadataOf, type Outcome, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 let serving: Serving;
 beforeAll(async () => {
   serving = await serve();
 });
 afterAll(() => serving.stop());
-
-const metadataOf = ({ events, error }: Outcome) => {
-  const { event } = events.at(-1) ?? {};
-  if (event?.$case !== 'completed' || event.value.metadata === undefined) throw error ?? new Error('not completed');
-  return event.value.metadata;
-};
 
 const tokenize = (request: Partial<TokenizeRequest>) => tokenizeOn(serving.client, request);
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Reference, ReferenceRole, ReferenceType } from '../../src/gen/darkroom/v1/job.js';
 import { createReferenceFetcher } from '../../src/references/reference-fetcher.js';
 import { certificate, httpsServer } from '../support/https-server.js';
-import { kinds, type Outcome, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { kinds, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 const picture = (red: number, size = 96) =>
   sharp({ create: { width: size, height: size, channels: 3, background: { r: red, g: 90, b: 40 } } })
@@ -19,12 +19,6 @@ const reference = (source: Reference['source'], more: Partial<Reference> = {}): 
   ...more,
 });
 const image = (value: Buffer, more: Partial<Reference> = {}) => reference({ $case: 'image', value }, more);
-
-const metadataOf = ({ events, error }: Outcome) => {
-  const { event } = events.at(-1) ?? {};
-  if (event?.$case !== 'completed' || event.value.metadata === undefined) throw error ?? new Error('not completed');
-  return event.value.metadata;
-};
 
 let serving: Serving;
 /** Where the fetcher of the server may go; a test's own server stands behind it. */

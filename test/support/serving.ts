@@ -7,6 +7,7 @@ import { createSupervisor, type Supervisor } from '../../src/engine/supervisor.j
 import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
+import type { Asset, JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { createServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
 
 /** The engine's program: processes run the build, tests the source. */
@@ -105,6 +106,22 @@ export async function outcomeOf(
     error = InferenceError.from(caught);
   }
   return { events, files: filesOf(events), error };
+}
+
+/** What a job ended with. @throws what it failed with, where it did not complete */
+export function completed({ events, error }: Outcome): {
+  readonly metadata: JobMetadata;
+  readonly assets: readonly Asset[];
+} {
+  const { event } = events.at(-1) ?? {};
+  if (event?.$case === 'completed' && event.value.metadata !== undefined)
+    return { metadata: event.value.metadata, assets: event.value.assets };
+  throw error ?? new Error(`ended with ${event?.$case}`);
+}
+
+/** Of a job that completed. */
+export function metadataOf(outcome: Outcome): JobMetadata {
+  return completed(outcome).metadata;
 }
 
 export function filesOf(events: readonly JobEvent[]): readonly Buffer[] {
