@@ -6,12 +6,13 @@
  * are those of one core. Without --model it makes one of the released size from hash weights (6.9 GB in a temporary folder, a
  * minute) and needs 15 GB of memory.
  */
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
+import { type Lap, median, memoryRow, print, row, stopwatch } from './stopwatch.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -47,7 +48,7 @@ async function measure(path: string, on: 'cpu' | 'webgpu' | 'cuda', threads: num
   const lap = stopwatch();
   const pipeline = await createSdxlPipeline({ path, tokenizer: options.tokenizer, device: on, threads });
   row('load', lap());
-  print(`resident, peak        ${await memory('VmRSS')}, ${await memory('VmHWM')}`);
+  await memoryRow();
   const width = Number(options.width);
   const height = Number(options.height ?? options.width);
   const images = Number(options.images);
@@ -73,43 +74,6 @@ async function measure(path: string, on: 'cpu' | 'webgpu' | 'cuda', threads: num
     if (event.phase === 'denoise') perStep.push(spent);
   }
   row(`median step, ${images} x CFG`, median(perStep));
-  print(`resident, peak        ${await memory('VmRSS')}, ${await memory('VmHWM')}`);
+  await memoryRow();
   await pipeline.dispose();
-}
-
-interface Lap {
-  readonly cpu: number;
-  readonly wall: number;
-}
-
-/** Of the CPU seconds. */
-function median(laps: readonly Lap[]): Lap {
-  const sorted = [...laps].sort((a, b) => a.cpu - b.cpu);
-  return sorted[Math.floor(sorted.length / 2)] ?? { cpu: Number.NaN, wall: Number.NaN };
-}
-
-function row(what: string, { cpu, wall }: Lap): void {
-  print(`${what.padEnd(20)}  ${cpu.toFixed(2)} CPU s, ${wall.toFixed(2)} s`);
-}
-
-function stopwatch(): () => Lap {
-  let cpu = process.cpuUsage();
-  let wall = performance.now();
-  return () => {
-    const { user, system } = process.cpuUsage(cpu);
-    const spent = { cpu: (user + system) / 1e6, wall: (performance.now() - wall) / 1000 };
-    cpu = process.cpuUsage();
-    wall = performance.now();
-    return spent;
-  };
-}
-
-async function memory(field: 'VmRSS' | 'VmHWM'): Promise<string> {
-  const status = await readFile('/proc/self/status', 'utf8');
-  const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
-  return `${(Number(kilobytes) / 2 ** 20).toFixed(2)} GiB`;
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

@@ -6,13 +6,14 @@
  * again with each way of saving steps, and told what that took and how far its frames are from the plain ones. Without --model it
  * makes the tiny one of hash weights, whose clips are noise.
  */
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { ClipRequest, GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
+import { type Lap, median, memoryRow, print, row, stopwatch, sum } from './stopwatch.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -50,21 +51,16 @@ try {
   const load = stopwatch();
   const pipeline = await createWanPipeline({ path, device, threads });
   row('load', load());
-  print(`resident, peak        ${await memory('VmRSS')}, ${await memory('VmHWM')}`);
+  await memoryRow();
   const plain = await make(pipeline, {});
   row('text', sum(plain.encode));
   row(`median of ${plain.denoise.length} steps`, median(plain.denoise));
   row('VAE, a latent frame', median(plain.decode));
-  print(`resident, peak        ${await memory('VmRSS')}, ${await memory('VmHWM')}`);
+  await memoryRow();
   if (options.saving) await compare(pipeline, plain);
   await pipeline.dispose();
 } finally {
   await rm(folder, { recursive: true });
-}
-
-interface Lap {
-  readonly cpu: number;
-  readonly wall: number;
 }
 
 interface Run {
@@ -125,40 +121,4 @@ function tableRow(name: string, forwards: number, ratio: number, distance: numbe
 
 function meanDistance(a: Buffer, b: Buffer): number {
   return a.reduce((distance, value, i) => distance + Math.abs(value - (b[i] ?? 0)), 0) / a.length;
-}
-
-function sum(laps: readonly Lap[]): Lap {
-  return laps.reduce((all, { cpu, wall }) => ({ cpu: all.cpu + cpu, wall: all.wall + wall }), { cpu: 0, wall: 0 });
-}
-
-/** Of the CPU seconds. */
-function median(laps: readonly Lap[]): Lap {
-  const sorted = [...laps].sort((a, b) => a.cpu - b.cpu);
-  return sorted[Math.floor(sorted.length / 2)] ?? { cpu: Number.NaN, wall: Number.NaN };
-}
-
-function row(what: string, { cpu, wall }: Lap): void {
-  print(`${what.padEnd(20)}  ${cpu.toFixed(3)} CPU s, ${wall.toFixed(3)} s`);
-}
-
-function stopwatch(): () => Lap {
-  let cpu = process.cpuUsage();
-  let wall = performance.now();
-  return () => {
-    const { user, system } = process.cpuUsage(cpu);
-    const spent = { cpu: (user + system) / 1e6, wall: (performance.now() - wall) / 1000 };
-    cpu = process.cpuUsage();
-    wall = performance.now();
-    return spent;
-  };
-}
-
-async function memory(field: 'VmRSS' | 'VmHWM'): Promise<string> {
-  const status = await readFile('/proc/self/status', 'utf8');
-  const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
-  return `${(Number(kilobytes) / 1024).toFixed(0)} MiB`;
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

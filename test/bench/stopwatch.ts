@@ -1,0 +1,49 @@
+import { readFile } from 'node:fs/promises';
+
+/** Seconds of one phase. */
+export interface Lap {
+  /** User and system, of the whole process. */
+  readonly cpu: number;
+  readonly wall: number;
+}
+
+/** Every call gives what passed since the one before. */
+export function stopwatch(): () => Lap {
+  let cpu = process.cpuUsage();
+  let wall = performance.now();
+  return () => {
+    const { user, system } = process.cpuUsage(cpu);
+    const spent = { cpu: (user + system) / 1e6, wall: (performance.now() - wall) / 1000 };
+    cpu = process.cpuUsage();
+    wall = performance.now();
+    return spent;
+  };
+}
+
+export function sum(laps: readonly Lap[]): Lap {
+  return laps.reduce((all, { cpu, wall }) => ({ cpu: all.cpu + cpu, wall: all.wall + wall }), { cpu: 0, wall: 0 });
+}
+
+/** Of the CPU seconds. */
+export function median(laps: readonly Lap[]): Lap {
+  const sorted = [...laps].sort((a, b) => a.cpu - b.cpu);
+  return sorted[Math.floor(sorted.length / 2)] ?? { cpu: Number.NaN, wall: Number.NaN };
+}
+
+export function row(what: string, { cpu, wall }: Lap): void {
+  print(`${what.padEnd(20)}  ${cpu.toFixed(3)} CPU s, ${wall.toFixed(3)} s`);
+}
+
+/** Of this process. */
+export async function memoryRow(): Promise<void> {
+  const status = await readFile('/proc/self/status', 'utf8');
+  const [resident, peak] = ['VmRSS', 'VmHWM'].map((field) => {
+    const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
+    return `${(Number(kilobytes) / 1024).toFixed(0)} MiB`;
+  });
+  print(`resident, peak        ${resident}, ${peak}`);
+}
+
+export function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
