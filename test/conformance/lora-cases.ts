@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
-import { type Expected, hashInput } from './golden-folder.js';
+import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';
-import type { UNetCases } from './sdxl-cases.js';
+import { predictedNoise, type UNetCases } from './sdxl-cases.js';
 
 interface LoraCase {
   readonly name: string;
@@ -61,16 +61,7 @@ async function loraCase(
   expected: Expected,
 ): Promise<CaseResult> {
   const { embeds, pooled } = await pipeline.networks.prompts.encode(prompt, 'diffusers');
-  const [, , shape] = inputs.latents as [string, string, number[]];
-  const noise = await pipeline.networks.predictNoise({
-    latents: hashInput(inputs.latents),
-    height: shape[2] ?? 0,
-    width: shape[3] ?? 0,
-    timestep,
-    context: hashInput(inputs.embeds),
-    pooled: hashInput(inputs.pooled),
-    timeIds: inputs.time_ids,
-  });
+  const noise = await predictedNoise(inputs, timestep, pipeline);
   return judge(name, [
     { what: 'embeds', actual: embeds, expected: expected.get(`${key}.embeds`), tolerance: 'network' },
     { what: 'pooled', actual: pooled, expected: expected.get(`${key}.pooled`), tolerance: 'network' },

@@ -7,6 +7,7 @@ import type { SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
 import { schedulerNames } from '../../src/schedulers/index.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
+import { resultOf } from '../support/result-of.js';
 import { type Expected, hashInput } from './golden-folder.js';
 import { type Case, type CaseResult, type Comparison, judge, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
@@ -114,8 +115,14 @@ async function unetCase(
   pipeline: SdxlPipeline,
   expected: Expected,
 ): Promise<CaseResult> {
+  const actual = await predictedNoise(cases, timestep, pipeline);
+  return judge(key, [{ what: 'noise', actual, expected: expected.get(key), tolerance: 'network' }]);
+}
+
+/** What the UNet makes of the inputs of its cases. */
+export function predictedNoise(cases: UNetCases, timestep: number, pipeline: SdxlPipeline): Promise<Float32Array> {
   const [, , shape] = cases.latents as [string, string, number[]];
-  const actual = await pipeline.networks.predictNoise({
+  return pipeline.networks.predictNoise({
     latents: hashInput(cases.latents),
     height: shape[2] ?? 0,
     width: shape[3] ?? 0,
@@ -124,7 +131,6 @@ async function unetCase(
     pooled: hashInput(cases.pooled),
     timeIds: cases.time_ids,
   });
-  return judge(key, [{ what: 'noise', actual, expected: expected.get(key), tolerance: 'network' }]);
 }
 
 async function vaeCase(
@@ -228,10 +234,7 @@ async function denoised(
   initLatents?: Float32Array,
 ): Promise<readonly Float32Array[]> {
   const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
-  const preparing = pipeline.condition(0, request, running);
-  let turn = await preparing.next();
-  while (!turn.done) turn = await preparing.next();
-  const conditioning = turn.value;
+  const conditioning = await resultOf(pipeline.condition(0, request, running));
   if (conditioning === undefined) throw new Error('the case was cancelled');
   const pictures = request.seeds.map((_, k) => pipeline.picture(0, request, k, conditioning, { initLatents }));
   for await (const _ of pipeline.denoise(pictures, running));

@@ -4,6 +4,7 @@ import { RunningJobs } from '../../src/pipelines/running-jobs.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
 import { WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
+import { resultOf } from '../support/result-of.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';
 
@@ -61,12 +62,4 @@ async function clipCase(entry: WanClipCase, expected: Expected, networks: WanNet
     { what: 'latents', actual: latents, expected: expected.get(`${key}.latents`), tolerance: 'loop' },
     { what: 'frames', actual: Buffer.concat(frames), expected: expected.get(`${key}.frames`), tolerance: 'picture' },
   ]);
-}
-
-/** What a generator returns, its events left aside. */
-async function resultOf<T>(generator: AsyncGenerator<unknown, T, undefined>): Promise<T> {
-  for (;;) {
-    const turn = await generator.next();
-    if (turn.done) return turn.value;
-  }
 }

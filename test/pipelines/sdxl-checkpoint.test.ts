@@ -1,10 +1,11 @@
 import { cp, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
-import { createSdxlPipeline, inspectSdxl } from '../../src/pipelines/sdxl/index.js';
+import { inspectSdxl } from '../../src/pipelines/sdxl/index.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
-import { safetensorsBytes } from '../support/safetensors-bytes.js';
+import { sdxlPicture } from '../support/sdxl-picture.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 
 const UNET = 'unet/diffusion_pytorch_model.safetensors';
 
@@ -14,55 +15,7 @@ async function copyOfTiny(): Promise<string> {
   return folder;
 }
 
-type Entry = { dtype: string; shape: number[]; data_offsets: [number, number] };
-
-async function readEntries(path: string): Promise<{ header: Record<string, Entry>; data: Buffer }> {
-  const bytes = await readFile(path);
-  const length = Number(bytes.readBigUInt64LE());
-  return { header: JSON.parse(bytes.subarray(8, 8 + length).toString()), data: bytes.subarray(8 + length) };
-}
-
-/** Writes some tensors of a file as a file of their own. */
-async function writeShard(
-  path: string,
-  names: readonly string[],
-  header: Record<string, Entry>,
-  data: Buffer,
-): Promise<void> {
-  const parts: Buffer[] = [];
-  const entries: Record<string, Entry> = {};
-  let end = 0;
-  for (const name of names) {
-    const entry = header[name];
-    if (entry === undefined) throw new Error(name);
-    const part = data.subarray(...entry.data_offsets);
-    entries[name] = { ...entry, data_offsets: [end, end + part.length] };
-    end += part.length;
-    parts.push(part);
-  }
-  await writeFile(path, safetensorsBytes(entries, Buffer.concat(parts)));
-}
-
-async function pictureOf(path: string): Promise<Uint8Array> {
-  const pipeline = await createSdxlPipeline({ path, device: 'cpu', threads: 1 });
-  try {
-    const request = {
-      prompt: 'a red circle',
-      negativePrompt: undefined,
-      width: 72,
-      height: 56,
-      steps: 2,
-      guidanceScale: 6,
-      scheduler: 'euler',
-      seeds: [3],
-    };
-    for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }]))
-      if (event.kind === 'image') return event.rgb;
-    throw new Error('no picture');
-  } finally {
-    await pipeline.dispose();
-  }
-}
+const pictureOf = (path: string) => sdxlPicture({ path }, { width: 72, height: 56, guidanceScale: 6 });
 
 /** What the reference's own tensors add up to. */
 async function parametersOfManifest(file: string): Promise<number> {
@@ -98,14 +51,13 @@ describe('an SDXL folder', () => {
     const plain = await copyOfTiny();
     const expected = await pictureOf(plain);
     const sharded = await copyOfTiny();
-    const { header, data } = await readEntries(join(sharded, UNET));
-    const names = Object.keys(header);
-    const shards = [names.filter((_, i) => i % 2 === 0), names.filter((_, i) => i % 2 === 1)];
+    const tensors = [...(await readTensorFile(join(sharded, UNET)))];
+    const shards = [0, 1].map((half) => new Map(tensors.filter((_, i) => i % 2 === half)));
     const weightMap: Record<string, string> = {};
     for (const [i, shard] of shards.entries()) {
       const file = `diffusion_pytorch_model-0000${i + 1}-of-00002.safetensors`;
-      await writeShard(join(sharded, 'unet', file), shard, header, data);
-      for (const name of shard) weightMap[name] = file;
+      await writeTensorFile(join(sharded, 'unet', file), shard);
+      for (const name of shard.keys()) weightMap[name] = file;
     }
     await rm(join(sharded, UNET));
     await writeFile(join(sharded, `${UNET}.index.json`), JSON.stringify({ metadata: {}, weight_map: weightMap }));
@@ -140,16 +92,16 @@ describe('an SDXL folder', () => {
 
   it('lists missing, mis-shaped, wrongly typed and spare tensors of all networks together', async () => {
     const folder = await copyOfTiny();
-    const { header, data } = await readEntries(join(folder, UNET));
-    const { 'conv_in.bias': bias, 'conv_out.bias': out, 'time_embedding.linear_1.bias': time, ...rest } = header;
+    const tensors = await readTensorFile(join(folder, UNET));
+    const [bias, out, time] = ['conv_in.bias', 'conv_out.bias', 'time_embedding.linear_1.bias'].map((name) =>
+      tensors.get(name),
+    );
     if (bias === undefined || out === undefined || time === undefined) throw new Error('the fixture changed');
-    const changed = {
-      ...rest,
-      'conv_in.extra': bias,
-      'conv_out.bias': { ...out, shape: [2, 2] },
-      'time_embedding.linear_1.bias': { ...time, dtype: 'I16' },
-    };
-    await writeFile(join(folder, UNET), safetensorsBytes(changed, data));
+    tensors.delete('conv_in.bias');
+    tensors.set('conv_in.extra', bias);
+    tensors.set('conv_out.bias', { ...out, shape: [2, 2] });
+    tensors.set('time_embedding.linear_1.bias', { ...time, dtype: 'I16' });
+    await writeTensorFile(join(folder, UNET), tensors);
     await rm(join(folder, 'vae/diffusion_pytorch_model.safetensors'));
     const { message, reason } = await inspectSdxl({ path: folder }).then(
       () => ({ message: '', reason: '' }),

@@ -1,77 +1,34 @@
-import { readFile, truncate, writeFile } from 'node:fs/promises';
+import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, inject, it } from 'vitest';
-import { readSafetensors } from '../../src/graph/safetensors.js';
 import { readSdxlConfig } from '../../src/pipelines/sdxl/config.js';
-import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { type LoraSource, readLora } from '../../src/pipelines/sdxl/lora.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
+import { sdxlPicture } from '../support/sdxl-picture.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../support/tensor-file.js';
 
 const lora = (name: string) =>
   fileURLToPath(new URL(`../fixtures/goldens/sdxl-lora/${name}.safetensors`, import.meta.url));
 const config = await readSdxlConfig(fileURLToPath(new URL('../../assets/tiny-sdxl', import.meta.url)));
 
-interface Stored {
-  readonly dtype: string;
-  readonly shape: readonly number[];
-  readonly bytes: Buffer;
-}
-type Tensors = Map<string, Stored>;
-
-async function readTensors(path: string): Promise<Tensors> {
-  const { tensors } = await readSafetensors(path);
-  const bytes = await readFile(path);
-  return new Map(
-    [...tensors].map(([name, { dtype, shape, offset, length }]) => [
-      name,
-      { dtype, shape, bytes: bytes.subarray(offset, offset + length) },
-    ]),
-  );
-}
-
 /** A copy of a LoRA with other tensors. */
 async function changed(change: (tensors: Tensors) => void, from = 'attn.kohya'): Promise<string> {
-  const tensors = await readTensors(lora(from));
+  const tensors = await readTensorFile(lora(from));
   change(tensors);
-  const entries: Record<string, object> = {};
-  let end = 0;
-  for (const [name, { dtype, shape, bytes }] of tensors) {
-    entries[name] = { dtype, shape, data_offsets: [end, end + bytes.length] };
-    end += bytes.length;
-  }
   const path = join(await tempFolder(), 'changed.safetensors');
-  await writeFile(path, safetensorsBytes(entries, Buffer.concat([...tensors.values()].map(({ bytes }) => bytes))));
+  await writeTensorFile(path, tensors);
   return path;
 }
 
 const UNET = 'lora_unet_down_blocks_1_attentions_0_proj_in';
-const f16 = (shape: readonly number[], bits = 0): Stored => {
+const f16 = (shape: readonly number[], bits = 0): StoredTensor => {
   const count = shape.reduce((product, dim) => product * dim, 1);
   return { dtype: 'F16', shape, bytes: Buffer.from(new Uint16Array(count).fill(bits).buffer) };
 };
 
-async function pictureWith(loras: readonly LoraSource[]): Promise<Uint8Array> {
-  const pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), device: 'cpu', threads: 1, loras });
-  const request = {
-    prompt: 'a red circle',
-    negativePrompt: undefined,
-    width: 64,
-    height: 64,
-    steps: 2,
-    guidanceScale: 5,
-    scheduler: 'euler',
-    seeds: [3],
-  };
-  try {
-    for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }]))
-      if (event.kind === 'image') return event.rgb;
-    throw new Error('no picture');
-  } finally {
-    await pipeline.dispose();
-  }
-}
+const pictureWith = (loras: readonly LoraSource[]) => sdxlPicture({ path: inject('tinySdxl'), loras });
 
 describe('readLora', () => {
   it.each([

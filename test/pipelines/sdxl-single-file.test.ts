@@ -1,16 +1,14 @@
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { readSafetensors } from '../../src/graph/safetensors.js';
-import { createSdxlPipeline, inspectSdxl, type SdxlSource } from '../../src/pipelines/sdxl/index.js';
+import { inspectSdxl, type SdxlSource } from '../../src/pipelines/sdxl/index.js';
 import { writeSyntheticSdxl, writeTinySdxl } from '../../src/synthetic/sdxl.js';
-import { safetensorsBytes } from '../support/safetensors-bytes.js';
+import { sdxlPicture } from '../support/sdxl-picture.js';
 import { tempFolder } from '../support/temp-folder.js';
-
-type Entry = { dtype: string; shape: readonly number[]; data_offsets: [number, number] };
-type Tensors = Map<string, { dtype: string; shape: readonly number[]; bytes: Buffer }>;
+import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../support/tensor-file.js';
 
 /** One tiny model in the original layout, its tokenizers beside it. */
 let file: string;
@@ -20,62 +18,23 @@ beforeAll(async () => {
   return () => rm(folder, { recursive: true });
 });
 
-async function readTensors(path: string): Promise<{ tensors: Tensors; metadata: Record<string, string> }> {
-  const { tensors } = await readSafetensors(path);
-  const bytes = await readFile(path);
-  const read = [...tensors].map(([name, { dtype, shape, offset, length }]) => {
-    return [name, { dtype, shape, bytes: bytes.subarray(offset, offset + length) }] as const;
-  });
-  return { tensors: new Map(read), metadata: {} };
-}
-
 /** A copy of the model with other tensors or metadata, its tokenizers with it. */
 async function changed(
   change: (file: { tensors: Tensors; metadata: Record<string, string> }) => void,
 ): Promise<string> {
-  const content = await readTensors(file);
+  const content = { tensors: await readTensorFile(file), metadata: {} };
   change(content);
   const path = join(await tempFolder(), 'changed.safetensors');
-  await writeTensors(path, content.tensors, content.metadata);
+  await writeTensorFile(path, content.tensors, content.metadata);
   for (const name of ['tokenizer', 'tokenizer_2']) {
     await cp(join(dirname(file), name), join(dirname(path), name), { recursive: true });
   }
   return path;
 }
 
-async function writeTensors(path: string, tensors: Tensors, metadata: Record<string, string> = {}): Promise<void> {
-  const entries: Record<string, Entry> = {};
-  let end = 0;
-  for (const [name, { dtype, shape, bytes }] of tensors) {
-    entries[name] = { dtype, shape, data_offsets: [end, end + bytes.length] };
-    end += bytes.length;
-  }
-  const header = Object.keys(metadata).length > 0 ? { __metadata__: metadata, ...entries } : entries;
-  await writeFile(path, safetensorsBytes(header, Buffer.concat([...tensors.values()].map(({ bytes }) => bytes))));
-}
+const pictureOf = (source: SdxlSource) => sdxlPicture(source, { negativePrompt: 'blurry' });
 
-async function pictureOf(source: SdxlSource): Promise<Uint8Array> {
-  const pipeline = await createSdxlPipeline({ ...source, device: 'cpu', threads: 1 });
-  const request = {
-    prompt: 'a red circle',
-    negativePrompt: 'blurry',
-    width: 64,
-    height: 64,
-    steps: 2,
-    guidanceScale: 5,
-    scheduler: 'euler',
-    seeds: [3],
-  };
-  try {
-    for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }]))
-      if (event.kind === 'image') return event.rgb;
-    throw new Error('no picture');
-  } finally {
-    await pipeline.dispose();
-  }
-}
-
-const empty = (): Tensors extends Map<string, infer T> ? T : never => ({
+const empty = (): StoredTensor => ({
   dtype: 'F16',
   shape: [0],
   bytes: Buffer.alloc(0),
@@ -156,7 +115,7 @@ describe('a single file in the original layout', () => {
   });
 
   it('takes a VAE and text encoders of their own, in either layout', async () => {
-    const { tensors } = await readTensors(file);
+    const tensors = await readTensorFile(file);
     const part = (prefix: string, keep = '') =>
       new Map(
         [...tensors].filter(([key]) => key.startsWith(prefix)).map(([key, t]) => [keep + key.slice(prefix.length), t]),
@@ -165,9 +124,9 @@ describe('a single file in the original layout', () => {
     const [vae, clipL, clipG] = [join(folder, 'vae'), join(folder, 'l'), join(folder, 'g')].map(
       (name) => `${name}.safetensors`,
     );
-    await writeTensors(vae ?? '', part('first_stage_model.'));
-    await writeTensors(clipL ?? '', part('conditioner.embedders.0.transformer.'));
-    await writeTensors(clipG ?? '', part('conditioner.embedders.1.model.'));
+    await writeTensorFile(vae ?? '', part('first_stage_model.'));
+    await writeTensorFile(clipL ?? '', part('conditioner.embedders.0.transformer.'));
+    await writeTensorFile(clipG ?? '', part('conditioner.embedders.1.model.'));
     // A checkpoint that was pruned to its UNet.
     const path = await changed((content) => {
       for (const key of content.tensors.keys())
@@ -193,7 +152,7 @@ describe('a single file in the original layout', () => {
     ['foo', 'has no model.diffusion_model.* tensors: it is no SDXL checkpoint in the original key layout'],
   ])('names what it is instead: %s', async (key, problem) => {
     const path = join(await tempFolder(), 'other.safetensors');
-    await writeTensors(path, new Map([[key, empty()]]));
+    await writeTensorFile(path, new Map([[key, empty()]]));
     await expect(inspectSdxl({ path })).rejects.toMatchObject({
       reason: 'MODEL_UNSUPPORTED',
       message: `${path} ${problem}`,

@@ -3,6 +3,7 @@ import { imageFromRgb, rgbFromImage } from '../../src/pipelines/image.js';
 import type { ClipRequest, GenerationRequest, PipelineEvent } from '../../src/pipelines/pipeline.js';
 import { RunningJobs } from '../../src/pipelines/running-jobs.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
+import { resultOf } from '../support/result-of.js';
 
 const size = { width: 64, height: 48 };
 const request: GenerationRequest = {
@@ -92,13 +93,6 @@ async function denoised(held: ClipRequest['held']): Promise<{ latents: Float32Ar
   const running = new RunningJobs([{ request: { ...request, clip }, signal: new AbortController().signal }]);
   const texts = (await resultOf(pipeline.condition(0, request, running))) ?? [];
   return { latents: await resultOf(pipeline.denoise(0, { ...request, clip }, texts, running)) };
-}
-
-async function resultOf<T>(generator: AsyncGenerator<unknown, T, undefined>): Promise<T> {
-  for (;;) {
-    const turn = await generator.next();
-    if (turn.done) return turn.value;
-  }
 }
 
 /** One frame [16, h, w] of latents [16, F, h, w]. */

@@ -8,8 +8,11 @@ export interface StoredTensor {
   readonly bytes: Buffer;
 }
 
+/** Tensors by name. */
+export type Tensors = Map<string, StoredTensor>;
+
 /** All tensors of a small safetensors file, to be changed and written again. */
-export async function readTensorFile(path: string): Promise<Map<string, StoredTensor>> {
+export async function readTensorFile(path: string): Promise<Tensors> {
   const { tensors } = await readSafetensors(path);
   const bytes = await readFile(path);
   return new Map(
@@ -20,12 +23,18 @@ export async function readTensorFile(path: string): Promise<Map<string, StoredTe
   );
 }
 
-export async function writeTensorFile(path: string, tensors: ReadonlyMap<string, StoredTensor>): Promise<void> {
+export async function writeTensorFile(
+  path: string,
+  tensors: ReadonlyMap<string, StoredTensor>,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
   let end = 0;
   const entries = [...tensors].map(([name, { dtype, shape, bytes }]) => {
     end += bytes.length;
     return [name, { dtype, shape, data_offsets: [end - bytes.length, end] }] as const;
   });
   const data = Buffer.concat([...tensors.values()].map(({ bytes }) => bytes));
-  await writeFile(path, safetensorsBytes(Object.fromEntries(entries), data));
+  const header = Object.fromEntries(entries);
+  const isBare = Object.keys(metadata).length === 0;
+  await writeFile(path, safetensorsBytes(isBare ? header : { __metadata__: metadata, ...header }, data));
 }
