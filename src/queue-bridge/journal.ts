@@ -1,0 +1,51 @@
+import type { Delivery, JournalFields, Lease } from './job-queue.js';
+
+const UPLOAD = 'upload:';
+
+/** The field of a journal that holds a stored file. */
+export function uploadField(index: number): string {
+  return `${UPLOAD}${index}`;
+}
+
+/** A hash as Redis lists it: field, value, field, value. */
+export function pairs(flat: readonly string[]): JournalFields {
+  const fields: Record<string, string> = {};
+  for (let i = 0; i + 1 < flat.length; i += 2) fields[flat[i] ?? ''] = flat[i + 1] ?? '';
+  return fields;
+}
+
+/** A journal as the worker that claimed it sees it. */
+export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
+  const uploads = Object.entries(fields).flatMap(([field, value]) =>
+    field.startsWith(UPLOAD) ? [[Number(field.slice(UPLOAD.length)), value] as const] : [],
+  );
+  return {
+    id: fields.id ?? '',
+    token: fields.token ?? '',
+    payload: fields.payload ?? '',
+    attempts: Number(fields.attempts),
+    run: Number(fields.run),
+    seed: Number(fields.seed),
+    server: fields.server ?? '',
+    generated: fields.generated,
+    uploads: new Map(uploads),
+    lastError: fields.last_error,
+    isCancelled,
+  };
+}
+
+/** id, kind, run, type, user, body, attempts, ageMs */
+export function deliveryFrom(token: string, row: readonly string[]): Delivery {
+  const [id = '', kind = '', run = '1', type = '', user = '', callback = '', attempts = '0', ageMs = '0'] = row;
+  return {
+    id,
+    token,
+    kind: kind === 'processing' ? 'processing' : 'terminal',
+    run: Number(run),
+    type,
+    user,
+    callback,
+    attempts: Number(attempts),
+    ageMs: Number(ageMs),
+  };
+}

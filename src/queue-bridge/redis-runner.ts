@@ -1,0 +1,115 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createClient, ErrorReply } from 'redis';
+import { aborted } from './aborted.js';
+import { retrying } from './retrying.js';
+import type { ScriptRunner } from './script-runner.js';
+import type { Script } from './scripts/script.js';
+
+type Client = ReturnType<typeof newClient>;
+
+/** How long one blocking wait takes; then it is asked again, so that a connection that died is noticed. */
+const BLOCK_SECONDS = 5;
+/** Answers that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors */
+const PASSING = /^(LOADING|BUSY|MASTERDOWN|READONLY|TRYAGAIN|CLUSTERDOWN)/;
+
+/** A Redis over TCP, 6.2 or newer. Connects on first use, again after every break. */
+export class RedisRunner implements ScriptRunner {
+  readonly kind = 'redis';
+  readonly publishes = true;
+  readonly #url: string;
+  readonly #closing = new AbortController();
+  /** One for commands, and one for every list that is waited on: a blocking command holds its connection. */
+  readonly #clients = new Map<string, Promise<Client>>();
+  readonly #waits = new Map<string, Promise<void>>();
+
+  /** @param url redis://… or rediss://… */
+  constructor(url: string) {
+    this.#url = url;
+  }
+
+  run({ source, sha1 }: Script, args: readonly string[]): Promise<unknown> {
+    return this.#retrying(async (client) => {
+      try {
+        return await client.evalSha(sha1, { arguments: [...args] });
+      } catch (error) {
+        // A Redis that was started again has forgotten its scripts.
+        if (!(error instanceof ErrorReply) || !error.message.startsWith('NOSCRIPT')) throw error;
+        return client.eval(source, { arguments: [...args] });
+      }
+    });
+  }
+
+  async push(list: string, value: string): Promise<void> {
+    await this.#retrying((client) => client.lPush(list, value));
+  }
+
+  async waitForPush(lists: readonly string[], signal: AbortSignal): Promise<void> {
+    await Promise.race([aborted(signal), ...lists.map((list) => this.#pushed(list))]);
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    for (const client of this.#clients.values()) (await client).destroy();
+    this.#clients.clear();
+  }
+
+  /** One wait for each list, shared by all who ask meanwhile. */
+  #pushed(list: string): Promise<void> {
+    let wait = this.#waits.get(list);
+    if (wait === undefined) {
+      wait = this.#block(list).finally(() => this.#waits.delete(list));
+      this.#waits.set(list, wait);
+    }
+    return wait;
+  }
+
+  /** Moves the tail of a list to its tail: nothing changes, and the answer comes when there is a tail. */
+  async #block(list: string): Promise<void> {
+    try {
+      const client = await this.#client(`wait:${list}`);
+      await client.blMove(list, list, 'RIGHT', 'RIGHT', BLOCK_SECONDS);
+    } catch {
+      await sleep(500, undefined, { signal: this.#closing.signal }).catch(() => undefined);
+    }
+  }
+
+  #retrying<T>(ask: (client: Client) => Promise<T>): Promise<T> {
+    return retrying(async () => ask(await this.#client('commands')), {
+      what: 'Redis (REDIS_URL)',
+      mayPass: (error) => !(error instanceof ErrorReply) || PASSING.test(error.message),
+      signal: this.#closing.signal,
+    });
+  }
+
+  #client(name: string): Promise<Client> {
+    let client = this.#clients.get(name);
+    if (client === undefined) {
+      client = connected(newClient(this.#url));
+      this.#clients.set(name, client);
+    }
+    return client;
+  }
+}
+
+function newClient(url: string) {
+  return createClient({
+    url,
+    RESP: 2,
+    // A command that cannot be sent fails at once and is asked again: nothing piles up while Redis is away.
+    disableOfflineQueue: true,
+    pingInterval: 5000,
+    socket: {
+      connectTimeout: 5000,
+      socketTimeout: 20_000,
+      reconnectStrategy: (retries) => Math.min(25 * 2 ** retries, 1000),
+    },
+  });
+}
+
+/** Connecting goes on by itself; commands fail until it is done. */
+async function connected(client: Client): Promise<Client> {
+  // Each command tells its own failure.
+  client.on('error', () => undefined);
+  client.connect().catch(() => undefined);
+  return client;
+}

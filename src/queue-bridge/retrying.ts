@@ -1,0 +1,36 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createBackoff } from '../engine/backoff.js';
+import { InferenceError } from '../errors.js';
+
+/** A store that is gone for longer is told to whoever waits: leases have ended by then. */
+const PATIENCE_MS = 60_000;
+
+export interface RetryOptions {
+  /** Of the store, for the message. */
+  readonly what: string;
+  /** Whether a failure may pass; others are thrown at once. */
+  readonly mayPass: (error: unknown) => boolean;
+  /** Ends the waiting. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Asks again until a store answers: everything that is asked is safe to repeat.
+ * @throws InferenceError UNREACHABLE after a minute, or when the signal ends the waiting
+ */
+export async function retrying<T>(ask: () => Promise<T>, { what, mayPass, signal }: RetryOptions): Promise<T> {
+  const backoff = createBackoff({ initial: 25, max: 1000 });
+  const until = Date.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!mayPass(error)) throw error;
+      if (signal.aborted || Date.now() > until) {
+        const problem = error instanceof Error ? error.message : String(error);
+        throw new InferenceError('UNREACHABLE', `${what} does not answer: ${problem}`, { cause: error });
+      }
+      await sleep(backoff.next(), undefined, { signal }).catch(() => undefined);
+    }
+  }
+}

@@ -1,0 +1,523 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type {
+  Admission,
+  ClaimRequest,
+  JobQueue,
+  JobQueueOptions,
+  Lane,
+  Lease,
+} from '../../src/queue-bridge/job-queue.js';
+import { MemoryQueue } from '../../src/queue-bridge/memory-queue.js';
+import { RedisRunner } from '../../src/queue-bridge/redis-runner.js';
+import { ScriptQueue } from '../../src/queue-bridge/script-queue.js';
+import { UpstashRunner } from '../../src/queue-bridge/upstash-runner.js';
+import { type RedisServer, startRedis } from '../support/redis-server.js';
+import { startUpstashFront, type UpstashFront } from '../support/upstash-front.js';
+
+let redis: RedisServer;
+let front: UpstashFront;
+beforeAll(async () => {
+  redis = await startRedis();
+  front = await startUpstashFront(redis.url);
+});
+afterAll(async () => {
+  await front.stop();
+  await redis.stop();
+});
+
+let stores = 0;
+/** Every queue has keys of its own. */
+const open: Readonly<Record<string, (options: JobQueueOptions) => JobQueue>> = {
+  memory: (options) => new MemoryQueue(options),
+  'a real redis-server': (options) =>
+    new ScriptQueue(new RedisRunner(redis.url), { ...options, prefix: `t${++stores}:` }),
+  "Upstash's REST": (options) =>
+    new ScriptQueue(new UpstashRunner(front.url, front.token), { ...options, prefix: `t${++stores}:` }),
+};
+
+describe.each(Object.keys(open))('a job queue in %s', (name) => {
+  let queue: JobQueue;
+  let lists: { sdxl: string; wan: string };
+  const start = (options: Partial<JobQueueOptions> = {}) => {
+    lists = { sdxl: `sdxl_${stores}_${name}`, wan: `wan_${stores}_${name}` };
+    const create = open[name];
+    if (create === undefined) throw new Error(name);
+    queue = create({ queues: [lists.sdxl, lists.wan], callsBack: true, retentionMs: 60_000, ...options });
+    return queue;
+  };
+  afterEach(() => queue.close());
+
+  const job = (id: string, user = 'ann', lane: Lane = 'sdxl'): Admission => ({
+    kind: 'job',
+    id,
+    user,
+    lane,
+    type: 'a_type',
+  });
+  /** Pushes and takes in. */
+  const add = async (...jobs: readonly Extract<Admission, { kind: 'job' }>[]) => {
+    for (const { id, lane } of jobs) await queue.push(lists[lane], JSON.stringify({ id }));
+    for (;;) {
+      const { payloads } = await queue.poll();
+      const [first] = payloads;
+      if (first === undefined) return;
+      const mine = payloads.filter(({ queue: list }) => list === first.queue);
+      const entries = mine.map(({ sha1, raw }) => [sha1, byId(jobs, (JSON.parse(raw) as { id: string }).id)] as const);
+      await queue.admit(first.queue, entries);
+    }
+  };
+  const byId = (jobs: readonly Admission[], id: string): Admission => {
+    const found = jobs.find((admission) => admission.kind === 'job' && admission.id === id);
+    if (found === undefined) throw new Error(id);
+    return found;
+  };
+  let tokens = 0;
+  const claim = (request: Partial<ClaimRequest> = {}) =>
+    queue.claim({
+      token: `token-${name}-${++tokens}`,
+      worker: 'w',
+      leaseMs: 60_000,
+      seed: 7,
+      server: 's1',
+      lanes: [
+        { lane: 'sdxl', weight: 1 },
+        { lane: 'wan', weight: 1 },
+      ],
+      ...request,
+    });
+  const claimed = async (request: Partial<ClaimRequest> = {}): Promise<Lease> => {
+    const lease = await claim(request);
+    if (lease === undefined) throw new Error('nothing to claim');
+    return lease;
+  };
+  const finish = ({ id, token }: Lease, state: 'completed' | 'failed' | 'dead' = 'completed') =>
+    queue.finish({ id, token, state, callback: `{"of":"${id}"}`, progress: '{}' });
+  const deliver = async () => {
+    const taken = await queue.takeDeliveries(`d-${++tokens}`, 10, 60_000);
+    for (const { id, token } of taken) await queue.settle(id, token, { kind: 'delivered' });
+    return taken.map(({ id, kind }) => `${id} ${kind}`);
+  };
+  const j = (id: string, user?: string, lane?: Lane) => job(id, user, lane) as Extract<Admission, { kind: 'job' }>;
+
+  it('takes payloads in the order in which they were pushed, byte for byte', async () => {
+    start();
+    const texts = ['{"id":"ä","n":12345678901234567890}', 'not json', '{"a":"\\u0000 \u{1f98a}"}'];
+    for (const text of texts) await queue.push(lists.sdxl, text);
+    const { payloads } = await queue.poll();
+    expect(payloads.map(({ raw, bytes }) => [raw, bytes])).toEqual(
+      texts.map((text) => [text, Buffer.byteLength(text)]),
+    );
+  });
+
+  it('gives a payload to one of two that take it, and says so to the other', async () => {
+    start();
+    await queue.push(lists.sdxl, '{"id":"a"}');
+    const [payload] = (await queue.poll()).payloads;
+    const entries = [[payload?.sha1 ?? '', job('a')]] as const;
+    expect(await queue.admit(lists.sdxl, entries)).toEqual(['admitted']);
+    expect(await queue.admit(lists.sdxl, entries)).toEqual(['moved']);
+    expect((await queue.counts()).pushed).toBe(0);
+  });
+
+  it('claims with a lease: the payload, the first attempt, the seed and the server that were offered', async () => {
+    start();
+    await add(j('a'));
+    expect(await claimed()).toMatchObject({
+      id: 'a',
+      payload: '{"id":"a"}',
+      attempts: 1,
+      run: 1,
+      seed: 7,
+      server: 's1',
+      isCancelled: false,
+    });
+    expect(await claim()).toBeUndefined();
+    expect((await queue.counts()).leased).toBe(1);
+  });
+
+  it('gives the same job to a claim that is asked again because its answer was lost', async () => {
+    start();
+    await add(j('a'), j('b'));
+    const first = await claimed({ token: 'same' });
+    const again = await claimed({ token: 'same' });
+    expect([again.id, again.attempts]).toEqual([first.id, 1]);
+  });
+
+  it('keeps seed and server over attempts', async () => {
+    start();
+    await add(j('a'));
+    const first = await claimed();
+    await queue.release({ id: 'a', token: first.token, isSpent: true, delayMs: 0, reason: 'crashed' });
+    expect(await claimed({ seed: 8, server: 's2' })).toMatchObject({
+      seed: 7,
+      server: 's1',
+      attempts: 2,
+      lastError: 'crashed',
+    });
+  });
+
+  it('does not count an attempt that was given back unspent', async () => {
+    start();
+    await add(j('a'));
+    const { token } = await claimed();
+    expect(await queue.release({ id: 'a', token, isSpent: false, delayMs: 0, reason: 'drained' })).toBe('held');
+    expect((await claimed()).attempts).toBe(1);
+  });
+
+  it('returns jobs of ended leases to their old places', async () => {
+    start();
+    await add(j('a'), j('b'), j('c'));
+    await claimed({ leaseMs: 1 });
+    await claimed({ leaseMs: 1 });
+    await sleep(10);
+    await queue.poll();
+    const order = [await claimed(), await claimed(), await claimed()].map(({ id }) => id);
+    expect(order).toEqual(['a', 'b', 'c']);
+  });
+
+  it('fences every write of a worker whose lease went to another', async () => {
+    start();
+    await add(j('a'));
+    const stale = await claimed({ leaseMs: 1 });
+    await sleep(10);
+    await queue.poll();
+    const lease = await claimed();
+    const { id, token } = stale;
+    expect([
+      await queue.heartbeat({ id, token, leaseMs: 1000 }),
+      await queue.record(id, token, { generated: '{}' }),
+      await queue.release({ id, token, isSpent: true, delayMs: 0, reason: '' }),
+      await finish(stale),
+    ]).toEqual(['lost', 'lost', 'lost', 'lost']);
+    expect(await finish(lease)).toBe('held');
+  });
+
+  it('keeps a lease for as long as it is renewed', async () => {
+    start();
+    await add(j('a'));
+    const { id, token } = await claimed({ leaseMs: 200 });
+    for (let i = 0; i < 6; i += 1) {
+      await sleep(60);
+      expect(await queue.heartbeat({ id, token, leaseMs: 200 })).toBe('held');
+      await queue.poll();
+    }
+  });
+
+  it('delays a job, and tells when it is due', async () => {
+    start();
+    await add(j('a'));
+    const { token } = await claimed();
+    await deliver();
+    await queue.release({ id: 'a', token, isSpent: true, delayMs: 60, reason: 'later' });
+    expect(await claim()).toBeUndefined();
+    const { nextDueMs = 0 } = await queue.poll();
+    expect(nextDueMs).toBeGreaterThan(0);
+    expect(nextDueMs).toBeLessThanOrEqual(60);
+    await sleep(80);
+    expect((await queue.poll()).waiting).toEqual(['sdxl']);
+    expect((await claimed()).attempts).toBe(2);
+  });
+
+  it('keeps a journal that the next worker finds', async () => {
+    start();
+    await add(j('a'));
+    const { token } = await claimed();
+    await queue.record('a', token, { generated: '{"g":1}', 'upload:0': '{"u":0}', 'upload:2': '{"u":2}' });
+    await queue.release({ id: 'a', token, isSpent: true, delayMs: 0, reason: '' });
+    const { generated, uploads } = await claimed();
+    expect([generated, [...uploads].sort()]).toEqual([
+      '{"g":1}',
+      [
+        [0, '{"u":0}'],
+        [2, '{"u":2}'],
+      ],
+    ]);
+  });
+
+  it('gives users turns: one job of a user does not wait for the hundred of another', async () => {
+    start();
+    await add(...Array.from({ length: 20 }, (_, i) => j(`a${i}`, 'ann')), j('b0', 'bob'), j('b1', 'bob'));
+    const order: string[] = [];
+    for (let i = 0; i < 6; i += 1) order.push((await claimed()).id);
+    expect(order).toEqual(['a0', 'b0', 'a1', 'b1', 'a2', 'a3']);
+  });
+
+  it('shares turns between the lanes by weight, and saves none up for a lane that was empty', async () => {
+    start();
+    const sdxl = Array.from({ length: 12 }, (_, i) => j(`s${i}`));
+    const wan = Array.from({ length: 6 }, (_, i) => j(`w${i}`, 'ann', 'wan'));
+    const weights = [
+      { lane: 'sdxl', weight: 3 },
+      { lane: 'wan', weight: 1 },
+    ] as const;
+    await add(...sdxl.slice(0, 4));
+    for (let i = 0; i < 4; i += 1) await claimed({ lanes: weights });
+    await add(...sdxl.slice(4), ...wan);
+    const order: string[] = [];
+    for (let i = 0; i < 8; i += 1) order.push((await claimed({ lanes: weights })).id.slice(0, 1));
+    expect(order.filter((lane) => lane === 'w')).toHaveLength(2);
+    expect(order.slice(0, 4)).toContain('w');
+  });
+
+  it('claims from the lanes that were asked for only', async () => {
+    start();
+    await add(j('s'), j('w', 'ann', 'wan'));
+    expect((await queue.poll()).waiting).toEqual(['sdxl', 'wan']);
+    expect((await claimed({ lanes: [{ lane: 'wan', weight: 1 }] })).id).toBe('w');
+    expect(await claim({ lanes: [{ lane: 'wan', weight: 1 }] })).toBeUndefined();
+  });
+
+  it('runs a job that was pushed twice once', async () => {
+    start();
+    await add(j('a'));
+    await add(j('a'));
+    const lease = await claimed();
+    expect(await claim()).toBeUndefined();
+    await add(j('a'));
+    await finish(lease);
+    await deliver();
+    expect(await queue.show('a')).toMatchObject({ state: 'completed', pushed: '3', attempts: '1' });
+  });
+
+  it('repeats the callback of a job that is pushed again after its end', async () => {
+    start();
+    await add(j('a'));
+    await finish(await claimed());
+    expect(await deliver()).toEqual(['a terminal']);
+    await add(j('a'));
+    expect(await deliver()).toEqual(['a terminal']);
+    expect(await deliver()).toEqual([]);
+  });
+
+  it('calls back in order: processing, then the end', async () => {
+    start();
+    await add(j('a'));
+    const lease = await claimed();
+    expect(await deliver()).toEqual(['a processing']);
+    expect(await deliver()).toEqual([]);
+    await finish(lease);
+    const [delivery] = await queue.takeDeliveries('d', 10, 1000);
+    expect(delivery).toMatchObject({
+      kind: 'terminal',
+      callback: '{"of":"a"}',
+      type: 'a_type',
+      user: 'ann',
+      attempts: 0,
+    });
+  });
+
+  it('never calls processing back once the end is due', async () => {
+    start();
+    await add(j('a'), j('b'));
+    // One that nobody tried, and one whose try failed.
+    await finish(await claimed());
+    expect(await deliver()).toEqual(['a terminal']);
+    const b = await claimed();
+    const [processing] = await queue.takeDeliveries('d2', 10, 60_000);
+    expect(processing?.kind).toBe('processing');
+    await queue.settle('b', 'd2', { kind: 'retry', delayMs: 60_000, reason: '503' });
+    await finish(b);
+    expect(await deliver()).toEqual(['b terminal']);
+    expect(await queue.show('b')).toMatchObject({ pcb: 'dropped', cb: 'delivered' });
+  });
+
+  it('holds the end back while processing is on its way', async () => {
+    start();
+    await add(j('a'));
+    const lease = await claimed();
+    await queue.takeDeliveries('d1', 10, 60_000);
+    await finish(lease);
+    expect(await deliver()).toEqual([]);
+    await queue.settle('a', 'd1', { kind: 'retry', delayMs: 60_000, reason: 'timeout' });
+    expect(await deliver()).toEqual(['a terminal']);
+  });
+
+  it('gives a delivery to another worker when the first is not heard of, and fences the first', async () => {
+    start();
+    await add(j('a'));
+    await finish(await claimed());
+    await queue.takeDeliveries('gone', 10, 1);
+    await sleep(10);
+    const [delivery] = await queue.takeDeliveries('next', 10, 60_000);
+    expect(delivery?.kind).toBe('terminal');
+    expect(await queue.settle('a', 'gone', { kind: 'delivered' })).toBe('lost');
+    expect(await queue.settle('a', 'next', { kind: 'delivered' })).toBe('held');
+    expect((await queue.counts()).callbacks).toBe(0);
+  });
+
+  it('tries a callback again when it is due, and counts', async () => {
+    start();
+    await add(j('a'));
+    await finish(await claimed());
+    await queue.takeDeliveries('d1', 10, 60_000);
+    await queue.settle('a', 'd1', { kind: 'retry', delayMs: 40, reason: '503' });
+    expect(await deliver()).toEqual([]);
+    await sleep(60);
+    const [delivery] = await queue.takeDeliveries('d2', 10, 60_000);
+    expect(delivery?.attempts).toBe(1);
+    expect(delivery?.ageMs).toBeGreaterThanOrEqual(40);
+  });
+
+  it('lists callbacks that were given up, and replays them', async () => {
+    start();
+    await add(j('a'));
+    await finish(await claimed());
+    await queue.takeDeliveries('d1', 10, 60_000);
+    await queue.settle('a', 'd1', { kind: 'dead', reason: '404' });
+    expect((await queue.deadLetters(10)).callbacks).toEqual(['a']);
+    expect(await queue.replay('a', false)).toBe('calls back');
+    expect(await deliver()).toEqual(['a terminal']);
+    expect((await queue.deadLetters(10)).callbacks).toEqual([]);
+  });
+
+  it('lists dead jobs, and runs them again with a new run number and the same seed', async () => {
+    start();
+    await add(j('a'));
+    const lease = await claimed();
+    await queue.record('a', lease.token, { generated: '{}', 'upload:0': '{}' });
+    await finish(lease, 'dead');
+    await deliver();
+    expect((await queue.deadLetters(10)).jobs).toEqual(['a']);
+    expect(await queue.replay('a', false)).toBe('runs');
+    expect(await claimed({ seed: 8 })).toMatchObject({
+      run: 2,
+      attempts: 1,
+      seed: 7,
+      generated: undefined,
+      uploads: new Map(),
+    });
+    expect(await deliver()).toEqual(['a processing']);
+    expect((await queue.deadLetters(10)).jobs).toEqual([]);
+    expect([await queue.replay('a', false), await queue.replay('b', false)]).toEqual(['not ended', 'unknown']);
+  });
+
+  it('ends a payload that cannot be run with its callback, and keeps one without an id with the reason', async () => {
+    start();
+    await queue.push(lists.sdxl, 'not json');
+    await queue.push(lists.sdxl, '{"id":"a","type":7}');
+    const { payloads } = await queue.poll();
+    const admissions: Admission[] = [
+      { kind: 'rejected', record: '{"reason":"not JSON"}' },
+      { kind: 'refused', id: 'a', user: 'ann', type: '', callback: '{"failed":true}' },
+    ];
+    const entries = payloads.map(({ sha1 }, i) => [sha1, admissions[i]] as [string, Admission]);
+    expect(await queue.admit(lists.sdxl, entries)).toEqual(['rejected', 'refused']);
+    expect((await queue.deadLetters(10)).rejected).toEqual(['{"reason":"not JSON"}']);
+    const [delivery] = await queue.takeDeliveries('d', 10, 1000);
+    expect(delivery).toMatchObject({ id: 'a', kind: 'terminal', callback: '{"failed":true}' });
+    expect(await claim()).toBeUndefined();
+  });
+
+  it('cancels a job that waits at once, a running one through its worker, and one that has not come when it comes', async () => {
+    start();
+    await add(j('a'), j('b'));
+    const running = await claimed();
+    expect(await queue.cancel('b', '{"cancelled":"b"}')).toBe('cancelled');
+    expect(await claim()).toBeUndefined();
+    expect(await queue.cancel('a', '')).toBe('asked');
+    expect(await queue.heartbeat({ id: 'a', token: running.token, leaseMs: 1000 })).toBe('cancelled');
+    expect(await queue.cancel('c', '')).toBe('noted');
+    await add(j('c'));
+    expect((await claimed()).isCancelled).toBe(true);
+    await finish(running);
+    expect(await queue.cancel('a', '')).toBe('ended');
+    expect(await queue.show('b')).toMatchObject({ state: 'cancelled', callback: '{"cancelled":"b"}' });
+  });
+
+  it('lists jobs, newest first, all of them or those of a state', async () => {
+    start();
+    await add(j('a'), j('b'), j('c'));
+    await claimed();
+    expect((await queue.list(10)).map(({ id }) => id)).toEqual(['c', 'b', 'a']);
+    expect((await queue.list(10, 'waiting')).map(({ id }) => id)).toEqual(['c', 'b']);
+    expect(await queue.list(1)).toHaveLength(1);
+    expect(await queue.counts()).toEqual({
+      pushed: 0,
+      waiting: 2,
+      delayed: 0,
+      leased: 1,
+      callbacks: 1,
+      dead: 0,
+      deadCallbacks: 0,
+      rejected: 0,
+    });
+    expect(await queue.show('nobody')).toBeUndefined();
+  });
+
+  it('forgets an ended job after its retention: then its id may run again', async () => {
+    start({ retentionMs: 20 });
+    await add(j('a'));
+    await finish(await claimed());
+    await deliver();
+    await sleep(40);
+    await queue.poll();
+    expect(await queue.show('a')).toBeUndefined();
+    await add(j('a'));
+    expect((await claimed()).attempts).toBe(1);
+  });
+
+  it('leaves the outbox alone where nobody is called back', async () => {
+    start({ callsBack: false });
+    await add(j('a'));
+    await finish(await claimed());
+    expect((await queue.poll()).dueDeliveries).toBe(0);
+    expect(await queue.show('a')).toMatchObject({ state: 'completed', callback: '{"of":"a"}' });
+  });
+
+  it('takes the end of a job twice from the same worker: an answer may have been lost', async () => {
+    start();
+    await add(j('a'));
+    const lease = await claimed();
+    expect([await finish(lease), await finish(lease)]).toEqual(['held', 'held']);
+    expect(await deliver()).toEqual(['a terminal']);
+  });
+
+  it.skipIf(name === "Upstash's REST")(
+    'wakes whoever waits when something is pushed, and leaves it where it is',
+    async () => {
+      start();
+      const never = new AbortController();
+      const woken = queue.waitForPush(never.signal);
+      await sleep(20);
+      await queue.push(lists.wan, 'x');
+      await woken;
+      await queue.push(lists.wan, 'y');
+      await queue.waitForPush(never.signal);
+      expect((await queue.poll()).payloads.map(({ raw }) => raw)).toEqual(['x', 'y']);
+    },
+  );
+});
+
+describe('a queue in Redis', () => {
+  it('goes on when Redis was killed and started again', async () => {
+    const own = await startRedis();
+    const queue = new ScriptQueue(new RedisRunner(own.url), {
+      queues: ['q'],
+      callsBack: true,
+      retentionMs: 1000,
+      prefix: 'p:',
+    });
+    await queue.poll();
+    const crashed = own.crash();
+    // Asked while it is away.
+    expect((await queue.poll()).payloads).toEqual([]);
+    await crashed;
+    await queue.push('q', 'x');
+    expect((await queue.poll()).payloads).toHaveLength(1);
+    await queue.close();
+    await own.stop();
+  });
+
+  it('says which store does not let it in', async () => {
+    const queue = new ScriptQueue(new UpstashRunner(front.url, 'wrong'), {
+      queues: ['q'],
+      callsBack: true,
+      retentionMs: 1000,
+      prefix: 'p:',
+    });
+    await expect(queue.push('q', 'a secret prompt')).rejects.toThrow(
+      /^Upstash refused a command: WRONGPASS invalid or missing auth token$/,
+    );
+  });
+});
