@@ -58,11 +58,14 @@ function attachOrSubmit(state: ServerState, request: GenerateRequest): Job {
   const requestHash = hashRequest(request);
   const known = request.jobId === '' ? undefined : state.jobs.find(request.jobId);
   if (known !== undefined) {
-    if (known.requestHash === requestHash) return known;
-    throw new InferenceError(
-      'JOB_ID_CONFLICT',
-      `job_id "${request.jobId}" belongs to a job with another body; use a new id, or send the same body to attach`,
-    );
+    if (known.requestHash !== requestHash) {
+      throw new InferenceError(
+        'JOB_ID_CONFLICT',
+        `job_id "${request.jobId}" belongs to a job with another body; use a new id, or send the same body to attach`,
+      );
+    }
+    // What failed for a reason that may pass is tried anew, under the id that its client knows it by.
+    if (!known.error?.retryable) return known;
   }
   const { model, plan } = planOf(state, request);
   state.admission.assertRoom(model);

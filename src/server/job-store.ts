@@ -33,7 +33,9 @@ export class JobStore {
     );
   }
 
+  /** A job that ended and has the same id is replaced. */
   add(job: Job): void {
+    this.#jobs.delete(job.id);
     this.#jobs.set(job.id, job);
   }
 
@@ -47,7 +49,7 @@ export class JobStore {
       if (fits || oldest === job) return;
       this.#finished.delete(oldest);
       this.#finishedBytes -= oldest.assetBytes;
-      this.#jobs.delete(oldest.id);
+      if (this.#jobs.get(oldest.id) === oldest) this.#jobs.delete(oldest.id);
     }
   }
 

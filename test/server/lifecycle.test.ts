@@ -129,6 +129,22 @@ describe('a killed engine', () => {
   });
 });
 
+describe('a job id', () => {
+  it('starts a job anew that failed for a reason that may pass, and attaches to what came of it', async () => {
+    serving = await serve({ JOB_RETENTION: '2' });
+    const request = { ...quick, width: 256, height: 256, steps: 40, jobId: 'again' };
+    const job = outcomeOf(serving.client, request);
+    await until(async () => (await stateOf('again')) === JobState.JOB_STATE_RUNNING);
+    process.kill(serving.engine.pid ?? 0, 'SIGKILL');
+    expect((await job).error?.retryable).toBe(true);
+    const second = await outcomeOf(serving.client, request);
+    expect(second.files).toHaveLength(1);
+    // The one that failed is forgotten for this one; what took its id is not.
+    await outcomeOf(serving.client, quick);
+    expect((await outcomeOf(serving.client, request)).events).toEqual(second.events);
+  });
+});
+
 describe('a client that leaves', () => {
   it('takes its job along, by default', async () => {
     serving = await serve();

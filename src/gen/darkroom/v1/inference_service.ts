@@ -1936,7 +1936,8 @@ export const InferenceServiceService = {
    * Generate runs one job and streams its events, the files included.
    *
    * The job id is the idempotency key: the same id with the same body attaches to the job, running or finished, and streams
-   * its events from the first one; the same id with another body is ALREADY_EXISTS.
+   * its events from the first one; the same id with another body is ALREADY_EXISTS. A job that failed for a reason that may pass
+   * (`JobError.retryable`) is started anew by the same id and body.
    *
    * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
    * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
@@ -1988,7 +1989,8 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    * Generate runs one job and streams its events, the files included.
    *
    * The job id is the idempotency key: the same id with the same body attaches to the job, running or finished, and streams
-   * its events from the first one; the same id with another body is ALREADY_EXISTS.
+   * its events from the first one; the same id with another body is ALREADY_EXISTS. A job that failed for a reason that may pass
+   * (`JobError.retryable`) is started anew by the same id and body.
    *
    * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
    * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
@@ -2008,7 +2010,8 @@ export interface InferenceServiceClient extends Client {
    * Generate runs one job and streams its events, the files included.
    *
    * The job id is the idempotency key: the same id with the same body attaches to the job, running or finished, and streams
-   * its events from the first one; the same id with another body is ALREADY_EXISTS.
+   * its events from the first one; the same id with another body is ALREADY_EXISTS. A job that failed for a reason that may pass
+   * (`JobError.retryable`) is started anew by the same id and body.
    *
    * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
    * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
