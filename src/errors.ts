@@ -32,6 +32,7 @@ export const errorReasons = {
   ENGINE_STARTING: { status: 'UNAVAILABLE', retryable: true },
   ENGINE_CRASHED: { status: 'UNAVAILABLE', retryable: true },
   ENGINE_HUNG: { status: 'UNAVAILABLE', retryable: true },
+  STORAGE_FAILED: { status: 'UNAVAILABLE', retryable: true },
   UNREACHABLE: { status: 'UNAVAILABLE', retryable: true },
   CHECKPOINT_INVALID: { status: 'FAILED_PRECONDITION', retryable: false },
   MODEL_UNSUPPORTED: { status: 'FAILED_PRECONDITION', retryable: false },

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { createHash, type Hash } from 'node:crypto';
+import { type FileHandle, mkdir, open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { AssetChunk } from '../gen/darkroom/v1/event.js';
 import type { Asset } from '../gen/darkroom/v1/job.js';
@@ -11,16 +11,27 @@ const EXTENSIONS: Readonly<Record<string, string>> = {
   'video/mp4': 'mp4',
 };
 
+/** Of a file's name, without the dot; "bin" for a content type that no file of darkroom has. */
+export function extensionOf(contentType: string): string {
+  return EXTENSIONS[contentType] ?? 'bin';
+}
+
 export interface SavedAsset {
   readonly path: string;
   readonly asset: Asset;
 }
 
-/** Puts a job's chunks together and writes each file when it is whole and its SHA-256 is right. */
+interface PartFile {
+  readonly handle: FileHandle;
+  readonly path: string;
+  readonly hash: Hash;
+}
+
+/** Writes a job's chunks as they come; a file gets its name when it is whole and its SHA-256 is right. */
 export class AssetSaver {
   readonly #folder: string;
   readonly #name: string;
-  #chunks: Buffer[] = [];
+  #part: PartFile | undefined;
 
   /** Files are `folder/name-<index>.<ext>`. */
   constructor(folder: string, name: string) {
@@ -29,18 +40,31 @@ export class AssetSaver {
   }
 
   /** The file that this chunk completed; undefined while there is more to come. */
-  async add({ data, asset }: AssetChunk): Promise<SavedAsset | undefined> {
-    this.#chunks.push(data);
+  async add({ index, data, asset }: AssetChunk): Promise<SavedAsset | undefined> {
+    this.#part ??= await this.#open(index);
+    const { handle, path: partPath, hash } = this.#part;
+    hash.update(data);
+    await handle.writeFile(data);
     if (asset === undefined) return undefined;
-    const file = Buffer.concat(this.#chunks);
-    this.#chunks = [];
-    if (!createHash('sha256').update(file).digest().equals(asset.sha256)) {
+    await this.close();
+    if (!hash.digest().equals(asset.sha256)) {
       throw new Error(`asset ${asset.index} arrived damaged: its SHA-256 differs`);
     }
-    await mkdir(this.#folder, { recursive: true });
-    const path = join(this.#folder, `${this.#name}-${asset.index}.${EXTENSIONS[asset.contentType] ?? 'bin'}`);
-    await writeFile(`${path}.part`, file);
-    await rename(`${path}.part`, path);
+    const path = join(this.#folder, `${this.#name}-${asset.index}.${extensionOf(asset.contentType)}`);
+    await rename(partPath, path);
     return { path, asset };
+  }
+
+  /** Leaves a file that is not whole as it is. */
+  async close(): Promise<void> {
+    const part = this.#part;
+    this.#part = undefined;
+    await part?.handle.close();
+  }
+
+  async #open(index: number): Promise<PartFile> {
+    await mkdir(this.#folder, { recursive: true });
+    const path = join(this.#folder, `${this.#name}-${index}.part`);
+    return { handle: await open(path, 'w'), path, hash: createHash('sha256') };
   }
 }
