@@ -1,11 +1,10 @@
 import { z } from 'zod';
+import { type BridgeConfig, bridgeConfigSchema, withBridgeDefaults } from './bridge-config.js';
+import { count, sharedVariables } from './config-variables.js';
 import { InferenceError, listProblems } from './errors.js';
 import { devices } from './pipelines/pipeline.js';
 import { predictionTypes } from './pipelines/sdxl/checkpoint.js';
 import { parseAllowedHost } from './references/allowed-hosts.js';
-
-const count = (fallback: number, min: number, max: number) =>
-  z.coerce.number().int().min(min).max(max).default(fallback);
 
 const modelName = (name: string) =>
   z
@@ -17,8 +16,8 @@ const modelName = (name: string) =>
 const path = z.string().min(1).optional();
 
 /**
- * Every variable that darkroom reads, with default and bounds; docs/reference/config.md lists them, a test compares the two.
- * Only this file reads the environment.
+ * Every variable that the server reads, with default and bounds; docs/reference/config.md lists them and the bridge's, a test
+ * compares the two. Only this file reads the environment.
  */
 export const configSchema = z.object({
   DARKROOM_LISTEN: z
@@ -83,8 +82,7 @@ export const configSchema = z.object({
   REFERENCE_MAX_BYTES: count(20 * 1024 * 1024, 1024, 2 ** 30).describe('Largest reference, in bytes.'),
   REFERENCE_TIMEOUT_MS: count(10_000, 100, 600_000).describe('From a request for a reference to its last byte, in ms.'),
   REFERENCE_MAX_PIXELS: count(50_000_000, 4096, 1_000_000_000).describe('Largest reference, in pixels of its own.'),
-  AUTH_TOKEN: z.string().min(8).optional().describe('Bearer token that every call must carry; unset: none.'),
-  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('What is logged.'),
+  ...sharedVariables,
 });
 
 export type Config = Readonly<z.infer<typeof configSchema>>;
@@ -97,14 +95,29 @@ export function readConfig(
   env: NodeJS.ProcessEnv = process.env,
   overrides: Partial<Record<keyof Config, string>> = {},
 ): Config {
+  return readVariables(configSchema, { ...env, ...overrides });
+}
+
+/** The same for `darkroom bridge` and `darkroom jobs`. */
+export function readBridgeConfig(
+  env: NodeJS.ProcessEnv = process.env,
+  overrides: Partial<Record<keyof BridgeConfig, string>> = {},
+): BridgeConfig {
+  return withBridgeDefaults(readVariables(bridgeConfigSchema, { ...env, ...overrides }));
+}
+
+/** Values that messages do not repeat. */
+const SECRET = /TOKEN|KEY|SECRET|REDIS_URL/;
+
+function readVariables<T extends z.ZodType>(schema: T, variables: NodeJS.ProcessEnv): Readonly<z.infer<T>> {
   // A variable that is set to nothing is not set.
-  const given = Object.entries({ ...env, ...overrides }).filter(([, value]) => value !== undefined && value !== '');
-  const parsed = configSchema.safeParse(Object.fromEntries(given));
-  if (parsed.success) return Object.freeze(parsed.data);
+  const given = Object.entries(variables).filter(([, value]) => value !== undefined && value !== '');
+  const parsed = schema.safeParse(Object.fromEntries(given));
+  if (parsed.success) return Object.freeze(parsed.data as object) as Readonly<z.infer<T>>;
   const problems = parsed.error.issues.map((issue) => {
     const name = String(issue.path[0]);
     const value = Object.fromEntries(given)[name];
-    return `${name}${name === 'AUTH_TOKEN' ? '' : ` "${value}"`}: ${issue.message}`;
+    return `${name}${SECRET.test(name) || value === undefined ? '' : ` "${value}"`}: ${issue.message}`;
   });
   throw new InferenceError('INVALID_REQUEST', `the configuration has mistakes:\n${listProblems(problems)}`);
 }

@@ -15,9 +15,9 @@ import {
   TokenizeRequest,
   type TokenizeResponse,
 } from '../gen/darkroom/v1/inference_service.js';
-import { JobServiceClient } from '../gen/darkroom/v1/job_service.js';
-import { ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
-import { errorFromStatus } from '../server/status.js';
+import { type CancelJobResponse, JobServiceClient } from '../gen/darkroom/v1/job_service.js';
+import { type GetServerStatusResponse, ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
+import { errorFromStatus, isDetailed } from '../server/status.js';
 
 /** The three services of one server. */
 export interface DarkroomClient {
@@ -70,7 +70,7 @@ export async function* generate(
     for await (const { event } of stream as AsyncIterable<{ event: JobEvent | undefined }>)
       if (event !== undefined) yield event;
   } catch (error) {
-    throw toldError(client, error);
+    throw toldError(client, error, signal?.aborted);
   } finally {
     signal?.removeEventListener('abort', cancel);
     stream.cancel();
@@ -89,6 +89,17 @@ export function tokenize(client: DarkroomClient, request: Partial<TokenizeReques
   return answerOf(client, (done) => client.inference.tokenize(message, client.metadata, done));
 }
 
+/** How a server is. @throws InferenceError as the server told it, UNREACHABLE where none answers in time */
+export function serverStatus(client: DarkroomClient, timeoutMs: number): Promise<GetServerStatusResponse> {
+  const deadline = { deadline: Date.now() + timeoutMs };
+  return answerOf(client, (done) => client.models.getServerStatus({}, client.metadata, deadline, done));
+}
+
+/** Ends a job. @throws InferenceError as the server told it */
+export async function cancelJob(client: DarkroomClient, jobId: string): Promise<void> {
+  await answerOf<CancelJobResponse>(client, (done) => client.jobs.cancelJob({ jobId }, client.metadata, done));
+}
+
 function answerOf<Response>(
   client: DarkroomClient,
   call: (done: (error: ServiceError | null, response: Response) => void) => void,
@@ -98,12 +109,14 @@ function answerOf<Response>(
   });
 }
 
-/** The server's own error; UNREACHABLE where none answered. */
-function toldError(client: DarkroomClient, error: unknown): unknown {
+/** What a call ends with when its connection does: gRPC's own words, where the server's errors carry a reason. */
+const BROKEN: readonly status[] = [status.UNAVAILABLE, status.INTERNAL, status.UNKNOWN, status.CANCELLED];
+
+/** The server's own error; UNREACHABLE where none answered, or the answer broke off. */
+function toldError(client: DarkroomClient, error: unknown, isCancelled = false): unknown {
   if (!isServiceError(error)) return error;
   const told = errorFromStatus(error);
-  // gRPC's own words for a server that is not there; the server's own errors carry a reason.
-  if (error.code !== status.UNAVAILABLE || told.reason !== 'INTERNAL') return told;
+  if (isCancelled || !BROKEN.includes(error.code) || isDetailed(error)) return told;
   const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
   return new InferenceError('UNREACHABLE', `no server answers at ${address}: ${error.details}`, { cause: error });
 }

@@ -47,10 +47,12 @@ export interface Poll {
   readonly nextDueMs: number | undefined;
 }
 
-export interface LaneWeight {
+export interface LaneTurn {
   readonly lane: Lane;
   /** Turns it gets against the other lane while both have jobs. */
   readonly weight: number;
+  /** Server that its job gets, if no server has it yet. */
+  readonly server: string;
 }
 
 export interface ClaimRequest {
@@ -60,15 +62,14 @@ export interface ClaimRequest {
   readonly leaseMs: number;
   /** Seed that the job gets if it has none in its journal. */
   readonly seed: number;
-  /** Server that it gets if no server has it yet. */
-  readonly server: string;
-  readonly lanes: readonly LaneWeight[];
+  readonly lanes: readonly LaneTurn[];
 }
 
 /** A job that one worker holds until a deadline; every write names the token. */
 export interface Lease {
   readonly id: string;
   readonly token: string;
+  readonly lane: Lane;
   readonly payload: string;
   /** Starts so far, this one counted. */
   readonly attempts: number;
@@ -104,6 +105,8 @@ export interface Release {
   readonly isSpent: boolean;
   /** 0: at once, at its old place. */
   readonly delayMs: number;
+  /** Whether the next attempt is best made on the same server: it may have the job. */
+  readonly keepsServer: boolean;
   readonly reason: string;
 }
 

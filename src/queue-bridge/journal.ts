@@ -22,6 +22,7 @@ export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
   return {
     id: fields.id ?? '',
     token: fields.token ?? '',
+    lane: fields.lane === 'wan' ? 'wan' : 'sdxl',
     payload: fields.payload ?? '',
     attempts: Number(fields.attempts),
     run: Number(fields.run),

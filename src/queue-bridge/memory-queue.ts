@@ -16,6 +16,7 @@ import {
   type JobState,
   type JournalFields,
   type Lane,
+  type LaneTurn,
   type Lease,
   lanes,
   type Poll,
@@ -99,13 +100,13 @@ export class MemoryQueue implements JobQueue {
     });
   }
 
-  async claim({ token, worker, leaseMs, seed, server, lanes: weights }: ClaimRequest): Promise<Lease | undefined> {
+  async claim({ token, worker, leaseMs, seed, lanes: turns }: ClaimRequest): Promise<Lease | undefined> {
     for (const fields of this.#jobs.values()) if (fields.token === token) return this.#leaseOf(fields);
-    const next = weights
+    const next = turns
       .filter(({ lane }) => this.#lines[lane].size > 0)
-      .map(({ lane, weight }) => ({ lane, weight, pass: Math.max(this.#floor, this.#passes[lane]) }))
-      .reduce<{ lane: Lane; weight: number; pass: number } | undefined>(
-        (best, lane) => (best === undefined || lane.pass < best.pass ? lane : best),
+      .map((turn) => ({ ...turn, pass: Math.max(this.#floor, this.#passes[turn.lane]) }))
+      .reduce<(LaneTurn & { pass: number }) | undefined>(
+        (best, turn) => (best === undefined || turn.pass < best.pass ? turn : best),
         undefined,
       );
     if (next === undefined) return undefined;
@@ -124,7 +125,7 @@ export class MemoryQueue implements JobQueue {
     const attempts = String(Number(fields.attempts) + 1);
     this.#write(id, { state: 'leased', token, worker, started_at: String(now), attempts });
     fields.seed ??= String(seed);
-    fields.server ??= server;
+    fields.server ||= next.server;
     if (this.#options.callsBack && fields.pcb === undefined) {
       this.#write(id, { pcb: 'due', cb_attempts: '0', cb_since: String(now) });
       this.#outbox.set(id, now);
@@ -145,11 +146,11 @@ export class MemoryQueue implements JobQueue {
     return 'held';
   }
 
-  async release({ id, token, isSpent, delayMs, reason }: Release): Promise<Held> {
+  async release({ id, token, isSpent, delayMs, keepsServer, reason }: Release): Promise<Held> {
     if (!this.#owns(id, token)) return 'lost';
     const attempts = Number(this.#journal(id).attempts) - (isSpent ? 0 : 1);
     this.#leases.delete(id);
-    this.#write(id, { last_error: reason, attempts: String(attempts) });
+    this.#write(id, { last_error: reason, attempts: String(attempts), ...(!keepsServer && { server: '' }) });
     if (delayMs > 0) {
       this.#write(id, { state: 'delayed', token: '' });
       this.#delayed.set(id, Date.now() + delayMs);

@@ -93,16 +93,15 @@ export class ScriptQueue implements JobQueue {
     return entries.map((_, i) => done[i] ?? 'moved');
   }
 
-  async claim({ token, worker, leaseMs, seed, server, lanes }: ClaimRequest): Promise<Lease | undefined> {
+  async claim({ token, worker, leaseMs, seed, lanes }: ClaimRequest): Promise<Lease | undefined> {
     const claimed = await this.#run<[string, number, string[]] | null>(
       claimScript,
       token,
       worker,
       String(leaseMs),
       String(seed),
-      server,
       this.#callsBack,
-      ...lanes.flatMap(({ lane, weight }) => [lane, String(weight)]),
+      ...lanes.flatMap(({ lane, weight, server }) => [lane, String(weight), server]),
     );
     if (claimed === null) return undefined;
     const [, isCancelled, fields] = claimed;
@@ -117,8 +116,8 @@ export class ScriptQueue implements JobQueue {
     return this.#run(recordScript, id, token, ...Object.entries(fields).flat());
   }
 
-  release({ id, token, isSpent, delayMs, reason }: Release): Promise<Held> {
-    return this.#run(releaseScript, id, token, flag(isSpent), String(Math.round(delayMs)), reason);
+  release({ id, token, isSpent, delayMs, keepsServer, reason }: Release): Promise<Held> {
+    return this.#run(releaseScript, id, token, flag(isSpent), String(Math.round(delayMs)), flag(keepsServer), reason);
   }
 
   finish({ id, token, state, callback, progress }: Finish): Promise<Held> {

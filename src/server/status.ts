@@ -58,6 +58,11 @@ export function errorFromStatus(error: ServiceError): InferenceError {
   return new InferenceError(reason, error.details, { cause: error, ...found });
 }
 
+/** Whether an error is darkroom's own, and not gRPC's. */
+export function isDetailed(error: ServiceError): boolean {
+  return (error.metadata?.get(DETAILS).length ?? 0) > 0;
+}
+
 /** For answers that are gRPC's own, without details. */
 const REASON_OF_CODE: Partial<Record<status, InferenceError['reason']>> = {
   [status.CANCELLED]: 'CANCELLED',

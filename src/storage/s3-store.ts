@@ -30,6 +30,7 @@ export class S3Store implements AssetStore {
     this.#options = options;
     this.#client = new sdk.S3Client({
       region: options.region,
+      logger: { debug: nothing, info: nothing, warn: nothing, error: nothing },
       // Its own retries leave streams out.
       maxAttempts: 1,
       // Stores other than AWS seldom have a name for each bucket.
@@ -79,3 +80,6 @@ export class S3Store implements AssetStore {
     return (baseUrl ?? own).replace(/\/+$/, '');
   }
 }
+
+/** What goes wrong is told by the error. */
+function nothing(): void {}

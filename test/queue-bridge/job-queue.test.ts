@@ -79,10 +79,9 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
       worker: 'w',
       leaseMs: 60_000,
       seed: 7,
-      server: 's1',
       lanes: [
-        { lane: 'sdxl', weight: 1 },
-        { lane: 'wan', weight: 1 },
+        { lane: 'sdxl', weight: 1, server: 's1' },
+        { lane: 'wan', weight: 1, server: 's1' },
       ],
       ...request,
     });
@@ -148,20 +147,29 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     start();
     await add(j('a'));
     const first = await claimed();
-    await queue.release({ id: 'a', token: first.token, isSpent: true, delayMs: 0, reason: 'crashed' });
-    expect(await claimed({ seed: 8, server: 's2' })).toMatchObject({
-      seed: 7,
-      server: 's1',
-      attempts: 2,
-      lastError: 'crashed',
+    await queue.release({
+      id: 'a',
+      token: first.token,
+      isSpent: true,
+      delayMs: 0,
+      keepsServer: true,
+      reason: 'crashed',
     });
+    const elsewhere = { seed: 8, lanes: [{ lane: 'sdxl', weight: 1, server: 's2' }] } as const;
+    const second = await claimed(elsewhere);
+    expect(second).toMatchObject({ seed: 7, server: 's1', attempts: 2, lastError: 'crashed' });
+    // There is nothing left of the job on the first server.
+    await queue.release({ id: 'a', token: second.token, isSpent: true, delayMs: 0, keepsServer: false, reason: '' });
+    expect(await claimed(elsewhere)).toMatchObject({ seed: 7, server: 's2' });
   });
 
   it('does not count an attempt that was given back unspent', async () => {
     start();
     await add(j('a'));
     const { token } = await claimed();
-    expect(await queue.release({ id: 'a', token, isSpent: false, delayMs: 0, reason: 'drained' })).toBe('held');
+    expect(
+      await queue.release({ id: 'a', token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'drained' }),
+    ).toBe('held');
     expect((await claimed()).attempts).toBe(1);
   });
 
@@ -187,7 +195,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect([
       await queue.heartbeat({ id, token, leaseMs: 1000 }),
       await queue.record(id, token, { generated: '{}' }),
-      await queue.release({ id, token, isSpent: true, delayMs: 0, reason: '' }),
+      await queue.release({ id, token, isSpent: true, delayMs: 0, keepsServer: true, reason: '' }),
       await finish(stale),
     ]).toEqual(['lost', 'lost', 'lost', 'lost']);
     expect(await finish(lease)).toBe('held');
@@ -209,7 +217,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     await add(j('a'));
     const { token } = await claimed();
     await deliver();
-    await queue.release({ id: 'a', token, isSpent: true, delayMs: 60, reason: 'later' });
+    await queue.release({ id: 'a', token, isSpent: true, delayMs: 60, keepsServer: true, reason: 'later' });
     expect(await claim()).toBeUndefined();
     const { nextDueMs = 0 } = await queue.poll();
     expect(nextDueMs).toBeGreaterThan(0);
@@ -224,7 +232,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     await add(j('a'));
     const { token } = await claimed();
     await queue.record('a', token, { generated: '{"g":1}', 'upload:0': '{"u":0}', 'upload:2': '{"u":2}' });
-    await queue.release({ id: 'a', token, isSpent: true, delayMs: 0, reason: '' });
+    await queue.release({ id: 'a', token, isSpent: true, delayMs: 0, keepsServer: true, reason: '' });
     const { generated, uploads } = await claimed();
     expect([generated, [...uploads].sort()]).toEqual([
       '{"g":1}',
@@ -248,8 +256,8 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     const sdxl = Array.from({ length: 12 }, (_, i) => j(`s${i}`));
     const wan = Array.from({ length: 6 }, (_, i) => j(`w${i}`, 'ann', 'wan'));
     const weights = [
-      { lane: 'sdxl', weight: 3 },
-      { lane: 'wan', weight: 1 },
+      { lane: 'sdxl', weight: 3, server: 's1' },
+      { lane: 'wan', weight: 1, server: 's1' },
     ] as const;
     await add(...sdxl.slice(0, 4));
     for (let i = 0; i < 4; i += 1) await claimed({ lanes: weights });
@@ -264,8 +272,8 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     start();
     await add(j('s'), j('w', 'ann', 'wan'));
     expect((await queue.poll()).waiting).toEqual(['sdxl', 'wan']);
-    expect((await claimed({ lanes: [{ lane: 'wan', weight: 1 }] })).id).toBe('w');
-    expect(await claim({ lanes: [{ lane: 'wan', weight: 1 }] })).toBeUndefined();
+    expect((await claimed({ lanes: [{ lane: 'wan', weight: 1, server: 's1' }] })).id).toBe('w');
+    expect(await claim({ lanes: [{ lane: 'wan', weight: 1, server: 's1' }] })).toBeUndefined();
   });
 
   it('runs a job that was pushed twice once', async () => {

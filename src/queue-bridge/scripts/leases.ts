@@ -1,7 +1,7 @@
 import { defineScript } from './script.js';
 
 /**
- * prefix, token, worker, leaseMs, seed, server, callsBack, then lane, weight for each. -> [id, isCancelled, journal] or nil
+ * prefix, token, worker, leaseMs, seed, callsBack, then lane, weight, server for each. -> [id, isCancelled, journal] or nil
  *
  * Lanes share by stride scheduling: each claim moves its lane on by 1 / weight, the one furthest behind is next, and a lane
  * that had nothing to do starts where the others are. Users of a lane take turns.
@@ -13,11 +13,11 @@ local before = redis.call('GET', P .. 'claim:' .. token)
 if before and owns(before, token) then return claimed(before) end
 
 local floor = tonumber(redis.call('HGET', P .. 'passes', 'floor') or '0')
-local lane, pass, weight
-for i = 8, #ARGV, 2 do
+local lane, pass, weight, server
+for i = 7, #ARGV, 3 do
   if redis.call('ZCARD', P .. 'users:' .. ARGV[i]) > 0 then
     local own = math.max(floor, tonumber(redis.call('HGET', P .. 'passes', ARGV[i]) or '0'))
-    if not lane or own < pass then lane, pass, weight = ARGV[i], own, tonumber(ARGV[i + 1]) end
+    if not lane or own < pass then lane, pass, weight, server = ARGV[i], own, tonumber(ARGV[i + 1]), ARGV[i + 2] end
   end
 end
 if not lane then return nil end
@@ -40,8 +40,8 @@ redis.call('SET', P .. 'claim:' .. token, id, 'PX', ARGV[4])
 redis.call('HSET', job(id), 'state', 'leased', 'token', token, 'worker', ARGV[3], 'started_at', int(now))
 redis.call('HINCRBY', job(id), 'attempts', 1)
 redis.call('HSETNX', job(id), 'seed', ARGV[5])
-redis.call('HSETNX', job(id), 'server', ARGV[6])
-if ARGV[7] == '1' and redis.call('HSETNX', job(id), 'pcb', 'due') == 1 then
+if (redis.call('HGET', job(id), 'server') or '') == '' then redis.call('HSET', job(id), 'server', server) end
+if ARGV[6] == '1' and redis.call('HSETNX', job(id), 'pcb', 'due') == 1 then
   redis.call('HSET', job(id), 'cb_attempts', '0', 'cb_since', int(now))
   redis.call('ZADD', P .. 'outbox', int(now), id)
 end
@@ -67,12 +67,13 @@ redis.call('HSET', job(ARGV[2]), unpack(ARGV, 4))
 return 'held'
 `);
 
-/** prefix, id, token, isSpent, delayMs, reason -> lost or held */
+/** prefix, id, token, isSpent, delayMs, keepsServer, reason -> lost or held */
 export const releaseScript = defineScript(`
 local id = ARGV[2]
 if not owns(id, ARGV[3]) then return 'lost' end
 redis.call('ZREM', P .. 'leases', id)
-redis.call('HSET', job(id), 'last_error', ARGV[6])
+redis.call('HSET', job(id), 'last_error', ARGV[7])
+if ARGV[6] == '0' then redis.call('HSET', job(id), 'server', '') end
 if ARGV[4] == '0' then redis.call('HINCRBY', job(id), 'attempts', -1) end
 if tonumber(ARGV[5]) > 0 then
   redis.call('HSET', job(id), 'state', 'delayed', 'token', '')

@@ -1,0 +1,208 @@
+import { randomInt, randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { BridgeConfig } from '../bridge-config.js';
+import type { Logger } from '../log.js';
+import type { AssetStore } from '../storage/asset-store.js';
+import { admissionOf } from './admission.js';
+import { type JobQueue, type Lane, type LaneTurn, lanes, type PendingPayload, type Poll } from './job-queue.js';
+import { Outbox } from './outbox.js';
+import { runJob } from './run-job.js';
+import { ServerPool } from './server-pool.js';
+import { openSpool } from './spool.js';
+
+const MAX_DRAWN_SEED = 999_999_999;
+/** Between two looks at a queue that tells of pushes: for what other bridges left behind. */
+const LOOK_MS = 2000;
+/** Between two looks over REST while there is work. */
+const BUSY_LOOK_MS = 250;
+/** After a look that failed. */
+const FAILED_LOOK_MS = 1000;
+
+export interface BridgeOptions {
+  readonly config: BridgeConfig;
+  readonly queue: JobQueue;
+  readonly storage: AssetStore;
+  readonly log: Logger;
+}
+
+export interface RunningBridge {
+  /** Jobs in hand. */
+  readonly running: number;
+  /** Takes no more jobs, waits for those in hand (BRIDGE_DRAIN_MS at most), gives the others back, and ends. */
+  stop(): Promise<void>;
+}
+
+/** Starts taking jobs from a queue to servers, their files to a storage, and callbacks to their receiver. */
+export async function startBridge(options: BridgeOptions): Promise<RunningBridge> {
+  return new Bridge(options, await openSpool(options.config.BRIDGE_SPOOL));
+}
+
+class Bridge implements RunningBridge {
+  readonly #config: BridgeConfig;
+  readonly #queue: JobQueue;
+  readonly #storage: AssetStore;
+  readonly #log: Logger;
+  readonly #spool: string;
+  readonly #pool: ServerPool;
+  readonly #outbox: Outbox | undefined;
+  readonly #worker = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
+  /** No more jobs. */
+  readonly #stopping = new AbortController();
+  /** Those in hand are given back. */
+  readonly #draining = new AbortController();
+  readonly #jobs = new Map<Promise<void>, Lane>();
+  readonly #loop: Promise<void>;
+  #wake = new AbortController();
+  #idleMs = BUSY_LOOK_MS;
+
+  constructor({ config, queue, storage, log }: BridgeOptions, spool: string) {
+    this.#config = config;
+    this.#queue = queue;
+    this.#storage = storage;
+    this.#log = log;
+    this.#spool = spool;
+    const wake = () => this.#wake.abort();
+    this.#pool = new ServerPool({ addresses: config.DARKROOM_SERVER, token: config.AUTH_TOKEN, log, onChange: wake });
+    this.#outbox =
+      config.CALLBACK_URL === undefined
+        ? undefined
+        : new Outbox({
+            queue,
+            log,
+            url: config.CALLBACK_URL,
+            token: config.CALLBACK_TOKEN,
+            secret: config.CALLBACK_SECRET,
+            timeoutMs: config.CALLBACK_TIMEOUT_MS,
+            retryMs: config.CALLBACK_RETRY_MS,
+            retryMaxMs: config.CALLBACK_RETRY_MAX_MS,
+            maxAgeMs: config.CALLBACK_MAX_AGE_MS,
+            concurrency: config.CALLBACK_CONCURRENCY,
+            onSettled: wake,
+          });
+    this.#loop = this.#run();
+  }
+
+  get running(): number {
+    return this.#jobs.size;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    this.#wake.abort();
+    await this.#loop;
+    const timer = setTimeout(() => this.#draining.abort(), this.#config.BRIDGE_DRAIN_MS);
+    await Promise.all(this.#jobs.keys());
+    clearTimeout(timer);
+    // What just ended may be called back in the same breath.
+    await this.#outbox?.idle();
+    await this.#outbox?.pump().catch(() => undefined);
+    await this.#outbox?.idle();
+    this.#pool.close();
+    await rm(this.#spool, { recursive: true, force: true });
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopping.signal.aborted) {
+      this.#wake = new AbortController();
+      try {
+        const poll = await this.#queue.poll();
+        if (await this.#work(poll)) this.#idleMs = BUSY_LOOK_MS;
+        else await this.#rest(poll.nextDueMs);
+      } catch (error) {
+        this.#log.error({ err: error }, 'the queue failed');
+        await sleep(FAILED_LOOK_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Does what there is to do. @returns whether there was something */
+  async #work({ payloads, waiting, dueDeliveries }: Poll): Promise<boolean> {
+    if (payloads.length > 0) await this.#admit(payloads);
+    const started = await this.#claim(payloads.length > 0 ? lanes : waiting);
+    const { room = 0 } = this.#outbox ?? {};
+    // Every start is called back, too.
+    const delivered = room > 0 && dueDeliveries + started > 0 ? await this.#outbox?.pump() : 0;
+    return payloads.length > 0 || started > 0 || (delivered ?? 0) > 0;
+  }
+
+  async #admit(payloads: readonly PendingPayload[]): Promise<void> {
+    for (const queue of [this.#config.BRIDGE_SDXL_QUEUE, this.#config.BRIDGE_WAN_QUEUE]) {
+      const entries = payloads
+        .filter((payload) => payload.queue === queue)
+        .map((payload) => [payload.sha1, admissionOf(payload)] as const);
+      const admitted = await this.#queue.admit(queue, entries);
+      for (const [i, result] of admitted.entries()) {
+        const admission = entries[i]?.[1];
+        const facts = { queue, result, ...(admission?.kind !== 'rejected' && { jobId: admission?.id }) };
+        if (result === 'refused' || result === 'rejected') this.#log.warn(facts, 'payload not run');
+        else if (result !== 'moved') this.#log.debug(facts, 'payload taken');
+      }
+    }
+  }
+
+  /** Claims jobs of these lanes into free slots. @returns how many */
+  async #claim(waiting: readonly Lane[]): Promise<number> {
+    let started = 0;
+    for (; !this.#stopping.signal.aborted; started += 1) {
+      const open = this.#openLanes(waiting);
+      if (open.length === 0) break;
+      const lease = await this.#queue.claim({
+        token: randomUUID(),
+        worker: this.#worker,
+        leaseMs: this.#config.BRIDGE_LEASE_MS,
+        seed: randomInt(1, MAX_DRAWN_SEED + 1),
+        lanes: open,
+      });
+      if (lease === undefined) break;
+      const { lane } = lease;
+      const job = runJob(lease, {
+        queue: this.#queue,
+        storage: this.#storage,
+        pool: this.#pool,
+        log: this.#log,
+        spool: this.#spool,
+        leaseMs: this.#config.BRIDGE_LEASE_MS,
+        progressMs: this.#config.BRIDGE_PROGRESS_MS,
+        attempts: this.#config.BRIDGE_ATTEMPTS,
+        retryMs: this.#config.BRIDGE_RETRY_MS,
+        retryMaxMs: this.#config.BRIDGE_RETRY_MAX_MS,
+        drain: this.#draining.signal,
+      }).finally(() => {
+        this.#jobs.delete(job);
+        this.#wake.abort();
+      });
+      this.#jobs.set(job, lane);
+    }
+    return started;
+  }
+
+  /** Lanes that have jobs, a free slot, and a server. */
+  #openLanes(waiting: readonly Lane[]): readonly LaneTurn[] {
+    const { BRIDGE_SLOTS, BRIDGE_SDXL_SLOTS, BRIDGE_WAN_SLOTS, BRIDGE_SDXL_WEIGHT, BRIDGE_WAN_WEIGHT } = this.#config;
+    if (this.#jobs.size >= BRIDGE_SLOTS) return [];
+    const held = (lane: Lane) => [...this.#jobs.values()].filter((other) => other === lane).length;
+    const slots = [
+      { lane: 'sdxl', weight: BRIDGE_SDXL_WEIGHT, most: BRIDGE_SDXL_SLOTS },
+      { lane: 'wan', weight: BRIDGE_WAN_WEIGHT, most: BRIDGE_WAN_SLOTS },
+    ] as const;
+    return slots.flatMap(({ lane, weight, most }) => {
+      const server = this.#pool.leastBusy(lane);
+      if (server === undefined || !waiting.includes(lane) || held(lane) >= most) return [];
+      return [{ lane, weight, server: server.address }];
+    });
+  }
+
+  /** Waits until something may have happened. */
+  async #rest(nextDueMs: number | undefined): Promise<void> {
+    const longest = this.#queue.kind === 'upstash' ? this.#idleMs : LOOK_MS;
+    this.#idleMs = Math.min(this.#idleMs * 2, this.#config.BRIDGE_IDLE_POLL_MS);
+    // What is due now and was not done waits for room.
+    const dueMs = nextDueMs || longest;
+    const wake = this.#wake;
+    const timer = setTimeout(() => wake.abort(), Math.min(longest, dueMs));
+    await this.#queue.waitForPush(wake.signal);
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,97 @@
+import { InferenceError } from '../errors.js';
+import type { JobQueue, Lease } from './job-queue.js';
+
+/** How often a lease is renewed within its time: two renewals may fail. */
+const BEATS_PER_LEASE = 3;
+
+export interface LeaseKeeperOptions {
+  readonly leaseMs: number;
+  /** Least time between two writes of the progress. */
+  readonly progressMs: number;
+}
+
+/** Why a job must be left: its lease is somebody else's, or somebody cancelled it. */
+export type Interruption = 'lost' | 'cancelled';
+
+/** Renews a lease while its job runs, writes the progress along, and hears of cancels. */
+export class LeaseKeeper {
+  readonly #queue: JobQueue;
+  readonly #lease: Lease;
+  readonly #options: LeaseKeeperOptions;
+  readonly #abort = new AbortController();
+  #interruption: Interruption | undefined;
+  #progress: string | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #beating: Promise<void> | undefined;
+  #lastBeat = performance.now();
+  #isStopped = false;
+
+  constructor(queue: JobQueue, lease: Lease, options: LeaseKeeperOptions) {
+    this.#queue = queue;
+    this.#lease = lease;
+    this.#options = options;
+    this.#schedule();
+  }
+
+  /** Aborted when the job must be left. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  get interruption(): Interruption | undefined {
+    return this.#interruption;
+  }
+
+  /** Tells how far the job is; the last word counts. */
+  report(progress: Readonly<Record<string, unknown>>): void {
+    this.#progress = JSON.stringify(progress);
+    this.#schedule();
+  }
+
+  /** Ends the renewals; one that is under way is waited for, so that it does not follow what comes next. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+    await this.#beating;
+  }
+
+  /** Tells that a write found the lease lost. */
+  lose(): void {
+    this.#interrupt('lost');
+  }
+
+  #schedule(): void {
+    if (this.#isStopped || this.#beating !== undefined) return;
+    const { leaseMs, progressMs } = this.#options;
+    const every = leaseMs / BEATS_PER_LEASE;
+    const wait = this.#progress === undefined ? every : Math.min(every, progressMs);
+    clearTimeout(this.#timer);
+    const sinceBeat = performance.now() - this.#lastBeat;
+    this.#timer = setTimeout(
+      () => {
+        this.#beating = this.#beat().finally(() => {
+          this.#beating = undefined;
+          this.#schedule();
+        });
+      },
+      Math.max(0, wait - sinceBeat),
+    );
+  }
+
+  async #beat(): Promise<void> {
+    this.#lastBeat = performance.now();
+    const progress = this.#progress;
+    this.#progress = undefined;
+    const { id, token } = this.#lease;
+    const { leaseMs } = this.#options;
+    const held = await this.#queue
+      .heartbeat({ id, token, leaseMs, ...(progress !== undefined && { progress }) })
+      .catch((): 'lost' => 'lost');
+    if (held !== 'held') this.#interrupt(held);
+  }
+
+  #interrupt(interruption: Interruption): void {
+    this.#interruption ??= interruption;
+    this.#abort.abort(new InferenceError('CANCELLED', `the job was ${interruption}`));
+  }
+}

@@ -1,0 +1,123 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { connect, type DarkroomClient, serverStatus } from '../client/client.js';
+import { createBackoff } from '../engine/backoff.js';
+import { ModelState } from '../gen/darkroom/v1/model_service.js';
+import type { Logger } from '../log.js';
+import { type Lane, lanes } from './job-queue.js';
+
+/** How often a server that answers is asked again: it may drain, or lose a model. */
+const LOOK_MS = 5000;
+const LOOK_TIMEOUT_MS = 5000;
+
+export interface PoolServer {
+  readonly address: string;
+  readonly client: DarkroomClient;
+}
+
+interface Entry extends PoolServer {
+  /** Models that it has; none while it does not answer or drains. */
+  lanes: readonly Lane[];
+  running: number;
+  /** Ends the wait for the next look. */
+  look: AbortController;
+}
+
+export interface ServerPoolOptions {
+  readonly addresses: readonly string[];
+  /** Bearer token of the servers. */
+  readonly token?: string | undefined;
+  readonly log: Logger;
+  /** Called when a server or a model comes or goes. */
+  readonly onChange: () => void;
+}
+
+/** The servers that jobs can go to: asked again and again how they are. */
+export class ServerPool {
+  readonly #entries: readonly Entry[];
+  readonly #options: ServerPoolOptions;
+  readonly #closing = new AbortController();
+
+  constructor(options: ServerPoolOptions) {
+    this.#options = options;
+    this.#entries = options.addresses.map((address) => ({
+      address,
+      client: connect(address, options.token === undefined ? {} : { token: options.token }),
+      lanes: [],
+      running: 0,
+      look: new AbortController(),
+    }));
+    for (const entry of this.#entries) void this.#watch(entry);
+  }
+
+  /** Lanes that a server has a model for, now. */
+  get lanes(): readonly Lane[] {
+    return lanes.filter((lane) => this.#entries.some((entry) => entry.lanes.includes(lane)));
+  }
+
+  /** The server that has fewest jobs; undefined where none has the model. */
+  leastBusy(lane: Lane): PoolServer | undefined {
+    const able = this.#entries.filter((entry) => entry.lanes.includes(lane));
+    return able.reduce<Entry | undefined>(
+      (best, entry) => (best && best.running <= entry.running ? best : entry),
+      undefined,
+    );
+  }
+
+  /** The server of that address, if it can take jobs of the lane now: it may have the job already. */
+  at(address: string, lane: Lane): PoolServer | undefined {
+    return this.#entries.find((entry) => entry.address === address && entry.lanes.includes(lane));
+  }
+
+  /** Counts a job of a server until the returned function is called. */
+  hold({ address }: PoolServer): () => void {
+    const entry = this.#entries.find((other) => other.address === address);
+    if (entry === undefined) return () => undefined;
+    entry.running += 1;
+    return () => {
+      entry.running -= 1;
+    };
+  }
+
+  /** Tells that a server did not answer or takes no jobs: it gets none until it says otherwise. */
+  doubt(address: string): void {
+    const entry = this.#entries.find((other) => other.address === address);
+    if (entry === undefined) return;
+    this.#tell(entry, []);
+    entry.look.abort();
+  }
+
+  close(): void {
+    this.#closing.abort();
+    for (const { client } of this.#entries) client.close();
+  }
+
+  async #watch(entry: Entry): Promise<void> {
+    const backoff = createBackoff({ initial: 100, max: LOOK_MS });
+    while (!this.#closing.signal.aborted) {
+      const served = await this.#ask(entry);
+      this.#tell(entry, served);
+      if (served.length > 0) backoff.reset();
+      entry.look = new AbortController();
+      const signal = AbortSignal.any([entry.look.signal, this.#closing.signal]);
+      await sleep(served.length > 0 ? LOOK_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  async #ask({ client }: Entry): Promise<readonly Lane[]> {
+    try {
+      const { draining, models } = await serverStatus(client, LOOK_TIMEOUT_MS);
+      if (draining) return [];
+      const able = models.filter(({ state }) => state !== ModelState.MODEL_STATE_FAILED);
+      return lanes.filter((lane) => able.some(({ family }) => family === lane));
+    } catch {
+      return [];
+    }
+  }
+
+  #tell(entry: Entry, served: readonly Lane[]): void {
+    if (served.join() === entry.lanes.join()) return;
+    entry.lanes = served;
+    this.#options.log.info({ server: entry.address, lanes: served }, 'server changed');
+    this.#options.onChange();
+  }
+}
