@@ -2,10 +2,12 @@
 import { Command } from 'commander';
 import { InferenceError } from '../errors.js';
 import { version } from '../version.js';
+import { createBridgeCommand } from './bridge.js';
 import { createDemoCommand } from './demo.js';
 import { createDoctorCommand } from './doctor.js';
 import { createEstimateCommand } from './estimate.js';
 import { createGenerateCommand } from './generate.js';
+import { createJobsCommand } from './jobs.js';
 import { createModelsCommand } from './models.js';
 import { createServeCommand } from './serve.js';
 import { createTokenizeCommand } from './tokenize.js';
@@ -14,6 +16,8 @@ const program = new Command('darkroom')
   .description('SDXL pictures and WAN 2.1 clips over gRPC, from the checkpoints you have')
   .version(version)
   .addCommand(createServeCommand())
+  .addCommand(createBridgeCommand())
+  .addCommand(createJobsCommand())
   .addCommand(createGenerateCommand())
   .addCommand(createEstimateCommand())
   .addCommand(createTokenizeCommand())

@@ -1,7 +1,10 @@
 import { Command } from 'commander';
-import { readConfig } from '../config.js';
+import type { BridgeConfig } from '../bridge-config.js';
+import { readBridgeConfig, readConfig } from '../config.js';
+import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
 import { createServer } from '../server/server.js';
+import { runBridge } from './bridge.js';
 import { createEngines } from './engines.js';
 import { type SourceOptions, sourceOptions, sourceVariables } from './source-options.js';
 
@@ -10,6 +13,7 @@ interface ServeOptions extends SourceOptions {
   readonly sdxl?: string;
   readonly wan?: string;
   readonly device?: string;
+  readonly withBridge?: boolean;
 }
 
 export function createServeCommand(): Command {
@@ -19,12 +23,13 @@ export function createServeCommand(): Command {
     .option('--sdxl <path>', 'SDXL checkpoint: diffusers-layout folder or .safetensors file (SDXL_PATH)')
     .option('--wan <path>', "WAN 2.1 checkpoint: diffusers-layout folder or the original code's (WAN_PATH)")
     .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
+    .option('--with-bridge', 'take jobs from Redis as well, as darkroom bridge does')
     .action(serve);
   for (const option of sourceOptions()) command.addOption(option);
   return command;
 }
 
-async function serve({ listen, sdxl, wan, device, ...source }: ServeOptions): Promise<void> {
+async function serve({ listen, sdxl, wan, device, withBridge, ...source }: ServeOptions): Promise<void> {
   const config = readConfig(process.env, {
     ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
     ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
@@ -33,16 +38,21 @@ async function serve({ listen, sdxl, wan, device, ...source }: ServeOptions): Pr
     ...sourceVariables(source),
   });
   const log = createLog(config.LOG_LEVEL);
+  const bridgeConfig = withBridge ? bridgeConfigOf() : undefined;
   const engines = createEngines(config, log);
   const server = await createServer({ config, log, engines });
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
+  const own = `${/^(0\.0\.0\.0|\[::\])$/.test(host) ? '127.0.0.1' : host}:${server.port}`;
+  const bridge = bridgeConfig && (await runBridge({ ...bridgeConfig, DARKROOM_SERVER: [own] }, log, true));
 
   let isStopping = false;
   const stop = async () => {
     // A second signal does not wait.
     if (isStopping) process.exit(1);
     isStopping = true;
+    // First the jobs that it can give back, then the server's own.
+    await bridge?.stop();
     await server.drain();
     await Promise.all(engines.map((engine) => engine.stop()));
     process.exit(0);
@@ -54,9 +64,20 @@ async function serve({ listen, sdxl, wan, device, ...source }: ServeOptions): Pr
     await Promise.all(engines.map((engine) => engine.start()));
   } catch (error) {
     if (isStopping) return;
+    await bridge?.stop();
     await server.close();
     await Promise.all(engines.map((engine) => engine.stop()));
     throw error;
   }
   for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);
+}
+
+/** @throws InferenceError where there is no queue that others can push to */
+function bridgeConfigOf(): BridgeConfig {
+  const config = readBridgeConfig();
+  if (config.REDIS_URL !== undefined || config.UPSTASH_REDIS_REST_URL !== undefined) return config;
+  throw new InferenceError(
+    'INVALID_REQUEST',
+    '--with-bridge needs a queue: set REDIS_URL, or UPSTASH_REDIS_REST_URL and its token',
+  );
 }

@@ -25,6 +25,8 @@ export interface BridgeOptions {
   readonly queue: JobQueue;
   readonly storage: AssetStore;
   readonly log: Logger;
+  /** Whether its servers end when it stops: then jobs that it gives back end there, too. Omitted: they go on. */
+  readonly endsServer?: boolean;
 }
 
 export interface RunningBridge {
@@ -45,6 +47,7 @@ class Bridge implements RunningBridge {
   readonly #storage: AssetStore;
   readonly #log: Logger;
   readonly #spool: string;
+  readonly #endsServer: boolean;
   readonly #pool: ServerPool;
   readonly #outbox: Outbox | undefined;
   readonly #worker = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
@@ -57,7 +60,8 @@ class Bridge implements RunningBridge {
   #wake = new AbortController();
   #idleMs = BUSY_LOOK_MS;
 
-  constructor({ config, queue, storage, log }: BridgeOptions, spool: string) {
+  constructor({ config, queue, storage, log, endsServer = false }: BridgeOptions, spool: string) {
+    this.#endsServer = endsServer;
     this.#config = config;
     this.#queue = queue;
     this.#storage = storage;
@@ -169,6 +173,7 @@ class Bridge implements RunningBridge {
         retryMs: this.#config.BRIDGE_RETRY_MS,
         retryMaxMs: this.#config.BRIDGE_RETRY_MAX_MS,
         drain: this.#draining.signal,
+        endsServer: this.#endsServer,
       }).finally(() => {
         this.#jobs.delete(job);
         this.#wake.abort();

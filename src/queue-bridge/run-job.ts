@@ -32,6 +32,8 @@ export interface JobContext {
   readonly retryMaxMs: number;
   /** Says that the bridge stops: jobs are given back. */
   readonly drain: AbortSignal;
+  /** Whether the server ends with the bridge. */
+  readonly endsServer: boolean;
 }
 
 /** The stage `generated` of a journal. */
@@ -171,11 +173,11 @@ class JobRun {
       return;
     }
     if (this.#keeper.interruption === 'cancelled') {
-      // Where it is gone or over, there is nothing to cancel.
-      if (this.#server !== undefined) await cancelJob(this.#server.client, this.#serverJobId).catch(() => undefined);
+      await this.#cancelOnServer();
       return this.#end('cancelled', cancelled());
     }
     if (drain.aborted) {
+      if (this.#context.endsServer) await this.#cancelOnServer();
       await queue.release({ id, token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'the bridge stopped' });
       this.#log.info('job given back');
       return;
@@ -199,6 +201,11 @@ class JobRun {
     // A server that told of a failure has nothing to attach to; one that is gone may come back with the job.
     const keepsServer = isGone || error.reason === 'STORAGE_FAILED';
     await queue.release({ id, token, isSpent, delayMs, keepsServer, reason: error.message });
+  }
+
+  /** Where the job is gone or over, there is nothing to cancel. */
+  async #cancelOnServer(): Promise<void> {
+    if (this.#server !== undefined) await cancelJob(this.#server.client, this.#serverJobId).catch(() => undefined);
   }
 
   async #end(state: 'failed' | 'dead' | 'cancelled', error: InferenceError): Promise<void> {

@@ -26,7 +26,7 @@ export interface Serving {
 /** A real server on a free port over a real engine process with the tiny SDXL. */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
-  options: Pick<ServerOptions, 'fetcher'> = {},
+  { withWan = false, ...options }: Pick<ServerOptions, 'fetcher'> & { readonly withWan?: boolean } = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
@@ -52,13 +52,14 @@ export async function serve(
     ...basics,
     model: config.WAN_NAME,
     family: 'wan',
-    source: { path: config.WAN_PATH ?? '' },
+    source: { path: config.WAN_PATH ?? inject('tinyWan') },
     batchPixels: 1,
   } as const;
   // One engine: the one that the test is about.
   const engine = create(config.WAN_PATH === undefined ? sdxl : wan);
-  const server = await createServer({ config, log: silent, engines: [engine], ...options });
-  await engine.start();
+  const engines = withWan ? [engine, create(wan)] : [engine];
+  const server = await createServer({ config, log: silent, engines, ...options });
+  await Promise.all(engines.map((one) => one.start()));
   const client = connect(
     `127.0.0.1:${server.port}`,
     config.AUTH_TOKEN === undefined ? {} : { token: config.AUTH_TOKEN },
@@ -71,7 +72,7 @@ export async function serve(
     async stop() {
       client.close();
       await server.close();
-      await engine.stop();
+      await Promise.all(engines.map((one) => one.stop()));
     },
   };
 }

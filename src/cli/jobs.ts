@@ -1,0 +1,161 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { readBridgeConfig } from '../config.js';
+import { InferenceError } from '../errors.js';
+import { failedBody } from '../queue-bridge/callback-body.js';
+import { callerMessage } from '../queue-bridge/caller-error.js';
+import type { JobQueue, JobState, JournalFields, Replayed } from '../queue-bridge/job-queue.js';
+import { openQueue } from '../queue-bridge/open-queue.js';
+
+const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
+/** What the journal keeps for itself. */
+const INTERNAL = ['token', 'ended_by', 'cb_token', 'cb_kind', 'cb_until', 'seq'];
+const MAX_SHOWN_CHARACTERS = 200;
+
+export function createJobsCommand(): Command {
+  const jobs = new Command('jobs').description(
+    'look after the jobs of the bridge: REDIS_URL or UPSTASH_REDIS_REST_URL names the queue',
+  );
+  jobs
+    .command('list')
+    .description('counts, and jobs, newest first')
+    .addOption(new Option('--state <state>', 'only those').choices(STATES))
+    .option('--limit <n>', 'at most so many', count, 50)
+    .option('--json', 'machine-readable')
+    .action(({ state, limit, json }: { state?: JobState; limit: number; json?: boolean }) =>
+      withQueue((queue) => list(queue, limit, state, json)),
+    );
+  jobs
+    .command('show')
+    .description('all that is known of a job, the payload included')
+    .argument('<id>', 'its id')
+    .action((id: string) => withQueue((queue) => show(queue, id)));
+  jobs
+    .command('cancel')
+    .description('end a job: one that waits at once, a running one after its step, one that has not come when it comes')
+    .argument('<id...>', 'ids')
+    .action((ids: readonly string[]) =>
+      withQueue(async (queue) => {
+        for (const id of ids) say(`${id} ${CANCELLED[await queue.cancel(id, cancelledBody(id))]}`);
+      }),
+    );
+  jobs
+    .command('replay')
+    .description('run jobs again that did not complete; of completed ones repeat the callback')
+    .argument('[id...]', 'ids')
+    .option('--callback', 'repeat the callback whatever the job ended with')
+    .option('--dead', 'all jobs that used up their attempts')
+    .option('--dead-callbacks', 'all callbacks that were given up')
+    .action((ids: readonly string[], options: ReplayOptions) => withQueue((queue) => replay(queue, ids, options)));
+  jobs
+    .command('dead')
+    .description('what was given up: jobs, callbacks, and payloads without a usable id')
+    .option('--limit <n>', 'at most so many of each', count, 50)
+    .option('--json', 'machine-readable')
+    .action(({ limit, json }: { limit: number; json?: boolean }) => withQueue((queue) => dead(queue, limit, json)));
+  return jobs;
+}
+
+async function withQueue(use: (queue: JobQueue) => Promise<void>): Promise<void> {
+  const queue = openQueue(readBridgeConfig());
+  if (queue.kind === 'memory') {
+    throw new InferenceError('INVALID_REQUEST', 'no queue: set REDIS_URL, or UPSTASH_REDIS_REST_URL and its token');
+  }
+  try {
+    await use(queue);
+  } finally {
+    await queue.close();
+  }
+}
+
+async function list(queue: JobQueue, limit: number, state?: JobState, json?: boolean): Promise<void> {
+  const [counts, jobs] = [await queue.counts(), await queue.list(limit, state)];
+  if (json) return say(JSON.stringify({ counts, jobs: jobs.map(shown) }, null, 2));
+  say(
+    Object.entries(counts)
+      .map(([what, n]) => `${n} ${what.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`)
+      .join(', '),
+  );
+  for (const { id = '', state: at = '', type = '', user = '', attempts = '0', created_at, cb, last_error } of jobs) {
+    const callback = cb === undefined ? '' : `callback ${cb}`;
+    const row = [
+      id,
+      at.padEnd(9),
+      type.padEnd(21),
+      `${attempts} tried`,
+      time(created_at),
+      user,
+      callback,
+      last_error ?? '',
+    ];
+    say(row.filter((cell) => cell !== '').join('  '));
+  }
+}
+
+async function show(queue: JobQueue, id: string): Promise<void> {
+  const fields = await queue.show(id);
+  if (fields === undefined) throw new InferenceError('JOB_NOT_FOUND', `job "${id}" is not known to the queue`);
+  say(JSON.stringify(shown(fields), null, 2));
+}
+
+interface ReplayOptions {
+  readonly callback?: boolean;
+  readonly dead?: boolean;
+  readonly deadCallbacks?: boolean;
+}
+
+async function replay(queue: JobQueue, ids: readonly string[], options: ReplayOptions): Promise<void> {
+  const letters = await queue.deadLetters(100_000);
+  const runs = [...ids, ...(options.dead ? letters.jobs : [])];
+  for (const id of runs) say(`${id} ${REPLAYED[await queue.replay(id, options.callback ?? false)]}`);
+  for (const id of options.deadCallbacks ? letters.callbacks : []) {
+    say(`${id} ${REPLAYED[await queue.replay(id, true)]}`);
+  }
+}
+
+async function dead(queue: JobQueue, limit: number, json?: boolean): Promise<void> {
+  const letters = await queue.deadLetters(limit);
+  if (json) return say(JSON.stringify(letters, null, 2));
+  for (const id of letters.jobs) say(`job       ${id}  ${(await queue.show(id))?.last_error ?? ''}`);
+  for (const id of letters.callbacks) say(`callback  ${id}  ${(await queue.show(id))?.cb_error ?? ''}`);
+  for (const record of letters.rejected) {
+    const { problem, rejected_at, payload } = JSON.parse(record) as Readonly<Record<string, string>>;
+    say(`payload   ${rejected_at}  ${problem}: ${JSON.stringify(payload?.slice(0, MAX_SHOWN_CHARACTERS))}`);
+  }
+}
+
+const CANCELLED = {
+  cancelled: 'was cancelled',
+  asked: 'is running and ends after its step',
+  noted: 'has not come yet and ends when it comes',
+  ended: 'had ended before',
+} as const;
+
+const REPLAYED: Readonly<Record<Replayed, string>> = {
+  runs: 'runs again',
+  'calls back': 'is called back again',
+  unknown: 'is not known',
+  'not ended': 'has not ended yet',
+};
+
+function cancelledBody(id: string): string {
+  const reason = 'CANCELLED';
+  return failedBody(id, { reason, message: callerMessage({ reason, message: 'the job was cancelled' }) });
+}
+
+function shown(fields: JournalFields): JournalFields {
+  return Object.fromEntries(Object.entries(fields).filter(([name]) => !INTERNAL.includes(name)));
+}
+
+function time(ms: string | undefined): string {
+  return ms === undefined ? '' : new Date(Number(ms)).toISOString();
+}
+
+function count(value: string): number {
+  const n = Number(value);
+  if (!Number.isInteger(n) || n < 1) throw new InvalidArgumentError('must be a whole number above 0.');
+  return n;
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}

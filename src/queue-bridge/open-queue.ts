@@ -1,0 +1,27 @@
+import type { BridgeConfig } from '../bridge-config.js';
+import { InferenceError } from '../errors.js';
+import type { JobQueue, JobQueueOptions } from './job-queue.js';
+import { MemoryQueue } from './memory-queue.js';
+import { RedisRunner } from './redis-runner.js';
+import { ScriptQueue } from './script-queue.js';
+import { UpstashRunner } from './upstash-runner.js';
+
+/** The queue that the configuration names: Redis, else Upstash, else one in this process. */
+export function openQueue(config: BridgeConfig): JobQueue {
+  const { REDIS_URL, UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN, BRIDGE_PREFIX: prefix } = config;
+  const options: JobQueueOptions = {
+    queues: [config.BRIDGE_SDXL_QUEUE, config.BRIDGE_WAN_QUEUE],
+    callsBack: config.CALLBACK_URL !== undefined,
+    retentionMs: config.BRIDGE_RETENTION_MS,
+  };
+  if (REDIS_URL !== undefined) return new ScriptQueue(new RedisRunner(REDIS_URL), { ...options, prefix });
+  if (UPSTASH_REDIS_REST_URL === undefined) return new MemoryQueue(options);
+  if (UPSTASH_REDIS_REST_TOKEN === undefined) {
+    throw new InferenceError(
+      'INVALID_REQUEST',
+      'UPSTASH_REDIS_REST_TOKEN must be set where UPSTASH_REDIS_REST_URL is; the console of Upstash shows both',
+    );
+  }
+  const runner = new UpstashRunner(UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN);
+  return new ScriptQueue(runner, { ...options, prefix });
+}

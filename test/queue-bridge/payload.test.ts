@@ -1,0 +1,187 @@
+import { describe, expect, it } from 'vitest';
+import {
+  DisconnectPolicy,
+  JobType,
+  OutputFormat,
+  ReferenceRole,
+  ReferenceType,
+} from '../../src/gen/darkroom/v1/job.js';
+import { generateRequestFrom } from '../../src/queue-bridge/generate-request.js';
+import { jobTypes } from '../../src/queue-bridge/job-types.js';
+import { type JobPayload, readPayload } from '../../src/queue-bridge/payload.js';
+
+const least = { id: 'a', type: 'sdxl_image_fast', prompt: 'a kite', user_id: 'u' };
+const read = (fields: Readonly<Record<string, unknown>>) => readPayload(JSON.stringify({ ...least, ...fields }));
+const payload = (fields: Readonly<Record<string, unknown>>): JobPayload => {
+  const result = read(fields);
+  if (result.kind !== 'job') throw new Error(result.problem);
+  return result.payload;
+};
+const request = (fields: Readonly<Record<string, unknown>>) =>
+  generateRequestFrom(payload(fields), { jobId: 'a', seed: 42 });
+
+describe('a payload', () => {
+  it.each([
+    ['not JSON', '{"id": "a"', 'the payload is not JSON'],
+    ['nothing', '', 'the payload is not JSON'],
+    ['null', 'null', 'the payload is not a JSON object'],
+    ['a list', '[{"id":"a"}]', 'the payload is not a JSON object'],
+    ['a string', '"a"', 'the payload is not a JSON object'],
+    ['no id', '{}', 'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"'],
+    ['an id that is a number', '{"id":1}', 'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"'],
+    [
+      'an id that leaves its folder',
+      '{"id":"../x"}',
+      'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"',
+    ],
+    ['an id that is a folder', '{"id":".."}', 'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"'],
+  ])('of %s has nobody to be told', (_, raw, problem) => {
+    expect(readPayload(raw)).toEqual({ kind: 'unusable', problem });
+  });
+
+  it.each([
+    [
+      'an unknown type',
+      { type: 'sdxl_image_slow' },
+      /^type "sdxl_image_slow" must be one of sdxl_image_fast, .*video7b_high_enhanced$/,
+    ],
+    ['no prompt', { prompt: undefined }, /^prompt must be a string$/],
+    ['a user that leaves its folder', { user_id: '../bob' }, /^user_id must be 1 to 120 letters/],
+    ['a seed in words', { config: { seed: 'x' } }, /^config\.seed must be a whole number up to 2\^53 - 1$/],
+    ['a seed that JSON cannot hold', { config: { seed: 2 ** 60 } }, /^config\.seed /],
+    ['half an image', { config: { num_images: 1.5 } }, /^config\.num_images must be a whole number$/],
+    ['a config that is a list', { config: [[[]]] }, /^config /],
+    [
+      'an unknown reference type',
+      { metadata: { reference_type: 'mood' } },
+      /^metadata\.reference_type must be style, composition or character$/,
+    ],
+    ['several mistakes', { prompt: 1, config: { width: -1 } }, /^prompt must be a string; config\.width must be >= 0$/],
+  ])('with %s is told by the field', (_, fields, problem) => {
+    expect(read(fields)).toMatchObject({ kind: 'invalid', id: 'a', problem: expect.stringMatching(problem) });
+  });
+
+  it('takes null for what is not said', () => {
+    const config = { seed: null, width: null, image: null };
+    expect(read({ config, metadata: null, compel_weights: null }).kind).toBe('job');
+  });
+
+  it('ignores unknown fields, however deep', () => {
+    const deep = `${'['.repeat(200_000)}${']'.repeat(200_000)}`;
+    expect(readPayload(`{"id":"a","type":"image_fast","prompt":"","user_id":"u","extra":${deep}}`).kind).toBe('job');
+    expect(readPayload(`{"id":"a","type":"image_fast","prompt":${deep},"user_id":"u"}`)).toMatchObject({
+      kind: 'invalid',
+      problem: 'prompt must be a string',
+    });
+  });
+
+  it('of ten megabytes is told by its size, and one that is not read at all by nobody', () => {
+    const raw = JSON.stringify({ extra: 'x'.repeat(10_000_000), ...least });
+    expect(readPayload(raw)).toMatchObject({
+      kind: 'invalid',
+      id: 'a',
+      problem: `the payload of ${raw.length} bytes must be <= 1048576`,
+    });
+    expect(readPayload(raw.slice(0, 100), 40_000_000)).toMatchObject({ kind: 'unusable' });
+  });
+});
+
+describe('a request from a payload', () => {
+  it.each([...jobTypes.keys()])('of type %s names its preset', (type) => {
+    expect(jobTypeToJSON(request({ type }).jobType)).toBe(`JOB_TYPE_${type.toUpperCase()}`);
+  });
+
+  it('has the id, the seed of the journal, and goes on without its bridge', () => {
+    expect(request({})).toMatchObject({
+      jobId: 'a',
+      prompt: 'a kite',
+      seed: 42n,
+      disconnectPolicy: DisconnectPolicy.DISCONNECT_POLICY_CONTINUE,
+      labels: { user_id: 'u' },
+      negativePrompt: undefined,
+      steps: undefined,
+      guidanceScale: undefined,
+    });
+  });
+
+  it('overrides what the config says', () => {
+    const config = {
+      seed: 7,
+      num_images: 3,
+      negative_prompt: 'blurry',
+      width: 512,
+      height: 768,
+      steps: 9,
+      guidance_scale: 4.5,
+      scheduler: 'dpmpp_2m',
+      output_format: 'webp',
+    };
+    expect(request({ config })).toMatchObject({
+      seed: 7n,
+      numImages: 3,
+      negativePrompt: 'blurry',
+      width: 512,
+      height: 768,
+      steps: 9,
+      guidanceScale: 4.5,
+      scheduler: 'dpmpp_2m',
+      outputFormat: OutputFormat.OUTPUT_FORMAT_WEBP,
+    });
+    const clip = { type: 'video_fast', config: { frame_num: 83, sample_guide_scale: 6.5, sample_steps: 20 } };
+    expect(request(clip)).toMatchObject({ frames: 83, guidanceScale: 6.5, steps: 20 });
+  });
+
+  it.each([
+    ['enabled', { compel_enabled: true }, '(kite:1.3)'],
+    ['not enabled', { compel_enabled: false }, ''],
+    ['not said to be', {}, ''],
+    ['of WAN', { compel_enabled: true, type: 'video_fast' }, ''],
+  ])('has weights where they are %s', (_, fields, weights) => {
+    expect(request({ compel_weights: '(kite:1.3)', ...fields }).weights).toBe(weights);
+  });
+
+  const role = {
+    single: ReferenceRole.REFERENCE_ROLE_UNSPECIFIED,
+    start: ReferenceRole.REFERENCE_ROLE_START,
+    end: ReferenceRole.REFERENCE_ROLE_END,
+  };
+  it.each([
+    ['none', 'video_fast', {}, {}, []],
+    ['single', 'sdxl_image_fast', { image: 'c' }, { reference_image_url: 'm' }, [['c', role.single]]],
+    ['single, in the metadata', 'image_fast', {}, { reference_image_url: 'm' }, [['m', role.single]]],
+    ['single of a clip', 'video_fast', {}, { reference_image_url: 'm' }, [['m', role.single]]],
+    ['start', 'video_fast', { first_frame: 'c' }, { start_reference_url: 'm' }, [['c', role.start]]],
+    ['end', 'video_high', {}, { end_reference_url: 'm' }, [['m', role.end]]],
+    [
+      'both',
+      'video_fast',
+      { first_frame: 's' },
+      { end_reference_url: 'e' },
+      [
+        ['s', role.start],
+        ['e', role.end],
+      ],
+    ],
+    [
+      'both, the start a single one',
+      'video_fast',
+      { image: 's', last_frame: 'e' },
+      {},
+      [
+        ['s', role.start],
+        ['e', role.end],
+      ],
+    ],
+    ['start beside a single one', 'video_fast', { image: 'x', first_frame: 's' }, {}, [['s', role.start]]],
+  ])('has the references of mode %s', (_, type, config, metadata, wanted) => {
+    const { references } = request({
+      type,
+      config,
+      metadata: { ...metadata, reference_type: 'style', reference_strength: 0.4 },
+    });
+    expect(references.map(({ source, role: at }) => [source?.value, at])).toEqual(wanted);
+    for (const { type: kind, strength } of references) {
+      expect([kind, strength]).toEqual([ReferenceType.REFERENCE_TYPE_STYLE, 0.4]);
+    }
+  });
+});
