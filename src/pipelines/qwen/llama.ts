@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { InferenceError } from '../../errors.js';
@@ -81,18 +81,22 @@ export interface LlamaSequence {
  * @returns undefined where it is not installed
  */
 export async function findLlama(): Promise<LlamaPackage | undefined> {
-  for (const place of [PACKAGE, ...(await ownPlaces())]) {
-    // A name in a variable: the package is no dependency, and tsc must not look for it.
-    const found = await import(place).then(
-      (imported) => imported as LlamaPackage,
-      (error: unknown) => {
-        if (error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND') return undefined;
-        throw error;
-      },
-    );
-    if (found !== undefined) return found;
+  const here = fileURLToPath(import.meta.url);
+  // The folder of package.json is above this file, as source and, one level more, as build.
+  for (let folder = dirname(here); folder !== dirname(folder); folder = dirname(folder)) {
+    const found = resolveFrom(join(folder, FOLDER, 'package.json'));
+    if (found !== undefined) return import(found);
   }
-  return undefined;
+  const found = resolveFrom(here);
+  return found === undefined ? undefined : import(found);
+}
+
+function resolveFrom(file: string): string | undefined {
+  try {
+    return pathToFileURL(createRequire(file).resolve(PACKAGE)).href;
+  } catch {
+    return undefined;
+  }
 }
 
 /** @throws InferenceError LLAMA_MISSING with the command that installs it */
@@ -103,19 +107,4 @@ export async function loadLlama(): Promise<LlamaPackage> {
     'LLAMA_MISSING',
     `prompts are enhanced by ${PACKAGE}, which is not installed; run: npm run setup:llama`,
   );
-}
-
-/** The folder is that of package.json: above this file as source, and one level more as build. */
-async function ownPlaces(): Promise<readonly string[]> {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (folder !== dirname(folder)) {
-    const home = join(folder, FOLDER, 'node_modules', PACKAGE);
-    const manifest = await readFile(join(home, 'package.json'), 'utf8').catch(() => undefined);
-    if (manifest !== undefined) {
-      const { main = 'index.js' } = JSON.parse(manifest) as { main?: string };
-      return [pathToFileURL(join(home, main)).href];
-    }
-    folder = dirname(folder);
-  }
-  return [];
 }

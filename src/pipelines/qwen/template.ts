@@ -1,5 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
-import { parse, YAMLParseError } from 'yaml';
+import { parse } from 'yaml';
 import { z } from 'zod';
 import { InferenceError, listProblems } from '../../errors.js';
 
@@ -98,7 +98,6 @@ function parseYaml(text: string, refuse: (problem: string) => never): unknown {
   try {
     return parse(text);
   } catch (error) {
-    if (error instanceof YAMLParseError) refuse(`is not YAML: ${error.message.split('\n')[0]}`);
-    throw error;
+    return refuse(`is not YAML: ${error instanceof Error ? error.message.split('\n')[0] : error}`);
   }
 }
