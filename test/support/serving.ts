@@ -31,7 +31,7 @@ export interface Serving {
 /** A real server on a free port over a real engine process with the tiny SDXL. */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
-  options: Pick<ServerOptions, 'fetcher'> = {},
+  { textEntry = textEngineEntry, ...options }: Pick<ServerOptions, 'fetcher'> & { textEntry?: URL } = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
@@ -62,7 +62,7 @@ export async function serve(
   } as const;
   // One engine: the one that the test is about.
   const engine = create(config.WAN_PATH === undefined ? sdxl : wan);
-  const textEngine = await createTextEngine(config, silent, [engine], textEngineEntry);
+  const textEngine = await createTextEngine(config, silent, [engine], textEntry);
   const server = await createServer({ config, log: silent, engines: [engine], textEngine, ...options });
   await engine.start();
   const client = connect(
