@@ -5,6 +5,7 @@ import { version } from '../version.js';
 import { createBridgeCommand } from './bridge.js';
 import { createDemoCommand } from './demo.js';
 import { createDoctorCommand } from './doctor.js';
+import { createEnhanceCommand } from './enhance.js';
 import { createEstimateCommand } from './estimate.js';
 import { createGenerateCommand } from './generate.js';
 import { createJobsCommand } from './jobs.js';
@@ -19,6 +20,7 @@ const program = new Command('darkroom')
   .addCommand(createBridgeCommand())
   .addCommand(createJobsCommand())
   .addCommand(createGenerateCommand())
+  .addCommand(createEnhanceCommand())
   .addCommand(createEstimateCommand())
   .addCommand(createTokenizeCommand())
   .addCommand(createModelsCommand())

@@ -5,13 +5,14 @@ import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
 import { createServer } from '../server/server.js';
 import { runBridge } from './bridge.js';
-import { createEngines } from './engines.js';
+import { createEngines, createTextEngine } from './engines.js';
 import { type SourceOptions, sourceOptions, sourceVariables } from './source-options.js';
 
 interface ServeOptions extends SourceOptions {
   readonly listen?: string;
   readonly sdxl?: string;
   readonly wan?: string;
+  readonly qwen?: string;
   readonly device?: string;
   readonly withBridge?: boolean;
 }
@@ -22,6 +23,7 @@ export function createServeCommand(): Command {
     .option('--listen <host:port>', 'address (DARKROOM_LISTEN)')
     .option('--sdxl <path>', 'SDXL checkpoint: diffusers-layout folder or .safetensors file (SDXL_PATH)')
     .option('--wan <path>', "WAN 2.1 checkpoint: diffusers-layout folder or the original code's (WAN_PATH)")
+    .option('--qwen <path>', 'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file or a safetensors folder (QWEN_PATH)')
     .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
     .option('--with-bridge', 'take jobs from Redis as well, as darkroom bridge does')
     .action(serve);
@@ -29,18 +31,21 @@ export function createServeCommand(): Command {
   return command;
 }
 
-async function serve({ listen, sdxl, wan, device, withBridge, ...source }: ServeOptions): Promise<void> {
+async function serve({ listen, sdxl, wan, qwen, device, withBridge, ...source }: ServeOptions): Promise<void> {
   const config = readConfig(process.env, {
     ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
     ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
     ...(wan !== undefined && { WAN_PATH: wan }),
+    ...(qwen !== undefined && { QWEN_PATH: qwen }),
     ...(device !== undefined && { DEVICE: device }),
     ...sourceVariables(source),
   });
   const log = createLog(config.LOG_LEVEL);
   const bridgeConfig = withBridge ? bridgeConfigOf() : undefined;
   const engines = createEngines(config, log);
-  const server = await createServer({ config, log, engines });
+  const textEngine = await createTextEngine(config, log, engines);
+  const server = await createServer({ config, log, engines, textEngine });
+  const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
   const own = `${/^(0\.0\.0\.0|\[::\])$/.test(host) ? '127.0.0.1' : host}:${server.port}`;
@@ -54,7 +59,7 @@ async function serve({ listen, sdxl, wan, device, withBridge, ...source }: Serve
     // First the jobs that it can give back, then the server's own.
     await bridge?.stop();
     await server.drain();
-    await Promise.all(engines.map((engine) => engine.stop()));
+    await stopEngines();
     process.exit(0);
   };
   process.on('SIGTERM', () => void stop());
@@ -66,7 +71,7 @@ async function serve({ listen, sdxl, wan, device, withBridge, ...source }: Serve
     if (isStopping) return;
     await bridge?.stop();
     await server.close();
-    await Promise.all(engines.map((engine) => engine.stop()));
+    await stopEngines();
     throw error;
   }
   for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);

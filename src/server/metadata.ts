@@ -1,12 +1,13 @@
 import type { EngineTimings } from '../engine/messages.js';
-import type { JobMetadata } from '../gen/darkroom/v1/job.js';
+import type { Enhancement, JobMetadata } from '../gen/darkroom/v1/job.js';
 import { firstStep } from '../pipelines/batching.js';
 import type { PromptReport } from '../pipelines/pipeline.js';
 import { version } from '../version.js';
-import type { Job } from './job.js';
+import type { GenerateJob } from './generate-job.js';
+import type { Enhanced } from './prompt-enhancer.js';
 
 /** What will be done, before the work begins. */
-export function plannedMetadata(job: Job, device: string | undefined, startedAtMs: number): JobMetadata {
+export function plannedMetadata(job: GenerateJob, device: string | undefined, startedAtMs: number): JobMetadata {
   const { request, plan } = job;
   const [seed = 0] = request.seeds;
   const { references } = plan;
@@ -21,7 +22,7 @@ export function plannedMetadata(job: Job, device: string | undefined, startedAtM
     guidanceScale: request.guidanceScale,
     scheduler: request.scheduler,
     numImages: request.seeds.length,
-    originalPrompt: request.prompt,
+    originalPrompt: plan.request.prompt,
     negativePrompt: request.negativePrompt ?? '',
     device: device ?? '',
     queueSeconds: (startedAtMs - job.createTime.getTime()) / 1000,
@@ -33,7 +34,7 @@ export function plannedMetadata(job: Job, device: string | undefined, startedAtM
     serverVersion: version,
     frames: request.clip?.frames,
     fps: plan.output.clip?.fps,
-    enhancedPrompt: undefined,
+    ...enhancementFields(job),
     referenceMode: references?.mode ?? 'none',
     referenceApplied: references && true,
     referenceMethod: references?.method,
@@ -43,8 +44,6 @@ export function plannedMetadata(job: Job, device: string | undefined, startedAtM
     promptTokens: undefined,
     droppedTokens: undefined,
     promptChunks: undefined,
-    enhancementStrategy: undefined,
-    promptProblem: undefined,
     finalPromptType: undefined,
     weights: request.weights || undefined,
     batchImages: undefined,
@@ -55,8 +54,35 @@ export function plannedMetadata(job: Job, device: string | undefined, startedAtM
   };
 }
 
+function enhancementFields({
+  enhancement,
+}: GenerateJob): Pick<JobMetadata, 'enhancedPrompt' | 'enhancementStrategy' | 'promptProblem' | 'enhancement'> {
+  const isDone = enhancement?.strategy === 'qwen';
+  return {
+    enhancedPrompt: isDone ? enhancement.prompt : undefined,
+    enhancementStrategy: enhancement?.strategy,
+    promptProblem: enhancement?.strategy === 'fallback' ? enhancement.problem : undefined,
+    enhancement: isDone ? enhancementMessage(enhancement) : undefined,
+  };
+}
+
+/** What an enhancement took, as the API tells it. */
+export function enhancementMessage(enhanced: Enhanced): Enhancement {
+  return {
+    model: enhanced.model,
+    device: enhanced.device,
+    promptTokens: enhanced.promptTokens,
+    droppedTokens: enhanced.droppedTokens,
+    newTokens: enhanced.newTokens,
+    waitSeconds: enhanced.waitMs / 1000,
+    firstTokenSeconds: enhanced.firstTokenMs / 1000,
+    totalSeconds: enhanced.totalMs / 1000,
+    reachedMaxTokens: enhanced.reachedMaxTokens,
+  };
+}
+
 export interface WhatWasDone {
-  readonly job: Job;
+  readonly job: GenerateJob;
   readonly prompt: PromptReport | undefined;
   readonly timings: EngineTimings;
 }
@@ -76,8 +102,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings }
     promptTokens: prompt?.tokens,
     droppedTokens: prompt?.dropped,
     promptChunks: prompt?.chunks,
-    enhancementStrategy: prompt?.strategy,
-    promptProblem: prompt?.problem,
+    ...(job.enhancement === undefined && { enhancementStrategy: prompt?.strategy, promptProblem: prompt?.problem }),
     finalPromptType: prompt && (prompt.strategy === 'compel' ? 'conditioning_tensor' : 'string'),
   };
 }

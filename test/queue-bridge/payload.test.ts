@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   DisconnectPolicy,
-  JobType,
+  jobTypeToJSON,
   OutputFormat,
   ReferenceRole,
   ReferenceType,
