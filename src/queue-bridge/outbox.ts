@@ -6,7 +6,7 @@ import { retryDelayMs } from './retry-delay.js';
 import { webhookHeaders, webhookId } from './sign-webhook.js';
 
 /** Longer than a try can take: while it lasts, nobody else delivers the same. */
-const LEASE_SLACK_MS = 10_000;
+const LEASE_SLACK_MS = 2000;
 /** Statuses below 500 that may pass: timeout, too early, too many. */
 const PASSING = [408, 425, 429];
 const MAX_REASON_CHARACTERS = 300;
