@@ -1,30 +1,31 @@
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
-import { connect } from '../client/client.js';
-import { readConfig } from '../config.js';
-import { JobType } from '../gen/darkroom/v1/job.js';
+import { readBridgeConfig, readConfig } from '../config.js';
 import { createLog } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
+import type { CallbackBody } from '../queue-bridge/callback-body.js';
 import { createServer } from '../server/server.js';
 import { writeTinySdxl } from '../synthetic/sdxl.js';
 import { writeSyntheticWan } from '../synthetic/wan.js';
+import { isIdle, runBridge } from './bridge.js';
+import { demoJobs } from './demo-jobs.js';
+import { type DemoReceiver, startDemoReceiver } from './demo-receiver.js';
 import { createEngines } from './engines.js';
-import { generateFiles } from './generate.js';
 
-const PROMPT = 'a lighthouse on a cliff at dawn, golden hour';
-const CLIP_PROMPT = 'a kite over a field, slow pan';
 const OUT = 'out';
 
 export function createDemoCommand(): Command {
   return new Command('demo')
-    .description('make a tiny SDXL and a tiny WAN, serve them, and generate pictures and a clip; nothing is downloaded')
+    .description(
+      'ten jobs, one of each type, from a queue through a tiny server to files and callbacks; nothing is downloaded',
+    )
     .action(demo);
 }
 
 async function demo(): Promise<void> {
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'darkroom');
-  const say = (line: string) => process.stdout.write(`${line}\n`);
   const sdxl = await writeTinySdxl(join(cache, 'tiny-sdxl'));
   const wan = await writeSyntheticWan(join(cache, 'tiny-wan'), 'wan-tiny');
   say(`1. a tiny SDXL and a tiny WAN with made-up weights, so what they make is noise: ${sdxl}, ${wan}`);
@@ -34,26 +35,32 @@ async function demo(): Promise<void> {
   const log = createLog(config.LOG_LEVEL);
   const engines = createEngines(config, log);
   const server = await createServer({ config, log, engines });
-  const client = connect(`127.0.0.1:${server.port}`);
+  const receiver = await startDemoReceiver();
+  const bridgeConfig = readBridgeConfig(
+    {},
+    { DARKROOM_SERVER: `127.0.0.1:${server.port}`, CALLBACK_URL: receiver.url, STORAGE: 'local', STORAGE_FOLDER: OUT },
+  );
+  const bridge = await runBridge(bridgeConfig, log);
   try {
     await Promise.all(engines.map((engine) => engine.start()));
-    say(
-      `2. a server on 127.0.0.1:${server.port}, its engines in processes ${engines.map(({ pid }) => pid).join(' and ')}`,
-    );
-    say(`3. three pictures over gRPC: "${PROMPT}"`);
-    const request = { jobId: 'demo', prompt: PROMPT, numImages: 3, seed: 7n, width: 512, height: 512, steps: 15 };
-    const never = new AbortController().signal;
-    await generateFiles(client, request, OUT, never);
+    const processes = engines.map(({ pid }) => pid).join(' and ');
+    say(`2. a server on 127.0.0.1:${server.port}, its engines in processes ${processes}`);
+    say('3. a queue in memory, a bridge that takes jobs from it to the server, and a receiver of callbacks');
     const ffmpeg = await findFfmpeg(config.FFMPEG_PATH);
-    if (ffmpeg.found) {
-      say(`4. a clip of 33 frames: "${CLIP_PROMPT}"`);
-      const clip = { jobId: 'demo-clip', prompt: CLIP_PROMPT, jobType: JobType.JOB_TYPE_VIDEO_FAST, seed: 7n };
-      await generateFiles(client, { ...clip, width: 128, height: 96, frames: 33 }, OUT, never);
-    } else {
-      say(`4. no clip: ${ffmpeg.detail}; ${ffmpeg.fix}`);
+    const jobs = demoJobs.filter(({ type }) => ffmpeg.found || !type.startsWith('video'));
+    say(`4. ${jobs.length} jobs, one of each type${ffmpeg.found ? '' : ` but clips: ${ffmpeg.detail}; ${ffmpeg.fix}`}`);
+    for (const job of jobs) {
+      const queue = job.type.startsWith('sdxl') ? bridgeConfig.BRIDGE_SDXL_QUEUE : bridgeConfig.BRIDGE_WAN_QUEUE;
+      await bridge.queue.push(queue, JSON.stringify(job));
     }
+    while (!(await isIdle(bridge.queue, bridge.running))) await new Promise((resolve) => setTimeout(resolve, 50));
+    say('5. what became of them:');
+    say('');
+    row('callbacks', 'prompt', 'made', 'files');
+    for (const { id } of jobs) tell(id, receiver);
   } finally {
-    client.close();
+    await bridge.stop();
+    receiver.close();
     await server.close();
     await Promise.all(engines.map((engine) => engine.stop()));
   }
@@ -62,4 +69,33 @@ async function demo(): Promise<void> {
   say('  npm run darkroom -- models inspect PATH/TO/sdxl');
   say('  npm run darkroom -- serve --sdxl PATH/TO/sdxl');
   say('  npm run darkroom -- generate "a lighthouse on a cliff at dawn" --job-type sdxl_image_fast');
+}
+
+/** A job's callbacks as rows of a table: the first one whole, further files below it. */
+function tell(id: string, receiver: DemoReceiver): void {
+  const callbacks = receiver.of(id);
+  const last = callbacks.at(-1);
+  if (last === undefined) {
+    row('none', '', '', id);
+    return;
+  }
+  const { status, metadata } = last;
+  const [first = last.error_message ?? '', ...others] = last.assets.map((url) => relative('.', fileURLToPath(url)));
+  const enhanced = String(metadata.enhancement_strategy ?? '');
+  const made = status === 'completed' ? sizeOf(metadata) : '';
+  row(callbacks.map((callback) => callback.status).join(', '), enhanced, made, first);
+  for (const path of others) row('', '', '', path);
+}
+
+function sizeOf({ width, height, frames, generation_time }: CallbackBody['metadata']): string {
+  const clip = typeof frames === 'number' && frames > 1 ? `, ${frames} frames` : '';
+  return `${width}x${height}${clip}, ${Number(generation_time).toFixed(1)} s`;
+}
+
+function row(callbacks: string, enhanced: string, made = '', path = ''): void {
+  say(`   ${callbacks.padEnd(22)} ${enhanced.padEnd(9)} ${made.padEnd(26)} ${path}`);
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
 }

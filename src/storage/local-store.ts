@@ -1,12 +1,17 @@
 import { randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 import type { AssetStore, StoredObject } from './asset-store.js';
 import { objectPath } from './object-path.js';
 import { storageFailed } from './storage-failed.js';
+
+/** Beside the buckets: files that are not whole yet. */
+const PARTS = '.parts';
+/** Whoever writes one still is not so slow. */
+const MAX_PART_AGE_MS = 24 * 3_600_000;
 
 export interface LocalStoreOptions {
   readonly folder: string;
@@ -19,6 +24,7 @@ export class LocalStore implements AssetStore {
   readonly kind = 'local';
   readonly #folder: string;
   readonly #baseUrl: string | undefined;
+  #swept: Promise<void> | undefined;
 
   constructor({ folder, baseUrl }: LocalStoreOptions) {
     this.#folder = resolve(folder);
@@ -27,9 +33,11 @@ export class LocalStore implements AssetStore {
 
   async put({ bucket, key, path }: StoredObject, signal: AbortSignal): Promise<string> {
     const target = join(this.#folder, bucket, key);
-    const part = `${target}.${randomUUID()}.part`;
+    const part = join(this.#folder, PARTS, randomUUID());
     try {
-      await mkdir(dirname(target), { recursive: true });
+      await Promise.all([dirname(target), dirname(part)].map((folder) => mkdir(folder, { recursive: true })));
+      this.#swept ??= sweep(dirname(part));
+      await this.#swept;
       await pipeline(createReadStream(path), createWriteStream(part), { signal });
       await synced(part);
       await rename(part, target);
@@ -38,6 +46,15 @@ export class LocalStore implements AssetStore {
       throw storageFailed(`${target} could not be written`, error);
     }
     return this.#baseUrl === undefined ? pathToFileURL(target).href : `${this.#baseUrl}/${objectPath(bucket, key)}`;
+  }
+}
+
+/** Takes away what was left by processes that were killed. */
+async function sweep(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name);
+    const entry = await stat(path).catch(() => undefined);
+    if (entry !== undefined && Date.now() - entry.mtimeMs > MAX_PART_AGE_MS) await rm(path, { force: true });
   }
 }
 

@@ -9,6 +9,7 @@ import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { connect } from '../../src/client/client.js';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
 import { readGgufHeader } from '../../src/pipelines/qwen/gguf-header.js';
+import { jobTypes } from '../../src/queue-bridge/job-types.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { rebuildModel } from '../conformance/golden-folder.js';
 import { isAlive, outcomeOf, quick, slow, until } from '../support/serving.js';
@@ -51,22 +52,25 @@ async function serve(
 }
 
 describe('darkroom', () => {
-  it('demo: makes its models, serves them, and writes three pictures and a clip', async () => {
+  it('demo: takes ten jobs, one of each type, from a queue to files and callbacks', async () => {
     const folder = await tempFolder();
     const { code, stdout } = await darkroom(['demo'], { cwd: folder, env: { XDG_CACHE_HOME: join(folder, 'cache') } });
     expect(code).toBe(0);
-    expect(await readdir(join(folder, 'out'))).toEqual([
-      'demo-0.png',
-      'demo-1.png',
-      'demo-2.png',
-      'demo-clip-0.mp4',
-      'demo-clip-1.jpg',
-      'demo-clip-2.jpg',
-    ]);
-    expect(stdout).toContain('wrote out/demo-2.png (512x512, seed 9)');
-    expect(await sharp(join(folder, 'out', 'demo-1.png')).metadata()).toMatchObject({
-      width: 512,
-      height: 512,
+    const first = (type: string) => join('out', type, 'demo', `demo-${type.replaceAll('_', '-')}`);
+    for (const [type, { makes }] of jobTypes) {
+      const file = join(first(type), makes === 'clip' ? '0.mp4' : '0.png');
+      expect(stdout).toMatch(new RegExp(`^ +processing, completed .* ${file}$`, 'm'));
+      expect((await readdir(join(folder, first(type)))).sort()).toEqual(
+        makes === 'clip'
+          ? ['0.mp4', '1.jpg', '2.jpg']
+          : type === 'sdxl_image_fast'
+            ? ['0.png', '1.png', '2.png']
+            : ['0.png'],
+      );
+    }
+    expect(await sharp(join(folder, first('sdxl_image_high'), '0.png')).metadata()).toMatchObject({
+      width: 256,
+      height: 256,
       format: 'png',
     });
   });

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -40,6 +40,16 @@ describe('a local store', () => {
     const put = new LocalStore({ folder }).put(await fileToStore(bytes), stopped);
     await expect(put).rejects.toMatchObject({ reason: 'STORAGE_FAILED', message: expect.stringContaining('0.png') });
     expect(await readdir(join(folder, 'sdxl_image_fast', 'ann', 'job-1'))).toEqual([]);
+    expect(await readdir(join(folder, '.parts'))).toEqual([]);
+  });
+
+  it('takes away what a process that was killed left long ago', async () => {
+    const folder = await tempFolder();
+    await mkdir(join(folder, '.parts'));
+    for (const name of ['old', 'new']) await writeFile(join(folder, '.parts', name), 'x');
+    await utimes(join(folder, '.parts', 'old'), 1, 1);
+    await new LocalStore({ folder }).put(await fileToStore(bytes), never);
+    expect(await readdir(join(folder, '.parts'))).toEqual(['new']);
   });
 });
 
