@@ -2,7 +2,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cancelJob } from '../client/client.js';
 import { extensionOf } from '../client/save-assets.js';
-import { InferenceError } from '../errors.js';
+import { type ErrorReason, InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { completedBody, failedBody } from './callback-body.js';
@@ -184,8 +184,7 @@ class JobRun {
     }
     const error = InferenceError.from(caught);
     if (error.reason === 'CANCELLED') return this.#end('cancelled', error);
-    // What is not told by the server or the storage is this machine's fault, not the job's.
-    if (caught instanceof InferenceError && !error.retryable) return this.#end('failed', error);
+    if (!mayPass(caught)) return this.#end('failed', error);
 
     const isGone = error.reason === 'UNREACHABLE';
     const isSpent = this.#hasStarted || !neverStarted(error);
@@ -241,6 +240,20 @@ class JobRun {
 
 function cancelled(): InferenceError {
   return new InferenceError('CANCELLED', 'the job was cancelled');
+}
+
+/** Faults of an installation: another server has them not, or the operator mends them. */
+const INSTALLATION: readonly ErrorReason[] = [
+  'FFMPEG_MISSING',
+  'MODEL_NOT_FOUND',
+  'CHECKPOINT_INVALID',
+  'PROVIDER_UNAVAILABLE',
+  'UNAUTHENTICATED',
+];
+
+/** Whether another attempt may end otherwise. What neither server nor storage told is this machine's fault, not the job's. */
+function mayPass(caught: unknown): boolean {
+  return !(caught instanceof InferenceError) || caught.retryable || INSTALLATION.includes(caught.reason);
 }
 
 /** Whether a server did not as much as take the job: such an attempt does not count. */

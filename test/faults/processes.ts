@@ -1,0 +1,46 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const main = fileURLToPath(new URL('../../../dist/src/cli/main.js', import.meta.url));
+const mainFromSource = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
+/** This file runs from the build and from the source. */
+const program = import.meta.url.endsWith('.ts') ? mainFromSource : main;
+
+/** A darkroom that is started again whenever it was killed. */
+export interface Program {
+  readonly pid: number;
+  /** kill -9, and started again. */
+  crash(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export async function startProgram(args: readonly string[], env: NodeJS.ProcessEnv): Promise<Program> {
+  const start = (): ChildProcess => spawn(process.execPath, [program, ...args], { env, stdio: 'ignore' });
+  let child = start();
+  const kill = async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  };
+  return {
+    get pid() {
+      return child.pid ?? 0;
+    },
+    async crash() {
+      await kill();
+      child = start();
+    },
+    stop: kill,
+  };
+}
+
+/** The engines of a server, as it is now. */
+export function enginesOf(pid: number): Promise<readonly number[]> {
+  return new Promise((resolve) => {
+    execFile('pgrep', ['-P', String(pid), '-f', 'child.js'], (_, stdout) => {
+      resolve(stdout.split('\n').flatMap((line) => (line === '' ? [] : [Number(line)])));
+    });
+  });
+}

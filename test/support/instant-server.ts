@@ -1,0 +1,68 @@
+import { createHash } from 'node:crypto';
+import { Server, ServerCredentials, type ServerWritableStream } from '@grpc/grpc-js';
+import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
+import {
+  type GenerateRequest,
+  type GenerateResponse,
+  InferenceServiceService,
+} from '../../src/gen/darkroom/v1/inference_service.js';
+import { AssetRole, JobMetadata } from '../../src/gen/darkroom/v1/job.js';
+import { GetServerStatusResponse, ModelServiceService, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
+
+export interface InstantServer {
+  readonly address: string;
+  close(): void;
+}
+
+/** A server that speaks the API and has every picture done at once: what is left is the bridge's own time. */
+export async function startInstantServer(picture: Buffer): Promise<InstantServer> {
+  const server = new Server();
+  const sha256 = createHash('sha256').update(picture).digest();
+  server.addService(InferenceServiceService, {
+    generate(call: ServerWritableStream<GenerateRequest, GenerateResponse>) {
+      const { jobId, seed = 1n, prompt, jobType } = call.request;
+      const metadata = JobMetadata.fromPartial({
+        seed,
+        seeds: [seed],
+        jobType,
+        numImages: 1,
+        width: 64,
+        height: 64,
+        steps: 1,
+        originalPrompt: prompt,
+      });
+      const asset = {
+        index: 0,
+        contentType: 'image/png',
+        sizeBytes: BigInt(picture.length),
+        sha256,
+        width: 64,
+        height: 64,
+        seed,
+        role: AssetRole.ASSET_ROLE_RESULT,
+      };
+      const events: readonly JobEvent['event'][] = [
+        { $case: 'queued', value: { position: 0, etaSeconds: undefined } },
+        { $case: 'started', value: { metadata } },
+        { $case: 'assetChunk', value: { index: 0, offset: 0n, data: picture, asset } },
+        { $case: 'completed', value: { metadata, assets: [asset] } },
+      ];
+      for (const [i, event] of events.entries()) {
+        call.write({ event: { jobId, sequence: BigInt(i + 1), time: new Date(), event } });
+      }
+      call.end();
+    },
+  });
+  server.addService(ModelServiceService, {
+    getServerStatus(_: unknown, respond: (error: null, response: GetServerStatusResponse) => void) {
+      const models = ['sdxl', 'wan'].map((family) => ({ name: family, family, state: ModelState.MODEL_STATE_READY }));
+      respond(null, GetServerStatusResponse.fromPartial({ models }));
+    },
+  });
+  const port = await new Promise<number>((resolve, reject) =>
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+      error ? reject(error) : resolve(bound),
+    ),
+  );
+  return { address: `127.0.0.1:${port}`, close: () => server.forceShutdown() };
+}
