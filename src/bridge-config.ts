@@ -1,4 +1,3 @@
-import { tmpdir } from 'node:os';
 import { z } from 'zod';
 import { count, sharedVariables } from './config-variables.js';
 import { isWebhookSecret } from './queue-bridge/sign-webhook.js';
@@ -61,7 +60,7 @@ export const bridgeConfigSchema = z.object({
   BRIDGE_DRAIN_MS: count(10_000, 0, 24 * HOUR_MS).describe(
     'How long SIGTERM waits for running jobs before it gives them back, in ms.',
   ),
-  BRIDGE_SPOOL: z.string().min(1).default(tmpdir()).describe('Folder for files on their way to the storage.'),
+  BRIDGE_SPOOL: text.describe("Folder for files on their way to the storage; unset: the system's for temporary files."),
   CALLBACK_URL: httpUrl.describe(
     'Where callbacks go; unset: SUPABASE_URL with /functions/v1/job-callback, else nowhere.',
   ),

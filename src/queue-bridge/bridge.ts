@@ -1,6 +1,6 @@
 import { randomInt, randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
-import { hostname } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { BridgeConfig } from '../bridge-config.js';
 import type { Logger } from '../log.js';
@@ -38,7 +38,7 @@ export interface RunningBridge {
 
 /** Starts taking jobs from a queue to servers, their files to a storage, and callbacks to their receiver. */
 export async function startBridge(options: BridgeOptions): Promise<RunningBridge> {
-  return new Bridge(options, await openSpool(options.config.BRIDGE_SPOOL));
+  return new Bridge(options, await openSpool(options.config.BRIDGE_SPOOL ?? tmpdir()));
 }
 
 class Bridge implements RunningBridge {

@@ -2,6 +2,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { bridgeConfigSchema } from '../../src/bridge-config.js';
 import { configSchema } from '../../src/config.js';
 import { errorReasons } from '../../src/errors.js';
 import { version } from '../../src/version.js';
@@ -25,8 +26,9 @@ describe('the documentation', () => {
   it('lists every variable with its default', async () => {
     const text = await read('docs/reference/config.md');
     const rows = [...text.matchAll(/^\| `(\w+)` +\| `?([^`|]+?)`? +\|/gm)].map(([, name, value]) => [name, value]);
-    const defaults = configSchema.parse({}) as Record<string, unknown>;
-    expect(rows).toEqual(Object.keys(configSchema.shape).map((name) => [name, String(defaults[name] ?? 'unset')]));
+    const defaults: Record<string, unknown> = { ...bridgeConfigSchema.parse({}), ...configSchema.parse({}) };
+    const names = new Set([...Object.keys(configSchema.shape), ...Object.keys(bridgeConfigSchema.shape)]);
+    expect(rows).toEqual([...names].map((name) => [name, String(defaults[name] ?? 'unset')]));
   });
 
   it('has a line for every dependency that runs in production', async () => {

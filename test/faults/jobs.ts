@@ -25,7 +25,9 @@ export function stormJobs(count: number, random: Seeded): readonly StormJob[] {
     const user = random.pick(['ann', 'bob', 'cid']);
     const seed = 1 + random.below(3);
     const pictures = isWan ? 1 : random.pick([1, 3]);
-    const config = { seed, width: 64, height: 64, steps: 2, num_images: pictures, frame_num: 5 };
+    // Long enough that most moments find one in hand.
+    const size = isWan ? { width: 96, height: 64, steps: 20 } : { width: 192, height: 192, steps: 12 };
+    const config = { seed, ...size, num_images: pictures, frame_num: 5 };
     const payload = { id, type, prompt: 'a red circle', user_id: user, config };
     const isMisplaced = random.chance(0.1);
     const job = {

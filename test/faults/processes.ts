@@ -12,6 +12,8 @@ export interface Program {
   readonly pid: number;
   /** kill -9, and started again. */
   crash(): Promise<void>;
+  /** Stands still for a while, as in a swapping machine or a debugger, and goes on without knowing. */
+  pause(ms: number): void;
   stop(): Promise<void>;
 }
 
@@ -31,6 +33,11 @@ export async function startProgram(args: readonly string[], env: NodeJS.ProcessE
     async crash() {
       await kill();
       child = start();
+    },
+    pause(ms) {
+      const paused = child;
+      paused.kill('SIGSTOP');
+      setTimeout(() => paused.kill('SIGCONT'), ms);
     },
     stop: kill,
   };

@@ -29,10 +29,12 @@ export interface StormReport {
 }
 
 const MEAN_MS_BETWEEN_KILLS = 700;
+/** Longer than a lease: whoever wakes up finds that others went on. */
+const PAUSE_MS = 3500;
 
 /**
  * A real Redis that keeps a log, two servers and two bridges as processes of their own, and a caller, under fire: every kind of
- * process is killed at random moments while jobs are pushed. Then everything is left alone until it settles, and looked at from outside.
+ * process is killed or stands still at random moments while jobs are pushed. Then everything is left alone until it settles, and looked at from outside.
  */
 export async function runStorm({
   seed,
@@ -65,7 +67,7 @@ export async function runStorm({
     STORAGE: 'local',
     STORAGE_FOLDER: files,
     BRIDGE_SPOOL: spool,
-    BRIDGE_LEASE_MS: '2000',
+    BRIDGE_LEASE_MS: '1500',
     BRIDGE_RETRY_MS: '100',
     BRIDGE_RETRY_MAX_MS: '1000',
     // Killing a server costs its jobs an attempt; how often they are killed is no fault of theirs.
@@ -109,14 +111,17 @@ interface Targets {
   readonly redis: { crash(): Promise<void> };
 }
 
-/** Kills one process. @returns which */
+/** Does something bad to one process. @returns what */
 async function strike(random: Seeded, { servers, bridges, redis }: Targets): Promise<string> {
-  const what = random.pick(['bridge', 'bridge', 'bridge', 'engine', 'engine', 'server', 'redis'] as const);
+  const what = random.pick(['bridge', 'bridge', 'pause', 'pause', 'engine', 'engine', 'server', 'redis'] as const);
   const which = random.below(2);
   switch (what) {
     case 'bridge':
       await bridges[which]?.crash();
       return `bridge ${which}`;
+    case 'pause':
+      bridges[which]?.pause(PAUSE_MS);
+      return `bridge ${which} stands still`;
     case 'server':
       await servers[which]?.crash();
       return `server ${which}`;
