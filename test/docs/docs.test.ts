@@ -54,6 +54,7 @@ describe('the documentation', () => {
   it('names npm scripts that exist', async () => {
     const pages = [
       'README.md',
+      'docs/guide/bridge.md',
       'docs/guide/sdxl.md',
       'docs/guide/cuda.md',
       'docs/guide/conformance.md',
