@@ -10,7 +10,7 @@ import { writeHashSafetensors } from './write-safetensors.js';
 export const syntheticQwenSizes = ['qwen-tiny', 'qwen-0.5b', 'qwen-7b'] as const;
 export type SyntheticQwenSize = (typeof syntheticQwenSizes)[number];
 
-/** What makes a released model larger than the tiny one; its vocabulary is filled up with placeholders. */
+/** What makes a released model larger than the tiny one. */
 const changes: Readonly<Record<SyntheticQwenSize, object>> = {
   'qwen-tiny': {},
   // https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/060db6499f32faf8b98477b0a26969ef7d8b9987/config.json
@@ -52,7 +52,23 @@ export async function writeSyntheticQwen(
   const path = join(folder, 'config.json');
   const config = JSON.parse(await readFile(path, 'utf8')) as object;
   await writeFile(path, JSON.stringify({ ...config, layer_types: undefined, ...changes[size] }, null, 2));
-  const tensors = wantedTensors(await readQwenConfig(folder)).map(({ key, shape }) => [key, shape] as const);
+  const known = await readQwenConfig(folder);
+  await fillVocabulary(join(folder, 'tokenizer.json'), known.vocabSize);
+  const tensors = wantedTensors(known).map(({ key, shape }) => [key, shape] as const);
   await writeHashSafetensors(weights, { dtype, hashPrefix: 'a:qwen.', tensors });
   return folder;
+}
+
+/** Tokens without a text would make texts of nothing: every id beyond the tiny vocabulary's is a word that says its number. */
+async function fillVocabulary(path: string, size: number): Promise<void> {
+  const tokenizer = JSON.parse(await readFile(path, 'utf8')) as TokenizerFile;
+  const { vocab } = tokenizer.model;
+  const added = tokenizer.added_tokens.map(({ id }) => id);
+  for (let id = Math.max(...Object.values(vocab), ...added) + 1; id < size; id += 1) vocab[`Ġ${id}`] = id;
+  await writeFile(path, JSON.stringify(tokenizer));
+}
+
+interface TokenizerFile {
+  readonly added_tokens: readonly { readonly id: number }[];
+  readonly model: { readonly vocab: Record<string, number> };
 }
