@@ -295,7 +295,16 @@ describe('darkroom', () => {
     const { code, stdout } = await darkroom(['doctor', '--json']);
     const findings = JSON.parse(stdout) as { what: string; ok: boolean; fix?: string }[];
     expect(code).toBe(0);
-    expect(findings.map(({ what }) => what)).toEqual(['node', 'memory', 'cpu', 'webgpu', 'cuda', 'tensorrt', 'ffmpeg', 'llama']);
+    expect(findings.map(({ what }) => what)).toEqual([
+      'node',
+      'memory',
+      'cpu',
+      'webgpu',
+      'cuda',
+      'tensorrt',
+      'ffmpeg',
+      'llama',
+    ]);
     expect(findings.find(({ what }) => what === 'cpu')?.ok).toBe(true);
     for (const { ok, fix } of findings) expect(ok || fix).toBeTruthy();
   });
