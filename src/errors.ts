@@ -24,6 +24,7 @@ export const errorReasons = {
   REFERENCE_INVALID: { status: 'INVALID_ARGUMENT', retryable: false },
   REFERENCE_UNAVAILABLE: { status: 'UNAVAILABLE', retryable: true },
   MODEL_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
+  LORA_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_ID_CONFLICT: { status: 'ALREADY_EXISTS', retryable: false },
   QUEUE_FULL: { status: 'RESOURCE_EXHAUSTED', retryable: true },

@@ -4,6 +4,7 @@ import { firstStep } from '../pipelines/batching.js';
 import type { PromptReport } from '../pipelines/pipeline.js';
 import { version } from '../version.js';
 import type { GenerateJob } from './generate-job.js';
+import { loraMessages } from './loras.js';
 import type { Enhanced } from './prompt-enhancer.js';
 
 /** What will be done, before the work begins. */
@@ -22,7 +23,7 @@ export function plannedMetadata(job: GenerateJob, device: string | undefined, st
     guidanceScale: request.guidanceScale,
     scheduler: request.scheduler,
     numImages: request.seeds.length,
-    originalPrompt: plan.request.prompt,
+    originalPrompt: plan.prompt,
     negativePrompt: request.negativePrompt ?? '',
     device: device ?? '',
     queueSeconds: (startedAtMs - job.createTime.getTime()) / 1000,
@@ -51,6 +52,8 @@ export function plannedMetadata(job: GenerateJob, device: string | undefined, st
     forwards: undefined,
     guidanceInterval: request.clip?.guidanceInterval,
     reuseThreshold: request.clip?.reuseThreshold || undefined,
+    loras: loraMessages(request.loras),
+    buildSeconds: 0,
   };
 }
 
@@ -99,6 +102,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings }
     batchImages: timings.batchImages,
     enginePeakBytes: BigInt(timings.peakBytes),
     forwards: timings.forwards,
+    buildSeconds: timings.buildMs / 1000,
     promptTokens: prompt?.tokens,
     droppedTokens: prompt?.dropped,
     promptChunks: prompt?.chunks,

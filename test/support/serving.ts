@@ -37,7 +37,12 @@ export async function serve(
     {},
     { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
   );
-  const basics = { device: config.DEVICE, threads: 1, batchPixels: config.BATCH_PIXELS };
+  const basics = {
+    device: config.DEVICE,
+    threads: 1,
+    batchPixels: config.BATCH_PIXELS,
+    variants: config.LORA_VARIANTS,
+  };
   const create = (spec: EngineSpec) =>
     createSupervisor({
       spec,

@@ -632,11 +632,11 @@ export interface GuidanceInterval {
   end?: number | undefined;
 }
 
-/** Lora is a low-rank adaptation on top of the model. Not served yet: a request that has one answers UNIMPLEMENTED. */
+/** Lora is a low-rank adaptation on top of the model: scale * up * down added to its weights. */
 export interface Lora {
-  /** A name that ListModels shows. */
+  /** A name that ListModels shows for the model; NOT_FOUND (reason LORA_NOT_FOUND) with the nearest ones for another. */
   name: string;
-  /** Of the denoiser, -2 to 2. Unset: 1. */
+  /** Of the denoiser, -2 to 2. 0 leaves it as it is. Unset: 1. */
   weight?:
     | number
     | undefined;
@@ -793,7 +793,13 @@ export interface JobMetadata {
     | number
     | undefined;
   /** How the prompt was enhanced. Unset where it was not, or with fallback. */
-  enhancement?: Enhancement | undefined;
+  enhancement?:
+    | Enhancement
+    | undefined;
+  /** The LoRAs on top of the model, those of the prompt too, with both weights. */
+  loras: Lora[];
+  /** Of the generation, seconds in which the model was built with its LoRAs; 0 when that was there. */
+  buildSeconds: number;
 }
 
 /** Enhancement is what a rewritten prompt took. */
@@ -1463,6 +1469,8 @@ function createBaseJobMetadata(): JobMetadata {
     guidanceInterval: undefined,
     reuseThreshold: undefined,
     enhancement: undefined,
+    loras: [],
+    buildSeconds: 0,
   };
 }
 
@@ -1606,6 +1614,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.enhancement !== undefined) {
       Enhancement.encode(message.enhancement, writer.uint32(330).fork()).join();
+    }
+    for (const v of message.loras) {
+      Lora.encode(v!, writer.uint32(354).fork()).join();
+    }
+    if (message.buildSeconds !== 0) {
+      writer.uint32(361).double(message.buildSeconds);
     }
     return writer;
   },
@@ -1961,6 +1975,22 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.enhancement = Enhancement.decode(reader, reader.uint32());
             continue;
           }
+          case 44: {
+            if (tag !== 354) {
+              break;
+            }
+
+            message.loras.push(Lora.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 45: {
+            if (tag !== 361) {
+              break;
+            }
+
+            message.buildSeconds = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2128,6 +2158,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         ? globalThis.Number(object.reuse_threshold)
         : undefined,
       enhancement: isSet(object.enhancement) ? Enhancement.fromJSON(object.enhancement) : undefined,
+      loras: globalThis.Array.isArray(object?.loras)
+        ? object.loras.map((e: any) => Lora.fromJSON(e))
+        : [],
+      buildSeconds: isSet(object.buildSeconds)
+        ? globalThis.Number(object.buildSeconds)
+        : isSet(object.build_seconds)
+        ? globalThis.Number(object.build_seconds)
+        : 0,
     };
   },
 
@@ -2256,6 +2294,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.enhancement !== undefined) {
       obj.enhancement = Enhancement.toJSON(message.enhancement);
     }
+    if (message.loras?.length) {
+      obj.loras = message.loras.map((e) => Lora.toJSON(e));
+    }
+    if (message.buildSeconds !== 0) {
+      obj.buildSeconds = floatToJson(message.buildSeconds);
+    }
     return obj;
   },
 
@@ -2313,6 +2357,8 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.enhancement = (object.enhancement !== undefined && object.enhancement !== null)
       ? Enhancement.fromPartial(object.enhancement)
       : undefined;
+    message.loras = object.loras?.map((e) => Lora.fromPartial(e)) || [];
+    message.buildSeconds = object.buildSeconds ?? 0;
     return message;
   },
 };
