@@ -9,6 +9,7 @@ import { syntheticQwenSizes, writeSyntheticQwen } from '../synthetic/qwen.js';
 import { syntheticSizes, writeSyntheticSdxl } from '../synthetic/sdxl.js';
 import { syntheticWanSizes, writeSyntheticWan } from '../synthetic/wan.js';
 import { addConvertCommand } from './convert.js';
+import { describeLora, inspectLora } from './inspect-lora.js';
 import { type SourceOptions, sourceFrom, sourceOptions } from './source-options.js';
 
 const sizes: readonly string[] = [...syntheticSizes, ...syntheticWanSizes, ...syntheticQwenSizes];
@@ -17,13 +18,18 @@ export function createModelsCommand(): Command {
   const models = new Command('models').description('look at checkpoints');
   const inspect = models
     .command('inspect')
-    .description('tell what a checkpoint is and whether it is whole, without loading it')
+    .description('tell what a checkpoint or a LoRA is and whether it is whole, without loading it')
     .argument(
       '<path>',
       'diffusers-layout folder, or what the original code has: one .safetensors file, or a folder for WAN',
     )
     .option('--json', 'machine-readable')
     .action(async (path: string, { json, ...options }: { json?: boolean } & SourceOptions) => {
+      const lora = await inspectLora(path);
+      if (lora !== undefined) {
+        process.stdout.write(json ? `${JSON.stringify(lora, null, 2)}\n` : describeLora(path, lora));
+        return;
+      }
       const inspection = (await isWan(path))
         ? await inspectWan({ path, vae: options.vae, textEncoder: options.textEncoder, tokenizer: options.tokenizer })
         : await inspectSdxl(sourceFrom(path, options));
