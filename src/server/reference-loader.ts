@@ -43,7 +43,7 @@ export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher
     async load({ method, start, end, strength, denoisingStrength }, { clip, ...size }, signal) {
       const [first, last] = await Promise.all([start, end].map((source) => source && load(source, size, signal)));
       if (method === 'latent_hold' && clip !== undefined) {
-        return { clip: { ...clip, held: { start: first, end: last, strength } } };
+        return { clip: { ...clip, known: { method, start: first, end: last, strength } } };
       }
       return first === undefined ? {} : { init: { rgb: first, strength: denoisingStrength ?? strength } };
     },

@@ -74,6 +74,12 @@ describe('goldens on the CPU', () => {
     }
   });
 
+  it('wan-vace-tiny: every case passes', async () => {
+    const results = await all(fixture('wan-vace-tiny'));
+    expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
+    expect(results.map(({ name }) => name)).toEqual(['transformer.s1.0', 'transformer.s0.5', 'v0', 'v1', 'v2', 'v3']);
+  });
+
   it('qwen-tiny: every case passes where node-llama-cpp is installed, else is skipped by name', async () => {
     const results = await all(fixture('qwen-tiny'));
     expect(results.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
@@ -111,6 +117,12 @@ describe('goldens on WebGPU', () => {
       'a prompt, transformer, VAE both ways and a clip',
       /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5|video1)$/,
       5,
+    ],
+    [
+      'wan-vace-tiny',
+      'the transformer, a clip between two frames and one with the look of a picture',
+      /^(transformer\.s0\.5|v2|v3)$/,
+      3,
     ],
   ] as const)(
     '%s: %s pass on SwiftShader',

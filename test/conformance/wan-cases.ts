@@ -1,7 +1,7 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
-import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
+import type { TransformerCall, WanNetworks } from '../../src/pipelines/wan/networks.js';
 import type { PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
 import { assertFloatType } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
@@ -11,9 +11,15 @@ import { type WanClipCase, wanClipCases } from './wan-clip-cases.js';
 import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.js';
 
 export interface WanCases extends WanTextCases {
-  readonly transformer?: { readonly timesteps: readonly number[] };
+  readonly transformer?: { readonly timesteps: readonly number[] } | VaceTransformerCases;
   readonly vae?: readonly VaeCase[];
   readonly video?: readonly WanClipCase[];
+}
+
+/** One run for each scale of the control, which is `transformer.control`. */
+interface VaceTransformerCases {
+  readonly timestep: number;
+  readonly scales: readonly number[];
 }
 
 /** Names of a clip, its encoded mean, and of latents and what they decode to. */
@@ -73,9 +79,9 @@ function networkCases(
   networks: WanNetworks,
 ): readonly Case[] {
   return [
-    ...(transformer?.timesteps ?? []).map((timestep) => ({
-      name: `transformer.t${timestep}`,
-      run: () => transformerCase(timestep, inputs, outputs, networks),
+    ...transformerRuns(transformer, inputs).map(({ name, ...run }) => ({
+      name,
+      run: () => transformerCase(name, run, inputs, outputs, networks),
     })),
     ...vae.flatMap((entry) => [
       { name: entry.dec, run: () => decodeCase(entry, inputs, outputs, networks) },
@@ -84,19 +90,36 @@ function networkCases(
   ];
 }
 
+interface TransformerRun extends Pick<TransformerCall, 'timestep' | 'condition'> {
+  readonly name: string;
+}
+
+function transformerRuns(cases: WanCases['transformer'], inputs: Expected): readonly TransformerRun[] {
+  if (cases === undefined) return [];
+  if ('timesteps' in cases) return cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep }));
+  const control = inputs.floats('transformer.control');
+  // As Python writes it: a whole number with one digit after the point.
+  const written = (scale: number) => (Number.isInteger(scale) ? scale.toFixed(1) : String(scale));
+  return cases.scales.map((scale) => ({
+    name: `transformer.s${written(scale)}`,
+    timestep: cases.timestep,
+    condition: { kind: 'vace', control, scale },
+  }));
+}
+
 async function transformerCase(
-  timestep: number,
+  key: string,
+  run: Omit<TransformerRun, 'name'>,
   inputs: Expected,
   outputs: Expected,
   networks: WanNetworks,
 ): Promise<CaseResult> {
-  const key = `transformer.t${timestep}`;
   const [, , frames = 0, height = 0, width = 0] = inputs.shape('transformer.in');
   const actual = await networks.predict({
     latents: inputs.floats('transformer.in'),
     size: { frames, height, width },
-    timestep,
     texts: [inputs.floats('transformer.text')],
+    ...run,
   });
   return judge(key, [{ what: 'flow', actual, expected: outputs.get(key), tolerance: 'network' }]);
 }

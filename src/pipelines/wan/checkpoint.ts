@@ -4,16 +4,10 @@ import { InferenceError } from '../../errors.js';
 import { readPth } from '../../graph/pth.js';
 import { readSafetensors } from '../../graph/safetensors.js';
 import { readWeightFiles, type WeightFiles } from '../../graph/weight-files.js';
-import {
-  assertTextToVideo,
-  readOriginalConfig,
-  readTextEncoderConfig,
-  readVaeConfig,
-  readWanConfig,
-  type WanConfig,
-} from './config.js';
+import { readOriginalConfig, readTextEncoderConfig, readVaeConfig, readWanConfig, type WanConfig } from './config.js';
 import { textEncoderConfigFromShapes, transformerConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
 import { translateTextEncoder, translateTransformer, translateVae, withoutPrefix } from './original-layout.js';
+import { assertVariant } from './variant.js';
 
 /** The parts that a checkpoint is made of, as its folders are called. */
 export const componentNames = ['transformer', 'vae', 'text_encoder'] as const;
@@ -98,7 +92,7 @@ async function openOriginal(
   const isOurs = bare.has('condition_embedder.time_proj.weight');
   const transformer = { ...found, tensors: isOurs ? bare : translateTransformer(bare) };
   const config = transformerConfigFromShapes(transformer, await readOriginalConfig(folder));
-  assertTextToVideo(config, found.path);
+  assertVariant(config, found.path);
   const autoencoder = vae ?? (await readVae(await beside(folder, 'vae', '--vae')));
   const encoder = text ?? (await readTextEncoder(await beside(folder, 'text_encoder', '--text-encoder')));
   return {
@@ -122,9 +116,8 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   };
   const keys = [...tensors.keys()];
   const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
-  const served = 'darkroom serves the text-to-video models of WAN 2.1';
+  const served = 'darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1';
   if (keys.some((key) => /(^lora_|\.lora_(down|up|A|B)\.|\.lora\.)/.test(key))) refuse('is a LoRA, not a checkpoint');
-  if (has('vace_')) refuse(`is a VACE model; ${served}`);
   if (has('img_emb.') || has('condition_embedder.image_embedder.')) refuse(`is an image-to-video model; ${served}`);
   if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN with inputs of its own; ${served}`);
   if (has('decoder.') && !has('blocks.')) refuse('is a VAE; give the transformer, and the VAE with --vae');

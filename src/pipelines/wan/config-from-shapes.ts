@@ -26,8 +26,15 @@ export function transformerConfigFromShapes(files: WeightFiles, said: OriginalCo
         : `has a transformer ${width} wide, which does not divide into the ${heads} heads of its config.json`,
     );
   }
+  const vaceBlocks = shapes.range((i) => `vace_blocks.${i}.scale_shift_table`).length;
+  const layers = shapes.range((i) => `blocks.${i}.scale_shift_table`).length;
   return parseTransformerConfig(
     {
+      ...(vaceBlocks > 0 && {
+        _class_name: 'WanVACETransformer3DModel',
+        vace_layers: vaceLayers(vaceBlocks, layers, said, shapes),
+        vace_in_channels: shapes.of('vace_patch_embedding.weight')[1],
+      }),
       patch_size: patch,
       num_attention_heads: heads,
       attention_head_dim: width / heads,
@@ -36,12 +43,26 @@ export function transformerConfigFromShapes(files: WeightFiles, said: OriginalCo
       text_dim: shapes.of('condition_embedder.text_embedder.linear_1.weight')[1],
       freq_dim: shapes.of('condition_embedder.time_embedder.linear_1.weight')[1],
       ffn_dim: shapes.of('blocks.0.ffn.net.0.proj.weight')[0],
-      num_layers: shapes.range((i) => `blocks.${i}.scale_shift_table`).length,
+      num_layers: layers,
       cross_attn_norm: shapes.has('blocks.0.norm2.weight'),
       ...(said.eps !== undefined && { eps: said.eps }),
     },
     files.path,
   );
+}
+
+/** Which layers VACE's blocks reach into, evenly spread where the original's `config.json` does not say. */
+function vaceLayers(blocks: number, layers: number, said: OriginalConfig, shapes: WeightShapes): readonly number[] {
+  const { vace_layers: listed } = said;
+  if (listed !== undefined && listed.length !== blocks) {
+    shapes.refuse(`has ${blocks} VACE blocks, the vace_layers of its config.json are ${listed.length}`);
+  }
+  if (listed === undefined && layers % blocks !== 0) {
+    shapes.refuse(
+      `has ${blocks} VACE blocks for ${layers} layers, and no rule says which those are; put its config.json with vace_layers beside it`,
+    );
+  }
+  return listed ?? Array.from({ length: blocks }, (_, i) => (i * layers) / blocks);
 }
 
 /** Means and deviations of the latents are the released ones: shapes do not tell. */

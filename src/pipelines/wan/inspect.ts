@@ -3,11 +3,13 @@ import { flowSchedulerNames } from '../../schedulers/flow.js';
 import type { ModelInfo } from '../pipeline.js';
 import { openWanCheckpoint, type WanCheckpoint, type WanSource } from './checkpoint.js';
 import { buildPromptEncoder } from './prompt-encoder.js';
+import { frameConditioningOf, variantOf, type WanVariant } from './variant.js';
 import { buildWanNetworks, type Networks } from './weights.js';
 
 /** What a checkpoint is, found out without loading it. */
 export interface WanInspection {
   readonly layout: WanCheckpoint['layout'];
+  readonly variant: WanVariant;
   readonly info: ModelInfo;
   readonly networks: Readonly<
     Record<'transformer' | 'vae' | 'text_encoder', { parameters: number; files: readonly string[] }>
@@ -25,7 +27,8 @@ export async function inspectWan(source: WanSource): Promise<WanInspection> {
   });
   return {
     layout: checkpoint.layout,
-    info: describeWan(networks, textEncoder),
+    variant: variantOf(checkpoint.config.transformer),
+    info: describeWan(checkpoint, networks, textEncoder),
     networks: {
       transformer: describe([networks.transformer.weights]),
       vae: describe(vaeWeights(networks)),
@@ -34,7 +37,7 @@ export async function inspectWan(source: WanSource): Promise<WanInspection> {
   };
 }
 
-export function describeWan(networks: Networks, textEncoder: Weights): ModelInfo {
+export function describeWan({ config }: WanCheckpoint, networks: Networks, textEncoder: Weights): ModelInfo {
   const all = [networks.transformer.weights, ...vaeWeights(networks), textEncoder];
   return {
     family: 'wan',
@@ -49,6 +52,7 @@ export function describeWan(networks: Networks, textEncoder: Weights): ModelInfo
     nativeWidth: 832,
     nativeHeight: 480,
     unused: all.flatMap(({ spare, files }) => spare.map((key) => files.tensors.get(key)?.name ?? key)),
+    frames: frameConditioningOf(config.transformer),
   };
 }
 

@@ -40,6 +40,19 @@ export interface TransformerCall {
   readonly timestep: number;
   /** B texts, [T, C] each, of up to 512 positions. */
   readonly texts: readonly Float32Array[];
+  /** What the model takes beside text, the same for all of the batch. Omitted: it is one of text alone. */
+  readonly condition?: Condition | undefined;
+}
+
+/** What is known of a clip, as the transformer takes it. */
+export type Condition = VaceControl;
+
+export interface VaceControl {
+  readonly kind: 'vace';
+  /** [96, frames, height, width] */
+  readonly control: Float32Array;
+  /** What the control's hints are multiplied by: 1 in the reference, unless it is told otherwise. */
+  readonly scale: number;
 }
 
 /** A whole run of the transformer, from which later steps may go on without its blocks. */
@@ -113,7 +126,7 @@ export class WanNetworks {
   }
 
   async #runTransformer(
-    { latents, size, timestep, texts }: TransformerCall,
+    { latents, size, timestep, texts, condition }: TransformerCall,
     outputs: readonly string[],
   ): Promise<Readonly<Record<string, Float32Array>>> {
     const { in_channels: channels, text_dim: width } = this.config.transformer;
@@ -134,8 +147,21 @@ export class WanNetworks {
       text: { data: text, shape: [batch, TEXT_POSITIONS, width] },
       cos: { data: cos, shape: tables },
       sin: { data: sin, shape: tables },
+      ...this.#conditionFeeds(size, condition),
     };
     return this.#sessions.transformer.run(feeds, undefined, outputs);
+  }
+
+  #conditionFeeds(
+    { frames, height, width }: ClipSize,
+    condition: Condition | undefined,
+  ): Readonly<Record<string, Feed>> {
+    if (condition === undefined) return {};
+    const shape = [1, this.config.transformer.vace_in_channels, frames, height, width];
+    return {
+      control: { data: condition.control, shape },
+      control_scale: { data: Float32Array.of(condition.scale), shape: [1] },
+    };
   }
 
   #timesteps(timesteps: readonly number[]): Feed {
@@ -178,30 +204,36 @@ export class WanNetworks {
    */
   async encode(
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
-    { height, width }: Omit<ClipSize, 'frames'>,
+    size: Omit<ClipSize, 'frames'>,
   ): Promise<Float32Array> {
+    const means: Float32Array[] = [];
+    for await (const mean of this.encodeChunks(frames, size)) means.push(mean);
+    return clipOfFrames(means, this.config.vae.z_dim);
+  }
+
+  /** The same a latent at a time, [16, h, w] each, for who looks about between the runs. */
+  async *encodeChunks(
+    frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
+    { height, width }: Omit<ClipSize, 'frames'>,
+  ): AsyncGenerator<Float32Array> {
     const { in_channels: colours } = this.config.vae;
     const held = new Held();
-    const means: Float32Array[] = [];
-    const run = async (chunk: readonly Float32Array[]) => {
-      const session = await this.#late(means.length === 0 ? 'vae_encoder_first' : 'vae_encoder_later');
-      const feeds = { frames: { data: join32(chunk), shape: [chunk.length, colours, height, width] } };
-      const moments = outputOf(await session.run(feeds, held), 'moments', 'the VAE encoder');
-      // The logarithm of the variance is the other half: the mode is what a clip is held by.
-      means.push(moments.slice(0, moments.length / 2));
-    };
+    let isFirst = true;
     try {
       let chunk: Float32Array[] = [];
       for await (const frame of frames) {
         chunk.push(frame);
-        if (chunk.length < (means.length === 0 ? 1 : framesPerLatent(this.config.vae))) continue;
-        await run(chunk);
-        chunk = [];
+        if (chunk.length < (isFirst ? 1 : framesPerLatent(this.config.vae))) continue;
+        const session = await this.#late(isFirst ? 'vae_encoder_first' : 'vae_encoder_later');
+        const feeds = { frames: { data: join32(chunk), shape: [chunk.length, colours, height, width] } };
+        const moments = outputOf(await session.run(feeds, held), 'moments', 'the VAE encoder');
+        // The logarithm of the variance is the other half: the mode is what a clip is held by.
+        yield moments.slice(0, moments.length / 2);
+        [chunk, isFirst] = [[], false];
       }
-      if (chunk.length > 0 || means.length === 0) {
+      if (chunk.length > 0 || isFirst) {
         throw new Error(`${chunk.length} frames are left over: a clip has one and a multiple of four`);
       }
-      return clipOfFrames(means, this.config.vae.z_dim);
     } finally {
       held.release();
     }
@@ -267,7 +299,7 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
     const holds = new Map(kept.map((output) => [output, PAST + output.slice(NEXT.length)]));
     return createSession(graph, { device, threads, holds });
   };
-  return new WanNetworks(checkpoint.config, describeWan(networks, textEncoder), prompts, {
+  return new WanNetworks(checkpoint.config, describeWan(checkpoint, networks, textEncoder), prompts, {
     transformer: await open('transformer'),
     decoder: { first: await open('vae_decoder_first'), later: await open('vae_decoder_later') },
     open,

@@ -18,10 +18,10 @@ export function withoutPrefix(tensors: Tensors): Tensors {
   return own.size > 0 ? own : tensors;
 }
 
-/** `blocks.0.self_attn.q.weight`, … -> `blocks.0.attn1.to_q.weight`, …. Names that are not understood stay as they are. */
+/** `blocks.0.self_attn.q.weight`, … -> `blocks.0.attn1.to_q.weight`, …; VACE's blocks likewise. Names that are not understood stay as they are. */
 export function translateTransformer(tensors: Tensors): Tensors {
   return renamed(tensors, (key) => {
-    const [, block, rest] = /^(blocks\.\d+)\.(.*)$/.exec(key) ?? [];
+    const [, block, rest] = /^((?:vace_)?blocks\.\d+)\.(.*)$/.exec(key) ?? [];
     return block === undefined || rest === undefined ? replaced(key, ENDS) : `${block}.${replaced(rest, BLOCK)}`;
   });
 }
@@ -79,6 +79,9 @@ const BLOCK: Names = [
   ['norm3.', 'norm2.'],
   ['ffn.0.', 'ffn.net.0.proj.'],
   ['ffn.2.', 'ffn.net.2.'],
+  // Of VACE's blocks.
+  ['before_proj.', 'proj_in.'],
+  ['after_proj.', 'proj_out.'],
 ];
 
 const RESNET: Names = [

@@ -1,0 +1,36 @@
+import type { GenerationRequest, PipelineEvent } from '../pipeline.js';
+import type { RunningJobs } from '../running-jobs.js';
+import type { Condition, WanNetworks } from './networks.js';
+import { encodeVaceControl } from './vace-control.js';
+import { variantOf } from './variant.js';
+
+/** What a clip's loop goes by beside its texts. */
+export interface Conditions {
+  /** Undefined: the model takes nothing but text. */
+  readonly condition: Condition | undefined;
+  /** Latents that stand before the clip's own in the loop and are cut off after. */
+  readonly leading: number;
+}
+
+/** What the checkpoint takes of the pictures that a clip is made from. @returns undefined when the job ended meanwhile */
+export async function* encodeConditions(
+  job: number,
+  running: RunningJobs,
+  networks: WanNetworks,
+  { width, height, clip }: GenerationRequest,
+): AsyncGenerator<PipelineEvent, Conditions | undefined, undefined> {
+  const { known, frames = 1 } = clip ?? {};
+  const method = networks.info.frames?.method ?? 'latent_hold';
+  if (known !== undefined && known.method !== method && known.method !== 'latent_hold') {
+    throw new Error(`known frames by ${known.method} on a model that takes them by ${method}`);
+  }
+  const own = known?.method === method ? known : undefined;
+  switch (variantOf(networks.config.transformer)) {
+    case 'vace': {
+      const control = yield* encodeVaceControl(job, running, networks, { width, height, frames }, own);
+      return control && { condition: control, leading: control.leading };
+    }
+    default:
+      return { condition: undefined, leading: 0 };
+  }
+}
