@@ -173,10 +173,13 @@ export async function rebuildOriginal(goldens: string, folder: string): Promise<
     const path = join(folder, file.replace(/\.pth$/, '.safetensors'));
     await writeHashSafetensors(path, { dtype: assertFloatType(dtype), hashPrefix, tensors });
   }
-  const { num_attention_heads: heads } = await readJson<{ num_attention_heads: number }>(
-    join(goldens, 'model-configs', 'transformer', 'config.json'),
-  );
-  await writeFile(join(folder, 'config.json'), JSON.stringify({ model_type: 't2v', num_heads: heads }));
+  const { num_attention_heads: heads, vace_layers } = await readJson<{
+    num_attention_heads: number;
+    vace_layers?: readonly number[];
+  }>(join(goldens, 'model-configs', 'transformer', 'config.json'));
+  // What the original code's own config.json has of it.
+  const config = { model_type: vace_layers ? 'vace' : 't2v', num_heads: heads, vace_layers };
+  await writeFile(join(folder, 'config.json'), JSON.stringify(config));
   await mkdir(join(folder, 'google'));
   await cp(join(goldens, 'model-configs', 'tokenizer'), join(folder, 'google', 'umt5-xxl'), { recursive: true });
   return folder;
