@@ -85,7 +85,7 @@ function attachOrSubmit(state: ServerState, request: GenerateRequest): Job {
 function planOf(state: ServerState, request: GenerateRequest): { readonly model: string; readonly plan: JobPlan } {
   const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family ?? 'sdxl');
   const { spec, info } = engineOf(state, model);
-  const plan = resolveRequest(request, state.config, { family: spec.family, info }, state.ffmpeg);
+  const plan = resolveRequest(request, state.config, { name: model, family: spec.family, info }, state.ffmpeg);
   assertPolicy(`${request.prompt} ${request.weights}`);
   return { model, plan };
 }

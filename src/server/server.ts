@@ -9,6 +9,7 @@ import { JobServiceService } from '../gen/darkroom/v1/job_service.js';
 import { ModelServiceService } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
+import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
 import { Admission } from './admission.js';
 import { createInferenceService } from './inference-service.js';
@@ -55,7 +56,7 @@ export async function createServer({ config, log, engines, fetcher }: ServerOpti
     jobs,
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
-    references: createReferenceLoader(config, fetcher),
+    references: createReferenceLoader(config, (model) => infoOf(engines, model), fetcher),
     tokenizers: new TokenizerShelf(),
     calls: { log, token: config.AUTH_TOKEN },
     engine: (model) => engines.find(({ spec }) => spec.model === model),
@@ -109,6 +110,13 @@ export async function createServer({ config, log, engines, fetcher }: ServerOpti
       await close();
     },
   };
+}
+
+/** What a model is: jobs may come before it was ever ready. @throws InferenceError why it cannot start */
+async function infoOf(engines: readonly Supervisor[], model: string): Promise<ModelInfo | undefined> {
+  const engine = engines.find(({ spec }) => spec.model === model);
+  if (engine?.info === undefined) await engine?.whenReady();
+  return engine?.info;
 }
 
 function bind(server: Server, address: string): Promise<number> {

@@ -15,6 +15,7 @@ import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Family, GenerationRequest, ModelInfo, PromptSyntax as PromptSyntaxName } from '../pipelines/pipeline.js';
 import { flowSchedulerNamed, flowSchedulerNames } from '../schedulers/flow.js';
 import { schedulerNamed, schedulerNames } from '../schedulers/index.js';
+import { assertNeeded } from './applied-references.js';
 import { type Preset, presetOf } from './presets.js';
 import { type Check, type PlannedReferences, planReferences } from './references.js';
 import { planStepSaving } from './step-saving.js';
@@ -48,6 +49,7 @@ export interface JobPlan {
 }
 
 export interface Model {
+  readonly name: string;
   readonly family: Family;
   /** Once it is known. */
   readonly info: ModelInfo | undefined;
@@ -61,7 +63,7 @@ export interface Model {
 export function resolveRequest(
   request: GenerateRequest,
   config: Config,
-  { family, info }: Model,
+  { name, family, info }: Model,
   ffmpeg: FfmpegFinding,
 ): JobPlan {
   const violations: FieldViolation[] = [];
@@ -116,7 +118,7 @@ export function resolveRequest(
   );
   const references = planReferences(
     request.references,
-    { family, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES },
+    { model: name, family, info, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES },
     check,
   );
   const byReference = family === 'wan' && references ? wanGuidance(references.strength) : undefined;
@@ -191,6 +193,7 @@ export function resolveRequest(
     );
   }
   assertServed(request, preset);
+  assertNeeded(references, { model: name, isClip: makes === 'clip', info });
   if (makes === 'clip' && !ffmpeg.found) {
     throw new InferenceError('FFMPEG_MISSING', `clips need ffmpeg: ${ffmpeg.detail}; ${ffmpeg.fix}`);
   }

@@ -9,8 +9,11 @@ import { planWanWeights } from '../pipelines/wan/weights.js';
 import { findAsset } from './assets.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 
-/** `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. */
-export const syntheticWanSizes = ['wan-tiny', 'wan-1.3b'] as const;
+/**
+ * `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. The same with
+ * VACE's control branch.
+ */
+export const syntheticWanSizes = ['wan-tiny', 'wan-1.3b', 'wan-vace-tiny', 'wan-vace-1.3b'] as const;
 export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
 
 /** What makes the released model larger than the tiny one. https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers */
@@ -36,6 +39,25 @@ const wan13B = {
   },
 } as const;
 
+const vace = (layers: number) => ({
+  'model_index.json': { _class_name: 'WanVACEPipeline', transformer: ['diffusers', 'WanVACETransformer3DModel'] },
+  'transformer/config.json': {
+    _class_name: 'WanVACETransformer3DModel',
+    num_layers: layers,
+    // Every second one, as in https://huggingface.co/Wan-AI/Wan2.1-VACE-1.3B
+    vace_layers: Array.from({ length: Math.ceil(layers / 2) }, (_, i) => 2 * i),
+    vace_in_channels: 96,
+  },
+});
+
+/** What differs from `assets/tiny-wan`, by file; later ones add to earlier ones. */
+const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string, object>>[]>> = {
+  'wan-tiny': [],
+  'wan-1.3b': [wan13B],
+  'wan-vace-tiny': [vace(3)],
+  'wan-vace-1.3b': [wan13B, vace(30)],
+};
+
 /**
  * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its clips are noise. Does
  * nothing where one is already whole.
@@ -51,7 +73,7 @@ export async function writeSyntheticWan(
   if ((await stat(last).catch(() => undefined)) !== undefined) return folder;
   await mkdir(folder, { recursive: true });
   await cp(await findAsset('tiny-wan'), folder, { recursive: true });
-  for (const [file, values] of Object.entries(size === 'wan-1.3b' ? wan13B : {})) {
+  for (const [file, values] of CHANGES[size].flatMap((changes) => Object.entries(changes))) {
     const path = join(folder, file);
     const config = JSON.parse(await readFile(path, 'utf8')) as object;
     await writeFile(path, JSON.stringify({ ...config, ...values }, null, 2));

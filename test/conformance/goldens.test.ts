@@ -124,12 +124,7 @@ describe('goldens on WebGPU', () => {
       /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5|video1)$/,
       5,
     ],
-    [
-      'wan-vace-tiny',
-      'the transformer and a clip with the look of a picture',
-      /^(transformer\.s0\.5|v3)$/,
-      2,
-    ],
+    ['wan-vace-tiny', 'the transformer and a clip with the look of a picture', /^(transformer\.s0\.5|v3)$/, 2],
   ] as const)(
     '%s: %s pass on SwiftShader',
     async (folder, _, only, count) => {

@@ -9,7 +9,7 @@ import { hashRequest, resolveRequest } from '../../src/server/validate.js';
 const config = readConfig({});
 const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
 const resolve = (request: Partial<GenerateRequest>, family: Family = 'sdxl') =>
-  resolveRequest(GenerateRequest.fromPartial(request), config, { family, info: undefined }, ffmpeg);
+  resolveRequest(GenerateRequest.fromPartial(request), config, { name: family, family, info: undefined }, ffmpeg);
 
 function violationsOf(request: Partial<GenerateRequest>, family?: Family): Record<string, string> {
   try {

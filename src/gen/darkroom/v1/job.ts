@@ -588,8 +588,8 @@ export function referenceRoleToJSON(object: ReferenceRole): string {
 
 /**
  * Reference is a picture that conditions the result. A picture starts from it (image to image); how much of it is left depends
- * on type and strength. A clip has it as its first or last frame, held while the rest is made (latent_hold).
- * See docs/reference/references.md.
+ * on type and strength. A clip has it as its first or last frame, held while the rest is made (latent_hold) or in the way that
+ * the model was trained for (vace, image_conditioning). See docs/reference/references.md.
  */
 export interface Reference {
   /** source is where the picture comes from; one of the two must be set. */
@@ -719,11 +719,11 @@ export interface JobMetadata {
   referenceMode?:
     | string
     | undefined;
-  /** Whether references were really applied. */
+  /** Whether references were really applied, all of them. */
   referenceApplied?:
     | boolean
     | undefined;
-  /** How: img2img, latent_hold. */
+  /** How: img2img, latent_hold, vace, image_conditioning. */
   referenceMethod?:
     | string
     | undefined;
@@ -783,7 +783,18 @@ export interface JobMetadata {
     | GuidanceInterval
     | undefined;
   /** Where it was not 0. */
-  reuseThreshold?: number | undefined;
+  reuseThreshold?:
+    | number
+    | undefined;
+  /**
+   * How references of another size were fitted to the result's. cover_center_crop: scaled until they cover it, what juts out cut
+   * off evenly at both ends.
+   */
+  referenceFit?:
+    | string
+    | undefined;
+  /** Where reference_applied is false: which reference was left out, and why. */
+  referenceProblem?: string | undefined;
 }
 
 /** JobError is why a job ended without its assets. */
@@ -1430,6 +1441,8 @@ function createBaseJobMetadata(): JobMetadata {
     forwards: undefined,
     guidanceInterval: undefined,
     reuseThreshold: undefined,
+    referenceFit: undefined,
+    referenceProblem: undefined,
   };
 }
 
@@ -1570,6 +1583,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.reuseThreshold !== undefined) {
       writer.uint32(321).double(message.reuseThreshold);
+    }
+    if (message.referenceFit !== undefined) {
+      writer.uint32(338).string(message.referenceFit);
+    }
+    if (message.referenceProblem !== undefined) {
+      writer.uint32(346).string(message.referenceProblem);
     }
     return writer;
   },
@@ -1917,6 +1936,22 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.reuseThreshold = reader.double();
             continue;
           }
+          case 42: {
+            if (tag !== 338) {
+              break;
+            }
+
+            message.referenceFit = reader.string();
+            continue;
+          }
+          case 43: {
+            if (tag !== 346) {
+              break;
+            }
+
+            message.referenceProblem = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2083,6 +2118,16 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.reuse_threshold)
         ? globalThis.Number(object.reuse_threshold)
         : undefined,
+      referenceFit: isSet(object.referenceFit)
+        ? globalThis.String(object.referenceFit)
+        : isSet(object.reference_fit)
+        ? globalThis.String(object.reference_fit)
+        : undefined,
+      referenceProblem: isSet(object.referenceProblem)
+        ? globalThis.String(object.referenceProblem)
+        : isSet(object.reference_problem)
+        ? globalThis.String(object.reference_problem)
+        : undefined,
     };
   },
 
@@ -2208,6 +2253,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.reuseThreshold !== undefined) {
       obj.reuseThreshold = floatToJson(message.reuseThreshold);
     }
+    if (message.referenceFit !== undefined) {
+      obj.referenceFit = message.referenceFit;
+    }
+    if (message.referenceProblem !== undefined) {
+      obj.referenceProblem = message.referenceProblem;
+    }
     return obj;
   },
 
@@ -2262,6 +2313,8 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       ? GuidanceInterval.fromPartial(object.guidanceInterval)
       : undefined;
     message.reuseThreshold = object.reuseThreshold ?? undefined;
+    message.referenceFit = object.referenceFit ?? undefined;
+    message.referenceProblem = object.referenceProblem ?? undefined;
     return message;
   },
 };
