@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { InferenceError, listProblems } from './errors.js';
 import { devices } from './pipelines/pipeline.js';
+import { ggufTypes } from './pipelines/qwen/convert.js';
 import { predictionTypes } from './pipelines/sdxl/checkpoint.js';
 import { parseAllowedHost } from './references/allowed-hosts.js';
 
@@ -53,6 +54,23 @@ export const configSchema = z.object({
     .enum(['true', 'false'])
     .default('false')
     .describe('Whether the text encoder stays loaded between prompts: 23 GB in float32 for the released one.'),
+  QWEN_PATH: path.describe(
+    'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file, or a folder as transformers saves it.',
+  ),
+  QWEN_NAME: modelName('qwen'),
+  QWEN_TYPE: z.enum(ggufTypes).default('q8_0').describe('What a folder is converted to.'),
+  QWEN_CACHE: path.describe('Folder of converted models; unset: ~/.cache/darkroom/gguf.'),
+  QWEN_IDLE_MS: count(300_000, 0, 2 ** 31 - 1).describe(
+    'How long it stays loaded after its last prompt, in ms; then its process ends.',
+  ),
+  QWEN_PARALLEL: count(4, 1, 64).describe('Prompts that it writes at the same time.'),
+  ENHANCE_TEMPLATE: path.describe('How prompts are put to it: a YAML file; unset: the built-in one.'),
+  ENHANCE_TIMEOUT_MS: count(60_000, 1, 3_600_000).describe(
+    'Time to enhance a prompt, in ms: of a job from its acceptance, of a call from when the model is ready.',
+  ),
+  MEMORY_RESERVE_BYTES: count(2 ** 30, 0, 2 ** 40).describe(
+    'Memory, of a GPU its own, that a model which is loaded on demand leaves free.',
+  ),
   DEVICE: z.enum(devices).default('auto').describe('Where models run; auto takes the best that really opens.'),
   ENGINE_THREADS: count(0, 0, 1024).describe('Threads of a CPU engine; 0 lets the runtime choose.'),
   BATCH_PIXELS: count(3 * 1024 * 1024, 4096, 2 ** 40).describe(

@@ -37,6 +37,8 @@ export const errorReasons = {
   CHECKPOINT_INVALID: { status: 'FAILED_PRECONDITION', retryable: false },
   MODEL_UNSUPPORTED: { status: 'FAILED_PRECONDITION', retryable: false },
   PROVIDER_UNAVAILABLE: { status: 'FAILED_PRECONDITION', retryable: false },
+  LLAMA_MISSING: { status: 'FAILED_PRECONDITION', retryable: false },
+  ENHANCEMENT_EMPTY: { status: 'INTERNAL', retryable: true },
   FFMPEG_MISSING: { status: 'FAILED_PRECONDITION', retryable: false },
   ENCODING_FAILED: { status: 'INTERNAL', retryable: true },
   POLICY: { status: 'FAILED_PRECONDITION', retryable: false },

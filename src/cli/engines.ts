@@ -1,13 +1,18 @@
 import type { Config } from '../config.js';
-import type { EngineSpec } from '../engine/messages.js';
+import { measureMemory } from '../engine/device-memory.js';
+import { MemoryLedger } from '../engine/memory-ledger.js';
+import type { EngineSpec, TextWork } from '../engine/messages.js';
+import { OnDemandEngine } from '../engine/on-demand.js';
 import { createSupervisor, type Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
+import { estimateMemory } from '../pipelines/qwen/memory.js';
+import { readTemplate } from '../pipelines/qwen/template.js';
 
 /** One supervised engine for every model that the configuration names. */
 export function createEngines(config: Config, log: Logger): readonly Supervisor[] {
   const specs = [sdxlSpec(config), wanSpec(config)].filter((spec) => spec !== undefined);
-  if (specs.length === 0) {
+  if (specs.length === 0 && config.QWEN_PATH === undefined) {
     throw new InferenceError(
       'INVALID_REQUEST',
       'no model: give --sdxl PATH or set SDXL_PATH to an SDXL checkpoint, a diffusers-layout folder or a .safetensors file, or give --wan PATH for WAN 2.1',
@@ -16,6 +21,49 @@ export function createEngines(config: Config, log: Logger): readonly Supervisor[
   return specs.map((spec) =>
     createSupervisor({ spec, log, cancelBoundMs: config.CANCEL_BOUND_MS, hangTimeoutMs: config.HANG_TIMEOUT_MS }),
   );
+}
+
+/**
+ * The language model that enhances prompts, loaded when the first one comes; undefined where the configuration names none.
+ * @param residents engines that it has to fit beside
+ * @throws InferenceError INVALID_REQUEST of the template
+ */
+export async function createTextEngine(
+  config: Config,
+  log: Logger,
+  residents: readonly Supervisor[],
+  entry = new URL('../engine/text-child.js', import.meta.url),
+): Promise<OnDemandEngine<TextWork> | undefined> {
+  const template = await readTemplate(config.ENHANCE_TEMPLATE);
+  if (config.QWEN_PATH === undefined) return undefined;
+  const source = {
+    path: config.QWEN_PATH,
+    type: config.QWEN_TYPE,
+    cacheFolder: config.QWEN_CACHE,
+    template,
+    parallel: config.QWEN_PARALLEL,
+  };
+  const supervisor = createSupervisor<TextWork>({
+    spec: { model: config.QWEN_NAME, family: 'qwen', source, device: config.DEVICE, threads: config.ENGINE_THREADS },
+    log,
+    entry,
+    kind: 'on-demand',
+    cancelBoundMs: config.CANCEL_BOUND_MS,
+    hangTimeoutMs: config.HANG_TIMEOUT_MS,
+  });
+  // What was seen is better than what was reckoned.
+  let measuredBytes: number | undefined;
+  supervisor.onStateChange((state) => {
+    if (state !== 'ready') return;
+    const { device, info, peakBytes } = supervisor;
+    measuredBytes = device === 'cpu' ? peakBytes : info?.memory.vram;
+  });
+  const ledger = new MemoryLedger({
+    measure: () => measureMemory(config.DEVICE, residents),
+    reserveBytes: config.MEMORY_RESERVE_BYTES,
+  });
+  const grant = async () => ledger.grant(config.QWEN_NAME, measuredBytes ?? (await estimateMemory(source)));
+  return new OnDemandEngine({ supervisor, grant, idleMs: config.QWEN_IDLE_MS, log });
 }
 
 function sdxlSpec(config: Config): EngineSpec | undefined {

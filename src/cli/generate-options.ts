@@ -10,6 +10,7 @@ import {
   ReferenceRole,
   ReferenceType,
 } from '../gen/darkroom/v1/job.js';
+import { integer, number } from './parse-option.js';
 
 /** What `generate` asks of a server, as the command line says it. */
 export interface RequestOptions {
@@ -138,15 +139,4 @@ function enumParser<T extends number>(values: Readonly<Record<string, T>>, prefi
       `${prefix.toLowerCase().replaceAll('_', ' ')} "${name}" must be one of ${names.join(', ')}`,
     );
   };
-}
-
-function number(text: string): number {
-  const value = Number(text);
-  if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('must be a number.');
-  return value;
-}
-
-function integer(text: string): bigint {
-  if (!/^-?\d{1,19}$/.test(text)) throw new InvalidArgumentError('must be a whole number.');
-  return BigInt(text);
 }

@@ -4,6 +4,7 @@ import { InferenceError } from '../errors.js';
 import { version } from '../version.js';
 import { createDemoCommand } from './demo.js';
 import { createDoctorCommand } from './doctor.js';
+import { createEnhanceCommand } from './enhance.js';
 import { createEstimateCommand } from './estimate.js';
 import { createGenerateCommand } from './generate.js';
 import { createModelsCommand } from './models.js';
@@ -15,6 +16,7 @@ const program = new Command('darkroom')
   .version(version)
   .addCommand(createServeCommand())
   .addCommand(createGenerateCommand())
+  .addCommand(createEnhanceCommand())
   .addCommand(createEstimateCommand())
   .addCommand(createTokenizeCommand())
   .addCommand(createModelsCommand())

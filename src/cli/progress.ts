@@ -1,10 +1,11 @@
-import { type JobEvent, Phase } from '../gen/darkroom/v1/event.js';
+import { type JobEvent, type ModelLoading, Phase } from '../gen/darkroom/v1/event.js';
 
 const WIDTH = 28;
 const NAMES: Readonly<Record<number, string>> = {
   [Phase.PHASE_ENCODE]: 'text',
   [Phase.PHASE_DENOISE]: 'denoise',
   [Phase.PHASE_DECODE]: 'decode',
+  [Phase.PHASE_ENHANCE]: 'enhance',
 };
 
 /** Shows a job's events: one line that changes on a terminal, a line a phase elsewhere. */
@@ -23,7 +24,7 @@ export class ProgressView {
           this.#line(`queued, ${event.value.position} before it${eta(event.value.etaSeconds)}`);
         return;
       case 'modelLoading':
-        this.#line(`model ${event.value.model} is loading`);
+        this.#line(loadingLine(event.value));
         return;
       case 'progress': {
         const { phase, step, total, fraction, etaSeconds } = event.value;
@@ -45,6 +46,12 @@ export class ProgressView {
     this.#shown = text;
     this.#out.write(this.#out.isTTY ? `\r\x1b[2K${text}` : `${text}\n`);
   }
+}
+
+/** Where it is not a terminal, not a line for every percent. */
+function loadingLine({ model, fraction, converting }: ModelLoading): string {
+  const percent = fraction === undefined ? '' : ` ${10 * Math.floor(fraction * 10)}%`;
+  return `model ${model} is ${converting ? 'converted' : 'loading'}${percent}`;
 }
 
 function eta(seconds: number | undefined): string {

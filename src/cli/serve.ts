@@ -2,13 +2,14 @@ import { Command } from 'commander';
 import { readConfig } from '../config.js';
 import { createLog } from '../log.js';
 import { createServer } from '../server/server.js';
-import { createEngines } from './engines.js';
+import { createEngines, createTextEngine } from './engines.js';
 import { type SourceOptions, sourceOptions, sourceVariables } from './source-options.js';
 
 interface ServeOptions extends SourceOptions {
   readonly listen?: string;
   readonly sdxl?: string;
   readonly wan?: string;
+  readonly qwen?: string;
   readonly device?: string;
 }
 
@@ -18,23 +19,27 @@ export function createServeCommand(): Command {
     .option('--listen <host:port>', 'address (DARKROOM_LISTEN)')
     .option('--sdxl <path>', 'SDXL checkpoint: diffusers-layout folder or .safetensors file (SDXL_PATH)')
     .option('--wan <path>', "WAN 2.1 checkpoint: diffusers-layout folder or the original code's (WAN_PATH)")
+    .option('--qwen <path>', 'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file or a safetensors folder (QWEN_PATH)')
     .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
     .action(serve);
   for (const option of sourceOptions()) command.addOption(option);
   return command;
 }
 
-async function serve({ listen, sdxl, wan, device, ...source }: ServeOptions): Promise<void> {
+async function serve({ listen, sdxl, wan, qwen, device, ...source }: ServeOptions): Promise<void> {
   const config = readConfig(process.env, {
     ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
     ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
     ...(wan !== undefined && { WAN_PATH: wan }),
+    ...(qwen !== undefined && { QWEN_PATH: qwen }),
     ...(device !== undefined && { DEVICE: device }),
     ...sourceVariables(source),
   });
   const log = createLog(config.LOG_LEVEL);
   const engines = createEngines(config, log);
-  const server = await createServer({ config, log, engines });
+  const textEngine = await createTextEngine(config, log, engines);
+  const server = await createServer({ config, log, engines, textEngine });
+  const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
 
@@ -44,7 +49,7 @@ async function serve({ listen, sdxl, wan, device, ...source }: ServeOptions): Pr
     if (isStopping) process.exit(1);
     isStopping = true;
     await server.drain();
-    await Promise.all(engines.map((engine) => engine.stop()));
+    await stopEngines();
     process.exit(0);
   };
   process.on('SIGTERM', () => void stop());
@@ -55,7 +60,7 @@ async function serve({ listen, sdxl, wan, device, ...source }: ServeOptions): Pr
   } catch (error) {
     if (isStopping) return;
     await server.close();
-    await Promise.all(engines.map((engine) => engine.stop()));
+    await stopEngines();
     throw error;
   }
   for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);

@@ -1,5 +1,6 @@
 import {
   type ClientOptions,
+  type ClientReadableStream,
   credentials,
   type Metadata,
   Metadata as MetadataClass,
@@ -9,6 +10,8 @@ import {
 import { InferenceError } from '../errors.js';
 import type { JobEvent } from '../gen/darkroom/v1/event.js';
 import {
+  EnhanceRequest,
+  type EnhanceResponse,
   type EstimateResponse,
   GenerateRequest,
   InferenceServiceClient,
@@ -64,11 +67,30 @@ export async function* generate(
   signal?: AbortSignal,
 ): AsyncGenerator<JobEvent, void, undefined> {
   const stream = client.inference.generate(GenerateRequest.fromPartial(request), client.metadata);
+  for await (const { event } of responsesOf(client, stream, signal)) if (event !== undefined) yield event;
+}
+
+/**
+ * Has a prompt enhanced; yields what happens, the last with the whole.
+ * @throws InferenceError as the server told it
+ */
+export function enhance(
+  client: DarkroomClient,
+  request: Partial<EnhanceRequest>,
+  signal?: AbortSignal,
+): AsyncGenerator<EnhanceResponse, void, undefined> {
+  return responsesOf(client, client.inference.enhance(EnhanceRequest.fromPartial(request), client.metadata), signal);
+}
+
+async function* responsesOf<Response>(
+  client: DarkroomClient,
+  stream: ClientReadableStream<Response>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Response, void, undefined> {
   const cancel = () => stream.cancel();
   signal?.addEventListener('abort', cancel, { once: true });
   try {
-    for await (const { event } of stream as AsyncIterable<{ event: JobEvent | undefined }>)
-      if (event !== undefined) yield event;
+    for await (const response of stream as AsyncIterable<Response>) yield response;
   } catch (error) {
     throw toldError(client, error);
   } finally {

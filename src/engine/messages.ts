@@ -3,8 +3,58 @@ import type { ClipFormat } from '../media/clip-writer.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
 import type { Device, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
+import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent } from '../pipelines/qwen/enhancer.js';
 import type { SdxlSource } from '../pipelines/sdxl/checkpoint.js';
 import type { WanSource } from '../pipelines/wan/checkpoint.js';
+
+/** What one kind of engine does: what it loads, its jobs, what these tell while they run, and what each ends with. */
+export interface Work {
+  readonly spec: { readonly model: string };
+  /** `unused`: keys of the checkpoint that are not used. */
+  readonly info: { readonly unused: readonly string[] };
+  readonly job: { readonly jobId: string };
+  readonly event: object;
+  readonly result: object;
+}
+
+/** Pictures and clips. */
+export interface PictureWork extends Work {
+  readonly spec: EngineSpec;
+  readonly info: ModelInfo;
+  readonly job: EngineJob;
+  readonly event: EngineEvent;
+  readonly result: EngineTimings;
+}
+
+/** Prompts that are enhanced. */
+export interface TextWork extends Work {
+  readonly spec: TextEngineSpec;
+  readonly info: EnhancerInfo;
+  readonly job: TextEngineJob;
+  readonly event: TextEvent;
+  readonly result: Enhancement;
+}
+
+/** What a text engine process is told to load. */
+export interface TextEngineSpec {
+  readonly model: string;
+  readonly family: 'qwen';
+  readonly source: QwenSource;
+  readonly device: Device;
+  /** Threads of a CPU engine; 0 lets the runtime choose. */
+  readonly threads: number;
+}
+
+export interface TextEngineJob {
+  readonly jobId: string;
+  readonly request: EnhanceRequest;
+}
+
+/** How far a model's loading is, 0 to 1; `converting`: its weights are first written as the file that is loaded. */
+export interface LoadProgress {
+  readonly stage: 'converting' | 'loading';
+  readonly fraction: number;
+}
 
 /** What an engine process is told to load. */
 export type EngineSpec = EngineBasics & CheckpointOfFamily;
@@ -81,24 +131,26 @@ export type EngineEvent =
       readonly bytes: Uint8Array;
     };
 
-export type MessageToEngine =
-  | { readonly kind: 'start'; readonly spec: EngineSpec }
-  /** Jobs that run together, at most one such message at a time. */
-  | { readonly kind: 'run'; readonly jobs: readonly EngineJob[] }
+export type MessageToEngine<W extends Work = Work> =
+  | { readonly kind: 'start'; readonly spec: W['spec'] }
+  | { readonly kind: 'run'; readonly jobs: readonly W['job'][] }
   | { readonly kind: 'cancel'; readonly jobId: string }
   | { readonly kind: 'shutdown' };
 
-export type MessageFromEngine =
-  | {
-      readonly kind: 'ready';
-      readonly info: ModelInfo;
-      readonly device: Exclude<Device, 'auto'>;
-      /** Of `auto`: the better providers that do not open, and why. */
-      readonly rejected: readonly { readonly provider: string; readonly detail: string }[];
-      readonly loadMs: number;
-    }
+/** What a loaded engine says of itself. */
+export interface Loaded<W extends Work> {
+  readonly info: W['info'];
+  /** Provider that it runs on. */
+  readonly device: string;
+  /** Of `auto`: the better providers that do not open, and why. */
+  readonly rejected: readonly { readonly provider: string; readonly detail: string }[];
+}
+
+export type MessageFromEngine<W extends Work = Work> =
+  | ({ readonly kind: 'loading' } & LoadProgress)
+  | ({ readonly kind: 'ready'; readonly loadMs: number } & Loaded<W>)
   /** Loading failed for good: a missing file, a wrong checkpoint, a provider that does not open. */
   | { readonly kind: 'start-failed'; readonly error: SerializedError }
-  | { readonly kind: 'event'; readonly jobId: string; readonly event: EngineEvent }
-  | { readonly kind: 'done'; readonly jobId: string; readonly timings: EngineTimings }
+  | { readonly kind: 'event'; readonly jobId: string; readonly event: W['event'] }
+  | { readonly kind: 'done'; readonly jobId: string; readonly result: W['result'] }
   | { readonly kind: 'failed'; readonly jobId: string; readonly error: SerializedError };

@@ -3,17 +3,9 @@ import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
 import { InferenceError } from '../errors.js';
-import type { ModelInfo } from '../pipelines/pipeline.js';
 import { createBackoff } from './backoff.js';
 import { EventQueue } from './event-queue.js';
-import type {
-  EngineEvent,
-  EngineJob,
-  EngineSpec,
-  EngineTimings,
-  MessageFromEngine,
-  MessageToEngine,
-} from './messages.js';
+import type { LoadProgress, MessageFromEngine, MessageToEngine, PictureWork, Work } from './messages.js';
 
 /**
  * `starting`: the first process loads. `restarting`: one died and another loads, or waits for its turn. `failed`: it cannot
@@ -21,19 +13,22 @@ import type {
  */
 export type EngineState = 'starting' | 'ready' | 'busy' | 'restarting' | 'failed' | 'stopped';
 
-export interface RunHandle {
-  readonly events: AsyncIterable<EngineEvent>;
-  /** Settles after the last event: the timings, or an InferenceError. */
-  readonly result: Promise<EngineTimings>;
+export interface RunHandle<W extends Work = PictureWork> {
+  readonly events: AsyncIterable<W['event']>;
+  /** Settles after the last event: what came of the job, or an InferenceError. */
+  readonly result: Promise<W['result']>;
   /** Returns at once. The job ends between two runs; past the bound its process is killed. */
   cancel(reason?: InferenceError): void;
 }
 
 /** Keeps one engine process alive: the parent's side of a model. */
-export interface Supervisor {
-  readonly spec: EngineSpec;
+export interface Supervisor<W extends Work = PictureWork> {
+  readonly spec: W['spec'];
   readonly state: EngineState;
-  readonly info: ModelInfo | undefined;
+  /** Known once it was loaded. */
+  readonly info: W['info'] | undefined;
+  /** Of the process that loads now, where it tells. */
+  readonly loading: LoadProgress | undefined;
   readonly device: string | undefined;
   readonly pid: number | undefined;
   /** Processes started after the first. */
@@ -42,21 +37,29 @@ export interface Supervisor {
   readonly failure: InferenceError | undefined;
   /** Resident memory of the engine process. */
   readonly residentBytes: number | undefined;
+  /** The most that it was. */
+  readonly peakBytes: number | undefined;
   /** Starts the process; resolves when it is ready, rejects when it cannot start. */
   start(): Promise<void>;
   /** Waits for `ready` over restarts; rejects when the engine failed or stopped. */
   whenReady(signal?: AbortSignal): Promise<void>;
-  /** Runs jobs together, a handle each; the engine must be `ready`. */
-  run(jobs: readonly EngineJob[]): readonly RunHandle[];
+  /** Runs jobs together, a handle each; the engine must be `ready`, or `busy` where it takes several lots. */
+  run(jobs: readonly W['job'][]): readonly RunHandle<W>[];
+  /** Called on changes of `state` and of `loading`. */
   onStateChange(listener: (state: EngineState) => void): () => void;
   stop(): Promise<void>;
 }
 
-export interface SupervisorOptions {
-  readonly spec: EngineSpec;
+export interface SupervisorOptions<W extends Work = PictureWork> {
+  readonly spec: W['spec'];
   readonly log: Logger;
-  /** The engine process's program; the one beside this file when omitted. */
+  /** The engine process's program; that of pictures and clips when omitted. */
   readonly entry?: URL;
+  /**
+   * `resident`: started again when it dies, one lot of jobs at a time. `on-demand`: started by whoever needs it, again after it
+   * died, and takes jobs while others run. Omitted: `resident`.
+   */
+  readonly kind?: 'resident' | 'on-demand';
   /** From a cancel to the kill. Default 30 s: a denoise step or a decode of the largest picture on a slow device. */
   readonly cancelBoundMs?: number;
   /** Silence of a running job that counts as a hang. Default 10 min. */
@@ -76,40 +79,41 @@ const HEALTHY_MS = 60_000;
 /** From the polite end of a process to the kill. */
 const STOP_GRACE_MS = 2_000;
 
-export function createSupervisor(options: SupervisorOptions): Supervisor {
+export function createSupervisor<W extends Work = PictureWork>(options: SupervisorOptions<W>): Supervisor<W> {
   return new EngineSupervisor(options);
 }
 
-interface RunningJob {
+interface RunningJob<W extends Work> {
   readonly jobId: string;
-  readonly events: EventQueue<EngineEvent>;
-  resolve(timings: EngineTimings): void;
+  readonly events: EventQueue<W['event']>;
+  resolve(result: W['result']): void;
   reject(error: InferenceError): void;
   /** Why the job was told to end. */
   cancelled?: InferenceError;
   cancelTimer?: NodeJS.Timeout;
 }
 
-class EngineSupervisor implements Supervisor {
-  readonly spec: EngineSpec;
+class EngineSupervisor<W extends Work> implements Supervisor<W> {
+  readonly spec: W['spec'];
   state: EngineState = 'stopped';
-  info: ModelInfo | undefined;
+  info: W['info'] | undefined;
+  loading: LoadProgress | undefined;
   device: string | undefined;
   restarts = 0;
   failure: InferenceError | undefined;
-  readonly #options: SupervisorOptions;
+  readonly #options: SupervisorOptions<W>;
   readonly #log: Logger;
   readonly #listeners = new Set<(state: EngineState) => void>();
   readonly #backoff: ReturnType<typeof createBackoff>;
   #child: ChildProcess | undefined;
-  readonly #jobs = new Map<string, RunningJob>();
+  readonly #jobs = new Map<string, RunningJob<W>>();
   #hangTimer: NodeJS.Timeout | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
   #startCrashes = 0;
   /** A kill of ours: the next process may start at once. */
   #killedOnPurpose = false;
 
-  constructor(options: SupervisorOptions) {
+  constructor(options: SupervisorOptions<W>) {
     this.spec = options.spec;
     this.#options = options;
     this.#log = options.log.child({ model: options.spec.model });
@@ -121,9 +125,17 @@ class EngineSupervisor implements Supervisor {
   }
 
   get residentBytes(): number | undefined {
+    return this.#memory('VmRSS');
+  }
+
+  get peakBytes(): number | undefined {
+    return this.#memory('VmHWM');
+  }
+
+  #memory(field: 'VmRSS' | 'VmHWM'): number | undefined {
     try {
       const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
-      const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1];
+      const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
       return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
     } catch {
       return undefined; // no such file system here, or the process just ended
@@ -158,15 +170,19 @@ class EngineSupervisor implements Supervisor {
     });
   }
 
-  run(jobs: readonly EngineJob[]): readonly RunHandle[] {
-    if (this.state !== 'ready') {
+  get #isOnDemand(): boolean {
+    return this.#options.kind === 'on-demand';
+  }
+
+  run(jobs: readonly W['job'][]): readonly RunHandle<W>[] {
+    if (this.state !== 'ready' && !(this.#isOnDemand && this.state === 'busy')) {
       throw new InferenceError('ENGINE_STARTING', `model ${this.spec.model} is ${this.state}, not ready for a job`, {
         retryAfterMs: 1000,
       });
     }
-    const handles = jobs.map(({ jobId }): RunHandle => {
-      const events = new EventQueue<EngineEvent>();
-      const result = new Promise<EngineTimings>((resolve, reject) => {
+    const handles = jobs.map(({ jobId }): RunHandle<W> => {
+      const events = new EventQueue<W['event']>();
+      const result = new Promise<W['result']>((resolve, reject) => {
         this.#jobs.set(jobId, { jobId, events, resolve, reject });
       });
       // Whoever iterates the events may not have asked for the result yet.
@@ -219,9 +235,9 @@ class EngineSupervisor implements Supervisor {
       this.#options.startTimeoutMs ?? 30 * 60_000,
     );
     child.on('message', (message) => {
-      const { kind } = message as MessageFromEngine;
+      const { kind } = message as MessageFromEngine<W>;
       if (kind === 'ready' || kind === 'start-failed') clearTimeout(startTimer);
-      if (this.#child === child) this.#onMessage(message as MessageFromEngine);
+      if (this.#child === child) this.#onMessage(message as MessageFromEngine<W>);
     });
     child.on('error', (error) => {
       this.#log.error({ err: error }, 'engine process error');
@@ -238,11 +254,16 @@ class EngineSupervisor implements Supervisor {
     this.#send({ kind: 'start', spec: this.spec });
   }
 
-  #onMessage(message: MessageFromEngine): void {
+  #onMessage(message: MessageFromEngine<W>): void {
     switch (message.kind) {
+      case 'loading':
+        this.loading = { stage: message.stage, fraction: message.fraction };
+        this.#tellListeners();
+        return;
       case 'ready':
         this.info = message.info;
         this.device = message.device;
+        this.loading = undefined;
         this.#startCrashes = 0;
         for (const { provider, detail } of message.rejected)
           this.#log.info({ provider, detail }, 'provider does not open');
@@ -266,7 +287,7 @@ class EngineSupervisor implements Supervisor {
         this.#jobs.get(message.jobId)?.events.push(message.event);
         return;
       case 'done':
-        this.#endJob(message.jobId, message.timings);
+        this.#endJob(message.jobId, message.result);
         break;
       case 'failed':
         this.#endJob(message.jobId, InferenceError.fromJSON(message.error));
@@ -280,15 +301,23 @@ class EngineSupervisor implements Supervisor {
     const onPurpose = this.#killedOnPurpose;
     this.#killedOnPurpose = false;
     const wasLoading = this.info === undefined || this.state === 'starting' || this.state === 'restarting';
+    this.loading = undefined;
     const exited = code === null ? 'could not be started' : `exited with code ${code}`;
     const how = signal === null ? exited : `was ended by ${signal}`;
     if (!onPurpose) this.#log.error({ code, signal, livedMs }, 'engine process died');
-    this.#setState('restarting');
-    this.#endJobs(
-      new InferenceError('ENGINE_CRASHED', `the engine of model ${this.spec.model} ${how}; it restarts, try again`, {
-        retryAfterMs: 1000,
-      }),
+    const death = new InferenceError(
+      'ENGINE_CRASHED',
+      `the engine of model ${this.spec.model} ${how}; it restarts, try again`,
+      { retryAfterMs: 1000 },
     );
+    if (this.#isOnDemand) {
+      this.failure = death;
+      this.#setState('failed');
+      this.#endJobs(death);
+      return;
+    }
+    this.#setState('restarting');
+    this.#endJobs(death);
     if (wasLoading && !onPurpose) this.#startCrashes += 1;
     if (this.#startCrashes >= MAX_START_CRASHES) {
       this.failure = new InferenceError(
@@ -346,7 +375,7 @@ class EngineSupervisor implements Supervisor {
   }
 
   /** A job that was told to end ends for that reason, however it does. */
-  #endJob(jobId: string, outcome: EngineTimings | InferenceError): void {
+  #endJob(jobId: string, outcome: W['result'] | InferenceError): void {
     const job = this.#jobs.get(jobId);
     if (job === undefined) return;
     this.#jobs.delete(jobId);
@@ -357,7 +386,7 @@ class EngineSupervisor implements Supervisor {
     else job.resolve(outcome);
   }
 
-  #send(message: MessageToEngine): void {
+  #send(message: MessageToEngine<W>): void {
     // A process that just died is reported by its exit.
     this.#child?.send(message, () => undefined);
   }
@@ -365,6 +394,10 @@ class EngineSupervisor implements Supervisor {
   #setState(state: EngineState): void {
     if (this.state === state) return;
     this.state = state;
-    for (const listener of [...this.#listeners]) listener(state);
+    this.#tellListeners();
+  }
+
+  #tellListeners(): void {
+    for (const listener of [...this.#listeners]) listener(this.state);
   }
 }

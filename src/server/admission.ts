@@ -4,7 +4,8 @@ import type { Logger } from '../log.js';
 import { batchKey, batchLimit } from '../pipelines/batching.js';
 import type { GenerationRequest } from '../pipelines/pipeline.js';
 import { CostModel } from './cost-model.js';
-import type { Job } from './job.js';
+import type { GenerateJob } from './generate-job.js';
+import { loadingEvent } from './prompt-enhancement.js';
 import { runTogether } from './run-job.js';
 import { hideInternals } from './status.js';
 
@@ -16,9 +17,9 @@ interface Line {
   readonly engine: Supervisor;
   readonly costs: CostModel;
   /** Accepted, but not in the line yet: their references are on their way. */
-  readonly preparing: Set<Job>;
-  readonly waiting: Job[];
-  running: readonly Job[];
+  readonly preparing: Set<GenerateJob>;
+  readonly waiting: GenerateJob[];
+  running: readonly GenerateJob[];
   /** Whether somebody takes jobs from the line. */
   isServed: boolean;
 }
@@ -29,7 +30,7 @@ export interface AdmissionOptions {
   readonly limit: number;
   readonly log: Logger;
   /** Called once for every job that was admitted, when it ended. */
-  readonly onEnd: (job: Job) => void;
+  readonly onEnd: (job: GenerateJob) => void;
 }
 
 /**
@@ -40,7 +41,7 @@ export class Admission {
   readonly #options: AdmissionOptions;
   readonly #lines: ReadonlyMap<string, Line>;
   /** Jobs that failed in company, through no fault that is known to be theirs: they run alone once more. */
-  readonly #alone = new WeakSet<Job>();
+  readonly #alone = new WeakSet<GenerateJob>();
   #draining = false;
   #idle: (() => void) | undefined;
 
@@ -73,18 +74,22 @@ export class Admission {
     return [...this.#lines.values()].reduce((sum, { waiting, preparing }) => sum + waiting.length + preparing.size, 0);
   }
 
+  /** @throws InferenceError DRAINING with a time to try again */
+  assertNotDraining(): void {
+    if (!this.#draining) return;
+    throw new InferenceError(
+      'DRAINING',
+      'the server is draining and takes no more jobs; try again elsewhere or later',
+      {
+        retryAfterMs: 5000,
+      },
+    );
+  }
+
   /** @throws InferenceError DRAINING or QUEUE_FULL, both with a time to try again; the model's failure if it cannot start */
   assertRoom(model: string): void {
     const line = this.#line(model);
-    if (this.#draining) {
-      throw new InferenceError(
-        'DRAINING',
-        'the server is draining and takes no more jobs; try again elsewhere or later',
-        {
-          retryAfterMs: 5000,
-        },
-      );
-    }
+    this.assertNotDraining();
     if (line.engine.failure !== undefined && line.engine.state === 'failed') throw line.engine.failure;
     if (this.running + this.waiting < this.#options.limit) return;
     throw new InferenceError(
@@ -95,7 +100,7 @@ export class Admission {
   }
 
   /** Puts a job into its model's line; `assertRoom` was called before, in the same turn. */
-  submit(job: Job): void {
+  submit(job: GenerateJob): void {
     const line = this.#line(job.model);
     job.signal.addEventListener('abort', () => this.#abandon(line, job), { once: true });
     if (!job.needsPreparation) {
@@ -135,15 +140,8 @@ export class Admission {
     });
   }
 
-  /** Ends every job that has not ended. */
-  cancelAll(reason: InferenceError): void {
-    for (const { preparing, waiting, running } of this.#lines.values()) {
-      for (const job of [...preparing, ...waiting, ...running]) job.cancel(reason);
-    }
-  }
-
   // The job leaves a line that it still waits in; a running one is told through its signal.
-  #abandon(line: Line, job: Job): void {
+  #abandon(line: Line, job: GenerateJob): void {
     const wasPreparing = line.preparing.delete(job);
     const place = line.waiting.indexOf(job);
     if (place >= 0) line.waiting.splice(place, 1);
@@ -153,7 +151,7 @@ export class Admission {
     this.#settle();
   }
 
-  #enqueue(line: Line, job: Job): void {
+  #enqueue(line: Line, job: GenerateJob): void {
     line.waiting.push(job);
     this.#tellPosition(line, job, line.waiting.length - 1);
     if (!line.isServed) void this.#serve(line);
@@ -169,7 +167,7 @@ export class Admission {
   async #serveNext(line: Line): Promise<void> {
     const [next] = line.waiting;
     if (line.engine.state !== 'ready') {
-      next?.emit({ $case: 'modelLoading', value: { model: line.engine.spec.model } });
+      next?.emit({ $case: 'modelLoading', value: loadingEvent(line.engine.spec.model) });
       const failure: unknown = await line.engine.whenReady().then(
         () => undefined,
         (error: unknown) => error,
@@ -191,7 +189,7 @@ export class Admission {
   }
 
   /** The next job, and those that fit into its batch, in their order. */
-  #take(line: Line): readonly Job[] {
+  #take(line: Line): readonly GenerateJob[] {
     const [first, ...others] = line.waiting;
     if (first === undefined) return [];
     const jobs = [first];
@@ -208,7 +206,7 @@ export class Admission {
   }
 
   // What fails a batch may be any one of its jobs: each is tried alone, so that none fails for a neighbour.
-  #failedInCompany(job: Job, error: unknown, company: number): boolean {
+  #failedInCompany(job: GenerateJob, error: unknown, company: number): boolean {
     return error !== undefined && company > 1 && !job.signal.aborted;
   }
 
@@ -217,7 +215,7 @@ export class Admission {
     if (job !== undefined) this.#finish(job, error);
   }
 
-  #finish(job: Job, error?: unknown): void {
+  #finish(job: GenerateJob, error?: unknown): void {
     const { log, onEnd } = this.#options;
     if (error !== undefined) job.fail(hideInternals(InferenceError.from(error), log));
     const ms = Date.now() - job.createTime.getTime();
@@ -232,7 +230,7 @@ export class Admission {
     for (const [place, job] of line.waiting.entries()) if (place >= from) this.#tellPosition(line, job, place);
   }
 
-  #tellPosition(line: Line, job: Job, place: number): void {
+  #tellPosition(line: Line, job: GenerateJob, place: number): void {
     const position = place + line.running.length;
     job.emit({ $case: 'queued', value: { position, etaSeconds: this.#secondsBefore(line, place) } });
   }
@@ -266,7 +264,7 @@ export interface Estimate {
 }
 
 /** What is left of jobs, one after the other; undefined while nothing was measured. */
-function secondsOf(jobs: readonly Job[], { costs }: Line): number | undefined {
+function secondsOf(jobs: readonly GenerateJob[], { costs }: Line): number | undefined {
   let sum = 0;
   for (const job of jobs) {
     const cost = costs.estimate(job.request);

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
 import type {
+  EnhanceRequest,
   EstimateRequest,
   EstimateResponse,
   GenerateRequest,
@@ -13,21 +14,22 @@ import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
 import { firstStep } from '../pipelines/batching.js';
 import type { Family } from '../pipelines/pipeline.js';
 import { modelNotFound } from './admission.js';
-import { Job } from './job.js';
+import { enhance } from './enhance.js';
+import { follow } from './follow.js';
+import { GenerateJob, type NewGenerateJob } from './generate-job.js';
+import type { Job } from './job.js';
 import { assertPolicy } from './policy.js';
 import { presetOf } from './presets.js';
+import { enhanceForJob } from './prompt-enhancement.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
 import { tokenize } from './tokenize.js';
 import { hashRequest, type JobPlan, resolveRequest } from './validate.js';
 
 export function createInferenceService(state: ServerState): InferenceServiceServer {
-  const notServed = (what: string) => (): never => {
-    throw new InferenceError('NOT_SERVED_YET', `${what} is not served by this version`);
-  };
   return {
     generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
-    enhance: streaming(state.calls, notServed('Enhance')),
+    enhance: streaming(state.calls, (request: EnhanceRequest, context) => enhance(state, request, context)),
     estimate: unary(state.calls, ({ request }: EstimateRequest) => estimate(state, request)),
     tokenize: unary(state.calls, async (request: TokenizeRequest) => {
       const { spec } = engineOf(state, request.model || state.config.SDXL_NAME);
@@ -42,43 +44,42 @@ async function* generate(
   { signal }: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
   const job = attachOrSubmit(state, request);
-  const leave = () => {
-    // This stream still counts among the watchers.
-    if (request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE && job.watchers <= 1) {
-      job.cancel(InferenceError.from(signal.reason));
-    }
-  };
-  signal.addEventListener('abort', leave, { once: true });
-  for await (const event of job.watch(0, signal)) yield { event };
-  signal.removeEventListener('abort', leave);
-  if (job.error !== undefined) throw job.error;
+  const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
+  for await (const event of follow(job, signal, { cancelsOnLeave })) yield { event };
 }
 
 function attachOrSubmit(state: ServerState, request: GenerateRequest): Job {
   const requestHash = hashRequest(request);
-  const known = request.jobId === '' ? undefined : state.jobs.find(request.jobId);
-  if (known !== undefined) {
-    if (known.requestHash === requestHash) return known;
-    throw new InferenceError(
-      'JOB_ID_CONFLICT',
-      `job_id "${request.jobId}" belongs to a job with another body; use a new id, or send the same body to attach`,
-    );
-  }
+  const known = state.jobs.attach(request.jobId, requestHash);
+  if (known !== undefined) return known;
   const { model, plan } = planOf(state, request);
   state.admission.assertRoom(model);
   const id = request.jobId || randomUUID();
-  const { references } = plan;
-  const job = new Job({
-    id,
-    requestHash,
-    jobType: request.jobType,
-    model,
-    plan,
-    ...(references && { prepare: (signal) => state.references.load(references, plan.request, signal) }),
-  });
+  const { jobType } = request;
+  const job = new GenerateJob({ id, requestHash, jobType, model, plan, prepare: preparationOf(state, plan) });
   state.jobs.add(job);
   state.admission.submit(job);
   return job;
+}
+
+/** What a job needs before it can run; undefined where that is nothing. References are fetched while the prompt is enhanced. */
+function preparationOf(state: ServerState, { references, request, isEnhanced }: JobPlan): NewGenerateJob['prepare'] {
+  if (references === undefined && !isEnhanced) return undefined;
+  return async (job) => {
+    // What one of the two ends the job with ends the other.
+    const both = new AbortController();
+    const signal = AbortSignal.any([job.signal, both.signal]);
+    try {
+      const [loaded, enhancement] = await Promise.all([
+        references && state.references.load(references, request, signal),
+        isEnhanced ? enhanceForJob(job, signal, state.enhancement) : undefined,
+      ]);
+      return { references: loaded, enhancement };
+    } catch (error) {
+      both.abort(error);
+      throw error;
+    }
+  };
 }
 
 /** Everything that is refused before a job exists. */

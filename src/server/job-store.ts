@@ -19,8 +19,18 @@ export class JobStore {
     this.#limits = limits;
   }
 
-  find(id: string): Job | undefined {
-    return this.#jobs.get(id);
+  /**
+   * The job that a call attaches to: its id is the idempotency key.
+   * @returns undefined where the id is empty or new
+   * @throws InferenceError JOB_ID_CONFLICT where it belongs to another request
+   */
+  attach(id: string, requestHash: string): Job | undefined {
+    const known = id === '' ? undefined : this.#jobs.get(id);
+    if (known === undefined || known.requestHash === requestHash) return known;
+    throw new InferenceError(
+      'JOB_ID_CONFLICT',
+      `job_id "${id}" belongs to a job with another body; use a new id, or send the same body to attach`,
+    );
   }
 
   /** @throws InferenceError JOB_NOT_FOUND */

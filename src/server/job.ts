@@ -7,8 +7,6 @@ import {
   JobState,
   type JobType,
 } from '../gen/darkroom/v1/job.js';
-import type { GenerationRequest } from '../pipelines/pipeline.js';
-import type { JobPlan } from './validate.js';
 
 export type EventBody = NonNullable<JobEvent['event']>;
 
@@ -17,9 +15,6 @@ export interface NewJob {
   readonly requestHash: string;
   readonly jobType: JobType;
   readonly model: string;
-  readonly plan: JobPlan;
-  /** What is needed before it can run: fetches its references. Omitted: nothing. */
-  readonly prepare?: (signal: AbortSignal) => Promise<Pick<GenerationRequest, 'init' | 'clip'>>;
 }
 
 /** One accepted job: its state, and all its events from the first one, for whoever watches from wherever. */
@@ -28,16 +23,13 @@ export class Job {
   readonly requestHash: string;
   readonly jobType: JobType;
   readonly model: string;
-  readonly plan: JobPlan;
   readonly createTime = new Date();
   /** Aborted with the InferenceError that ends the job. */
   readonly #abort = new AbortController();
-  readonly #prepare: NewJob['prepare'];
   /** By sequence number less one; previews of a finished job are forgotten and leave a hole. */
   readonly #events: (JobEvent | undefined)[] = [];
   readonly #wakers = new Set<() => void>();
   readonly #assets: Asset[] = [];
-  #request: GenerationRequest;
   #watchers = 0;
   #state: JobState = JobState.JOB_STATE_QUEUED;
   #position = 0;
@@ -48,28 +40,11 @@ export class Job {
   #error: InferenceError | undefined;
   #assetBytes = 0;
 
-  constructor({ id, requestHash, jobType, model, plan, prepare }: NewJob) {
+  constructor({ id, requestHash, jobType, model }: NewJob) {
     this.id = id;
     this.requestHash = requestHash;
     this.jobType = jobType;
     this.model = model;
-    this.plan = plan;
-    this.#request = plan.request;
-    this.#prepare = prepare;
-  }
-
-  /** What the engine is to do; its reference is there once the job is prepared. */
-  get request(): GenerationRequest {
-    return this.#request;
-  }
-
-  get needsPreparation(): boolean {
-    return this.#prepare !== undefined;
-  }
-
-  /** Fetches what the job needs. @throws InferenceError of the reference */
-  async prepare(): Promise<void> {
-    this.#request = { ...this.#request, ...(await this.#prepare?.(this.signal)) };
   }
 
   get state(): JobState {
@@ -102,6 +77,11 @@ export class Job {
   /** Bytes of its files, kept with its events. */
   get assetBytes(): number {
     return this.#assetBytes;
+  }
+
+  /** What was done, once it completed. */
+  get metadata(): JobMetadata | undefined {
+    return this.#metadata;
   }
 
   get assets(): readonly Asset[] {

@@ -1,15 +1,16 @@
 import type { EngineTimings } from '../engine/messages.js';
 import type { Supervisor } from '../engine/supervisor.js';
-import type { JobMetadata } from '../gen/darkroom/v1/job.js';
+import type { Enhancement, JobMetadata } from '../gen/darkroom/v1/job.js';
 import { firstStep } from '../pipelines/batching.js';
 import type { PromptReport } from '../pipelines/pipeline.js';
 import { version } from '../version.js';
 import { applyReferences } from './applied-references.js';
-import type { Job } from './job.js';
+import type { GenerateJob } from './generate-job.js';
+import type { Enhanced } from './prompt-enhancer.js';
 
 /** What will be done, before the work begins. */
 export function plannedMetadata(
-  job: Job,
+  job: GenerateJob,
   { device, info }: Pick<Supervisor, 'device' | 'info'>,
   startedAtMs: number,
 ): JobMetadata {
@@ -28,7 +29,7 @@ export function plannedMetadata(
     guidanceScale: request.guidanceScale,
     scheduler: request.scheduler,
     numImages: request.seeds.length,
-    originalPrompt: request.prompt,
+    originalPrompt: plan.request.prompt,
     negativePrompt: request.negativePrompt ?? '',
     device: device ?? '',
     queueSeconds: (startedAtMs - job.createTime.getTime()) / 1000,
@@ -40,7 +41,7 @@ export function plannedMetadata(
     serverVersion: version,
     frames: request.clip?.frames,
     fps: plan.output.clip?.fps,
-    enhancedPrompt: undefined,
+    ...enhancementFields(job),
     referenceMode: references?.mode ?? 'none',
     // Never pretended: true where all of them were.
     referenceApplied: applied && applied.problem === undefined,
@@ -53,8 +54,6 @@ export function plannedMetadata(
     promptTokens: undefined,
     droppedTokens: undefined,
     promptChunks: undefined,
-    enhancementStrategy: undefined,
-    promptProblem: undefined,
     finalPromptType: undefined,
     weights: request.weights || undefined,
     batchImages: undefined,
@@ -65,8 +64,35 @@ export function plannedMetadata(
   };
 }
 
+function enhancementFields({
+  enhancement,
+}: GenerateJob): Pick<JobMetadata, 'enhancedPrompt' | 'enhancementStrategy' | 'promptProblem' | 'enhancement'> {
+  const isDone = enhancement?.strategy === 'qwen';
+  return {
+    enhancedPrompt: isDone ? enhancement.prompt : undefined,
+    enhancementStrategy: enhancement?.strategy,
+    promptProblem: enhancement?.strategy === 'fallback' ? enhancement.problem : undefined,
+    enhancement: isDone ? enhancementMessage(enhancement) : undefined,
+  };
+}
+
+/** What an enhancement took, as the API tells it. */
+export function enhancementMessage(enhanced: Enhanced): Enhancement {
+  return {
+    model: enhanced.model,
+    device: enhanced.device,
+    promptTokens: enhanced.promptTokens,
+    droppedTokens: enhanced.droppedTokens,
+    newTokens: enhanced.newTokens,
+    waitSeconds: enhanced.waitMs / 1000,
+    firstTokenSeconds: enhanced.firstTokenMs / 1000,
+    totalSeconds: enhanced.totalMs / 1000,
+    reachedMaxTokens: enhanced.reachedMaxTokens,
+  };
+}
+
 export interface WhatWasDone {
-  readonly job: Job;
+  readonly job: GenerateJob;
   readonly prompt: PromptReport | undefined;
   readonly timings: EngineTimings;
 }
@@ -86,8 +112,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings }
     promptTokens: prompt?.tokens,
     droppedTokens: prompt?.dropped,
     promptChunks: prompt?.chunks,
-    enhancementStrategy: prompt?.strategy,
-    promptProblem: prompt?.problem,
+    ...(job.enhancement === undefined && { enhancementStrategy: prompt?.strategy, promptProblem: prompt?.problem }),
     finalPromptType: prompt && (prompt.strategy === 'compel' ? 'conditioning_tensor' : 'string'),
   };
 }

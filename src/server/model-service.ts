@@ -1,7 +1,9 @@
 import type { EngineState, Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
-import { type Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
+import { Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
 import { version } from '../version.js';
+import { modelNotFound } from './admission.js';
+import type { PromptEnhancer } from './prompt-enhancer.js';
 import type { ServerState } from './state.js';
 import { unary } from './stream.js';
 
@@ -15,17 +17,21 @@ const STATES: Readonly<Record<EngineState, ModelState>> = {
 };
 
 export function createModelService(state: ServerState): ModelServiceServer {
-  const notServed = (what: string) => (): never => {
-    throw new InferenceError(
-      'NOT_SERVED_YET',
-      `${what} is not served by this version: models load when the server starts`,
-    );
-  };
-  const models = () => state.engines.map(describeModel);
+  const { enhancer } = state.enhancement;
+  const models = () => [...state.engines.map(describeModel), ...(enhancer ? [describeEnhancer(enhancer)] : [])];
   return {
     listModels: unary(state.calls, () => ({ models: models() })),
-    loadModel: unary(state.calls, notServed('LoadModel')),
-    unloadModel: unary(state.calls, notServed('UnloadModel')),
+    loadModel: unary(state.calls, async ({ name }) => {
+      const onDemand = enhancerNamed(state, name);
+      const use = await onDemand.engine.use(new AbortController().signal, () => undefined);
+      use.release();
+      return { model: describeEnhancer(onDemand) };
+    }),
+    unloadModel: unary(state.calls, async ({ name }) => {
+      const onDemand = enhancerNamed(state, name);
+      await onDemand.engine.unload();
+      return { model: describeEnhancer(onDemand) };
+    }),
     getServerStatus: unary(state.calls, () => ({
       version,
       uptimeSeconds: process.uptime(),
@@ -37,6 +43,33 @@ export function createModelService(state: ServerState): ModelServiceServer {
       models: models(),
     })),
   };
+}
+
+/** @throws InferenceError MODEL_NOT_FOUND; MODEL_UNSUPPORTED for a model that stays loaded */
+function enhancerNamed({ engines, enhancement: { enhancer } }: ServerState, name: string): PromptEnhancer {
+  if (enhancer?.model === name) return enhancer;
+  const residents = engines.map(({ spec }) => spec.model);
+  if (!residents.includes(name)) throw modelNotFound(name, [...residents, ...(enhancer ? [enhancer.model] : [])]);
+  throw new InferenceError(
+    'MODEL_UNSUPPORTED',
+    `model "${name}" stays loaded as long as the server runs; only a language model is loaded on demand`,
+  );
+}
+
+function describeEnhancer({ engine: { supervisor }, model }: PromptEnhancer): Model {
+  const { info } = supervisor;
+  return Model.fromPartial({
+    name: model,
+    family: 'qwen',
+    state: STATES[supervisor.state],
+    device: supervisor.device ?? '',
+    parameters: BigInt(info?.parameters ?? 0),
+    weightBytes: BigInt(info?.weightBytes ?? 0),
+    storage: info?.storage ?? '',
+    residentBytes: BigInt(supervisor.residentBytes ?? 0),
+    restarts: supervisor.restarts,
+    problem: supervisor.failure?.message ?? '',
+  });
 }
 
 function describeModel(engine: Supervisor): Model {

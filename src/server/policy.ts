@@ -41,11 +41,12 @@ const AGE_WORDS =
 
 /**
  * @param text everything that will condition the picture: prompt and weighted phrases
+ * @param what the message says was refused
  * @throws InferenceError POLICY
  */
-export function assertPolicy(text: string): void {
+export function assertPolicy(text: string, what = 'the prompt'): void {
   if (!sexualisesMinors(text)) return;
-  throw new InferenceError('POLICY', 'the prompt is refused: sexual content involving minors is never generated');
+  throw new InferenceError('POLICY', `${what} is refused: sexual content involving minors is never generated`);
 }
 
 export function sexualisesMinors(text: string): boolean {

@@ -1,10 +1,8 @@
 import { type Reference, ReferenceRole, ReferenceType } from '../gen/darkroom/v1/job.js';
 import type { Family, ModelInfo } from '../pipelines/pipeline.js';
 import { referenceMethod } from './applied-references.js';
+import type { Check } from './field-checks.js';
 import type { Preset } from './presets.js';
-
-/** Notes a bad field. */
-export type Check = (holds: boolean, field: string, description: string) => void;
 
 /** A picture that is still to be fetched or decoded. */
 export type ReferenceSource =

@@ -4,7 +4,7 @@ import type { RunHandle, Supervisor } from '../engine/supervisor.js';
 import { AssetRole } from '../gen/darkroom/v1/job.js';
 import type { PromptReport } from '../pipelines/pipeline.js';
 import type { CostModel } from './cost-model.js';
-import type { Job } from './job.js';
+import type { GenerateJob } from './generate-job.js';
 import { completedMetadata, plannedMetadata } from './metadata.js';
 import { ProgressMeter } from './progress.js';
 
@@ -22,7 +22,7 @@ const ROLES = {
  * @returns for each job what ended it early; undefined where it completed
  */
 export async function runTogether(
-  jobs: readonly Job[],
+  jobs: readonly GenerateJob[],
   engine: Supervisor,
   costs: CostModel,
 ): Promise<readonly unknown[]> {
@@ -34,7 +34,7 @@ export async function runTogether(
   const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
-      follow(jobs[i] as Job, handle, { engine, costs, startedAt }).then(
+      follow(jobs[i] as GenerateJob, handle, { engine, costs, startedAt }).then(
         () => undefined,
         (error: unknown) => error ?? new Error('a job ended with nothing'),
       ),
@@ -48,7 +48,7 @@ interface Surroundings {
   readonly startedAt: number;
 }
 
-async function follow(job: Job, run: RunHandle, { engine, costs, startedAt }: Surroundings): Promise<void> {
+async function follow(job: GenerateJob, run: RunHandle, { engine, costs, startedAt }: Surroundings): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   if (job.signal.aborted) cancel();
   job.signal.addEventListener('abort', cancel, { once: true });
@@ -68,7 +68,7 @@ async function follow(job: Job, run: RunHandle, { engine, costs, startedAt }: Su
   }
 }
 
-function record(job: Job, event: Exclude<EngineEvent, { kind: 'prompt' }>, meter: ProgressMeter): void {
+function record(job: GenerateJob, event: Exclude<EngineEvent, { kind: 'prompt' }>, meter: ProgressMeter): void {
   switch (event.kind) {
     case 'progress': {
       const progress = meter.advance(event, performance.now());
@@ -88,7 +88,7 @@ function record(job: Job, event: Exclude<EngineEvent, { kind: 'prompt' }>, meter
 }
 
 function emitAsset(
-  job: Job,
+  job: GenerateJob,
   { role, index, seed, width, height, contentType, bytes }: Extract<EngineEvent, { kind: 'asset' }>,
 ): void {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

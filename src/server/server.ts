@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Config } from '../config.js';
+import type { TextWork } from '../engine/messages.js';
+import type { OnDemandEngine } from '../engine/on-demand.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
 import { InferenceServiceService } from '../gen/darkroom/v1/inference_service.js';
@@ -10,12 +12,15 @@ import { ModelServiceService } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
 import type { ModelInfo } from '../pipelines/pipeline.js';
+import { builtInTemplate } from '../pipelines/qwen/template.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
 import { Admission } from './admission.js';
 import { createInferenceService } from './inference-service.js';
 import { createJobService } from './job-service.js';
 import { JobStore } from './job-store.js';
 import { createModelService } from './model-service.js';
+import type { EnhancementOptions } from './prompt-enhancement.js';
+import { PromptEnhancer } from './prompt-enhancer.js';
 import { createReferenceLoader } from './reference-loader.js';
 import { addReflection } from './reflection.js';
 import type { ServerState } from './state.js';
@@ -33,6 +38,8 @@ export interface ServerOptions {
   readonly log: Logger;
   /** Started by the caller; jobs wait for them. */
   readonly engines: readonly Supervisor[];
+  /** What enhances prompts, started by itself when a prompt comes; omitted: prompts are used as they are. */
+  readonly textEngine?: OnDemandEngine<TextWork> | undefined;
   /** Fetches references; omitted, as the configuration says. */
   readonly fetcher?: ReferenceFetcher;
 }
@@ -47,9 +54,12 @@ export interface RunningServer {
 }
 
 /** Binds the gRPC server and serves. */
-export async function createServer({ config, log, engines, fetcher }: ServerOptions): Promise<RunningServer> {
+export async function createServer(options: ServerOptions): Promise<RunningServer> {
+  const { config, log, engines, fetcher } = options;
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
   const admission = new Admission({ engines, limit: config.LIMIT_QUEUE, log, onEnd: (job) => jobs.finish(job) });
+  const enhancement = enhancementOf(options);
+  const { enhancer } = enhancement;
   const state: ServerState = {
     config,
     engines,
@@ -58,6 +68,7 @@ export async function createServer({ config, log, engines, fetcher }: ServerOpti
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
     references: createReferenceLoader(config, (model) => infoOf(engines, model), fetcher),
     tokenizers: new TokenizerShelf(),
+    enhancement,
     calls: { log, token: config.AUTH_TOKEN },
     engine: (model) => engines.find(({ spec }) => spec.model === model),
   };
@@ -77,8 +88,9 @@ export async function createServer({ config, log, engines, fetcher }: ServerOpti
   addReflection(server, readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)));
   let told: boolean | undefined;
   const tellHealth = () => {
-    const canServe =
-      !admission.draining && engines.some((engine) => engine.state !== 'failed' && engine.state !== 'stopped');
+    // A language model is loaded when it is needed: a server that has nothing else serves.
+    const hasEngine = engines.some(({ state }) => state !== 'failed' && state !== 'stopped');
+    const canServe = !admission.draining && (hasEngine || (engines.length === 0 && enhancer !== undefined));
     // A watcher is told of changes, not of every look.
     if (canServe === told) return;
     told = canServe;
@@ -89,7 +101,8 @@ export async function createServer({ config, log, engines, fetcher }: ServerOpti
 
   const port = await bind(server, config.DARKROOM_LISTEN);
   const close = async () => {
-    admission.cancelAll(new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 }));
+    const stopping = new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 });
+    for (const job of jobs.list()) job.cancel(stopping);
     await Promise.race([
       new Promise<void>((resolve) => server.tryShutdown(() => resolve())),
       new Promise<void>((resolve) => setTimeout(resolve, CLOSE_GRACE_MS).unref()),
@@ -100,7 +113,7 @@ export async function createServer({ config, log, engines, fetcher }: ServerOpti
     port,
     close,
     async drain() {
-      const drained = admission.drain();
+      const drained = Promise.all([admission.drain(), enhancer?.idle()]);
       tellHealth();
       log.info({ running: admission.running, waiting: admission.waiting }, 'draining');
       await Promise.race([
@@ -117,6 +130,15 @@ async function infoOf(engines: readonly Supervisor[], model: string): Promise<Mo
   const engine = engines.find(({ spec }) => spec.model === model);
   if (engine?.info === undefined) await engine?.whenReady();
   return engine?.info;
+}
+
+function enhancementOf({ config, log, textEngine }: ServerOptions): EnhancementOptions {
+  const timeoutMs = config.ENHANCE_TIMEOUT_MS;
+  if (textEngine === undefined) return { enhancer: undefined, defaults: builtInTemplate, timeoutMs, log };
+  const { template, parallel } = textEngine.supervisor.spec.source;
+  const limit = config.LIMIT_QUEUE;
+  const enhancer = new PromptEnhancer({ engine: textEngine, parallel, limit, timeoutMs });
+  return { enhancer, defaults: template, timeoutMs, log };
 }
 
 function bind(server: Server, address: string): Promise<number> {

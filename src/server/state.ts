@@ -3,6 +3,7 @@ import type { Supervisor } from '../engine/supervisor.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Admission } from './admission.js';
 import type { JobStore } from './job-store.js';
+import type { EnhancementOptions } from './prompt-enhancement.js';
 import type { ReferenceLoader } from './reference-loader.js';
 import type { CallOptions } from './stream.js';
 import type { TokenizerShelf } from './tokenize.js';
@@ -17,6 +18,8 @@ export interface ServerState {
   readonly ffmpeg: FfmpegFinding;
   readonly references: ReferenceLoader;
   readonly tokenizers: TokenizerShelf;
+  /** What enhances prompts, and how. */
+  readonly enhancement: EnhancementOptions;
   readonly calls: CallOptions;
   /** The engine of a model; undefined for a name that is not served. */
   engine(model: string): Supervisor | undefined;

@@ -1,6 +1,6 @@
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import type { ClipRequest, Family } from '../pipelines/pipeline.js';
-import type { Check } from './references.js';
+import type { Check } from './field-checks.js';
 
 /** Checks what a request says about saving steps. @returns nothing where it saves none: the default is to be left untouched */
 export function planStepSaving(

@@ -1,7 +1,7 @@
 import { createHash, randomInt } from 'node:crypto';
 import type { Config } from '../config.js';
 import type { OutputOptions } from '../engine/messages.js';
-import { type FieldViolation, InferenceError } from '../errors.js';
+import { InferenceError } from '../errors.js';
 import { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import {
   DisconnectPolicy,
@@ -16,12 +16,11 @@ import type { Family, GenerationRequest, ModelInfo, PromptSyntax as PromptSyntax
 import { flowSchedulerNamed, flowSchedulerNames } from '../schedulers/flow.js';
 import { schedulerNamed, schedulerNames } from '../schedulers/index.js';
 import { assertNeeded } from './applied-references.js';
+import { assertNoViolations, type Check, checkJobId, checkText, createCheck } from './field-checks.js';
 import { type Preset, presetOf } from './presets.js';
-import { type Check, type PlannedReferences, planReferences } from './references.js';
+import { type PlannedReferences, planReferences } from './references.js';
 import { planStepSaving } from './step-saving.js';
 
-/** Room for a UUID, a date and a name; keys of logs and of stores. */
-const JOB_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 const MIN_SIDE_PIXELS = 64;
 const MAX_GUIDANCE = 50;
 const MAX_DRAWN_SEED = 999_999_999;
@@ -46,6 +45,8 @@ export interface JobPlan {
   readonly request: GenerationRequest;
   readonly output: OutputOptions;
   readonly references: PlannedReferences | undefined;
+  /** Whether the prompt is rewritten first. */
+  readonly isEnhanced: boolean;
 }
 
 export interface Model {
@@ -66,10 +67,7 @@ export function resolveRequest(
   { name, family, info }: Model,
   ffmpeg: FfmpegFinding,
 ): JobPlan {
-  const violations: FieldViolation[] = [];
-  const check = (holds: boolean, field: string, description: string) => {
-    if (!holds) violations.push({ field, description });
-  };
+  const { check, violations } = createCheck();
   const preset = presetOf(request.jobType, family);
   const makes = preset?.makes ?? 'pictures';
   check(
@@ -78,14 +76,10 @@ export function resolveRequest(
     `model "${request.model}" is of the family ${family}, the job_type needs ${preset?.family}; leave one of them out`,
   );
   check(preset !== undefined, 'job_type', `job_type ${request.jobType} is unknown; use a value of JobType`);
-  check(
-    request.jobId === '' || JOB_ID.test(request.jobId),
-    'job_id',
-    'job_id must be 1 to 128 letters, digits, ".", "_", ":" or "-"; leave it empty to have one chosen',
-  );
-  checkText('prompt', request.prompt, config, check);
-  checkText('negative_prompt', request.negativePrompt ?? '', config, check);
-  checkText('weights', request.weights, config, check);
+  checkJobId(request.jobId, check);
+  checkText('prompt', request.prompt, config.LIMIT_PROMPT_BYTES, check);
+  checkText('negative_prompt', request.negativePrompt ?? '', config.LIMIT_PROMPT_BYTES, check);
+  checkText('weights', request.weights, config.LIMIT_PROMPT_BYTES, check);
 
   const { nativeWidth, nativeHeight, sizeMultiple } = info ?? DEFAULTS[family];
   const side = (field: 'width' | 'height') => {
@@ -183,16 +177,9 @@ export function resolveRequest(
     'labels',
     `labels must be at most ${MAX_LABELS} entries of ${MAX_LABEL_BYTES} bytes`,
   );
-  if (violations.length > 0 || preset === undefined) {
-    throw new InferenceError(
-      'INVALID_REQUEST',
-      `Invalid parameters: ${violations.map((v) => v.description).join('; ')}`,
-      {
-        violations,
-      },
-    );
-  }
-  assertServed(request, preset);
+  assertNoViolations(violations);
+  if (preset === undefined) throw new Error('a request without a preset was let through');
+  assertServed(request);
   assertNeeded(references, { model: name, isClip: makes === 'clip', info });
   if (makes === 'clip' && !ffmpeg.found) {
     throw new InferenceError('FFMPEG_MISSING', `clips need ffmpeg: ${ffmpeg.detail}; ${ffmpeg.fix}`);
@@ -233,6 +220,7 @@ export function resolveRequest(
         }),
     },
     references,
+    isEnhanced: preset.isEnhanced,
   };
 }
 
@@ -313,24 +301,9 @@ export function hashRequest(request: GenerateRequest): string {
     .digest('hex');
 }
 
-function checkText(field: string, text: string, { LIMIT_PROMPT_BYTES }: Config, check: Check): void {
-  const bytes = Buffer.byteLength(text);
-  check(
-    bytes <= LIMIT_PROMPT_BYTES,
-    field,
-    `${field} of ${bytes} bytes must be <= ${LIMIT_PROMPT_BYTES}; shorten it or raise LIMIT_PROMPT_BYTES`,
-  );
-  check(!text.includes('\0'), field, `${field} has a NUL character; remove it`);
-}
-
-function assertServed(request: GenerateRequest, preset: Preset): void {
-  const asked: readonly [boolean, string][] = [
-    [request.loras.length > 0, 'loras'],
-    [preset.isEnhanced, 'job_type of enhanced prompts'],
-  ];
-  const missing = asked.flatMap(([isAsked, what]) => (isAsked ? [what] : []));
-  if (missing.length === 0) return;
-  throw new InferenceError('NOT_SERVED_YET', `not served by this version: ${missing.join(', ')}; leave it out`);
+function assertServed({ loras }: GenerateRequest): void {
+  if (loras.length === 0) return;
+  throw new InferenceError('NOT_SERVED_YET', 'not served by this version: loras; leave it out');
 }
 
 function isValue(known: Readonly<Record<string, number>>, value: number): boolean {

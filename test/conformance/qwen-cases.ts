@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { convertToGguf } from '../../src/pipelines/qwen/convert.js';
+import { findLlama, type Llama, type LlamaModel } from '../../src/pipelines/qwen/llama.js';
 import { rebuildModel } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 
@@ -17,25 +18,6 @@ export interface QwenCase {
 
 export function isQwenCase(item: object): item is QwenCase {
   return 'prompt' in item && 'ids' in item && 'greedy' in item && 'max_new_tokens' in item && 'min_margin' in item;
-}
-
-/** As much of node-llama-cpp as is used here: an optional package, so its own types need not be there. */
-interface Llama {
-  loadModel(options: { modelPath: string }): Promise<LlamaModel>;
-  dispose(): Promise<void>;
-}
-interface LlamaModel {
-  tokenize(text: string, specialTokens: boolean): readonly number[];
-  createContext(options: object): Promise<{
-    getSequence(): {
-      evaluate(tokens: readonly number[], options: object): AsyncGenerator<number>;
-    };
-    dispose(): Promise<void>;
-  }>;
-  dispose(): Promise<void>;
-}
-interface LlamaPackage {
-  getLlama(options: object): Promise<Llama>;
 }
 
 /** Types that hold the goldens' BF16 weights exactly. */
@@ -56,7 +38,7 @@ export function qwenCases(
   const opened = new Map<string, Promise<LlamaModel>>();
   let llama: Promise<Llama | undefined> | undefined;
   const open = async (type: (typeof exactTypes)[number]): Promise<LlamaModel | undefined> => {
-    llama ??= loadLlama(finish);
+    llama ??= openLlama(finish);
     const found = await llama;
     if (found === undefined) return undefined;
     const model = opened.get(type) ?? openModel(found, goldens, type, finish);
@@ -72,7 +54,7 @@ export function qwenCases(
           run: async () => {
             const model = await open(type);
             return model === undefined
-              ? skipped(name, 'node-llama-cpp is not installed: npm install --no-save node-llama-cpp@3.22.1')
+              ? skipped(name, 'node-llama-cpp is not installed: npm run setup:llama')
               : run(name, model);
           },
         };
@@ -95,19 +77,10 @@ export function qwenCases(
   );
 }
 
-async function loadLlama(finish: (() => Promise<void>)[]): Promise<Llama | undefined> {
-  // A name in a variable: the package is no dependency, and tsc must not look for it.
-  const name: string = 'node-llama-cpp';
-  const loaded = await import(name).then(
-    (imported) => imported as LlamaPackage,
-    (error: unknown) => {
-      if (error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND') return undefined;
-      throw error;
-    },
-  );
-  if (loaded === undefined) return undefined;
-  const llama = await loaded.getLlama({ build: 'never', skipDownload: true, gpu: false, logLevel: 'error' });
-  finish.unshift(() => llama.dispose());
+async function openLlama(finish: (() => Promise<void>)[]): Promise<Llama | undefined> {
+  const found = await findLlama();
+  const llama = await found?.getLlama({ build: 'never', skipDownload: true, gpu: false, logLevel: 'error' });
+  if (llama !== undefined) finish.unshift(() => llama.dispose());
   return llama;
 }
 

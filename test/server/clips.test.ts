@@ -269,11 +269,8 @@ describe('what WAN does not take', () => {
     expect(error?.violations.map(({ description }) => description)).toEqual([sentence]);
   });
 
-  it('refuses SDXL where no SDXL is served, and enhanced prompts', async () => {
+  it('refuses SDXL where no SDXL is served', async () => {
     expect((await run({ ...small, jobType: JobType.JOB_TYPE_SDXL_IMAGE_FAST })).error?.reason).toBe('MODEL_NOT_FOUND');
-    expect((await run({ ...small, jobType: JobType.JOB_TYPE_VIDEO7B_FAST_ENHANCED })).error?.reason).toBe(
-      'NOT_SERVED_YET',
-    );
   });
 
   it('refuses clips, and nothing else, where there is no ffmpeg', async () => {

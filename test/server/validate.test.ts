@@ -125,9 +125,9 @@ describe('resolveRequest', () => {
   });
 
   it('says what this version does not serve', () => {
-    const request = { prompt: 'a house', loras: [{ name: 'ink' }], jobType: JobType.JOB_TYPE_VIDEO7B_FAST_ENHANCED };
+    const request = { prompt: 'a house', loras: [{ name: 'ink' }] };
     expect(() => resolve(request as Partial<GenerateRequest>, 'wan')).toThrow(
-      'not served by this version: loras, job_type of enhanced prompts; leave it out',
+      'not served by this version: loras; leave it out',
     );
   });
 });

@@ -1,8 +1,10 @@
 import { pino } from 'pino';
 import { inject } from 'vitest';
+import { createTextEngine } from '../../src/cli/engines.js';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config.js';
-import type { EngineSpec } from '../../src/engine/messages.js';
+import type { EngineSpec, TextWork } from '../../src/engine/messages.js';
+import type { OnDemandEngine } from '../../src/engine/on-demand.js';
 import { createSupervisor, type Supervisor } from '../../src/engine/supervisor.js';
 import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
@@ -10,13 +12,16 @@ import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_servic
 import type { Asset, JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { createServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
 
-/** The engine's program: processes run the build, tests the source. */
+/** The engines' programs: processes run the build, tests the source. */
 export const engineEntry = new URL('../../dist/src/engine/child.js', import.meta.url);
+export const textEngineEntry = new URL('../../dist/src/engine/text-child.js', import.meta.url);
 
 export const silent = pino({ level: 'silent' });
 
 export interface Serving {
   readonly engine: Supervisor;
+  /** Where the variables name a language model. */
+  readonly textEngine: OnDemandEngine<TextWork> | undefined;
   readonly server: RunningServer;
   readonly client: DarkroomClient;
   readonly config: Config;
@@ -57,7 +62,8 @@ export async function serve(
   } as const;
   // One engine: the one that the test is about.
   const engine = create(config.WAN_PATH === undefined ? sdxl : wan);
-  const server = await createServer({ config, log: silent, engines: [engine], ...options });
+  const textEngine = await createTextEngine(config, silent, [engine], textEngineEntry);
+  const server = await createServer({ config, log: silent, engines: [engine], textEngine, ...options });
   await engine.start();
   const client = connect(
     `127.0.0.1:${server.port}`,
@@ -65,13 +71,14 @@ export async function serve(
   );
   return {
     engine,
+    textEngine,
     server,
     client,
     config,
     async stop() {
       client.close();
       await server.close();
-      await engine.stop();
+      await Promise.all([engine.stop(), textEngine?.stop()]);
     },
   };
 }

@@ -88,6 +88,11 @@ export async function convertToGguf(folder: string, options: ConvertOptions = {}
   }
 }
 
+/** How large the file would be. */
+export async function convertedBytes(folder: string, type: GgufFileType): Promise<number> {
+  return planGguf(await planConversion(folder, await readWeightFiles(folder, ['model']), type)).bytes;
+}
+
 async function planConversion(folder: string, files: WeightFiles, type: GgufFileType): Promise<GgufFile> {
   const config = await readQwenConfig(folder);
   const vocabulary = await readVocabulary(folder, config.vocabSize);

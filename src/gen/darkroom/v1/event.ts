@@ -107,7 +107,7 @@ export interface JobEvent {
     /** A piece of a finished file. */
     { $case: "assetChunk"; value: AssetChunk }
     | //
-    /** A piece of enhanced prompt. */
+    /** A piece of enhanced prompt, as the model writes it. The metadata has the whole, cleaned. */
     { $case: "textDelta"; value: TextDelta }
     | //
     /** All assets were sent. */
@@ -126,10 +126,16 @@ export interface Queued {
   etaSeconds?: number | undefined;
 }
 
-/** ModelLoading tells that the job waits for its model, not for other jobs. */
+/** ModelLoading tells that the job waits for its model, or for the one that enhances its prompt, not for other jobs. */
 export interface ModelLoading {
   /** Name of the model. */
   model: string;
+  /** Of its loading or converting, 0 to 1. Unset where it is not known. */
+  fraction?:
+    | number
+    | undefined;
+  /** Whether its weights are first converted into the file that is loaded: once, in minutes rather than seconds. */
+  converting: boolean;
 }
 
 /** Started tells what will be done, presets and defaults filled in. */
@@ -598,13 +604,19 @@ export const Queued: MessageFns<Queued> = {
 };
 
 function createBaseModelLoading(): ModelLoading {
-  return { model: "" };
+  return { model: "", fraction: undefined, converting: false };
 }
 
 export const ModelLoading: MessageFns<ModelLoading> = {
   encode(message: ModelLoading, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.model !== "") {
       writer.uint32(10).string(message.model);
+    }
+    if (message.fraction !== undefined) {
+      writer.uint32(17).double(message.fraction);
+    }
+    if (message.converting !== false) {
+      writer.uint32(24).bool(message.converting);
     }
     return writer;
   },
@@ -630,6 +642,22 @@ export const ModelLoading: MessageFns<ModelLoading> = {
             message.model = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.fraction = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.converting = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -643,13 +671,23 @@ export const ModelLoading: MessageFns<ModelLoading> = {
   },
 
   fromJSON(object: any): ModelLoading {
-    return { model: isSet(object.model) ? globalThis.String(object.model) : "" };
+    return {
+      model: isSet(object.model) ? globalThis.String(object.model) : "",
+      fraction: isSet(object.fraction) ? globalThis.Number(object.fraction) : undefined,
+      converting: isSet(object.converting) ? globalThis.Boolean(object.converting) : false,
+    };
   },
 
   toJSON(message: ModelLoading): unknown {
     const obj: any = {};
     if (message.model !== "") {
       obj.model = message.model;
+    }
+    if (message.fraction !== undefined) {
+      obj.fraction = floatToJson(message.fraction);
+    }
+    if (message.converting !== false) {
+      obj.converting = message.converting;
     }
     return obj;
   },
@@ -660,6 +698,8 @@ export const ModelLoading: MessageFns<ModelLoading> = {
   fromPartial<I extends Exact<DeepPartial<ModelLoading>, I>>(object: I): ModelLoading {
     const message = createBaseModelLoading();
     message.model = object.model ?? "";
+    message.fraction = object.fraction ?? undefined;
+    message.converting = object.converting ?? false;
     return message;
   },
 };

@@ -142,29 +142,38 @@ export interface GenerateResponse {
 export interface EnhanceRequest {
   /** Idempotency key, as in GenerateRequest. */
   jobId: string;
-  /** At most 16384 bytes; cut at 1024 tokens. */
+  /** What to enrich: UTF-8 without NUL, 1 to 16384 bytes (LIMIT_PROMPT_BYTES); cut at 1024 of the model's tokens. */
   prompt: string;
-  /** New tokens, 1 to 512. Unset: 512. */
+  /** New tokens, 1 to 512. Unset: the template's, 512 in the built-in one. */
   maxTokens?:
     | number
     | undefined;
-  /** 0 to 2. Unset: 0.7. */
+  /** 0 to 2; 0 always takes the likeliest token. Unset: the template's, 0.7 in the built-in one. */
   temperature?:
     | number
     | undefined;
-  /** Unset: drawn. */
-  seed?: bigint | undefined;
+  /**
+   * 0 to 2^53 - 1; the lower 32 bits count. On the same machine the same seed writes the same text, as long as no other prompt is
+   * written at the same time. Unset: the template's, else drawn.
+   */
+  seed?:
+    | bigint
+    | undefined;
+  /** Name of the model, as ListModels shows it. Empty: the server's own. */
+  model: string;
+  /** Share of probability that tokens are drawn from, above 0 and up to 1. Unset: the template's, 0.9 in the built-in one. */
+  topP?: number | undefined;
 }
 
-/** EnhanceResponse carries one event: text deltas, then the whole. */
+/** EnhanceResponse carries one event: text deltas as the model writes them, then `completed`. */
 export interface EnhanceResponse {
   /** What happened. */
   event:
     | JobEvent
     | undefined;
-  /** With the last event: the enhanced prompt. */
+  /** With the last event: the enhanced prompt, cleaned: one paragraph of whole sentences. It replaces the deltas. */
   enhancedPrompt: string;
-  /** With the last event: qwen, or fallback with the original prompt. */
+  /** With the last event: qwen. */
   strategy: string;
 }
 
@@ -961,7 +970,15 @@ export const GenerateResponse: MessageFns<GenerateResponse> = {
 };
 
 function createBaseEnhanceRequest(): EnhanceRequest {
-  return { jobId: "", prompt: "", maxTokens: undefined, temperature: undefined, seed: undefined };
+  return {
+    jobId: "",
+    prompt: "",
+    maxTokens: undefined,
+    temperature: undefined,
+    seed: undefined,
+    model: "",
+    topP: undefined,
+  };
 }
 
 export const EnhanceRequest: MessageFns<EnhanceRequest> = {
@@ -983,6 +1000,12 @@ export const EnhanceRequest: MessageFns<EnhanceRequest> = {
         throw new globalThis.Error("value provided for field message.seed of type int64 too large");
       }
       writer.uint32(40).int64(message.seed);
+    }
+    if (message.model !== "") {
+      writer.uint32(50).string(message.model);
+    }
+    if (message.topP !== undefined) {
+      writer.uint32(57).double(message.topP);
     }
     return writer;
   },
@@ -1040,6 +1063,22 @@ export const EnhanceRequest: MessageFns<EnhanceRequest> = {
             message.seed = reader.int64() as bigint;
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 57) {
+              break;
+            }
+
+            message.topP = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1067,6 +1106,12 @@ export const EnhanceRequest: MessageFns<EnhanceRequest> = {
         : undefined,
       temperature: isSet(object.temperature) ? globalThis.Number(object.temperature) : undefined,
       seed: isSet(object.seed) ? BigInt(object.seed) : undefined,
+      model: isSet(object.model) ? globalThis.String(object.model) : "",
+      topP: isSet(object.topP)
+        ? globalThis.Number(object.topP)
+        : isSet(object.top_p)
+        ? globalThis.Number(object.top_p)
+        : undefined,
     };
   },
 
@@ -1087,6 +1132,12 @@ export const EnhanceRequest: MessageFns<EnhanceRequest> = {
     if (message.seed !== undefined) {
       obj.seed = message.seed.toString();
     }
+    if (message.model !== "") {
+      obj.model = message.model;
+    }
+    if (message.topP !== undefined) {
+      obj.topP = floatToJson(message.topP);
+    }
     return obj;
   },
 
@@ -1100,6 +1151,8 @@ export const EnhanceRequest: MessageFns<EnhanceRequest> = {
     message.maxTokens = object.maxTokens ?? undefined;
     message.temperature = object.temperature ?? undefined;
     message.seed = (object.seed !== undefined && object.seed !== null) ? BigInt(object.seed) : undefined;
+    message.model = object.model ?? "";
+    message.topP = object.topP ?? undefined;
     return message;
   },
 };
@@ -1951,7 +2004,17 @@ export const InferenceServiceService = {
     responseSerialize: (value: GenerateResponse): Buffer => Buffer.from(GenerateResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GenerateResponse => GenerateResponse.decode(value),
   },
-  /** Enhance rewrites a prompt. Not served yet: UNIMPLEMENTED. */
+  /**
+   * Enhance rewrites a prompt with the server's language model and streams the text as it is written. The model is loaded with
+   * the first call and given up after a while without any; loading is announced. The events are a job's: JobService watches,
+   * cancels and lists it. The same id with the same body attaches, as with Generate.
+   *
+   * INVALID_ARGUMENT: bad fields. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy, on the prompt or on
+   * what was written (reason POLICY); the model's file cannot be used; node-llama-cpp is missing (reason LLAMA_MISSING).
+   * RESOURCE_EXHAUSTED with RetryInfo: too many wait; without: no memory beside the resident models. DEADLINE_EXCEEDED: writing
+   * took longer than ENHANCE_TIMEOUT_MS, or the call's own deadline passed. UNAVAILABLE with RetryInfo: the engine died, or the
+   * server drains. INTERNAL with reason ENHANCEMENT_EMPTY: nothing of use was written; another seed may do.
+   */
   enhance: {
     path: "/darkroom.v1.InferenceService/Enhance" as const,
     requestStream: false as const,
@@ -1995,7 +2058,17 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    * RetryInfo: draining, or the engine died under the job. UNIMPLEMENTED: a part of the API that this version does not serve.
    */
   generate: handleServerStreamingCall<GenerateRequest, GenerateResponse>;
-  /** Enhance rewrites a prompt. Not served yet: UNIMPLEMENTED. */
+  /**
+   * Enhance rewrites a prompt with the server's language model and streams the text as it is written. The model is loaded with
+   * the first call and given up after a while without any; loading is announced. The events are a job's: JobService watches,
+   * cancels and lists it. The same id with the same body attaches, as with Generate.
+   *
+   * INVALID_ARGUMENT: bad fields. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy, on the prompt or on
+   * what was written (reason POLICY); the model's file cannot be used; node-llama-cpp is missing (reason LLAMA_MISSING).
+   * RESOURCE_EXHAUSTED with RetryInfo: too many wait; without: no memory beside the resident models. DEADLINE_EXCEEDED: writing
+   * took longer than ENHANCE_TIMEOUT_MS, or the call's own deadline passed. UNAVAILABLE with RetryInfo: the engine died, or the
+   * server drains. INTERNAL with reason ENHANCEMENT_EMPTY: nothing of use was written; another seed may do.
+   */
   enhance: handleServerStreamingCall<EnhanceRequest, EnhanceResponse>;
   /** Estimate tells what a Generate would cost, from what this server measured. Nothing is queued or run; errors are Generate's. */
   estimate: handleUnaryCall<EstimateRequest, EstimateResponse>;
@@ -2020,7 +2093,17 @@ export interface InferenceServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<GenerateResponse>;
-  /** Enhance rewrites a prompt. Not served yet: UNIMPLEMENTED. */
+  /**
+   * Enhance rewrites a prompt with the server's language model and streams the text as it is written. The model is loaded with
+   * the first call and given up after a while without any; loading is announced. The events are a job's: JobService watches,
+   * cancels and lists it. The same id with the same body attaches, as with Generate.
+   *
+   * INVALID_ARGUMENT: bad fields. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy, on the prompt or on
+   * what was written (reason POLICY); the model's file cannot be used; node-llama-cpp is missing (reason LLAMA_MISSING).
+   * RESOURCE_EXHAUSTED with RetryInfo: too many wait; without: no memory beside the resident models. DEADLINE_EXCEEDED: writing
+   * took longer than ENHANCE_TIMEOUT_MS, or the call's own deadline passed. UNAVAILABLE with RetryInfo: the engine died, or the
+   * server drains. INTERNAL with reason ENHANCEMENT_EMPTY: nothing of use was written; another seed may do.
+   */
   enhance(request: EnhanceRequest, options?: Partial<CallOptions>): ClientReadableStream<EnhanceResponse>;
   enhance(
     request: EnhanceRequest,

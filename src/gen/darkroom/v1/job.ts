@@ -12,7 +12,10 @@ export const protobufPackage = "darkroom.v1";
 
 export const protobufFileName = "darkroom/v1/job.proto";
 
-/** JobType names a preset: model, steps, guidance scale and what is made. Every preset value may be overridden. */
+/**
+ * JobType names a preset: model, steps, guidance scale and what is made. Every preset value may be overridden. The enhanced
+ * ones never fail for want of the enhancement: Completed.metadata says whether and why it was left out. Only the policy refuses.
+ */
 export const JobType = {
   /**
    * JOB_TYPE_UNSPECIFIED - JOB_TYPE_UNSPECIFIED has the steps and guidance scale of JOB_TYPE_SDXL_IMAGE_FAST, and no default negative prompt: an
@@ -31,13 +34,13 @@ export const JobType = {
   JOB_TYPE_VIDEO_FAST: 5,
   /** JOB_TYPE_VIDEO_HIGH - WAN, 50 steps, guidance scale 7.5, one clip. */
   JOB_TYPE_VIDEO_HIGH: 6,
-  /** JOB_TYPE_IMAGE7B_FAST_ENHANCED - JOB_TYPE_IMAGE_FAST after the prompt was enhanced. Not served yet: UNIMPLEMENTED. */
+  /** JOB_TYPE_IMAGE7B_FAST_ENHANCED - JOB_TYPE_IMAGE_FAST after the prompt was enhanced; on the prompt as it was sent where that fails. */
   JOB_TYPE_IMAGE7B_FAST_ENHANCED: 7,
-  /** JOB_TYPE_IMAGE7B_HIGH_ENHANCED - JOB_TYPE_IMAGE_HIGH after the prompt was enhanced. Not served yet: UNIMPLEMENTED. */
+  /** JOB_TYPE_IMAGE7B_HIGH_ENHANCED - JOB_TYPE_IMAGE_HIGH after the prompt was enhanced; on the prompt as it was sent where that fails. */
   JOB_TYPE_IMAGE7B_HIGH_ENHANCED: 8,
-  /** JOB_TYPE_VIDEO7B_FAST_ENHANCED - JOB_TYPE_VIDEO_FAST after the prompt was enhanced. Not served yet: UNIMPLEMENTED. */
+  /** JOB_TYPE_VIDEO7B_FAST_ENHANCED - JOB_TYPE_VIDEO_FAST after the prompt was enhanced; on the prompt as it was sent where that fails. */
   JOB_TYPE_VIDEO7B_FAST_ENHANCED: 9,
-  /** JOB_TYPE_VIDEO7B_HIGH_ENHANCED - JOB_TYPE_VIDEO_HIGH after the prompt was enhanced. Not served yet: UNIMPLEMENTED. */
+  /** JOB_TYPE_VIDEO7B_HIGH_ENHANCED - JOB_TYPE_VIDEO_HIGH after the prompt was enhanced; on the prompt as it was sent where that fails. */
   JOB_TYPE_VIDEO7B_HIGH_ENHANCED: 10,
 } as const;
 
@@ -711,7 +714,7 @@ export interface JobMetadata {
   fps?:
     | number
     | undefined;
-  /** The prompt after enhancement. */
+  /** The prompt after enhancement: what was really rendered. Unset where there was none. */
   enhancedPrompt?:
     | string
     | undefined;
@@ -747,7 +750,10 @@ export interface JobMetadata {
   promptChunks?:
     | number
     | undefined;
-  /** compel: weights were applied; fallback: they could not be parsed; none: there were none. */
+  /**
+   * compel: weights were applied; qwen: the prompt was enhanced; fallback: one of the two was asked for and left out; none: neither
+   * was asked for.
+   */
   enhancementStrategy?:
     | string
     | undefined;
@@ -786,6 +792,10 @@ export interface JobMetadata {
   reuseThreshold?:
     | number
     | undefined;
+  /** How the prompt was enhanced. Unset where it was not, or with fallback. */
+  enhancement?:
+    | Enhancement
+    | undefined;
   /**
    * How references of another size were fitted to the result's. cover_center_crop: scaled until they cover it, what juts out cut
    * off evenly at both ends.
@@ -795,6 +805,28 @@ export interface JobMetadata {
     | undefined;
   /** Where reference_applied is false: which reference was left out, and why. */
   referenceProblem?: string | undefined;
+}
+
+/** Enhancement is what a rewritten prompt took. */
+export interface Enhancement {
+  /** Name of the language model. */
+  model: string;
+  /** Provider that it ran on: cpu, cuda, vulkan, metal. */
+  device: string;
+  /** Tokens of the prompt that was sent. */
+  promptTokens: number;
+  /** Of those, tokens past 1024 that were cut off. */
+  droppedTokens: number;
+  /** Tokens that were written. */
+  newTokens: number;
+  /** Seconds from the request to the model's readiness for it: loading and waiting, 0 when it was warm and free. */
+  waitSeconds: number;
+  /** Seconds to the first token: the prompt was read. */
+  firstTokenSeconds: number;
+  /** Seconds to the last one. */
+  totalSeconds: number;
+  /** Whether max_tokens ended the text; the half sentence at its end is then cut off. */
+  reachedMaxTokens: boolean;
 }
 
 /** JobError is why a job ended without its assets. */
@@ -1441,6 +1473,7 @@ function createBaseJobMetadata(): JobMetadata {
     forwards: undefined,
     guidanceInterval: undefined,
     reuseThreshold: undefined,
+    enhancement: undefined,
     referenceFit: undefined,
     referenceProblem: undefined,
   };
@@ -1583,6 +1616,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.reuseThreshold !== undefined) {
       writer.uint32(321).double(message.reuseThreshold);
+    }
+    if (message.enhancement !== undefined) {
+      Enhancement.encode(message.enhancement, writer.uint32(330).fork()).join();
     }
     if (message.referenceFit !== undefined) {
       writer.uint32(338).string(message.referenceFit);
@@ -1936,6 +1972,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.reuseThreshold = reader.double();
             continue;
           }
+          case 41: {
+            if (tag !== 330) {
+              break;
+            }
+
+            message.enhancement = Enhancement.decode(reader, reader.uint32());
+            continue;
+          }
           case 42: {
             if (tag !== 338) {
               break;
@@ -2118,6 +2162,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.reuse_threshold)
         ? globalThis.Number(object.reuse_threshold)
         : undefined,
+      enhancement: isSet(object.enhancement) ? Enhancement.fromJSON(object.enhancement) : undefined,
       referenceFit: isSet(object.referenceFit)
         ? globalThis.String(object.referenceFit)
         : isSet(object.reference_fit)
@@ -2253,6 +2298,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.reuseThreshold !== undefined) {
       obj.reuseThreshold = floatToJson(message.reuseThreshold);
     }
+    if (message.enhancement !== undefined) {
+      obj.enhancement = Enhancement.toJSON(message.enhancement);
+    }
     if (message.referenceFit !== undefined) {
       obj.referenceFit = message.referenceFit;
     }
@@ -2313,8 +2361,246 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       ? GuidanceInterval.fromPartial(object.guidanceInterval)
       : undefined;
     message.reuseThreshold = object.reuseThreshold ?? undefined;
+    message.enhancement = (object.enhancement !== undefined && object.enhancement !== null)
+      ? Enhancement.fromPartial(object.enhancement)
+      : undefined;
     message.referenceFit = object.referenceFit ?? undefined;
     message.referenceProblem = object.referenceProblem ?? undefined;
+    return message;
+  },
+};
+
+function createBaseEnhancement(): Enhancement {
+  return {
+    model: "",
+    device: "",
+    promptTokens: 0,
+    droppedTokens: 0,
+    newTokens: 0,
+    waitSeconds: 0,
+    firstTokenSeconds: 0,
+    totalSeconds: 0,
+    reachedMaxTokens: false,
+  };
+}
+
+export const Enhancement: MessageFns<Enhancement> = {
+  encode(message: Enhancement, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.model !== "") {
+      writer.uint32(10).string(message.model);
+    }
+    if (message.device !== "") {
+      writer.uint32(18).string(message.device);
+    }
+    if (message.promptTokens !== 0) {
+      writer.uint32(24).uint32(message.promptTokens);
+    }
+    if (message.droppedTokens !== 0) {
+      writer.uint32(32).uint32(message.droppedTokens);
+    }
+    if (message.newTokens !== 0) {
+      writer.uint32(40).uint32(message.newTokens);
+    }
+    if (message.waitSeconds !== 0) {
+      writer.uint32(49).double(message.waitSeconds);
+    }
+    if (message.firstTokenSeconds !== 0) {
+      writer.uint32(57).double(message.firstTokenSeconds);
+    }
+    if (message.totalSeconds !== 0) {
+      writer.uint32(65).double(message.totalSeconds);
+    }
+    if (message.reachedMaxTokens !== false) {
+      writer.uint32(72).bool(message.reachedMaxTokens);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Enhancement {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEnhancement();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.device = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.promptTokens = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.droppedTokens = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.newTokens = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.waitSeconds = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 57) {
+              break;
+            }
+
+            message.firstTokenSeconds = reader.double();
+            continue;
+          }
+          case 8: {
+            if (tag !== 65) {
+              break;
+            }
+
+            message.totalSeconds = reader.double();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.reachedMaxTokens = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Enhancement {
+    return {
+      model: isSet(object.model) ? globalThis.String(object.model) : "",
+      device: isSet(object.device) ? globalThis.String(object.device) : "",
+      promptTokens: isSet(object.promptTokens)
+        ? globalThis.Number(object.promptTokens)
+        : isSet(object.prompt_tokens)
+        ? globalThis.Number(object.prompt_tokens)
+        : 0,
+      droppedTokens: isSet(object.droppedTokens)
+        ? globalThis.Number(object.droppedTokens)
+        : isSet(object.dropped_tokens)
+        ? globalThis.Number(object.dropped_tokens)
+        : 0,
+      newTokens: isSet(object.newTokens)
+        ? globalThis.Number(object.newTokens)
+        : isSet(object.new_tokens)
+        ? globalThis.Number(object.new_tokens)
+        : 0,
+      waitSeconds: isSet(object.waitSeconds)
+        ? globalThis.Number(object.waitSeconds)
+        : isSet(object.wait_seconds)
+        ? globalThis.Number(object.wait_seconds)
+        : 0,
+      firstTokenSeconds: isSet(object.firstTokenSeconds)
+        ? globalThis.Number(object.firstTokenSeconds)
+        : isSet(object.first_token_seconds)
+        ? globalThis.Number(object.first_token_seconds)
+        : 0,
+      totalSeconds: isSet(object.totalSeconds)
+        ? globalThis.Number(object.totalSeconds)
+        : isSet(object.total_seconds)
+        ? globalThis.Number(object.total_seconds)
+        : 0,
+      reachedMaxTokens: isSet(object.reachedMaxTokens)
+        ? globalThis.Boolean(object.reachedMaxTokens)
+        : isSet(object.reached_max_tokens)
+        ? globalThis.Boolean(object.reached_max_tokens)
+        : false,
+    };
+  },
+
+  toJSON(message: Enhancement): unknown {
+    const obj: any = {};
+    if (message.model !== "") {
+      obj.model = message.model;
+    }
+    if (message.device !== "") {
+      obj.device = message.device;
+    }
+    if (message.promptTokens !== 0) {
+      obj.promptTokens = Math.round(message.promptTokens);
+    }
+    if (message.droppedTokens !== 0) {
+      obj.droppedTokens = Math.round(message.droppedTokens);
+    }
+    if (message.newTokens !== 0) {
+      obj.newTokens = Math.round(message.newTokens);
+    }
+    if (message.waitSeconds !== 0) {
+      obj.waitSeconds = floatToJson(message.waitSeconds);
+    }
+    if (message.firstTokenSeconds !== 0) {
+      obj.firstTokenSeconds = floatToJson(message.firstTokenSeconds);
+    }
+    if (message.totalSeconds !== 0) {
+      obj.totalSeconds = floatToJson(message.totalSeconds);
+    }
+    if (message.reachedMaxTokens !== false) {
+      obj.reachedMaxTokens = message.reachedMaxTokens;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Enhancement>, I>>(base?: I): Enhancement {
+    return Enhancement.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Enhancement>, I>>(object: I): Enhancement {
+    const message = createBaseEnhancement();
+    message.model = object.model ?? "";
+    message.device = object.device ?? "";
+    message.promptTokens = object.promptTokens ?? 0;
+    message.droppedTokens = object.droppedTokens ?? 0;
+    message.newTokens = object.newTokens ?? 0;
+    message.waitSeconds = object.waitSeconds ?? 0;
+    message.firstTokenSeconds = object.firstTokenSeconds ?? 0;
+    message.totalSeconds = object.totalSeconds ?? 0;
+    message.reachedMaxTokens = object.reachedMaxTokens ?? false;
     return message;
   },
 };

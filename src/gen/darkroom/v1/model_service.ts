@@ -1236,7 +1236,10 @@ export const ModelServiceService = {
     responseSerialize: (value: ListModelsResponse): Buffer => Buffer.from(ListModelsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListModelsResponse => ListModelsResponse.decode(value),
   },
-  /** LoadModel loads a model that is not resident. Not served yet: UNIMPLEMENTED. */
+  /**
+   * LoadModel loads a model that is loaded on demand (qwen) and returns once it is ready; one that is loaded stays as it is. Its
+   * idle time begins. FAILED_PRECONDITION, RESOURCE_EXHAUSTED: as Enhance, which loads it by itself too.
+   */
   loadModel: {
     path: "/darkroom.v1.ModelService/LoadModel" as const,
     requestStream: false as const,
@@ -1246,7 +1249,10 @@ export const ModelServiceService = {
     responseSerialize: (value: LoadModelResponse): Buffer => Buffer.from(LoadModelResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): LoadModelResponse => LoadModelResponse.decode(value),
   },
-  /** UnloadModel gives a model's memory back. Not served yet: UNIMPLEMENTED. */
+  /**
+   * UnloadModel ends the process of a model that is loaded on demand, once what it writes now is done, and returns when its memory
+   * is free. FAILED_PRECONDITION (reason MODEL_UNSUPPORTED) for a model that stays resident.
+   */
   unloadModel: {
     path: "/darkroom.v1.ModelService/UnloadModel" as const,
     requestStream: false as const,
@@ -1273,9 +1279,15 @@ export const ModelServiceService = {
 export interface ModelServiceServer extends UntypedServiceImplementation {
   /** ListModels lists the models that this server was started with. */
   listModels: handleUnaryCall<ListModelsRequest, ListModelsResponse>;
-  /** LoadModel loads a model that is not resident. Not served yet: UNIMPLEMENTED. */
+  /**
+   * LoadModel loads a model that is loaded on demand (qwen) and returns once it is ready; one that is loaded stays as it is. Its
+   * idle time begins. FAILED_PRECONDITION, RESOURCE_EXHAUSTED: as Enhance, which loads it by itself too.
+   */
   loadModel: handleUnaryCall<LoadModelRequest, LoadModelResponse>;
-  /** UnloadModel gives a model's memory back. Not served yet: UNIMPLEMENTED. */
+  /**
+   * UnloadModel ends the process of a model that is loaded on demand, once what it writes now is done, and returns when its memory
+   * is free. FAILED_PRECONDITION (reason MODEL_UNSUPPORTED) for a model that stays resident.
+   */
   unloadModel: handleUnaryCall<UnloadModelRequest, UnloadModelResponse>;
   /** GetServerStatus tells the load and the limits of the server. */
   getServerStatus: handleUnaryCall<GetServerStatusRequest, GetServerStatusResponse>;
@@ -1298,7 +1310,10 @@ export interface ModelServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListModelsResponse) => void,
   ): ClientUnaryCall;
-  /** LoadModel loads a model that is not resident. Not served yet: UNIMPLEMENTED. */
+  /**
+   * LoadModel loads a model that is loaded on demand (qwen) and returns once it is ready; one that is loaded stays as it is. Its
+   * idle time begins. FAILED_PRECONDITION, RESOURCE_EXHAUSTED: as Enhance, which loads it by itself too.
+   */
   loadModel(
     request: LoadModelRequest,
     callback: (error: ServiceError | null, response: LoadModelResponse) => void,
@@ -1314,7 +1329,10 @@ export interface ModelServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: LoadModelResponse) => void,
   ): ClientUnaryCall;
-  /** UnloadModel gives a model's memory back. Not served yet: UNIMPLEMENTED. */
+  /**
+   * UnloadModel ends the process of a model that is loaded on demand, once what it writes now is done, and returns when its memory
+   * is free. FAILED_PRECONDITION (reason MODEL_UNSUPPORTED) for a model that stays resident.
+   */
   unloadModel(
     request: UnloadModelRequest,
     callback: (error: ServiceError | null, response: UnloadModelResponse) => void,

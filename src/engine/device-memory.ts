@@ -1,0 +1,59 @@
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { totalmem } from 'node:os';
+import { promisify } from 'node:util';
+import type { Device } from '../pipelines/pipeline.js';
+
+/** A driver that hangs must not hold up a prompt for longer. */
+const SMI_TIMEOUT_MS = 5_000;
+
+export interface DeviceMemory {
+  readonly kind: 'VRAM' | 'memory';
+  readonly totalBytes: number;
+  /** That nobody uses, nor engines that are loaded have used at their peak. */
+  readonly freeBytes: number;
+}
+
+/** What a loaded engine has of the machine's memory. */
+export interface Resident {
+  readonly residentBytes: number | undefined;
+  readonly peakBytes: number | undefined;
+}
+
+/**
+ * Memory where a model on the device would go: that of an NVIDIA card as its driver tells it, else the machine's or its
+ * container's. Engines keep the VRAM that they once took, so that what is free on a card is free at their peaks too.
+ *
+ * @param residents that may grow to their peaks again
+ */
+export async function measureMemory(device: Device, residents: readonly Resident[]): Promise<DeviceMemory> {
+  const card = device === 'cpu' ? undefined : await measureCard();
+  return card ?? measureMachine(residents);
+}
+
+async function measureCard(): Promise<DeviceMemory | undefined> {
+  const query = ['--query-gpu=memory.total,memory.free', '--format=csv,noheader,nounits'];
+  const answer = await promisify(execFile)('nvidia-smi', query, { timeout: SMI_TIMEOUT_MS }).catch(() => undefined);
+  // The first card is the one that engines take.
+  const [total, free] = (answer?.stdout.split('\n')[0] ?? '')
+    .split(',')
+    .map((mebibytes) => Number(mebibytes) * 2 ** 20);
+  if (!total || free === undefined || !Number.isFinite(total + free)) return undefined;
+  return { kind: 'VRAM', totalBytes: total, freeBytes: free };
+}
+
+async function measureMachine(residents: readonly Resident[]): Promise<DeviceMemory> {
+  // 0 or more than there is where no limit is set. https://nodejs.org/docs/latest-v20.x/api/process.html#processconstrainedmemory
+  const limit = process.constrainedMemory() || Number.POSITIVE_INFINITY;
+  const totalBytes = Math.min(limit, totalmem());
+  const peaks = sum(residents.map(({ peakBytes = 0 }) => peakBytes));
+  const growth = sum(residents.map(({ peakBytes = 0, residentBytes = 0 }) => Math.max(0, peakBytes - residentBytes)));
+  const meminfo = await readFile('/proc/meminfo', 'utf8').catch(() => '');
+  const available = Number(/^MemAvailable:\s+(\d+) kB$/m.exec(meminfo)?.[1] ?? Number.POSITIVE_INFINITY) * 1024;
+  const freeBytes = Math.max(0, Math.min(totalBytes - peaks - process.memoryUsage.rss(), available - growth));
+  return { kind: 'memory', totalBytes, freeBytes };
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}

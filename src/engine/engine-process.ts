@@ -1,0 +1,80 @@
+import { InferenceError } from '../errors.js';
+import { toEngineError } from './engine-error.js';
+import type { Loaded, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
+import { endWithParent } from './parent-watch.js';
+
+/** What a program of an engine process does; the rest is the same for all of them. */
+export interface EngineProgram<W extends Work> {
+  /** Called once, before anything is run. */
+  load(spec: W['spec'], onProgress: (progress: LoadProgress) => void): Promise<Loaded<W>>;
+  /** Runs jobs that came together; each has ended, or the returned promise rejects, and with it those that have not. */
+  run(jobs: readonly W['job'][], desk: JobDesk<W>): Promise<void>;
+}
+
+/** Where a program tells what becomes of its jobs. */
+export interface JobDesk<W extends Work> {
+  /** Aborted with the InferenceError that ends the job. */
+  signal(jobId: string): AbortSignal;
+  tell(jobId: string, event: W['event']): void;
+  done(jobId: string, result: W['result']): void;
+  fail(jobId: string, error: unknown): void;
+  /** Jobs that have not ended, of all that came. */
+  readonly running: number;
+}
+
+/** Speaks the supervisor's protocol for a program; this process ends with its parent. */
+export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
+  endWithParent();
+  const running = new Map<string, AbortController>();
+  const end = (jobId: string, message: MessageFromEngine<W>) => {
+    if (running.delete(jobId)) send(message);
+  };
+  const desk: JobDesk<W> = {
+    signal: (jobId) => running.get(jobId)?.signal ?? AbortSignal.abort(),
+    tell: (jobId, event) => send({ kind: 'event', jobId, event }),
+    done: (jobId, result) => end(jobId, { kind: 'done', jobId, result }),
+    fail: (jobId, error) => end(jobId, { kind: 'failed', jobId, error: toEngineError(error).toJSON() }),
+    get running() {
+      return running.size;
+    },
+  };
+
+  const load = async (spec: W['spec']) => {
+    const startedAt = performance.now();
+    try {
+      const loaded = await program.load(spec, (progress) => send({ kind: 'loading', ...progress }));
+      send({ kind: 'ready', loadMs: performance.now() - startedAt, ...loaded });
+    } catch (error) {
+      send({ kind: 'start-failed', error: toEngineError(error).toJSON() }, () => process.exit(1));
+    }
+  };
+  const run = async (jobs: readonly W['job'][]) => {
+    for (const { jobId } of jobs) running.set(jobId, new AbortController());
+    try {
+      await program.run(jobs, desk);
+    } catch (error) {
+      // What fails one fails all that shared its runs.
+      for (const { jobId } of jobs) desk.fail(jobId, error);
+    }
+  };
+  process.on('message', (message: MessageToEngine<W>) => {
+    switch (message.kind) {
+      case 'start':
+        void load(message.spec);
+        return;
+      case 'run':
+        void run(message.jobs);
+        return;
+      case 'cancel':
+        running.get(message.jobId)?.abort(new InferenceError('CANCELLED', 'the job was cancelled'));
+        return;
+      case 'shutdown':
+        process.exit(0);
+    }
+  });
+
+  function send(message: MessageFromEngine<W>, sent?: () => void): void {
+    // A parent that is gone does not listen; this process ends with it.
+    if (process.connected) process.send?.(message, undefined, undefined, () => sent?.());
+  }
+}

@@ -1,0 +1,53 @@
+import { describe, expect, it } from 'vitest';
+import { measureMemory } from '../../src/engine/device-memory.js';
+import { MemoryLedger } from '../../src/engine/memory-ledger.js';
+
+const GB = 1e9;
+
+/** A card of 10 GB with so much free. */
+function ledger(free: () => number, waitMs = 0) {
+  const measure = async () => ({ kind: 'VRAM' as const, totalBytes: 10 * GB, freeBytes: free() });
+  return new MemoryLedger({ measure, reserveBytes: GB, waitMs, pollMs: 5 });
+}
+
+describe('MemoryLedger', () => {
+  it('grants what fits beside the reserve, to the byte', async () => {
+    await expect(ledger(() => 4 * GB).grant('qwen', 3 * GB)).resolves.toBeDefined();
+    await expect(ledger(() => 4 * GB).grant('qwen', 3 * GB + 1)).rejects.toMatchObject({
+      reason: 'OUT_OF_MEMORY',
+      message:
+        'model qwen needs 3.0 GB of VRAM, 3.0 GB of 10.0 GB are free beside the other models and 1.0 GB in reserve; use a smaller one, or lower MEMORY_RESERVE_BYTES',
+    });
+  });
+
+  it('counts what was granted and is not filled yet', async () => {
+    const memory = ledger(() => 6 * GB);
+    const grant = await memory.grant('one', 4 * GB);
+    await expect(memory.grant('two', 2 * GB)).rejects.toMatchObject({ reason: 'OUT_OF_MEMORY' });
+    grant.settle();
+    await expect(memory.grant('two', 2 * GB)).resolves.toBeDefined();
+  });
+
+  it('waits for room that others give back', async () => {
+    let looks = 0;
+    const memory = ledger(() => (++looks < 4 ? 0 : 8 * GB), 60_000);
+    await memory.grant('qwen', 5 * GB);
+    expect(looks).toBe(4);
+  });
+
+  it('does not wait for what can never be, nor for whoever gave up', async () => {
+    const memory = ledger(() => 0, 60_000);
+    await expect(memory.grant('qwen', 9 * GB + 1)).rejects.toMatchObject({ reason: 'OUT_OF_MEMORY' });
+    await expect(memory.grant('qwen', GB, AbortSignal.abort(new Error('gone')))).rejects.toThrow('gone');
+  });
+});
+
+describe('measureMemory', () => {
+  it('keeps the peaks of loaded engines free', async () => {
+    const before = await measureMemory('cpu', []);
+    const after = await measureMemory('cpu', [{ residentBytes: 0, peakBytes: before.totalBytes }]);
+    expect(before).toMatchObject({ kind: 'memory', totalBytes: expect.any(Number) as number });
+    expect(before.freeBytes).toBeGreaterThan(0);
+    expect(after.freeBytes).toBe(0);
+  });
+});
