@@ -1,5 +1,6 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { clipPixels } from '../../src/pipelines/wan/clip-pixels.js';
 import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
 import type { TransformerCall, WanNetworks } from '../../src/pipelines/wan/networks.js';
 import type { PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
@@ -12,6 +13,7 @@ import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.
 
 export interface WanCases extends WanTextCases {
   readonly transformer?: { readonly timesteps: readonly number[] } | VaceTransformerCases;
+  readonly image_encoder?: readonly ImageCase[];
   readonly vae?: readonly VaeCase[];
   readonly video?: readonly WanClipCase[];
 }
@@ -20,6 +22,13 @@ export interface WanCases extends WanTextCases {
 interface VaceTransformerCases {
   readonly timestep: number;
   readonly scales: readonly number[];
+}
+
+/** Names of a picture, of what the image encoder takes, and of what it says. */
+interface ImageCase {
+  readonly picture: string;
+  readonly pixels: string;
+  readonly key: string;
 }
 
 /** Names of a clip, its encoded mean, and of latents and what they decode to. */
@@ -31,7 +40,7 @@ interface VaeCase {
   readonly dec: string;
 }
 
-const KNOWN = new Set<string>(['transformer', 'vae', 'video', ...wanTextKinds]);
+const KNOWN = new Set<string>(['transformer', 'image_encoder', 'vae', 'video', ...wanTextKinds]);
 
 /** Every case of a `cases.json` beside a WAN model's configurations. */
 export function wanCases(
@@ -73,7 +82,7 @@ export function originalCases(
 }
 
 function networkCases(
-  { transformer, vae = [] }: WanCases,
+  { transformer, image_encoder: images = [], vae = [] }: WanCases,
   inputs: Expected,
   outputs: Expected,
   networks: WanNetworks,
@@ -83,6 +92,7 @@ function networkCases(
       name,
       run: () => transformerCase(name, run, inputs, outputs, networks),
     })),
+    ...images.map((entry) => ({ name: entry.key, run: () => imageCase(entry, inputs, outputs, networks) })),
     ...vae.flatMap((entry) => [
       { name: entry.dec, run: () => decodeCase(entry, inputs, outputs, networks) },
       { name: entry.enc_mean, run: () => encodeCase(entry, inputs, outputs, networks) },
@@ -96,7 +106,12 @@ interface TransformerRun extends Pick<TransformerCall, 'timestep' | 'condition'>
 
 function transformerRuns(cases: WanCases['transformer'], inputs: Expected): readonly TransformerRun[] {
   if (cases === undefined) return [];
-  if ('timesteps' in cases) return cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep }));
+  if ('timesteps' in cases) {
+    const channels = inputs.names.includes('transformer.channels') && inputs.floats('transformer.channels');
+    const pictures = inputs.names.includes('transformer.pictures') ? inputs.floats('transformer.pictures') : undefined;
+    const condition = channels ? ({ kind: 'image', channels, pictures } as const) : undefined;
+    return cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep, condition }));
+  }
   const control = inputs.floats('transformer.control');
   // As Python writes it: a whole number with one digit after the point.
   const written = (scale: number) => (Number.isInteger(scale) ? scale.toFixed(1) : String(scale));
@@ -122,6 +137,24 @@ async function transformerCase(
     ...run,
   });
   return judge(key, [{ what: 'flow', actual, expected: outputs.get(key), tolerance: 'network' }]);
+}
+
+async function imageCase(
+  { picture, pixels, key }: ImageCase,
+  inputs: Expected,
+  outputs: Expected,
+  networks: WanNetworks,
+): Promise<CaseResult> {
+  const { imageEncoder } = networks.config;
+  if (imageEncoder === undefined) throw new Error('the model has no image encoder');
+  const [height = 0, width = 0] = inputs.shape(picture);
+  const rgb = Uint8Array.from(inputs.get(picture));
+  const states = (await networks.encodePictures([rgb], { height, width })) ?? [];
+  const ready = clipPixels({ rgb, width, height }, imageEncoder);
+  return judge(key, [
+    { what: 'pixels', actual: ready, expected: inputs.floats(pixels), tolerance: 'network' },
+    { what: 'states', actual: states, expected: outputs.get(key), tolerance: 'network' },
+  ]);
 }
 
 async function decodeCase(

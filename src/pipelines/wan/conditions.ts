@@ -1,6 +1,8 @@
 import type { GenerationRequest, PipelineEvent } from '../pipeline.js';
 import type { RunningJobs } from '../running-jobs.js';
-import type { Condition, WanNetworks } from './networks.js';
+import type { Condition } from './condition-feeds.js';
+import { encodeKnownLatents } from './known-latents.js';
+import type { WanNetworks } from './networks.js';
 import { encodeVaceControl } from './vace-control.js';
 import { variantOf } from './variant.js';
 
@@ -30,7 +32,11 @@ export async function* encodeConditions(
       const control = yield* encodeVaceControl(job, running, networks, { width, height, frames }, own);
       return control && { condition: control, leading: control.leading };
     }
-    default:
+    case 'image_to_video': {
+      const condition = yield* encodeKnownLatents(job, running, networks, { width, height, frames }, own);
+      return condition && { condition, leading: 0 };
+    }
+    case 'text_to_video':
       return { condition: undefined, leading: 0 };
   }
 }

@@ -75,6 +75,31 @@ const textEncoderSchema = z.object({
   feed_forward_proj: z.literal('gated-gelu').default('gated-gelu'),
 });
 
+/** `image_encoder/config.json`. Defaults are those of the released one, OpenCLIP's ViT-H/14: transformers has a smaller model's. */
+const imageEncoderSchema = z.object({
+  hidden_size: z.int().min(1).default(1280),
+  intermediate_size: z.int().min(1).default(5120),
+  num_hidden_layers: z.int().min(2).default(32),
+  num_attention_heads: z.int().min(1).default(16),
+  image_size: z.int().min(1).default(224),
+  patch_size: z.int().min(1).default(14),
+  hidden_act: z.enum(['gelu', 'quick_gelu']).default('gelu'),
+  layer_norm_eps: z.number().positive().default(1e-5),
+});
+
+/** `image_processor/preprocessor_config.json`, as far as it may differ from CLIP's own. */
+const imageProcessorSchema = z.object({
+  image_mean: z.array(z.number()).length(3).default([0.48145466, 0.4578275, 0.40821073]),
+  image_std: z.array(z.number().positive()).length(3).default([0.26862954, 0.26130258, 0.27577711]),
+  do_resize: z.literal(true).default(true),
+  do_center_crop: z.literal(true).default(true),
+  do_normalize: z.literal(true).default(true),
+  // Bicubic.
+  resample: z.literal(3).default(3),
+  size: z.object({ shortest_edge: z.int() }).optional(),
+  crop_size: z.object({ height: z.int(), width: z.int() }).optional(),
+});
+
 /** A component is the library and the class that it is of; a part that a pipeline goes without is nulls. */
 const indexSchema = z.object({ _class_name: z.string(), transformer_2: z.array(z.string().nullable()).nullish() });
 const schedulerSchema = z.record(z.string(), z.unknown());
@@ -90,12 +115,16 @@ const originalSchema = z.object({
 export type TransformerConfig = z.infer<typeof transformerSchema>;
 export type VaeConfig = z.infer<typeof vaeSchema>;
 export type TextEncoderConfig = z.infer<typeof textEncoderSchema>;
+export type ImageEncoderConfig = z.infer<typeof imageEncoderSchema> &
+  Pick<z.infer<typeof imageProcessorSchema>, 'image_mean' | 'image_std'>;
 export type OriginalConfig = z.infer<typeof originalSchema>;
 
 export interface WanConfig {
   readonly transformer: TransformerConfig;
   readonly vae: VaeConfig;
   readonly textEncoder: TextEncoderConfig;
+  /** Of a transformer that looks at pictures. */
+  readonly imageEncoder: ImageEncoderConfig | undefined;
   /** As the file has it; each scheduler reads its own options. */
   readonly scheduler: Readonly<Record<string, unknown>>;
 }
@@ -115,6 +144,8 @@ export async function readWanConfig(folder: string): Promise<WanConfig> {
     transformer,
     vae,
     textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
+    imageEncoder:
+      transformer.image_dim == null ? undefined : await readImageEncoderConfig(join(folder, 'image_encoder')),
     scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
   };
 }
@@ -126,6 +157,24 @@ export async function readVaeConfig(folder: string): Promise<VaeConfig> {
 
 export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
   return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
+}
+
+/** @param folder with `config.json`; how pictures are made ready is told in `image_processor` beside it, or is CLIP's own way */
+export async function readImageEncoderConfig(folder: string): Promise<ImageEncoderConfig> {
+  const path = join(folder, '..', 'image_processor', 'preprocessor_config.json');
+  const processor = await readJsonFile(path, imageProcessorSchema, { ...FILE, fallback: {} });
+  const encoder = await readJsonFile(join(folder, 'config.json'), imageEncoderSchema, FILE);
+  const { image_mean, image_std, size, crop_size: crop } = processor;
+  const other = [size?.shortest_edge, crop?.height, crop?.width].find(
+    (side) => (side ?? encoder.image_size) !== encoder.image_size,
+  );
+  if (other !== undefined) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${path} makes pictures ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
+    );
+  }
+  return { ...encoder, image_mean, image_std };
 }
 
 /** The original code's `config.json` in a folder; nothing is known where there is none. */
@@ -144,6 +193,11 @@ export function parseVaeConfig(values: unknown, path: string): VaeConfig {
 
 export function parseTextEncoderConfig(values: unknown, path: string): TextEncoderConfig {
   return parse(textEncoderSchema, values, path);
+}
+
+export function parseImageEncoderConfig(values: unknown, path: string): ImageEncoderConfig {
+  const { image_mean, image_std } = parse(imageProcessorSchema, {}, path);
+  return { ...parse(imageEncoderSchema, values, path), image_mean, image_std };
 }
 
 function assertPipeline({ _class_name: name, transformer_2: second }: z.infer<typeof indexSchema>, path: string): void {

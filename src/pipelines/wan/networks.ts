@@ -5,7 +5,9 @@ import { join32 } from '../join32.js';
 import type { Device, ModelInfo } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
 import { openWanCheckpoint, type WanSource } from './checkpoint.js';
+import { type Condition, conditionFeeds, withChannels } from './condition-feeds.js';
 import type { WanConfig } from './config.js';
+import { buildImageEncoder, type ImageEncoder, loadImageEncoder } from './image-encoder.js';
 import { describeWan } from './inspect.js';
 import { clipOfFrames, latentFrame, normalizedLatents } from './latents.js';
 import { buildPromptEncoder, loadPromptEncoder } from './prompt-encoder.js';
@@ -44,17 +46,6 @@ export interface TransformerCall {
   readonly condition?: Condition | undefined;
 }
 
-/** What is known of a clip, as the transformer takes it. */
-export type Condition = VaceControl;
-
-export interface VaceControl {
-  readonly kind: 'vace';
-  /** [96, frames, height, width] */
-  readonly control: Float32Array;
-  /** What the control's hints are multiplied by: 1 in the reference, unless it is told otherwise. */
-  readonly scale: number;
-}
-
 /** A whole run of the transformer, from which later steps may go on without its blocks. */
 export interface KeptRun {
   readonly latents: Float32Array;
@@ -69,6 +60,8 @@ interface Sessions {
   readonly transformer: NetworkSession;
   readonly decoder: Readonly<Record<ChunkKind, NetworkSession>>;
   open(name: LateName): Promise<NetworkSession>;
+  /** Of a model that looks at pictures. */
+  readonly openImageEncoder: (() => Promise<ImageEncoder>) | undefined;
 }
 
 /** The networks of one checkpoint, loaded: tensors in, tensors out. */
@@ -105,13 +98,20 @@ export class WanNetworks {
     { latents, size, timestep }: Omit<TransformerCall, 'texts'>,
   ): Promise<Float32Array> {
     const { in_channels: channels, attention_head_dim, num_attention_heads } = this.config.transformer;
-    const shape = [channels, size.frames, size.height, size.width];
-    const batch = latents.length / shape.reduce((count, dim) => count * dim, 1);
+    const plane = size.frames * size.height * size.width;
+    const own = this.config.vae.z_dim;
+    const batch = latents.length / (own * plane);
+    // What is known of the clip does not change.
+    const rest = new Float32Array((channels - own) * plane);
+    const change = latents.map((x, i) => x - (before[i] ?? 0));
     const patches = (size.frames * size.height * size.width) / PATCH ** 2;
     const session = await this.#late('transformer_reusing');
     const outputs = await session.run({
       hidden: { data: hidden, shape: [batch, patches, attention_head_dim * num_attention_heads] },
-      change: { data: latents.map((x, i) => x - (before[i] ?? 0)), shape: [batch, ...shape] },
+      change: {
+        data: withChannels(change, batch, rest),
+        shape: [batch, channels, size.frames, size.height, size.width],
+      },
       timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
     });
     return outputOf(outputs, 'flow', 'the reusing transformer');
@@ -142,26 +142,17 @@ export class WanNetworks {
       text.set(states, i * TEXT_POSITIONS * width);
     }
     const feeds = {
-      latents: { data: latents, shape: [batch, channels, size.frames, size.height, size.width] },
+      latents: {
+        data: withChannels(latents, batch, condition?.kind === 'image' ? condition.channels : undefined),
+        shape: [batch, channels, size.frames, size.height, size.width],
+      },
       timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
       text: { data: text, shape: [batch, TEXT_POSITIONS, width] },
       cos: { data: cos, shape: tables },
       sin: { data: sin, shape: tables },
-      ...this.#conditionFeeds(size, condition),
+      ...conditionFeeds(condition, batch, [size.frames, size.height, size.width], this.config.transformer),
     };
     return this.#sessions.transformer.run(feeds, undefined, outputs);
-  }
-
-  #conditionFeeds(
-    { frames, height, width }: ClipSize,
-    condition: Condition | undefined,
-  ): Readonly<Record<string, Feed>> {
-    if (condition === undefined) return {};
-    const shape = [1, this.config.transformer.vace_in_channels, frames, height, width];
-    return {
-      control: { data: condition.control, shape },
-      control_scale: { data: Float32Array.of(condition.scale), shape: [1] },
-    };
   }
 
   #timesteps(timesteps: readonly number[]): Feed {
@@ -247,6 +238,27 @@ export class WanNetworks {
     return normalizedLatents(await this.encode(frames, size), this.config.vae);
   }
 
+  /**
+   * What the image encoder says of pictures, [I, image_dim], one behind the other. It is loaded for them and given back: a job
+   * needs it once.
+   *
+   * @returns undefined for a model that looks at none
+   */
+  async encodePictures(
+    pictures: readonly Uint8Array[],
+    size: Omit<ClipSize, 'frames'>,
+  ): Promise<Float32Array | undefined> {
+    const encoder = await this.#sessions.openImageEncoder?.();
+    if (encoder === undefined) return undefined;
+    try {
+      const states: Float32Array[] = [];
+      for (const rgb of pictures) states.push(await encoder.encode(rgb, size));
+      return join32(states);
+    } finally {
+      await encoder.release();
+    }
+  }
+
   /** Of a clip in pixels, in latents. */
   latentSize({ frames, height, width }: ClipSize): ClipSize {
     const side = 2 ** (this.config.vae.dim_mult.length - 1);
@@ -281,7 +293,7 @@ export class WanNetworks {
 
 /**
  * Loads the transformer and the VAE of a checkpoint: sessions are built here, once, for every size and batch. The text encoder is
- * checked here and loaded with the first prompt.
+ * checked here and loaded with the first prompt, the image encoder with the first picture.
  */
 export async function loadWanNetworks({ device, threads, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
@@ -289,6 +301,7 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
   const dialect = dialectFor(device, attentionIsRight);
   const networks = await buildWanNetworks(checkpoint, dialect);
   const textEncoder = await buildPromptEncoder(checkpoint, dialect);
+  const imageEncoder = await buildImageEncoder(checkpoint, dialect);
   const prompts = new Prompts(
     () => loadPromptEncoder(checkpoint, { device, threads }),
     source.keepsTextEncoder ?? false,
@@ -299,10 +312,11 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
     const holds = new Map(kept.map((output) => [output, PAST + output.slice(NEXT.length)]));
     return createSession(graph, { device, threads, holds });
   };
-  return new WanNetworks(checkpoint.config, describeWan(checkpoint, networks, textEncoder), prompts, {
+  return new WanNetworks(checkpoint.config, describeWan(checkpoint, networks, { textEncoder, imageEncoder }), prompts, {
     transformer: await open('transformer'),
     decoder: { first: await open('vae_decoder_first'), later: await open('vae_decoder_later') },
     open,
+    openImageEncoder: imageEncoder && (() => loadImageEncoder(checkpoint, { device, threads })),
   });
 }
 

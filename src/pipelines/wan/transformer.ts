@@ -46,7 +46,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
       ? undefined
       : imageEmbedder(
           c.at('image_embedder'),
-          graph.input('pictures', 'f32', ['B', 'I', config.image_dim]),
+          graph.input('pictures', 'f32', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
           width,
           config,
         );

@@ -2,8 +2,9 @@ import { imageFromRgb } from '../image.js';
 import { join32 } from '../join32.js';
 import type { GenerationRequest, KnownPictures, PipelineEvent } from '../pipeline.js';
 import type { RunningJobs } from '../running-jobs.js';
+import type { VaceControl } from './condition-feeds.js';
 import { clipOfFrames } from './latents.js';
-import type { VaceControl, WanNetworks } from './networks.js';
+import type { WanNetworks } from './networks.js';
 import { MASK_PIXELS } from './variant.js';
 import { watchedEncode } from './watched-encode.js';
 

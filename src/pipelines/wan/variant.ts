@@ -1,5 +1,5 @@
 import { InferenceError } from '../../errors.js';
-import type { FrameConditioning } from '../pipeline.js';
+import type { FrameConditioning, FramePlace } from '../pipeline.js';
 import type { TransformerConfig } from './config.js';
 
 /** What a transformer was trained to be told beside the text: nothing, VACE's control, or latents and pictures of known frames. */
@@ -76,7 +76,12 @@ export function frameConditioningOf(transformer: TransformerConfig): FrameCondit
       return { method: 'latent_hold', takes: ['start', 'end'], needs: [] };
     case 'vace':
       return { method: 'vace', takes: ['start', 'end'], needs: [] };
-    case 'image_to_video':
-      return { method: 'image_conditioning', takes: ['start', 'end'], needs: ['start'] };
+    case 'image_to_video': {
+      // One that looks at pictures looks at as many as it was trained on: one, or two that it tells apart.
+      const { image_dim: pictures, pos_embed_seq_len: positions } = transformer;
+      const isOfTwo = positions != null;
+      const takes: readonly FramePlace[] = pictures == null || isOfTwo ? ['start', 'end'] : ['start'];
+      return { method: 'image_conditioning', takes, needs: isOfTwo ? ['start', 'end'] : ['start'] };
+    }
   }
 }

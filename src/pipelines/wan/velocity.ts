@@ -1,7 +1,8 @@
 import { guide } from '../guidance.js';
 import { join32 } from '../join32.js';
 import type { GenerationRequest } from '../pipeline.js';
-import type { ClipSize, Condition, KeptRun, WanNetworks } from './networks.js';
+import type { Condition } from './condition-feeds.js';
+import type { ClipSize, KeptRun, WanNetworks } from './networks.js';
 import { type PlannedStep, planSteps } from './step-plan.js';
 
 /** What the transformer is told of the text: one or, with guidance, two states [T, C], the negative one first. */
