@@ -13,6 +13,11 @@ import { type SourceOptions, sourceFrom, sourceOptions } from './source-options.
 
 const sizes: readonly string[] = [...syntheticSizes, ...syntheticWanSizes];
 
+interface InspectOptions extends SourceOptions {
+  readonly json?: boolean;
+  readonly imageEncoder?: string;
+}
+
 export function createModelsCommand(): Command {
   const models = new Command('models').description('look at checkpoints');
   const inspect = models
@@ -23,9 +28,14 @@ export function createModelsCommand(): Command {
       'diffusers-layout folder, or what the original code has: one .safetensors file, or a folder for WAN',
     )
     .option('--json', 'machine-readable')
-    .action(async (path: string, { json, ...options }: { json?: boolean } & SourceOptions) => {
+    .option(
+      '--image-encoder <path>',
+      "of a WAN that looks at pictures, CLIP's in place of the checkpoint's (WAN_IMAGE_ENCODER)",
+    )
+    .action(async (path: string, { json, ...options }: InspectOptions) => {
+      const { vae, textEncoder, imageEncoder, tokenizer } = options;
       const inspection = (await isWan(path))
-        ? await inspectWan({ path, vae: options.vae, textEncoder: options.textEncoder, tokenizer: options.tokenizer })
+        ? await inspectWan({ path, vae, textEncoder, imageEncoder, tokenizer })
         : await inspectSdxl(sourceFrom(path, options));
       process.stdout.write(json ? `${JSON.stringify(inspection, null, 2)}\n` : describe(path, inspection));
     });

@@ -22,6 +22,8 @@ export function referenceMethod(isClip: boolean, info: Pick<ModelInfo, 'frames'>
   return method === 'latent_hold' && !isClip ? 'img2img' : method;
 }
 
+const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end' };
+
 export function applyReferences(
   planned: PlannedReferences,
   info: Pick<ModelInfo, 'frames'> | undefined,
@@ -33,7 +35,7 @@ export function applyReferences(
   const problem =
     left.length === 0
       ? undefined
-      : `the ${left.join(' and ')} reference was left out: the model takes ${takes.join(' and ')} alone`;
+      : `the ${left.join(' and ')} reference was left out: the model takes ${takes.map((place) => ARTICLES[place]).join(' and ')} reference alone`;
   return { method: referenceMethod(planned.isClip, info), places, problem };
 }
 
@@ -45,14 +47,13 @@ export function assertNeeded(
   const { needs } = info?.frames ?? UNSAID;
   const given = planned === undefined ? [] : placesOf(planned);
   if (needs.every((place) => given.includes(place))) return;
-  const frames = needs.map((place) => ({ start: 'first', end: 'last' })[place]).join(' and a ');
-  const remedy =
-    isClip || needs.length === 1
-      ? `give ${isClip ? needs.join(' and ') : 'a'} reference${needs.length > 1 ? 's' : ''}, or `
-      : '';
+  const frames = needs.map((place) => ({ start: 'a first', end: 'a last' })[place]).join(' and ');
+  const wanted = isClip ? needs.map((place) => ARTICLES[place]).join(' and ') : 'a';
+  // A picture has one reference.
+  const remedy = isClip || needs.length === 1 ? `give ${wanted} reference, or ` : '';
   throw new InferenceError(
     'REFERENCE_NEEDED',
-    `model "${model}" makes clips of a ${frames} frame; ${remedy}use a text-to-video or a VACE model`,
+    `model "${model}" makes clips of ${frames} frame; ${remedy}use a text-to-video or a VACE model`,
   );
 }
 

@@ -28,7 +28,7 @@ export interface ReferenceLoader {
  */
 export function createReferenceLoader(
   config: Config,
-  infoOf: (model: string) => Promise<ModelInfo | undefined>,
+  infoOf: (model: string, signal: AbortSignal) => Promise<ModelInfo | undefined>,
   fetcher?: ReferenceFetcher,
 ): ReferenceLoader {
   const { fetch } =
@@ -50,7 +50,7 @@ export function createReferenceLoader(
   return {
     async load(references, { clip, ...size }, signal) {
       const { strength, denoisingStrength } = references;
-      const { method, places } = applyReferences(references, await infoOf(references.model));
+      const { method, places } = applyReferences(references, await infoOf(references.model, signal));
       const picture = async (place: FramePlace) => {
         const source = places.includes(place) ? references[place] : undefined;
         return source && load(source, size, signal);

@@ -66,7 +66,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     jobs,
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
-    references: createReferenceLoader(config, (model) => infoOf(engines, model), fetcher),
+    references: createReferenceLoader(config, (model, signal) => infoOf(engines, model, signal), fetcher),
     tokenizers: new TokenizerShelf(),
     enhancement,
     calls: { log, token: config.AUTH_TOKEN },
@@ -126,9 +126,13 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
 }
 
 /** What a model is: jobs may come before it was ever ready. @throws InferenceError why it cannot start */
-async function infoOf(engines: readonly Supervisor[], model: string): Promise<ModelInfo | undefined> {
+async function infoOf(
+  engines: readonly Supervisor[],
+  model: string,
+  signal: AbortSignal,
+): Promise<ModelInfo | undefined> {
   const engine = engines.find(({ spec }) => spec.model === model);
-  if (engine?.info === undefined) await engine?.whenReady();
+  if (engine?.info === undefined) await engine?.whenReady(signal);
   return engine?.info;
 }
 

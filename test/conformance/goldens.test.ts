@@ -86,6 +86,16 @@ describe('goldens on the CPU', () => {
     expect(results).toHaveLength(8);
   });
 
+  it.each([
+    ['wan-i2v-tiny', 10],
+    ['wan-flf2v-tiny', 7],
+    ['wan-i2v-plain-tiny', 4],
+  ])('%s: every case passes, from both layouts where there are two', async (name, count) => {
+    const results = await all(fixture(name));
+    expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
+    expect(results).toHaveLength(count);
+  });
+
   it('qwen-tiny: every case passes where node-llama-cpp is installed, else is skipped by name', async () => {
     const results = await all(fixture('qwen-tiny'));
     expect(results.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
