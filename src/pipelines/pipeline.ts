@@ -152,8 +152,11 @@ export interface InitImage {
 export interface ClipRequest {
   /** 4n + 1 */
   readonly frames: number;
-  /** Of the flow's noise levels: the larger, the more steps are spent where there is much noise. */
-  readonly shift: number;
+  /**
+   * Of the flow's noise levels: the larger, the more steps are spent where there is much noise. Omitted: what the model was
+   * published with, 5 for text-to-video.
+   */
+  readonly shift?: number;
   /** Omitted: it is made from text alone. */
   readonly known?: KnownPictures | undefined;
   /** The steps that are guided; the others are run on the prompt alone. Omitted: all. */

@@ -36,8 +36,6 @@ const DEFAULTS: Readonly<Record<Family, Pick<ModelInfo, 'nativeWidth' | 'nativeH
 /** Frames of a WAN clip where the request has none, and how many a second of it has: what the model was trained on. */
 const DEFAULT_FRAMES = 81;
 const WAN_FPS = 16;
-/** Of WAN's clips at 480p: https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/generate.py#L69 */
-const FLOW_SHIFT = 5;
 
 /** What a request comes to, presets and defaults filled in. */
 export interface JobPlan {
@@ -200,7 +198,6 @@ export function resolveRequest(
       ...(family === 'wan' && {
         clip: {
           frames: makes === 'clip' ? framesOf(request.frames || DEFAULT_FRAMES) : 1,
-          shift: FLOW_SHIFT,
           ...saving,
         },
       }),

@@ -61,6 +61,20 @@ describe('VACE', () => {
     expect(like[0]).not.toEqual(free[0]);
   });
 
+  it('is the same for a clip of text alone whatever was made before', async () => {
+    const other = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+    try {
+      const made: Uint8Array[] = [];
+      for await (const event of other.generate([{ request, signal: new AbortController().signal }]))
+        if (event.kind === 'frames') made.push(...event.frames);
+      await frames({ method: 'vace', start: gradient(size), strength: 1 });
+      expect(await frames()).toEqual(made);
+      expect(await frames()).toEqual(made);
+    } finally {
+      await other.dispose();
+    }
+  });
+
   it('can be held to frames as a text-to-video model is: the first one is then the reference', async () => {
     const start = gradient(size);
     const [[held], [own]] = [

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { GenerationRequest, KnownPictures } from '../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint.js';
+import { readWanConfig } from '../../src/pipelines/wan/config.js';
+import { flowShiftOf } from '../../src/pipelines/wan/flow-shift.js';
 import { inspectWan } from '../../src/pipelines/wan/inspect.js';
 import { createWanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
@@ -42,6 +44,20 @@ describe('inspection tells the models of WAN apart', () => {
     const { info, networks } = await inspectWan({ path: await diffusers('wan-i2v-plain-tiny') });
     expect(info.frames).toEqual({ method: 'image_conditioning', takes: both, needs: start });
     expect(networks.image_encoder).toBeUndefined();
+  });
+});
+
+describe('the shift of a clip that says none', () => {
+  it.each([
+    ['wan-tiny', 832, 480, 5],
+    ['wan-tiny', 1280, 720, 5],
+    ['wan-vace-other', 832, 480, 5],
+    ['wan-i2v-tiny', 480, 832, 3],
+    ['wan-i2v-tiny', 1280, 720, 5],
+    ['wan-flf2v-tiny', 832, 480, 16],
+  ])('%s at %ix%i is %i', async (name, width, height, shift) => {
+    const { transformer } = await readWanConfig(join(goldens(name), 'model-configs'));
+    expect(flowShiftOf(transformer, { width, height })).toBe(shift);
   });
 });
 

@@ -1,17 +1,13 @@
 import { InferenceError } from '../../errors.js';
 import { imageFromRgb } from '../image.js';
 import { join32 } from '../join32.js';
-import type { FramePlace, GenerationRequest, KnownPictures, PipelineEvent } from '../pipeline.js';
+import type { FramePlace, KnownPictures, PipelineEvent } from '../pipeline.js';
 import type { RunningJobs } from '../running-jobs.js';
 import type { KnownLatents } from './condition-feeds.js';
 import { clipOfFrames } from './latents.js';
-import type { WanNetworks } from './networks.js';
+import type { ClipSize, WanNetworks } from './networks.js';
 import { frameConditioningOf, MASK_FRAMES } from './variant.js';
 import { watchedEncode } from './watched-encode.js';
-
-interface Clip extends Pick<GenerationRequest, 'width' | 'height'> {
-  readonly frames: number;
-}
 
 /**
  * What is known of a clip as an image-to-video model is told it: the latents of a clip that has the known frames and is grey in
@@ -20,6 +16,7 @@ interface Clip extends Pick<GenerationRequest, 'width' | 'height'> {
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_i2v.py#L393
  *
+ * @param clip in pixels
  * @returns undefined when the job ended meanwhile
  * @throws InferenceError REFERENCE_NEEDED where a frame is missing without which the model makes nothing
  */
@@ -27,7 +24,7 @@ export async function* encodeKnownLatents(
   job: number,
   running: RunningJobs,
   networks: WanNetworks,
-  clip: Clip,
+  clip: ClipSize,
   known: Omit<KnownPictures, 'method'> | undefined,
 ): AsyncGenerator<PipelineEvent, KnownLatents | undefined, undefined> {
   const { width, height, frames } = clip;

@@ -15,7 +15,9 @@ import type {
 } from '../pipeline.js';
 import { PreviewClock, previewFromLatents } from '../preview.js';
 import { RunningJobs } from '../running-jobs.js';
+import { BlankLatents } from './blank-latents.js';
 import { encodeConditions } from './conditions.js';
+import { flowShiftOf } from './flow-shift.js';
 import { HeldLatents } from './held-latents.js';
 import { wanColours } from './latent-colours.js';
 import { withoutLeading } from './latents.js';
@@ -45,6 +47,7 @@ export interface DenoisedClip {
 export class WanPipeline implements Pipeline {
   readonly networks: WanNetworks;
   readonly device: Exclude<Device, 'auto'>;
+  readonly #blanks = new BlankLatents();
 
   constructor(networks: WanNetworks, device: Exclude<Device, 'auto'>) {
     this.networks = networks;
@@ -100,7 +103,7 @@ export class WanPipeline implements Pipeline {
     running: RunningJobs,
     noise?: Float32Array,
   ): AsyncGenerator<PipelineEvent, DenoisedClip | undefined, undefined> {
-    const conditions = yield* encodeConditions(job, running, this.networks, request);
+    const conditions = yield* encodeConditions(job, running, this.networks, this.#blanks, request);
     if (conditions === undefined) return undefined;
     const { condition, leading } = conditions;
     const own = this.networks.latentSize(clipSize(request));
@@ -169,7 +172,7 @@ export class WanPipeline implements Pipeline {
 
   async #start(request: GenerationRequest, size: ClipSize, given: Float32Array | undefined): Promise<Start> {
     const { steps, scheduler: name, init, seeds } = request;
-    const { shift, known } = clipOf(request);
+    const { known, shift = flowShiftOf(this.networks.config.transformer, request) } = clipOf(request);
     const scheduler = createFlowScheduler(name, { shift, steps });
     const { z_dim: channels } = this.networks.config.vae;
     const generator = new TorchCpuGenerator(seeds[0] ?? 0);

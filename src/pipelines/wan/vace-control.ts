@@ -1,19 +1,16 @@
 import { imageFromRgb } from '../image.js';
 import { join32 } from '../join32.js';
-import type { GenerationRequest, KnownPictures, PipelineEvent } from '../pipeline.js';
+import type { KnownPictures, PipelineEvent } from '../pipeline.js';
 import type { RunningJobs } from '../running-jobs.js';
+import type { BlankLatents } from './blank-latents.js';
 import type { VaceControl } from './condition-feeds.js';
 import { clipOfFrames } from './latents.js';
-import type { WanNetworks } from './networks.js';
+import type { ClipSize, WanNetworks } from './networks.js';
 import { MASK_PIXELS } from './variant.js';
 import { watchedEncode } from './watched-encode.js';
 
 /** Where anything is known of a clip, frames that are to be made are grey, 128 of 255: -1 to 1, as `imageFromRgb` makes it. */
 const GREY = Math.fround(2 * Math.fround(128 / 255)) - 1;
-
-interface Clip extends Pick<GenerationRequest, 'width' | 'height'> {
-  readonly frames: number;
-}
 
 /** A control, and how many latents of it stand before the clip's own and are cut off after. */
 export interface LeadingControl extends VaceControl {
@@ -28,13 +25,16 @@ export interface LeadingControl extends VaceControl {
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_vace.py#L514
  *
+ * @param blanks for clips of which no frame is known
+ * @param clip in pixels
  * @returns undefined when the job ended meanwhile
  */
 export async function* encodeVaceControl(
   job: number,
   running: RunningJobs,
   networks: WanNetworks,
-  clip: Clip,
+  blanks: BlankLatents,
+  clip: ClipSize,
   known: Omit<KnownPictures, 'method'> | undefined,
 ): AsyncGenerator<PipelineEvent, LeadingControl | undefined, undefined> {
   const { width, height, frames } = clip;
@@ -45,8 +45,11 @@ export async function* encodeVaceControl(
   const encoded = (frame: (i: number) => Float32Array, count = frames) =>
     watchedEncode(job, running, networks, eachFrame(count, frame), { width, height });
 
-  const inactive = yield* encoded((frame) => at(frame) ?? zeros);
+  const isBlank = start === undefined && end === undefined;
+  const kept = isBlank ? blanks.find(clip) : undefined;
+  const inactive = kept ?? (yield* encoded((frame) => at(frame) ?? zeros));
   if (inactive === undefined) return undefined;
+  if (isBlank) blanks.keep(clip, inactive);
   const grey = zeros.map(() => GREY);
   const reactive = known ? yield* encoded((frame) => (at(frame) === undefined ? grey : zeros)) : inactive;
   if (reactive === undefined) return undefined;
