@@ -489,7 +489,10 @@ export function promptSyntaxToJSON(object: PromptSyntax): string {
 
 /** ReferenceType is what a reference picture stands for. */
 export const ReferenceType = {
-  /** REFERENCE_TYPE_UNSPECIFIED - REFERENCE_TYPE_UNSPECIFIED is the same as REFERENCE_TYPE_COMPOSITION for pictures; clips ignore the type. */
+  /**
+   * REFERENCE_TYPE_UNSPECIFIED - REFERENCE_TYPE_UNSPECIFIED is the same as REFERENCE_TYPE_COMPOSITION for pictures that start from their reference (img2img);
+   * the other methods ignore the type.
+   */
   REFERENCE_TYPE_UNSPECIFIED: 0,
   /** REFERENCE_TYPE_STYLE - Colours and texture. */
   REFERENCE_TYPE_STYLE: 1,
@@ -611,7 +614,10 @@ export interface Reference {
   type: ReferenceType;
   /** Where it stands. Default: single. */
   role: ReferenceRole;
-  /** How strongly it conditions, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. */
+  /**
+   * How strongly it conditions, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. With WAN it also sets the guidance scale, where the
+   * request has none: 5 + 4 x strength. docs/guide/wan.md says what else it does on which model.
+   */
   strength?:
     | number
     | undefined;
