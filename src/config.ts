@@ -47,6 +47,9 @@ export const configSchema = z.object({
   WAN_NAME: modelName('wan'),
   WAN_VAE: path.describe("VAE in place of the checkpoint's: file or diffusers folder."),
   WAN_TEXT_ENCODER: path.describe("UMT5 encoder in place of the checkpoint's: file or folder."),
+  WAN_IMAGE_ENCODER: path.describe(
+    "CLIP's image encoder, of an image-to-video model, in place of the checkpoint's: file or folder.",
+  ),
   WAN_TOKENIZER: path.describe(
     "UMT5's tokenizer: folder with tokenizer.json or spiece.model; unset: the checkpoint's.",
   ),

@@ -23,6 +23,7 @@ export const errorReasons = {
   INVALID_REQUEST: { status: 'INVALID_ARGUMENT', retryable: false },
   REFERENCE_INVALID: { status: 'INVALID_ARGUMENT', retryable: false },
   REFERENCE_UNAVAILABLE: { status: 'UNAVAILABLE', retryable: true },
+  REFERENCE_NEEDED: { status: 'FAILED_PRECONDITION', retryable: false },
   MODEL_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   LORA_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },

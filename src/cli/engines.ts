@@ -96,6 +96,7 @@ function wanSpec(config: Config): EngineSpec | undefined {
       path: config.WAN_PATH,
       vae: config.WAN_VAE,
       textEncoder: config.WAN_TEXT_ENCODER,
+      imageEncoder: config.WAN_IMAGE_ENCODER,
       tokenizer: config.WAN_TOKENIZER,
       keepsTextEncoder: config.WAN_TEXT_ENCODER_RESIDENT === 'true',
     },

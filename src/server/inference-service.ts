@@ -90,7 +90,7 @@ function preparationOf(state: ServerState, { references, request, isEnhanced }: 
 function planOf(state: ServerState, request: GenerateRequest): { readonly model: string; readonly plan: JobPlan } {
   const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family ?? 'sdxl');
   const { spec, info } = engineOf(state, model);
-  const plan = resolveRequest(request, state.config, { family: spec.family, info }, state);
+  const plan = resolveRequest(request, state.config, { name: model, family: spec.family, info }, state);
   assertPolicy(`${request.prompt} ${request.weights}`);
   return { model, plan };
 }

@@ -31,7 +31,7 @@ export async function runTogether(
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
-    const metadata = plannedMetadata(job, engine.device, startedAt);
+    const metadata = plannedMetadata(job, engine, startedAt);
     job.emit({ $case: 'started', value: { metadata } });
   }
   const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
@@ -72,7 +72,7 @@ async function follow(
     const timings = await run.result;
     onVariants(timings.variants);
     costs.observe(job.request, timings);
-    const metadata = completedMetadata(plannedMetadata(job, engine.device, startedAt), { job, prompt, timings });
+    const metadata = completedMetadata(plannedMetadata(job, engine, startedAt), { job, prompt, timings });
     job.emit({ $case: 'completed', value: { metadata, assets: [...job.assets] } });
   } finally {
     job.signal.removeEventListener('abort', cancel);

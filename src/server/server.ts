@@ -11,6 +11,7 @@ import { JobServiceService } from '../gen/darkroom/v1/job_service.js';
 import { ModelServiceService } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
+import type { ModelInfo } from '../pipelines/pipeline.js';
 import { builtInTemplate } from '../pipelines/qwen/template.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
 import { Admission } from './admission.js';
@@ -72,7 +73,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     jobs,
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
-    references: createReferenceLoader(config, fetcher),
+    references: createReferenceLoader(config, (model, signal) => infoOf(engines, model, signal), fetcher),
     loras: new LoraRegistry({ folder: config.LORA_DIR, files: namedFiles(config.LORA_FILES) }),
     tokenizers: new TokenizerShelf(),
     enhancement,
@@ -140,6 +141,17 @@ function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string
       return [entry.slice(0, at), entry.slice(at + 1)];
     }),
   );
+}
+
+/** What a model is: jobs may come before it was ever ready. @throws InferenceError why it cannot start */
+async function infoOf(
+  engines: readonly Supervisor[],
+  model: string,
+  signal: AbortSignal,
+): Promise<ModelInfo | undefined> {
+  const engine = engines.find(({ spec }) => spec.model === model);
+  if (engine?.info === undefined) await engine?.whenReady(signal);
+  return engine?.info;
 }
 
 function enhancementOf({ config, log, textEngine }: ServerOptions): EnhancementOptions {

@@ -15,6 +15,7 @@ import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Family, GenerationRequest, ModelInfo, PromptSyntax as PromptSyntaxName } from '../pipelines/pipeline.js';
 import { flowSchedulerNamed, flowSchedulerNames } from '../schedulers/flow.js';
 import { schedulerNamed, schedulerNames } from '../schedulers/index.js';
+import { assertNeeded } from './applied-references.js';
 import { assertNoViolations, type Check, checkJobId, checkText, createCheck } from './field-checks.js';
 import type { LoraRegistry } from './lora-registry.js';
 import { checkLoras, findLoras, takeLoras } from './loras.js';
@@ -37,8 +38,6 @@ const DEFAULTS: Readonly<Record<Family, Pick<ModelInfo, 'nativeWidth' | 'nativeH
 /** Frames of a WAN clip where the request has none, and how many a second of it has: what the model was trained on. */
 const DEFAULT_FRAMES = 81;
 const WAN_FPS = 16;
-/** Of WAN's clips at 480p: https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/generate.py#L69 */
-const FLOW_SHIFT = 5;
 
 /** What a request comes to, presets and defaults filled in. */
 export interface JobPlan {
@@ -53,6 +52,7 @@ export interface JobPlan {
 }
 
 export interface Model {
+  readonly name: string;
   readonly family: Family;
   /** Once it is known. */
   readonly info: ModelInfo | undefined;
@@ -72,7 +72,7 @@ export interface Surroundings {
 export function resolveRequest(
   request: GenerateRequest,
   config: Config,
-  { family, info }: Model,
+  { name, family, info }: Model,
   { ffmpeg, loras: registry }: Surroundings,
 ): JobPlan {
   const { check, violations } = createCheck();
@@ -122,7 +122,7 @@ export function resolveRequest(
   );
   const references = planReferences(
     request.references,
-    { family, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES },
+    { model: name, family, info, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES },
     check,
   );
   const byReference = family === 'wan' && references ? wanGuidance(references.strength) : undefined;
@@ -189,6 +189,7 @@ export function resolveRequest(
   );
   assertNoViolations(violations);
   if (preset === undefined) throw new Error('a request without a preset was let through');
+  assertNeeded(references, { model: name, isClip: makes === 'clip', info });
   const loras = findLoras(named.loras, family, registry);
   if (makes === 'clip' && !ffmpeg.found) {
     throw new InferenceError('FFMPEG_MISSING', `clips need ffmpeg: ${ffmpeg.detail}; ${ffmpeg.fix}`);
@@ -210,7 +211,6 @@ export function resolveRequest(
       ...(family === 'wan' && {
         clip: {
           frames: makes === 'clip' ? framesOf(request.frames || DEFAULT_FRAMES) : 1,
-          shift: FLOW_SHIFT,
           ...saving,
         },
       }),

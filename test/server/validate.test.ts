@@ -11,7 +11,12 @@ const config = readConfig({});
 const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
 const loras = new LoraRegistry({});
 const resolve = (request: Partial<GenerateRequest>, family: Family = 'sdxl') =>
-  resolveRequest(GenerateRequest.fromPartial(request), config, { family, info: undefined }, { ffmpeg, loras });
+  resolveRequest(
+    GenerateRequest.fromPartial(request),
+    config,
+    { name: family, family, info: undefined },
+    { ffmpeg, loras },
+  );
 
 function violationsOf(request: Partial<GenerateRequest>, family?: Family): Record<string, string> {
   try {
@@ -146,11 +151,10 @@ describe('step saving of WAN', () => {
   it('is off unless asked for, and an end that is unset is the last step', () => {
     const clipOf = (request: Partial<GenerateRequest>) =>
       resolve({ prompt: 'a house', ...request }, 'wan').request.clip;
-    expect(clipOf({})).toEqual({ frames: 81, shift: 5 });
+    expect(clipOf({})).toEqual({ frames: 81 });
     const guidanceInterval = { start: 0.25, end: undefined };
     expect(clipOf({ guidanceInterval, reuseThreshold: 0.1 })).toEqual({
       frames: 81,
-      shift: 5,
       guidanceInterval: { start: 0.25, end: 1 },
       reuseThreshold: 0.1,
     });

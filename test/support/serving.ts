@@ -28,10 +28,17 @@ export interface Serving {
   stop(): Promise<void>;
 }
 
-/** A real server on a free port over a real engine process with the tiny SDXL. */
+/**
+ * A real server on a free port over a real engine process with the tiny SDXL.
+ * @param options `startsLater`: the engine is the test's to start
+ */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
-  { textEntry = textEngineEntry, ...options }: Pick<ServerOptions, 'fetcher'> & { textEntry?: URL } = {},
+  {
+    textEntry = textEngineEntry,
+    startsLater = false,
+    ...options
+  }: Pick<ServerOptions, 'fetcher'> & { textEntry?: URL; startsLater?: boolean } = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
@@ -69,7 +76,7 @@ export async function serve(
   const engine = create(config.WAN_PATH === undefined ? sdxl : wan);
   const textEngine = await createTextEngine(config, silent, [engine], textEntry);
   const server = await createServer({ config, log: silent, engines: [engine], textEngine, ...options });
-  await engine.start();
+  if (!startsLater) await engine.start();
   const client = connect(
     `127.0.0.1:${server.port}`,
     config.AUTH_TOKEN === undefined ? {} : { token: config.AUTH_TOKEN },

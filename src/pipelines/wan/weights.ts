@@ -2,7 +2,8 @@ import { InferenceError, listProblems } from '../../errors.js';
 import type { Dialect } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
-import type { ComponentName, WanCheckpoint } from './checkpoint.js';
+import type { WanCheckpoint } from './checkpoint.js';
+import type { ComponentName } from './checkpoint-parts.js';
 import type { WanConfig } from './config.js';
 import { buildReusingTransformer, buildTimeEmbedder, buildTransformer } from './transformer.js';
 import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, unusedVaeKeys } from './vae.js';
@@ -54,7 +55,8 @@ function builders(config: WanConfig): Readonly<Record<NetworkName, Builder>> {
   return {
     transformer: {
       component: 'transformer',
-      options: {},
+      // Of image-to-video, stored by the first converters and used by nobody.
+      options: { unused: [/\.attn2\.norm_added_q\.weight$/] },
       build: ({ graph, root }) => buildTransformer(graph, root, config.transformer),
     },
     transformer_reusing: {
