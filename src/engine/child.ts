@@ -37,8 +37,11 @@ serveEngine<PictureWork>({
 
 async function createPipeline(spec: EngineSpec, device: Exclude<Device, 'auto'>): Promise<Pipeline> {
   const { threads, batchPixels, variants = 1 } = spec;
-  if (spec.family === 'wan') return createWanPipeline({ ...spec.source, device, threads });
-  return new VariantPipeline(await createSdxlPipeline({ ...spec.source, device, threads, batchPixels }), variants);
+  const bare =
+    spec.family === 'wan'
+      ? await createWanPipeline({ ...spec.source, device, threads })
+      : await createSdxlPipeline({ ...spec.source, device, threads, batchPixels });
+  return new VariantPipeline(bare, variants);
 }
 
 async function runTogether(model: Pipeline, jobs: readonly EngineJob[], desk: JobDesk<PictureWork>): Promise<void> {

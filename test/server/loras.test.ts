@@ -5,8 +5,10 @@ import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { InferenceError } from '../../src/errors.js';
-import { type Lora, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
+import { JobType, type Lora, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
+import { readWanConfig } from '../../src/pipelines/wan/config.js';
+import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { readParameters } from '../support/read-metadata.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 import { sdxlPicture } from '../support/sdxl-picture.js';
@@ -264,6 +266,46 @@ describe('a LoRA file that cannot be used', () => {
     await writeTensorFile(path, tensors);
   }
 });
+
+describe('WAN', () => {
+  it('takes LoRAs of its own, and refuses those of SDXL', async () => {
+    const own = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
+    const module = 'diffusion_model.blocks.0.self_attn.q';
+    const dim = await wanWidth();
+    const factor = (shape: readonly number[], values: Float32Array) => ({
+      dtype: 'F32',
+      shape,
+      bytes: Buffer.from(values.buffer),
+    });
+    await writeTensorFile(
+      join(own, 'motion.safetensors'),
+      new Map([
+        [`${module}.lora_A.weight`, factor([2, dim], hashTensor('down', [2, dim]))],
+        [`${module}.lora_B.weight`, factor([dim, 2], hashTensor('up', [dim, 2]))],
+      ]),
+    );
+    await copyFile(golden('attn.kohya'), join(own, 'ink.safetensors'));
+    const other = await serve({ WAN_PATH: inject('tinyWan'), LORA_DIR: own });
+    try {
+      const request = { ...bare, jobType: JobType.JOB_TYPE_IMAGE_FAST };
+      const plain = await outcomeOf(other.client, request);
+      const moved = await outcomeOf(other.client, { ...request, prompt: `${request.prompt} <lora:motion:1.5>` });
+      expect(metadataOf(moved).loras).toEqual([{ name: 'motion', weight: 1.5, textEncoderWeight: 1.5 }]);
+      expect(moved.files).not.toEqual(plain.files);
+      const { error } = await outcomeOf(other.client, { ...request, loras: [lora('ink')] });
+      expect(error?.message).toBe('LoRA "ink" is for SDXL; the model is WAN 2.1');
+    } finally {
+      await other.stop();
+      await rm(own, { recursive: true });
+    }
+  });
+});
+
+/** Of the tiny WAN's blocks. */
+async function wanWidth(): Promise<number> {
+  const { transformer } = await readWanConfig(inject('tinyWan'));
+  return transformer.num_attention_heads * transformer.attention_head_dim;
+}
 
 describe('many jobs over few variants', () => {
   /** Wanted by 8 jobs each, in an order that is random and always the same. */
