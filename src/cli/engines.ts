@@ -83,6 +83,7 @@ function sdxlSpec(config: Config): EngineSpec | undefined {
     device: config.DEVICE,
     threads: config.ENGINE_THREADS,
     batchPixels: config.BATCH_PIXELS,
+    variants: config.LORA_VARIANTS,
   };
 }
 
@@ -95,6 +96,7 @@ function wanSpec(config: Config): EngineSpec | undefined {
       path: config.WAN_PATH,
       vae: config.WAN_VAE,
       textEncoder: config.WAN_TEXT_ENCODER,
+      imageEncoder: config.WAN_IMAGE_ENCODER,
       tokenizer: config.WAN_TOKENIZER,
       keepsTextEncoder: config.WAN_TEXT_ENCODER_RESIDENT === 'true',
     },
@@ -102,5 +104,6 @@ function wanSpec(config: Config): EngineSpec | undefined {
     threads: config.ENGINE_THREADS,
     // Clips are denoised one at a time.
     batchPixels: 1,
+    variants: config.LORA_VARIANTS,
   };
 }

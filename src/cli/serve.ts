@@ -13,6 +13,8 @@ interface ServeOptions extends SourceOptions {
   readonly sdxl?: string;
   readonly wan?: string;
   readonly qwen?: string;
+  readonly loraDir?: string;
+  readonly lora?: readonly string[];
   readonly device?: string;
   readonly withBridge?: boolean;
 }
@@ -24,6 +26,8 @@ export function createServeCommand(): Command {
     .option('--sdxl <path>', 'SDXL checkpoint: diffusers-layout folder or .safetensors file (SDXL_PATH)')
     .option('--wan <path>', "WAN 2.1 checkpoint: diffusers-layout folder or the original code's (WAN_PATH)")
     .option('--qwen <path>', 'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file or a safetensors folder (QWEN_PATH)')
+    .option('--lora-dir <folder>', 'folder of LoRA files that requests may name (LORA_DIR)')
+    .option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)')
     .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
     .option('--with-bridge', 'take jobs from Redis as well, as darkroom bridge does')
     .action(serve);
@@ -31,12 +35,15 @@ export function createServeCommand(): Command {
   return command;
 }
 
-async function serve({ listen, sdxl, wan, qwen, device, withBridge, ...source }: ServeOptions): Promise<void> {
+async function serve(options: ServeOptions): Promise<void> {
+  const { listen, sdxl, wan, qwen, loraDir, lora, device, withBridge, ...source } = options;
   const config = readConfig(process.env, {
     ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
     ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
     ...(wan !== undefined && { WAN_PATH: wan }),
     ...(qwen !== undefined && { QWEN_PATH: qwen }),
+    ...(loraDir !== undefined && { LORA_DIR: loraDir }),
+    ...(lora !== undefined && { LORA_FILES: lora.join(',') }),
     ...(device !== undefined && { DEVICE: device }),
     ...sourceVariables(source),
   });

@@ -2,7 +2,14 @@ import type { SerializedError } from '../errors.js';
 import type { ClipFormat } from '../media/clip-writer.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
-import type { Device, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
+import type {
+  BuiltVariants,
+  Device,
+  GenerationRequest,
+  ModelInfo,
+  ProgressEvent,
+  PromptEvent,
+} from '../pipelines/pipeline.js';
 import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent } from '../pipelines/qwen/enhancer.js';
 import type { SdxlSource } from '../pipelines/sdxl/checkpoint.js';
 import type { WanSource } from '../pipelines/wan/checkpoint.js';
@@ -72,6 +79,8 @@ interface EngineBasics {
   readonly threads: number;
   /** Pixels of all pictures that are denoised together. */
   readonly batchPixels: number;
+  /** Variants with LoRAs that are kept beside the bare model. Omitted: 1. */
+  readonly variants?: number;
 }
 
 /** How finished pictures become files. */
@@ -102,6 +111,8 @@ export interface EngineTimings {
   readonly decodeMs: number;
   /** Encoding the pictures as files. */
   readonly mediaMs: number;
+  /** Building the variant of the model that it needed. */
+  readonly buildMs: number;
   /** From taking the job to its last event. */
   readonly totalMs: number;
   /** Pictures of all jobs that ran together, this one's included. */
@@ -110,6 +121,8 @@ export interface EngineTimings {
   readonly peakBytes: number;
   /** Runs of the denoiser over one text; omitted, they were not counted. */
   readonly forwards?: number;
+  /** Of the model, as they are now. */
+  readonly variants: BuiltVariants;
 }
 
 /** A clip comes with a picture of its first frame and a small one of it. */
@@ -119,6 +132,7 @@ export type AssetRole = 'result' | 'poster' | 'thumbnail';
 export type EngineEvent =
   | PromptEvent
   | ProgressEvent
+  | { readonly kind: 'building' }
   | { readonly kind: 'preview'; readonly index: number; readonly contentType: string; readonly bytes: Uint8Array }
   | {
       readonly kind: 'asset';

@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { readJsonFile } from '../json-file.js';
-import { readSafetensors, type TensorRecord } from './safetensors.js';
+import { floatTypes, readSafetensors, type TensorRecord } from './safetensors.js';
 
 /** An index of tensors is JSON text: 2,500 names take 300 KB. */
 const INDEX = { maxBytes: 100_000_000, missing: 'it names the shards' };
@@ -35,6 +35,16 @@ export function below(tensors: WeightFiles['tensors'], prefix: string): WeightFi
 /** The same tensors under other names. */
 export function renamed(tensors: WeightFiles['tensors'], rename: (key: string) => string): WeightFiles['tensors'] {
   return new Map([...tensors].map(([key, record]) => [rename(key), record]));
+}
+
+/** Of three tensors that are stored as one, [3C, …], one, [C, …]: 0, 1 or 2. */
+export function third(record: TensorRecord, part: number): WeightRecord {
+  const [rows = 0, ...rest] = record.shape;
+  const length = record.length / 3;
+  // A matrix whose rows do not divide keeps its shape, one of another type its type: no graph accepts either.
+  if (rows % 3 !== 0 || !floatTypes.some((type) => type === record.dtype)) return record;
+  const name = `${record.name}[${part}]`;
+  return { ...record, name, shape: [rows / 3, ...rest], offset: record.offset + part * length, length };
 }
 
 /**

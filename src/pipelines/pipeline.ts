@@ -19,6 +19,8 @@ export type PipelineEvent = { readonly job: number } & (
   | FramesEvent
   /** Its last picture was made. `forwards`: as `JobMetadata` has them; omitted, they were not counted. */
   | { readonly kind: 'done'; readonly forwards?: number }
+  /** The variant of the model that it needs is built, which blocks until it is there. */
+  | { readonly kind: 'building' }
   /** Its signal was seen: nothing more is done for it. */
   | { readonly kind: 'aborted' }
 );
@@ -83,7 +85,19 @@ export interface ModelInfo {
   readonly nativeHeight: number;
   /** Keys of the checkpoint that are not used. */
   readonly unused: readonly string[];
+  /** Of WAN: what it makes of known frames. */
+  readonly frames?: FrameConditioning;
 }
+
+/** Which known frames a model of WAN takes, and how. */
+export interface FrameConditioning {
+  readonly method: FrameMethod;
+  readonly takes: readonly FramePlace[];
+  /** Those without which it makes nothing. */
+  readonly needs: readonly FramePlace[];
+}
+
+export type FramePlace = 'start' | 'end';
 
 /**
  * How a prompt's signs are read. `diffusers`: as text, cut at 75 tokens as diffusers does. `plain`: as text, longer prompts go on
@@ -127,6 +141,21 @@ export interface GenerationRequest {
   readonly init?: InitImage | undefined;
   /** At most so many previews a second; 0 or omitted: none. */
   readonly previewsPerSecond?: number;
+  /** On top of the checkpoint. Omitted: none. */
+  readonly loras?: readonly RequestLora[] | undefined;
+}
+
+/** A LoRA of a request, as the server found it. */
+export interface RequestLora {
+  /** What requests call it. */
+  readonly name: string;
+  readonly path: string;
+  /** Another one when the file was replaced. */
+  readonly revision: string;
+  /** Of the denoiser, -2 to 2. */
+  readonly weight: number;
+  /** Of the text encoders, -2 to 2. */
+  readonly textEncoderWeight: number;
 }
 
 /** Image to image: the picture is noised to where `strength` of the steps are left, and denoised from there. */
@@ -140,10 +169,13 @@ export interface InitImage {
 export interface ClipRequest {
   /** 4n + 1 */
   readonly frames: number;
-  /** Of the flow's noise levels: the larger, the more steps are spent where there is much noise. */
-  readonly shift: number;
-  /** Known frames. */
-  readonly held?: HeldFrames | undefined;
+  /**
+   * Of the flow's noise levels: the larger, the more steps are spent where there is much noise. Omitted: what the model was
+   * published with, 5 for text-to-video.
+   */
+  readonly shift?: number;
+  /** Omitted: it is made from text alone. */
+  readonly known?: KnownPictures | undefined;
   /** The steps that are guided; the others are run on the prompt alone. Omitted: all. */
   readonly guidanceInterval?: GuidanceInterval | undefined;
   /**
@@ -160,13 +192,26 @@ export interface GuidanceInterval {
 }
 
 /**
- * Frames that are known beforehand: their latents are put back after every step, noised to its level, until `strength` of the
- * steps are done. Row-major uint8 [height, width, 3] of the request's own size.
+ * How a model of WAN is told of known frames. `latent_hold`: their latents are put back after every step, noised to its level.
+ * `vace`: as a control beside the latents. `image_conditioning`: as more channels of the latents, and as pictures it looks at.
  */
-export interface HeldFrames {
+export const frameMethods = ['latent_hold', 'vace', 'image_conditioning'] as const;
+export type FrameMethod = (typeof frameMethods)[number];
+
+/** Pictures that a clip is made from, row-major uint8 [height, width, 3] of the request's own size. */
+export interface KnownPictures {
+  /** The model's own, or `latent_hold` on one that needs none. */
+  readonly method: FrameMethod;
+  /** The first frame. */
   readonly start?: Uint8Array | undefined;
+  /** The last frame. */
   readonly end?: Uint8Array | undefined;
-  /** 0 to 1: 1 holds them to the end. */
+  /** What it is to look like, at no place of its own. Of `vace` alone. */
+  readonly look?: Uint8Array | undefined;
+  /**
+   * 0 to 1. Of `latent_hold` the share of the steps that they are held for; of `vace` what the control is multiplied by;
+   * `image_conditioning` has none.
+   */
   readonly strength: number;
 }
 
@@ -176,8 +221,17 @@ export interface PipelineJob {
   readonly signal: AbortSignal;
 }
 
+export interface BuiltVariants {
+  /** Those that are there, as `variantKey` names them. */
+  readonly keys: readonly string[];
+  /** How many were built since the engine started. */
+  readonly builds: number;
+}
+
 export interface Pipeline {
   readonly info: ModelInfo;
+  /** Variants of the model. Omitted: it has none. */
+  readonly variants?: BuiltVariants;
   /** The provider that its sessions run on. */
   readonly device: Exclude<Device, 'auto'>;
   /** Runs jobs together; pictures that can share runs of the denoiser do. Retains nothing once ended. */

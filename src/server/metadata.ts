@@ -1,16 +1,24 @@
 import type { EngineTimings } from '../engine/messages.js';
+import type { Supervisor } from '../engine/supervisor.js';
 import type { Enhancement, JobMetadata } from '../gen/darkroom/v1/job.js';
 import { firstStep } from '../pipelines/batching.js';
 import type { PromptReport } from '../pipelines/pipeline.js';
 import { version } from '../version.js';
+import { applyReferences } from './applied-references.js';
 import type { GenerateJob } from './generate-job.js';
+import { loraMessages } from './loras.js';
 import type { Enhanced } from './prompt-enhancer.js';
 
 /** What will be done, before the work begins. */
-export function plannedMetadata(job: GenerateJob, device: string | undefined, startedAtMs: number): JobMetadata {
+export function plannedMetadata(
+  job: GenerateJob,
+  { device, info }: Pick<Supervisor, 'device' | 'info'>,
+  startedAtMs: number,
+): JobMetadata {
   const { request, plan } = job;
   const [seed = 0] = request.seeds;
   const { references } = plan;
+  const applied = references && applyReferences(references, info);
   return {
     seed: BigInt(seed),
     seeds: request.seeds.map(BigInt),
@@ -22,7 +30,7 @@ export function plannedMetadata(job: GenerateJob, device: string | undefined, st
     guidanceScale: request.guidanceScale,
     scheduler: request.scheduler,
     numImages: request.seeds.length,
-    originalPrompt: plan.request.prompt,
+    originalPrompt: plan.prompt,
     negativePrompt: request.negativePrompt ?? '',
     device: device ?? '',
     queueSeconds: (startedAtMs - job.createTime.getTime()) / 1000,
@@ -36,11 +44,14 @@ export function plannedMetadata(job: GenerateJob, device: string | undefined, st
     fps: plan.output.clip?.fps,
     ...enhancementFields(job),
     referenceMode: references?.mode ?? 'none',
-    referenceApplied: references && true,
-    referenceMethod: references?.method,
+    // Never pretended: true where all of them were.
+    referenceApplied: applied && applied.problem === undefined,
+    referenceMethod: applied?.method,
+    referenceProblem: applied?.problem,
+    // decode-reference.ts
+    referenceFit: references && 'cover_center_crop',
     referenceStrength: references?.strength,
-    denoisingStrength:
-      references?.method === 'img2img' ? (request.steps - firstStep(request)) / request.steps : undefined,
+    denoisingStrength: applied?.method === 'img2img' ? (request.steps - firstStep(request)) / request.steps : undefined,
     promptTokens: undefined,
     droppedTokens: undefined,
     promptChunks: undefined,
@@ -51,6 +62,8 @@ export function plannedMetadata(job: GenerateJob, device: string | undefined, st
     forwards: undefined,
     guidanceInterval: request.clip?.guidanceInterval,
     reuseThreshold: request.clip?.reuseThreshold || undefined,
+    loras: loraMessages(request.loras),
+    buildSeconds: 0,
   };
 }
 
@@ -99,6 +112,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings }
     batchImages: timings.batchImages,
     enginePeakBytes: BigInt(timings.peakBytes),
     forwards: timings.forwards,
+    buildSeconds: timings.buildMs / 1000,
     promptTokens: prompt?.tokens,
     droppedTokens: prompt?.dropped,
     promptChunks: prompt?.chunks,

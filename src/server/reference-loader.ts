@@ -1,8 +1,9 @@
 import type { Config } from '../config.js';
 import { decodeReference } from '../media/decode-reference.js';
 import type { Size } from '../media/encode-image.js';
-import type { GenerationRequest } from '../pipelines/pipeline.js';
+import type { FramePlace, GenerationRequest, ModelInfo } from '../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../references/reference-fetcher.js';
+import { applyReferences } from './applied-references.js';
 import type { PlannedReferences, ReferenceSource } from './references.js';
 
 /** Fetches and decodes at once: a large picture takes up to 400 MB while it is decoded (docs/reference/references.md). */
@@ -21,8 +22,15 @@ export interface ReferenceLoader {
   ): Promise<Pick<GenerationRequest, 'init' | 'clip'>>;
 }
 
-/** @param fetcher omitted, the one that the configuration describes */
-export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher): ReferenceLoader {
+/**
+ * @param infoOf what a model is, once that is known
+ * @param fetcher omitted, the one that the configuration describes
+ */
+export function createReferenceLoader(
+  config: Config,
+  infoOf: (model: string, signal: AbortSignal) => Promise<ModelInfo | undefined>,
+  fetcher?: ReferenceFetcher,
+): ReferenceLoader {
   const { fetch } =
     fetcher ??
     createReferenceFetcher({
@@ -40,12 +48,20 @@ export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher
       return rgb;
     });
   return {
-    async load({ method, start, end, strength, denoisingStrength }, { clip, ...size }, signal) {
-      const [first, last] = await Promise.all([start, end].map((source) => source && load(source, size, signal)));
-      if (method === 'latent_hold' && clip !== undefined) {
-        return { clip: { ...clip, held: { start: first, end: last, strength } } };
+    async load(references, { clip, ...size }, signal) {
+      const { strength, denoisingStrength } = references;
+      const { method, places } = applyReferences(references, await infoOf(references.model, signal));
+      const picture = async (place: FramePlace) => {
+        const source = places.includes(place) ? references[place] : undefined;
+        return source && load(source, size, signal);
+      };
+      const [start, end] = await Promise.all([picture('start'), picture('end')]);
+      if (method === 'img2img' || clip === undefined) {
+        return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength } };
       }
-      return first === undefined ? {} : { init: { rgb: first, strength: denoisingStrength ?? strength } };
+      // A picture is not to be its reference, but to look like it.
+      const frames = method === 'vace' && !references.isClip ? { look: start } : { start, end };
+      return { clip: { ...clip, known: { method, ...frames, strength } } };
     },
   };
 }

@@ -1,5 +1,6 @@
 import { type Reference, ReferenceRole, ReferenceType } from '../gen/darkroom/v1/job.js';
-import type { Family } from '../pipelines/pipeline.js';
+import type { Family, ModelInfo } from '../pipelines/pipeline.js';
+import { referenceMethod } from './applied-references.js';
 import type { Check } from './field-checks.js';
 import type { Preset } from './presets.js';
 
@@ -10,15 +11,17 @@ export type ReferenceSource =
 
 /** What becomes of a request's references. */
 export interface PlannedReferences {
+  /** Name of the model that they are for: what it makes of them, it says once it is known (applied-references.ts). */
+  readonly model: string;
+  readonly isClip: boolean;
   /** As the contract names them. */
   readonly mode: 'single' | 'start' | 'end' | 'both';
-  readonly method: 'img2img' | 'latent_hold';
-  /** Of `img2img` and `single` the first one; else in the order start, end. */
+  /** Of `single` the one there is. */
   readonly start?: ReferenceSource;
   readonly end?: ReferenceSource;
   /** As the caller said it, or the default: 0.1 to 1. */
   readonly strength: number;
-  /** Of `img2img`, as diffusers counts it: the share of the steps that is run on the picture. */
+  /** Of a picture, as diffusers counts it: the share of the steps that is run on it. Undefined on a model with a way of its own. */
   readonly denoisingStrength: number | undefined;
 }
 
@@ -38,7 +41,10 @@ const DENOISING: Readonly<Record<number, { readonly weakest: number; readonly st
 };
 
 interface Circumstances {
+  readonly model: string;
   readonly family: Family;
+  /** Of the model, once it is known. */
+  readonly info: ModelInfo | undefined;
   readonly makes: Preset['makes'];
   readonly steps: number;
   readonly limitBytes: number;
@@ -47,7 +53,7 @@ interface Circumstances {
 /** Checks the references of a request; undefined where there is none, or none that could be used. */
 export function planReferences(
   references: readonly Reference[],
-  { family, makes, steps, limitBytes }: Circumstances,
+  { model, family, info, makes, steps, limitBytes }: Circumstances,
   check: Check,
 ): PlannedReferences | undefined {
   const most = makes === 'clip' ? 2 : 1;
@@ -68,9 +74,10 @@ export function planReferences(
   if (makes !== 'clip') {
     const role = first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
     check(role, 'references[0].role', 'references[0].role is for clips; leave it out for a picture');
-    const denoisingStrength = shareOf(first, strength, steps, check);
+    const isStart = referenceMethod(false, info) === 'img2img';
+    const denoisingStrength = isStart ? shareOf(first, strength, steps, check) : undefined;
     const [start] = sources;
-    return start && { mode: 'single', method: 'img2img', start, strength, denoisingStrength };
+    return start && { model, isClip: false, mode: 'single', start, strength, denoisingStrength };
   }
   const endsWith = references.findIndex(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);
   const startsWith = references.findIndex(({ role }) => role !== ReferenceRole.REFERENCE_ROLE_END);
@@ -82,8 +89,9 @@ export function planReferences(
   const [start, end] = [sources[startsWith], sources[endsWith]];
   const isSingle = end === undefined && first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
   return {
+    model,
+    isClip: true,
     mode: start !== undefined && end !== undefined ? 'both' : end !== undefined ? 'end' : isSingle ? 'single' : 'start',
-    method: 'latent_hold',
     ...(start && { start }),
     ...(end && { end }),
     strength,

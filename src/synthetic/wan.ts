@@ -4,13 +4,24 @@ import { Graph } from '../graph/graph.js';
 import type { FloatType } from '../graph/safetensors.js';
 import { Weights } from '../graph/weights.js';
 import { readWanConfig, type WanConfig } from '../pipelines/wan/config.js';
+import { buildImageTower } from '../pipelines/wan/image-encoder.js';
 import { buildTextEncoder } from '../pipelines/wan/text-encoder.js';
 import { planWanWeights } from '../pipelines/wan/weights.js';
 import { findAsset } from './assets.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 
-/** `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. */
-export const syntheticWanSizes = ['wan-tiny', 'wan-1.3b'] as const;
+/**
+ * `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. The same with
+ * VACE's control branch; and image-to-video, of which 14B is the only one released.
+ */
+export const syntheticWanSizes = [
+  'wan-tiny',
+  'wan-1.3b',
+  'wan-vace-tiny',
+  'wan-vace-1.3b',
+  'wan-i2v-tiny',
+  'wan-i2v-14b',
+] as const;
 export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
 
 /** What makes the released model larger than the tiny one. https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers */
@@ -36,6 +47,64 @@ const wan13B = {
   },
 } as const;
 
+const vace = (layers: number) => ({
+  'model_index.json': { _class_name: 'WanVACEPipeline', transformer: ['diffusers', 'WanVACETransformer3DModel'] },
+  'transformer/config.json': {
+    _class_name: 'WanVACETransformer3DModel',
+    num_layers: layers,
+    // Every second one, as in https://huggingface.co/Wan-AI/Wan2.1-VACE-1.3B
+    vace_layers: Array.from({ length: Math.ceil(layers / 2) }, (_, i) => 2 * i),
+    vace_in_channels: 96,
+  },
+});
+
+/** @param image of the image encoder */
+const imageToVideo = (width: number, image: object & { hidden_size: number }) => ({
+  'model_index.json': {
+    _class_name: 'WanImageToVideoPipeline',
+    image_encoder: ['transformers', 'CLIPVisionModel'],
+    image_processor: ['transformers', 'CLIPImageProcessor'],
+  },
+  'transformer/config.json': {
+    in_channels: 36,
+    out_channels: 16,
+    image_dim: image.hidden_size,
+    added_kv_proj_dim: width,
+  },
+  'image_encoder/config.json': image,
+});
+
+/** https://huggingface.co/Wan-AI/Wan2.1-I2V-14B-480P-Diffusers */
+const wan14B = {
+  ...wan13B,
+  'transformer/config.json': {
+    ...wan13B['transformer/config.json'],
+    num_attention_heads: 40,
+    num_layers: 40,
+    ffn_dim: 13824,
+  },
+} as const;
+
+const TINY_EYE = {
+  hidden_size: 64,
+  intermediate_size: 96,
+  num_hidden_layers: 3,
+  num_attention_heads: 2,
+  image_size: 28,
+  patch_size: 14,
+};
+
+/** What differs from `assets/tiny-wan`, by file; later ones add to earlier ones. */
+const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string, object>>[]>> = {
+  'wan-tiny': [],
+  'wan-1.3b': [wan13B],
+  'wan-vace-tiny': [vace(3)],
+  'wan-vace-1.3b': [wan13B, vace(30)],
+  'wan-i2v-tiny': [imageToVideo(48, TINY_EYE)],
+  // The image encoder's defaults are the released one's.
+  'wan-i2v-14b': [wan14B, imageToVideo(5120, { hidden_size: 1280 })],
+};
+
 /**
  * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its clips are noise. Does
  * nothing where one is already whole.
@@ -51,9 +120,10 @@ export async function writeSyntheticWan(
   if ((await stat(last).catch(() => undefined)) !== undefined) return folder;
   await mkdir(folder, { recursive: true });
   await cp(await findAsset('tiny-wan'), folder, { recursive: true });
-  for (const [file, values] of Object.entries(size === 'wan-1.3b' ? wan13B : {})) {
+  for (const [file, values] of CHANGES[size].flatMap((changes) => Object.entries(changes))) {
     const path = join(folder, file);
-    const config = JSON.parse(await readFile(path, 'utf8')) as object;
+    const config = JSON.parse(await readFile(path, 'utf8').catch(() => '{}')) as object;
+    await mkdir(dirname(path), { recursive: true });
     await writeFile(path, JSON.stringify({ ...config, ...values }, null, 2));
   }
   const config = await readWanConfig(folder);
@@ -62,6 +132,10 @@ export async function writeSyntheticWan(
     ['transformer/diffusion_pytorch_model.safetensors', 'a:transformer.', dtype, transformer],
     // The released VAE is float32.
     ['vae/diffusion_pytorch_model.safetensors', 'a:vae.', dtype === 'BF16' ? 'F32' : dtype, vae],
+    ...planImageEncoder(config).map(
+      (tensors) => ['image_encoder/model.safetensors', 'a:image_encoder.', dtype, tensors] as const,
+    ),
+    // The last one: where it is, all are.
     ['text_encoder/model.safetensors', 'a:text_encoder.', dtype, planTextEncoder(config)],
   ] as const) {
     await mkdir(dirname(join(folder, file)), { recursive: true });
@@ -70,7 +144,18 @@ export async function writeSyntheticWan(
   return folder;
 }
 
-function planTextEncoder({ textEncoder }: WanConfig): readonly (readonly [string, readonly number[]])[] {
+type Plan = readonly (readonly [string, readonly number[]])[];
+
+/** None for a model that looks at no pictures. Names as in the released checkpoints. */
+function planImageEncoder({ imageEncoder }: WanConfig): readonly Plan[] {
+  if (imageEncoder === undefined) return [];
+  const files = { path: 'image_encoder', tensors: new Map(), metadata: {} };
+  const weights = new Weights(new Graph('image_encoder', { attention: 'fused' }), files);
+  buildImageTower(weights.graph, weights.root.at('vision_model'), imageEncoder);
+  return [[...weights.wanted]];
+}
+
+function planTextEncoder({ textEncoder }: WanConfig): Plan {
   const files = { path: 'text_encoder', tensors: new Map(), metadata: {} };
   const weights = new Weights(new Graph('text_encoder', { attention: 'fused' }), files);
   buildTextEncoder(weights.graph, weights.root, textEncoder);

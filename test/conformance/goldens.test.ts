@@ -74,6 +74,28 @@ describe('goldens on the CPU', () => {
     }
   });
 
+  it('wan-vace-tiny: every case passes', async () => {
+    const results = await all(fixture('wan-vace-tiny'));
+    expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
+    expect(results.map(({ name }) => name)).toEqual(['transformer.s1.0', 'transformer.s0.5', 'v0', 'v1', 'v2', 'v3']);
+  });
+
+  it('wan-vace-other: other layers, other blocks, nothing known, one frame, the original layout', async () => {
+    const results = await all(fixture('wan-vace-other'));
+    expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
+    expect(results).toHaveLength(8);
+  });
+
+  it.each([
+    ['wan-i2v-tiny', 10],
+    ['wan-flf2v-tiny', 7],
+    ['wan-i2v-plain-tiny', 4],
+  ])('%s: every case passes, from both layouts where there are two', async (name, count) => {
+    const results = await all(fixture(name));
+    expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
+    expect(results).toHaveLength(count);
+  });
+
   it('qwen-tiny: every case passes where node-llama-cpp is installed, else is skipped by name', async () => {
     const results = await all(fixture('qwen-tiny'));
     expect(results.filter(({ outcome }) => outcome === 'failed')).toEqual([]);
@@ -112,6 +134,7 @@ describe('goldens on WebGPU', () => {
       /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5|video1)$/,
       5,
     ],
+    ['wan-vace-tiny', 'the transformer and a clip with the look of a picture', /^(transformer\.s0\.5|v3)$/, 2],
   ] as const)(
     '%s: %s pass on SwiftShader',
     async (folder, _, only, count) => {

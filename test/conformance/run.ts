@@ -17,6 +17,9 @@ import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
 import { isSingleCase, singleFileCases } from './single-file-cases.js';
 import { originalCases, rebuildOriginal, type WanCases, wanCases } from './wan-cases.js';
 
+/** Of diffusers: text to video, VACE, image to video. */
+const WAN_PIPELINES: readonly string[] = ['WanPipeline', 'WanVACEPipeline', 'WanImageToVideoPipeline'];
+
 export interface RunOptions {
   readonly device: Exclude<Device, 'auto'>;
   /** Cases to run, by name; all when omitted. */
@@ -58,7 +61,7 @@ async function casesOf(
     return singleFileCases(content, await model.single(), await expected());
   }
   const pipeline = await pipelineOf(folder);
-  if (pipeline === 'WanPipeline' && file === 'cases.json') {
+  if (pipeline !== undefined && WAN_PIPELINES.includes(pipeline) && file === 'cases.json') {
     const cases = content as WanCases;
     const inputs = await expected();
     const original = join(folder, 'original_expected.safetensors');

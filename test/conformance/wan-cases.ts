@@ -1,7 +1,8 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { clipPixels } from '../../src/pipelines/wan/clip-pixels.js';
 import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
-import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
+import type { TransformerCall, WanNetworks } from '../../src/pipelines/wan/networks.js';
 import type { PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
 import { assertFloatType } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
@@ -11,9 +12,23 @@ import { type WanClipCase, wanClipCases } from './wan-clip-cases.js';
 import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.js';
 
 export interface WanCases extends WanTextCases {
-  readonly transformer?: { readonly timesteps: readonly number[] };
+  readonly transformer?: { readonly timesteps: readonly number[] } | VaceTransformerCases;
+  readonly image_encoder?: readonly ImageCase[];
   readonly vae?: readonly VaeCase[];
   readonly video?: readonly WanClipCase[];
+}
+
+/** One run for each scale of the control, which is `transformer.control`. */
+interface VaceTransformerCases {
+  readonly timestep: number;
+  readonly scales: readonly number[];
+}
+
+/** Names of a picture, of what the image encoder takes, and of what it says. */
+interface ImageCase {
+  readonly picture: string;
+  readonly pixels: string;
+  readonly key: string;
 }
 
 /** Names of a clip, its encoded mean, and of latents and what they decode to. */
@@ -25,7 +40,7 @@ interface VaeCase {
   readonly dec: string;
 }
 
-const KNOWN = new Set<string>(['transformer', 'vae', 'video', ...wanTextKinds]);
+const KNOWN = new Set<string>(['transformer', 'image_encoder', 'vae', 'video', ...wanTextKinds]);
 
 /** Every case of a `cases.json` beside a WAN model's configurations. */
 export function wanCases(
@@ -67,16 +82,17 @@ export function originalCases(
 }
 
 function networkCases(
-  { transformer, vae = [] }: WanCases,
+  { transformer, image_encoder: images = [], vae = [] }: WanCases,
   inputs: Expected,
   outputs: Expected,
   networks: WanNetworks,
 ): readonly Case[] {
   return [
-    ...(transformer?.timesteps ?? []).map((timestep) => ({
-      name: `transformer.t${timestep}`,
-      run: () => transformerCase(timestep, inputs, outputs, networks),
+    ...transformerRuns(transformer, inputs).map(({ name, ...run }) => ({
+      name,
+      run: () => transformerCase(name, run, inputs, outputs, networks),
     })),
+    ...images.map((entry) => ({ name: entry.key, run: () => imageCase(entry, inputs, outputs, networks) })),
     ...vae.flatMap((entry) => [
       { name: entry.dec, run: () => decodeCase(entry, inputs, outputs, networks) },
       { name: entry.enc_mean, run: () => encodeCase(entry, inputs, outputs, networks) },
@@ -84,21 +100,61 @@ function networkCases(
   ];
 }
 
+interface TransformerRun extends Pick<TransformerCall, 'timestep' | 'condition'> {
+  readonly name: string;
+}
+
+function transformerRuns(cases: WanCases['transformer'], inputs: Expected): readonly TransformerRun[] {
+  if (cases === undefined) return [];
+  if ('timesteps' in cases) {
+    const channels = inputs.names.includes('transformer.channels') && inputs.floats('transformer.channels');
+    const pictures = inputs.names.includes('transformer.pictures') ? inputs.floats('transformer.pictures') : undefined;
+    const condition = channels ? ({ kind: 'image', channels, pictures } as const) : undefined;
+    return cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep, condition }));
+  }
+  const control = inputs.floats('transformer.control');
+  // As Python writes it: a whole number with one digit after the point.
+  const written = (scale: number) => (Number.isInteger(scale) ? scale.toFixed(1) : String(scale));
+  return cases.scales.map((scale) => ({
+    name: `transformer.s${written(scale)}`,
+    timestep: cases.timestep,
+    condition: { kind: 'vace', control, scale },
+  }));
+}
+
 async function transformerCase(
-  timestep: number,
+  key: string,
+  run: Omit<TransformerRun, 'name'>,
   inputs: Expected,
   outputs: Expected,
   networks: WanNetworks,
 ): Promise<CaseResult> {
-  const key = `transformer.t${timestep}`;
   const [, , frames = 0, height = 0, width = 0] = inputs.shape('transformer.in');
   const actual = await networks.predict({
     latents: inputs.floats('transformer.in'),
     size: { frames, height, width },
-    timestep,
     texts: [inputs.floats('transformer.text')],
+    ...run,
   });
   return judge(key, [{ what: 'flow', actual, expected: outputs.get(key), tolerance: 'network' }]);
+}
+
+async function imageCase(
+  { picture, pixels, key }: ImageCase,
+  inputs: Expected,
+  outputs: Expected,
+  networks: WanNetworks,
+): Promise<CaseResult> {
+  const { imageEncoder } = networks.config;
+  if (imageEncoder === undefined) throw new Error('the model has no image encoder');
+  const [height = 0, width = 0] = inputs.shape(picture);
+  const rgb = Uint8Array.from(inputs.get(picture));
+  const states = (await networks.encodePictures([rgb], { height, width })) ?? [];
+  const ready = clipPixels({ rgb, width, height }, imageEncoder);
+  return judge(key, [
+    { what: 'pixels', actual: ready, expected: inputs.floats(pixels), tolerance: 'network' },
+    { what: 'states', actual: states, expected: outputs.get(key), tolerance: 'network' },
+  ]);
 }
 
 async function decodeCase(
@@ -150,10 +206,13 @@ export async function rebuildOriginal(goldens: string, folder: string): Promise<
     const path = join(folder, file.replace(/\.pth$/, '.safetensors'));
     await writeHashSafetensors(path, { dtype: assertFloatType(dtype), hashPrefix, tensors });
   }
-  const { num_attention_heads: heads } = await readJson<{ num_attention_heads: number }>(
-    join(goldens, 'model-configs', 'transformer', 'config.json'),
-  );
-  await writeFile(join(folder, 'config.json'), JSON.stringify({ model_type: 't2v', num_heads: heads }));
+  const { num_attention_heads: heads, vace_layers } = await readJson<{
+    num_attention_heads: number;
+    vace_layers?: readonly number[];
+  }>(join(goldens, 'model-configs', 'transformer', 'config.json'));
+  // What the original code's own config.json has of it.
+  const config = { model_type: vace_layers ? 'vace' : 't2v', num_heads: heads, vace_layers };
+  await writeFile(join(folder, 'config.json'), JSON.stringify(config));
   await mkdir(join(folder, 'google'));
   await cp(join(goldens, 'model-configs', 'tokenizer'), join(folder, 'google', 'umt5-xxl'), { recursive: true });
   return folder;

@@ -131,28 +131,52 @@ describe('a WAN folder', () => {
   };
   const refused: readonly [string, (folder: string) => Promise<void>, string, RegExp][] = [
     [
-      'a VACE pipeline',
-      config('model_index.json', /WanPipeline/, 'WanVACEPipeline'),
+      'a pipeline of another kind',
+      config('model_index.json', /WanPipeline/, 'WanAnimatePipeline'),
       'MODEL_UNSUPPORTED',
-      /model_index\.json describes a VACE model; darkroom serves the text-to-video models of WAN 2\.1$/,
+      /model_index\.json describes a WanAnimatePipeline; darkroom serves text-to-video, VACE and image-to-video models of WAN 2\.1$/,
     ],
     [
-      'an image-to-video pipeline',
-      config('model_index.json', /WanPipeline/, 'WanImageToVideoPipeline'),
+      'the two transformers of WAN 2.2',
+      config(
+        'model_index.json',
+        /"transformer_2": \[\s*null,\s*null/,
+        '"transformer_2": ["diffusers", "WanTransformer3DModel"',
+      ),
       'MODEL_UNSUPPORTED',
-      /describes an image-to-video model;/,
+      /model_index\.json describes a WAN 2\.2 model \(two transformers\);/,
     ],
     [
-      'a transformer of 36 input channels',
-      config('transformer/config.json', /"in_channels": 16/, '"in_channels": 36'),
+      'a transformer of another kind',
+      config('transformer/config.json', /WanTransformer3DModel/, 'WanAnimateTransformer3DModel'),
       'MODEL_UNSUPPORTED',
-      /transformer\/config\.json describes an image-to-video model \(36 input channels\);/,
+      /transformer\/config\.json describes a WanAnimateTransformer3DModel;/,
     ],
     [
-      'a VACE transformer',
-      config('transformer/config.json', /WanTransformer3DModel/, 'WanVACETransformer3DModel'),
+      'a transformer of input channels that mean nothing here',
+      config('transformer/config.json', /"in_channels": 16/, '"in_channels": 52'),
       'MODEL_UNSUPPORTED',
-      /describes a VACE model;/,
+      /transformer\/config\.json describes a model of 52 input channels;/,
+    ],
+    [
+      'VACE layers that are none',
+      config(
+        'transformer/config.json',
+        /"WanTransformer3DModel"/,
+        '"WanVACETransformer3DModel", "vace_layers": [0, 2]',
+      ),
+      'CHECKPOINT_INVALID',
+      /transformer\/config\.json: vace_layers 0, 2 must begin with 0, ascend and be below the number of layers, 2$/,
+    ],
+    [
+      'a control of channels that mean nothing here',
+      config(
+        'transformer/config.json',
+        /"WanTransformer3DModel"/,
+        '"WanVACETransformer3DModel", "vace_layers": [0, 1], "vace_in_channels": 97',
+      ),
+      'CHECKPOINT_INVALID',
+      /transformer\/config\.json: vace_in_channels 97 must be 96: two latents and the mask of a patch of pixels$/,
     ],
     [
       'another pipeline',

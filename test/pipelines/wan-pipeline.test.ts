@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { imageFromRgb, rgbFromImage } from '../../src/pipelines/image.js';
-import type { ClipRequest, GenerationRequest, PipelineEvent } from '../../src/pipelines/pipeline.js';
+import type { GenerationRequest, KnownPictures, PipelineEvent } from '../../src/pipelines/pipeline.js';
 import { RunningJobs } from '../../src/pipelines/running-jobs.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { resultOf } from '../support/result-of.js';
@@ -88,11 +88,12 @@ describe('WanPipeline', () => {
 });
 
 /** Latents [16, F, h, w] of the request's clip at the end of its loop. */
-async function denoised(held: ClipRequest['held']): Promise<{ latents: Float32Array }> {
-  const clip = { frames: 9, shift: 5, held };
+async function denoised(held?: Omit<KnownPictures, 'method'>): Promise<{ latents: Float32Array }> {
+  const clip = { frames: 9, shift: 5, ...(held && { known: { method: 'latent_hold' as const, ...held } }) };
   const running = new RunningJobs([{ request: { ...request, clip }, signal: new AbortController().signal }]);
   const texts = (await resultOf(pipeline.condition(0, request, running))) ?? [];
-  return { latents: await resultOf(pipeline.denoise(0, { ...request, clip }, texts, running)) };
+  const denoised = await resultOf(pipeline.denoise(0, { ...request, clip }, texts, running));
+  return { latents: denoised?.latents ?? new Float32Array() };
 }
 
 /** One frame [16, h, w] of latents [16, F, h, w]. */
@@ -107,7 +108,8 @@ const farthest = (a: Float32Array, b: Float32Array) =>
   a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? Number.NaN))), 0);
 
 describe('held frames', () => {
-  const held = (frames: NonNullable<ClipRequest['held']>) => run({ clip: { frames: 9, shift: 5, held: frames } });
+  const held = (frames: Omit<KnownPictures, 'method'>) =>
+    run({ clip: { frames: 9, shift: 5, known: { method: 'latent_hold', ...frames } } });
 
   it('at full strength are the first frame as the VAE sees it', async () => {
     const start = banded(10);
@@ -121,7 +123,7 @@ describe('held frames', () => {
   it('at full strength are the first and the last latent of the clip', async () => {
     const [start, end] = [banded(10), banded(38)];
     const { latents } = await denoised({ start, end, strength: 1 });
-    const { latents: free } = await denoised(undefined);
+    const { latents: free } = await denoised();
     const stillEnd = Array.from({ length: 5 }, () => imageFromRgb(end, size));
     const [first, still] = [
       await pipeline.networks.encodeLatents([imageFromRgb(start, size)], size),

@@ -4,12 +4,19 @@ import { InferenceError } from '../../src/errors.js';
 import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
 import type { Family } from '../../src/pipelines/pipeline.js';
+import { LoraRegistry } from '../../src/server/lora-registry.js';
 import { hashRequest, resolveRequest } from '../../src/server/validate.js';
 
 const config = readConfig({});
 const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
+const loras = new LoraRegistry({});
 const resolve = (request: Partial<GenerateRequest>, family: Family = 'sdxl') =>
-  resolveRequest(GenerateRequest.fromPartial(request), config, { family, info: undefined }, ffmpeg);
+  resolveRequest(
+    GenerateRequest.fromPartial(request),
+    config,
+    { name: family, family, info: undefined },
+    { ffmpeg, loras },
+  );
 
 function violationsOf(request: Partial<GenerateRequest>, family?: Family): Record<string, string> {
   try {
@@ -123,13 +130,6 @@ describe('resolveRequest', () => {
       'num_images',
     ]);
   });
-
-  it('says what this version does not serve', () => {
-    const request = { prompt: 'a house', loras: [{ name: 'ink' }] };
-    expect(() => resolve(request as Partial<GenerateRequest>, 'wan')).toThrow(
-      'not served by this version: loras; leave it out',
-    );
-  });
 });
 
 describe('step saving of WAN', () => {
@@ -151,11 +151,10 @@ describe('step saving of WAN', () => {
   it('is off unless asked for, and an end that is unset is the last step', () => {
     const clipOf = (request: Partial<GenerateRequest>) =>
       resolve({ prompt: 'a house', ...request }, 'wan').request.clip;
-    expect(clipOf({})).toEqual({ frames: 81, shift: 5 });
+    expect(clipOf({})).toEqual({ frames: 81 });
     const guidanceInterval = { start: 0.25, end: undefined };
     expect(clipOf({ guidanceInterval, reuseThreshold: 0.1 })).toEqual({
       frames: 81,
-      shift: 5,
       guidanceInterval: { start: 0.25, end: 1 },
       reuseThreshold: 0.1,
     });

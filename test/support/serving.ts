@@ -28,20 +28,29 @@ export interface Serving {
   stop(): Promise<void>;
 }
 
-/** A real server on a free port over a real engine process with the tiny SDXL. */
+/**
+ * A real server on a free port over a real engine process with the tiny SDXL.
+ * @param options `startsLater`: the engine is the test's to start
+ */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
   {
     textEntry = textEngineEntry,
+    startsLater = false,
     withWan = false,
     ...options
-  }: Pick<ServerOptions, 'fetcher'> & { readonly textEntry?: URL; readonly withWan?: boolean } = {},
+  }: Pick<ServerOptions, 'fetcher'> & { textEntry?: URL; startsLater?: boolean; withWan?: boolean } = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
     { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
   );
-  const basics = { device: config.DEVICE, threads: 1, batchPixels: config.BATCH_PIXELS };
+  const basics = {
+    device: config.DEVICE,
+    threads: 1,
+    batchPixels: config.BATCH_PIXELS,
+    variants: config.LORA_VARIANTS,
+  };
   const create = (spec: EngineSpec) =>
     createSupervisor({
       spec,
@@ -69,7 +78,7 @@ export async function serve(
   const engines = withWan ? [engine, create(wan)] : [engine];
   const textEngine = await createTextEngine(config, silent, engines, textEntry);
   const server = await createServer({ config, log: silent, engines, textEngine, ...options });
-  await Promise.all(engines.map((one) => one.start()));
+  if (!startsLater) await Promise.all(engines.map((one) => one.start()));
   const client = connect(
     `127.0.0.1:${server.port}`,
     config.AUTH_TOKEN === undefined ? {} : { token: config.AUTH_TOKEN },

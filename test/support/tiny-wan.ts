@@ -3,10 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FloatType } from '../../src/graph/safetensors.js';
-import { writeSyntheticWan } from '../../src/synthetic/wan.js';
+import { type SyntheticWanSize, writeSyntheticWan } from '../../src/synthetic/wan.js';
+
+export function goldens(name: string): string {
+  return fileURLToPath(new URL(`../fixtures/goldens/${name}`, import.meta.url));
+}
 
 /** The goldens of the tiny WAN. */
-export const wanGoldens = fileURLToPath(new URL('../fixtures/goldens/wan-tiny', import.meta.url));
+export const wanGoldens = goldens('wan-tiny');
 
 export const TRANSFORMER = 'transformer/diffusion_pytorch_model.safetensors';
 export const VAE = 'vae/diffusion_pytorch_model.safetensors';
@@ -17,7 +21,11 @@ export function writeTinyWan(folder: string, dtype: FloatType): Promise<string> 
 }
 
 /** One for all tests of a file; what it returns takes it away again. */
-export async function sharedTinyWan(dtype: FloatType): Promise<{ path: string; remove(): Promise<void> }> {
+export async function sharedTinyWan(
+  dtype: FloatType,
+  size: SyntheticWanSize = 'wan-tiny',
+): Promise<{ path: string; remove(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
-  return { path: await writeTinyWan(join(folder, 'wan'), dtype), remove: () => rm(folder, { recursive: true }) };
+  const path = await writeSyntheticWan(join(folder, 'wan'), size, dtype);
+  return { path, remove: () => rm(folder, { recursive: true }) };
 }

@@ -6,8 +6,8 @@
  * https://github.com/Stability-AI/generative-models/blob/main/configs/inference/sd_xl_base.yaml
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/loaders/single_file_utils.py#L1159
  */
-import { floatTypes, type TensorRecord } from '../../graph/safetensors.js';
-import { renamed, type WeightRecord } from '../../graph/weight-files.js';
+import type { TensorRecord } from '../../graph/safetensors.js';
+import { renamed, third, type WeightRecord } from '../../graph/weight-files.js';
 
 type Tensors = ReadonlyMap<string, TensorRecord>;
 type Translated = ReadonlyMap<string, WeightRecord>;
@@ -159,16 +159,6 @@ function blockPlaces(tensors: Tensors): ReadonlyMap<string, Place> {
     }
   }
   return places;
-}
-
-/** [3C, …] -> its first, second or third [C, …]. */
-function third(record: TensorRecord, part: number): WeightRecord {
-  const [rows = 0, ...rest] = record.shape;
-  const length = record.length / 3;
-  // A matrix whose rows do not divide keeps its shape, one of another type its type: no graph accepts either.
-  if (rows % 3 !== 0 || !floatTypes.some((type) => type === record.dtype)) return record;
-  const name = `${record.name}[${part}]`;
-  return { ...record, name, shape: [rows / 3, ...rest], offset: record.offset + part * length, length };
 }
 
 function transposed(record: TensorRecord): WeightRecord {

@@ -1,6 +1,7 @@
 import type { Graph, Value } from '../../graph/graph.js';
-import { add, attention, gather, gelu, layerNorm, linear, quickGelu } from '../../graph/ops.js';
+import { add, gather, layerNorm, linear } from '../../graph/ops.js';
 import type { Scope } from '../../graph/weights.js';
+import { clipLayer } from '../clip-layer.js';
 import type { TextEncoderConfig } from './config.js';
 
 /** What an unmasked-out position is pushed down by: float32's most negative number, as the reference uses. */
@@ -30,7 +31,7 @@ export function buildTextEncoder(graph: Graph, root: Scope, config: TextEncoderC
   // 2. layers; the last one and the final norm serve only the pooled vector
   const hide = graph.reshape(graph.input('hide', 'f32', ['B', tokens]), ['B', 1, 1, tokens]);
   const mask = add(graph, causalMask(graph, tokens), hide);
-  const layer = (i: number) => encoderLayer(w.at('encoder.layers', i), x, mask, config);
+  const layer = (i: number) => clipLayer(w.at('encoder.layers', i), x, config, mask);
   for (let i = 0; i < config.num_hidden_layers - 1; i += 1) x = layer(i);
   graph.output('hidden', x);
   if (!projected) return;
@@ -49,32 +50,6 @@ export function unusedTextEncoderKeys(config: TextEncoderConfig, projected: bool
   if (projected) return [positionIds];
   const last = config.num_hidden_layers - 1;
   return [positionIds, new RegExp(`^text_model\\.(encoder\\.layers\\.${last}|final_layer_norm)\\.`)];
-}
-
-// x: [B, T, C] -> [B, T, C]
-function encoderLayer(w: Scope, x: Value, mask: Value, config: TextEncoderConfig): Value {
-  const { graph } = w;
-  const width = config.hidden_size;
-  const norm = { eps: config.layer_norm_eps };
-
-  const h = layerNorm(w.at('layer_norm1'), x, norm);
-  const a = w.at('self_attn');
-  const mixed = attention(graph, {
-    q: linear(a.at('q_proj'), h, width),
-    k: linear(a.at('k_proj'), h, width),
-    v: linear(a.at('v_proj'), h, width),
-    heads: config.num_attention_heads,
-    mask,
-  });
-  const y = add(graph, x, linear(a.at('out_proj'), mixed, width));
-
-  const activation = config.hidden_act === 'gelu' ? gelu : quickGelu;
-  const m = w.at('mlp');
-  const inner = activation(
-    graph,
-    linear(m.at('fc1'), layerNorm(w.at('layer_norm2'), y, norm), config.intermediate_size),
-  );
-  return add(graph, y, linear(m.at('fc2'), inner, width));
 }
 
 // [1, 1, T, T]: a token sees itself and what came before

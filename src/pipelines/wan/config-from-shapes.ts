@@ -2,7 +2,9 @@
 import type { WeightFiles } from '../../graph/weight-files.js';
 import { WeightShapes } from '../../graph/weight-shapes.js';
 import {
+  type ImageEncoderConfig,
   type OriginalConfig,
+  parseImageEncoderConfig,
   parseTextEncoderConfig,
   parseTransformerConfig,
   parseVaeConfig,
@@ -26,8 +28,15 @@ export function transformerConfigFromShapes(files: WeightFiles, said: OriginalCo
         : `has a transformer ${width} wide, which does not divide into the ${heads} heads of its config.json`,
     );
   }
+  const vaceBlocks = shapes.range((i) => `vace_blocks.${i}.scale_shift_table`).length;
+  const layers = shapes.range((i) => `blocks.${i}.scale_shift_table`).length;
   return parseTransformerConfig(
     {
+      ...(vaceBlocks > 0 && {
+        _class_name: 'WanVACETransformer3DModel',
+        vace_layers: vaceLayers(vaceBlocks, layers, said, shapes),
+        vace_in_channels: shapes.of('vace_patch_embedding.weight')[1],
+      }),
       patch_size: patch,
       num_attention_heads: heads,
       attention_head_dim: width / heads,
@@ -36,12 +45,33 @@ export function transformerConfigFromShapes(files: WeightFiles, said: OriginalCo
       text_dim: shapes.of('condition_embedder.text_embedder.linear_1.weight')[1],
       freq_dim: shapes.of('condition_embedder.time_embedder.linear_1.weight')[1],
       ffn_dim: shapes.of('blocks.0.ffn.net.0.proj.weight')[0],
-      num_layers: shapes.range((i) => `blocks.${i}.scale_shift_table`).length,
+      num_layers: layers,
       cross_attn_norm: shapes.has('blocks.0.norm2.weight'),
+      ...(shapes.has('condition_embedder.image_embedder.norm1.weight') && {
+        image_dim: shapes.of('condition_embedder.image_embedder.norm1.weight')[0],
+        added_kv_proj_dim: shapes.of('blocks.0.attn2.add_k_proj.weight')[1],
+      }),
+      ...(shapes.has('condition_embedder.image_embedder.pos_embed') && {
+        pos_embed_seq_len: shapes.of('condition_embedder.image_embedder.pos_embed')[1],
+      }),
       ...(said.eps !== undefined && { eps: said.eps }),
     },
     files.path,
   );
+}
+
+/** Which layers VACE's blocks reach into, evenly spread where the original's `config.json` does not say. */
+function vaceLayers(blocks: number, layers: number, said: OriginalConfig, shapes: WeightShapes): readonly number[] {
+  const { vace_layers: listed } = said;
+  if (listed !== undefined && listed.length !== blocks) {
+    shapes.refuse(`has ${blocks} VACE blocks, the vace_layers of its config.json are ${listed.length}`);
+  }
+  if (listed === undefined && layers % blocks !== 0) {
+    shapes.refuse(
+      `has ${blocks} VACE blocks for ${layers} layers, and no rule says which those are; put its config.json with vace_layers beside it`,
+    );
+  }
+  return listed ?? Array.from({ length: blocks }, (_, i) => (i * layers) / blocks);
 }
 
 /** Means and deviations of the latents are the released ones: shapes do not tell. */
@@ -88,6 +118,25 @@ export function textEncoderConfigFromShapes(files: WeightFiles): TextEncoderConf
       num_layers: shapes.range((i) => `${attention(i)}.q.weight`).length,
       num_heads: heads,
       relative_attention_num_buckets: buckets,
+    },
+    files.path,
+  );
+}
+
+/** The number of heads is the released one's: shapes do not tell. */
+export function imageEncoderConfigFromShapes(files: WeightFiles): ImageEncoderConfig {
+  const shapes = new WeightShapes(files, "CLIP's image encoder");
+  const layer = (i: number) => `encoder.layers.${i}`;
+  const [width, , patch = 0] = shapes.of('embeddings.patch_embedding.weight');
+  const [tokens = 0] = shapes.of('embeddings.position_embedding.weight');
+  return parseImageEncoderConfig(
+    {
+      hidden_size: width,
+      intermediate_size: shapes.of(`${layer(0)}.mlp.fc1.weight`)[0],
+      num_hidden_layers: shapes.range((i) => `${layer(i)}.layer_norm1.weight`).length,
+      // A token for each patch of a square, and one for all of it.
+      image_size: patch * Math.sqrt(tokens - 1),
+      patch_size: patch,
     },
     files.path,
   );

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../errors.js';
 import { readJsonFile } from '../../json-file.js';
+import { assertVariant } from './variant.js';
 
 /** A configuration is a page of JSON; a megabyte is none. */
 const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout WAN folder has it' };
@@ -32,8 +33,14 @@ const transformerSchema = z.object({
   cross_attn_norm: z.boolean().default(true),
   qk_norm: z.literal('rms_norm_across_heads').default('rms_norm_across_heads'),
   eps: z.number().positive().default(1e-6),
-  image_dim: z.int().nullish(),
-  added_kv_proj_dim: z.int().nullish(),
+  // Of image-to-video: what the image encoder gives, and what the blocks get of it.
+  image_dim: z.int().min(1).nullish(),
+  added_kv_proj_dim: z.int().min(1).nullish(),
+  // Of models of a first and a last frame: tokens of two pictures.
+  pos_embed_seq_len: z.int().min(2).multipleOf(2).nullish(),
+  // Of VACE.
+  vace_layers: z.array(z.int().min(0)).min(1).default([0, 5, 10, 15, 20, 25, 30, 35]),
+  vace_in_channels: z.int().min(1).default(96),
 });
 
 /** `vae/config.json`. Defaults are diffusers' own, the statistics of the latents among them. */
@@ -68,7 +75,33 @@ const textEncoderSchema = z.object({
   feed_forward_proj: z.literal('gated-gelu').default('gated-gelu'),
 });
 
-const indexSchema = z.object({ _class_name: z.string() });
+/** `image_encoder/config.json`. Defaults are those of the released one, OpenCLIP's ViT-H/14: transformers has a smaller model's. */
+const imageEncoderSchema = z.object({
+  hidden_size: z.int().min(1).default(1280),
+  intermediate_size: z.int().min(1).default(5120),
+  num_hidden_layers: z.int().min(2).default(32),
+  num_attention_heads: z.int().min(1).default(16),
+  image_size: z.int().min(1).default(224),
+  patch_size: z.int().min(1).default(14),
+  hidden_act: z.enum(['gelu', 'quick_gelu']).default('gelu'),
+  layer_norm_eps: z.number().positive().default(1e-5),
+});
+
+/** `image_processor/preprocessor_config.json`, as far as it may differ from CLIP's own. */
+const imageProcessorSchema = z.object({
+  image_mean: z.array(z.number()).length(3).default([0.48145466, 0.4578275, 0.40821073]),
+  image_std: z.array(z.number().positive()).length(3).default([0.26862954, 0.26130258, 0.27577711]),
+  do_resize: z.literal(true).default(true),
+  do_center_crop: z.literal(true).default(true),
+  do_normalize: z.literal(true).default(true),
+  // Bicubic.
+  resample: z.literal(3).default(3),
+  size: z.object({ shortest_edge: z.int() }).optional(),
+  crop_size: z.object({ height: z.int(), width: z.int() }).optional(),
+});
+
+/** A component is the library and the class that it is of; a part that a pipeline goes without is nulls. */
+const indexSchema = z.object({ _class_name: z.string(), transformer_2: z.array(z.string().nullable()).nullish() });
 const schedulerSchema = z.record(z.string(), z.unknown());
 
 /** `config.json` of the original code, beside its weights: what their shapes do not tell. */
@@ -76,17 +109,22 @@ const originalSchema = z.object({
   model_type: z.string().optional(),
   num_heads: z.int().min(1).optional(),
   eps: z.number().positive().optional(),
+  vace_layers: z.array(z.int().min(0)).min(1).optional(),
 });
 
 export type TransformerConfig = z.infer<typeof transformerSchema>;
 export type VaeConfig = z.infer<typeof vaeSchema>;
 export type TextEncoderConfig = z.infer<typeof textEncoderSchema>;
+export type ImageEncoderConfig = z.infer<typeof imageEncoderSchema> &
+  Pick<z.infer<typeof imageProcessorSchema>, 'image_mean' | 'image_std'>;
 export type OriginalConfig = z.infer<typeof originalSchema>;
 
 export interface WanConfig {
   readonly transformer: TransformerConfig;
   readonly vae: VaeConfig;
   readonly textEncoder: TextEncoderConfig;
+  /** Of a transformer that looks at pictures. */
+  readonly imageEncoder: ImageEncoderConfig | undefined;
   /** As the file has it; each scheduler reads its own options. */
   readonly scheduler: Readonly<Record<string, unknown>>;
 }
@@ -97,15 +135,17 @@ export interface WanConfig {
  */
 export async function readWanConfig(folder: string): Promise<WanConfig> {
   const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
-  assertPipeline(index._class_name, join(folder, 'model_index.json'));
+  assertPipeline(index, join(folder, 'model_index.json'));
   const path = join(folder, 'transformer', 'config.json');
   const transformer = await readJsonFile(path, transformerSchema, FILE);
-  assertTextToVideo(transformer, path);
+  assertVariant(transformer, path);
   const vae = await readVaeConfig(join(folder, 'vae'));
   return {
     transformer,
     vae,
     textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
+    imageEncoder:
+      transformer.image_dim == null ? undefined : await readImageEncoderConfig(join(folder, 'image_encoder')),
     scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
   };
 }
@@ -117,6 +157,24 @@ export async function readVaeConfig(folder: string): Promise<VaeConfig> {
 
 export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
   return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
+}
+
+/** @param folder with `config.json`; how pictures are made ready is told in `image_processor` beside it, or is CLIP's own way */
+export async function readImageEncoderConfig(folder: string): Promise<ImageEncoderConfig> {
+  const path = join(folder, '..', 'image_processor', 'preprocessor_config.json');
+  const processor = await readJsonFile(path, imageProcessorSchema, { ...FILE, fallback: {} });
+  const encoder = await readJsonFile(join(folder, 'config.json'), imageEncoderSchema, FILE);
+  const { image_mean, image_std, size, crop_size: crop } = processor;
+  const other = [size?.shortest_edge, crop?.height, crop?.width].find(
+    (side) => (side ?? encoder.image_size) !== encoder.image_size,
+  );
+  if (other !== undefined) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${path} makes pictures ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
+    );
+  }
+  return { ...encoder, image_mean, image_std };
 }
 
 /** The original code's `config.json` in a folder; nothing is known where there is none. */
@@ -137,33 +195,22 @@ export function parseTextEncoderConfig(values: unknown, path: string): TextEncod
   return parse(textEncoderSchema, values, path);
 }
 
-/** Says what the model is instead of text-to-video, where its configuration tells. */
-export function assertTextToVideo(transformer: TransformerConfig, path: string): void {
-  const refuse = (what: string): never => {
-    throw new InferenceError(
-      'MODEL_UNSUPPORTED',
-      `${path} describes ${what}; darkroom serves the text-to-video models of WAN 2.1`,
-    );
-  };
-  const { in_channels: channels, _class_name: name } = transformer;
-  if (/VACE/.test(name)) refuse('a VACE model');
-  if (channels === 36 || transformer.image_dim != null || transformer.added_kv_proj_dim != null) {
-    refuse(`an image-to-video model (${channels} input channels)`);
-  }
-  if (channels === 48) refuse('a WAN 2.2 model (48 latent channels)');
-  if (name !== 'WanTransformer3DModel') refuse(`a ${name}`);
+export function parseImageEncoderConfig(values: unknown, path: string): ImageEncoderConfig {
+  const { image_mean, image_std } = parse(imageProcessorSchema, {}, path);
+  return { ...parse(imageEncoderSchema, values, path), image_mean, image_std };
 }
 
-function assertPipeline(name: string, path: string): void {
-  if (name === 'WanPipeline') return;
-  if (/^Wan.*Pipeline$/.test(name)) {
-    const what = /VACE/.test(name) ? 'a VACE model' : /Image/.test(name) ? 'an image-to-video model' : `a ${name}`;
-    throw new InferenceError(
-      'MODEL_UNSUPPORTED',
-      `${path} describes ${what}; darkroom serves the text-to-video models of WAN 2.1`,
-    );
+function assertPipeline({ _class_name: name, transformer_2: second }: z.infer<typeof indexSchema>, path: string): void {
+  if (!/^Wan.*Pipeline$/.test(name)) {
+    throw new InferenceError('CHECKPOINT_INVALID', `${path} describes a ${name}, darkroom needs a WanPipeline`);
   }
-  throw new InferenceError('CHECKPOINT_INVALID', `${path} describes a ${name}, darkroom needs a WanPipeline`);
+  const isServed = ['WanPipeline', 'WanVACEPipeline', 'WanImageToVideoPipeline'].includes(name);
+  const isOne = (second ?? []).every((part) => part === null);
+  if (isServed && isOne) return;
+  throw new InferenceError(
+    'MODEL_UNSUPPORTED',
+    `${path} describes ${isServed ? 'a WAN 2.2 model (two transformers)' : `a ${name}`}; darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1`,
+  );
 }
 
 function checkVae(vae: VaeConfig, path: string): VaeConfig {

@@ -1,5 +1,5 @@
 import { imageFromRgb } from '../image.js';
-import type { GenerationRequest, HeldFrames } from '../pipeline.js';
+import type { GenerationRequest, KnownPictures } from '../pipeline.js';
 import type { ClipSize, WanNetworks } from './networks.js';
 
 interface ClipNoise {
@@ -36,7 +36,7 @@ export class HeldLatents {
 
   static async encode(
     networks: WanNetworks,
-    { start, end, strength }: HeldFrames,
+    { start, end, strength }: KnownPictures,
     request: Pick<GenerationRequest, 'width' | 'height'>,
     clip: ClipNoise,
   ): Promise<HeldLatents> {

@@ -2,16 +2,19 @@ import type { Weights } from '../../graph/weights.js';
 import { flowSchedulerNames } from '../../schedulers/flow.js';
 import type { ModelInfo } from '../pipeline.js';
 import { openWanCheckpoint, type WanCheckpoint, type WanSource } from './checkpoint.js';
+import type { ComponentName } from './checkpoint-parts.js';
+import { buildImageEncoder } from './image-encoder.js';
 import { buildPromptEncoder } from './prompt-encoder.js';
+import { frameConditioningOf, variantOf, type WanVariant } from './variant.js';
 import { buildWanNetworks, type Networks } from './weights.js';
 
 /** What a checkpoint is, found out without loading it. */
 export interface WanInspection {
   readonly layout: WanCheckpoint['layout'];
+  readonly variant: WanVariant;
   readonly info: ModelInfo;
-  readonly networks: Readonly<
-    Record<'transformer' | 'vae' | 'text_encoder', { parameters: number; files: readonly string[] }>
-  >;
+  /** `image_encoder` of models that look at pictures. */
+  readonly networks: Readonly<Partial<Record<ComponentName, { parameters: number; files: readonly string[] }>>>;
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
@@ -19,23 +22,36 @@ export async function inspectWan(source: WanSource): Promise<WanInspection> {
   const checkpoint = await openWanCheckpoint(source);
   const networks = await buildWanNetworks(checkpoint, { attention: 'fused' });
   const textEncoder = await buildPromptEncoder(checkpoint, { attention: 'fused' });
+  const imageEncoder = await buildImageEncoder(checkpoint, { attention: 'fused' });
   const describe = (all: readonly Weights[]) => ({
     parameters: all.reduce((sum, { parameters }) => sum + parameters, 0),
     files: [...new Set(all.flatMap(({ graph }) => graph.files))],
   });
   return {
     layout: checkpoint.layout,
-    info: describeWan(networks, textEncoder),
+    variant: variantOf(checkpoint.config.transformer),
+    info: describeWan(checkpoint, networks, { textEncoder, imageEncoder }),
     networks: {
       transformer: describe([networks.transformer.weights]),
       vae: describe(vaeWeights(networks)),
       text_encoder: describe([textEncoder]),
+      ...(imageEncoder && { image_encoder: describe([imageEncoder]) }),
     },
   };
 }
 
-export function describeWan(networks: Networks, textEncoder: Weights): ModelInfo {
-  const all = [networks.transformer.weights, ...vaeWeights(networks), textEncoder];
+interface Encoders {
+  readonly textEncoder: Weights;
+  readonly imageEncoder: Weights | undefined;
+}
+
+export function describeWan(
+  { config }: WanCheckpoint,
+  networks: Networks,
+  { textEncoder, imageEncoder }: Encoders,
+): ModelInfo {
+  const encoders = [textEncoder, ...(imageEncoder ? [imageEncoder] : [])];
+  const all = [networks.transformer.weights, ...vaeWeights(networks), ...encoders];
   return {
     family: 'wan',
     parameters: all.reduce((sum, { parameters }) => sum + parameters, 0),
@@ -49,6 +65,7 @@ export function describeWan(networks: Networks, textEncoder: Weights): ModelInfo
     nativeWidth: 832,
     nativeHeight: 480,
     unused: all.flatMap(({ spare, files }) => spare.map((key) => files.tensors.get(key)?.name ?? key)),
+    frames: frameConditioningOf(config.transformer),
   };
 }
 

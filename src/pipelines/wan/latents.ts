@@ -1,4 +1,5 @@
 /** Latents between the transformer, which takes a clip [16, F, h, w] of mean 0 and deviation 1, and the VAE's frames. */
+import { join32 } from '../join32.js';
 import type { VaeConfig } from './config.js';
 
 /** One frame [16, h, w] of a clip's latents, as the VAE takes it: deviation and mean of each channel put back. */
@@ -31,4 +32,15 @@ export function normalizedLatents(latents: Float32Array, vae: VaeConfig): Float3
     const channel = Math.floor(i / plane);
     return (value - (vae.latents_mean[channel] ?? 0)) / (vae.latents_std[channel] ?? 1);
   });
+}
+
+/** A clip [C, F, h, w] without its first frames. */
+export function withoutLeading(clip: Float32Array, leading: number, frames: number, channels: number): Float32Array {
+  if (leading === 0) return clip;
+  const plane = clip.length / channels / frames;
+  return join32(
+    Array.from({ length: channels }, (_, channel) =>
+      clip.subarray((channel * frames + leading) * plane, (channel + 1) * frames * plane),
+    ),
+  );
 }

@@ -2,17 +2,21 @@ import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
 import { createSession, type Feed, Held, type NetworkSession, outputOf } from '../../graph/session.js';
 import { join32 } from '../join32.js';
+import { type LoraSource, loraUpdates, readLora } from '../lora/read-lora.js';
 import type { Device, ModelInfo } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
 import { openWanCheckpoint, type WanSource } from './checkpoint.js';
+import { type Condition, conditionFeeds, withChannels } from './condition-feeds.js';
 import type { WanConfig } from './config.js';
+import { buildImageEncoder, type ImageEncoder, loadImageEncoder } from './image-encoder.js';
 import { describeWan } from './inspect.js';
 import { clipOfFrames, latentFrame, normalizedLatents } from './latents.js';
+import { wanLoraNames } from './lora-names.js';
 import { buildPromptEncoder, loadPromptEncoder } from './prompt-encoder.js';
 import { Prompts } from './prompts.js';
 import { type Grid, type RotaryTables, rotaryTables } from './rotary-tables.js';
 import { type ChunkKind, framesPerLatent, NEXT, PAST } from './vae.js';
-import { buildWanNetworks, type NetworkName } from './weights.js';
+import { buildWanNetworks, type NetworkName, type Networks } from './weights.js';
 
 /** Texts are filled up with zeros to this many positions, all of which the model attends to: text_len of the original code. */
 const TEXT_POSITIONS = 512;
@@ -40,6 +44,8 @@ export interface TransformerCall {
   readonly timestep: number;
   /** B texts, [T, C] each, of up to 512 positions. */
   readonly texts: readonly Float32Array[];
+  /** What the model takes beside text, the same for all of the batch. Omitted: it is one of text alone. */
+  readonly condition?: Condition | undefined;
 }
 
 /** A whole run of the transformer, from which later steps may go on without its blocks. */
@@ -56,7 +62,12 @@ interface Sessions {
   readonly transformer: NetworkSession;
   readonly decoder: Readonly<Record<ChunkKind, NetworkSession>>;
   open(name: LateName): Promise<NetworkSession>;
+  /** Of a model that looks at pictures. */
+  readonly openImageEncoder: (() => Promise<ImageEncoder>) | undefined;
 }
+
+/** Opens the sessions that a variant with LoRAs has of its own. */
+type OpenVariant = (loras: readonly LoraSource[]) => Promise<Pick<Sessions, 'transformer' | 'open'>>;
 
 /** The networks of one checkpoint, loaded: tensors in, tensors out. */
 export class WanNetworks {
@@ -64,14 +75,33 @@ export class WanNetworks {
   readonly info: ModelInfo;
   readonly prompts: Prompts;
   readonly #sessions: Sessions;
+  readonly #openVariant: OpenVariant;
+  /** Of a variant: what it does not change is its base's. */
+  readonly #base: WanNetworks | undefined;
   readonly #opened = new Map<LateName, Promise<NetworkSession>>();
   #turn: { readonly key: string; readonly tables: RotaryTables } | undefined;
 
-  constructor(config: WanConfig, info: ModelInfo, prompts: Prompts, sessions: Sessions) {
+  constructor(
+    { config, info, prompts }: Pick<WanNetworks, 'config' | 'info' | 'prompts'>,
+    sessions: Sessions,
+    openVariant: OpenVariant,
+    base?: WanNetworks,
+  ) {
     this.config = config;
     this.info = info;
     this.prompts = prompts;
     this.#sessions = sessions;
+    this.#openVariant = openVariant;
+    this.#base = base;
+  }
+
+  /**
+   * The same model with LoRAs folded into the weights of its transformer; the rest is shared, and goes with the base.
+   * @throws InferenceError of a LoRA that cannot be read or does not fit
+   */
+  async withLoras(loras: readonly LoraSource[]): Promise<WanNetworks> {
+    const own = await this.#openVariant(loras);
+    return new WanNetworks(this, { ...this.#sessions, ...own }, this.#openVariant, this);
   }
 
   /** One run of the transformer over a batch: the velocity from latents to noise. -> [B, 16, frames, height, width] */
@@ -92,13 +122,20 @@ export class WanNetworks {
     { latents, size, timestep }: Omit<TransformerCall, 'texts'>,
   ): Promise<Float32Array> {
     const { in_channels: channels, attention_head_dim, num_attention_heads } = this.config.transformer;
-    const shape = [channels, size.frames, size.height, size.width];
-    const batch = latents.length / shape.reduce((count, dim) => count * dim, 1);
+    const plane = size.frames * size.height * size.width;
+    const own = this.config.vae.z_dim;
+    const batch = latents.length / (own * plane);
+    // What is known of the clip does not change.
+    const rest = new Float32Array((channels - own) * plane);
+    const change = latents.map((x, i) => x - (before[i] ?? 0));
     const patches = (size.frames * size.height * size.width) / PATCH ** 2;
     const session = await this.#late('transformer_reusing');
     const outputs = await session.run({
       hidden: { data: hidden, shape: [batch, patches, attention_head_dim * num_attention_heads] },
-      change: { data: latents.map((x, i) => x - (before[i] ?? 0)), shape: [batch, ...shape] },
+      change: {
+        data: withChannels(change, batch, rest),
+        shape: [batch, channels, size.frames, size.height, size.width],
+      },
       timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
     });
     return outputOf(outputs, 'flow', 'the reusing transformer');
@@ -113,7 +150,7 @@ export class WanNetworks {
   }
 
   async #runTransformer(
-    { latents, size, timestep, texts }: TransformerCall,
+    { latents, size, timestep, texts, condition }: TransformerCall,
     outputs: readonly string[],
   ): Promise<Readonly<Record<string, Float32Array>>> {
     const { in_channels: channels, text_dim: width } = this.config.transformer;
@@ -129,11 +166,15 @@ export class WanNetworks {
       text.set(states, i * TEXT_POSITIONS * width);
     }
     const feeds = {
-      latents: { data: latents, shape: [batch, channels, size.frames, size.height, size.width] },
+      latents: {
+        data: withChannels(latents, batch, condition?.kind === 'image' ? condition.channels : undefined),
+        shape: [batch, channels, size.frames, size.height, size.width],
+      },
       timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
       text: { data: text, shape: [batch, TEXT_POSITIONS, width] },
       cos: { data: cos, shape: tables },
       sin: { data: sin, shape: tables },
+      ...conditionFeeds(condition, batch, [size.frames, size.height, size.width], this.config.transformer),
     };
     return this.#sessions.transformer.run(feeds, undefined, outputs);
   }
@@ -178,30 +219,36 @@ export class WanNetworks {
    */
   async encode(
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
-    { height, width }: Omit<ClipSize, 'frames'>,
+    size: Omit<ClipSize, 'frames'>,
   ): Promise<Float32Array> {
+    const means: Float32Array[] = [];
+    for await (const mean of this.encodeChunks(frames, size)) means.push(mean);
+    return clipOfFrames(means, this.config.vae.z_dim);
+  }
+
+  /** The same a latent at a time, [16, h, w] each, for who looks about between the runs. */
+  async *encodeChunks(
+    frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
+    { height, width }: Omit<ClipSize, 'frames'>,
+  ): AsyncGenerator<Float32Array> {
     const { in_channels: colours } = this.config.vae;
     const held = new Held();
-    const means: Float32Array[] = [];
-    const run = async (chunk: readonly Float32Array[]) => {
-      const session = await this.#late(means.length === 0 ? 'vae_encoder_first' : 'vae_encoder_later');
-      const feeds = { frames: { data: join32(chunk), shape: [chunk.length, colours, height, width] } };
-      const moments = outputOf(await session.run(feeds, held), 'moments', 'the VAE encoder');
-      // The logarithm of the variance is the other half: the mode is what a clip is held by.
-      means.push(moments.slice(0, moments.length / 2));
-    };
+    let isFirst = true;
     try {
       let chunk: Float32Array[] = [];
       for await (const frame of frames) {
         chunk.push(frame);
-        if (chunk.length < (means.length === 0 ? 1 : framesPerLatent(this.config.vae))) continue;
-        await run(chunk);
-        chunk = [];
+        if (chunk.length < (isFirst ? 1 : framesPerLatent(this.config.vae))) continue;
+        const session = await this.#late(isFirst ? 'vae_encoder_first' : 'vae_encoder_later');
+        const feeds = { frames: { data: join32(chunk), shape: [chunk.length, colours, height, width] } };
+        const moments = outputOf(await session.run(feeds, held), 'moments', 'the VAE encoder');
+        // The logarithm of the variance is the other half: the mode is what a clip is held by.
+        yield moments.slice(0, moments.length / 2);
+        [chunk, isFirst] = [[], false];
       }
-      if (chunk.length > 0 || means.length === 0) {
+      if (chunk.length > 0 || isFirst) {
         throw new Error(`${chunk.length} frames are left over: a clip has one and a multiple of four`);
       }
-      return clipOfFrames(means, this.config.vae.z_dim);
     } finally {
       held.release();
     }
@@ -213,6 +260,27 @@ export class WanNetworks {
     size: Omit<ClipSize, 'frames'>,
   ): Promise<Float32Array> {
     return normalizedLatents(await this.encode(frames, size), this.config.vae);
+  }
+
+  /**
+   * What the image encoder says of pictures, [I, image_dim], one behind the other. It is loaded for them and given back: a job
+   * needs it once.
+   *
+   * @returns undefined for a model that looks at none
+   */
+  async encodePictures(
+    pictures: readonly Uint8Array[],
+    size: Omit<ClipSize, 'frames'>,
+  ): Promise<Float32Array | undefined> {
+    const encoder = await this.#sessions.openImageEncoder?.();
+    if (encoder === undefined) return undefined;
+    try {
+      const states: Float32Array[] = [];
+      for (const rgb of pictures) states.push(await encoder.encode(rgb, size));
+      return join32(states);
+    } finally {
+      await encoder.release();
+    }
   }
 
   /** Of a clip in pixels, in latents. */
@@ -228,10 +296,12 @@ export class WanNetworks {
   async release(): Promise<void> {
     const { transformer, decoder } = this.#sessions;
     const late = await Promise.all(this.#opened.values());
-    for (const session of [this.prompts, transformer, decoder.first, decoder.later, ...late]) await session.release();
+    const shared = this.#base === undefined ? [this.prompts, decoder.first, decoder.later] : [];
+    for (const session of [transformer, ...late, ...shared]) await session.release();
   }
 
   #late(name: LateName): Promise<NetworkSession> {
+    if (this.#base !== undefined && !name.startsWith('transformer')) return this.#base.#late(name);
     const opened = this.#opened.get(name) ?? this.#sessions.open(name);
     this.#opened.set(name, opened);
     return opened;
@@ -249,7 +319,7 @@ export class WanNetworks {
 
 /**
  * Loads the transformer and the VAE of a checkpoint: sessions are built here, once, for every size and batch. The text encoder is
- * checked here and loaded with the first prompt.
+ * checked here and loaded with the first prompt, the image encoder with the first picture.
  */
 export async function loadWanNetworks({ device, threads, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
@@ -257,21 +327,34 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
   const dialect = dialectFor(device, attentionIsRight);
   const networks = await buildWanNetworks(checkpoint, dialect);
   const textEncoder = await buildPromptEncoder(checkpoint, dialect);
+  const imageEncoder = await buildImageEncoder(checkpoint, dialect);
+  const { config } = checkpoint;
   const prompts = new Prompts(
     () => loadPromptEncoder(checkpoint, { device, threads }),
     source.keepsTextEncoder ?? false,
   );
-  const open = (name: NetworkName) => {
-    const { graph } = networks[name];
+  const opener = (of: Networks) => (name: NetworkName) => {
+    const { graph } = of[name];
     const kept = graph.outputs.filter((output) => output.startsWith(NEXT));
     const holds = new Map(kept.map((output) => [output, PAST + output.slice(NEXT.length)]));
     return createSession(graph, { device, threads, holds });
   };
-  return new WanNetworks(checkpoint.config, describeWan(networks, textEncoder), prompts, {
+  const openVariant: OpenVariant = async (loras) => {
+    const names = wanLoraNames(config);
+    const files = await Promise.all(loras.map(async (lora) => ({ ...lora, file: await readLora(lora.path, names) })));
+    const updates = loraUpdates(files, 'transformer', false);
+    const open = opener(await buildWanNetworks(checkpoint, dialect, updates));
+    return { transformer: await open('transformer'), open };
+  };
+  const info = describeWan(checkpoint, networks, { textEncoder, imageEncoder });
+  const open = opener(networks);
+  const sessions = {
     transformer: await open('transformer'),
     decoder: { first: await open('vae_decoder_first'), later: await open('vae_decoder_later') },
     open,
-  });
+    openImageEncoder: imageEncoder && (() => loadImageEncoder(checkpoint, { device, threads })),
+  };
+  return new WanNetworks({ config, info, prompts }, sessions, openVariant);
 }
 
 function split(values: Float32Array, length: number): readonly Float32Array[] {

@@ -1,16 +1,18 @@
 /**
- * The key layouts that WAN 2.1 was published in and that ComfyUI repackages: transformer, `Wan2.1_VAE` and
- * `models_t5_umt5-xxl-enc`. Their names are translated here, once, to the ones the graphs are written in. Every tensor is stored
+ * The key layouts that WAN 2.1 was published in and that ComfyUI repackages: transformer, `Wan2.1_VAE`, `models_t5_umt5-xxl-enc`
+ * and `models_clip_open-clip-xlm-roberta-large-vit-huge-14`. Their names are translated here, once, to the ones the graphs are written in. Every tensor is stored
  * as diffusers stores it; only the names differ.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/loaders/single_file_utils.py#L3182
  */
-import { below, renamed, type WeightFiles } from '../../graph/weight-files.js';
+import { below, renamed, third, type WeightFiles, type WeightRecord } from '../../graph/weight-files.js';
 
 type Tensors = WeightFiles['tensors'];
 
 /** What ComfyUI puts before a transformer's names when it saves one. */
 const COMFY_PREFIX = 'model.diffusion_model.';
+
+const BLOCK_KEY = /^((?:vace_)?blocks\.\d+)\.(.*)$/;
 
 /** The transformer's tensors without a prefix. */
 export function withoutPrefix(tensors: Tensors): Tensors {
@@ -18,12 +20,19 @@ export function withoutPrefix(tensors: Tensors): Tensors {
   return own.size > 0 ? own : tensors;
 }
 
-/** `blocks.0.self_attn.q.weight`, … -> `blocks.0.attn1.to_q.weight`, …. Names that are not understood stay as they are. */
+/** `blocks.0.self_attn.q.weight`, … -> `blocks.0.attn1.to_q.weight`, …; VACE's blocks likewise. Names that are not understood stay as they are. */
 export function translateTransformer(tensors: Tensors): Tensors {
   return renamed(tensors, (key) => {
-    const [, block, rest] = /^(blocks\.\d+)\.(.*)$/.exec(key) ?? [];
-    return block === undefined || rest === undefined ? replaced(key, ENDS) : `${block}.${replaced(rest, BLOCK)}`;
+    const [, block, rest] = BLOCK_KEY.exec(key) ?? [];
+    return rest === undefined ? replaced(key, ENDS) : `${block}.${replaced(rest, BLOCK)}`;
   });
+}
+
+/** The other way: what the original code calls a tensor of the transformer. */
+export function originalTransformerName(key: string): string {
+  const back = (names: Names) => names.map(([from, to]) => [to, from] as const);
+  const [, block, rest] = BLOCK_KEY.exec(key) ?? [];
+  return rest === undefined ? replaced(key, back(ENDS)) : `${block}.${replaced(rest, back(BLOCK))}`;
 }
 
 /** `decoder.upsamples.4.residual.2.weight`, … -> `decoder.up_blocks.1.resnets.0.conv1.weight`, …. */
@@ -49,6 +58,27 @@ export function translateTextEncoder(tensors: Tensors): Tensors {
   });
 }
 
+/** `visual.transformer.0.attn.to_qkv.weight`, … of the original code -> `encoder.layers.0.self_attn.q_proj.weight`, … */
+export function translateImageEncoder(tensors: Tensors): Tensors {
+  const translated = new Map<string, WeightRecord>();
+  for (const [key, record] of below(tensors, 'visual.')) {
+    const [, i, rest = ''] = /^transformer\.(\d+)\.(.*)$/.exec(key) ?? [];
+    const [, kind] = /^attn\.to_qkv\.(weight|bias)$/.exec(rest) ?? [];
+    if (kind !== undefined) {
+      for (const [part, name] of ['q_proj', 'k_proj', 'v_proj'].entries())
+        translated.set(`encoder.layers.${i}.self_attn.${name}.${kind}`, third(record, part));
+    } else if (i !== undefined) translated.set(`encoder.layers.${i}.${replaced(rest, IMAGE_LAYER)}`, record);
+    else translated.set(replaced(key, IMAGE_ENDS), withoutLeadingOnes(record));
+  }
+  return translated;
+}
+
+/** [1, 1, C] -> [C], [1, T, C] -> [T, C]: embeddings are stored as they are added. */
+function withoutLeadingOnes(record: WeightRecord): WeightRecord {
+  const first = record.shape.findIndex((size) => size !== 1);
+  return first > 0 ? { ...record, shape: record.shape.slice(first) } : record;
+}
+
 type Names = readonly (readonly [from: string, to: string])[];
 
 const ENDS: Names = [
@@ -59,6 +89,12 @@ const ENDS: Names = [
   ['text_embedding.2.', 'condition_embedder.text_embedder.linear_2.'],
   ['head.head.', 'proj_out.'],
   ['head.modulation', 'scale_shift_table'],
+  // Of models that look at pictures.
+  ['img_emb.proj.0.', 'condition_embedder.image_embedder.norm1.'],
+  ['img_emb.proj.1.', 'condition_embedder.image_embedder.ff.net.0.proj.'],
+  ['img_emb.proj.3.', 'condition_embedder.image_embedder.ff.net.2.'],
+  ['img_emb.proj.4.', 'condition_embedder.image_embedder.norm2.'],
+  ['img_emb.emb_pos', 'condition_embedder.image_embedder.pos_embed'],
 ];
 
 const BLOCK: Names = [
@@ -72,6 +108,9 @@ const BLOCK: Names = [
     ([from, to]): Names => [
       ...['q', 'k', 'v'].map((name) => [`${from}${name}.`, `${to}to_${name}.`] as const),
       [`${from}o.`, `${to}to_out.0.`],
+      [`${from}k_img.`, `${to}add_k_proj.`],
+      [`${from}v_img.`, `${to}add_v_proj.`],
+      [`${from}norm_k_img.`, `${to}norm_added_k.`],
       [from, to],
     ],
   ),
@@ -79,6 +118,9 @@ const BLOCK: Names = [
   ['norm3.', 'norm2.'],
   ['ffn.0.', 'ffn.net.0.proj.'],
   ['ffn.2.', 'ffn.net.2.'],
+  // Of VACE's blocks.
+  ['before_proj.', 'proj_in.'],
+  ['after_proj.', 'proj_out.'],
 ];
 
 const RESNET: Names = [
@@ -116,6 +158,22 @@ const TEXT_BLOCK: Names = [
   ['ffn.gate.0.', 'layer.1.DenseReluDense.wi_0.'],
   ['ffn.fc1.', 'layer.1.DenseReluDense.wi_1.'],
   ['ffn.fc2.', 'layer.1.DenseReluDense.wo.'],
+];
+
+const IMAGE_ENDS: Names = [
+  ['cls_embedding', 'embeddings.class_embedding'],
+  ['pos_embedding', 'embeddings.position_embedding.weight'],
+  ['patch_embedding.', 'embeddings.patch_embedding.'],
+  ['pre_norm.', 'pre_layrnorm.'],
+  ['post_norm.', 'post_layernorm.'],
+];
+
+const IMAGE_LAYER: Names = [
+  ['norm1.', 'layer_norm1.'],
+  ['norm2.', 'layer_norm2.'],
+  ['attn.proj.', 'self_attn.out_proj.'],
+  ['mlp.0.', 'mlp.fc1.'],
+  ['mlp.2.', 'mlp.fc2.'],
 ];
 
 /** The first prefix that fits, replaced. */

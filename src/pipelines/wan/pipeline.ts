@@ -4,6 +4,7 @@ import type { Scheduler } from '../../schedulers/scheduler.js';
 import { firstStep } from '../batching.js';
 import { isEverGuided } from '../guidance.js';
 import { imageFromRgb, rgbFromImage } from '../image.js';
+import type { LoraSource } from '../lora/read-lora.js';
 import type {
   ClipRequest,
   Device,
@@ -15,8 +16,12 @@ import type {
 } from '../pipeline.js';
 import { PreviewClock, previewFromLatents } from '../preview.js';
 import { RunningJobs } from '../running-jobs.js';
+import { BlankLatents } from './blank-latents.js';
+import { encodeConditions } from './conditions.js';
+import { flowShiftOf } from './flow-shift.js';
 import { HeldLatents } from './held-latents.js';
 import { wanColours } from './latent-colours.js';
+import { withoutLeading } from './latents.js';
 import { type ClipSize, loadWanNetworks, type WanNetworks, type WanOptions } from './networks.js';
 import type { EncodedPrompt } from './prompt-encoder.js';
 import { type Texts, Velocity } from './velocity.js';
@@ -31,10 +36,19 @@ interface Start {
   readonly held: HeldLatents | undefined;
 }
 
+/** A clip's latents at the end of its loop. */
+export interface DenoisedClip {
+  /** [16, leading + F, h, w] */
+  readonly latents: Float32Array;
+  /** Latents before the clip's own: of pictures that it was to look like. */
+  readonly leading: number;
+}
+
 /** Text, or known frames and text, to clips and single frames with WAN 2.1. Jobs run one after the other. */
 export class WanPipeline implements Pipeline {
   readonly networks: WanNetworks;
   readonly device: Exclude<Device, 'auto'>;
+  readonly #blanks = new BlankLatents();
 
   constructor(networks: WanNetworks, device: Exclude<Device, 'auto'>) {
     this.networks = networks;
@@ -79,8 +93,9 @@ export class WanPipeline implements Pipeline {
   }
 
   /**
-   * Latents of one clip at the end of the loop, [16, F, h, w].
+   * One clip's loop.
    * @param noise unscaled; omitted, drawn from the seed
+   * @returns undefined when the job ended meanwhile
    */
   async *denoise(
     job: number,
@@ -88,16 +103,21 @@ export class WanPipeline implements Pipeline {
     texts: Texts,
     running: RunningJobs,
     noise?: Float32Array,
-  ): AsyncGenerator<PipelineEvent, Float32Array, undefined> {
-    const size = this.networks.latentSize(clipSize(request));
+  ): AsyncGenerator<PipelineEvent, DenoisedClip | undefined, undefined> {
+    const conditions = yield* encodeConditions(job, running, this.networks, this.#blanks, request);
+    if (conditions === undefined) return undefined;
+    const { condition, leading } = conditions;
+    const own = this.networks.latentSize(clipSize(request));
+    const size = { ...own, frames: leading + own.frames };
     const clock = new PreviewClock(request.previewsPerSecond ?? 0);
     const first = firstStep(request);
     const { scheduler, held, latents: initial } = await this.#start(request, size, noise);
-    const velocity = await Velocity.plan(this.networks, { request, texts, size, timesteps: [...scheduler.timesteps] });
+    const timesteps = [...scheduler.timesteps];
+    const velocity = await Velocity.plan(this.networks, { request, texts, size, timesteps, condition });
     let latents = held?.putBack(initial, scheduler.sigmas[first] ?? 1) ?? initial;
     for (let i = first; i < request.steps; i += 1) {
       yield* running.look();
-      if (!running.isAlive(job)) return latents;
+      if (!running.isAlive(job)) return undefined;
       const { flow, forwards } = await velocity.at(i, latents);
       running.countForwards(job, forwards);
       const isDue = i < request.steps - 1 && clock.isDue(performance.now());
@@ -107,9 +127,25 @@ export class WanPipeline implements Pipeline {
       yield running.advance(job, 'denoise', 1, request.steps - first);
       if (clean === undefined) continue;
       // The frame in the middle says more of a clip than its first one.
-      yield { job, kind: 'preview', index: 0, ...previewFromLatents(clean, size, wanColours, size.frames >> 1) };
+      yield {
+        job,
+        kind: 'preview',
+        index: 0,
+        ...previewFromLatents(clean, size, wanColours, leading + (own.frames >> 1)),
+      };
     }
-    return latents;
+    return { latents, leading };
+  }
+
+  /** The clip's own latents, [16, F, h, w]. */
+  clipOf({ latents, leading }: DenoisedClip, size: ClipSize): Float32Array {
+    const { frames } = this.networks.latentSize(size);
+    return withoutLeading(latents, leading, leading + frames, this.networks.config.vae.z_dim);
+  }
+
+  /** The same model with LoRAs folded in; it goes before its base does. */
+  async withLoras(loras: readonly LoraSource[]): Promise<WanPipeline> {
+    return new WanPipeline(await this.networks.withLoras(loras), this.device);
   }
 
   dispose(): Promise<void> {
@@ -123,8 +159,10 @@ export class WanPipeline implements Pipeline {
   ): AsyncGenerator<PipelineEvent, void, undefined> {
     const texts = yield* this.condition(job, request, running);
     if (texts === undefined) return;
-    const latents = yield* this.denoise(job, request, texts, running);
+    const denoised = yield* this.denoise(job, request, texts, running);
+    if (denoised === undefined) return;
     const size = clipSize(request);
+    const latents = this.clipOf(denoised, size);
     const total = this.networks.latentSize(size).frames;
     const [seed = 0] = request.seeds;
     // Leaving the loop early gives back what the decoder holds.
@@ -140,7 +178,7 @@ export class WanPipeline implements Pipeline {
 
   async #start(request: GenerationRequest, size: ClipSize, given: Float32Array | undefined): Promise<Start> {
     const { steps, scheduler: name, init, seeds } = request;
-    const { shift, held: frames } = clipOf(request);
+    const { known, shift = flowShiftOf(this.networks.config.transformer, request) } = clipOf(request);
     const scheduler = createFlowScheduler(name, { shift, steps });
     const { z_dim: channels } = this.networks.config.vae;
     const generator = new TorchCpuGenerator(seeds[0] ?? 0);
@@ -149,7 +187,10 @@ export class WanPipeline implements Pipeline {
       const clean = await this.networks.encodeLatents([imageFromRgb(init.rgb, request)], request);
       return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined };
     }
-    const held = frames && (await HeldLatents.encode(this.networks, frames, request, { noise, size, channels }));
+    const isHeld = known?.method === 'latent_hold';
+    const held = isHeld
+      ? await HeldLatents.encode(this.networks, known, request, { noise, size, channels })
+      : undefined;
     return { latents: noise, scheduler, held };
   }
 }

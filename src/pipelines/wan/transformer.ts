@@ -1,29 +1,22 @@
 import type { Graph, Value } from '../../graph/graph.js';
-import {
-  add,
-  attention,
-  chunks,
-  geluTanh,
-  layerNorm,
-  linear,
-  mul,
-  plainLayerNorm,
-  rmsNorm,
-  silu,
-} from '../../graph/ops.js';
-import { patchEmbedding, type RotaryInputs, rotary, unpatch } from '../../graph/ops-3d.js';
+import { add, chunks, geluTanh, linear, silu } from '../../graph/ops.js';
+import { patchEmbedding, unpatch } from '../../graph/ops-3d.js';
 import { product } from '../../graph/shape.js';
 import type { Scope } from '../../graph/weights.js';
 import type { TransformerConfig } from './config.js';
+import { imageEmbedder } from './image-embedder.js';
+import { modulated, transformerBlock } from './transformer-block.js';
+import { VaceBranch } from './vace-branch.js';
+import { variantOf } from './variant.js';
 
 /** Tokens: frames, rows and columns of patches. */
 const GRID = ['F', 'h', 'w'] as const;
 
 /**
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
- * (../timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts). Outputs: `flow`
- * [B, C, F, 2h, 2w], the velocity from latents to noise; `hidden` [B, F*h*w, D], what came out of the blocks. All of it is
- * float32; the modulation has to be.
+ * (../timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
+ * (vace-branch.ts); `pictures` [B, I, image_dim] where the model looks at some. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
+ * from latents to noise; `hidden` [B, F*h*w, D], what came out of the blocks. All of it is float32; the modulation has to be.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
  */
@@ -43,15 +36,28 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   // 1. patches: [B, F*h*w, D]
   let x = patchEmbedding(w.at('patch_embedding'), latents, width, 2, GRID);
 
-  // 2. conditions: time [B, D], modulation of all blocks [B, 6, D], context [B, T, D]
+  // 2. conditions: time [B, D], modulation of all blocks [B, 6, D], context [B, T, D], pictures [B, I, D]
   const c = w.at('condition_embedder');
   const time = embedding(c.at('time_embedder'), timestep, width, silu);
   const modulation = graph.reshape(linear(c.at('time_proj'), silu(graph, time), 6 * width), ['B', 6, width]);
   const context = embedding(c.at('text_embedder'), text, width, geluTanh);
+  const pictures =
+    config.image_dim == null
+      ? undefined
+      : imageEmbedder(
+          c.at('image_embedder'),
+          graph.input('pictures', 'f32', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
+          width,
+          config,
+        );
+  const conditions = { context, pictures, modulation, turn };
 
   // 3. blocks
+  const branch = variantOf(config) === 'vace' ? new VaceBranch(graph, w, x, GRID, conditions, config) : undefined;
   for (let i = 0; i < config.num_layers; i += 1) {
-    x = transformerBlock(w.at('blocks', i), x, context, modulation, turn, config);
+    const hint = branch?.hint(i);
+    x = transformerBlock(w.at('blocks', i), x, conditions, config);
+    if (hint !== undefined) x = add(graph, x, hint);
   }
 
   // 4. out
@@ -97,53 +103,4 @@ function velocity(w: Scope, x: Value, time: Value, config: TransformerConfig): V
 // x: [..., I] -> [..., D]
 function embedding(w: Scope, x: Value, width: number, activation: typeof silu): Value {
   return linear(w.at('linear_2'), activation(w.graph, linear(w.at('linear_1'), x, width)), width);
-}
-
-// x: [B, L, D]  context: [B, T, D]  modulation: [B, 6, D]  ->  [B, L, D]
-function transformerBlock(
-  w: Scope,
-  x: Value,
-  context: Value,
-  modulation: Value,
-  turn: RotaryInputs,
-  config: TransformerConfig,
-): Value {
-  const { graph } = w;
-  const { eps, ffn_dim: inner } = config;
-  const width = Number(x.shape.at(-1));
-  const table = w.tensor('scale_shift_table', [1, 6, width]);
-  const [shift, scale, gate, shift2, scale2, gate2] = chunks(graph, add(graph, table, modulation), 6, 1) as Six;
-
-  // 1. self
-  const own = modulated(graph, x, shift, scale, eps);
-  let h = add(graph, x, mul(graph, attend(w.at('attn1'), own, own, turn.heads, eps, turn), gate));
-  // 2. cross
-  const asked = config.cross_attn_norm ? layerNorm(w.at('norm2'), h, { eps }) : h;
-  h = add(graph, h, attend(w.at('attn2'), asked, context, turn.heads, eps));
-  // 3. feed-forward; net.0: GELU(tanh), net.1: dropout
-  const ff = w.at('ffn.net');
-  const wide = geluTanh(graph, linear(ff.at('0.proj'), modulated(graph, h, shift2, scale2, eps), inner));
-  return add(graph, h, mul(graph, linear(ff.at('2'), wide, width), gate2));
-}
-
-type Six = [Value, Value, Value, Value, Value, Value];
-
-// x: [B, L, D]  context: [B, S, D]  ->  [B, L, D]; queries and keys are normed over all heads together
-function attend(w: Scope, x: Value, context: Value, heads: number, eps: number, turn?: RotaryInputs): Value {
-  const { graph } = w;
-  const width = Number(x.shape.at(-1));
-  const turned = (value: Value) => (turn === undefined ? value : rotary(graph, value, turn));
-  const mixed = attention(graph, {
-    q: turned(rmsNorm(w.at('norm_q'), linear(w.at('to_q'), x, width), { eps })),
-    k: turned(rmsNorm(w.at('norm_k'), linear(w.at('to_k'), context, width), { eps })),
-    v: linear(w.at('to_v'), context, width),
-    heads,
-  });
-  return linear(w.at('to_out.0'), mixed, width); // to_out.1: dropout
-}
-
-// norm(x) * (1 + scale) + shift; x: [B, L, D]  shift, scale: [B, 1, D]
-function modulated(graph: Graph, x: Value, shift: Value, scale: Value, eps: number): Value {
-  const one = graph.constant(Float32Array.of(1), [1]);
-  return add(graph, mul(graph, plainLayerNorm(graph, x, { eps }), add(graph, scale, one)), shift);
 }

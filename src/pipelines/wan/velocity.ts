@@ -1,6 +1,7 @@
 import { guide } from '../guidance.js';
 import { join32 } from '../join32.js';
 import type { GenerationRequest } from '../pipeline.js';
+import type { Condition } from './condition-feeds.js';
 import type { ClipSize, KeptRun, WanNetworks } from './networks.js';
 import { type PlannedStep, planSteps } from './step-plan.js';
 
@@ -14,6 +15,7 @@ export interface ClipLoop {
   /** In latents. */
   readonly size: ClipSize;
   readonly timesteps: readonly number[];
+  readonly condition: Condition | undefined;
 }
 
 /** The guided velocity at each step of one clip, by as many runs of the transformer as the request wants. */
@@ -39,11 +41,11 @@ export class Velocity {
 
   /** Steps are asked for in order. `forwards`: runs of the blocks that it took, over one text each. */
   async at(step: number, latents: Float32Array): Promise<{ flow: Float32Array; forwards: number }> {
-    const { request, size, timesteps, ...loop } = this.#loop;
+    const { request, size, timesteps, condition, ...loop } = this.#loop;
     const { isGuided = false, isReused = false } = this.#plan[step] ?? {};
     const texts = isGuided ? loop.texts : loop.texts.slice(-1);
     const inputs = join32(texts.map(() => latents));
-    const call = { latents: inputs, size, timestep: timesteps[step] ?? 0, texts };
+    const call = { latents: inputs, size, timestep: timesteps[step] ?? 0, texts, condition };
     const flow = isReused ? await this.#reuse(call) : await this.#run(call, this.#plan[step + 1]?.isReused ?? false);
     return {
       flow: texts.length === 1 ? flow : guide(flow, request.guidanceScale),

@@ -2,7 +2,8 @@ import { InferenceError, listProblems } from '../../errors.js';
 import type { Dialect } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
-import type { ComponentName, WanCheckpoint } from './checkpoint.js';
+import type { WanCheckpoint } from './checkpoint.js';
+import type { ComponentName } from './checkpoint-parts.js';
 import type { WanConfig } from './config.js';
 import { buildReusingTransformer, buildTimeEmbedder, buildTransformer } from './transformer.js';
 import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, unusedVaeKeys } from './vae.js';
@@ -54,7 +55,8 @@ function builders(config: WanConfig): Readonly<Record<NetworkName, Builder>> {
   return {
     transformer: {
       component: 'transformer',
-      options: {},
+      // Of image-to-video, stored by the first converters and used by nobody.
+      options: { unused: [/\.attn2\.norm_added_q\.weight$/] },
       build: ({ graph, root }) => buildTransformer(graph, root, config.transformer),
     },
     transformer_reusing: {
@@ -90,9 +92,14 @@ export function planWanWeights(
 
 /**
  * Builds the graphs over a checkpoint. Reads headers only, no weights.
+ * @param updates what LoRAs add to the transformer's weights
  * @throws InferenceError CHECKPOINT_INVALID that lists the problems of all networks together
  */
-export async function buildWanNetworks(checkpoint: WanCheckpoint, dialect: Dialect): Promise<Networks> {
+export async function buildWanNetworks(
+  checkpoint: WanCheckpoint,
+  dialect: Dialect,
+  updates?: WeightsOptions['updates'],
+): Promise<Networks> {
   const problems = new Set<string>();
   const note = (error: unknown) => {
     if (!(error instanceof InferenceError)) throw error;
@@ -105,7 +112,11 @@ export async function buildWanNetworks(checkpoint: WanCheckpoint, dialect: Diale
     const source = files[builder.component];
     if (source === undefined) return undefined;
     // Single files carry whatever their makers' tools left in them.
-    const options = { ...builder.options, refusesSpare: checkpoint.layout === 'diffusers' };
+    const options = {
+      ...builder.options,
+      refusesSpare: checkpoint.layout === 'diffusers',
+      ...(builder.component === 'transformer' && updates && { updates }),
+    };
     const weights = new Weights(new Graph(name, dialect), source, options);
     try {
       builder.build(weights);

@@ -489,7 +489,10 @@ export function promptSyntaxToJSON(object: PromptSyntax): string {
 
 /** ReferenceType is what a reference picture stands for. */
 export const ReferenceType = {
-  /** REFERENCE_TYPE_UNSPECIFIED - REFERENCE_TYPE_UNSPECIFIED is the same as REFERENCE_TYPE_COMPOSITION for pictures; clips ignore the type. */
+  /**
+   * REFERENCE_TYPE_UNSPECIFIED - REFERENCE_TYPE_UNSPECIFIED is the same as REFERENCE_TYPE_COMPOSITION for pictures that start from their reference (img2img);
+   * the other methods ignore the type.
+   */
   REFERENCE_TYPE_UNSPECIFIED: 0,
   /** REFERENCE_TYPE_STYLE - Colours and texture. */
   REFERENCE_TYPE_STYLE: 1,
@@ -591,8 +594,8 @@ export function referenceRoleToJSON(object: ReferenceRole): string {
 
 /**
  * Reference is a picture that conditions the result. A picture starts from it (image to image); how much of it is left depends
- * on type and strength. A clip has it as its first or last frame, held while the rest is made (latent_hold).
- * See docs/reference/references.md.
+ * on type and strength. A clip has it as its first or last frame, held while the rest is made (latent_hold) or in the way that
+ * the model was trained for (vace, image_conditioning). See docs/reference/references.md.
  */
 export interface Reference {
   /** source is where the picture comes from; one of the two must be set. */
@@ -611,7 +614,10 @@ export interface Reference {
   type: ReferenceType;
   /** Where it stands. Default: single. */
   role: ReferenceRole;
-  /** How strongly it conditions, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. */
+  /**
+   * How strongly it conditions, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. With WAN it also sets the guidance scale, where the
+   * request has none: 5 + 4 x strength. docs/guide/wan.md says what else it does on which model.
+   */
   strength?:
     | number
     | undefined;
@@ -632,11 +638,11 @@ export interface GuidanceInterval {
   end?: number | undefined;
 }
 
-/** Lora is a low-rank adaptation on top of the model. Not served yet: a request that has one answers UNIMPLEMENTED. */
+/** Lora is a low-rank adaptation on top of the model: scale * up * down added to its weights. */
 export interface Lora {
-  /** A name that ListModels shows. */
+  /** A name that ListModels shows for the model; NOT_FOUND (reason LORA_NOT_FOUND) with the nearest ones for another. */
   name: string;
-  /** Of the denoiser, -2 to 2. Unset: 1. */
+  /** Of the denoiser, -2 to 2. 0 leaves it as it is. Unset: 1. */
   weight?:
     | number
     | undefined;
@@ -722,11 +728,11 @@ export interface JobMetadata {
   referenceMode?:
     | string
     | undefined;
-  /** Whether references were really applied. */
+  /** Whether references were really applied, all of them. */
   referenceApplied?:
     | boolean
     | undefined;
-  /** How: img2img, latent_hold. */
+  /** How: img2img, latent_hold, vace, image_conditioning. */
   referenceMethod?:
     | string
     | undefined;
@@ -793,7 +799,24 @@ export interface JobMetadata {
     | number
     | undefined;
   /** How the prompt was enhanced. Unset where it was not, or with fallback. */
-  enhancement?: Enhancement | undefined;
+  enhancement?:
+    | Enhancement
+    | undefined;
+  /**
+   * How references of another size were fitted to the result's. cover_center_crop: scaled until they cover it, what juts out cut
+   * off evenly at both ends.
+   */
+  referenceFit?:
+    | string
+    | undefined;
+  /** Where reference_applied is false: which reference was left out, and why. */
+  referenceProblem?:
+    | string
+    | undefined;
+  /** The LoRAs on top of the model, those of the prompt too, with both weights. */
+  loras: Lora[];
+  /** Of the generation, seconds in which the model was built with its LoRAs; 0 when that was there. */
+  buildSeconds: number;
 }
 
 /** Enhancement is what a rewritten prompt took. */
@@ -1463,6 +1486,10 @@ function createBaseJobMetadata(): JobMetadata {
     guidanceInterval: undefined,
     reuseThreshold: undefined,
     enhancement: undefined,
+    referenceFit: undefined,
+    referenceProblem: undefined,
+    loras: [],
+    buildSeconds: 0,
   };
 }
 
@@ -1606,6 +1633,18 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.enhancement !== undefined) {
       Enhancement.encode(message.enhancement, writer.uint32(330).fork()).join();
+    }
+    if (message.referenceFit !== undefined) {
+      writer.uint32(338).string(message.referenceFit);
+    }
+    if (message.referenceProblem !== undefined) {
+      writer.uint32(346).string(message.referenceProblem);
+    }
+    for (const v of message.loras) {
+      Lora.encode(v!, writer.uint32(354).fork()).join();
+    }
+    if (message.buildSeconds !== 0) {
+      writer.uint32(361).double(message.buildSeconds);
     }
     return writer;
   },
@@ -1961,6 +2000,38 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.enhancement = Enhancement.decode(reader, reader.uint32());
             continue;
           }
+          case 42: {
+            if (tag !== 338) {
+              break;
+            }
+
+            message.referenceFit = reader.string();
+            continue;
+          }
+          case 43: {
+            if (tag !== 346) {
+              break;
+            }
+
+            message.referenceProblem = reader.string();
+            continue;
+          }
+          case 44: {
+            if (tag !== 354) {
+              break;
+            }
+
+            message.loras.push(Lora.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 45: {
+            if (tag !== 361) {
+              break;
+            }
+
+            message.buildSeconds = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2128,6 +2199,24 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         ? globalThis.Number(object.reuse_threshold)
         : undefined,
       enhancement: isSet(object.enhancement) ? Enhancement.fromJSON(object.enhancement) : undefined,
+      referenceFit: isSet(object.referenceFit)
+        ? globalThis.String(object.referenceFit)
+        : isSet(object.reference_fit)
+        ? globalThis.String(object.reference_fit)
+        : undefined,
+      referenceProblem: isSet(object.referenceProblem)
+        ? globalThis.String(object.referenceProblem)
+        : isSet(object.reference_problem)
+        ? globalThis.String(object.reference_problem)
+        : undefined,
+      loras: globalThis.Array.isArray(object?.loras)
+        ? object.loras.map((e: any) => Lora.fromJSON(e))
+        : [],
+      buildSeconds: isSet(object.buildSeconds)
+        ? globalThis.Number(object.buildSeconds)
+        : isSet(object.build_seconds)
+        ? globalThis.Number(object.build_seconds)
+        : 0,
     };
   },
 
@@ -2256,6 +2345,18 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.enhancement !== undefined) {
       obj.enhancement = Enhancement.toJSON(message.enhancement);
     }
+    if (message.referenceFit !== undefined) {
+      obj.referenceFit = message.referenceFit;
+    }
+    if (message.referenceProblem !== undefined) {
+      obj.referenceProblem = message.referenceProblem;
+    }
+    if (message.loras?.length) {
+      obj.loras = message.loras.map((e) => Lora.toJSON(e));
+    }
+    if (message.buildSeconds !== 0) {
+      obj.buildSeconds = floatToJson(message.buildSeconds);
+    }
     return obj;
   },
 
@@ -2313,6 +2414,10 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.enhancement = (object.enhancement !== undefined && object.enhancement !== null)
       ? Enhancement.fromPartial(object.enhancement)
       : undefined;
+    message.referenceFit = object.referenceFit ?? undefined;
+    message.referenceProblem = object.referenceProblem ?? undefined;
+    message.loras = object.loras?.map((e) => Lora.fromPartial(e)) || [];
+    message.buildSeconds = object.buildSeconds ?? 0;
     return message;
   },
 };
