@@ -8,6 +8,8 @@ import type { JobQueue } from '../queue-bridge/job-queue.js';
 import { openQueue } from '../queue-bridge/open-queue.js';
 import { openStore } from '../storage/open-store.js';
 
+const START_PATIENCE_MS = 10_000;
+
 export function createBridgeCommand(): Command {
   return new Command('bridge')
     .description(
@@ -53,6 +55,7 @@ export interface StartedBridge {
 
 /** A bridge with what the configuration names. @param endsServer whether its server ends with it */
 export async function runBridge(config: BridgeConfig, log: Logger, endsServer = false): Promise<StartedBridge> {
+  await assertAnswers(config);
   const queue = openQueue(config);
   const storage = await openStore(config);
   if (config.CALLBACK_URL === undefined) log.warn('CALLBACK_URL is not set: nobody is called back');
@@ -65,6 +68,16 @@ export async function runBridge(config: BridgeConfig, log: Logger, endsServer = 
       await queue.close();
     },
   };
+}
+
+/** Tells a wrong address or password at once: later on a bridge waits for its queue. */
+async function assertAnswers(config: BridgeConfig): Promise<void> {
+  const queue = openQueue(config, START_PATIENCE_MS);
+  try {
+    await queue.counts();
+  } finally {
+    await queue.close();
+  }
 }
 
 /** Nothing waits, nothing runs, nobody is to be called. */

@@ -8,7 +8,9 @@ import { openQueue } from '../queue-bridge/open-queue.js';
 
 const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
 /** What the journal keeps for itself. */
-const INTERNAL = ['token', 'ended_by', 'cb_token', 'cb_kind', 'cb_until', 'seq'];
+const INTERNAL = ['calls_back', 'token', 'ended_by', 'cb_token', 'cb_kind', 'cb_until', 'seq'];
+/** Somebody waits for the answer. */
+const PATIENCE_MS = 5000;
 const MAX_SHOWN_CHARACTERS = 200;
 
 export function createJobsCommand(): Command {
@@ -56,7 +58,7 @@ export function createJobsCommand(): Command {
 }
 
 async function withQueue(use: (queue: JobQueue) => Promise<void>): Promise<void> {
-  const queue = openQueue(readBridgeConfig());
+  const queue = openQueue(readBridgeConfig(), PATIENCE_MS);
   if (queue.kind === 'memory') {
     throw new InferenceError('INVALID_REQUEST', 'no queue: set REDIS_URL, or UPSTASH_REDIS_REST_URL and its token');
   }

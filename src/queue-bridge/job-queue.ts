@@ -78,6 +78,8 @@ export interface Lease {
   readonly seed: number;
   /** Server that has the job, by the journal. */
   readonly server: string;
+  /** What the servers know it by, where that is not its own id. */
+  readonly serverJob: string | undefined;
   /** JSON of what was generated, where that stage was reached. */
   readonly generated: string | undefined;
   /** JSON of every file that is stored, by its place in the job. */

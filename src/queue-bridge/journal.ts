@@ -1,10 +1,14 @@
-import type { Delivery, JournalFields, Lease } from './job-queue.js';
+import type { Delivery, JournalFields, Lane, Lease } from './job-queue.js';
 
 const UPLOAD = 'upload:';
 
 /** The field of a journal that holds a stored file. */
 export function uploadField(index: number): string {
   return `${UPLOAD}${index}`;
+}
+
+export function laneOf(lane: string | undefined): Lane {
+  return lane === 'wan' ? 'wan' : 'sdxl';
 }
 
 /** A hash as Redis lists it: field, value, field, value. */
@@ -22,12 +26,13 @@ export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
   return {
     id: fields.id ?? '',
     token: fields.token ?? '',
-    lane: fields.lane === 'wan' ? 'wan' : 'sdxl',
+    lane: laneOf(fields.lane),
     payload: fields.payload ?? '',
     attempts: Number(fields.attempts),
     run: Number(fields.run),
     seed: Number(fields.seed),
     server: fields.server ?? '',
+    serverJob: fields.server_job,
     generated: fields.generated,
     uploads: new Map(uploads),
     lastError: fields.last_error,

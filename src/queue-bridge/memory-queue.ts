@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { aborted } from './aborted.js';
+import { FairLines } from './fair-lines.js';
 import {
   type Admission,
   type Admitted,
@@ -15,17 +16,14 @@ import {
   type JobQueueOptions,
   type JobState,
   type JournalFields,
-  type Lane,
-  type LaneTurn,
   type Lease,
-  lanes,
   type Poll,
   type QueueCounts,
   type Release,
   type Replayed,
   type Settlement,
 } from './job-queue.js';
-import { deliveryFrom, leaseFrom } from './journal.js';
+import { deliveryFrom, laneOf, leaseFrom } from './journal.js';
 import {
   MAX_BYTES_PER_POLL,
   MAX_PAYLOAD_BYTES,
@@ -43,10 +41,7 @@ export class MemoryQueue implements JobQueue {
   readonly #lists = new Map<string, string[]>();
   /** In the order in which they came. */
   readonly #jobs = new Map<string, Journal>();
-  /** Waiting ids of every user, users in turn. */
-  readonly #lines: Readonly<Record<Lane, Map<string, string[]>>> = { sdxl: new Map(), wan: new Map() };
-  readonly #passes: Record<Lane, number> = { sdxl: 0, wan: 0 };
-  #floor = 0;
+  readonly #lines = new FairLines();
   readonly #leases = new Map<string, number>();
   readonly #delayed = new Map<string, number>();
   readonly #outbox = new Map<string, number>();
@@ -83,7 +78,7 @@ export class MemoryQueue implements JobQueue {
     const soonest = [...this.#leases.values(), ...this.#delayed.values(), ...this.#outbox.values()];
     return {
       payloads: this.#options.queues.flatMap((queue) => this.#peek(queue)),
-      waiting: lanes.filter((lane) => this.#lines[lane].size > 0),
+      waiting: this.#lines.waiting,
       dueDeliveries: due(this.#outbox, now).length,
       nextDueMs: soonest.length === 0 ? undefined : Math.max(0, Math.min(...soonest) - now),
     };
@@ -102,30 +97,16 @@ export class MemoryQueue implements JobQueue {
 
   async claim({ token, worker, leaseMs, seed, lanes: turns }: ClaimRequest): Promise<Lease | undefined> {
     for (const fields of this.#jobs.values()) if (fields.token === token) return this.#leaseOf(fields);
-    const next = turns
-      .filter(({ lane }) => this.#lines[lane].size > 0)
-      .map((turn) => ({ ...turn, pass: Math.max(this.#floor, this.#passes[turn.lane]) }))
-      .reduce<(LaneTurn & { pass: number }) | undefined>(
-        (best, turn) => (best === undefined || turn.pass < best.pass ? turn : best),
-        undefined,
-      );
+    const next = this.#lines.next(turns);
     if (next === undefined) return undefined;
-    this.#floor = next.pass;
-    this.#passes[next.lane] = next.pass + 1 / next.weight;
-    const users = this.#lines[next.lane];
-    const [user = '', line = []] = users.entries().next().value ?? [];
-    const id = line.shift() ?? '';
-    // The user's next turn comes after everybody else's.
-    users.delete(user);
-    if (line.length > 0) users.set(user, line);
-
+    const { id, turn } = next;
     const now = Date.now();
     const fields = this.#journal(id);
     this.#leases.set(id, now + leaseMs);
     const attempts = String(Number(fields.attempts) + 1);
     this.#write(id, { state: 'leased', token, worker, started_at: String(now), attempts });
     fields.seed ??= String(seed);
-    fields.server ||= next.server;
+    fields.server ||= turn.server;
     if (this.#options.callsBack && fields.pcb === undefined) {
       this.#write(id, { pcb: 'due', cb_attempts: '0', cb_since: String(now) });
       this.#outbox.set(id, now);
@@ -243,11 +224,9 @@ export class MemoryQueue implements JobQueue {
   }
 
   async counts(): Promise<QueueCounts> {
-    const lines = lanes.flatMap((lane) => [...this.#lines[lane].values()]);
-    const sizes = (lists: readonly (readonly unknown[])[]) => lists.reduce((sum, { length }) => sum + length, 0);
     return {
-      pushed: sizes(this.#options.queues.map((queue) => this.#list(queue))),
-      waiting: sizes(lines),
+      pushed: this.#options.queues.reduce((sum, queue) => sum + this.#list(queue).length, 0),
+      waiting: this.#lines.size,
       delayed: this.#delayed.size,
       leased: this.#leases.size,
       callbacks: this.#outbox.size,
@@ -268,7 +247,7 @@ export class MemoryQueue implements JobQueue {
   async cancel(id: string, callback: string): Promise<Cancelled> {
     const fields = this.#jobs.get(id);
     if (fields?.state === 'waiting' || fields?.state === 'delayed') {
-      this.#leave(fields);
+      this.#lines.leave(laneOf(fields.lane), fields.user ?? '', id);
       this.#end(id, 'cancelled', callback);
       return 'cancelled';
     }
@@ -348,20 +327,9 @@ export class MemoryQueue implements JobQueue {
   }
 
   #enqueue(id: string): void {
-    const fields = this.#journal(id);
-    const users = this.#lines[fields.lane === 'wan' ? 'wan' : 'sdxl'];
-    const line = users.get(fields.user ?? '') ?? [];
-    line.push(id);
-    line.sort((a, b) => Number(this.#journal(a).seq) - Number(this.#journal(b).seq));
-    users.set(fields.user ?? '', line);
+    const { lane, user = '', seq } = this.#journal(id);
+    this.#lines.enter(laneOf(lane), user, id, Number(seq));
     this.#write(id, { state: 'waiting', token: '' });
-  }
-
-  #leave({ id, lane, user = '' }: Journal): void {
-    const users = this.#lines[lane === 'wan' ? 'wan' : 'sdxl'];
-    const line = users.get(user)?.filter((other) => other !== id) ?? [];
-    if (line.length === 0) users.delete(user);
-    else users.set(user, line);
   }
 
   #end(id: string, state: JobState, callback: string): void {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient, ErrorReply } from 'redis';
 import { aborted } from './aborted.js';
+import { refused } from './refused.js';
 import { retrying } from './retrying.js';
 import type { ScriptRunner } from './script-runner.js';
 import type { Script } from './scripts/script.js';
@@ -17,14 +18,19 @@ export class RedisRunner implements ScriptRunner {
   readonly kind = 'redis';
   readonly publishes = true;
   readonly #url: string;
+  readonly #patienceMs: number;
   readonly #closing = new AbortController();
   /** One for commands, and one for every list that is waited on: a blocking command holds its connection. */
   readonly #clients = new Map<string, Promise<Client>>();
   readonly #waits = new Map<string, Promise<void>>();
 
-  /** @param url redis://… or rediss://… */
-  constructor(url: string) {
+  /** Why there is no connection, as far as it is known: commands say only that there is none. */
+  #connectionError: unknown;
+
+  /** @param url redis://… or rediss://… @param patienceMs how long a command waits for a Redis that does not answer */
+  constructor(url: string, patienceMs: number) {
     this.#url = url;
+    this.#patienceMs = patienceMs;
   }
 
   run({ source, sha1 }: Script, args: readonly string[]): Promise<unknown> {
@@ -73,20 +79,46 @@ export class RedisRunner implements ScriptRunner {
     }
   }
 
-  #retrying<T>(ask: (client: Client) => Promise<T>): Promise<T> {
-    return retrying(async () => ask(await this.#client('commands')), {
-      what: 'Redis (REDIS_URL)',
-      mayPass: (error) => !(error instanceof ErrorReply) || PASSING.test(error.message),
-      signal: this.#closing.signal,
-    });
+  async #retrying<T>(ask: (client: Client) => Promise<T>): Promise<T> {
+    const attempt = async () => {
+      try {
+        return await ask(await this.#client('commands'));
+      } catch (error) {
+        throw error instanceof ErrorReply ? error : (this.#connectionError ?? error);
+      }
+    };
+    try {
+      return await retrying(attempt, {
+        what: 'Redis (REDIS_URL)',
+        patienceMs: this.#patienceMs,
+        mayPass: (error) => !(error instanceof ErrorReply) || PASSING.test(error.message),
+        signal: this.#closing.signal,
+      });
+    } catch (error) {
+      throw error instanceof ErrorReply ? refused('Redis (REDIS_URL)', error.message) : error;
+    }
   }
 
   #client(name: string): Promise<Client> {
     let client = this.#clients.get(name);
     if (client === undefined) {
-      client = connected(newClient(this.#url));
+      client = this.#connected(newClient(this.#url));
       this.#clients.set(name, client);
     }
+    return client;
+  }
+
+  /** Connecting goes on by itself; commands fail until it is done. */
+  async #connected(client: Client): Promise<Client> {
+    client.on('error', (error: unknown) => {
+      this.#connectionError = error;
+    });
+    client.on('ready', () => {
+      this.#connectionError = undefined;
+    });
+    client.connect().catch((error: unknown) => {
+      this.#connectionError = error;
+    });
     return client;
   }
 }
@@ -104,12 +136,4 @@ function newClient(url: string) {
       reconnectStrategy: (retries) => Math.min(25 * 2 ** retries, 1000),
     },
   });
-}
-
-/** Connecting goes on by itself; commands fail until it is done. */
-async function connected(client: Client): Promise<Client> {
-  // Each command tells its own failure.
-  client.on('error', () => undefined);
-  client.connect().catch(() => undefined);
-  return client;
 }

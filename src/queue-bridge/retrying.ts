@@ -2,12 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createBackoff } from '../engine/backoff.js';
 import { InferenceError } from '../errors.js';
 
-/** A store that is gone for longer is told to whoever waits: leases have ended by then. */
-const PATIENCE_MS = 60_000;
-
 export interface RetryOptions {
   /** Of the store, for the message. */
   readonly what: string;
+  /** A store that is gone for longer is told to whoever waits. */
+  readonly patienceMs: number;
   /** Whether a failure may pass; others are thrown at once. */
   readonly mayPass: (error: unknown) => boolean;
   /** Ends the waiting. */
@@ -16,11 +15,14 @@ export interface RetryOptions {
 
 /**
  * Asks again until a store answers: everything that is asked is safe to repeat.
- * @throws InferenceError UNREACHABLE after a minute, or when the signal ends the waiting
+ * @throws InferenceError UNREACHABLE after that time, or when the signal ends the waiting
  */
-export async function retrying<T>(ask: () => Promise<T>, { what, mayPass, signal }: RetryOptions): Promise<T> {
+export async function retrying<T>(
+  ask: () => Promise<T>,
+  { what, patienceMs, mayPass, signal }: RetryOptions,
+): Promise<T> {
   const backoff = createBackoff({ initial: 25, max: 1000 });
-  const until = Date.now() + PATIENCE_MS;
+  const until = Date.now() + patienceMs;
   for (;;) {
     try {
       return await ask();

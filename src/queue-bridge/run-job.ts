@@ -160,13 +160,13 @@ class JobRun {
 
   /** What the server knows the job by: a job that runs again is another one to it. */
   get #serverJobId(): string {
-    const { id, run } = this.#lease;
-    return run === 1 ? id : `${id}:${run}`;
+    const { id, run, serverJob } = this.#lease;
+    return serverJob ?? (run === 1 ? id : `${id}:${run}`);
   }
 
   async #giveUp(caught: unknown): Promise<void> {
     const { queue, drain, attempts: most, retryMs, retryMaxMs, pool } = this.#context;
-    const { id, token, attempts } = this.#lease;
+    const { id, token, run, attempts } = this.#lease;
     await this.#keeper.stop();
     if (this.#keeper.interruption === 'lost') {
       this.#log.warn('the lease was lost: another bridge has the job');
@@ -184,7 +184,12 @@ class JobRun {
     }
     const error = InferenceError.from(caught);
     if (error.reason === 'CANCELLED') return this.#end('cancelled', error);
-    if (!mayPass(caught)) return this.#end('failed', error);
+    if (error.reason === 'JOB_ID_CONFLICT') {
+      // Somebody else used the id there, or another version of the bridge asked in other words.
+      await queue.record(id, token, { server_job: `${id}:${run}:${attempts}` });
+    } else if (!mayPass(caught)) {
+      return this.#end('failed', error);
+    }
 
     const isGone = error.reason === 'UNREACHABLE';
     const isSpent = this.#hasStarted || !neverStarted(error);

@@ -171,7 +171,7 @@ export class ScriptQueue implements JobQueue {
   }
 
   cancel(id: string, callback: string): Promise<Cancelled> {
-    return this.#run(cancelScript, id, String(CANCEL_KEEP_MS), this.#callsBack, this.#retentionMs, callback);
+    return this.#run(cancelScript, id, String(CANCEL_KEEP_MS), this.#retentionMs, callback);
   }
 
   replay(id: string, callbackOnly: boolean): Promise<Replayed> {

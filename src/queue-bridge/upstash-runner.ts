@@ -1,6 +1,6 @@
 import { errors, Redis } from '@upstash/redis';
-import { InferenceError } from '../errors.js';
 import { aborted } from './aborted.js';
+import { refused } from './refused.js';
 import { retrying } from './retrying.js';
 import type { ScriptRunner } from './script-runner.js';
 import type { Script } from './scripts/script.js';
@@ -14,9 +14,12 @@ export class UpstashRunner implements ScriptRunner {
   readonly kind = 'upstash';
   readonly publishes = false;
   readonly #redis: Redis;
+  readonly #patienceMs: number;
   readonly #closing = new AbortController();
 
-  constructor(url: string, token: string) {
+  /** @param patienceMs how long a command waits for a Redis that does not answer */
+  constructor(url: string, token: string, patienceMs: number) {
+    this.#patienceMs = patienceMs;
     this.#redis = new Redis({
       url,
       token,
@@ -56,6 +59,7 @@ export class UpstashRunner implements ScriptRunner {
     try {
       return await retrying(ask, {
         what: 'Upstash (UPSTASH_REDIS_REST_URL)',
+        patienceMs: this.#patienceMs,
         mayPass: (error) =>
           !(error instanceof errors.UpstashError) ||
           error instanceof errors.UpstashJSONParseError ||
@@ -65,8 +69,8 @@ export class UpstashRunner implements ScriptRunner {
     } catch (error) {
       if (!(error instanceof errors.UpstashError)) throw error;
       // The client's message repeats the whole command, prompts included.
-      const [said] = error.message.split(', command was: ');
-      throw new InferenceError('INTERNAL', `Upstash refused a command: ${said}`);
+      const [said = ''] = error.message.split(', command was: ');
+      throw refused('Upstash (UPSTASH_REDIS_REST_URL)', said);
     }
   }
 }

@@ -55,7 +55,7 @@ describe('a bridge that dies', () => {
     const id = name.replaceAll(/\W+/g, '-');
     const { start, push, ended, queue, receiver, folder } = await bridging(`127.0.0.1:${serving.server.port}`, {
       queue: (config) =>
-        new ScriptQueue(new RedisRunner(redis.url), {
+        new ScriptQueue(new RedisRunner(redis.url, 60_000), {
           queues: [`${id}:sdxl`, `${id}:wan`],
           callsBack: true,
           retentionMs: config.BRIDGE_RETENTION_MS,

@@ -353,6 +353,14 @@ describe('a bridge', () => {
     expect((await ended('patient')).status).toBe('completed');
   });
 
+  it('runs a job whose id somebody else used on the server', async () => {
+    await outcomeOf(serving.client, { ...quick, jobId: 'taken' });
+    const { start, push, ended } = await bridging(address);
+    await start();
+    await push(quickPayload('taken'));
+    expect(await ended('taken')).toMatchObject({ status: 'completed', job_id: 'taken' });
+  });
+
   it('runs a job that somebody replays under a new callback id', async () => {
     const { start, push, ended, queue, receiver } = await bridging(address);
     await start();

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { createClient } from 'redis';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type {
   Admission,
@@ -31,9 +32,9 @@ let stores = 0;
 const open: Readonly<Record<string, (options: JobQueueOptions) => JobQueue>> = {
   memory: (options) => new MemoryQueue(options),
   'a real redis-server': (options) =>
-    new ScriptQueue(new RedisRunner(redis.url), { ...options, prefix: `t${++stores}:` }),
+    new ScriptQueue(new RedisRunner(redis.url, 60_000), { ...options, prefix: `t${++stores}:` }),
   "Upstash's REST": (options) =>
-    new ScriptQueue(new UpstashRunner(front.url, front.token), { ...options, prefix: `t${++stores}:` }),
+    new ScriptQueue(new UpstashRunner(front.url, front.token, 60_000), { ...options, prefix: `t${++stores}:` }),
 };
 
 describe.each(Object.keys(open))('a job queue in %s', (name) => {
@@ -500,7 +501,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
 describe('a queue in Redis', () => {
   it('goes on when Redis was killed and started again', async () => {
     const own = await startRedis();
-    const queue = new ScriptQueue(new RedisRunner(own.url), {
+    const queue = new ScriptQueue(new RedisRunner(own.url, 60_000), {
       queues: ['q'],
       callsBack: true,
       retentionMs: 1000,
@@ -517,15 +518,56 @@ describe('a queue in Redis', () => {
     await own.stop();
   });
 
+  it('keeps the progress for a while, and publishes it', async () => {
+    const options = { queues: ['progress'], callsBack: true, retentionMs: 1000, prefix: 'progress:' };
+    const queue = new ScriptQueue(new RedisRunner(redis.url, 60_000), options);
+    const reader = createClient({ url: redis.url });
+    await reader.connect();
+    const subscriber = reader.duplicate();
+    await subscriber.connect();
+    const heard: string[] = [];
+    await subscriber.subscribe('progress:progress:a', (message) => void heard.push(message));
+    await queue.push('progress', 'x');
+    const [payload] = (await queue.poll()).payloads;
+    const admission = { kind: 'job', id: 'a', user: 'ann', lane: 'sdxl', type: 't' } as const;
+    await queue.admit('progress', [[payload?.sha1 ?? '', admission]]);
+    const turn = { lane: 'sdxl', weight: 1, server: 's' } as const;
+    await queue.claim({ token: 't', worker: 'w', leaseMs: 1000, seed: 1, lanes: [turn] });
+    await queue.heartbeat({ id: 'a', token: 't', leaseMs: 1000, progress: '{"fraction":0.5}' });
+    await queue.finish({ id: 'a', token: 't', state: 'completed', callback: '{}', progress: '{"fraction":1}' });
+    expect(await reader.get('progress:progress:a')).toBe('{"fraction":1}');
+    expect(await reader.pTTL('progress:progress:a')).toBeGreaterThan(0);
+    await expect.poll(() => heard).toEqual(['{"fraction":0.5}', '{"fraction":1}']);
+    subscriber.destroy();
+    reader.destroy();
+    await queue.close();
+  });
+
+  it('tells at once that Redis does not let it in, and in time that there is none', async () => {
+    const locked = await startRedis();
+    const admin = createClient({ url: locked.url });
+    await admin.connect();
+    await admin.configSet('requirepass', 'secret');
+    const options = { queues: ['q'], callsBack: true, retentionMs: 1000, prefix: 'p:' };
+    const stranger = new ScriptQueue(new RedisRunner(locked.url.replace('//', '//:wrong@'), 60_000), options);
+    await expect(stranger.counts()).rejects.toThrow(/^Redis \(REDIS_URL\) refused: WRONGPASS/);
+    await stranger.close();
+    admin.destroy();
+    await locked.stop();
+    const alone = new ScriptQueue(new RedisRunner(locked.url, 200), options);
+    await expect(alone.counts()).rejects.toThrow(/^Redis \(REDIS_URL\) does not answer: connect ECONNREFUSED/);
+    await alone.close();
+  });
+
   it('says which store does not let it in', async () => {
-    const queue = new ScriptQueue(new UpstashRunner(front.url, 'wrong'), {
+    const queue = new ScriptQueue(new UpstashRunner(front.url, 'wrong', 60_000), {
       queues: ['q'],
       callsBack: true,
       retentionMs: 1000,
       prefix: 'p:',
     });
     await expect(queue.push('q', 'a secret prompt')).rejects.toThrow(
-      /^Upstash refused a command: WRONGPASS invalid or missing auth token$/,
+      /^Upstash \(UPSTASH_REDIS_REST_URL\) refused: WRONGPASS invalid or missing auth token$/,
     );
   });
 });

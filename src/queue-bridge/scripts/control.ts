@@ -39,13 +39,13 @@ return {redis.call('ZRANGE', P .. 'dead', 0, last), redis.call('ZRANGE', P .. 'd
   redis.call('LRANGE', P .. 'rejected', 0, last)}
 `);
 
-/** prefix, id, keepMs, callsBack, retentionMs, body -> cancelled, asked, noted or ended */
+/** prefix, id, keepMs, retentionMs, body -> cancelled, asked, noted or ended. Whoever took the job in said whether it is called back. */
 export const cancelScript = defineScript(`
 local id = ARGV[2]
-local f = redis.call('HMGET', job(id), 'state', 'lane', 'user')
+local f = redis.call('HMGET', job(id), 'state', 'lane', 'user', 'calls_back')
 if f[1] == 'waiting' or f[1] == 'delayed' then
   leave(id, f[2], f[3])
-  finish(id, 'cancelled', ARGV[6], ARGV[4], ARGV[5])
+  finish(id, 'cancelled', ARGV[5], f[4], ARGV[4])
   return 'cancelled'
 end
 if f[1] and f[1] ~= 'leased' then return 'ended' end
@@ -66,7 +66,7 @@ end
 for _, field in ipairs(redis.call('HKEYS', job(id))) do
   if string.sub(field, 1, 7) == 'upload:' then redis.call('HDEL', job(id), field) end
 end
-redis.call('HDEL', job(id), 'generated', 'server', 'callback', 'ended_at', 'ended_by', 'cb', 'pcb', 'cb_token', 'cb_until', 'cb_error')
+redis.call('HDEL', job(id), 'generated', 'server', 'server_job', 'callback', 'ended_at', 'ended_by', 'cb', 'pcb', 'cb_token', 'cb_until', 'cb_error')
 redis.call('HINCRBY', job(id), 'run', 1)
 redis.call('HSET', job(id), 'attempts', '0')
 redis.call('PERSIST', job(id))

@@ -60,7 +60,7 @@ for i = 7, #ARGV, 7 do
     local seq = redis.call('INCR', P .. 'seq')
     if #raw > tonumber(ARGV[5]) then raw = '' end
     redis.call('HSET', job(id), 'id', id, 'payload', raw, 'user', user, 'lane', lane, 'type', kind_of_job, 'seq', seq,
-      'run', '1', 'attempts', '0', 'pushed', '1', 'created_at', int(now))
+      'run', '1', 'attempts', '0', 'pushed', '1', 'calls_back', ARGV[3], 'created_at', int(now))
     redis.call('ZADD', P .. 'jobs', seq, id)
     if kind == 'refused' then
       finish(id, 'failed', text, ARGV[3], ARGV[4])
