@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { InferenceError } from '../errors.js';
+import { removeStaleFolders } from '../stale-folders.js';
 
 export const clipFormats = ['mp4', 'webp'] as const;
 export type ClipFormat = (typeof clipFormats)[number];
@@ -140,22 +141,8 @@ export class ClipWriter {
 }
 
 /** Takes away what processes that were killed left: their ffmpeg ends with them, their folders stay. */
-export async function removeStaleClips(): Promise<void> {
-  for (const name of await readdir(tmpdir())) {
-    const owner = new RegExp(`^${FOLDER}(\\d+)-`).exec(name)?.[1];
-    if (owner === undefined || isAlive(Number(owner))) continue;
-    await rm(join(tmpdir(), name), { recursive: true, force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // A process of another user is one too.
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
-  }
+export function removeStaleClips(): Promise<void> {
+  return removeStaleFolders(tmpdir(), FOLDER);
 }
 
 function fileName({ format }: ClipOptions): string {

@@ -39,6 +39,7 @@ const server = await startInstantServer(picture);
 print(`${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}, Node ${process.version}`);
 try {
   await measure('redis', { REDIS_URL: redis.url });
+  await measureServers();
   await measure('upstash', { UPSTASH_REDIS_REST_URL: front.url, UPSTASH_REDIS_REST_TOKEN: front.token });
 } finally {
   server.close();
@@ -104,6 +105,38 @@ async function measure(name: 'redis' | 'upstash', variables: Readonly<Record<str
   await bridge.stop();
   await queue.close();
   await receiver.stop();
+}
+
+/** Jobs a second on one server and on two, each of which makes a picture in 50 ms, one after the other. */
+async function measureServers(): Promise<void> {
+  for (const count of [1, 2]) {
+    const servers = await Promise.all(Array.from({ length: count }, () => startInstantServer(picture, 50)));
+    const receiver = await startReceiver();
+    const config = readBridgeConfig(
+      {},
+      {
+        REDIS_URL: redis.url,
+        DARKROOM_SERVER: servers.map(({ address }) => address).join(','),
+        CALLBACK_URL: receiver.url,
+        BRIDGE_PREFIX: `servers-${count}:`,
+        BRIDGE_SDXL_QUEUE: `servers_${count}`,
+        BRIDGE_SLOTS: '6',
+        BRIDGE_SDXL_SLOTS: '6',
+      },
+    );
+    const queue = openQueue(config);
+    const storage = new LocalStore({ folder: join(folder, `servers-${count}`) });
+    for (let i = 0; i < jobs / 5; i += 1) await queue.push(config.BRIDGE_SDXL_QUEUE, payload(`job-${i}`));
+    const begin = performance.now();
+    const bridge = await startBridge({ config, queue, storage, log: pino({ level: 'silent' }) });
+    await ended(receiver, jobs / 5);
+    const rate = jobs / 5 / ((performance.now() - begin) / 1000);
+    row('redis', `jobs a second, ${count} busy`, rate, `${count === 1 ? 'server' : 'servers'} of 50 ms a job`);
+    await bridge.stop();
+    await queue.close();
+    await receiver.stop();
+    for (const { close } of servers) close();
+  }
 }
 
 /** Waits for that many jobs to be called back as ended. */

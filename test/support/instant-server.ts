@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Server, ServerCredentials, type ServerWritableStream } from '@grpc/grpc-js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import {
@@ -14,12 +15,20 @@ export interface InstantServer {
   close(): void;
 }
 
-/** A server that speaks the API and has every picture done at once: what is left is the bridge's own time. */
-export async function startInstantServer(picture: Buffer): Promise<InstantServer> {
+/**
+ * A server that speaks the API and has every picture done at once: what is left is the bridge's own time.
+ * @param workMs what a picture takes, one after the other, as on a GPU; omitted: nothing
+ */
+export async function startInstantServer(picture: Buffer, workMs = 0): Promise<InstantServer> {
   const server = new Server();
+  let work = Promise.resolve();
   const sha256 = createHash('sha256').update(picture).digest();
   server.addService(InferenceServiceService, {
-    generate(call: ServerWritableStream<GenerateRequest, GenerateResponse>) {
+    async generate(call: ServerWritableStream<GenerateRequest, GenerateResponse>) {
+      if (workMs > 0) {
+        work = work.then(() => sleep(workMs));
+        await work;
+      }
       const { jobId, seed = 1n, prompt, jobType } = call.request;
       const metadata = JobMetadata.fromPartial({
         seed,
