@@ -2,6 +2,7 @@ import { freemem, totalmem } from 'node:os';
 import { Command } from 'commander';
 import { type Provider, probeProvider } from '../engine/probe.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
+import { findLlama } from '../pipelines/qwen/llama.js';
 
 interface Finding {
   readonly what: string;
@@ -38,7 +39,20 @@ async function examine(): Promise<readonly Finding[]> {
       ? { what: 'ffmpeg', ok: true, detail: `${ffmpeg.version} at ${ffmpeg.path}` }
       : { what: 'ffmpeg', ok: false, detail: `${ffmpeg.detail}; only clips need it`, fix: ffmpeg.fix },
   );
+  findings.push(await llama());
   return findings;
+}
+
+async function llama(): Promise<Finding> {
+  const found = await findLlama();
+  return found === undefined
+    ? {
+        what: 'llama',
+        ok: false,
+        detail: 'node-llama-cpp is not installed; only enhanced prompts need it',
+        fix: 'run npm run setup:llama',
+      }
+    : { what: 'llama', ok: true, detail: 'node-llama-cpp is installed' };
 }
 
 function node(): Finding {

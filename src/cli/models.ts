@@ -6,12 +6,13 @@ import type { Family, ModelInfo } from '../pipelines/pipeline.js';
 import { inspectSdxl, type SdxlInspection } from '../pipelines/sdxl/inspect.js';
 import { inspectWan, type WanInspection } from '../pipelines/wan/inspect.js';
 import type { WanVariant } from '../pipelines/wan/variant.js';
+import { syntheticQwenSizes, writeSyntheticQwen } from '../synthetic/qwen.js';
 import { syntheticSizes, writeSyntheticSdxl } from '../synthetic/sdxl.js';
 import { syntheticWanSizes, writeSyntheticWan } from '../synthetic/wan.js';
 import { addConvertCommand } from './convert.js';
 import { type SourceOptions, sourceFrom, sourceOptions } from './source-options.js';
 
-const sizes: readonly string[] = [...syntheticSizes, ...syntheticWanSizes];
+const sizes: readonly string[] = [...syntheticSizes, ...syntheticWanSizes, ...syntheticQwenSizes];
 
 interface InspectOptions extends SourceOptions {
   readonly json?: boolean;
@@ -46,13 +47,17 @@ export function createModelsCommand(): Command {
     .argument('<model>', sizes.join(', '))
     .argument('<path>', 'a folder, or for SDXL a file that ends in .safetensors for the original layout')
     .addOption(
-      new Option('--dtype <type>', 'storage type of the weights: F16 for SDXL, BF16 for WAN').choices(floatTypes),
+      new Option('--dtype <type>', 'storage type of the weights: F16 for SDXL, BF16 for the others').choices(
+        floatTypes,
+      ),
     )
     .action(async (model: string, path: string, { dtype }: { dtype?: FloatType }) => {
       const sdxl = syntheticSizes.find((name) => name === model);
       const wan = syntheticWanSizes.find((name) => name === model);
+      const qwen = syntheticQwenSizes.find((name) => name === model);
       if (sdxl !== undefined) await writeSyntheticSdxl(path, sdxl, dtype);
       else if (wan !== undefined) await writeSyntheticWan(path, wan, dtype);
+      else if (qwen !== undefined) await writeSyntheticQwen(path, qwen, dtype);
       else throw new InvalidArgumentError(`model "${model}" must be one of ${sizes.join(', ')}`);
       process.stdout.write(`wrote ${path}\n`);
     });

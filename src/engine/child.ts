@@ -6,6 +6,7 @@ import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
 import type { Device, ImageEvent, Phase, Pipeline } from '../pipelines/pipeline.js';
 import { createSdxlPipeline } from '../pipelines/sdxl/index.js';
+import { VariantPipeline } from '../pipelines/variant-pipeline.js';
 import { createWanPipeline } from '../pipelines/wan/pipeline.js';
 import { version } from '../version.js';
 import { ClipAssets } from './clip-assets.js';
@@ -34,10 +35,10 @@ serveEngine<PictureWork>({
   },
 });
 
-function createPipeline(spec: EngineSpec, device: Exclude<Device, 'auto'>): Promise<Pipeline> {
-  const { threads, batchPixels } = spec;
+async function createPipeline(spec: EngineSpec, device: Exclude<Device, 'auto'>): Promise<Pipeline> {
+  const { threads, batchPixels, variants = 1 } = spec;
   if (spec.family === 'wan') return createWanPipeline({ ...spec.source, device, threads });
-  return createSdxlPipeline({ ...spec.source, device, threads, batchPixels });
+  return new VariantPipeline(await createSdxlPipeline({ ...spec.source, device, threads, batchPixels }), variants);
 }
 
 async function runTogether(model: Pipeline, jobs: readonly EngineJob[], desk: JobDesk<PictureWork>): Promise<void> {
@@ -48,11 +49,21 @@ async function runTogether(model: Pipeline, jobs: readonly EngineJob[], desk: Jo
   }));
   const batchImages = jobs.reduce((count, { request }) => count + request.seeds.length, 0);
   const clips = new Map<EngineJob, ClipAssets>();
+  let isBuilding = false;
   try {
     for await (const event of model.generate(together)) {
       const job = jobs[event.job] as EngineJob;
       const tell = (told: EngineEvent) => desk.tell(job.jobId, told);
+      // Whatever comes after it, the variant was built until now.
+      if (isBuilding && event.kind !== 'building') {
+        clock.lap('build');
+        isBuilding = false;
+      }
       switch (event.kind) {
+        case 'building':
+          isBuilding = true;
+          tell({ kind: 'building' });
+          break;
         case 'prompt':
           tell({ kind: 'prompt', report: event.report });
           break;
@@ -92,7 +103,13 @@ async function runTogether(model: Pipeline, jobs: readonly EngineJob[], desk: Jo
           for (const asset of assets) tell(asset);
           clock.lap('media');
           const { forwards } = event;
-          const counted = { batchImages, peakBytes: peakBytes(), ...(forwards !== undefined && { forwards }) };
+          const variants = model.variants ?? [];
+          const counted = {
+            batchImages,
+            peakBytes: peakBytes(),
+            variants,
+            ...(forwards !== undefined && { forwards }),
+          };
           desk.done(job.jobId, { ...clock.timings(), ...counted });
           break;
         }
@@ -146,19 +163,19 @@ function peakBytes(): number {
 /** Where the time of the jobs that run together went. */
 class JobClock {
   readonly #startedAt = performance.now();
-  readonly #spent: Record<Phase | 'media', number> = { encode: 0, denoise: 0, decode: 0, media: 0 };
+  readonly #spent: Record<Phase | 'media' | 'build', number> = { encode: 0, denoise: 0, decode: 0, media: 0, build: 0 };
   #mark = this.#startedAt;
 
   /** What passed since the last lap was spent on this. */
-  lap(phase: Phase | 'media'): void {
+  lap(phase: Phase | 'media' | 'build'): void {
     const now = performance.now();
     this.#spent[phase] += now - this.#mark;
     this.#mark = now;
   }
 
-  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes'> {
-    const { encode, denoise, decode, media } = this.#spent;
+  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants'> {
+    const { encode, denoise, decode, media, build } = this.#spent;
     const totalMs = performance.now() - this.#startedAt;
-    return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs: media, totalMs };
+    return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs: media, buildMs: build, totalMs };
   }
 }

@@ -72,6 +72,8 @@ interface EngineBasics {
   readonly threads: number;
   /** Pixels of all pictures that are denoised together. */
   readonly batchPixels: number;
+  /** Variants with LoRAs that are kept beside the bare model. Omitted: 1. */
+  readonly variants?: number;
 }
 
 /** How finished pictures become files. */
@@ -102,6 +104,8 @@ export interface EngineTimings {
   readonly decodeMs: number;
   /** Encoding the pictures as files. */
   readonly mediaMs: number;
+  /** Building the variant of the model that it needed. */
+  readonly buildMs: number;
   /** From taking the job to its last event. */
   readonly totalMs: number;
   /** Pictures of all jobs that ran together, this one's included. */
@@ -110,6 +114,8 @@ export interface EngineTimings {
   readonly peakBytes: number;
   /** Runs of the denoiser over one text; omitted, they were not counted. */
   readonly forwards?: number;
+  /** Variants of the model that are built now, as `variantKey` names them. */
+  readonly variants: readonly string[];
 }
 
 /** A clip comes with a picture of its first frame and a small one of it. */
@@ -119,6 +125,7 @@ export type AssetRole = 'result' | 'poster' | 'thumbnail';
 export type EngineEvent =
   | PromptEvent
   | ProgressEvent
+  | { readonly kind: 'building' }
   | { readonly kind: 'preview'; readonly index: number; readonly contentType: string; readonly bytes: Uint8Array }
   | {
       readonly kind: 'asset';

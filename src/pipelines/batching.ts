@@ -11,10 +11,20 @@ export function firstStep({ steps, init }: Pick<GenerationRequest, 'steps' | 'in
   return init === undefined ? 0 : Math.max(0, steps - Math.floor(steps * init.strength));
 }
 
-/** Equal for requests whose pictures can share runs of the denoiser: one size, one schedule. */
+/** Equal for requests whose pictures can share runs of the denoiser: one size, one schedule, the same LoRAs. */
 export function batchKey(request: GenerationRequest): string {
   const { width, height, steps, scheduler, clip } = request;
-  return [width, height, clip?.frames, clip?.shift, steps, scheduler, firstStep(request)].join(' ');
+  const size = [width, height, clip?.frames, clip?.shift];
+  return [...size, steps, scheduler, firstStep(request), variantKey(request)].join(' ');
+}
+
+/** Which variant of its model a request needs: the LoRAs that change something, in any order. The bare model: empty. */
+export function variantKey({ loras = [] }: Pick<GenerationRequest, 'loras'>): string {
+  return loras
+    .filter(({ weight, textEncoderWeight }) => weight !== 0 || textEncoderWeight !== 0)
+    .map(({ name, revision, weight, textEncoderWeight }) => [name, revision, weight, textEncoderWeight].join(':'))
+    .sort()
+    .join(', ');
 }
 
 /** Pictures of a request's size that are denoised together. */

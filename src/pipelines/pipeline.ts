@@ -19,6 +19,8 @@ export type PipelineEvent = { readonly job: number } & (
   | FramesEvent
   /** Its last picture was made. `forwards`: as `JobMetadata` has them; omitted, they were not counted. */
   | { readonly kind: 'done'; readonly forwards?: number }
+  /** The variant of the model that it needs is built, which blocks until it is there. */
+  | { readonly kind: 'building' }
   /** Its signal was seen: nothing more is done for it. */
   | { readonly kind: 'aborted' }
 );
@@ -139,6 +141,21 @@ export interface GenerationRequest {
   readonly init?: InitImage | undefined;
   /** At most so many previews a second; 0 or omitted: none. */
   readonly previewsPerSecond?: number;
+  /** On top of the checkpoint. Omitted: none. */
+  readonly loras?: readonly RequestLora[] | undefined;
+}
+
+/** A LoRA of a request, as the server found it. */
+export interface RequestLora {
+  /** What requests call it. */
+  readonly name: string;
+  readonly path: string;
+  /** Another one when the file was replaced. */
+  readonly revision: string;
+  /** Of the denoiser, -2 to 2. */
+  readonly weight: number;
+  /** Of the text encoders, -2 to 2. */
+  readonly textEncoderWeight: number;
 }
 
 /** Image to image: the picture is noised to where `strength` of the steps are left, and denoised from there. */
@@ -206,6 +223,8 @@ export interface PipelineJob {
 
 export interface Pipeline {
   readonly info: ModelInfo;
+  /** Variants of the model that are built, as `variantKey` names them. Omitted: it has none. */
+  readonly variants?: readonly string[];
   /** The provider that its sessions run on. */
   readonly device: Exclude<Device, 'auto'>;
   /** Runs jobs together; pictures that can share runs of the denoiser do. Retains nothing once ended. */

@@ -4,21 +4,18 @@
  * Runs the server as its users do, a process of its own, and measures it from outside. All figures of one table come from one
  * run. Without --sdxl the model is the tiny one, whose engine time is short: the hardest case for the overhead.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { credentials } from '@grpc/grpc-js';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { Phase } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
-import type { GetServerStatusResponse } from '../../src/gen/darkroom/v1/model_service.js';
 import { HealthClient } from '../../src/gen/grpc/health/v1/health.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
+import { quantile, ready, startServer, status } from './served.js';
 
 interface Figure {
   readonly what: string;
@@ -50,7 +47,8 @@ print();
 
 async function measure(model: string): Promise<void> {
   const startedAt = performance.now();
-  const { server, address } = await startServer(model);
+  const args = ['--sdxl', model, '--device', options.device];
+  const { server, address } = await startServer(args, { LIMIT_SIDE_PIXELS: '4096' });
   const client = connect(address);
   try {
     const listening = performance.now();
@@ -69,35 +67,6 @@ async function measure(model: string): Promise<void> {
     server.kill('SIGTERM');
     await once(server, 'exit');
   }
-}
-
-async function startServer(model: string): Promise<{ server: ChildProcess; address: string }> {
-  const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-  // One thread: the server keeps a core of its own, as a GPU leaves it one.
-  const env = {
-    ...process.env,
-    ENGINE_THREADS: '1',
-    LOG_LEVEL: 'error',
-    DARKROOM_LISTEN: '127.0.0.1:0',
-    LIMIT_SIDE_PIXELS: '4096',
-  };
-  const args = [main, 'serve', '--sdxl', model, '--device', options.device];
-  const server = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit'] });
-  for await (const line of createInterface({ input: server.stdout })) {
-    const address = /^darkroom listens on (.+)$/.exec(line)?.[1];
-    if (address !== undefined) return { server, address };
-  }
-  throw new Error('the server ended before it listened');
-}
-
-async function ready(client: DarkroomClient): Promise<void> {
-  while ((await status(client)).models[0]?.device === '') await new Promise((resolve) => setTimeout(resolve, 5));
-}
-
-function status(client: DarkroomClient): Promise<GetServerStatusResponse> {
-  return new Promise((resolve, reject) =>
-    client.models.getServerStatus({}, (error, response) => (error ? reject(error) : resolve(response))),
-  );
 }
 
 /** From the call to the last event, against what the engine says it spent on the job. */
@@ -196,11 +165,6 @@ async function measureHealth(client: DarkroomClient, address: string): Promise<v
   const note = `${latencies.length} checks during one run of ${(blockedMs / 1000).toFixed(1)} s`;
   report('health, p50', quantile(latencies, 0.5), 'ms', note);
   report('health, p99', quantile(latencies, 0.99), 'ms', `${note}; to hold: 20`);
-}
-
-function quantile(numbers: readonly number[], q: number): number {
-  const sorted = [...numbers].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? Number.NaN;
 }
 
 function print(): void {

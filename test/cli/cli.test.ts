@@ -36,11 +36,12 @@ function darkroom(
 
 async function serve(
   model: readonly string[] = [inject('tinySdxl')],
+  variables: Record<string, string> = {},
 ): Promise<{ server: ChildProcess; address: string }> {
   const server = spawn(
     process.execPath,
     [main, 'serve', '--listen', '127.0.0.1:0', '--device', 'cpu', '--sdxl', ...model],
-    { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, ENGINE_THREADS: '1' } },
+    { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, ENGINE_THREADS: '1', ...variables } },
   );
   onTestFinished(() => void server.kill('SIGKILL'));
   const lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
@@ -110,6 +111,33 @@ describe('darkroom', () => {
   it('generate: says so where there is no server', async () => {
     const { code, stderr } = await darkroom(['generate', 'a red circle', '--server', '127.0.0.1:1']);
     expect([code, stderr.split('\n')[0]]).toEqual([1, expect.stringContaining('no server answers at 127.0.0.1:1')]);
+  });
+
+  it('enhance: prints the prompt, and the text as it is written beside it', async () => {
+    const cache = await tempFolder();
+    const { address } = await serve([inject('tinySdxl'), '--qwen', inject('tinyQwen')], {
+      QWEN_CACHE: cache,
+      MEMORY_RESERVE_BYTES: '0',
+    });
+    const args = ['enhance', 'a lighthouse', '--server', address, '--max-tokens', '12', '--seed', '4'];
+    const { code, stdout, stderr } = await darkroom([...args, '--watch']);
+    expect([code, stdout.trim()]).toEqual([0, expect.stringMatching(/./)]);
+    expect(stderr).toContain('model qwen is converted');
+    expect(stderr).toMatch(/\d+ tokens from \d+ on cpu in \d+\.\d s after \d+\.\d s, [\d.]+ a second, seed 4\n$/);
+    expect(await darkroom([...args, '--watch'])).toMatchObject({ stdout });
+    const bad = await darkroom([...args, '--temperature', '3']);
+    expect([bad.code, bad.stderr.split('\n')[1]]).toEqual([1, '  temperature: temperature 3 must be >= 0 and <= 2']);
+  });
+
+  it('serve: refuses a template without a place for the prompt', async () => {
+    const template = join(await tempFolder(), 'template.yaml');
+    await writeFile(template, 'user: Describe it.');
+    const env = { ENHANCE_TEMPLATE: template };
+    const { code, stderr } = await darkroom(['serve', '--qwen', inject('tinyQwen')], { env });
+    expect([code, stderr]).toEqual([
+      1,
+      `darkroom: ENHANCE_TEMPLATE ${template} has mistakes:\n  - user must have {prompt} in it, once\n`,
+    ]);
   });
 
   it('serve: reflects its API to buf curl', async () => {
@@ -267,7 +295,16 @@ describe('darkroom', () => {
     const { code, stdout } = await darkroom(['doctor', '--json']);
     const findings = JSON.parse(stdout) as { what: string; ok: boolean; fix?: string }[];
     expect(code).toBe(0);
-    expect(findings.map(({ what }) => what)).toEqual(['node', 'memory', 'cpu', 'webgpu', 'cuda', 'tensorrt', 'ffmpeg']);
+    expect(findings.map(({ what }) => what)).toEqual([
+      'node',
+      'memory',
+      'cpu',
+      'webgpu',
+      'cuda',
+      'tensorrt',
+      'ffmpeg',
+      'llama',
+    ]);
     expect(findings.find(({ what }) => what === 'cpu')?.ok).toBe(true);
     for (const { ok, fix } of findings) expect(ok || fix).toBeTruthy();
   });

@@ -33,11 +33,13 @@ export function loraCases(
       name: `${entry.name} ${file}`,
       run: async () => {
         const loras = [{ path: join(folder, file), weight: entry.scale }];
-        const pipeline = await createSdxlPipeline({ path: model, device, threads: 0, loras });
+        const base = await createSdxlPipeline({ path: model, device, threads: 0 });
+        const pipeline = await base.withLoras(loras);
         try {
           return await loraCase(`${entry.name} ${file}`, entry, inputs, pipeline, expected);
         } finally {
           await pipeline.dispose();
+          await base.dispose();
         }
       },
     })),

@@ -10,6 +10,7 @@ import { readGgufHeader } from '../../src/pipelines/qwen/gguf-header.js';
 import { quantize } from '../../src/pipelines/qwen/quantize.js';
 import { readQwenGguf } from '../../src/pipelines/qwen/qwen-gguf.js';
 import { wantedTensors } from '../../src/pipelines/qwen/weights.js';
+import { writeSyntheticQwen } from '../../src/synthetic/qwen.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import { rebuildModel } from '../conformance/golden-folder.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
@@ -43,6 +44,20 @@ async function convertTiny(options: ConvertOptions = {}, changes?: Readonly<Reco
 }
 
 describe('convertToGguf', () => {
+  it('takes a vocabulary as large as the released ones', async () => {
+    const folder = await writeSyntheticQwen(join(await tempFolder(), 'qwen'), 'qwen-tiny');
+    const path = join(folder, 'config.json');
+    const config = JSON.parse(await readFile(path, 'utf8')) as object;
+    await rm(join(folder, 'model.safetensors'));
+    await writeFile(path, JSON.stringify({ ...config, vocab_size: 152_064, hidden_size: 32, num_hidden_layers: 1 }));
+    const tensors = wantedTensors(await readQwenConfig(folder)).map(({ key, shape }) => [key, shape] as const);
+    await writeHashSafetensors(join(folder, 'model.safetensors'), { dtype: 'BF16', hashPrefix: '', tensors });
+    const { path: gguf } = await convertToGguf(folder, { cacheFolder: await tempFolder() });
+    const { metadata } = await readGgufHeader(gguf);
+    expect(metadata.get('tokenizer.ggml.tokens')).toHaveLength(152_064);
+    expect(metadata.get('tokenizer.ggml.token_type')).toHaveLength(152_064);
+  });
+
   it('writes the metadata that llama.cpp reads of a qwen2', async () => {
     const { header } = await convertTiny();
     const {

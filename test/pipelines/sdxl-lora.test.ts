@@ -2,8 +2,9 @@ import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, inject, it } from 'vitest';
+import { type LoraSource, readLora } from '../../src/pipelines/lora/read-lora.js';
 import { readSdxlConfig } from '../../src/pipelines/sdxl/config.js';
-import { type LoraSource, readLora } from '../../src/pipelines/sdxl/lora.js';
+import { sdxlLoraNames } from '../../src/pipelines/sdxl/lora-names.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 import { sdxlPicture } from '../support/sdxl-picture.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -11,7 +12,7 @@ import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from
 
 const lora = (name: string) =>
   fileURLToPath(new URL(`../fixtures/goldens/sdxl-lora/${name}.safetensors`, import.meta.url));
-const config = await readSdxlConfig(fileURLToPath(new URL('../../assets/tiny-sdxl', import.meta.url)));
+const names = sdxlLoraNames(await readSdxlConfig(fileURLToPath(new URL('../../assets/tiny-sdxl', import.meta.url))));
 
 /** A copy of a LoRA with other tensors. */
 async function changed(change: (tensors: Tensors) => void, from = 'attn.kohya'): Promise<string> {
@@ -37,15 +38,14 @@ describe('readLora', () => {
     ['attn.peft', 'peft', ''],
     ['conv.kohya_sgm', 'kohya', 'convolutions too'],
   ])('reads %s: every key matches', async (name, format) => {
-    const file = await readLora(lora(name), config);
-    expect([file.format, file.rank, file.unmatched]).toEqual([format, 4, []]);
-    const counts = Object.values(file.modules).map((modules) => modules.size);
-    expect(counts.reduce((a, b) => a + b)).toBe(name.startsWith('conv') ? 243 : 234);
+    const file = await readLora(lora(name), names);
+    expect([file.header.base, file.header.format, file.header.rank, file.unmatched]).toEqual(['SDXL', format, 4, []]);
+    expect(file.modules).toHaveLength(name.startsWith('conv') ? 243 : 234);
   });
 
   it('lists keys that match nothing', async () => {
     const path = await changed((tensors) => tensors.set('lora_unet_nowhere.lora_up.weight', f16([4, 4])));
-    expect((await readLora(path, config)).unmatched).toEqual(['lora_unet_nowhere.lora_up.weight']);
+    expect((await readLora(path, names)).unmatched).toEqual(['lora_unet_nowhere.lora_up.weight']);
   });
 
   it.each([
@@ -55,11 +55,11 @@ describe('readLora', () => {
     [
       'one of SD 1.5',
       'lora_te_text_model_x.lora_up.weight',
-      'is a LoRA for Stable Diffusion 1 or 2 (lora_te_*); darkroom takes those for SDXL',
+      'is a LoRA for Stable Diffusion 1 or 2; this model is SDXL',
     ],
   ])('refuses %s by its name', async (_, key, problem) => {
     const path = await changed((tensors) => tensors.set(key, f16([4, 4])));
-    await expect(readLora(path, config)).rejects.toMatchObject({
+    await expect(readLora(path, names)).rejects.toMatchObject({
       reason: 'MODEL_UNSUPPORTED',
       message: `${path} ${problem}`,
     });
@@ -68,13 +68,13 @@ describe('readLora', () => {
   it('refuses a file that ends early', async () => {
     const path = await changed(() => undefined);
     await truncate(path, 200_000);
-    await expect(readLora(path, config)).rejects.toThrow(/is truncated: tensor ".*" ends at byte/);
+    await expect(readLora(path, names)).rejects.toThrow(/is truncated: tensor ".*" ends at byte/);
   });
 
   it('refuses a module without its other half, and one that is there twice', async () => {
     const half = await changed((tensors) => tensors.delete(`${UNET}.lora_up.weight`));
-    await expect(readLora(half, config)).rejects.toThrow(
-      'has no lora_up of unet.down_blocks.1.attentions.0.proj_in.weight',
+    await expect(readLora(half, names)).rejects.toThrow(
+      'unet.down_blocks.1.attentions.0.proj_in.weight has no lora_up',
     );
     const twice = await changed((tensors) =>
       tensors.set(
@@ -82,8 +82,8 @@ describe('readLora', () => {
         tensors.get(`${UNET}.lora_up.weight`) ?? f16([1, 1]),
       ),
     );
-    await expect(readLora(twice, config)).rejects.toThrow(
-      /has unet:down_blocks\.1\.attentions\.0\.proj_in\.weight twice/,
+    await expect(readLora(twice, names)).rejects.toThrow(
+      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice/,
     );
   });
 
@@ -92,7 +92,7 @@ describe('readLora', () => {
       const { shape = [] } = tensors.get(`${UNET}.lora_up.weight`) ?? {};
       tensors.set(`${UNET}.lora_up.weight`, f16(shape, 0x7e00));
     });
-    await expect(readLora(path, config)).rejects.toThrow(`has a NaN or an infinity in ${UNET}.lora_up.weight`);
+    await expect(readLora(path, names)).rejects.toThrow(`has a NaN or an infinity in ${UNET}.lora_up.weight`);
   });
 
   it('refuses a file that is no LoRA of an SDXL', async () => {
@@ -101,7 +101,7 @@ describe('readLora', () => {
       path,
       safetensorsBytes({ foo: { dtype: 'F16', shape: [1], data_offsets: [0, 2] } }, Buffer.alloc(2)),
     );
-    await expect(readLora(path, config)).rejects.toThrow(`${path} has no LoRA keys of an SDXL; it begins with "foo"`);
+    await expect(readLora(path, names)).rejects.toThrow(`${path} has no LoRA keys; it begins with "foo"`);
   });
 });
 

@@ -24,6 +24,8 @@ const timings: EngineTimings = {
   totalMs: 5500,
   batchImages: 1,
   peakBytes: 3 * GB,
+  buildMs: 0,
+  variants: [],
 };
 
 function learnt(): CostModel {

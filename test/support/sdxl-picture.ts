@@ -1,12 +1,14 @@
+import type { LoraSource } from '../../src/pipelines/lora/read-lora.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, type SdxlPipelineOptions } from '../../src/pipelines/sdxl/index.js';
 
 /** RGB of one small picture from a pipeline of its own: [height, width, 3]. */
 export async function sdxlPicture(
-  options: Omit<SdxlPipelineOptions, 'device' | 'threads'>,
+  { loras = [], ...options }: Omit<SdxlPipelineOptions, 'device' | 'threads'> & { loras?: readonly LoraSource[] },
   changes: Partial<GenerationRequest> = {},
 ): Promise<Uint8Array> {
-  const pipeline = await createSdxlPipeline({ ...options, device: 'cpu', threads: 1 });
+  const base = await createSdxlPipeline({ ...options, device: 'cpu', threads: 1 });
+  const pipeline = loras.length === 0 ? base : await base.withLoras(loras);
   const request: GenerationRequest = {
     prompt: 'a red circle',
     negativePrompt: undefined,
@@ -23,6 +25,7 @@ export async function sdxlPicture(
       if (event.kind === 'image') return event.rgb;
     throw new Error('no picture');
   } finally {
-    await pipeline.dispose();
+    if (pipeline !== base) await pipeline.dispose();
+    await base.dispose();
   }
 }

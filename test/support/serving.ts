@@ -28,13 +28,16 @@ export interface Serving {
   stop(): Promise<void>;
 }
 
-/**
- * A real server on a free port over a real engine process with the tiny SDXL.
- * @param options `startsLater`: the engine is the test's to start
- */
+interface ServeOptions extends Pick<ServerOptions, 'fetcher'> {
+  readonly textEntry?: URL;
+  /** The engine is the test's to start. */
+  readonly startsLater?: boolean;
+}
+
+/** A real server on a free port over a real engine process with the tiny SDXL. */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
-  { startsLater = false, ...options }: Pick<ServerOptions, 'fetcher'> & { startsLater?: boolean } = {},
+  { textEntry = textEngineEntry, startsLater = false, ...options }: ServeOptions = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
@@ -65,7 +68,7 @@ export async function serve(
   } as const;
   // One engine: the one that the test is about.
   const engine = create(config.WAN_PATH === undefined ? sdxl : wan);
-  const textEngine = await createTextEngine(config, silent, [engine], textEngineEntry);
+  const textEngine = await createTextEngine(config, silent, [engine], textEntry);
   const server = await createServer({ config, log: silent, engines: [engine], textEngine, ...options });
   if (!startsLater) await engine.start();
   const client = connect(

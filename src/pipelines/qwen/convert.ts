@@ -19,7 +19,12 @@ const FORMAT = 1;
 /** What matrices can be stored as, the smallest first. */
 export const ggufTypes = ['q8_0', 'f16', 'bf16', 'f32'] as const satisfies readonly GgufFileType[];
 
-const matrixTypes: Readonly<Record<GgufFileType, WrittenType>> = { q8_0: 'Q8_0', f16: 'F16', bf16: 'BF16', f32: 'F32' };
+export const matrixTypes: Readonly<Record<GgufFileType, WrittenType>> = {
+  q8_0: 'Q8_0',
+  f16: 'F16',
+  bf16: 'BF16',
+  f32: 'F32',
+};
 
 export interface ConversionProgress {
   readonly bytesDone: number;
@@ -86,11 +91,6 @@ export async function convertToGguf(folder: string, options: ConvertOptions = {}
   } catch (error) {
     throw asInferenceError(error, path, bytes, signal);
   }
-}
-
-/** How large the file would be. */
-export async function convertedBytes(folder: string, type: GgufFileType): Promise<number> {
-  return planGguf(await planConversion(folder, await readWeightFiles(folder, ['model']), type)).bytes;
 }
 
 async function planConversion(folder: string, files: WeightFiles, type: GgufFileType): Promise<GgufFile> {

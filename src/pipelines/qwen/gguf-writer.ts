@@ -52,7 +52,7 @@ export function planGguf({ metadata, tensors }: GgufFile): GgufPlan {
     uint64(tensors.length),
     uint64(metadata.size),
   ];
-  for (const [key, value] of metadata) parts.push(string(key), ...metadataValue(value));
+  for (const [key, value] of metadata) parts.push(string(key), metadataValue(value));
   let offset = 0;
   for (const { name, shape, type } of tensors) {
     parts.push(string(name), uint32(shape.length), ...[...shape].reverse().map(uint64));
@@ -97,7 +97,11 @@ function bytesOf(type: WrittenType, shape: readonly number[]): number {
   );
 }
 
-function metadataValue(entry: MetadataValue): Uint8Array[] {
+function metadataValue(entry: MetadataValue): Buffer {
+  return Buffer.concat(valueParts(entry));
+}
+
+function valueParts(entry: MetadataValue): Uint8Array[] {
   switch (entry.kind) {
     case 'uint32':
       return [uint32(valueTypes.uint32), uint32(entry.value)];

@@ -1,10 +1,11 @@
 import { stat } from 'node:fs/promises';
 import { readQwenConfig } from './config.js';
-import { convertedBytes } from './convert.js';
+import { matrixTypes } from './convert.js';
 import type { QwenSource } from './enhancer.js';
 import { MAX_PROMPT_TOKENS } from './prompt-tokens.js';
 import { readQwenGguf } from './qwen-gguf.js';
 import { MAX_NEW_TOKENS } from './template.js';
+import { weightBytes } from './weights.js';
 
 /** The process, and llama.cpp's buffers: logits of 512 tokens of a vocabulary of 152,064 alone are 311 MB. */
 const OVERHEAD_BYTES = 512 * 2 ** 20;
@@ -21,9 +22,10 @@ export async function estimateMemory({ path, type, parallel }: QwenSource): Prom
   const tokens = (TEMPLATE_TOKENS + MAX_PROMPT_TOKENS + MAX_NEW_TOKENS) * parallel;
   const entry = await stat(path).catch(() => undefined);
   if (entry?.isDirectory()) {
-    const { blockCount, embeddingLength, headCount, headCountKv } = await readQwenConfig(path);
+    const config = await readQwenConfig(path);
+    const { blockCount, embeddingLength, headCount, headCountKv } = config;
     const cache = tokens * blockCount * (embeddingLength / headCount) * headCountKv * CACHE_BYTES;
-    return (await convertedBytes(path, type)) + cache + OVERHEAD_BYTES;
+    return weightBytes(config, matrixTypes[type]) + cache + OVERHEAD_BYTES;
   }
   const { metadata, fileBytes } = await readQwenGguf(path);
   const number = (key: string) => Number(metadata.get(`qwen2.${key}`) ?? 0);

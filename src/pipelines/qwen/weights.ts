@@ -4,7 +4,7 @@ import { floatsFrom } from '../../graph/half-floats.js';
 import { type FloatType, floatBytes, floatTypes, type TensorRecord } from '../../graph/safetensors.js';
 import type { WeightFiles } from '../../graph/weight-files.js';
 import type { QwenConfig } from './config.js';
-import type { WrittenType } from './gguf-types.js';
+import { type WrittenType, writtenBytes } from './gguf-types.js';
 import type { GgufTensor } from './gguf-writer.js';
 import { quantize } from './quantize.js';
 
@@ -47,6 +47,19 @@ export function wantedTensors(config: QwenConfig): readonly Wanted[] {
   tensors.push({ key: 'model.norm.weight', name: 'output_norm.weight', shape: [width] });
   if (!config.isTied) tensors.push({ key: 'lm_head.weight', name: 'output.weight', shape: [vocabSize, width] });
   return tensors;
+}
+
+/** What the weights of a model take as a GGUF file stores them. @param type of the matrices */
+export function weightBytes(config: QwenConfig, type: WrittenType): number {
+  return wantedTensors(config).reduce(
+    (sum, { shape }) =>
+      sum +
+      writtenBytes(
+        typeOf(type, shape),
+        shape.reduce((product, dim) => product * dim, 1),
+      ),
+    0,
+  );
 }
 
 /**

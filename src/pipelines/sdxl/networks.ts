@@ -2,21 +2,20 @@ import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
 import { createSession, type NetworkSession, outputOf } from '../../graph/session.js';
 import { join32 } from '../join32.js';
+import { type LoraSource, loraUpdates, readLora } from '../lora/read-lora.js';
 import type { Device, ModelInfo } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
 import { openSdxlCheckpoint, type SdxlSource } from './checkpoint.js';
 import type { SdxlConfig } from './config.js';
 import { describeSdxl, vaeScale } from './inspect.js';
-import { type LoraSource, loraUpdates, readLora } from './lora.js';
+import { sdxlLoraNames } from './lora-names.js';
 import { PromptEncoder } from './prompt-encoder.js';
-import { buildSdxlNetworks, type NetworkName } from './weights.js';
+import { buildSdxlNetworks, type NetworkName, type Networks } from './weights.js';
 
 export interface SdxlOptions extends SdxlSource {
   readonly device: Exclude<Device, 'auto'>;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
-  /** On top of the checkpoint, folded into its weights. Omitted: none. */
-  readonly loras?: readonly LoraSource[] | undefined;
 }
 
 export interface ImageSize {
@@ -44,22 +43,54 @@ interface Sessions {
   readonly unet: NetworkSession;
   readonly decoder: NetworkSession;
   /** Many servers never see a reference: this one is opened with the first. */
-  openEncoder(): Promise<NetworkSession>;
+  readonly encoder: LateSession;
 }
+
+/** Opened when it is asked for the first time. */
+class LateSession {
+  readonly #open: () => Promise<NetworkSession>;
+  #session: Promise<NetworkSession> | undefined;
+
+  constructor(open: () => Promise<NetworkSession>) {
+    this.#open = open;
+  }
+
+  get(): Promise<NetworkSession> {
+    this.#session ??= this.#open();
+    return this.#session;
+  }
+
+  async release(): Promise<void> {
+    await (await this.#session)?.release();
+  }
+}
+
+/** Builds the same model with LoRAs folded into it. */
+type BuildVariant = (base: SdxlNetworks, loras: readonly LoraSource[]) => Promise<SdxlNetworks>;
 
 /** The networks of one checkpoint, loaded: tensors in, tensors out. */
 export class SdxlNetworks {
   readonly config: SdxlConfig;
   readonly info: ModelInfo;
   readonly prompts: PromptEncoder;
-  readonly #sessions: Sessions;
-  #encoder: Promise<NetworkSession> | undefined;
+  /** A variant has those of its base that it does not change. */
+  readonly sessions: Sessions;
+  /** What it releases: a variant leaves its base's alone. */
+  readonly #owned: readonly { release(): Promise<void> }[];
+  readonly #buildVariant: BuildVariant;
 
-  constructor(config: SdxlConfig, info: ModelInfo, prompts: PromptEncoder, sessions: Sessions) {
+  constructor(
+    { config, info, prompts }: Pick<SdxlNetworks, 'config' | 'info' | 'prompts'>,
+    sessions: Sessions,
+    owned: readonly { release(): Promise<void> }[],
+    buildVariant: BuildVariant,
+  ) {
     this.config = config;
     this.info = info;
     this.prompts = prompts;
-    this.#sessions = sessions;
+    this.sessions = sessions;
+    this.#owned = owned;
+    this.#buildVariant = buildVariant;
   }
 
   /** One run of the UNet over a batch. -> [B, 4, height, width] */
@@ -73,7 +104,7 @@ export class SdxlNetworks {
       ids.map((id) => timestepEmbedding(id, unet.addition_time_embed_dim, options)),
     );
     const width = unet.cross_attention_dim;
-    const outputs = await this.#sessions.unet.run({
+    const outputs = await this.sessions.unet.run({
       latents: { data: call.latents, shape: [batch, unet.in_channels, call.height, call.width] },
       timestep: { data: join32(new Array<Float32Array>(batch).fill(timestep)), shape: [batch, channels] },
       sizes: { data: join32(sizes), shape: [batch, 6 * unet.addition_time_embed_dim] },
@@ -92,14 +123,13 @@ export class SdxlNetworks {
       return value * deviation + mean;
     });
     const feeds = { latents: { data: scaled, shape: [1, channels, height, width] } };
-    return outputOf(await this.#sessions.decoder.run(feeds), 'image', 'the VAE decoder');
+    return outputOf(await this.sessions.decoder.run(feeds), 'image', 'the VAE decoder');
   }
 
   /** An image, planar float32 [3, 8h, 8w] of -1 to 1, to the mean and log variance of its latents, unscaled, [4, h, w] each. */
   async encode(image: Float32Array, size: ImageSize): Promise<{ mean: Float32Array; logVariance: Float32Array }> {
-    this.#encoder ??= this.#sessions.openEncoder();
     const shape = [1, this.config.vae.in_channels, size.height, size.width];
-    const outputs = await (await this.#encoder).run({ image: { data: image, shape } });
+    const outputs = await (await this.sessions.encoder.get()).run({ image: { data: image, shape } });
     const both = outputOf(outputs, 'moments', 'the VAE encoder');
     const mean = both.slice(0, both.length / 2);
     // Bounds: https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/autoencoders/vae.py#L767
@@ -122,9 +152,17 @@ export class SdxlNetworks {
     return { width: width / side, height: height / side };
   }
 
+  /**
+   * The same model with LoRAs folded into its weights: a UNet of its own, and text encoders where these are changed; what is not
+   * changed is shared, and goes with the base.
+   * @throws InferenceError of a LoRA that cannot be read or does not fit
+   */
+  withLoras(loras: readonly LoraSource[]): Promise<SdxlNetworks> {
+    return this.#buildVariant(this, loras);
+  }
+
   async release(): Promise<void> {
-    const { unet, decoder } = this.#sessions;
-    for (const session of [this.prompts, unet, decoder, await this.#encoder]) await session?.release();
+    for (const each of this.#owned) await each.release();
   }
 
   /** What one channel of the latents is multiplied by, and moved by, before it is decoded. */
@@ -138,23 +176,52 @@ export class SdxlNetworks {
 }
 
 /** Loads a checkpoint: sessions are built here, once, for every size and batch. */
-export async function loadSdxlNetworks({ device, threads, loras = [], ...source }: SdxlOptions): Promise<SdxlNetworks> {
+export async function loadSdxlNetworks({ device, threads, ...source }: SdxlOptions): Promise<SdxlNetworks> {
   const checkpoint = await openSdxlCheckpoint(source);
   const { config } = checkpoint;
   const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const files = await Promise.all(loras.map(async (lora) => ({ ...lora, file: await readLora(lora.path, config) })));
-  const networks = await buildSdxlNetworks(checkpoint, dialectFor(device, attentionIsRight), (component) =>
-    loraUpdates(files, component),
-  );
+  const dialect = dialectFor(device, attentionIsRight);
   const [tokenizer, tokenizer2] = await checkpoint.readTokenizers();
-  const open = (name: NetworkName) => createSession(networks[name].graph, { device, threads });
-  const prompts = new PromptEncoder(
-    { tokenizer, session: await open('text_encoder'), config: config.textEncoder },
-    { tokenizer: tokenizer2, session: await open('text_encoder_2'), config: config.textEncoder2 },
-  );
-  return new SdxlNetworks(config, describeSdxl(checkpoint, networks), prompts, {
+  const encoderOf = (first: NetworkSession, second: NetworkSession) =>
+    new PromptEncoder(
+      { tokenizer, session: first, config: config.textEncoder },
+      { tokenizer: tokenizer2, session: second, config: config.textEncoder2 },
+    );
+  const opener = (networks: Networks) => (name: NetworkName) =>
+    createSession(networks[name].graph, { device, threads });
+
+  const buildVariant: BuildVariant = async (base, loras) => {
+    const names = sdxlLoraNames(config);
+    const files = await Promise.all(loras.map(async (lora) => ({ ...lora, file: await readLora(lora.path, names) })));
+    const updatesOf = (component: string) => loraUpdates(files, component, component !== 'unet');
+    const open = opener(await buildSdxlNetworks(checkpoint, dialect, updatesOf));
+    const owned: NetworkSession[] = [];
+    const own = async (name: NetworkName) => {
+      const session = await open(name);
+      owned.push(session);
+      return session;
+    };
+    try {
+      const unet = await own('unet');
+      const changesText = ['text_encoder', 'text_encoder_2'].some((component) => updatesOf(component).size > 0);
+      const prompts = changesText ? encoderOf(await own('text_encoder'), await own('text_encoder_2')) : base.prompts;
+      return new SdxlNetworks({ config, info: base.info, prompts }, { ...base.sessions, unet }, owned, buildVariant);
+    } catch (error) {
+      // What was opened before memory ran out gives it back.
+      for (const session of owned) await session.release();
+      throw error;
+    }
+  };
+
+  const networks = await buildSdxlNetworks(checkpoint, dialect);
+  const open = opener(networks);
+  const prompts = encoderOf(await open('text_encoder'), await open('text_encoder_2'));
+  const sessions = {
     unet: await open('unet'),
     decoder: await open('vae_decoder'),
-    openEncoder: () => open('vae_encoder'),
-  });
+    encoder: new LateSession(() => open('vae_encoder')),
+  };
+  const info = describeSdxl(checkpoint, networks);
+  const owned = [prompts, ...Object.values(sessions)];
+  return new SdxlNetworks({ config, info, prompts }, sessions, owned, buildVariant);
 }

@@ -4,6 +4,7 @@ import { batchLimit } from '../batching.js';
 import { guide } from '../guidance.js';
 import { imageFromRgb, rgbFromImage } from '../image.js';
 import { join32 } from '../join32.js';
+import type { LoraSource } from '../lora/read-lora.js';
 import type {
   Device,
   GenerationRequest,
@@ -144,6 +145,11 @@ export class SdxlPipeline implements Pipeline {
     const size = config.unet.in_channels * width * height;
     const schedulerConfig = config.scheduler;
     return new Picture({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise });
+  }
+
+  /** The same model with LoRAs folded in; it goes before its base does. */
+  async withLoras(loras: readonly LoraSource[]): Promise<SdxlPipeline> {
+    return new SdxlPipeline(await this.networks.withLoras(loras), this.device, this.#batchPixels);
   }
 
   dispose(): Promise<void> {

@@ -185,7 +185,7 @@ export interface EstimateRequest {
 
 /** EstimateResponse tells what the job would cost here and now. */
 export interface EstimateResponse {
-  /** Seconds of work, the queue not counted. 0 until the model finished its first job: nothing was measured yet. */
+  /** Seconds of work, the queue and the enhancement of a prompt not counted. 0 until the model finished its first job: nothing was measured yet. */
   seconds: number;
   /** Most resident memory of the engine process, in bytes; on a GPU that is not the device's. 0 until a job was measured. */
   peakMemoryBytes: bigint;
