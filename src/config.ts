@@ -74,6 +74,19 @@ export const configSchema = z.object({
   MEMORY_RESERVE_BYTES: count(2 ** 30, 0, 2 ** 40).describe(
     'Memory, of a GPU its own, that a model which is loaded on demand leaves free.',
   ),
+  LORA_DIR: path.describe('Folder of LoRA files, .safetensors; looked into again when a request comes.'),
+  LORA_FILES: z
+    .string()
+    .transform((list) => list.split(',').flatMap((entry) => entry.trim() || []))
+    .refine((files) => files.every((file) => /^[^=]+=.+$/.test(file)), 'must be NAME=PATH, separated by commas')
+    .optional()
+    .describe('LoRA files outside of it, NAME=PATH, separated by commas.'),
+  LORA_VARIANTS: count(2, 1, 64).describe(
+    'Variants with LoRAs that are kept beside each bare model; an SDXL one takes 10 GB in float32.',
+  ),
+  LORA_PATIENCE_MS: count(60_000, 0, 86_400_000).describe(
+    'How long a job may be passed over by others that need no variant built, in ms.',
+  ),
   DEVICE: z.enum(devices).default('auto').describe('Where models run; auto takes the best that really opens.'),
   ENGINE_THREADS: count(0, 0, 1024).describe('Threads of a CPU engine; 0 lets the runtime choose.'),
   BATCH_PIXELS: count(3 * 1024 * 1024, 4096, 2 ** 40).describe(

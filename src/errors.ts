@@ -25,6 +25,7 @@ export const errorReasons = {
   REFERENCE_UNAVAILABLE: { status: 'UNAVAILABLE', retryable: true },
   REFERENCE_NEEDED: { status: 'FAILED_PRECONDITION', retryable: false },
   MODEL_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
+  LORA_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_ID_CONFLICT: { status: 'ALREADY_EXISTS', retryable: false },
   QUEUE_FULL: { status: 'RESOURCE_EXHAUSTED', retryable: true },

@@ -83,6 +83,7 @@ function sdxlSpec(config: Config): EngineSpec | undefined {
     device: config.DEVICE,
     threads: config.ENGINE_THREADS,
     batchPixels: config.BATCH_PIXELS,
+    variants: config.LORA_VARIANTS,
   };
 }
 
@@ -103,5 +104,6 @@ function wanSpec(config: Config): EngineSpec | undefined {
     threads: config.ENGINE_THREADS,
     // Clips are denoised one at a time.
     batchPixels: 1,
+    variants: config.LORA_VARIANTS,
   };
 }

@@ -3,6 +3,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import {
   JobType,
+  type Lora,
   OutputFormat,
   OutputMetadata,
   PromptSyntax,
@@ -40,6 +41,7 @@ export interface RequestOptions {
   readonly format?: OutputFormat;
   readonly quality?: number;
   readonly metadata?: OutputMetadata;
+  readonly lora?: readonly Lora[];
 }
 
 export function requestOptions(): readonly Option[] {
@@ -71,6 +73,9 @@ export function requestOptions(): readonly Option[] {
     ),
     new Option('--reference-strength <n>', 'how strongly it conditions, 0.1 to 1').argParser(number),
     new Option('--denoise <n>', "diffusers' strength, ComfyUI's denoise, instead of the two").argParser(number),
+    new Option('--lora <name[:weight]>', 'LoRA on top of the model, as the server lists it; up to four').argParser(
+      (text: string, before: readonly Lora[] = []) => [...before, loraOf(text)],
+    ),
     new Option('--format <name>', 'png, webp or jpeg; mp4 or webp for clips').argParser(
       enumParser(OutputFormat, 'OUTPUT_FORMAT'),
     ),
@@ -111,10 +116,19 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     seed: options.seed,
     frames: options.frames ?? 0,
     references: await Promise.all(given),
+    loras: [...(options.lora ?? [])],
     outputFormat: options.format ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     outputQuality: options.quality ?? 0,
     outputMetadata: options.metadata ?? OutputMetadata.OUTPUT_METADATA_UNSPECIFIED,
   };
+}
+
+/** NAME, NAME:WEIGHT or NAME:TEXT_ENCODER_WEIGHT:WEIGHT, as in a prompt. */
+function loraOf(text: string): Lora {
+  const [name = '', first, second, ...rest] = text.split(':');
+  if (name === '' || rest.length > 0) throw new InvalidArgumentError('must be NAME, NAME:WEIGHT or NAME:TEXT:WEIGHT.');
+  const own = first === undefined ? undefined : number(first);
+  return { name, weight: second === undefined ? own : number(second), textEncoderWeight: own };
 }
 
 async function referenceFrom(place: string, role: ReferenceRole, options: RequestOptions): Promise<Reference> {

@@ -10,6 +10,7 @@ import { syntheticQwenSizes, writeSyntheticQwen } from '../synthetic/qwen.js';
 import { syntheticSizes, writeSyntheticSdxl } from '../synthetic/sdxl.js';
 import { syntheticWanSizes, writeSyntheticWan } from '../synthetic/wan.js';
 import { addConvertCommand } from './convert.js';
+import { describeLora, inspectLora } from './inspect-lora.js';
 import { type SourceOptions, sourceFrom, sourceOptions } from './source-options.js';
 
 const sizes: readonly string[] = [...syntheticSizes, ...syntheticWanSizes, ...syntheticQwenSizes];
@@ -23,7 +24,7 @@ export function createModelsCommand(): Command {
   const models = new Command('models').description('look at checkpoints');
   const inspect = models
     .command('inspect')
-    .description('tell what a checkpoint is and whether it is whole, without loading it')
+    .description('tell what a checkpoint or a LoRA is and whether it is whole, without loading it')
     .argument(
       '<path>',
       'diffusers-layout folder, or what the original code has: one .safetensors file, or a folder for WAN',
@@ -34,6 +35,11 @@ export function createModelsCommand(): Command {
       "of a WAN that looks at pictures, CLIP's in place of the checkpoint's (WAN_IMAGE_ENCODER)",
     )
     .action(async (path: string, { json, ...options }: InspectOptions) => {
+      const lora = await inspectLora(path);
+      if (lora !== undefined) {
+        process.stdout.write(json ? `${JSON.stringify(lora, null, 2)}\n` : describeLora(path, lora));
+        return;
+      }
       const { vae, textEncoder, imageEncoder, tokenizer } = options;
       const inspection = (await isWan(path))
         ? await inspectWan({ path, vae, textEncoder, imageEncoder, tokenizer })

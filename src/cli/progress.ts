@@ -49,7 +49,8 @@ export class ProgressView {
 }
 
 /** Where it is not a terminal, not a line for every percent. */
-function loadingLine({ model, fraction, converting }: ModelLoading): string {
+function loadingLine({ model, fraction, converting, loras }: ModelLoading): string {
+  if (loras.length > 0) return `model ${model} is built with ${loras.map(({ name }) => name).join(', ')}`;
   const percent = fraction === undefined ? '' : ` ${10 * Math.floor(fraction * 10)}%`;
   return `model ${model} is ${converting ? 'converted' : 'loading'}${percent}`;
 }

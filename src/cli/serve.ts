@@ -10,6 +10,8 @@ interface ServeOptions extends SourceOptions {
   readonly sdxl?: string;
   readonly wan?: string;
   readonly qwen?: string;
+  readonly loraDir?: string;
+  readonly lora?: readonly string[];
   readonly device?: string;
 }
 
@@ -20,18 +22,22 @@ export function createServeCommand(): Command {
     .option('--sdxl <path>', 'SDXL checkpoint: diffusers-layout folder or .safetensors file (SDXL_PATH)')
     .option('--wan <path>', "WAN 2.1 checkpoint: diffusers-layout folder or the original code's (WAN_PATH)")
     .option('--qwen <path>', 'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file or a safetensors folder (QWEN_PATH)')
+    .option('--lora-dir <folder>', 'folder of LoRA files that requests may name (LORA_DIR)')
+    .option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)')
     .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
     .action(serve);
   for (const option of sourceOptions()) command.addOption(option);
   return command;
 }
 
-async function serve({ listen, sdxl, wan, qwen, device, ...source }: ServeOptions): Promise<void> {
+async function serve({ listen, sdxl, wan, qwen, loraDir, lora, device, ...source }: ServeOptions): Promise<void> {
   const config = readConfig(process.env, {
     ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
     ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
     ...(wan !== undefined && { WAN_PATH: wan }),
     ...(qwen !== undefined && { QWEN_PATH: qwen }),
+    ...(loraDir !== undefined && { LORA_DIR: loraDir }),
+    ...(lora !== undefined && { LORA_FILES: lora.join(',') }),
     ...(device !== undefined && { DEVICE: device }),
     ...sourceVariables(source),
   });

@@ -4,7 +4,7 @@ import { removeStaleClips } from '../media/clip-writer.js';
 import { encodeImage } from '../media/encode-image.js';
 import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
-import type { Device, ImageEvent, Phase, Pipeline } from '../pipelines/pipeline.js';
+import type { Device, ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
 import { createSdxlPipeline } from '../pipelines/sdxl/index.js';
 import { VariantPipeline } from '../pipelines/variant-pipeline.js';
 import { createWanPipeline } from '../pipelines/wan/pipeline.js';
@@ -37,8 +37,11 @@ serveEngine<PictureWork>({
 
 async function createPipeline(spec: EngineSpec, device: Exclude<Device, 'auto'>): Promise<Pipeline> {
   const { threads, batchPixels, variants = 1 } = spec;
-  if (spec.family === 'wan') return createWanPipeline({ ...spec.source, device, threads });
-  return new VariantPipeline(await createSdxlPipeline({ ...spec.source, device, threads, batchPixels }), variants);
+  const bare =
+    spec.family === 'wan'
+      ? await createWanPipeline({ ...spec.source, device, threads })
+      : await createSdxlPipeline({ ...spec.source, device, threads, batchPixels });
+  return new VariantPipeline(bare, variants);
 }
 
 async function runTogether(model: Pipeline, jobs: readonly EngineJob[], desk: JobDesk<PictureWork>): Promise<void> {
@@ -103,7 +106,7 @@ async function runTogether(model: Pipeline, jobs: readonly EngineJob[], desk: Jo
           for (const asset of assets) tell(asset);
           clock.lap('media');
           const { forwards } = event;
-          const variants = model.variants ?? [];
+          const variants = model.variants ?? { keys: [], builds: 0 };
           const counted = {
             batchImages,
             peakBytes: peakBytes(),
@@ -139,12 +142,14 @@ async function pictureAsset(
 /** What the file of one picture says about itself. */
 function metadataOf({ request, output }: EngineJob, seed: number): ImageMetadata {
   if (output.metadata !== 'full') return { kind: output.metadata };
-  const { weights, init, clip, ...rest } = request;
+  const { weights, init, clip, prompt, loras = [], ...rest } = request;
   const promptWeights = weights || undefined;
   return {
     kind: 'full',
     parameters: {
       ...rest,
+      // As A1111 writes them, and as this server reads them.
+      prompt: [prompt, ...loras.map(loraSign)].join(' '),
       seed,
       model: modelName,
       promptWeights,
@@ -154,6 +159,11 @@ function metadataOf({ request, output }: EngineJob, seed: number): ImageMetadata
       version,
     },
   };
+}
+
+function loraSign({ name, weight, textEncoderWeight }: RequestLora): string {
+  const weights = weight === textEncoderWeight ? [weight] : [textEncoderWeight, weight];
+  return `<lora:${[name, ...weights].join(':')}>`;
 }
 
 function peakBytes(): number {

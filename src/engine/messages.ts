@@ -2,7 +2,14 @@ import type { SerializedError } from '../errors.js';
 import type { ClipFormat } from '../media/clip-writer.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
-import type { Device, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
+import type {
+  BuiltVariants,
+  Device,
+  GenerationRequest,
+  ModelInfo,
+  ProgressEvent,
+  PromptEvent,
+} from '../pipelines/pipeline.js';
 import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent } from '../pipelines/qwen/enhancer.js';
 import type { SdxlSource } from '../pipelines/sdxl/checkpoint.js';
 import type { WanSource } from '../pipelines/wan/checkpoint.js';
@@ -114,8 +121,8 @@ export interface EngineTimings {
   readonly peakBytes: number;
   /** Runs of the denoiser over one text; omitted, they were not counted. */
   readonly forwards?: number;
-  /** Variants of the model that are built now, as `variantKey` names them. */
-  readonly variants: readonly string[];
+  /** Of the model, as they are now. */
+  readonly variants: BuiltVariants;
 }
 
 /** A clip comes with a picture of its first frame and a small one of it. */

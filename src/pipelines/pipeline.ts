@@ -221,10 +221,17 @@ export interface PipelineJob {
   readonly signal: AbortSignal;
 }
 
+export interface BuiltVariants {
+  /** Those that are there, as `variantKey` names them. */
+  readonly keys: readonly string[];
+  /** How many were built since the engine started. */
+  readonly builds: number;
+}
+
 export interface Pipeline {
   readonly info: ModelInfo;
-  /** Variants of the model that are built, as `variantKey` names them. Omitted: it has none. */
-  readonly variants?: readonly string[];
+  /** Variants of the model. Omitted: it has none. */
+  readonly variants?: BuiltVariants;
   /** The provider that its sessions run on. */
   readonly device: Exclude<Device, 'auto'>;
   /** Runs jobs together; pictures that can share runs of the denoiser do. Retains nothing once ended. */

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
 import { variantKey } from './batching.js';
 import type { LoraSource } from './lora/read-lora.js';
-import type { Device, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
+import type { BuiltVariants, Device, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
 
 /** A pipeline that can build itself anew with LoRAs folded into its weights. */
 export interface LoraPipeline extends Pipeline {
@@ -18,6 +18,7 @@ export class VariantPipeline implements Pipeline {
   readonly #limit: number;
   /** By key, the one used last at the end. */
   readonly #variants = new Map<string, LoraPipeline>();
+  #builds = 0;
 
   /** @param limit variants that are kept beside the bare model, at least 1 */
   constructor(base: LoraPipeline, limit: number) {
@@ -33,8 +34,8 @@ export class VariantPipeline implements Pipeline {
     return this.#base.device;
   }
 
-  get variants(): readonly string[] {
-    return [...this.#variants.keys()];
+  get variants(): BuiltVariants {
+    return { keys: [...this.#variants.keys()], builds: this.#builds };
   }
 
   /** All jobs need the same variant. */
@@ -60,6 +61,7 @@ export class VariantPipeline implements Pipeline {
   }
 
   async #build(loras: readonly LoraSource[]): Promise<LoraPipeline> {
+    this.#builds += 1;
     while (this.#variants.size >= this.#limit) await this.#forgetOldest();
     try {
       return await this.#base.withLoras(loras);

@@ -1,8 +1,8 @@
 import type { Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
-import { batchKey, batchLimit } from '../pipelines/batching.js';
-import type { GenerationRequest } from '../pipelines/pipeline.js';
+import { batchKey, batchLimit, variantKey } from '../pipelines/batching.js';
+import type { BuiltVariants, GenerationRequest } from '../pipelines/pipeline.js';
 import { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
 import { loadingEvent } from './prompt-enhancement.js';
@@ -13,13 +13,18 @@ import { hideInternals } from './status.js';
 const FIRST_RETRY_MS = 1000;
 const MIN_RETRY_MS = 100;
 
+const NO_VARIANTS: BuiltVariants = { keys: [], builds: 0 };
+
 interface Line {
   readonly engine: Supervisor;
   readonly costs: CostModel;
   /** Accepted, but not in the line yet: their references are on their way. */
   readonly preparing: Set<GenerateJob>;
+  /** In the order that they became ready. */
   readonly waiting: GenerateJob[];
   running: readonly GenerateJob[];
+  /** Variants of the model that its engine has. */
+  variants: BuiltVariants;
   /** Whether somebody takes jobs from the line. */
   isServed: boolean;
 }
@@ -28,20 +33,25 @@ export interface AdmissionOptions {
   readonly engines: readonly Supervisor[];
   /** Most jobs that wait or run at once, over all models. */
   readonly limit: number;
+  /** How long a job may be passed over by others that need no variant of their model built, in milliseconds. */
+  readonly patienceMs: number;
   readonly log: Logger;
   /** Called once for every job that was admitted, when it ended. */
   readonly onEnd: (job: GenerateJob) => void;
 }
 
 /**
- * A bounded line of jobs before every model, served in the order they came. Whoever is next takes those along that wait anyway
- * and fit into the same runs of the denoiser.
+ * A bounded line of jobs before every model, served in the order they came, but for jobs that would have a variant of the model
+ * built: those whose variant is there go before them, for a while. Whoever is next takes those along that wait anyway and fit
+ * into the same runs of the denoiser.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #lines: ReadonlyMap<string, Line>;
   /** Jobs that failed in company, through no fault that is known to be theirs: they run alone once more. */
   readonly #alone = new WeakSet<GenerateJob>();
+  /** Jobs that were the oldest and did not go first, and when that began. */
+  readonly #passedOverSince = new WeakMap<GenerateJob, number>();
   #draining = false;
   #idle: (() => void) | undefined;
 
@@ -56,6 +66,7 @@ export class Admission {
           preparing: new Set(),
           waiting: [],
           running: [],
+          variants: NO_VARIANTS,
           isServed: false,
         },
       ]),
@@ -72,6 +83,11 @@ export class Admission {
 
   get waiting(): number {
     return [...this.#lines.values()].reduce((sum, { waiting, preparing }) => sum + waiting.length + preparing.size, 0);
+  }
+
+  /** Variants of a model, as they were after its last job. */
+  variants(model: string): BuiltVariants {
+    return this.#line(model).variants;
   }
 
   /** @throws InferenceError DRAINING with a time to try again */
@@ -167,6 +183,7 @@ export class Admission {
   async #serveNext(line: Line): Promise<void> {
     const [next] = line.waiting;
     if (line.engine.state !== 'ready') {
+      line.variants = NO_VARIANTS;
       next?.emit({ $case: 'modelLoading', value: loadingEvent(line.engine.spec.model) });
       const failure: unknown = await line.engine.whenReady().then(
         () => undefined,
@@ -180,8 +197,15 @@ export class Admission {
     line.running = jobs;
     this.#tellPositions(line, 0);
     line.costs.observeLoaded(line.engine.residentBytes);
-    const errors = await runTogether(jobs, line.engine, line.costs).catch((error: unknown) => jobs.map(() => error));
+    const onVariants = (variants: BuiltVariants) => {
+      line.variants = variants;
+    };
+    const errors = await runTogether(jobs, line.engine, line.costs, onVariants).catch((error: unknown) =>
+      jobs.map(() => error),
+    );
     line.running = [];
+    // What a job failed with may have cost variants.
+    if (errors.some((error) => error !== undefined)) line.variants = { ...line.variants, keys: [] };
     const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
     for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
     for (const job of again) this.#alone.add(job);
@@ -190,8 +214,9 @@ export class Admission {
 
   /** The next job, and those that fit into its batch, in their order. */
   #take(line: Line): readonly GenerateJob[] {
-    const [first, ...others] = line.waiting;
+    const first = this.#choose(line);
     if (first === undefined) return [];
+    const others = line.waiting.filter((job) => job !== first);
     const jobs = [first];
     const limit = batchLimit(first.request, line.engine.spec.batchPixels);
     let images = first.request.seeds.length;
@@ -203,6 +228,20 @@ export class Admission {
     }
     for (const job of jobs) line.waiting.splice(line.waiting.indexOf(job), 1);
     return jobs;
+  }
+
+  /** The oldest, unless it would have a variant built and there is one that would not, and has not been passed over for too long. */
+  #choose({ waiting, variants }: Line): GenerateJob | undefined {
+    const [oldest] = waiting;
+    const isBuilt = ({ request }: GenerateJob) => {
+      const key = variantKey(request);
+      return key === '' || variants.keys.includes(key);
+    };
+    if (oldest === undefined || isBuilt(oldest)) return oldest;
+    const since = this.#passedOverSince.get(oldest) ?? Date.now();
+    this.#passedOverSince.set(oldest, since);
+    if (Date.now() - since >= this.#options.patienceMs) return oldest;
+    return waiting.find(isBuilt) ?? oldest;
   }
 
   // What fails a batch may be any one of its jobs: each is tried alone, so that none fails for a neighbour.

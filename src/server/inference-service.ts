@@ -30,7 +30,10 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
   return {
     generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
     enhance: streaming(state.calls, (request: EnhanceRequest, context) => enhance(state, request, context)),
-    estimate: unary(state.calls, ({ request }: EstimateRequest) => estimate(state, request)),
+    estimate: unary(state.calls, async ({ request }: EstimateRequest) => {
+      await state.loras.refresh();
+      return estimate(state, request);
+    }),
     tokenize: unary(state.calls, async (request: TokenizeRequest) => {
       const { spec } = engineOf(state, request.model || state.config.SDXL_NAME);
       return tokenize(request, await state.tokenizers.of(spec), state.config.LIMIT_PROMPT_BYTES);
@@ -43,6 +46,7 @@ async function* generate(
   request: GenerateRequest,
   { signal }: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
+  await state.loras.refresh();
   const job = attachOrSubmit(state, request);
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
   for await (const event of follow(job, signal, { cancelsOnLeave })) yield { event };
@@ -86,7 +90,7 @@ function preparationOf(state: ServerState, { references, request, isEnhanced }: 
 function planOf(state: ServerState, request: GenerateRequest): { readonly model: string; readonly plan: JobPlan } {
   const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family ?? 'sdxl');
   const { spec, info } = engineOf(state, model);
-  const plan = resolveRequest(request, state.config, { name: model, family: spec.family, info }, state.ffmpeg);
+  const plan = resolveRequest(request, state.config, { name: model, family: spec.family, info }, state);
   assertPolicy(`${request.prompt} ${request.weights}`);
   return { model, plan };
 }

@@ -6,6 +6,7 @@ import type { PromptReport } from '../pipelines/pipeline.js';
 import { version } from '../version.js';
 import { applyReferences } from './applied-references.js';
 import type { GenerateJob } from './generate-job.js';
+import { loraMessages } from './loras.js';
 import type { Enhanced } from './prompt-enhancer.js';
 
 /** What will be done, before the work begins. */
@@ -29,7 +30,7 @@ export function plannedMetadata(
     guidanceScale: request.guidanceScale,
     scheduler: request.scheduler,
     numImages: request.seeds.length,
-    originalPrompt: plan.request.prompt,
+    originalPrompt: plan.prompt,
     negativePrompt: request.negativePrompt ?? '',
     device: device ?? '',
     queueSeconds: (startedAtMs - job.createTime.getTime()) / 1000,
@@ -61,6 +62,8 @@ export function plannedMetadata(
     forwards: undefined,
     guidanceInterval: request.clip?.guidanceInterval,
     reuseThreshold: request.clip?.reuseThreshold || undefined,
+    loras: loraMessages(request.loras),
+    buildSeconds: 0,
   };
 }
 
@@ -109,6 +112,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings }
     batchImages: timings.batchImages,
     enginePeakBytes: BigInt(timings.peakBytes),
     forwards: timings.forwards,
+    buildSeconds: timings.buildMs / 1000,
     promptTokens: prompt?.tokens,
     droppedTokens: prompt?.dropped,
     promptChunks: prompt?.chunks,

@@ -1,11 +1,16 @@
 import type { EngineState, Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
-import { Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
+import { type LoraInfo, Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
+import { trainedTags } from '../pipelines/lora/lora-header.js';
 import { version } from '../version.js';
 import { modelNotFound } from './admission.js';
+import type { KnownLora } from './lora-registry.js';
 import type { PromptEnhancer } from './prompt-enhancer.js';
 import type { ServerState } from './state.js';
 import { unary } from './stream.js';
+
+/** Of a LoRA's training. */
+const MAX_TAGS = 20;
 
 const STATES: Readonly<Record<EngineState, ModelState>> = {
   starting: ModelState.MODEL_STATE_LOADING,
@@ -18,9 +23,17 @@ const STATES: Readonly<Record<EngineState, ModelState>> = {
 
 export function createModelService(state: ServerState): ModelServiceServer {
   const { enhancer } = state.enhancement;
-  const models = () => [...state.engines.map(describeModel), ...(enhancer ? [describeEnhancer(enhancer)] : [])];
+  const models = async () => {
+    await state.loras.refresh();
+    const described = state.engines.map((engine) => {
+      const { keys, builds } = state.admission.variants(engine.spec.model);
+      const loras = state.loras.of(engine.spec.family).map(describeLora);
+      return { ...describeModel(engine), loras, variants: keys.length, variantBuilds: builds };
+    });
+    return [...described, ...(enhancer ? [describeEnhancer(enhancer)] : [])];
+  };
   return {
-    listModels: unary(state.calls, () => ({ models: models() })),
+    listModels: unary(state.calls, async () => ({ models: await models() })),
     loadModel: unary(state.calls, async ({ name }) => {
       const onDemand = enhancerNamed(state, name);
       const use = await onDemand.engine.use(new AbortController().signal, () => undefined);
@@ -32,7 +45,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
       await onDemand.engine.unload();
       return { model: describeEnhancer(onDemand) };
     }),
-    getServerStatus: unary(state.calls, () => ({
+    getServerStatus: unary(state.calls, async () => ({
       version,
       uptimeSeconds: process.uptime(),
       draining: state.admission.draining,
@@ -40,7 +53,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
       queuedJobs: state.admission.waiting,
       queueLimit: state.config.LIMIT_QUEUE,
       residentBytes: BigInt(process.memoryUsage.rss()),
-      models: models(),
+      models: await models(),
     })),
   };
 }
@@ -72,7 +85,20 @@ function describeEnhancer({ engine: { supervisor }, model }: PromptEnhancer): Mo
   });
 }
 
-function describeModel(engine: Supervisor): Model {
+function describeLora({ name, header, problem }: KnownLora): LoraInfo {
+  return {
+    name,
+    base: header?.base ?? '',
+    format: header?.format ?? '',
+    rank: header?.rank ?? 0,
+    modules: header?.modules.size ?? 0,
+    sizeBytes: BigInt(header?.sizeBytes ?? 0),
+    trainedTags: [...(header ? trainedTags(header, MAX_TAGS) : [])],
+    problem: problem?.message ?? '',
+  };
+}
+
+function describeModel(engine: Supervisor): Omit<Model, 'loras' | 'variants' | 'variantBuilds'> {
   const { info } = engine;
   return {
     name: engine.spec.model,

@@ -1,5 +1,6 @@
+import type { LoadProgress } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
-import { Phase } from '../gen/darkroom/v1/event.js';
+import { type ModelLoading, Phase } from '../gen/darkroom/v1/event.js';
 import type { Logger } from '../log.js';
 import type { GenerateJob } from './generate-job.js';
 import type { Enhanced, PromptEnhancer } from './prompt-enhancer.js';
@@ -76,9 +77,6 @@ export async function enhanceForJob(
 }
 
 /** Of a model that loads, converts first, or waits for memory. */
-export function loadingEvent(
-  model: string,
-  progress?: { readonly stage: 'converting' | 'loading'; readonly fraction: number },
-): { model: string; fraction: number | undefined; converting: boolean } {
-  return { model, fraction: progress?.fraction, converting: progress?.stage === 'converting' };
+export function loadingEvent(model: string, progress?: LoadProgress): ModelLoading {
+  return { model, fraction: progress?.fraction, converting: progress?.stage === 'converting', loras: [] };
 }

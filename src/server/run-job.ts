@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { EngineEvent } from '../engine/messages.js';
 import type { RunHandle, Supervisor } from '../engine/supervisor.js';
+import type { ModelLoading } from '../gen/darkroom/v1/event.js';
 import { AssetRole } from '../gen/darkroom/v1/job.js';
-import type { PromptReport } from '../pipelines/pipeline.js';
+import type { BuiltVariants, PromptReport } from '../pipelines/pipeline.js';
 import type { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
+import { loraMessages } from './loras.js';
 import { completedMetadata, plannedMetadata } from './metadata.js';
 import { ProgressMeter } from './progress.js';
 
@@ -25,6 +27,7 @@ export async function runTogether(
   jobs: readonly GenerateJob[],
   engine: Supervisor,
   costs: CostModel,
+  onVariants: Surroundings['onVariants'],
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
@@ -34,7 +37,7 @@ export async function runTogether(
   const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
-      follow(jobs[i] as GenerateJob, handle, { engine, costs, startedAt }).then(
+      follow(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onVariants }).then(
         () => undefined,
         (error: unknown) => error ?? new Error('a job ended with nothing'),
       ),
@@ -46,9 +49,15 @@ interface Surroundings {
   readonly engine: Supervisor;
   readonly costs: CostModel;
   readonly startedAt: number;
+  /** Told which variants of the model there are. */
+  readonly onVariants: (variants: BuiltVariants) => void;
 }
 
-async function follow(job: GenerateJob, run: RunHandle, { engine, costs, startedAt }: Surroundings): Promise<void> {
+async function follow(
+  job: GenerateJob,
+  run: RunHandle,
+  { engine, costs, startedAt, onVariants }: Surroundings,
+): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   if (job.signal.aborted) cancel();
   job.signal.addEventListener('abort', cancel, { once: true });
@@ -57,9 +66,11 @@ async function follow(job: GenerateJob, run: RunHandle, { engine, costs, started
     let prompt: PromptReport | undefined;
     for await (const event of run.events) {
       if (event.kind === 'prompt') prompt = event.report;
+      else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
       else record(job, event, meter);
     }
     const timings = await run.result;
+    onVariants(timings.variants);
     costs.observe(job.request, timings);
     const metadata = completedMetadata(plannedMetadata(job, engine, startedAt), { job, prompt, timings });
     job.emit({ $case: 'completed', value: { metadata, assets: [...job.assets] } });
@@ -68,7 +79,16 @@ async function follow(job: GenerateJob, run: RunHandle, { engine, costs, started
   }
 }
 
-function record(job: GenerateJob, event: Exclude<EngineEvent, { kind: 'prompt' }>, meter: ProgressMeter): void {
+/** The model is there, but not with the job's LoRAs. */
+function buildingEvent({ model, request }: GenerateJob): ModelLoading {
+  return { model, fraction: undefined, converting: false, loras: loraMessages(request.loras) };
+}
+
+function record(
+  job: GenerateJob,
+  event: Exclude<EngineEvent, { kind: 'prompt' | 'building' }>,
+  meter: ProgressMeter,
+): void {
   switch (event.kind) {
     case 'progress': {
       const progress = meter.advance(event, performance.now());

@@ -18,6 +18,7 @@ import { Admission } from './admission.js';
 import { createInferenceService } from './inference-service.js';
 import { createJobService } from './job-service.js';
 import { JobStore } from './job-store.js';
+import { LoraRegistry } from './lora-registry.js';
 import { createModelService } from './model-service.js';
 import type { EnhancementOptions } from './prompt-enhancement.js';
 import { PromptEnhancer } from './prompt-enhancer.js';
@@ -57,7 +58,13 @@ export interface RunningServer {
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, engines, fetcher } = options;
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
-  const admission = new Admission({ engines, limit: config.LIMIT_QUEUE, log, onEnd: (job) => jobs.finish(job) });
+  const admission = new Admission({
+    engines,
+    limit: config.LIMIT_QUEUE,
+    patienceMs: config.LORA_PATIENCE_MS,
+    log,
+    onEnd: (job) => jobs.finish(job),
+  });
   const enhancement = enhancementOf(options);
   const { enhancer } = enhancement;
   const state: ServerState = {
@@ -67,6 +74,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
     references: createReferenceLoader(config, (model, signal) => infoOf(engines, model, signal), fetcher),
+    loras: new LoraRegistry({ folder: config.LORA_DIR, files: namedFiles(config.LORA_FILES) }),
     tokenizers: new TokenizerShelf(),
     enhancement,
     calls: { log, token: config.AUTH_TOKEN },
@@ -123,6 +131,16 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       await close();
     },
   };
+}
+
+/** NAME=PATH each. */
+function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string> {
+  return new Map(
+    entries.map((entry) => {
+      const at = entry.indexOf('=');
+      return [entry.slice(0, at), entry.slice(at + 1)];
+    }),
+  );
 }
 
 /** What a model is: jobs may come before it was ever ready. @throws InferenceError why it cannot start */

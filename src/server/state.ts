@@ -3,6 +3,7 @@ import type { Supervisor } from '../engine/supervisor.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Admission } from './admission.js';
 import type { JobStore } from './job-store.js';
+import type { LoraRegistry } from './lora-registry.js';
 import type { EnhancementOptions } from './prompt-enhancement.js';
 import type { ReferenceLoader } from './reference-loader.js';
 import type { CallOptions } from './stream.js';
@@ -17,6 +18,7 @@ export interface ServerState {
   /** What writes clips, found when the server started. */
   readonly ffmpeg: FfmpegFinding;
   readonly references: ReferenceLoader;
+  readonly loras: LoraRegistry;
   readonly tokenizers: TokenizerShelf;
   /** What enhances prompts, and how. */
   readonly enhancement: EnhancementOptions;

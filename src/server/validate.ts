@@ -17,6 +17,8 @@ import { flowSchedulerNamed, flowSchedulerNames } from '../schedulers/flow.js';
 import { schedulerNamed, schedulerNames } from '../schedulers/index.js';
 import { assertNeeded } from './applied-references.js';
 import { assertNoViolations, type Check, checkJobId, checkText, createCheck } from './field-checks.js';
+import type { LoraRegistry } from './lora-registry.js';
+import { checkLoras, findLoras, takeLoras } from './loras.js';
 import { type Preset, presetOf } from './presets.js';
 import { type PlannedReferences, planReferences } from './references.js';
 import { planStepSaving } from './step-saving.js';
@@ -43,6 +45,8 @@ export interface JobPlan {
   readonly request: GenerationRequest;
   readonly output: OutputOptions;
   readonly references: PlannedReferences | undefined;
+  /** As it was sent, with what it says of LoRAs. */
+  readonly prompt: string;
   /** Whether the prompt is rewritten first. */
   readonly isEnhanced: boolean;
 }
@@ -54,16 +58,22 @@ export interface Model {
   readonly info: ModelInfo | undefined;
 }
 
+/** What a request may name, as it was found on this machine. */
+export interface Surroundings {
+  /** That writes clips, or why there is none. */
+  readonly ffmpeg: FfmpegFinding;
+  readonly loras: LoraRegistry;
+}
+
 /**
  * Checks a request and fills in presets and defaults.
- * @param ffmpeg that writes clips, or why there is none
- * @throws InferenceError INVALID_REQUEST with every bad field; NOT_SERVED_YET for what a later version will serve
+ * @throws InferenceError INVALID_REQUEST with every bad field; LORA_NOT_FOUND and what is wrong with a LoRA; FFMPEG_MISSING
  */
 export function resolveRequest(
   request: GenerateRequest,
   config: Config,
   { name, family, info }: Model,
-  ffmpeg: FfmpegFinding,
+  { ffmpeg, loras: registry }: Surroundings,
 ): JobPlan {
   const { check, violations } = createCheck();
   const preset = presetOf(request.jobType, family);
@@ -75,6 +85,8 @@ export function resolveRequest(
   );
   check(preset !== undefined, 'job_type', `job_type ${request.jobType} is unknown; use a value of JobType`);
   checkJobId(request.jobId, check);
+  const named = takeLoras(request);
+  checkLoras(named.loras, check);
   checkText('prompt', request.prompt, config.LIMIT_PROMPT_BYTES, check);
   checkText('negative_prompt', request.negativePrompt ?? '', config.LIMIT_PROMPT_BYTES, check);
   checkText('weights', request.weights, config.LIMIT_PROMPT_BYTES, check);
@@ -177,17 +189,17 @@ export function resolveRequest(
   );
   assertNoViolations(violations);
   if (preset === undefined) throw new Error('a request without a preset was let through');
-  assertServed(request);
   assertNeeded(references, { model: name, isClip: makes === 'clip', info });
+  const loras = findLoras(named.loras, family, registry);
   if (makes === 'clip' && !ffmpeg.found) {
     throw new InferenceError('FFMPEG_MISSING', `clips need ffmpeg: ${ffmpeg.detail}; ${ffmpeg.fix}`);
   }
   return {
     request: {
-      prompt: request.prompt,
-      negativePrompt: request.negativePrompt ?? preset.negativePrompt(request.prompt),
+      prompt: named.prompt,
+      negativePrompt: request.negativePrompt ?? preset.negativePrompt(named.prompt),
       promptSyntax: syntaxOf(request),
-      weights: request.weights,
+      weights: named.weights,
       width,
       height,
       steps,
@@ -195,6 +207,7 @@ export function resolveRequest(
       scheduler,
       seeds: Array.from({ length: numImages }, (_, k) => seed + k),
       previewsPerSecond,
+      ...(loras.length > 0 && { loras }),
       ...(family === 'wan' && {
         clip: {
           frames: makes === 'clip' ? framesOf(request.frames || DEFAULT_FRAMES) : 1,
@@ -217,6 +230,7 @@ export function resolveRequest(
         }),
     },
     references,
+    prompt: request.prompt,
     isEnhanced: preset.isEnhanced,
   };
 }
@@ -296,11 +310,6 @@ export function hashRequest(request: GenerateRequest): string {
   return createHash('sha256')
     .update(GenerateRequest.encode({ ...request, jobId: '', labels }).finish())
     .digest('hex');
-}
-
-function assertServed({ loras }: GenerateRequest): void {
-  if (loras.length === 0) return;
-  throw new InferenceError('NOT_SERVED_YET', 'not served by this version: loras; leave it out');
 }
 
 function isValue(known: Readonly<Record<string, number>>, value: number): boolean {

@@ -15,7 +15,7 @@ import { type Enhancement, type JobMetadata, JobType } from '../../src/gen/darkr
 import { writeSyntheticQwen } from '../../src/synthetic/qwen.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 import { quantile, ready, startServer, status } from './served.js';
-import { print } from './stopwatch.js';
+import { figure, print } from './stopwatch.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -134,8 +134,4 @@ async function memory(client: DarkroomClient, when: string): Promise<void> {
 
 function median(numbers: readonly number[]): number {
   return quantile(numbers, 0.5);
-}
-
-function figure(what: string, value: number, unit: string, note = ''): void {
-  print(`${what.padEnd(58)} ${value.toFixed(value < 10 ? 2 : 1)} ${unit} ${note}`.trimEnd());
 }

@@ -1,5 +1,5 @@
-/** npm run bench -- server | sdxl | wan | wan-references | enhance [options]: each prints figures of one run, by default server. */
-const benches = ['server', 'sdxl', 'wan', 'wan-references', 'enhance'];
+/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references [options]: each prints figures of one run; server is the default. */
+const benches = ['server', 'sdxl', 'wan', 'enhance', 'lora', 'wan-references'];
 const [, , name = 'server'] = process.argv;
 const isOption = name.startsWith('-');
 if (!isOption && !benches.includes(name)) {

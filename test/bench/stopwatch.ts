@@ -47,3 +47,8 @@ export async function memoryRow(): Promise<void> {
 export function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
+
+/** One line: two decimals below ten, one above. */
+export function figure(what: string, value: number, unit: string, note = ''): void {
+  print(`${what.padEnd(58)} ${value.toFixed(value < 10 ? 2 : 1)} ${unit} ${note}`.trimEnd());
+}

@@ -129,6 +129,28 @@ describe('darkroom', () => {
     expect([bad.code, bad.stderr.split('\n')[1]]).toEqual([1, '  temperature: temperature 3 must be >= 0 and <= 2']);
   });
 
+  it('models inspect: tells what a LoRA is', async () => {
+    const path = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/conv.kohya.safetensors', import.meta.url));
+    const { code, stdout } = await darkroom(['models', 'inspect', path]);
+    expect([code, stdout.split('\n').slice(0, 2)]).toEqual([
+      0,
+      [
+        `${path} is a LoRA for SDXL, in kohya's names.`,
+        expect.stringMatching(/^ {2}rank 4, \d+ weights of the denoiser, \d+ of the text encoders, \d\.\d MB$/),
+      ],
+    ]);
+  });
+
+  it('generate: takes LoRAs', async () => {
+    const path = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
+    const { address } = await serve([inject('tinySdxl'), '--lora', `ink=${path}`]);
+    const args = ['generate', 'a red circle', '--server', address, '--out', await tempFolder(), '--width', '64'];
+    const { code, stderr } = await darkroom([...args, '--steps', '2', '--lora', 'ink:0.5']);
+    expect([code, stderr]).toEqual([0, expect.stringContaining('model sdxl is built with ink')]);
+    const unknown = await darkroom([...args, '--lora', 'inkk']);
+    expect(unknown.stderr).toBe('darkroom: LoRA "inkk" is not known; the nearest are ink\n');
+  });
+
   it('serve: refuses a template without a place for the prompt', async () => {
     const template = join(await tempFolder(), 'template.yaml');
     await writeFile(template, 'user: Describe it.');

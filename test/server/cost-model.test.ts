@@ -25,7 +25,7 @@ const timings: EngineTimings = {
   batchImages: 1,
   peakBytes: 3 * GB,
   buildMs: 0,
-  variants: [],
+  variants: { keys: [], builds: 0 },
 };
 
 function learnt(): CostModel {

@@ -121,7 +121,12 @@ describe('Generate', () => {
       'FAILED_PRECONDITION',
       'the prompt is refused: sexual content involving minors is never generated',
     ],
-    ['what is not served yet', { loras: LORAS }, 'UNIMPLEMENTED', 'not served by this version: loras; leave it out'],
+    [
+      'a LoRA where there is none',
+      { loras: LORAS },
+      'NOT_FOUND',
+      'LoRA "ink" is not known; this server has none for the model',
+    ],
     [
       'a prompt of 1 MB',
       { prompt: 'x'.repeat(2 ** 20) },

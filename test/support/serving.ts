@@ -28,22 +28,28 @@ export interface Serving {
   stop(): Promise<void>;
 }
 
-interface ServeOptions extends Pick<ServerOptions, 'fetcher'> {
-  readonly textEntry?: URL;
-  /** The engine is the test's to start. */
-  readonly startsLater?: boolean;
-}
-
-/** A real server on a free port over a real engine process with the tiny SDXL. */
+/**
+ * A real server on a free port over a real engine process with the tiny SDXL.
+ * @param options `startsLater`: the engine is the test's to start
+ */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
-  { textEntry = textEngineEntry, startsLater = false, ...options }: ServeOptions = {},
+  {
+    textEntry = textEngineEntry,
+    startsLater = false,
+    ...options
+  }: Pick<ServerOptions, 'fetcher'> & { textEntry?: URL; startsLater?: boolean } = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
     { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
   );
-  const basics = { device: config.DEVICE, threads: 1, batchPixels: config.BATCH_PIXELS };
+  const basics = {
+    device: config.DEVICE,
+    threads: 1,
+    batchPixels: config.BATCH_PIXELS,
+    variants: config.LORA_VARIANTS,
+  };
   const create = (spec: EngineSpec) =>
     createSupervisor({
       spec,

@@ -2,6 +2,7 @@ import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
 import { createSession, type Feed, Held, type NetworkSession, outputOf } from '../../graph/session.js';
 import { join32 } from '../join32.js';
+import { type LoraSource, loraUpdates, readLora } from '../lora/read-lora.js';
 import type { Device, ModelInfo } from '../pipeline.js';
 import { timestepEmbedding } from '../timestep-embedding.js';
 import { openWanCheckpoint, type WanSource } from './checkpoint.js';
@@ -10,11 +11,12 @@ import type { WanConfig } from './config.js';
 import { buildImageEncoder, type ImageEncoder, loadImageEncoder } from './image-encoder.js';
 import { describeWan } from './inspect.js';
 import { clipOfFrames, latentFrame, normalizedLatents } from './latents.js';
+import { wanLoraNames } from './lora-names.js';
 import { buildPromptEncoder, loadPromptEncoder } from './prompt-encoder.js';
 import { Prompts } from './prompts.js';
 import { type Grid, type RotaryTables, rotaryTables } from './rotary-tables.js';
 import { type ChunkKind, framesPerLatent, NEXT, PAST } from './vae.js';
-import { buildWanNetworks, type NetworkName } from './weights.js';
+import { buildWanNetworks, type NetworkName, type Networks } from './weights.js';
 
 /** Texts are filled up with zeros to this many positions, all of which the model attends to: text_len of the original code. */
 const TEXT_POSITIONS = 512;
@@ -64,20 +66,42 @@ interface Sessions {
   readonly openImageEncoder: (() => Promise<ImageEncoder>) | undefined;
 }
 
+/** Opens the sessions that a variant with LoRAs has of its own. */
+type OpenVariant = (loras: readonly LoraSource[]) => Promise<Pick<Sessions, 'transformer' | 'open'>>;
+
 /** The networks of one checkpoint, loaded: tensors in, tensors out. */
 export class WanNetworks {
   readonly config: WanConfig;
   readonly info: ModelInfo;
   readonly prompts: Prompts;
   readonly #sessions: Sessions;
+  readonly #openVariant: OpenVariant;
+  /** Of a variant: what it does not change is its base's. */
+  readonly #base: WanNetworks | undefined;
   readonly #opened = new Map<LateName, Promise<NetworkSession>>();
   #turn: { readonly key: string; readonly tables: RotaryTables } | undefined;
 
-  constructor(config: WanConfig, info: ModelInfo, prompts: Prompts, sessions: Sessions) {
+  constructor(
+    { config, info, prompts }: Pick<WanNetworks, 'config' | 'info' | 'prompts'>,
+    sessions: Sessions,
+    openVariant: OpenVariant,
+    base?: WanNetworks,
+  ) {
     this.config = config;
     this.info = info;
     this.prompts = prompts;
     this.#sessions = sessions;
+    this.#openVariant = openVariant;
+    this.#base = base;
+  }
+
+  /**
+   * The same model with LoRAs folded into the weights of its transformer; the rest is shared, and goes with the base.
+   * @throws InferenceError of a LoRA that cannot be read or does not fit
+   */
+  async withLoras(loras: readonly LoraSource[]): Promise<WanNetworks> {
+    const own = await this.#openVariant(loras);
+    return new WanNetworks(this, { ...this.#sessions, ...own }, this.#openVariant, this);
   }
 
   /** One run of the transformer over a batch: the velocity from latents to noise. -> [B, 16, frames, height, width] */
@@ -272,10 +296,12 @@ export class WanNetworks {
   async release(): Promise<void> {
     const { transformer, decoder } = this.#sessions;
     const late = await Promise.all(this.#opened.values());
-    for (const session of [this.prompts, transformer, decoder.first, decoder.later, ...late]) await session.release();
+    const shared = this.#base === undefined ? [this.prompts, decoder.first, decoder.later] : [];
+    for (const session of [transformer, ...late, ...shared]) await session.release();
   }
 
   #late(name: LateName): Promise<NetworkSession> {
+    if (this.#base !== undefined && !name.startsWith('transformer')) return this.#base.#late(name);
     const opened = this.#opened.get(name) ?? this.#sessions.open(name);
     this.#opened.set(name, opened);
     return opened;
@@ -302,22 +328,33 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
   const networks = await buildWanNetworks(checkpoint, dialect);
   const textEncoder = await buildPromptEncoder(checkpoint, dialect);
   const imageEncoder = await buildImageEncoder(checkpoint, dialect);
+  const { config } = checkpoint;
   const prompts = new Prompts(
     () => loadPromptEncoder(checkpoint, { device, threads }),
     source.keepsTextEncoder ?? false,
   );
-  const open = (name: NetworkName) => {
-    const { graph } = networks[name];
+  const opener = (of: Networks) => (name: NetworkName) => {
+    const { graph } = of[name];
     const kept = graph.outputs.filter((output) => output.startsWith(NEXT));
     const holds = new Map(kept.map((output) => [output, PAST + output.slice(NEXT.length)]));
     return createSession(graph, { device, threads, holds });
   };
-  return new WanNetworks(checkpoint.config, describeWan(checkpoint, networks, { textEncoder, imageEncoder }), prompts, {
+  const openVariant: OpenVariant = async (loras) => {
+    const names = wanLoraNames(config);
+    const files = await Promise.all(loras.map(async (lora) => ({ ...lora, file: await readLora(lora.path, names) })));
+    const updates = loraUpdates(files, 'transformer', false);
+    const open = opener(await buildWanNetworks(checkpoint, dialect, updates));
+    return { transformer: await open('transformer'), open };
+  };
+  const info = describeWan(checkpoint, networks, { textEncoder, imageEncoder });
+  const open = opener(networks);
+  const sessions = {
     transformer: await open('transformer'),
     decoder: { first: await open('vae_decoder_first'), later: await open('vae_decoder_later') },
     open,
     openImageEncoder: imageEncoder && (() => loadImageEncoder(checkpoint, { device, threads })),
-  });
+  };
+  return new WanNetworks({ config, info, prompts }, sessions, openVariant);
 }
 
 function split(values: Float32Array, length: number): readonly Float32Array[] {

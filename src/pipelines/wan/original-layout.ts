@@ -12,6 +12,8 @@ type Tensors = WeightFiles['tensors'];
 /** What ComfyUI puts before a transformer's names when it saves one. */
 const COMFY_PREFIX = 'model.diffusion_model.';
 
+const BLOCK_KEY = /^((?:vace_)?blocks\.\d+)\.(.*)$/;
+
 /** The transformer's tensors without a prefix. */
 export function withoutPrefix(tensors: Tensors): Tensors {
   const own = below(tensors, COMFY_PREFIX);
@@ -21,9 +23,16 @@ export function withoutPrefix(tensors: Tensors): Tensors {
 /** `blocks.0.self_attn.q.weight`, … -> `blocks.0.attn1.to_q.weight`, …; VACE's blocks likewise. Names that are not understood stay as they are. */
 export function translateTransformer(tensors: Tensors): Tensors {
   return renamed(tensors, (key) => {
-    const [, block, rest] = /^((?:vace_)?blocks\.\d+)\.(.*)$/.exec(key) ?? [];
-    return block === undefined || rest === undefined ? replaced(key, ENDS) : `${block}.${replaced(rest, BLOCK)}`;
+    const [, block, rest] = BLOCK_KEY.exec(key) ?? [];
+    return rest === undefined ? replaced(key, ENDS) : `${block}.${replaced(rest, BLOCK)}`;
   });
+}
+
+/** The other way: what the original code calls a tensor of the transformer. */
+export function originalTransformerName(key: string): string {
+  const back = (names: Names) => names.map(([from, to]) => [to, from] as const);
+  const [, block, rest] = BLOCK_KEY.exec(key) ?? [];
+  return rest === undefined ? replaced(key, back(ENDS)) : `${block}.${replaced(rest, back(BLOCK))}`;
 }
 
 /** `decoder.upsamples.4.residual.2.weight`, … -> `decoder.up_blocks.1.resnets.0.conv1.weight`, …. */

@@ -4,6 +4,7 @@ import type { Scheduler } from '../../schedulers/scheduler.js';
 import { firstStep } from '../batching.js';
 import { isEverGuided } from '../guidance.js';
 import { imageFromRgb, rgbFromImage } from '../image.js';
+import type { LoraSource } from '../lora/read-lora.js';
 import type {
   ClipRequest,
   Device,
@@ -140,6 +141,11 @@ export class WanPipeline implements Pipeline {
   clipOf({ latents, leading }: DenoisedClip, size: ClipSize): Float32Array {
     const { frames } = this.networks.latentSize(size);
     return withoutLeading(latents, leading, leading + frames, this.networks.config.vae.z_dim);
+  }
+
+  /** The same model with LoRAs folded in; it goes before its base does. */
+  async withLoras(loras: readonly LoraSource[]): Promise<WanPipeline> {
+    return new WanPipeline(await this.networks.withLoras(loras), this.device);
   }
 
   dispose(): Promise<void> {

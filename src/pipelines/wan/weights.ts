@@ -92,9 +92,14 @@ export function planWanWeights(
 
 /**
  * Builds the graphs over a checkpoint. Reads headers only, no weights.
+ * @param updates what LoRAs add to the transformer's weights
  * @throws InferenceError CHECKPOINT_INVALID that lists the problems of all networks together
  */
-export async function buildWanNetworks(checkpoint: WanCheckpoint, dialect: Dialect): Promise<Networks> {
+export async function buildWanNetworks(
+  checkpoint: WanCheckpoint,
+  dialect: Dialect,
+  updates?: WeightsOptions['updates'],
+): Promise<Networks> {
   const problems = new Set<string>();
   const note = (error: unknown) => {
     if (!(error instanceof InferenceError)) throw error;
@@ -107,7 +112,11 @@ export async function buildWanNetworks(checkpoint: WanCheckpoint, dialect: Diale
     const source = files[builder.component];
     if (source === undefined) return undefined;
     // Single files carry whatever their makers' tools left in them.
-    const options = { ...builder.options, refusesSpare: checkpoint.layout === 'diffusers' };
+    const options = {
+      ...builder.options,
+      refusesSpare: checkpoint.layout === 'diffusers',
+      ...(builder.component === 'transformer' && updates && { updates }),
+    };
     const weights = new Weights(new Graph(name, dialect), source, options);
     try {
       builder.build(weights);

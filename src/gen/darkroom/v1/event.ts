@@ -7,7 +7,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { Asset, JobError, JobMetadata } from "./job.js";
+import { Asset, JobError, JobMetadata, Lora } from "./job.js";
 
 export const protobufPackage = "darkroom.v1";
 
@@ -136,6 +136,8 @@ export interface ModelLoading {
     | undefined;
   /** Whether its weights are first converted into the file that is loaded: once, in minutes rather than seconds. */
   converting: boolean;
+  /** Where the model is there, but not yet with the job's LoRAs: these, which are folded into its weights now. */
+  loras: Lora[];
 }
 
 /** Started tells what will be done, presets and defaults filled in. */
@@ -604,7 +606,7 @@ export const Queued: MessageFns<Queued> = {
 };
 
 function createBaseModelLoading(): ModelLoading {
-  return { model: "", fraction: undefined, converting: false };
+  return { model: "", fraction: undefined, converting: false, loras: [] };
 }
 
 export const ModelLoading: MessageFns<ModelLoading> = {
@@ -617,6 +619,9 @@ export const ModelLoading: MessageFns<ModelLoading> = {
     }
     if (message.converting !== false) {
       writer.uint32(24).bool(message.converting);
+    }
+    for (const v of message.loras) {
+      Lora.encode(v!, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -658,6 +663,14 @@ export const ModelLoading: MessageFns<ModelLoading> = {
             message.converting = reader.bool();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.loras.push(Lora.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -675,6 +688,7 @@ export const ModelLoading: MessageFns<ModelLoading> = {
       model: isSet(object.model) ? globalThis.String(object.model) : "",
       fraction: isSet(object.fraction) ? globalThis.Number(object.fraction) : undefined,
       converting: isSet(object.converting) ? globalThis.Boolean(object.converting) : false,
+      loras: globalThis.Array.isArray(object?.loras) ? object.loras.map((e: any) => Lora.fromJSON(e)) : [],
     };
   },
 
@@ -689,6 +703,9 @@ export const ModelLoading: MessageFns<ModelLoading> = {
     if (message.converting !== false) {
       obj.converting = message.converting;
     }
+    if (message.loras?.length) {
+      obj.loras = message.loras.map((e) => Lora.toJSON(e));
+    }
     return obj;
   },
 
@@ -700,6 +717,7 @@ export const ModelLoading: MessageFns<ModelLoading> = {
     message.model = object.model ?? "";
     message.fraction = object.fraction ?? undefined;
     message.converting = object.converting ?? false;
+    message.loras = object.loras?.map((e) => Lora.fromPartial(e)) || [];
     return message;
   },
 };

@@ -103,7 +103,12 @@ export interface GenerateRequest {
   weights: string;
   /** Pictures to start from: at most 1 for pictures; for clips a first and a last frame. */
   references: Reference[];
-  /** At most 4. Not served yet. */
+  /**
+   * On top of the model: at most 4, each name once, those in the prompt counted. A prompt may name them as A1111 writes them,
+   * <lora:NAME>, <lora:NAME:WEIGHT> or <lora:NAME:TEXT_ENCODER_WEIGHT:WEIGHT>; that is taken out of the text, but for
+   * PROMPT_SYNTAX_DIFFUSERS. The model with just these LoRAs is built when the first job needs it (`model_loading` says so) and kept
+   * while others do not need its room.
+   */
   loras: Lora[];
   /** Frames of a clip, 1 to 161 (LIMIT_FRAMES), rounded down to 4n+1. 0: 81. A clip has 16 a second. */
   frames: number;

@@ -638,11 +638,11 @@ export interface GuidanceInterval {
   end?: number | undefined;
 }
 
-/** Lora is a low-rank adaptation on top of the model. Not served yet: a request that has one answers UNIMPLEMENTED. */
+/** Lora is a low-rank adaptation on top of the model: scale * up * down added to its weights. */
 export interface Lora {
-  /** A name that ListModels shows. */
+  /** A name that ListModels shows for the model; NOT_FOUND (reason LORA_NOT_FOUND) with the nearest ones for another. */
   name: string;
-  /** Of the denoiser, -2 to 2. Unset: 1. */
+  /** Of the denoiser, -2 to 2. 0 leaves it as it is. Unset: 1. */
   weight?:
     | number
     | undefined;
@@ -810,7 +810,13 @@ export interface JobMetadata {
     | string
     | undefined;
   /** Where reference_applied is false: which reference was left out, and why. */
-  referenceProblem?: string | undefined;
+  referenceProblem?:
+    | string
+    | undefined;
+  /** The LoRAs on top of the model, those of the prompt too, with both weights. */
+  loras: Lora[];
+  /** Of the generation, seconds in which the model was built with its LoRAs; 0 when that was there. */
+  buildSeconds: number;
 }
 
 /** Enhancement is what a rewritten prompt took. */
@@ -1482,6 +1488,8 @@ function createBaseJobMetadata(): JobMetadata {
     enhancement: undefined,
     referenceFit: undefined,
     referenceProblem: undefined,
+    loras: [],
+    buildSeconds: 0,
   };
 }
 
@@ -1631,6 +1639,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.referenceProblem !== undefined) {
       writer.uint32(346).string(message.referenceProblem);
+    }
+    for (const v of message.loras) {
+      Lora.encode(v!, writer.uint32(354).fork()).join();
+    }
+    if (message.buildSeconds !== 0) {
+      writer.uint32(361).double(message.buildSeconds);
     }
     return writer;
   },
@@ -2002,6 +2016,22 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.referenceProblem = reader.string();
             continue;
           }
+          case 44: {
+            if (tag !== 354) {
+              break;
+            }
+
+            message.loras.push(Lora.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 45: {
+            if (tag !== 361) {
+              break;
+            }
+
+            message.buildSeconds = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2179,6 +2209,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.reference_problem)
         ? globalThis.String(object.reference_problem)
         : undefined,
+      loras: globalThis.Array.isArray(object?.loras)
+        ? object.loras.map((e: any) => Lora.fromJSON(e))
+        : [],
+      buildSeconds: isSet(object.buildSeconds)
+        ? globalThis.Number(object.buildSeconds)
+        : isSet(object.build_seconds)
+        ? globalThis.Number(object.build_seconds)
+        : 0,
     };
   },
 
@@ -2313,6 +2351,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.referenceProblem !== undefined) {
       obj.referenceProblem = message.referenceProblem;
     }
+    if (message.loras?.length) {
+      obj.loras = message.loras.map((e) => Lora.toJSON(e));
+    }
+    if (message.buildSeconds !== 0) {
+      obj.buildSeconds = floatToJson(message.buildSeconds);
+    }
     return obj;
   },
 
@@ -2372,6 +2416,8 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       : undefined;
     message.referenceFit = object.referenceFit ?? undefined;
     message.referenceProblem = object.referenceProblem ?? undefined;
+    message.loras = object.loras?.map((e) => Lora.fromPartial(e)) || [];
+    message.buildSeconds = object.buildSeconds ?? 0;
     return message;
   },
 };

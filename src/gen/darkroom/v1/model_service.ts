@@ -136,6 +136,32 @@ export interface Model {
   nativeWidth: number;
   /** In pixels: the height of a request that has none. */
   nativeHeight: number;
+  /** What GenerateRequest.loras may name for it, and files that cannot be used, each with its problem. */
+  loras: LoraInfo[];
+  /** Variants with LoRAs that are there now. */
+  variants: number;
+  /** Variants that were built since its engine started: where that is most of the jobs, LORA_VARIANTS is too small for them. */
+  variantBuilds: number;
+}
+
+/** LoraInfo is one LoRA file that the server found. */
+export interface LoraInfo {
+  /** What requests call it. */
+  name: string;
+  /** What it was trained on top of, as its keys tell: SDXL, WAN 2.1. */
+  base: string;
+  /** kohya or peft. */
+  format: string;
+  /** The largest of its modules. */
+  rank: number;
+  /** Weights that it changes. */
+  modules: number;
+  /** Bytes of its file. */
+  sizeBytes: bigint;
+  /** What its pictures were described with in training, the most frequent first, at most 20; from the file's own metadata. */
+  trainedTags: string[];
+  /** Why it cannot be used. Empty otherwise. */
+  problem: string;
 }
 
 /** ListModelsRequest has no fields. */
@@ -214,6 +240,9 @@ function createBaseModel(): Model {
     problem: "",
     nativeWidth: 0,
     nativeHeight: 0,
+    loras: [],
+    variants: 0,
+    variantBuilds: 0,
   };
 }
 
@@ -275,6 +304,15 @@ export const Model: MessageFns<Model> = {
     }
     if (message.nativeHeight !== 0) {
       writer.uint32(128).uint32(message.nativeHeight);
+    }
+    for (const v of message.loras) {
+      LoraInfo.encode(v!, writer.uint32(138).fork()).join();
+    }
+    if (message.variants !== 0) {
+      writer.uint32(144).uint32(message.variants);
+    }
+    if (message.variantBuilds !== 0) {
+      writer.uint32(152).uint32(message.variantBuilds);
     }
     return writer;
   },
@@ -420,6 +458,30 @@ export const Model: MessageFns<Model> = {
             message.nativeHeight = reader.uint32();
             continue;
           }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.loras.push(LoraInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.variants = reader.uint32();
+            continue;
+          }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.variantBuilds = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -480,6 +542,15 @@ export const Model: MessageFns<Model> = {
         : isSet(object.native_height)
         ? globalThis.Number(object.native_height)
         : 0,
+      loras: globalThis.Array.isArray(object?.loras)
+        ? object.loras.map((e: any) => LoraInfo.fromJSON(e))
+        : [],
+      variants: isSet(object.variants) ? globalThis.Number(object.variants) : 0,
+      variantBuilds: isSet(object.variantBuilds)
+        ? globalThis.Number(object.variantBuilds)
+        : isSet(object.variant_builds)
+        ? globalThis.Number(object.variant_builds)
+        : 0,
     };
   },
 
@@ -533,6 +604,15 @@ export const Model: MessageFns<Model> = {
     if (message.nativeHeight !== 0) {
       obj.nativeHeight = Math.round(message.nativeHeight);
     }
+    if (message.loras?.length) {
+      obj.loras = message.loras.map((e) => LoraInfo.toJSON(e));
+    }
+    if (message.variants !== 0) {
+      obj.variants = Math.round(message.variants);
+    }
+    if (message.variantBuilds !== 0) {
+      obj.variantBuilds = Math.round(message.variantBuilds);
+    }
     return obj;
   },
 
@@ -563,6 +643,201 @@ export const Model: MessageFns<Model> = {
     message.problem = object.problem ?? "";
     message.nativeWidth = object.nativeWidth ?? 0;
     message.nativeHeight = object.nativeHeight ?? 0;
+    message.loras = object.loras?.map((e) => LoraInfo.fromPartial(e)) || [];
+    message.variants = object.variants ?? 0;
+    message.variantBuilds = object.variantBuilds ?? 0;
+    return message;
+  },
+};
+
+function createBaseLoraInfo(): LoraInfo {
+  return { name: "", base: "", format: "", rank: 0, modules: 0, sizeBytes: 0n, trainedTags: [], problem: "" };
+}
+
+export const LoraInfo: MessageFns<LoraInfo> = {
+  encode(message: LoraInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.base !== "") {
+      writer.uint32(18).string(message.base);
+    }
+    if (message.format !== "") {
+      writer.uint32(26).string(message.format);
+    }
+    if (message.rank !== 0) {
+      writer.uint32(32).uint32(message.rank);
+    }
+    if (message.modules !== 0) {
+      writer.uint32(40).uint32(message.modules);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.sizeBytes);
+    }
+    for (const v of message.trainedTags) {
+      writer.uint32(58).string(v!);
+    }
+    if (message.problem !== "") {
+      writer.uint32(66).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LoraInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLoraInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.base = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.format = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.rank = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.modules = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.sizeBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.trainedTags.push(reader.string());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): LoraInfo {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      base: isSet(object.base) ? globalThis.String(object.base) : "",
+      format: isSet(object.format) ? globalThis.String(object.format) : "",
+      rank: isSet(object.rank) ? globalThis.Number(object.rank) : 0,
+      modules: isSet(object.modules) ? globalThis.Number(object.modules) : 0,
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+      trainedTags: globalThis.Array.isArray(object?.trainedTags)
+        ? object.trainedTags.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.trained_tags)
+        ? object.trained_tags.map((e: any) => globalThis.String(e))
+        : [],
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+    };
+  },
+
+  toJSON(message: LoraInfo): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.base !== "") {
+      obj.base = message.base;
+    }
+    if (message.format !== "") {
+      obj.format = message.format;
+    }
+    if (message.rank !== 0) {
+      obj.rank = Math.round(message.rank);
+    }
+    if (message.modules !== 0) {
+      obj.modules = Math.round(message.modules);
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    if (message.trainedTags?.length) {
+      obj.trainedTags = message.trainedTags;
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<LoraInfo>, I>>(base?: I): LoraInfo {
+    return LoraInfo.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<LoraInfo>, I>>(object: I): LoraInfo {
+    const message = createBaseLoraInfo();
+    message.name = object.name ?? "";
+    message.base = object.base ?? "";
+    message.format = object.format ?? "";
+    message.rank = object.rank ?? 0;
+    message.modules = object.modules ?? 0;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.trainedTags = object.trainedTags?.map((e) => e) || [];
+    message.problem = object.problem ?? "";
     return message;
   },
 };

@@ -1,0 +1,25 @@
+import type { LoraNames, LoraTarget } from '../lora/fit-lora.js';
+import type { WanConfig } from './config.js';
+import { originalTransformerName } from './original-layout.js';
+import { planWanWeights } from './weights.js';
+
+const component = 'transformer';
+
+/**
+ * The modules of a WAN transformer as LoRA files name them: `transformer.blocks.0.attn1.to_q` of diffusers,
+ * `diffusion_model.blocks.0.self_attn.q` of the original code and ComfyUI, with or without what stands before the blocks, and
+ * `lora_unet_blocks_0_self_attn_q` of kohya's scripts.
+ */
+export function wanLoraNames(config: WanConfig): LoraNames {
+  const weights = new Map<string, LoraTarget>();
+  for (const [key, shape] of planWanWeights(config).transformer) {
+    if (!key.endsWith('.weight') || shape.length < 2) continue;
+    const target = { component, key, shape };
+    const [module, original] = [key, originalTransformerName(key)].map((name) => name.slice(0, -'.weight'.length));
+    for (const name of [module, original]) {
+      for (const prefix of ['', 'transformer.', 'diffusion_model.']) weights.set(`${prefix}${name}`, target);
+      weights.set(`lora_unet_${name?.replaceAll('.', '_')}`, target);
+    }
+  }
+  return { base: 'WAN 2.1', weights };
+}
