@@ -58,6 +58,7 @@ export async function generateFiles(
       const seconds = metadata?.generationSeconds.toFixed(1);
       process.stdout.write(`${seconds} s on ${metadata?.device}, ${metadata?.steps} steps, ${metadata?.scheduler}\n`);
       if (metadata?.promptProblem) process.stderr.write(`weights were left out: ${metadata.promptProblem}\n`);
+      if (metadata?.referenceProblem) process.stderr.write(`${metadata.referenceProblem}\n`);
       if (metadata?.droppedTokens)
         process.stderr.write(`${metadata.droppedTokens} tokens of the prompt were cut off\n`);
     }

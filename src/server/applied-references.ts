@@ -24,6 +24,7 @@ export function referenceMethod(isClip: boolean, info: Pick<ModelInfo, 'frames'>
 
 const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end' };
 
+/** @param info of the model that they are for; undefined, it says nothing of frames */
 export function applyReferences(
   planned: PlannedReferences,
   info: Pick<ModelInfo, 'frames'> | undefined,

@@ -1,5 +1,5 @@
 import { JobType } from '../gen/darkroom/v1/job.js';
-import type { Family } from '../pipelines/pipeline.js';
+import type { Family, FrameConditioning } from '../pipelines/pipeline.js';
 
 /** What a job type stands for; every value may be overridden by the request. */
 export interface Preset {
@@ -10,8 +10,11 @@ export interface Preset {
   readonly isEnhanced: boolean;
   readonly steps: number;
   readonly guidanceScale: number;
-  /** The default; undefined is an absent one, which diffusers treats otherwise than an empty one. */
-  negativePrompt(prompt: string): string | undefined;
+  /**
+   * The default; undefined is an absent one, which diffusers treats otherwise than an empty one.
+   * @param frames what the model makes of known frames, once that is known
+   */
+  negativePrompt(prompt: string, frames?: FrameConditioning): string | undefined;
 }
 
 const QUALITY = 'blurry, low quality, deformed, watermark, text';
@@ -32,6 +35,16 @@ export function sdxlNegativePrompt(prompt: string): string {
 const WAN_NEGATIVE =
   '色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走';
 
+/**
+ * Image-to-video was published with more: no shaking camera; between two frames no cut either.
+ * https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/wan/configs/wan_i2v_14B.py#L11
+ * https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/wan/configs/__init__.py#L18
+ */
+function wanNegativePrompt(_prompt: string, frames?: FrameConditioning): string {
+  if (frames?.method !== 'image_conditioning') return WAN_NEGATIVE;
+  return `${frames.needs.includes('end') ? '镜头切换，' : ''}镜头晃动，${WAN_NEGATIVE}`;
+}
+
 const sdxl = (steps: number, guidanceScale: number): Preset => ({
   family: 'sdxl',
   makes: 'pictures',
@@ -46,7 +59,7 @@ const wan = (makes: 'picture' | 'clip', steps: number, guidanceScale: number, is
   isEnhanced,
   steps,
   guidanceScale,
-  negativePrompt: () => WAN_NEGATIVE,
+  negativePrompt: wanNegativePrompt,
 });
 
 const presets: Readonly<Record<number, Preset>> = {

@@ -197,7 +197,7 @@ export function resolveRequest(
   return {
     request: {
       prompt: named.prompt,
-      negativePrompt: request.negativePrompt ?? preset.negativePrompt(named.prompt),
+      negativePrompt: request.negativePrompt ?? preset.negativePrompt(named.prompt, info?.frames),
       promptSyntax: syntaxOf(request),
       weights: named.weights,
       width,

@@ -304,6 +304,17 @@ describe('darkroom', () => {
     expect([code, JSON.parse(stdout).info]).toMatchObject([0, { family: 'sdxl', storage: 'F16', nativeWidth: 64 }]);
   });
 
+  it.each([
+    ['wan-vace-tiny', 'VACE', 'start, end, by vace'],
+    ['wan-i2v-tiny', 'image-to-video', 'start, needs start, by image_conditioning'],
+  ])('models synthesize, models inspect: %s', async (size, name, references) => {
+    const path = join(await tempFolder(), size);
+    expect((await darkroom(['models', 'synthesize', size, path])).stdout).toBe(`wrote ${path}\n`);
+    const { stdout } = await darkroom(['models', 'inspect', path]);
+    expect(stdout).toContain(`${path} is a whole WAN 2.1 ${name} checkpoint in diffusers' layout.\n`);
+    expect(stdout).toContain(`  references ${references}\n`);
+  });
+
   it('models convert: makes a GGUF file with progress, and names what cannot be one', async () => {
     const folder = await rebuildModel(qwenGoldens, join(await tempFolder(), 'qwen-tiny'), 'model');
     const out = join(folder, 'out.gguf');

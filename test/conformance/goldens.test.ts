@@ -135,6 +135,7 @@ describe('goldens on WebGPU', () => {
       5,
     ],
     ['wan-vace-tiny', 'the transformer and a clip with the look of a picture', /^(transformer\.s0\.5|v3)$/, 2],
+    ['wan-i2v-tiny', 'the transformer and the image encoder', /^(transformer\.t250|image\.odd)$/, 2],
   ] as const)(
     '%s: %s pass on SwiftShader',
     async (folder, _, only, count) => {

@@ -1,10 +1,12 @@
-import { truncate, writeFile } from 'node:fs/promises';
+import { cp, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, inject, it } from 'vitest';
 import { type LoraSource, readLora } from '../../src/pipelines/lora/read-lora.js';
 import { readSdxlConfig } from '../../src/pipelines/sdxl/config.js';
 import { sdxlLoraNames } from '../../src/pipelines/sdxl/lora-names.js';
+import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
+import { f32, factorsFor, mergeLora } from '../support/merged-lora.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 import { sdxlPicture } from '../support/sdxl-picture.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -137,6 +139,48 @@ describe('a LoRA in the graph', () => {
     expect(halves.reduce((most, value, i) => Math.max(most, Math.abs(value - (whole[i] ?? 0))), 0)).toBeLessThanOrEqual(
       2,
     );
+  });
+
+  it('adds up * down by weight and alpha / rank, whatever the rank, to layers of every kind', async () => {
+    const modules = {
+      unet: [
+        'down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q',
+        'mid_block.resnets.0.conv1',
+        'up_blocks.0.resnets.0.conv_shortcut',
+        'add_embedding.linear_1',
+        'conv_in',
+      ],
+      text_encoder: ['text_model.encoder.layers.0.self_attn.k_proj'],
+      text_encoder_2: ['text_model.encoder.layers.0.mlp.fc1', 'text_projection'],
+    } as const;
+    const prefixes = { unet: 'lora_unet_', text_encoder: 'lora_te1_', text_encoder_2: 'lora_te2_' } as const;
+    const files = { unet: 'diffusion_pytorch_model', text_encoder: 'model', text_encoder_2: 'model' } as const;
+    const [rank, alpha, weight, textEncoderWeight] = [5, 2, -0.75, 0.5];
+    const plain = await writeTinySdxl(join(await tempFolder(), 'plain'), 'F32');
+    const merged = join(await tempFolder(), 'merged');
+    await cp(plain, merged, { recursive: true });
+    const tensors: Tensors = new Map();
+    for (const component of ['unet', 'text_encoder', 'text_encoder_2'] as const) {
+      const file = join(merged, component, `${files[component]}.safetensors`);
+      const weights = await readTensorFile(file);
+      const factors = factorsFor(weights, modules[component], rank);
+      mergeLora(weights, factors, ((component === 'unet' ? weight : textEncoderWeight) * alpha) / rank);
+      await writeTensorFile(file, weights);
+      for (const { module, down, up } of factors) {
+        const name = prefixes[component] + module.replaceAll('.', '_');
+        tensors.set(`${name}.lora_down.weight`, f32(down.shape, down.values));
+        tensors.set(`${name}.lora_up.weight`, f32(up.shape, up.values));
+        tensors.set(`${name}.alpha`, f32([], Float32Array.of(alpha)));
+      }
+    }
+    const path = join(await tempFolder(), 'lora.safetensors');
+    await writeTensorFile(path, tensors);
+    const expected = await sdxlPicture({ path: merged });
+    const farthest = (picture: Uint8Array) =>
+      picture.reduce((most, value, i) => Math.max(most, Math.abs(value - (expected[i] ?? 0))), 0);
+    const loras = [{ path, weight, textEncoderWeight }];
+    expect(farthest(await sdxlPicture({ path: plain, loras }))).toBeLessThanOrEqual(2);
+    expect(farthest(await sdxlPicture({ path: plain }))).toBeGreaterThan(2);
   });
 
   it('leaves the text encoders alone where their weight is 0', async () => {

@@ -7,7 +7,7 @@ import { wanLoraNames } from '../../src/pipelines/wan/lora-names.js';
 import { originalTransformerName, translateTransformer } from '../../src/pipelines/wan/original-layout.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { planWanWeights } from '../../src/pipelines/wan/weights.js';
-import { hashTensor } from '../../src/synthetic/hash-weights.js';
+import { f32, factorsFor, mergeLora } from '../support/merged-lora.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, writeTensorFile } from '../support/tensor-file.js';
 import { sharedTinyWan, TRANSFORMER } from '../support/tiny-wan.js';
@@ -35,26 +35,8 @@ afterAll(async () => {
   await wan.remove();
 });
 
-const floats = (shape: readonly number[], values: Float32Array): StoredTensor => ({
-  dtype: 'F32',
-  shape,
-  bytes: Buffer.from(values.buffer, values.byteOffset, values.byteLength),
-});
-
-/** Both factors of every module, by its name of diffusers. */
 async function factors() {
-  const weights = await readTensorFile(join(wan.path, TRANSFORMER));
-  return MODULES.map((module) => {
-    const { shape = [] } = weights.get(`${module}.weight`) ?? {};
-    const [outputs = 0, ...inputs] = shape;
-    const down = [RANK, ...inputs];
-    const up = [outputs, RANK, ...inputs.slice(1).map(() => 1)];
-    return {
-      module,
-      down: { shape: down, values: hashTensor(`down.${module}`, down) },
-      up: { shape: up, values: hashTensor(`up.${module}`, up) },
-    };
-  });
+  return factorsFor(await readTensorFile(join(wan.path, TRANSFORMER)), MODULES, RANK);
 }
 
 /** A LoRA file whose modules are named as somebody names them. */
@@ -62,32 +44,19 @@ async function loraFile(name: (module: string) => string, [downName, upName]: re
   const path = join(await tempFolder(), 'lora.safetensors');
   const tensors = new Map<string, StoredTensor>();
   for (const { module, down, up } of await factors()) {
-    tensors.set(`${name(module)}.${downName}.weight`, floats(down.shape, down.values));
-    tensors.set(`${name(module)}.${upName}.weight`, floats(up.shape, up.values));
+    tensors.set(`${name(module)}.${downName}.weight`, f32(down.shape, down.values));
+    tensors.set(`${name(module)}.${upName}.weight`, f32(up.shape, up.values));
   }
   await writeTensorFile(path, tensors);
   return path;
 }
 
-/** The checkpoint with the updates added to its weights, on the host in double precision. */
+/** The checkpoint with the updates added to its weights. */
 async function mergedCheckpoint(weight: number): Promise<string> {
   const folder = join(await tempFolder(), 'merged');
   await cp(wan.path, folder, { recursive: true });
   const weights = await readTensorFile(join(folder, TRANSFORMER));
-  for (const { module, down, up } of await factors()) {
-    const stored = weights.get(`${module}.weight`);
-    if (stored === undefined) throw new Error(`${module} is not there`);
-    const values = new Float32Array(Uint8Array.from(stored.bytes).buffer);
-    const columns = down.values.length / RANK;
-    const merged = values.map((value, i) => {
-      const [row, column] = [Math.floor(i / columns), i % columns];
-      let sum = 0;
-      for (let r = 0; r < RANK; r += 1)
-        sum += (up.values[row * RANK + r] ?? 0) * (down.values[r * columns + column] ?? 0);
-      return value + weight * sum;
-    });
-    weights.set(`${module}.weight`, floats(stored.shape, merged));
-  }
+  mergeLora(weights, await factors(), weight);
   await writeTensorFile(join(folder, TRANSFORMER), weights);
   return folder;
 }

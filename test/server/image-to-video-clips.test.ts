@@ -60,6 +60,8 @@ describe('a model that continues a frame', () => {
       referenceProblem: undefined,
       guidanceScale: 7,
     });
+    // The published default of these models: T2V's, and no shaking camera.
+    expect(metadata.negativePrompt).toMatch(/^镜头晃动，色调艳丽，/);
   });
 
   it('both: leaves the last frame out and says so', async () => {
