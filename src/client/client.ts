@@ -117,9 +117,12 @@ export function serverStatus(client: DarkroomClient, timeoutMs: number): Promise
   return answerOf(client, (done) => client.models.getServerStatus({}, client.metadata, deadline, done));
 }
 
-/** Ends a job. @throws InferenceError as the server told it */
-export async function cancelJob(client: DarkroomClient, jobId: string): Promise<void> {
-  await answerOf<CancelJobResponse>(client, (done) => client.jobs.cancelJob({ jobId }, client.metadata, done));
+/** Ends a job. @throws InferenceError as the server told it, UNREACHABLE where none answers in time */
+export async function cancelJob(client: DarkroomClient, jobId: string, timeoutMs: number): Promise<void> {
+  const deadline = { deadline: Date.now() + timeoutMs };
+  await answerOf<CancelJobResponse>(client, (done) =>
+    client.jobs.cancelJob({ jobId }, client.metadata, deadline, done),
+  );
 }
 
 function answerOf<Response>(

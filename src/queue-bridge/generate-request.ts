@@ -28,11 +28,13 @@ export interface RequestContext {
   readonly jobId: string;
   /** Used where the payload has none: drawn once and kept in the journal. */
   readonly seed: number;
+  /** What the server keeps with the job. */
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 /** What a payload asks of a server. The same payload and seed give the same bytes: the server attaches by them. */
-export function generateRequestFrom(payload: JobPayload, { jobId, seed }: RequestContext): GenerateRequest {
-  const { type, prompt, user_id, compel_enabled, compel_weights = '', config = noConfig } = payload;
+export function generateRequestFrom(payload: JobPayload, { jobId, seed, labels }: RequestContext): GenerateRequest {
+  const { type, prompt, compel_enabled, compel_weights = '', config = noConfig } = payload;
   const info = jobTypes.get(type);
   return GenerateRequest.fromPartial({
     jobId,
@@ -53,7 +55,7 @@ export function generateRequestFrom(payload: JobPayload, { jobId, seed }: Reques
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     // A bridge that dies leaves its job to the next one.
     disconnectPolicy: DisconnectPolicy.DISCONNECT_POLICY_CONTINUE,
-    labels: { user_id },
+    labels,
   });
 }
 

@@ -14,3 +14,6 @@ export const MAX_EXCERPT_CHARACTERS = 1000;
 export const PROGRESS_MS = 3_600_000;
 /** How long a cancel waits for a job that has not come yet. */
 export const CANCEL_KEEP_MS = 86_400_000;
+/** Labels that a server takes with a job, and the bytes of each: docs/reference/limits.md. */
+export const MAX_LABELS = 64;
+export const MAX_LABEL_BYTES = 1024;

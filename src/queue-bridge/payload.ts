@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { jobTypes } from './job-types.js';
-import { MAX_EXCERPT_CHARACTERS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from './limits.js';
+import { MAX_EXCERPT_CHARACTERS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from './limits.js';
 
 /** Ids and users name files and keys; the server's own ids are eight characters longer, for those that run again. */
 const nameSchema = z
@@ -65,8 +65,15 @@ const payloadSchema = z.object({
 /** What a producer pushed, read; fields that are not known stay in the raw text only. */
 export type JobPayload = Readonly<z.infer<typeof payloadSchema>>;
 
+export interface ReadJob {
+  readonly kind: 'job';
+  readonly payload: JobPayload;
+  /** The user, and fields that are not known, as far as a server keeps them. */
+  readonly labels: Readonly<Record<string, string>>;
+}
+
 export type ReadPayload =
-  | { readonly kind: 'job'; readonly payload: JobPayload }
+  | ReadJob
   /** It can be called back, but not run. The problem names the field. */
   | {
       readonly kind: 'invalid';
@@ -109,7 +116,7 @@ export function readPayload(raw: string, bytes = Buffer.byteLength(raw)): ReadPa
   if (!jobTypes.has(parsed.data.type)) {
     return invalid(`type "${parsed.data.type.slice(0, 64)}" must be one of ${[...jobTypes.keys()].join(', ')}`);
   }
-  return { kind: 'job', payload: parsed.data };
+  return { kind: 'job', payload: parsed.data, labels: labelsFrom(json as Readonly<Record<string, unknown>>) };
 }
 
 /** What is kept of a payload without an id. */
@@ -123,6 +130,24 @@ function parseJson(raw: string): unknown {
     return JSON.parse(raw) ?? null;
   } catch {
     return undefined;
+  }
+}
+
+function labelsFrom(json: Readonly<Record<string, unknown>>): Readonly<Record<string, string>> {
+  const unknown = Object.entries(json).filter(([name]) => name === 'user_id' || !(name in payloadSchema.shape));
+  const texts = unknown.flatMap(([name, value]) => {
+    const text = typeof value === 'string' ? value : shortJson(value);
+    const fits = text !== undefined && Buffer.byteLength(name + text) <= MAX_LABEL_BYTES;
+    return fits ? [[name, text] as const] : [];
+  });
+  return Object.fromEntries(texts.slice(0, MAX_LABELS));
+}
+
+function shortJson(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return undefined; // too deep
   }
 }
 

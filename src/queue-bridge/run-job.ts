@@ -12,10 +12,13 @@ import { generateRequestFrom } from './generate-request.js';
 import type { Finish, Held, JobQueue, JournalFields, Lease } from './job-queue.js';
 import { uploadField } from './journal.js';
 import { LeaseKeeper } from './lease-keeper.js';
-import { type JobPayload, readPayload } from './payload.js';
+import { type ReadJob, readPayload } from './payload.js';
 import { progressOf, render } from './render.js';
 import { retryDelayMs } from './retry-delay.js';
 import type { PoolServer, ServerPool } from './server-pool.js';
+
+/** For the answer of a server that is told to end a job. */
+const CANCEL_TIMEOUT_MS = 5000;
 
 export interface JobContext {
   readonly queue: JobQueue;
@@ -87,9 +90,12 @@ class JobRun {
     const read = readPayload(payload);
     if (read.kind !== 'job') throw new InferenceError('INVALID_REQUEST', read.problem);
     if (attempts > this.#context.attempts) {
-      return this.#end('dead', new InferenceError('INTERNAL', `given up after ${attempts - 1} attempts: ${lastError}`));
+      return this.#end(
+        'dead',
+        new InferenceError('INTERNAL', `given up after ${attempts - 1} attempts: ${lastError ?? 'unknown'}`),
+      );
     }
-    const { metadata, files } = this.#stored() ?? (await this.#renderAndStore(read.payload));
+    const { metadata, files } = this.#stored() ?? (await this.#renderAndStore(read));
     await this.#keeper.stop();
     const results = files.filter(({ role }) => role === 'result').map(({ url }) => url);
     await this.#finish('completed', completedBody(this.#lease.id, results, completedMetadata(metadata, files)));
@@ -111,7 +117,7 @@ class JobRun {
     return file?.sha256 === sha256 ? file : undefined;
   }
 
-  async #renderAndStore(payload: JobPayload) {
+  async #renderAndStore({ payload, labels }: ReadJob) {
     const { pool, drain, storage } = this.#context;
     const { id, lane, seed } = this.#lease;
     // The server that the journal names may be at it, or have it done.
@@ -121,7 +127,7 @@ class JobRun {
     if (server.address !== this.#lease.server) await this.#record({ server: server.address });
     const signal = AbortSignal.any([this.#keeper.signal, drain]);
     const release = pool.hold(server);
-    const request = generateRequestFrom(payload, { jobId: this.#serverJobId, seed });
+    const request = generateRequestFrom(payload, { jobId: this.#serverJobId, seed, labels });
     const rendered = await render(server.client, request, {
       folder: this.#folder,
       signal,
@@ -209,7 +215,8 @@ class JobRun {
 
   /** Where the job is gone or over, there is nothing to cancel. */
   async #cancelOnServer(): Promise<void> {
-    if (this.#server !== undefined) await cancelJob(this.#server.client, this.#serverJobId).catch(() => undefined);
+    if (this.#server === undefined) return;
+    await cancelJob(this.#server.client, this.#serverJobId, CANCEL_TIMEOUT_MS).catch(() => undefined);
   }
 
   async #end(state: 'failed' | 'dead' | 'cancelled', error: InferenceError): Promise<void> {

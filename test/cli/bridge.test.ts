@@ -11,6 +11,7 @@ import { type Receiver, startReceiver } from '../support/receiver.js';
 import { type RedisServer, startRedis } from '../support/redis-server.js';
 import { type Serving, serve, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { startUpstashFront } from '../support/upstash-front.js';
 
 const main = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
 
@@ -74,6 +75,26 @@ describe('darkroom bridge', () => {
     expect(await readdir(join(folder, 'sdxl_image_fast', 'ann', 'pushed'))).toEqual(['0.png']);
     bridge.kill('SIGTERM');
     expect(await once(bridge, 'exit')).toEqual([0, null]);
+  });
+
+  it('takes them over REST as well', async () => {
+    const front = await startUpstashFront(redis.url);
+    onTestFinished(() => front.stop());
+    const names = { BRIDGE_PREFIX: 'rest:', BRIDGE_WAN_QUEUE: 'rest_queue' };
+    const rest = { REDIS_URL: '', UPSTASH_REDIS_REST_URL: front.url, UPSTASH_REDIS_REST_TOKEN: front.token };
+    start(['bridge'], environment(await tempFolder(), { ...names, ...rest }));
+    await producer.lPush('rest_queue', JSON.stringify(quickPayload('rest')));
+    await ended('rest');
+    expect(receiver.taken('rest').map(({ body }) => body.status)).toEqual(['processing', 'completed']);
+  });
+
+  it('says at its start that the queue does not let it in', async () => {
+    const rest = { REDIS_URL: '', UPSTASH_REDIS_REST_URL: 'http://127.0.0.1:1', UPSTASH_REDIS_REST_TOKEN: 't' };
+    const { code, stderr } = await darkroom(['jobs', 'list'], environment('', rest));
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^darkroom: Upstash \(UPSTASH_REDIS_REST_URL\) does not answer: .*\n$/),
+    ]);
   });
 
   it('reads jobs from standard input where there is no Redis, and ends after the last', async () => {

@@ -18,7 +18,7 @@ const payload = (fields: Readonly<Record<string, unknown>>): JobPayload => {
   return result.payload;
 };
 const request = (fields: Readonly<Record<string, unknown>>) =>
-  generateRequestFrom(payload(fields), { jobId: 'a', seed: 42 });
+  generateRequestFrom(payload(fields), { jobId: 'a', seed: 42, labels: { user_id: 'u' } });
 
 describe('a payload', () => {
   it.each([
@@ -73,6 +73,14 @@ describe('a payload', () => {
       kind: 'invalid',
       problem: 'prompt must be a string',
     });
+  });
+
+  it('labels the job with its user and what is not known, as far as a server keeps it', () => {
+    const extra = { plan: 'pro', tags: ['a', 1], long: 'x'.repeat(2000), gone: null };
+    expect(read(extra)).toMatchObject({ labels: { user_id: 'u', plan: 'pro', tags: '["a",1]', gone: 'null' } });
+    const many = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`f${i}`, i]));
+    const result = read(many);
+    expect(result.kind === 'job' && Object.keys(result.labels)).toHaveLength(64);
   });
 
   it('of ten megabytes is told by its size, and one that is not read at all by nobody', () => {

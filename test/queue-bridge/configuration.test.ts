@@ -1,0 +1,91 @@
+import { execFile } from 'node:child_process';
+import { cp, mkdir, readdir, utimes, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { readBridgeConfig } from '../../src/config.js';
+import { openQueue } from '../../src/queue-bridge/open-queue.js';
+import { openSpool } from '../../src/queue-bridge/spool.js';
+import { openStore } from '../../src/storage/open-store.js';
+import { tempFolder } from '../support/temp-folder.js';
+
+const supabase = { SUPABASE_URL: 'https://abc.supabase.co/', SUPABASE_SERVICE_KEY: 'service-key' };
+
+describe("a deployment's variables", () => {
+  it.each([
+    ['nothing', {}, 'memory'],
+    ['REDIS_URL', { REDIS_URL: 'redis://127.0.0.1:1' }, 'redis'],
+    ['Upstash', { UPSTASH_REDIS_REST_URL: 'https://x.upstash.io', UPSTASH_REDIS_REST_TOKEN: 't' }, 'upstash'],
+    [
+      'both',
+      {
+        REDIS_URL: 'redis://127.0.0.1:1',
+        UPSTASH_REDIS_REST_URL: 'https://x.upstash.io',
+        UPSTASH_REDIS_REST_TOKEN: 't',
+      },
+      'redis',
+    ],
+  ])('name the queue: %s', async (_, variables, kind) => {
+    const queue = openQueue(readBridgeConfig(variables));
+    expect(queue.kind).toBe(kind);
+    await queue.close();
+  });
+
+  it.each([
+    ['nothing', {}, 'local'],
+    ['Supabase', supabase, 'supabase'],
+    ['S3', { S3_BUCKET: 'assets' }, 's3'],
+    ['Supabase, but STORAGE says otherwise', { ...supabase, STORAGE: 'local' }, 'local'],
+  ])('name the storage: %s', async (_, variables, kind) => {
+    expect((await openStore(readBridgeConfig(variables))).kind).toBe(kind);
+  });
+
+  it('that lack a part are told which', async () => {
+    const store = openStore(readBridgeConfig({ STORAGE: 'supabase' }));
+    await expect(store).rejects.toThrow('SUPABASE_URL must be set for STORAGE=supabase');
+    const config = readBridgeConfig({ UPSTASH_REDIS_REST_URL: 'https://x.upstash.io' });
+    expect(() => openQueue(config)).toThrow(/^UPSTASH_REDIS_REST_TOKEN must be set/);
+  });
+
+  it('send callbacks to Supabase with its key, unless they name another receiver: it gets no key', () => {
+    expect(readBridgeConfig(supabase)).toMatchObject({
+      CALLBACK_URL: 'https://abc.supabase.co/functions/v1/job-callback',
+      CALLBACK_TOKEN: 'service-key',
+    });
+    const other = readBridgeConfig({ ...supabase, CALLBACK_URL: 'https://example.com/hook' });
+    expect([other.CALLBACK_URL, other.CALLBACK_TOKEN]).toEqual(['https://example.com/hook', undefined]);
+  });
+
+  it('may name S3 where its SDK is not installed: then they are told how to install it', async () => {
+    // The build without the packages beside it.
+    const folder = await tempFolder();
+    const dist = fileURLToPath(new URL('../../dist/src', import.meta.url));
+    await writeFile(join(folder, 'package.json'), '{"type": "module"}');
+    for (const part of ['errors.js', 'engine/backoff.js', 'storage']) {
+      await cp(join(dist, part), join(folder, 'src', part), { recursive: true });
+    }
+    const program = `
+      const { S3Store } = await import(${JSON.stringify(pathToFileURL(join(folder, 'src/storage/s3-store.js')).href)});
+      await S3Store.create({ bucket: 'b', region: 'r', timeoutMs: 1 }).catch(({ message }) => console.log(message));`;
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program]);
+    expect(stdout).toBe(
+      'files cannot go to S3: the package @aws-sdk/client-s3 is not installed. Run: npm install @aws-sdk/client-s3\n',
+    );
+  });
+});
+
+describe('a spool', () => {
+  it('takes away what bridges left that were killed long ago', async () => {
+    const parent = await tempFolder();
+    // Process ids end far below.
+    for (const name of ['darkroom-spool-999999999-old', 'darkroom-spool-999999999-new', 'other']) {
+      await mkdir(join(parent, name));
+    }
+    await utimes(join(parent, 'darkroom-spool-999999999-old'), 1, 1);
+    const own = await openSpool(parent);
+    expect((await readdir(parent)).sort()).toEqual(
+      ['darkroom-spool-999999999-new', own.slice(parent.length + 1), 'other'].sort(),
+    );
+  });
+});
