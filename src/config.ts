@@ -71,7 +71,7 @@ export const configSchema = z.object({
     'Time to enhance a prompt, in ms: of a job from its acceptance, of a call from when the model is ready.',
   ),
   MEMORY_RESERVE_BYTES: count(2 ** 30, 0, 2 ** 40).describe(
-    'Memory, of a GPU its own, that a model which is loaded on demand leaves free.',
+    'Memory, of a GPU its own, that language models and variants with LoRAs leave free.',
   ),
   LORA_DIR: path.describe('Folder of LoRA files, .safetensors; looked into again when a request comes.'),
   LORA_FILES: z

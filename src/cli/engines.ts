@@ -84,6 +84,7 @@ function sdxlSpec(config: Config): EngineSpec | undefined {
     threads: config.ENGINE_THREADS,
     batchPixels: config.BATCH_PIXELS,
     variants: config.LORA_VARIANTS,
+    reserveBytes: config.MEMORY_RESERVE_BYTES,
   };
 }
 
@@ -105,5 +106,6 @@ function wanSpec(config: Config): EngineSpec | undefined {
     // Clips are denoised one at a time.
     batchPixels: 1,
     variants: config.LORA_VARIANTS,
+    reserveBytes: config.MEMORY_RESERVE_BYTES,
   };
 }

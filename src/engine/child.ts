@@ -10,6 +10,7 @@ import { VariantPipeline } from '../pipelines/variant-pipeline.js';
 import { createWanPipeline } from '../pipelines/wan/pipeline.js';
 import { version } from '../version.js';
 import { ClipAssets } from './clip-assets.js';
+import { measureMemory } from './device-memory.js';
 import { type JobDesk, serveEngine } from './engine-process.js';
 import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, PictureWork } from './messages.js';
 import { chooseDevice } from './probe.js';
@@ -36,12 +37,13 @@ serveEngine<PictureWork>({
 });
 
 async function createPipeline(spec: EngineSpec, device: Exclude<Device, 'auto'>): Promise<Pipeline> {
-  const { threads, batchPixels, variants = 1 } = spec;
+  const { threads, batchPixels, variants = 1, reserveBytes = 0 } = spec;
   const bare =
     spec.family === 'wan'
       ? await createWanPipeline({ ...spec.source, device, threads })
       : await createSdxlPipeline({ ...spec.source, device, threads, batchPixels });
-  return new VariantPipeline(bare, variants);
+  const freeBytes = async () => Math.max(0, (await measureMemory(device, [])).freeBytes - reserveBytes);
+  return new VariantPipeline(bare, { count: variants, freeBytes });
 }
 
 async function runTogether(model: Pipeline, jobs: readonly EngineJob[], desk: JobDesk<PictureWork>): Promise<void> {

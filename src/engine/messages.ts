@@ -81,6 +81,8 @@ interface EngineBasics {
   readonly batchPixels: number;
   /** Variants with LoRAs that are kept beside the bare model. Omitted: 1. */
   readonly variants?: number;
+  /** Memory of the device that they leave free. Omitted: 0. */
+  readonly reserveBytes?: number;
 }
 
 /** How finished pictures become files. */

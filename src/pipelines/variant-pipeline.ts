@@ -7,6 +7,15 @@ import type { BuiltVariants, Device, ModelInfo, Pipeline, PipelineEvent, Pipelin
 /** A pipeline that can build itself anew with LoRAs folded into its weights. */
 export interface LoraPipeline extends Pipeline {
   withLoras(loras: readonly LoraSource[]): Promise<LoraPipeline>;
+  /** What a variant takes at most, in bytes of the device's memory. */
+  readonly variantBytes: number;
+}
+
+export interface VariantLimits {
+  /** Variants that are kept beside the bare model, at least 1. */
+  readonly count: number;
+  /** Memory that a variant may take now. */
+  readonly freeBytes: () => Promise<number>;
 }
 
 /**
@@ -15,15 +24,14 @@ export interface LoraPipeline extends Pipeline {
  */
 export class VariantPipeline implements Pipeline {
   readonly #base: LoraPipeline;
-  readonly #limit: number;
+  readonly #limits: VariantLimits;
   /** By key, the one used last at the end. */
   readonly #variants = new Map<string, LoraPipeline>();
   #builds = 0;
 
-  /** @param limit variants that are kept beside the bare model, at least 1 */
-  constructor(base: LoraPipeline, limit: number) {
+  constructor(base: LoraPipeline, limits: VariantLimits) {
     this.#base = base;
-    this.#limit = limit;
+    this.#limits = limits;
   }
 
   get info(): ModelInfo {
@@ -60,9 +68,11 @@ export class VariantPipeline implements Pipeline {
     await this.#base.dispose();
   }
 
+  /** @throws InferenceError OUT_OF_MEMORY where there is no room even without the other variants */
   async #build(loras: readonly LoraSource[]): Promise<LoraPipeline> {
+    while (this.#variants.size >= this.#limits.count) await this.#forgetOldest();
+    await this.#makeRoom();
     this.#builds += 1;
-    while (this.#variants.size >= this.#limit) await this.#forgetOldest();
     try {
       return await this.#base.withLoras(loras);
     } catch (error) {
@@ -70,6 +80,22 @@ export class VariantPipeline implements Pipeline {
       if (error instanceof InferenceError || this.#variants.size === 0) throw error;
       while (this.#variants.size > 0) await this.#forgetOldest();
       return this.#base.withLoras(loras);
+    }
+  }
+
+  async #makeRoom(): Promise<void> {
+    const { variantBytes } = this.#base;
+    for (;;) {
+      const freeBytes = await this.#limits.freeBytes();
+      if (freeBytes >= variantBytes) return;
+      if (this.#variants.size === 0) {
+        const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
+        throw new InferenceError(
+          'OUT_OF_MEMORY',
+          `Insufficient VRAM for generation: the model with these LoRAs needs up to ${gigabytes(variantBytes)} beside the bare one, ${gigabytes(freeBytes)} are free; lower MEMORY_RESERVE_BYTES, or leave the LoRAs out`,
+        );
+      }
+      await this.#forgetOldest();
     }
   }
 

@@ -26,20 +26,20 @@ export function isLoraCases(content: unknown): content is LoraCases {
 /** Prompt and UNet with a LoRA in each of its formats. @param inputs of the base's own UNet case */
 export function loraCases(
   { cases }: LoraCases,
-  { folder, model, inputs, expected, device }: Surroundings,
+  { folder, model, inputs, expected, device, finish }: Surroundings,
 ): readonly Case[] {
+  let base: Promise<SdxlPipeline> | undefined;
+  finish.unshift(async () => (await base)?.dispose());
   return cases.flatMap((entry) =>
     entry.files.map((file) => ({
       name: `${entry.name} ${file}`,
       run: async () => {
-        const loras = [{ path: join(folder, file), weight: entry.scale }];
-        const base = await createSdxlPipeline({ path: model, device, threads: 0 });
-        const pipeline = await base.withLoras(loras);
+        base ??= createSdxlPipeline({ path: model, device, threads: 0 });
+        const pipeline = await (await base).withLoras([{ path: join(folder, file), weight: entry.scale }]);
         try {
           return await loraCase(`${entry.name} ${file}`, entry, inputs, pipeline, expected);
         } finally {
           await pipeline.dispose();
-          await base.dispose();
         }
       },
     })),
@@ -53,6 +53,8 @@ interface Surroundings {
   readonly inputs: UNetCases;
   readonly expected: Expected;
   readonly device: 'cpu' | 'webgpu' | 'cuda' | 'tensorrt';
+  /** Takes what is to be run at the end. */
+  readonly finish: (() => Promise<void>)[];
 }
 
 async function loraCase(

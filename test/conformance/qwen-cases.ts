@@ -80,7 +80,9 @@ export function qwenCases(
 
 async function openLlama(finish: (() => Promise<void>)[]): Promise<Llama | undefined> {
   const found = await findLlama();
-  const llama = await found?.getLlama({ build: 'never', skipDownload: true, gpu: false, logLevel: 'error' });
+  const options = { build: 'never', skipDownload: true, gpu: false, logLevel: 'error' } as const;
+  // More threads than free cores wait for each other in a loop.
+  const llama = await found?.getLlama({ ...options, maxThreads: 1 });
   if (llama !== undefined) finish.unshift(() => llama.dispose());
   return llama;
 }
@@ -101,7 +103,7 @@ async function openModel(
 }
 
 async function greedy(model: LlamaModel, { ids, max_new_tokens: count }: QwenCase): Promise<readonly number[]> {
-  const context = await model.createContext({ contextSize: 256, threads: 2 });
+  const context = await model.createContext({ contextSize: 256, threads: 1 });
   try {
     const tokens: number[] = [];
     const evaluation = context.getSequence().evaluate(ids, { temperature: 0, yieldEogToken: true });

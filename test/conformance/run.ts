@@ -82,7 +82,14 @@ async function casesOf(
     const { unet } = (await readCases(join(base, 'cases.json'))) as SdxlCases;
     if (unet === undefined) throw new Error(`${base} has no UNet case to run a LoRA on`);
     const path = await model.baseIn(base);
-    return loraCases(content, { folder, model: path, inputs: unet, expected: await expected(), device: model.device });
+    return loraCases(content, {
+      folder,
+      model: path,
+      inputs: unet,
+      expected: await expected(),
+      device: model.device,
+      finish,
+    });
   }
   if (isList(content, isQwenCase) && (await isQwen(folder))) return qwenCases(folder, content, finish);
   if (isModel) {

@@ -46,6 +46,9 @@ interface Sessions {
   readonly encoder: LateSession;
 }
 
+/** Weights are computed with in float32, whatever they are stored as. */
+const FLOAT32_BYTES = 4;
+
 /** Opened when it is asked for the first time. */
 class LateSession {
   readonly #open: () => Promise<NetworkSession>;
@@ -78,9 +81,11 @@ export class SdxlNetworks {
   /** What it releases: a variant leaves its base's alone. */
   readonly #owned: readonly { release(): Promise<void> }[];
   readonly #buildVariant: BuildVariant;
+  /** What a variant holds at most, in float32: a UNet and both text encoders. */
+  readonly variantBytes: number;
 
   constructor(
-    { config, info, prompts }: Pick<SdxlNetworks, 'config' | 'info' | 'prompts'>,
+    { config, info, prompts, variantBytes }: Pick<SdxlNetworks, 'config' | 'info' | 'prompts' | 'variantBytes'>,
     sessions: Sessions,
     owned: readonly { release(): Promise<void> }[],
     buildVariant: BuildVariant,
@@ -90,6 +95,7 @@ export class SdxlNetworks {
     this.prompts = prompts;
     this.sessions = sessions;
     this.#owned = owned;
+    this.variantBytes = variantBytes;
     this.#buildVariant = buildVariant;
   }
 
@@ -205,7 +211,8 @@ export async function loadSdxlNetworks({ device, threads, ...source }: SdxlOptio
       const unet = await own('unet');
       const changesText = ['text_encoder', 'text_encoder_2'].some((component) => updatesOf(component).size > 0);
       const prompts = changesText ? encoderOf(await own('text_encoder'), await own('text_encoder_2')) : base.prompts;
-      return new SdxlNetworks({ config, info: base.info, prompts }, { ...base.sessions, unet }, owned, buildVariant);
+      const { info, variantBytes } = base;
+      return new SdxlNetworks({ config, info, prompts, variantBytes }, { ...base.sessions, unet }, owned, buildVariant);
     } catch (error) {
       // What was opened before memory ran out gives it back.
       for (const session of owned) await session.release();
@@ -223,5 +230,10 @@ export async function loadSdxlNetworks({ device, threads, ...source }: SdxlOptio
   };
   const info = describeSdxl(checkpoint, networks);
   const owned = [prompts, ...Object.values(sessions)];
-  return new SdxlNetworks({ config, info, prompts }, sessions, owned, buildVariant);
+  const variantBytes = FLOAT32_BYTES * variantParameters(networks);
+  return new SdxlNetworks({ config, info, prompts, variantBytes }, sessions, owned, buildVariant);
+}
+
+function variantParameters({ unet, text_encoder, text_encoder_2 }: Networks): number {
+  return [unet, text_encoder, text_encoder_2].reduce((sum, { weights }) => sum + weights.parameters, 0);
 }

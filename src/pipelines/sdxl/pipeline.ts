@@ -147,6 +147,10 @@ export class SdxlPipeline implements Pipeline {
     return new Picture({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise });
   }
 
+  get variantBytes(): number {
+    return this.networks.variantBytes;
+  }
+
   /** The same model with LoRAs folded in; it goes before its base does. */
   async withLoras(loras: readonly LoraSource[]): Promise<SdxlPipeline> {
     return new SdxlPipeline(await this.networks.withLoras(loras), this.device, this.#batchPixels);

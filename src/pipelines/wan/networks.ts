@@ -76,13 +76,15 @@ export class WanNetworks {
   readonly prompts: Prompts;
   readonly #sessions: Sessions;
   readonly #openVariant: OpenVariant;
+  /** What a variant holds, in float32: a transformer. */
+  readonly variantBytes: number;
   /** Of a variant: what it does not change is its base's. */
   readonly #base: WanNetworks | undefined;
   readonly #opened = new Map<LateName, Promise<NetworkSession>>();
   #turn: { readonly key: string; readonly tables: RotaryTables } | undefined;
 
   constructor(
-    { config, info, prompts }: Pick<WanNetworks, 'config' | 'info' | 'prompts'>,
+    { config, info, prompts, variantBytes }: Pick<WanNetworks, 'config' | 'info' | 'prompts' | 'variantBytes'>,
     sessions: Sessions,
     openVariant: OpenVariant,
     base?: WanNetworks,
@@ -92,6 +94,7 @@ export class WanNetworks {
     this.prompts = prompts;
     this.#sessions = sessions;
     this.#openVariant = openVariant;
+    this.variantBytes = variantBytes;
     this.#base = base;
   }
 
@@ -354,7 +357,9 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
     open,
     openImageEncoder: imageEncoder && (() => loadImageEncoder(checkpoint, { device, threads })),
   };
-  return new WanNetworks({ config, info, prompts }, sessions, openVariant);
+  // Weights are computed with in float32, whatever they are stored as.
+  const variantBytes = 4 * networks.transformer.weights.parameters;
+  return new WanNetworks({ config, info, prompts, variantBytes }, sessions, openVariant);
 }
 
 function split(values: Float32Array, length: number): readonly Float32Array[] {

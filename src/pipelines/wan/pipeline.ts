@@ -143,6 +143,10 @@ export class WanPipeline implements Pipeline {
     return withoutLeading(latents, leading, leading + frames, this.networks.config.vae.z_dim);
   }
 
+  get variantBytes(): number {
+    return this.networks.variantBytes;
+  }
+
   /** The same model with LoRAs folded in; it goes before its base does. */
   async withLoras(loras: readonly LoraSource[]): Promise<WanPipeline> {
     return new WanPipeline(await this.networks.withLoras(loras), this.device);

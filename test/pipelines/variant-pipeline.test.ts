@@ -1,0 +1,68 @@
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { variantKey } from '../../src/pipelines/batching.js';
+import type { GenerationRequest, PipelineEvent, RequestLora } from '../../src/pipelines/pipeline.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { VariantPipeline } from '../../src/pipelines/variant-pipeline.js';
+
+const path = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
+const PLENTY = Number.MAX_SAFE_INTEGER;
+
+let base: SdxlPipeline;
+beforeAll(async () => {
+  base = await createSdxlPipeline({ path: inject('tinySdxl'), device: 'cpu', threads: 1 });
+});
+afterAll(() => base.dispose());
+
+const lora = (weight: number): RequestLora => ({ name: 'ink', path, revision: '1', weight, textEncoderWeight: weight });
+const request = (weight: number): GenerationRequest => ({
+  prompt: 'a red circle',
+  negativePrompt: undefined,
+  width: 64,
+  height: 64,
+  steps: 1,
+  guidanceScale: 1,
+  scheduler: 'euler',
+  seeds: [1],
+  loras: [lora(weight)],
+});
+const keyOf = (weight: number) => variantKey(request(weight));
+
+async function run(pipeline: VariantPipeline, weight: number): Promise<PipelineEvent['kind'][]> {
+  const kinds: PipelineEvent['kind'][] = [];
+  const job = { request: request(weight), signal: new AbortController().signal };
+  for await (const { kind } of pipeline.generate([job])) kinds.push(kind);
+  return kinds;
+}
+
+describe('VariantPipeline', () => {
+  it('keeps the variants used last, up to its count, and the bare model besides', async () => {
+    const pipeline = new VariantPipeline(base, { count: 2, freeBytes: async () => PLENTY });
+    for (const weight of [0.1, 0.2, 0.1, 0.3]) await run(pipeline, weight);
+    expect(pipeline.variants).toEqual({ keys: [keyOf(0.1), keyOf(0.3)], builds: 3 });
+    expect(await run(pipeline, 0)).not.toContain('building');
+    expect(await run(pipeline, 0.2)).toContain('building');
+    expect(pipeline.variants).toEqual({ keys: [keyOf(0.3), keyOf(0.2)], builds: 4 });
+  });
+
+  it('gives up others where memory is short of one more, before their count is', async () => {
+    const pipeline: VariantPipeline = new VariantPipeline(base, {
+      count: 4,
+      freeBytes: async () => (pipeline.variants.keys.length > 1 ? base.variantBytes - 1 : base.variantBytes),
+    });
+    for (const weight of [0.1, 0.2, 0.3]) await run(pipeline, weight);
+    expect(pipeline.variants.keys).toEqual([keyOf(0.2), keyOf(0.3)]);
+  });
+
+  it('says what is missing where there is no room for one', async () => {
+    const pipeline = new VariantPipeline(base, { count: 2, freeBytes: async () => 1_000_000 });
+    await expect(run(pipeline, 0.1)).rejects.toMatchObject({
+      reason: 'OUT_OF_MEMORY',
+      message: expect.stringMatching(
+        /^Insufficient VRAM for generation: the model with these LoRAs needs up to 0\.0 GB beside the bare one, 0\.0 GB are free/,
+      ) as string,
+    });
+    expect(pipeline.variants).toEqual({ keys: [], builds: 0 });
+    expect(await run(pipeline, 0)).toContain('image');
+  });
+});
