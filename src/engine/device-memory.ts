@@ -31,7 +31,8 @@ export async function measureMemory(device: Device, residents: readonly Resident
   return card ?? measureMachine(residents);
 }
 
-async function measureCard(): Promise<DeviceMemory | undefined> {
+/** The first NVIDIA card, as its driver tells it; undefined where there is none, or no answer. */
+export async function measureCard(): Promise<DeviceMemory | undefined> {
   const query = ['--query-gpu=memory.total,memory.free', '--format=csv,noheader,nounits'];
   const answer = await promisify(execFile)('nvidia-smi', query, { timeout: SMI_TIMEOUT_MS }).catch(() => undefined);
   // The first card is the one that engines take.

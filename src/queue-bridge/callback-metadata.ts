@@ -53,12 +53,20 @@ export function renderedMetadata(payload: JobPayload, done: JobMetadata): Readon
     reference_mode: done.referenceMode ?? 'none',
     reference_applied: done.referenceApplied ?? null,
     reference_method: done.referenceMethod ?? null,
-    // The server does not measure a GPU's memory yet.
-    vram_used_gb: null,
-    vram_total_gb: null,
-    vram_utilization: null,
+    ...vramFields(done),
     user_id: payload.user_id,
     worker_version: version,
+  };
+}
+
+/** Of a card: in GiB, as the old system's torch counted them, and the share in percent. */
+function vramFields({ vramUsedBytes: used, vramTotalBytes: total }: JobMetadata): Readonly<Record<string, unknown>> {
+  const gibibytes = (bytes: bigint) => round(Number(bytes) / 2 ** 30);
+  const isKnown = used !== undefined && total !== undefined && total > 0n;
+  return {
+    vram_used_gb: isKnown ? gibibytes(used) : null,
+    vram_total_gb: isKnown ? gibibytes(total) : null,
+    vram_utilization: isKnown ? round((100 * Number(used)) / Number(total)) : null,
   };
 }
 

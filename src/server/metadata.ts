@@ -1,3 +1,4 @@
+import type { DeviceMemory } from '../engine/device-memory.js';
 import type { EngineTimings } from '../engine/messages.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import type { Enhancement, JobMetadata } from '../gen/darkroom/v1/job.js';
@@ -64,6 +65,8 @@ export function plannedMetadata(
     reuseThreshold: request.clip?.reuseThreshold || undefined,
     loras: loraMessages(request.loras),
     buildSeconds: 0,
+    vramUsedBytes: undefined,
+    vramTotalBytes: undefined,
   };
 }
 
@@ -98,10 +101,12 @@ export interface WhatWasDone {
   readonly job: GenerateJob;
   readonly prompt: PromptReport | undefined;
   readonly timings: EngineTimings;
+  /** Its card at the end of the denoising, where there is one. */
+  readonly card: DeviceMemory | undefined;
 }
 
 /** What was really done. */
-export function completedMetadata(planned: JobMetadata, { job, prompt, timings }: WhatWasDone): JobMetadata {
+export function completedMetadata(planned: JobMetadata, { job, prompt, timings, card }: WhatWasDone): JobMetadata {
   return {
     ...planned,
     generationSeconds: timings.totalMs / 1000,
@@ -113,6 +118,10 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings }
     enginePeakBytes: BigInt(timings.peakBytes),
     forwards: timings.forwards,
     buildSeconds: timings.buildMs / 1000,
+    ...(card && {
+      vramUsedBytes: BigInt(card.totalBytes - card.freeBytes),
+      vramTotalBytes: BigInt(card.totalBytes),
+    }),
     promptTokens: prompt?.tokens,
     droppedTokens: prompt?.dropped,
     promptChunks: prompt?.chunks,

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { type DeviceMemory, measureCard } from '../engine/device-memory.js';
 import type { EngineEvent } from '../engine/messages.js';
 import type { RunHandle, Supervisor } from '../engine/supervisor.js';
 import type { ModelLoading } from '../gen/darkroom/v1/event.js';
@@ -64,19 +65,30 @@ async function follow(
   try {
     const meter = new ProgressMeter(costs.estimate(job.request));
     let prompt: PromptReport | undefined;
+    let card: DeviceMemory | undefined;
     for await (const event of run.events) {
       if (event.kind === 'prompt') prompt = event.report;
       else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
       else record(job, event, meter);
+      // The driver is asked beside the decode, which takes most; an answer that comes later is not waited for.
+      if (engine.device !== 'cpu' && isLastStep(event)) {
+        void measureCard().then((measured) => {
+          card = measured;
+        });
+      }
     }
     const timings = await run.result;
     onVariants(timings.variants);
     costs.observe(job.request, timings);
-    const metadata = completedMetadata(plannedMetadata(job, engine, startedAt), { job, prompt, timings });
+    const metadata = completedMetadata(plannedMetadata(job, engine, startedAt), { job, prompt, timings, card });
     job.emit({ $case: 'completed', value: { metadata, assets: [...job.assets] } });
   } finally {
     job.signal.removeEventListener('abort', cancel);
   }
+}
+
+function isLastStep(event: EngineEvent): boolean {
+  return event.kind === 'progress' && event.phase === 'denoise' && event.step === event.total;
 }
 
 /** The model is there, but not with the job's LoRAs. */

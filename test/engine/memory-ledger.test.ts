@@ -1,6 +1,9 @@
-import { describe, expect, it } from 'vitest';
-import { measureMemory } from '../../src/engine/device-memory.js';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { measureCard, measureMemory } from '../../src/engine/device-memory.js';
 import { MemoryLedger } from '../../src/engine/memory-ledger.js';
+import { tempFolder } from '../support/temp-folder.js';
 
 const GB = 1e9;
 
@@ -40,6 +43,33 @@ describe('MemoryLedger', () => {
     await expect(memory.grant('qwen', 9 * GB + 1)).rejects.toMatchObject({ reason: 'OUT_OF_MEMORY' });
     await expect(memory.grant('qwen', GB, AbortSignal.abort(new Error('gone')))).rejects.toThrow('gone');
   });
+});
+
+describe('measureCard', () => {
+  const withDriver = async (script: string) => {
+    const folder = await tempFolder();
+    await writeFile(join(folder, 'nvidia-smi'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    vi.stubEnv('PATH', `${folder}:${process.env.PATH}`);
+    onTestFinished(() => {
+      vi.unstubAllEnvs();
+    });
+  };
+
+  it('reads what the driver says of the first card', async () => {
+    await withDriver('echo "49140, 40000"; echo "24564, 1"');
+    const card = { kind: 'VRAM', totalBytes: 49_140 * 2 ** 20, freeBytes: 40_000 * 2 ** 20 };
+    expect(await measureCard()).toEqual(card);
+    expect(await measureMemory('cuda', [])).toEqual(card);
+    expect((await measureMemory('cpu', [])).kind).toBe('memory');
+  });
+
+  it.each(['exit 9', 'echo "No devices were found"', 'echo "[N/A], [N/A]"'])(
+    'knows none where it answers %s',
+    async (script) => {
+      await withDriver(script);
+      expect(await measureCard()).toBeUndefined();
+    },
+  );
 });
 
 describe('measureMemory', () => {

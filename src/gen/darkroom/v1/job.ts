@@ -817,6 +817,15 @@ export interface JobMetadata {
   loras: Lora[];
   /** Of the generation, seconds in which the model was built with its LoRAs; 0 when that was there. */
   buildSeconds: number;
+  /**
+   * Memory of the NVIDIA card that everything on it together took while the job's last step ended, in bytes. Unset on other
+   * devices, and where the driver did not answer in time.
+   */
+  vramUsedBytes?:
+    | bigint
+    | undefined;
+  /** All of the card's memory, in bytes; unset where vram_used_bytes is. */
+  vramTotalBytes?: bigint | undefined;
 }
 
 /** Enhancement is what a rewritten prompt took. */
@@ -1490,6 +1499,8 @@ function createBaseJobMetadata(): JobMetadata {
     referenceProblem: undefined,
     loras: [],
     buildSeconds: 0,
+    vramUsedBytes: undefined,
+    vramTotalBytes: undefined,
   };
 }
 
@@ -1645,6 +1656,18 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.buildSeconds !== 0) {
       writer.uint32(361).double(message.buildSeconds);
+    }
+    if (message.vramUsedBytes !== undefined) {
+      if (BigInt.asUintN(64, message.vramUsedBytes) !== message.vramUsedBytes) {
+        throw new globalThis.Error("value provided for field message.vramUsedBytes of type uint64 too large");
+      }
+      writer.uint32(368).uint64(message.vramUsedBytes);
+    }
+    if (message.vramTotalBytes !== undefined) {
+      if (BigInt.asUintN(64, message.vramTotalBytes) !== message.vramTotalBytes) {
+        throw new globalThis.Error("value provided for field message.vramTotalBytes of type uint64 too large");
+      }
+      writer.uint32(376).uint64(message.vramTotalBytes);
     }
     return writer;
   },
@@ -2032,6 +2055,22 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.buildSeconds = reader.double();
             continue;
           }
+          case 46: {
+            if (tag !== 368) {
+              break;
+            }
+
+            message.vramUsedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 47: {
+            if (tag !== 376) {
+              break;
+            }
+
+            message.vramTotalBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2217,6 +2256,16 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.build_seconds)
         ? globalThis.Number(object.build_seconds)
         : 0,
+      vramUsedBytes: isSet(object.vramUsedBytes)
+        ? BigInt(object.vramUsedBytes)
+        : isSet(object.vram_used_bytes)
+        ? BigInt(object.vram_used_bytes)
+        : undefined,
+      vramTotalBytes: isSet(object.vramTotalBytes)
+        ? BigInt(object.vramTotalBytes)
+        : isSet(object.vram_total_bytes)
+        ? BigInt(object.vram_total_bytes)
+        : undefined,
     };
   },
 
@@ -2357,6 +2406,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.buildSeconds !== 0) {
       obj.buildSeconds = floatToJson(message.buildSeconds);
     }
+    if (message.vramUsedBytes !== undefined) {
+      obj.vramUsedBytes = message.vramUsedBytes.toString();
+    }
+    if (message.vramTotalBytes !== undefined) {
+      obj.vramTotalBytes = message.vramTotalBytes.toString();
+    }
     return obj;
   },
 
@@ -2418,6 +2473,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.referenceProblem = object.referenceProblem ?? undefined;
     message.loras = object.loras?.map((e) => Lora.fromPartial(e)) || [];
     message.buildSeconds = object.buildSeconds ?? 0;
+    message.vramUsedBytes = (object.vramUsedBytes !== undefined && object.vramUsedBytes !== null)
+      ? BigInt(object.vramUsedBytes)
+      : undefined;
+    message.vramTotalBytes = (object.vramTotalBytes !== undefined && object.vramTotalBytes !== null)
+      ? BigInt(object.vramTotalBytes)
+      : undefined;
     return message;
   },
 };

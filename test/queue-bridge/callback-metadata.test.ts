@@ -1,0 +1,32 @@
+import { describe, expect, it } from 'vitest';
+import { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
+import { renderedMetadata } from '../../src/queue-bridge/callback-metadata.js';
+
+const payload = { id: 'a', type: 'sdxl_image_fast', prompt: '', user_id: 'u' } as Parameters<
+  typeof renderedMetadata
+>[0];
+const metadataOf = (done: Partial<JobMetadata>) => renderedMetadata(payload, JobMetadata.fromPartial(done));
+
+describe('renderedMetadata', () => {
+  it("tells a card's memory in GiB and percent, and nothing where there is none", () => {
+    expect(metadataOf({ vramUsedBytes: 12n * 2n ** 30n, vramTotalBytes: 48n * 2n ** 30n })).toMatchObject({
+      vram_used_gb: 12,
+      vram_total_gb: 48,
+      vram_utilization: 25,
+    });
+    expect(metadataOf({})).toMatchObject({ vram_used_gb: null, vram_total_gb: null, vram_utilization: null });
+  });
+
+  it.each([
+    ['compel', true, true],
+    ['fallback', true, false],
+    ['none', false, null],
+  ] as const)(
+    'says of weights with the strategy "%s" whether they were applied',
+    (enhancementStrategy, isAsked, success) => {
+      const asked = { ...payload, compel_enabled: isAsked, compel_weights: '(dawn:1.2)' };
+      const done = JobMetadata.fromPartial({ enhancementStrategy });
+      expect(renderedMetadata(asked, done).compel_success).toBe(success);
+    },
+  );
+});
