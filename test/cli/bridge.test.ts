@@ -36,6 +36,8 @@ const environment = (folder: string, more: Readonly<Record<string, string>> = {}
   DARKROOM_SERVER: `127.0.0.1:${serving.server.port}`,
   CALLBACK_URL: receiver.url,
   STORAGE_FOLDER: folder,
+  // A bridge that is killed leaves its spool.
+  BRIDGE_SPOOL: folder,
   LOG_LEVEL: 'silent',
   ...more,
 });
