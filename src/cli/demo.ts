@@ -65,10 +65,14 @@ async function demo(): Promise<void> {
     await Promise.all(engines.map((engine) => engine.stop()));
   }
   say('');
+  say('fallback: there is no language model here, so the four enhanced types ran on the prompt as it was sent.');
+  say('');
   say('Next, with a real checkpoint (a diffusers-layout SDXL folder):');
   say('  npm run darkroom -- models inspect PATH/TO/sdxl');
   say('  npm run darkroom -- serve --sdxl PATH/TO/sdxl');
   say('  npm run darkroom -- generate "a lighthouse on a cliff at dawn" --job-type sdxl_image_fast');
+  say('and with WAN and a Qwen that enhances prompts:');
+  say('  npm run setup:llama && npm run darkroom -- serve --wan PATH/TO/wan --qwen PATH/TO/qwen');
 }
 
 /** A job's callbacks as rows of a table: the first one whole, further files below it. */
