@@ -30,7 +30,7 @@ export interface Serving {
 
 /**
  * A real server on a free port over a real engine process with the tiny SDXL.
- * @param options `startsLater`: the engine is the test's to start
+ * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN
  */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
@@ -50,6 +50,7 @@ export async function serve(
     threads: 1,
     batchPixels: config.BATCH_PIXELS,
     variants: config.LORA_VARIANTS,
+    reserveBytes: config.MEMORY_RESERVE_BYTES,
   };
   const create = (spec: EngineSpec) =>
     createSupervisor({
