@@ -2,8 +2,16 @@ import { Command } from 'commander';
 import { connect, generate } from '../client/client.js';
 import { AssetSaver } from '../client/save-assets.js';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
+import { JobType } from '../gen/darkroom/v1/job.js';
 import { type RequestOptions, requestFrom, requestOptions } from './generate-options.js';
 import { ProgressView } from './progress.js';
+
+const ENHANCED: readonly JobType[] = [
+  JobType.JOB_TYPE_IMAGE7B_FAST_ENHANCED,
+  JobType.JOB_TYPE_IMAGE7B_HIGH_ENHANCED,
+  JobType.JOB_TYPE_VIDEO7B_FAST_ENHANCED,
+  JobType.JOB_TYPE_VIDEO7B_HIGH_ENHANCED,
+];
 
 interface GenerateOptions extends RequestOptions {
   readonly server: string;
@@ -57,7 +65,11 @@ export async function generateFiles(
       }
       const seconds = metadata?.generationSeconds.toFixed(1);
       process.stdout.write(`${seconds} s on ${metadata?.device}, ${metadata?.steps} steps, ${metadata?.scheduler}\n`);
-      if (metadata?.promptProblem) process.stderr.write(`weights were left out: ${metadata.promptProblem}\n`);
+      if (metadata?.enhancedPrompt) process.stdout.write(`enhanced prompt: ${metadata.enhancedPrompt}\n`);
+      if (metadata?.promptProblem) {
+        const what = ENHANCED.includes(metadata.jobType) ? 'the prompt was not enhanced' : 'weights were left out';
+        process.stderr.write(`${what}: ${metadata.promptProblem}\n`);
+      }
       if (metadata?.referenceProblem) process.stderr.write(`${metadata.referenceProblem}\n`);
       if (metadata?.droppedTokens)
         process.stderr.write(`${metadata.droppedTokens} tokens of the prompt were cut off\n`);

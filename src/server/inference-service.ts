@@ -18,6 +18,7 @@ import { enhance } from './enhance.js';
 import { follow } from './follow.js';
 import { GenerateJob, type NewGenerateJob } from './generate-job.js';
 import type { Job } from './job.js';
+import { namesLoras } from './loras.js';
 import { assertPolicy } from './policy.js';
 import { presetOf } from './presets.js';
 import { enhanceForJob } from './prompt-enhancement.js';
@@ -31,7 +32,7 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
     generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
     enhance: streaming(state.calls, (request: EnhanceRequest, context) => enhance(state, request, context)),
     estimate: unary(state.calls, async ({ request }: EstimateRequest) => {
-      await state.loras.refresh();
+      if (request !== undefined && namesLoras(request)) await state.loras.refresh();
       return estimate(state, request);
     }),
     tokenize: unary(state.calls, async (request: TokenizeRequest) => {
@@ -46,7 +47,7 @@ async function* generate(
   request: GenerateRequest,
   { signal }: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
-  await state.loras.refresh();
+  if (namesLoras(request)) await state.loras.refresh();
   const job = attachOrSubmit(state, request);
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
   for await (const event of follow(job, signal, { cancelsOnLeave })) yield { event };

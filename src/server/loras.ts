@@ -19,6 +19,11 @@ export interface NamedLoras {
   readonly loras: readonly Lora[];
 }
 
+/** Whether it names any: whether the files have to be looked at. */
+export function namesLoras(request: GenerateRequest): boolean {
+  return takeLoras(request).loras.length > 0;
+}
+
 /** Takes the LoRAs out of the texts, unless signs are text. */
 export function takeLoras({ prompt, weights, loras, promptSyntax }: GenerateRequest): NamedLoras {
   if (promptSyntax === PromptSyntax.PROMPT_SYNTAX_DIFFUSERS) return { prompt, weights, loras };

@@ -2,6 +2,7 @@ import type { EngineState, Supervisor } from '../engine/supervisor.js';
 import { InferenceError } from '../errors.js';
 import { type LoraInfo, Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
 import { trainedTags } from '../pipelines/lora/lora-header.js';
+import type { BuiltVariants } from '../pipelines/pipeline.js';
 import { version } from '../version.js';
 import { modelNotFound } from './admission.js';
 import type { KnownLora } from './lora-registry.js';
@@ -23,17 +24,20 @@ const STATES: Readonly<Record<EngineState, ModelState>> = {
 
 export function createModelService(state: ServerState): ModelServiceServer {
   const { enhancer } = state.enhancement;
-  const models = async () => {
+  const models = () => [
+    ...state.engines.map((engine) => describeModel(engine, state.admission.variants(engine.spec.model))),
+    ...(enhancer ? [describeEnhancer(enhancer)] : []),
+  ];
+  const modelsWithLoras = async () => {
     await state.loras.refresh();
-    const described = state.engines.map((engine) => {
-      const { keys, builds } = state.admission.variants(engine.spec.model);
-      const loras = state.loras.of(engine.spec.family).map(describeLora);
-      return { ...describeModel(engine), loras, variants: keys.length, variantBuilds: builds };
+    const families = new Map(state.engines.map(({ spec }) => [spec.model, spec.family]));
+    return models().map((model) => {
+      const family = families.get(model.name);
+      return family === undefined ? model : { ...model, loras: state.loras.of(family).map(describeLora) };
     });
-    return [...described, ...(enhancer ? [describeEnhancer(enhancer)] : [])];
   };
   return {
-    listModels: unary(state.calls, async () => ({ models: await models() })),
+    listModels: unary(state.calls, async () => ({ models: await modelsWithLoras() })),
     loadModel: unary(state.calls, async ({ name }) => {
       const onDemand = enhancerNamed(state, name);
       const use = await onDemand.engine.use(new AbortController().signal, () => undefined);
@@ -45,7 +49,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
       await onDemand.engine.unload();
       return { model: describeEnhancer(onDemand) };
     }),
-    getServerStatus: unary(state.calls, async () => ({
+    getServerStatus: unary(state.calls, () => ({
       version,
       uptimeSeconds: process.uptime(),
       draining: state.admission.draining,
@@ -53,7 +57,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
       queuedJobs: state.admission.waiting,
       queueLimit: state.config.LIMIT_QUEUE,
       residentBytes: BigInt(process.memoryUsage.rss()),
-      models: await models(),
+      models: models(),
     })),
   };
 }
@@ -98,7 +102,7 @@ function describeLora({ name, header, problem }: KnownLora): LoraInfo {
   };
 }
 
-function describeModel(engine: Supervisor): Omit<Model, 'loras' | 'variants' | 'variantBuilds'> {
+function describeModel(engine: Supervisor, { keys, builds }: BuiltVariants): Model {
   const { info } = engine;
   return {
     name: engine.spec.model,
@@ -117,5 +121,8 @@ function describeModel(engine: Supervisor): Omit<Model, 'loras' | 'variants' | '
     residentBytes: BigInt(engine.residentBytes ?? 0),
     restarts: engine.restarts,
     problem: engine.failure?.message ?? '',
+    loras: [],
+    variants: keys.length,
+    variantBuilds: builds,
   };
 }

@@ -155,6 +155,21 @@ describe('darkroom', () => {
     expect(unknown.stderr).toBe('darkroom: LoRA "inkk" is not known; the nearest are ink\n');
   });
 
+  it('generate: tells the enhanced prompt, or why there is none', async () => {
+    const variables = { WAN_PATH: inject('tinyWan'), QWEN_CACHE: await tempFolder(), MEMORY_RESERVE_BYTES: '0' };
+    const generate = async (qwen: string, address: string) => {
+      const size = ['--width', '64', '--height', '64', '--steps', '2', '--seed', '5'];
+      const out = ['--server', address, '--out', join(await tempFolder(), qwen)];
+      return darkroom(['generate', 'a kite over a field', '--job-type', 'image7b_fast_enhanced', ...size, ...out]);
+    };
+    const able = await serve([inject('tinySdxl'), '--qwen', inject('tinyQwen')], variables);
+    const { stdout } = await generate('with', able.address);
+    expect(stdout).toMatch(/^enhanced prompt: .+$/m);
+    const unable = await serve([inject('tinySdxl')], variables);
+    const { code, stderr } = await generate('without', unable.address);
+    expect([code, stderr]).toEqual([0, expect.stringContaining('the prompt was not enhanced: this server has no')]);
+  });
+
   it('serve: refuses a template without a place for the prompt', async () => {
     const template = join(await tempFolder(), 'template.yaml');
     await writeFile(template, 'user: Describe it.');

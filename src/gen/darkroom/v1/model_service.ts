@@ -218,7 +218,7 @@ export interface GetServerStatusResponse {
   queueLimit: number;
   /** Resident memory of the server process itself, in bytes. */
   residentBytes: bigint;
-  /** All models. */
+  /** All models, without their LoRAs: ListModels has those. */
   models: Model[];
 }
 
