@@ -5,16 +5,15 @@
  * tokens a second, the memory of both before, during and after, and what an enhanced job takes over a plain one beside its
  * tokens' time. Without --qwen and --wan the models are tiny ones of hash weights.
  */
-import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { connect, type DarkroomClient, enhance, generate } from '../../src/client/client.js';
+import { type DarkroomClient, enhance, generate } from '../../src/client/client.js';
 import { type Enhancement, type JobMetadata, JobType } from '../../src/gen/darkroom/v1/job.js';
 import { writeSyntheticQwen } from '../../src/synthetic/qwen.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
-import { quantile, ready, startServer, status } from './served.js';
+import { quantile, status, withServer } from './served.js';
 import { figure, print } from './stopwatch.js';
 
 const { values: options } = parseArgs({
@@ -36,24 +35,19 @@ try {
   const wan = options.wan ?? (await writeSyntheticWan(join(folder, 'wan'), 'wan-tiny'));
   const machine = `${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}, ${options.device}, ${options.threads} threads`;
   print(`${machine}; ${options.qwen ?? 'qwen-tiny, hash weights'}; ${options.wan ?? 'wan-tiny, hash weights'}`);
-  const { server, address } = await startServer(['--wan', wan, '--qwen', qwen, '--device', options.device], {
+  const args = ['--wan', wan, '--qwen', qwen, '--device', options.device];
+  const variables = {
     ENGINE_THREADS: options.threads,
     QWEN_IDLE_MS: '600000',
     QWEN_CACHE: join(folder, 'cache'),
     ENHANCE_TIMEOUT_MS: '600000',
     MEMORY_RESERVE_BYTES: '0',
-  });
-  const client = connect(address);
-  try {
-    await ready(client);
+  };
+  await withServer(args, variables, async (client) => {
     await measureCycles(client);
     await measureTokens(client);
     await measureJobs(client);
-  } finally {
-    client.close();
-    server.kill('SIGTERM');
-    await once(server, 'exit');
-  }
+  });
 } finally {
   await rm(folder, { recursive: true });
 }

@@ -5,18 +5,17 @@
  * of a LoRA takes, a job that switches between two that are there beside one of the bare model, and what a variant holds. Without
  * --sdxl the model is the tiny one.
  */
-import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
+import { type DarkroomClient, generate } from '../../src/client/client.js';
 import type { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint.js';
 import { sdxlLoraNames } from '../../src/pipelines/sdxl/lora-names.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
-import { quantile, ready, startServer, status } from './served.js';
+import { quantile, status, withServer } from './served.js';
 import { figure, print } from './stopwatch.js';
 
 const { values: options } = parseArgs({
@@ -42,16 +41,7 @@ try {
     `${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}, ${options.device}, ${options.threads} threads; ${what}; LoRAs of rank ${options.rank}, ${(bytes / 1e6).toFixed(1)} MB each`,
   );
   const args = ['--sdxl', model, '--lora-dir', join(folder, 'loras'), '--device', options.device];
-  const { server, address } = await startServer(args, { ENGINE_THREADS: options.threads, LORA_VARIANTS: '2' });
-  const client = connect(address);
-  try {
-    await ready(client);
-    await measure(client);
-  } finally {
-    client.close();
-    server.kill('SIGTERM');
-    await once(server, 'exit');
-  }
+  await withServer(args, { ENGINE_THREADS: options.threads, LORA_VARIANTS: '2' }, measure);
 } finally {
   await rm(folder, { recursive: true });
 }

@@ -1,8 +1,9 @@
 /** What benches share that measure a server from outside, as a process of its own. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { DarkroomClient } from '../../src/client/client.js';
+import { connect, type DarkroomClient } from '../../src/client/client.js';
 import type { GetServerStatusResponse } from '../../src/gen/darkroom/v1/model_service.js';
 
 /** @param args of `darkroom serve` */
@@ -25,6 +26,24 @@ export async function startServer(
     if (address !== undefined) return { server, address };
   }
   throw new Error('the server ended before it listened');
+}
+
+/** Starts a server, does something with it once its first model is loaded, and ends it. @param args of `darkroom serve` */
+export async function withServer(
+  args: readonly string[],
+  variables: NodeJS.ProcessEnv,
+  use: (client: DarkroomClient) => Promise<void>,
+): Promise<void> {
+  const { server, address } = await startServer(args, variables);
+  const client = connect(address);
+  try {
+    await ready(client);
+    await use(client);
+  } finally {
+    client.close();
+    server.kill('SIGTERM');
+    await once(server, 'exit');
+  }
 }
 
 /** Resolves when the first model was loaded. */

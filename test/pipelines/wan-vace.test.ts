@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { imageFromRgb, rgbFromImage } from '../../src/pipelines/image.js';
-import type { GenerationRequest, KnownPictures, PipelineEvent } from '../../src/pipelines/pipeline.js';
+import type { KnownPictures, PipelineEvent } from '../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint.js';
 import { inspectWan } from '../../src/pipelines/wan/inspect.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
@@ -11,19 +11,10 @@ import { rebuildOriginal } from '../conformance/wan-cases.js';
 import { gradient } from '../support/picture.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
-import { goldens, sharedTinyWan } from '../support/tiny-wan.js';
+import { goldens, sharedTinyWan, tinyClip } from '../support/tiny-wan.js';
 
-const size = { width: 32, height: 32 };
-const request: GenerationRequest = {
-  prompt: 'a red kite over a field',
-  negativePrompt: 'blurry',
-  ...size,
-  steps: 4,
-  guidanceScale: 5,
-  scheduler: 'flow_unipc',
-  seeds: [3],
-  clip: { frames: 9, shift: 5 },
-};
+const request = tinyClip;
+const size = { width: request.width, height: request.height };
 
 let path: string;
 let pipeline: WanPipeline;

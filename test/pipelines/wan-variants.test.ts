@@ -1,7 +1,7 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { GenerationRequest, KnownPictures } from '../../src/pipelines/pipeline.js';
+import type { KnownPictures } from '../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint.js';
 import { readWanConfig } from '../../src/pipelines/wan/config.js';
 import { flowShiftOf } from '../../src/pipelines/wan/flow-shift.js';
@@ -13,7 +13,7 @@ import { rebuildOriginal } from '../conformance/wan-cases.js';
 import { gradient } from '../support/picture.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
-import { goldens, TRANSFORMER } from '../support/tiny-wan.js';
+import { goldens, TRANSFORMER, tinyClip } from '../support/tiny-wan.js';
 
 const EYE = 'models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors';
 
@@ -135,17 +135,8 @@ describe('an image encoder', () => {
 });
 
 describe('a clip of an image-to-video model', () => {
-  const size = { width: 32, height: 32 };
-  const request: GenerationRequest = {
-    prompt: 'a red kite over a field',
-    negativePrompt: 'blurry',
-    ...size,
-    steps: 4,
-    guidanceScale: 5,
-    scheduler: 'flow_unipc',
-    seeds: [3],
-    clip: { frames: 9, shift: 5 },
-  };
+  const request = tinyClip;
+  const size = { width: request.width, height: request.height };
 
   it('needs its first frame, ends when it is told to, and may reuse residuals', async () => {
     const path = await diffusers('wan-i2v-tiny');

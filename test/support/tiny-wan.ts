@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FloatType } from '../../src/graph/safetensors.js';
+import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { type SyntheticWanSize, writeSyntheticWan } from '../../src/synthetic/wan.js';
 
 export function goldens(name: string): string {
@@ -29,3 +30,16 @@ export async function sharedTinyWan(
   const path = await writeSyntheticWan(join(folder, 'wan'), size, dtype);
   return { path, remove: () => rm(folder, { recursive: true }) };
 }
+
+/** A clip of nine small frames. */
+export const tinyClip: GenerationRequest = {
+  prompt: 'a red kite over a field',
+  negativePrompt: 'blurry',
+  width: 32,
+  height: 32,
+  steps: 4,
+  guidanceScale: 5,
+  scheduler: 'flow_unipc',
+  seeds: [3],
+  clip: { frames: 9, shift: 5 },
+};
