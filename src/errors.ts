@@ -7,7 +7,6 @@ export const statusCodes = {
   ALREADY_EXISTS: 6,
   RESOURCE_EXHAUSTED: 8,
   FAILED_PRECONDITION: 9,
-  UNIMPLEMENTED: 12,
   INTERNAL: 13,
   UNAVAILABLE: 14,
   UNAUTHENTICATED: 16,
@@ -47,7 +46,6 @@ export const errorReasons = {
   CANCELLED: { status: 'CANCELLED', retryable: false },
   DEADLINE_EXCEEDED: { status: 'DEADLINE_EXCEEDED', retryable: false },
   UNAUTHENTICATED: { status: 'UNAUTHENTICATED', retryable: false },
-  NOT_SERVED_YET: { status: 'UNIMPLEMENTED', retryable: false },
   INTERNAL: { status: 'INTERNAL', retryable: false },
 } as const satisfies Record<string, { status: StatusName; retryable: boolean }>;
 

@@ -43,7 +43,7 @@ async function run(prompt: string, options: GenerateOptions): Promise<void> {
 }
 
 /** Runs a job, shows its progress and writes its files; returns their paths. */
-export async function generateFiles(
+async function generateFiles(
   client: ReturnType<typeof connect>,
   request: Partial<GenerateRequest>,
   folder: string,

@@ -93,6 +93,8 @@ function planOf(state: ServerState, request: GenerateRequest): { readonly model:
   const { spec, info } = engineOf(state, model);
   const plan = resolveRequest(request, state.config, { name: model, family: spec.family, info }, state);
   assertPolicy(`${request.prompt} ${request.weights}`);
+  // What stood on both sides of a LoRA is one word once that is taken out.
+  assertPolicy(`${plan.request.prompt} ${plan.request.weights ?? ''}`);
   return { model, plan };
 }
 

@@ -60,12 +60,7 @@ export class PromptEnhancer {
     return this.engine.supervisor.spec.model;
   }
 
-  /** Calls of Enhance that wait or run. */
-  get calls(): number {
-    return this.#calls;
-  }
-
-  /** Resolves when there are none. */
+  /** Resolves when no call of Enhance waits or runs. */
   async idle(): Promise<void> {
     while (this.#calls > 0) {
       await new Promise<void>((resolve) => {

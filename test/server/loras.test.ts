@@ -115,6 +115,10 @@ describe('a job with LoRAs', () => {
     expect(metadataOf(outcome)).toMatchObject({ originalPrompt: prompt, loras: metadataOf(withList).loras });
   });
 
+  it('does not let a LoRA that is taken out hide a word from the policy', async () => {
+    expect((await errorOf({ prompt: 'an explicit ch<lora:ink:0.1>ild' }))?.reason).toBe('POLICY');
+  });
+
   it('writes its LoRAs into the file, as it reads them', async () => {
     const { files } = await outcomeOf(serving.client, { ...quick, loras: [lora('ink', 0.5, 0.25)] });
     expect(await readParameters(files[0] ?? Buffer.alloc(0))).toContain('a red circle <lora:ink:0.25:0.5>');

@@ -1999,7 +1999,7 @@ export const InferenceServiceService = {
    *
    * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
    * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
-   * RetryInfo: draining, or the engine died under the job. UNIMPLEMENTED: a part of the API that this version does not serve.
+   * RetryInfo: draining, or the engine died under the job.
    */
   generate: {
     path: "/darkroom.v1.InferenceService/Generate" as const,
@@ -2062,7 +2062,7 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    *
    * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
    * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
-   * RetryInfo: draining, or the engine died under the job. UNIMPLEMENTED: a part of the API that this version does not serve.
+   * RetryInfo: draining, or the engine died under the job.
    */
   generate: handleServerStreamingCall<GenerateRequest, GenerateResponse>;
   /**
@@ -2093,7 +2093,7 @@ export interface InferenceServiceClient extends Client {
    *
    * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
    * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
-   * RetryInfo: draining, or the engine died under the job. UNIMPLEMENTED: a part of the API that this version does not serve.
+   * RetryInfo: draining, or the engine died under the job.
    */
   generate(request: GenerateRequest, options?: Partial<CallOptions>): ClientReadableStream<GenerateResponse>;
   generate(
