@@ -15,7 +15,7 @@ export function createEngines(config: Config, log: Logger): readonly Supervisor[
   if (specs.length === 0 && config.QWEN_PATH === undefined) {
     throw new InferenceError(
       'INVALID_REQUEST',
-      'no model: give --sdxl PATH or set SDXL_PATH to an SDXL checkpoint, a diffusers-layout folder or a .safetensors file, or give --wan PATH for WAN 2.1',
+      'no model: give --sdxl PATH or set SDXL_PATH to an SDXL checkpoint, a diffusers-layout folder or a .safetensors file, give --wan PATH for WAN 2.1, or --qwen PATH for a Qwen that enhances prompts',
     );
   }
   return specs.map((spec) =>

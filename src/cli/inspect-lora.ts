@@ -1,5 +1,5 @@
 import { readSafetensors } from '../graph/safetensors.js';
-import { type LoraHeader, readLoraHeader, trainedTags } from '../pipelines/lora/lora-header.js';
+import { isLoraKey, type LoraHeader, readLoraHeader, trainedTags } from '../pipelines/lora/lora-header.js';
 
 const MAX_TAGS = 20;
 /** Keys that are spelled out. */
@@ -9,7 +9,7 @@ const MAX_UNKNOWN_SHOWN = 8;
 export async function inspectLora(path: string): Promise<LoraInspection | undefined> {
   if (!path.endsWith('.safetensors')) return undefined;
   const { tensors } = await readSafetensors(path);
-  if (![...tensors.keys()].some((key) => /(^lora_|\.(lora|hada|lokr|dora|oft)_)/.test(key))) return undefined;
+  if (![...tensors.keys()].some(isLoraKey)) return undefined;
   const header = await readLoraHeader(path);
   const { base, format, rank, sizeBytes, unknown, metadata } = header;
   return {

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
+import { gigabytes } from '../gigabytes.js';
 import type { DeviceMemory } from './device-memory.js';
 
 export interface MemoryLedgerOptions {
@@ -58,8 +59,4 @@ export class MemoryLedger {
       await sleep(pollMs, undefined, { signal });
     }
   }
-}
-
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(1)} GB`;
 }

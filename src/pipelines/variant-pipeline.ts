@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
+import { gigabytes } from '../gigabytes.js';
 import { variantKey } from './batching.js';
 import type { LoraSource } from './lora/read-lora.js';
 import type { BuiltVariants, Device, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
@@ -89,7 +90,6 @@ export class VariantPipeline implements Pipeline {
       const freeBytes = await this.#limits.freeBytes();
       if (freeBytes >= variantBytes) return;
       if (this.#variants.size === 0) {
-        const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
         throw new InferenceError(
           'OUT_OF_MEMORY',
           `Insufficient VRAM for generation: the model with these LoRAs needs up to ${gigabytes(variantBytes)} beside the bare one, ${gigabytes(freeBytes)} are free; lower MEMORY_RESERVE_BYTES, or leave the LoRAs out`,

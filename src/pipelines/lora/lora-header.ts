@@ -53,6 +53,11 @@ const BASES: readonly (readonly [pattern: RegExp, base: LoraBase])[] = [
   [/(^|[._])blocks[._]\d+[._](self_attn|cross_attn|attn[12]|ffn)[._]/, 'WAN 2.1'],
 ];
 
+/** Whether a file that has such a key is a LoRA, or what another low-rank method makes: checkpoints have none of them. */
+export function isLoraKey(key: string): boolean {
+  return /^lora_|\.lora[._]|\.(hada|lokr|dora|oft)_/.test(key);
+}
+
 /**
  * Reads the header of a LoRA file of kohya's scripts or of PEFT and diffusers, and of what it is made.
  * @throws InferenceError MODEL_UNSUPPORTED for another method, CHECKPOINT_INVALID for a file that is not whole

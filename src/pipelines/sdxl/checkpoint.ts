@@ -4,6 +4,7 @@ import { InferenceError } from '../../errors.js';
 import { readSafetensors } from '../../graph/safetensors.js';
 import { below, readWeightFiles, type WeightFiles } from '../../graph/weight-files.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../tokenizer/clip.js';
+import { isLoraKey } from '../lora/lora-header.js';
 import { readSdxlConfig, readTextEncoderConfig, readVaeConfig, type SdxlConfig } from './config.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
 import { translateOpenClip, translateUNet, translateVae } from './original-layout.js';
@@ -151,7 +152,7 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
   const refuse = (problem: string): never => {
     throw new InferenceError('MODEL_UNSUPPORTED', `${path} ${problem}`);
   };
-  if (keys.some((key) => /(^lora_|\.lora_(down|up|A|B)\.|\.lora\.)/.test(key))) refuse('is a LoRA, not a checkpoint');
+  if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
   if (has('cond_stage_model.')) refuse('is a Stable Diffusion 1 or 2 checkpoint; darkroom serves SDXL');
   if (has('conditioner.embedders.0.model.')) refuse('is the SDXL refiner; darkroom serves the base model');
   if (has('model.diffusion_model.joint_blocks.')) refuse('is a Stable Diffusion 3 checkpoint; darkroom serves SDXL');

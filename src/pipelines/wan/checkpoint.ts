@@ -1,6 +1,7 @@
 import { dirname, join } from 'node:path';
 import { InferenceError } from '../../errors.js';
 import { readWeightFiles, type WeightFiles } from '../../graph/weight-files.js';
+import { isLoraKey } from '../lora/lora-header.js';
 import {
   beside,
   type ComponentName,
@@ -129,7 +130,7 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   const keys = [...tensors.keys()];
   const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
   const served = 'darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1';
-  if (keys.some((key) => /(^lora_|\.lora_(down|up|A|B)\.|\.lora\.)/.test(key))) refuse('is a LoRA, not a checkpoint');
+  if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
   if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN with inputs of its own; ${served}`);
   if (has('decoder.') && !has('blocks.')) refuse('is a VAE; give the transformer, and the VAE with --vae');
   if (!has('patch_embedding.') || !has('blocks.'))
