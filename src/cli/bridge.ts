@@ -1,11 +1,11 @@
 import { createInterface } from 'node:readline';
 import { Command } from 'commander';
-import type { BridgeConfig } from '../bridge-config.js';
-import { readBridgeConfig } from '../config.js';
+import type { BridgeConfig } from '../config/bridge-config.js';
+import { readBridgeConfig } from '../config/server-config.js';
 import { createLog, type Logger } from '../log.js';
 import { type RunningBridge, startBridge } from '../queue-bridge/bridge.js';
-import type { JobQueue } from '../queue-bridge/job-queue.js';
-import { openQueue } from '../queue-bridge/open-queue.js';
+import type { JobQueue } from '../queue-bridge/queue/job-queue.js';
+import { openQueue } from '../queue-bridge/queue/open-queue.js';
 import { openStore } from '../storage/open-store.js';
 
 const START_PATIENCE_MS = 10_000;

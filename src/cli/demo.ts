@@ -2,17 +2,17 @@ import { homedir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
-import { readBridgeConfig, readConfig } from '../config.js';
+import { readBridgeConfig, readConfig } from '../config/server-config.js';
+import { createEngines } from '../engine/create-engines.js';
 import { createLog } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
-import type { CallbackBody } from '../queue-bridge/callback-body.js';
+import type { CallbackBody } from '../queue-bridge/callback/callback-body.js';
 import { createServer } from '../server/server.js';
 import { writeTinySdxl } from '../synthetic/sdxl.js';
 import { writeSyntheticWan } from '../synthetic/wan.js';
 import { isIdle, runBridge } from './bridge.js';
-import { demoJobs } from './demo-jobs.js';
-import { type DemoReceiver, startDemoReceiver } from './demo-receiver.js';
-import { createEngines } from './engines.js';
+import { demoJobs } from './demo/jobs.js';
+import { type DemoReceiver, startDemoReceiver } from './demo/receiver.js';
 
 const OUT = 'out';
 

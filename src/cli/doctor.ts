@@ -1,8 +1,8 @@
 import { freemem, totalmem } from 'node:os';
 import { Command } from 'commander';
-import { type Provider, probeProvider } from '../engine/probe.js';
+import { findLlama } from '../enhancer/llama.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
-import { findLlama } from '../pipelines/qwen/llama.js';
+import { type Provider, probeProvider } from '../runtime/probe.js';
 
 interface Finding {
   readonly what: string;

@@ -2,8 +2,8 @@ import { Command } from 'commander';
 import { connect, enhance } from '../client/client.js';
 import type { EnhanceRequest } from '../gen/darkroom/v1/inference_service.js';
 import type { JobMetadata } from '../gen/darkroom/v1/job.js';
-import { integer, number } from './parse-option.js';
-import { ProgressView } from './progress.js';
+import { integer, number } from './options/parse-option.js';
+import { ProgressView } from './output/progress-view.js';
 
 interface EnhanceOptions {
   readonly server: string;

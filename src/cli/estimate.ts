@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { connect, estimate } from '../client/client.js';
-import { type RequestOptions, requestFrom, requestOptions } from './generate-options.js';
+import { type RequestOptions, requestFrom, requestOptions } from './options/generate-options.js';
 
 export function createEstimateCommand(): Command {
   const command = new Command('estimate')

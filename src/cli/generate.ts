@@ -3,8 +3,8 @@ import { connect, generate } from '../client/client.js';
 import { AssetSaver } from '../client/save-assets.js';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import { JobType } from '../gen/darkroom/v1/job.js';
-import { type RequestOptions, requestFrom, requestOptions } from './generate-options.js';
-import { ProgressView } from './progress.js';
+import { type RequestOptions, requestFrom, requestOptions } from './options/generate-options.js';
+import { ProgressView } from './output/progress-view.js';
 
 const ENHANCED: readonly JobType[] = [
   JobType.JOB_TYPE_IMAGE7B_FAST_ENHANCED,

@@ -1,10 +1,10 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { readBridgeConfig } from '../config.js';
+import { readBridgeConfig } from '../config/server-config.js';
 import { InferenceError } from '../errors.js';
-import { failedBody } from '../queue-bridge/callback-body.js';
-import { callerMessage } from '../queue-bridge/caller-error.js';
-import type { JobQueue, JobState, JournalFields, Replayed } from '../queue-bridge/job-queue.js';
-import { openQueue } from '../queue-bridge/open-queue.js';
+import { failedBody } from '../queue-bridge/callback/callback-body.js';
+import { callerMessage } from '../queue-bridge/callback/callback-message.js';
+import type { JobQueue, JobState, JournalFields, Replayed } from '../queue-bridge/queue/job-queue.js';
+import { openQueue } from '../queue-bridge/queue/open-queue.js';
 
 const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
 /** What the journal keeps for itself. */

@@ -1,17 +1,17 @@
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { type FloatType, floatTypes, readSafetensors } from '../graph/safetensors.js';
 import type { Family, ModelInfo } from '../pipelines/pipeline.js';
 import { inspectSdxl, type SdxlInspection } from '../pipelines/sdxl/inspect.js';
 import { inspectWan, type WanInspection } from '../pipelines/wan/inspect.js';
-import type { WanVariant } from '../pipelines/wan/variant.js';
+import type { WanVariant } from '../pipelines/wan/model/variant.js';
 import { syntheticQwenSizes, writeSyntheticQwen } from '../synthetic/qwen.js';
 import { syntheticSizes, writeSyntheticSdxl } from '../synthetic/sdxl.js';
 import { syntheticWanSizes, writeSyntheticWan } from '../synthetic/wan.js';
-import { addConvertCommand } from './convert.js';
-import { describeLora, inspectLora } from './inspect-lora.js';
-import { type SourceOptions, sourceFrom, sourceOptions } from './source-options.js';
+import { type FloatType, floatTypes, readSafetensors } from '../weights/safetensors.js';
+import { addConvertCommand } from './models/convert.js';
+import { describeLora, inspectLora } from './models/inspect-lora.js';
+import { type SourceOptions, sourceFrom, sourceOptions } from './options/source-options.js';
 
 const sizes: readonly string[] = [...syntheticSizes, ...syntheticWanSizes, ...syntheticQwenSizes];
 

@@ -1,12 +1,12 @@
 import { Command } from 'commander';
-import type { BridgeConfig } from '../bridge-config.js';
-import { readBridgeConfig, readConfig } from '../config.js';
+import type { BridgeConfig } from '../config/bridge-config.js';
+import { readBridgeConfig, readConfig } from '../config/server-config.js';
+import { createEngines, createTextEngine } from '../engine/create-engines.js';
 import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
 import { createServer } from '../server/server.js';
 import { runBridge } from './bridge.js';
-import { createEngines, createTextEngine } from './engines.js';
-import { type SourceOptions, sourceOptions, sourceVariables } from './source-options.js';
+import { type SourceOptions, sourceOptions, sourceVariables } from './options/source-options.js';
 
 interface ServeOptions extends SourceOptions {
   readonly listen?: string;

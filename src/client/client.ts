@@ -20,7 +20,7 @@ import {
 } from '../gen/darkroom/v1/inference_service.js';
 import { type CancelJobResponse, JobServiceClient } from '../gen/darkroom/v1/job_service.js';
 import { type GetServerStatusResponse, ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
-import { errorFromStatus, isDetailed } from '../server/status.js';
+import { errorFromStatus, isDetailed } from '../rpc/status.js';
 
 /** The three services of one server. */
 export interface DarkroomClient {

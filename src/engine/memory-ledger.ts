@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
-import { gigabytes } from '../gigabytes.js';
-import type { DeviceMemory } from './device-memory.js';
+import type { DeviceMemory } from '../runtime/device-memory.js';
+import { gigabytes } from '../std/format-bytes.js';
 
 export interface MemoryLedgerOptions {
   /** What there is now; asked anew for every decision. */

@@ -1,7 +1,8 @@
+import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent } from '../enhancer/enhancer.js';
 import type { SerializedError } from '../errors.js';
-import type { ClipFormat } from '../media/clip-writer.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
+import type { ClipFormat } from '../media/video-writer.js';
 import type {
   BuiltVariants,
   Device,
@@ -10,9 +11,8 @@ import type {
   ProgressEvent,
   PromptEvent,
 } from '../pipelines/pipeline.js';
-import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent } from '../pipelines/qwen/enhancer.js';
-import type { SdxlSource } from '../pipelines/sdxl/checkpoint.js';
-import type { WanSource } from '../pipelines/wan/checkpoint.js';
+import type { SdxlSource } from '../pipelines/sdxl/checkpoint/checkpoint.js';
+import type { WanSource } from '../pipelines/wan/checkpoint/checkpoint.js';
 
 /** What one kind of engine does: what it loads, its jobs, what these tell while they run, and what each ends with. */
 export interface Work {

@@ -1,5 +1,5 @@
+import type { FloatType, TensorRecord } from '../weights/safetensors.js';
 import type { Graph, Value } from './graph.js';
-import type { FloatType, TensorRecord } from './safetensors.js';
 import { formatShape } from './shape.js';
 import { storedTensor, toFloat32 } from './stored-tensor.js';
 

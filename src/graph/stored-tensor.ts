@@ -1,5 +1,5 @@
+import type { FloatType } from '../weights/safetensors.js';
 import type { ExternalRange, Graph, Value } from './graph.js';
-import type { FloatType } from './safetensors.js';
 
 const ONNX_TYPE = { F32: 'f32', F16: 'f16', BF16: 'bf16' } as const;
 

@@ -1,10 +1,10 @@
 import { InferenceError, listProblems } from '../errors.js';
+import { type FloatType, floatTypes } from '../weights/safetensors.js';
+import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
 import type { Graph, Value } from './graph.js';
 import { addLowRank, type LowRankUpdate, lowRankProblem } from './low-rank.js';
-import { type FloatType, floatTypes } from './safetensors.js';
 import { formatShape, sameShape } from './shape.js';
 import { storedTensor, toFloat32 } from './stored-tensor.js';
-import type { WeightFiles, WeightRecord } from './weight-files.js';
 
 export interface WeightsOptions {
   /** Other names that files use for a key of ours, tried in order when the key itself is not there. */

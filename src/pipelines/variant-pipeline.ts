@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
-import { gigabytes } from '../gigabytes.js';
-import { variantKey } from './batching.js';
+import { gigabytes } from '../std/format-bytes.js';
+import { variantKey } from './common/batching.js';
 import type { LoraSource } from './lora/read-lora.js';
 import type { BuiltVariants, Device, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
 

@@ -2,15 +2,15 @@ import { randomInt, randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { BridgeConfig } from '../bridge-config.js';
+import type { BridgeConfig } from '../config/bridge-config.js';
 import type { Logger } from '../log.js';
 import type { AssetStore } from '../storage/asset-store.js';
-import { admissionOf } from './admission.js';
-import { type JobQueue, type Lane, type LaneTurn, lanes, type PendingPayload, type Poll } from './job-queue.js';
-import { Outbox } from './outbox.js';
-import { runJob } from './run-job.js';
+import { Outbox } from './callback/outbox.js';
+import { admissionOf } from './classify-payload.js';
+import { openSpool } from './open-spool.js';
+import { runJob } from './process-job.js';
+import { type JobQueue, type Lane, type LaneTurn, lanes, type PendingPayload, type Poll } from './queue/job-queue.js';
 import { ServerPool } from './server-pool.js';
-import { openSpool } from './spool.js';
 
 const MAX_DRAWN_SEED = 999_999_999;
 /** Between two looks at a queue that tells of pushes: for what other bridges left behind. */

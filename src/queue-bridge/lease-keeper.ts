@@ -1,5 +1,5 @@
 import { InferenceError } from '../errors.js';
-import type { JobQueue, Lease } from './job-queue.js';
+import type { JobQueue, Lease } from './queue/job-queue.js';
 
 /** How often a lease is renewed within its time: two renewals may fail. */
 const BEATS_PER_LEASE = 3;

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, type DarkroomClient, serverStatus } from '../client/client.js';
-import { createBackoff } from '../engine/backoff.js';
 import { ModelState } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
-import { type Lane, lanes } from './job-queue.js';
+import { createBackoff } from '../std/backoff.js';
+import { type Lane, lanes } from './queue/job-queue.js';
 
 /** How often a server that answers is asked again: it may drain, or lose a model. */
 const LOOK_MS = 5000;

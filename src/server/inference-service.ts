@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Supervisor } from '../engine/supervisor.js';
+import type { Supervisor } from '../engine/engine.js';
 import { InferenceError } from '../errors.js';
 import type {
   EnhanceRequest,
@@ -11,21 +11,21 @@ import type {
   TokenizeRequest,
 } from '../gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
-import { firstStep } from '../pipelines/batching.js';
+import { firstStep } from '../pipelines/common/batching.js';
 import type { Family } from '../pipelines/pipeline.js';
-import { modelNotFound } from './admission.js';
-import { enhance } from './enhance.js';
-import { follow } from './follow.js';
-import { GenerateJob, type NewGenerateJob } from './generate-job.js';
-import type { Job } from './job.js';
-import { namesLoras } from './loras.js';
-import { assertPolicy } from './policy.js';
-import { presetOf } from './presets.js';
-import { enhanceForJob } from './prompt-enhancement.js';
+import { enhance } from './enhance/enhance.js';
+import { enhanceForJob } from './enhance/prompt-enhancement.js';
+import { modelNotFound } from './jobs/admission.js';
+import { follow } from './jobs/follow-job.js';
+import { GenerateJob, type NewGenerateJob } from './jobs/generate-job.js';
+import type { Job } from './jobs/job.js';
+import { namesLoras } from './request/loras.js';
+import { assertPolicy } from './request/policy.js';
+import { presetOf } from './request/presets.js';
+import { hashRequest, type JobPlan, resolveRequest } from './request/resolve.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
 import { tokenize } from './tokenize.js';
-import { hashRequest, type JobPlan, resolveRequest } from './validate.js';
 
 export function createInferenceService(state: ServerState): InferenceServiceServer {
   return {

@@ -1,12 +1,12 @@
-import type { EngineState, Supervisor } from '../engine/supervisor.js';
+import type { EngineState, Supervisor } from '../engine/engine.js';
 import { InferenceError } from '../errors.js';
 import { type LoraInfo, Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
 import { trainedTags } from '../pipelines/lora/lora-header.js';
 import type { BuiltVariants } from '../pipelines/pipeline.js';
 import { version } from '../version.js';
-import { modelNotFound } from './admission.js';
-import type { KnownLora } from './lora-registry.js';
-import type { PromptEnhancer } from './prompt-enhancer.js';
+import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
+import { modelNotFound } from './jobs/admission.js';
+import type { KnownLora } from './request/lora-registry.js';
 import type { ServerState } from './state.js';
 import { unary } from './stream.js';
 

@@ -1,11 +1,11 @@
-import type { Config } from '../config.js';
-import type { Supervisor } from '../engine/supervisor.js';
+import type { Config } from '../config/server-config.js';
+import type { Supervisor } from '../engine/engine.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
-import type { Admission } from './admission.js';
-import type { JobStore } from './job-store.js';
-import type { LoraRegistry } from './lora-registry.js';
-import type { EnhancementOptions } from './prompt-enhancement.js';
-import type { ReferenceLoader } from './reference-loader.js';
+import type { EnhancementOptions } from './enhance/prompt-enhancement.js';
+import type { Admission } from './jobs/admission.js';
+import type { JobStore } from './jobs/job-store.js';
+import type { LoraRegistry } from './request/lora-registry.js';
+import type { ReferenceLoader } from './request/reference-loader.js';
 import type { CallOptions } from './stream.js';
 import type { TokenizerShelf } from './tokenize.js';
 

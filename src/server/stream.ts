@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
-import { statusFromError } from './status.js';
+import { statusFromError } from '../rpc/status.js';
 
 /** A client's own deadline passes earlier than ours by the time that its call took to get here; then it hangs up. */
 const DEADLINE_SLACK_MS = 500;

@@ -2,10 +2,10 @@ import type { EngineSpec } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
 import type { TokenizeRequest, TokenizeResponse } from '../gen/darkroom/v1/inference_service.js';
 import { PromptSyntax } from '../gen/darkroom/v1/job.js';
-import { openSdxlCheckpoint } from '../pipelines/sdxl/checkpoint.js';
-import { describePrompt } from '../pipelines/sdxl/tokenize.js';
+import { openSdxlCheckpoint } from '../pipelines/sdxl/checkpoint/checkpoint.js';
+import { describePrompt } from '../pipelines/sdxl/prompt/tokenize.js';
 import type { ClipTokenizer } from '../tokenizer/clip.js';
-import { promptSyntaxes } from './validate.js';
+import { promptSyntaxes } from './request/resolve.js';
 
 /** Reads the tokenizers of a model once. Tokens are told here, not by the engine: it may sit in a run for seconds. */
 export class TokenizerShelf {

@@ -1,4 +1,4 @@
-import type { BridgeConfig } from '../bridge-config.js';
+import type { BridgeConfig } from '../config/bridge-config.js';
 import { InferenceError } from '../errors.js';
 import type { AssetStore } from './asset-store.js';
 import { LocalStore } from './local-store.js';

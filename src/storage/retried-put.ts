@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createBackoff } from '../engine/backoff.js';
+import { createBackoff } from '../std/backoff.js';
 
 const TRIES = 4;
 

@@ -3,8 +3,8 @@
  * manifest of names and shapes. The rule (docs/reference/hash-weights.md): FNV-1a of the name, a golden-ratio counter through
  * murmur3's finaliser, 24 bits of it as a number in [-1, 1), scaled by what kind of tensor it is.
  */
-import { bfloat16Bits, float16Bits } from '../graph/half-floats.js';
-import { type FloatType, floatTypes } from '../graph/safetensors.js';
+import { bfloat16Bits, float16Bits } from '../weights/half-floats.js';
+import { type FloatType, floatTypes } from '../weights/safetensors.js';
 
 /** 32-bit FNV-1a of the UTF-8 bytes. http://www.isthe.com/chongo/tech/comp/fnv/ */
 export function fnv1a32(text: string): number {

@@ -1,8 +1,8 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { FloatType } from '../graph/safetensors.js';
-import { readQwenConfig } from '../pipelines/qwen/config.js';
-import { wantedTensors } from '../pipelines/qwen/weights.js';
+import { readQwenConfig } from '../enhancer/qwen/config.js';
+import { wantedTensors } from '../enhancer/qwen/weights.js';
+import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 

@@ -1,11 +1,11 @@
 import { cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import type { FloatType } from '../graph/safetensors.js';
-import { type ComponentName, componentNames } from '../pipelines/sdxl/checkpoint.js';
-import { readSdxlConfig } from '../pipelines/sdxl/config.js';
-import { originalTensors } from '../pipelines/sdxl/original-names.js';
+import { type ComponentName, componentNames } from '../pipelines/sdxl/checkpoint/checkpoint.js';
+import { originalTensors } from '../pipelines/sdxl/checkpoint/original-names.js';
+import { readSdxlConfig } from '../pipelines/sdxl/model/config.js';
 import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
+import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 

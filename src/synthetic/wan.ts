@@ -1,12 +1,12 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Graph } from '../graph/graph.js';
-import type { FloatType } from '../graph/safetensors.js';
 import { Weights } from '../graph/weights.js';
-import { readWanConfig, type WanConfig } from '../pipelines/wan/config.js';
-import { buildImageTower } from '../pipelines/wan/image-encoder.js';
-import { buildTextEncoder } from '../pipelines/wan/text-encoder.js';
+import { buildImageTower } from '../pipelines/wan/conditioning/image-encoder.js';
+import { readWanConfig, type WanConfig } from '../pipelines/wan/model/config.js';
+import { buildTextEncoder } from '../pipelines/wan/model/text-encoder.js';
 import { planWanWeights } from '../pipelines/wan/weights.js';
+import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 

@@ -1,5 +1,5 @@
 import { open, rename } from 'node:fs/promises';
-import { type FloatType, floatBytes } from '../graph/safetensors.js';
+import { type FloatType, floatBytes } from '../weights/safetensors.js';
 import { hashTensor, storeAs } from './hash-weights.js';
 
 export interface HashFile {

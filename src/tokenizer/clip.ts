@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
-import { readJsonFile, readTextFile } from '../json-file.js';
+import { readJsonFile, readTextFile } from '../std/json-file.js';
 import { BytePairs, byteCharacters } from './byte-pairs.js';
 
 /** CLIP's vocabulary is 1 MB of JSON. */

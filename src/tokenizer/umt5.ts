@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InferenceError } from '../errors.js';
-import { readJsonFile } from '../json-file.js';
+import { readJsonFile } from '../std/json-file.js';
 import { readSentencePieceModel } from './sentencepiece-model.js';
 import { type Part, type SpecialToken, splitAtTokens } from './special-tokens.js';
 import { normalizerOf, preTokenizerOf, templateOf, tokenizerJsonSchema, unigramOf } from './tokenizer-json.js';

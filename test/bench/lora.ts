@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type DarkroomClient, generate } from '../../src/client/client.js';
 import type { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
-import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint.js';
+import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { sdxlLoraNames } from '../../src/pipelines/sdxl/lora-names.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';

@@ -9,11 +9,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { imageFromRgb, rgbFromImage } from '../../src/pipelines/image.js';
+import { imageFromRgb, rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import type { FrameMethod, GenerationRequest, KnownPictures } from '../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
-import { gradient } from '../support/picture.js';
+import { gradient } from '../support/image.js';
 import { print } from './stopwatch.js';
 
 const { values: options } = parseArgs({

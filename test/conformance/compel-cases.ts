@@ -1,4 +1,4 @@
-import type { PromptEncoder } from '../../src/pipelines/sdxl/prompt-encoder.js';
+import type { PromptEncoder } from '../../src/pipelines/sdxl/prompt/prompt-encoder.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';
 

@@ -1,4 +1,4 @@
-import { createFlowScheduler } from '../../src/schedulers/flow.js';
+import { createFlowScheduler } from '../../src/schedulers/flow-schedulers.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';
 

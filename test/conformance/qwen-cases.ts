@@ -2,8 +2,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { convertToGguf } from '../../src/pipelines/qwen/convert.js';
-import { findLlama, type Llama, type LlamaModel } from '../../src/pipelines/qwen/llama.js';
+import { findLlama, type Llama, type LlamaModel } from '../../src/enhancer/llama.js';
+import { convertToGguf } from '../../src/enhancer/qwen/convert.js';
 import { rebuildModel } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 

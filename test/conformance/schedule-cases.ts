@@ -1,5 +1,5 @@
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
-import { createScheduler, schedulerNames } from '../../src/schedulers/index.js';
+import { createScheduler, schedulerNames } from '../../src/schedulers/beta-schedulers.js';
 import { type Expected, hashInput } from './golden-folder.js';
 import { type CaseResult, type Comparison, judge } from './report.js';
 

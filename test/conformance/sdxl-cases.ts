@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { rgbFromImage } from '../../src/pipelines/image.js';
+import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
+import { RunningJobs } from '../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
-import { RunningJobs } from '../../src/pipelines/running-jobs.js';
 import type { SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
-import { schedulerNames } from '../../src/schedulers/index.js';
+import { schedulerNames } from '../../src/schedulers/beta-schedulers.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { resultOf } from '../support/result-of.js';
 import { type Expected, hashInput } from './golden-folder.js';

@@ -1,15 +1,15 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { clipPixels } from '../../src/pipelines/wan/clip-pixels.js';
+import { clipPixels } from '../../src/pipelines/wan/conditioning/clip-pixels.js';
 import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
 import type { TransformerCall, WanNetworks } from '../../src/pipelines/wan/networks.js';
-import type { PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
+import type { PromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
 import { assertFloatType } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import type { Expected, ManifestEntry } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
-import { type WanClipCase, wanClipCases } from './wan-clip-cases.js';
 import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.js';
+import { type WanClipCase, wanClipCases } from './wan-video-cases.js';
 
 export interface WanCases extends WanTextCases {
   readonly transformer?: { readonly timesteps: readonly number[] } | VaceTransformerCases;

@@ -1,5 +1,5 @@
-import { cleanPrompt } from '../../src/pipelines/wan/clean-prompt.js';
-import type { PromptEncoder } from '../../src/pipelines/wan/prompt-encoder.js';
+import { cleanPrompt } from '../../src/pipelines/wan/prompt/clean-prompt.js';
+import type { PromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
 import { type FlowScheduleCase, flowScheduleCases } from './flow-schedule-cases.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';

@@ -2,8 +2,8 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { bridgeConfigSchema } from '../../src/bridge-config.js';
-import { configSchema } from '../../src/config.js';
+import { bridgeConfigSchema } from '../../src/config/bridge-config.js';
+import { configSchema } from '../../src/config/server-config.js';
 import { errorReasons } from '../../src/errors.js';
 import { version } from '../../src/version.js';
 

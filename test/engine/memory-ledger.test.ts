@@ -1,8 +1,8 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import { measureCard, measureMemory } from '../../src/engine/device-memory.js';
 import { MemoryLedger } from '../../src/engine/memory-ledger.js';
+import { measureCard, measureMemory } from '../../src/runtime/device-memory.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 const GB = 1e9;

@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { RedisRunner } from '../../src/queue-bridge/redis-runner.js';
-import { ScriptQueue } from '../../src/queue-bridge/script-queue.js';
+import { RedisRunner } from '../../src/queue-bridge/queue/redis-runner.js';
+import { ScriptQueue } from '../../src/queue-bridge/queue/script-queue.js';
 import { LocalStore } from '../../src/storage/local-store.js';
 import { bridging, quickPayload } from '../support/bridging.js';
 import { type Edge, Mortal } from '../support/mortal.js';

@@ -1,4 +1,4 @@
-import { jobTypes } from '../../src/queue-bridge/job-types.js';
+import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
 import type { Seeded } from '../support/seeded.js';
 
 export interface StormJob {

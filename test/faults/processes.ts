@@ -46,7 +46,7 @@ export async function startProgram(args: readonly string[], env: NodeJS.ProcessE
 /** The engines of a server, as it is now. */
 export function enginesOf(pid: number): Promise<readonly number[]> {
   return new Promise((resolve) => {
-    execFile('pgrep', ['-P', String(pid), '-f', 'child.js'], (_, stdout) => {
+    execFile('pgrep', ['-P', String(pid), '-f', 'engine/(image|text)-process.js'], (_, stdout) => {
       resolve(stdout.split('\n').flatMap((line) => (line === '' ? [] : [Number(line)])));
     });
   });

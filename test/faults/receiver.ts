@@ -1,5 +1,5 @@
 import { createServer } from 'node:http';
-import type { CallbackBody } from '../../src/queue-bridge/callback-body.js';
+import type { CallbackBody } from '../../src/queue-bridge/callback/callback-body.js';
 import type { Seeded } from '../support/seeded.js';
 import { listening } from '../support/upstash-front.js';
 

@@ -12,11 +12,11 @@ import {
   temporalConv,
   unpatch,
 } from '../../src/graph/ops-3d.js';
-import { readSafetensors } from '../../src/graph/safetensors.js';
-import { createSession, type Feed, Held } from '../../src/graph/session.js';
 import { Weights } from '../../src/graph/weights.js';
+import { createSession, type Feed, Held } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
+import { readSafetensors } from '../../src/weights/safetensors.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 const feed = (name: string, shape: number[]): Feed => ({ data: hashTensor(name, shape), shape });

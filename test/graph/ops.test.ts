@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { Graph } from '../../src/graph/graph.js';
 import { add, attention, concat, conv2d, linear, upsampleTo } from '../../src/graph/ops.js';
-import { createSession, type Feed } from '../../src/graph/session.js';
 import { doubled, halved, product, sameElementCount } from '../../src/graph/shape.js';
 import { Weights } from '../../src/graph/weights.js';
+import { createSession, type Feed } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 
 const fused = { attention: 'fused' } as const;

@@ -2,7 +2,7 @@ import { deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { decodeReference } from '../../src/media/decode-reference.js';
-import { gradient } from '../support/picture.js';
+import { gradient } from '../support/image.js';
 import { pngOf } from '../support/png-bytes.js';
 import { refusalOf } from '../support/reference-errors.js';
 

@@ -2,7 +2,7 @@ import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { encodeImage, imageFormats } from '../../src/media/encode-image.js';
 import type { GenerationParameters, ImageMetadata } from '../../src/media/image-metadata.js';
-import { gradient } from '../support/picture.js';
+import { gradient } from '../support/image.js';
 import { pngChunks, readParameters, xmpProperty } from '../support/read-metadata.js';
 
 const size = { width: 40, height: 24 };

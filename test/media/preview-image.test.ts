@@ -1,7 +1,7 @@
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { previewImage } from '../../src/media/preview-image.js';
-import { gradient } from '../support/picture.js';
+import { gradient } from '../support/image.js';
 
 describe('previewImage', () => {
   const cases = [

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { variantKey } from '../../src/pipelines/batching.js';
+import { variantKey } from '../../src/pipelines/common/batching.js';
 import type { GenerationRequest, PipelineEvent, RequestLora } from '../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
 import { VariantPipeline } from '../../src/pipelines/variant-pipeline.js';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
-import { renderedMetadata } from '../../src/queue-bridge/callback-metadata.js';
+import { renderedMetadata } from '../../src/queue-bridge/callback/callback-metadata.js';
 
 const payload = { id: 'a', type: 'sdxl_image_fast', prompt: '', user_id: 'u' } as Parameters<
   typeof renderedMetadata

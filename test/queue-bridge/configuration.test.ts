@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { readBridgeConfig } from '../../src/config.js';
-import { openQueue } from '../../src/queue-bridge/open-queue.js';
-import { openSpool } from '../../src/queue-bridge/spool.js';
+import { readBridgeConfig } from '../../src/config/server-config.js';
+import { openSpool } from '../../src/queue-bridge/open-spool.js';
+import { openQueue } from '../../src/queue-bridge/queue/open-queue.js';
 import { openStore } from '../../src/storage/open-store.js';
 import { tempFolder } from '../support/temp-folder.js';
 
@@ -62,7 +62,7 @@ describe("a deployment's variables", () => {
     const folder = await tempFolder();
     const dist = fileURLToPath(new URL('../../dist/src', import.meta.url));
     await writeFile(join(folder, 'package.json'), '{"type": "module"}');
-    for (const part of ['errors.js', 'engine/backoff.js', 'storage']) {
+    for (const part of ['errors.js', 'std/backoff.js', 'storage']) {
       await cp(join(dist, part), join(folder, 'src', part), { recursive: true });
     }
     const program = `

@@ -8,11 +8,11 @@ import type {
   JobQueueOptions,
   Lane,
   Lease,
-} from '../../src/queue-bridge/job-queue.js';
-import { MemoryQueue } from '../../src/queue-bridge/memory-queue.js';
-import { RedisRunner } from '../../src/queue-bridge/redis-runner.js';
-import { ScriptQueue } from '../../src/queue-bridge/script-queue.js';
-import { UpstashRunner } from '../../src/queue-bridge/upstash-runner.js';
+} from '../../src/queue-bridge/queue/job-queue.js';
+import { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
+import { RedisRunner } from '../../src/queue-bridge/queue/redis-runner.js';
+import { ScriptQueue } from '../../src/queue-bridge/queue/script-queue.js';
+import { UpstashRunner } from '../../src/queue-bridge/queue/upstash-runner.js';
 import { type RedisServer, startRedis } from '../support/redis-server.js';
 import { startUpstashFront, type UpstashFront } from '../support/upstash-front.js';
 

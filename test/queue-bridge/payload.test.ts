@@ -6,9 +6,9 @@ import {
   ReferenceRole,
   ReferenceType,
 } from '../../src/gen/darkroom/v1/job.js';
-import { generateRequestFrom } from '../../src/queue-bridge/generate-request.js';
-import { jobTypes } from '../../src/queue-bridge/job-types.js';
-import { type JobPayload, readPayload } from '../../src/queue-bridge/payload.js';
+import { generateRequestFrom } from '../../src/queue-bridge/payload/generate-request.js';
+import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
+import { type JobPayload, readPayload } from '../../src/queue-bridge/payload/payload.js';
 
 const least = { id: 'a', type: 'sdxl_image_fast', prompt: 'a kite', user_id: 'u' };
 const read = (fields: Readonly<Record<string, unknown>>) => readPayload(JSON.stringify({ ...least, ...fields }));

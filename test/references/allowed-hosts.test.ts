@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/server-config.js';
 import { isAllowedHost, parseAllowedHost } from '../../src/references/allowed-hosts.js';
 
 function allows(entry: string, url: string): boolean {

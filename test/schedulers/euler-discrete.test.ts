@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createScheduler } from '../../src/schedulers/index.js';
+import { createScheduler } from '../../src/schedulers/beta-schedulers.js';
 import { alphasCumprod, noiseScheduleSchema, trainingSigmas } from '../../src/schedulers/noise-schedule.js';
 
 const noNoise = () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createScheduler } from '../../src/schedulers/index.js';
+import { createScheduler } from '../../src/schedulers/beta-schedulers.js';
 
 // Trajectories are checked against diffusers in test/conformance; these are the rules around them.
 const sdxl = {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createScheduler, schedulerNamed, schedulerNames } from '../../src/schedulers/index.js';
+import { createScheduler, schedulerNamed, schedulerNames } from '../../src/schedulers/beta-schedulers.js';
 
 describe('schedulerNames', () => {
   it.each(['euler', 'euler_ancestral', 'dpmpp_2m', 'unipc', 'ddim'])(

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { EngineTimings } from '../../src/engine/messages.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
-import { CostModel } from '../../src/server/cost-model.js';
+import { CostModel } from '../../src/server/jobs/cost-model.js';
 
 const request: GenerationRequest = {
   prompt: '',

@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { enhance } from '../../src/client/client.js';
+import { convertToGguf } from '../../src/enhancer/qwen/convert.js';
 import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { EnhanceRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { type Job, JobState, JobType, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { type Model, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
-import { convertToGguf } from '../../src/pipelines/qwen/convert.js';
 import { isAlive, kinds, metadataOf, outcomeOf, type Serving, serve } from '../support/serving.js';
 
 let cacheFolder: string;
@@ -394,7 +394,7 @@ describe('without node-llama-cpp', () => {
     await cp(join(root, 'dist', 'src'), join(bare, 'dist', 'src'), { recursive: true });
     await cp(join(root, 'package.json'), join(bare, 'package.json'));
     await symlink(join(root, 'node_modules'), join(bare, 'node_modules'));
-    const textEntry = pathToFileURL(join(bare, 'dist', 'src', 'engine', 'text-child.js'));
+    const textEntry = pathToFileURL(join(bare, 'dist', 'src', 'engine', 'text-process.js'));
     await withServer(serveQwen({}, { textEntry }), async (other) => {
       expect((await outcome(other)).error).toMatchObject({
         status: 'FAILED_PRECONDITION',

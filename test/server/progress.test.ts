@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ProgressMeter } from '../../src/server/progress.js';
+import { ProgressMeter } from '../../src/server/jobs/job-progress.js';
 
 describe('ProgressMeter', () => {
   it('never falls, ends at 1, and tells the time to go from the second denoising step on', () => {

@@ -1,10 +1,10 @@
 import { onTestFinished } from 'vitest';
-import type { BridgeConfig } from '../../src/bridge-config.js';
-import { readBridgeConfig } from '../../src/config.js';
+import type { BridgeConfig } from '../../src/config/bridge-config.js';
+import { readBridgeConfig } from '../../src/config/server-config.js';
 import { type RunningBridge, startBridge } from '../../src/queue-bridge/bridge.js';
-import type { CallbackBody } from '../../src/queue-bridge/callback-body.js';
-import type { JobQueue } from '../../src/queue-bridge/job-queue.js';
-import { MemoryQueue } from '../../src/queue-bridge/memory-queue.js';
+import type { CallbackBody } from '../../src/queue-bridge/callback/callback-body.js';
+import type { JobQueue } from '../../src/queue-bridge/queue/job-queue.js';
+import { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
 import type { AssetStore } from '../../src/storage/asset-store.js';
 import { LocalStore } from '../../src/storage/local-store.js';
 import { type Answer, type Receiver, startReceiver } from './receiver.js';

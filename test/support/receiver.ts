@@ -1,5 +1,5 @@
 import { createServer, type IncomingHttpHeaders } from 'node:http';
-import type { CallbackBody } from '../../src/queue-bridge/callback-body.js';
+import type { CallbackBody } from '../../src/queue-bridge/callback/callback-body.js';
 import { listening } from './upstash-front.js';
 
 export interface ReceivedCallback {

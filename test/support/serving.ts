@@ -1,11 +1,11 @@
 import { pino } from 'pino';
 import { inject } from 'vitest';
-import { createTextEngine } from '../../src/cli/engines.js';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
-import { type Config, readConfig } from '../../src/config.js';
+import { type Config, readConfig } from '../../src/config/server-config.js';
+import { createTextEngine } from '../../src/engine/create-engines.js';
+import { createSupervisor, type Supervisor } from '../../src/engine/engine.js';
 import type { EngineSpec, TextWork } from '../../src/engine/messages.js';
-import type { OnDemandEngine } from '../../src/engine/on-demand.js';
-import { createSupervisor, type Supervisor } from '../../src/engine/supervisor.js';
+import type { OnDemandEngine } from '../../src/engine/on-demand-engine.js';
 import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
@@ -13,8 +13,8 @@ import type { Asset, JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { createServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
 
 /** The engines' programs: processes run the build, tests the source. */
-export const engineEntry = new URL('../../dist/src/engine/child.js', import.meta.url);
-export const textEngineEntry = new URL('../../dist/src/engine/text-child.js', import.meta.url);
+export const engineEntry = new URL('../../dist/src/engine/image-process.js', import.meta.url);
+export const textEngineEntry = new URL('../../dist/src/engine/text-process.js', import.meta.url);
 
 export const silent = pino({ level: 'silent' });
 

@@ -1,5 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { readSafetensors } from '../../src/graph/safetensors.js';
+import { readSafetensors } from '../../src/weights/safetensors.js';
 import { safetensorsBytes } from './safetensors-bytes.js';
 
 export interface StoredTensor {

@@ -2,9 +2,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { FloatType } from '../../src/graph/safetensors.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { type SyntheticWanSize, writeSyntheticWan } from '../../src/synthetic/wan.js';
+import type { FloatType } from '../../src/weights/safetensors.js';
 
 export function goldens(name: string): string {
   return fileURLToPath(new URL(`../fixtures/goldens/${name}`, import.meta.url));

@@ -1,6 +1,6 @@
 import { InferenceError, listProblems } from '../../errors.js';
 import { type LowRankFactor, lowRankProblem } from '../../graph/low-rank.js';
-import { floatTypes, type TensorRecord } from '../../graph/safetensors.js';
+import { floatTypes, type TensorRecord } from '../../weights/safetensors.js';
 import type { LoraBase, LoraHeader } from './lora-header.js';
 
 /** The weights of a model that LoRAs change, under every name that files give their modules. */

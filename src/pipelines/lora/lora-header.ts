@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
-import { readSafetensors, type TensorRecord } from '../../graph/safetensors.js';
+import { readSafetensors, type TensorRecord } from '../../weights/safetensors.js';
 
 export type LoraFormat = 'kohya' | 'peft';
 

@@ -1,8 +1,8 @@
 import { open } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
-import { floatsFrom } from '../../graph/half-floats.js';
 import type { LowRankFactor, LowRankUpdate } from '../../graph/low-rank.js';
-import type { TensorRecord } from '../../graph/safetensors.js';
+import { floatsFrom } from '../../weights/half-floats.js';
+import type { TensorRecord } from '../../weights/safetensors.js';
 import { type FittedModule, fitLora, type LoraNames } from './fit-lora.js';
 import { type LoraHeader, readLoraHeader } from './lora-header.js';
 

@@ -1,7 +1,7 @@
-import { predictionOf, schedulerNames } from '../../schedulers/index.js';
+import { predictionOf, schedulerNames } from '../../schedulers/beta-schedulers.js';
 import type { ModelInfo } from '../pipeline.js';
-import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint.js';
-import type { SdxlConfig } from './config.js';
+import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
+import type { SdxlConfig } from './model/config.js';
 import { buildSdxlNetworks, type Network, type NetworkName, type Networks, networkNames } from './weights.js';
 
 /** What a checkpoint is, found out without loading it. */

@@ -1,4 +1,4 @@
-import type { LatentColours } from '../preview.js';
+import type { LatentColours } from '../common/preview.js';
 
 /**
  * Of SDXL's scaled latents: a linear fit that others measured on the released VAE.

@@ -1,6 +1,6 @@
 import type { LoraNames, LoraTarget } from '../lora/fit-lora.js';
-import type { SdxlConfig } from './config.js';
-import { originalUNetNames } from './original-names.js';
+import { originalUNetNames } from './checkpoint/original-names.js';
+import type { SdxlConfig } from './model/config.js';
 import { planSdxlWeights } from './weights.js';
 
 /** What kohya's scripts put before a module's name; PEFT and diffusers put the component's own. */

@@ -1,15 +1,15 @@
-import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
-import { createSession, type NetworkSession, outputOf } from '../../graph/session.js';
-import { join32 } from '../join32.js';
+import { isFusedAttentionRight } from '../../runtime/attention-probe.js';
+import { createSession, type NetworkSession, outputOf } from '../../runtime/session.js';
+import { join32 } from '../../std/concat-float32.js';
+import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { type LoraSource, loraUpdates, readLora } from '../lora/read-lora.js';
 import type { Device, ModelInfo } from '../pipeline.js';
-import { timestepEmbedding } from '../timestep-embedding.js';
-import { openSdxlCheckpoint, type SdxlSource } from './checkpoint.js';
-import type { SdxlConfig } from './config.js';
+import { openSdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
 import { describeSdxl, vaeScale } from './inspect.js';
 import { sdxlLoraNames } from './lora-names.js';
-import { PromptEncoder } from './prompt-encoder.js';
+import type { SdxlConfig } from './model/config.js';
+import { PromptEncoder } from './prompt/prompt-encoder.js';
 import { buildSdxlNetworks, type NetworkName, type Networks } from './weights.js';
 
 export interface SdxlOptions extends SdxlSource {

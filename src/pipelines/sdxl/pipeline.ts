@@ -1,9 +1,11 @@
-import { groupBy } from '../../group-by.js';
-import { predictionOf } from '../../schedulers/index.js';
-import { batchLimit } from '../batching.js';
-import { guide } from '../guidance.js';
-import { imageFromRgb, rgbFromImage } from '../image.js';
-import { join32 } from '../join32.js';
+import { predictionOf } from '../../schedulers/beta-schedulers.js';
+import { join32 } from '../../std/concat-float32.js';
+import { groupBy } from '../../std/group-by.js';
+import { batchLimit } from '../common/batching.js';
+import { guide } from '../common/guidance.js';
+import { cleanLatents, PreviewClock, previewFromLatents } from '../common/preview.js';
+import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
+import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
 import type {
   Device,
@@ -14,12 +16,10 @@ import type {
   PipelineJob,
   PromptReport,
 } from '../pipeline.js';
-import { cleanLatents, PreviewClock, previewFromLatents } from '../preview.js';
-import { RunningJobs } from '../running-jobs.js';
+import { batches, type Conditioning, Picture } from './image-latents.js';
 import { sdxlColours } from './latent-colours.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
-import { batches, type Conditioning, Picture } from './picture.js';
-import type { PromptEmbeds } from './prompt-encoder.js';
+import type { PromptEmbeds } from './prompt/prompt-encoder.js';
 
 export interface SdxlPipelineOptions extends SdxlOptions {
   /** Pixels of all pictures that are denoised together; a single one may have more. Omitted: three of the native size. */

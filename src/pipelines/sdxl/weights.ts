@@ -2,11 +2,17 @@ import { InferenceError, listProblems } from '../../errors.js';
 import type { Dialect } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
-import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint.js';
-import type { SdxlConfig } from './config.js';
-import { buildTextEncoder, unusedTextEncoderKeys } from './text-encoder.js';
-import { buildUNet } from './unet.js';
-import { buildVaeDecoder, buildVaeEncoder, unusedVaeDecoderKeys, unusedVaeEncoderKeys, vaeAliases } from './vae.js';
+import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint/checkpoint.js';
+import type { SdxlConfig } from './model/config.js';
+import { buildTextEncoder, unusedTextEncoderKeys } from './model/text-encoder.js';
+import { buildUNet } from './model/unet.js';
+import {
+  buildVaeDecoder,
+  buildVaeEncoder,
+  unusedVaeDecoderKeys,
+  unusedVaeEncoderKeys,
+  vaeAliases,
+} from './model/vae.js';
 
 export const networkNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae_decoder', 'vae_encoder'] as const;
 export type NetworkName = (typeof networkNames)[number];

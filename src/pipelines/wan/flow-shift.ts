@@ -1,5 +1,5 @@
-import type { TransformerConfig } from './config.js';
-import { frameConditioningOf, variantOf } from './variant.js';
+import type { TransformerConfig } from './model/config.js';
+import { frameConditioningOf, variantOf } from './model/variant.js';
 
 /** What image-to-video is made at with a smaller shift, in pixels. */
 const SMALL_AREA = 832 * 480;

@@ -1,11 +1,11 @@
 import type { Weights } from '../../graph/weights.js';
-import { flowSchedulerNames } from '../../schedulers/flow.js';
+import { flowSchedulerNames } from '../../schedulers/flow-schedulers.js';
 import type { ModelInfo } from '../pipeline.js';
-import { openWanCheckpoint, type WanCheckpoint, type WanSource } from './checkpoint.js';
-import type { ComponentName } from './checkpoint-parts.js';
-import { buildImageEncoder } from './image-encoder.js';
-import { buildPromptEncoder } from './prompt-encoder.js';
-import { frameConditioningOf, variantOf, type WanVariant } from './variant.js';
+import { openWanCheckpoint, type WanCheckpoint, type WanSource } from './checkpoint/checkpoint.js';
+import type { ComponentName } from './checkpoint/checkpoint-parts.js';
+import { buildImageEncoder } from './conditioning/image-encoder.js';
+import { frameConditioningOf, variantOf, type WanVariant } from './model/variant.js';
+import { buildPromptEncoder } from './prompt/prompt-encoder.js';
 import { buildWanNetworks, type Networks } from './weights.js';
 
 /** What a checkpoint is, found out without loading it. */

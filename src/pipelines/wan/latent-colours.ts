@@ -1,4 +1,4 @@
-import type { LatentColours } from '../preview.js';
+import type { LatentColours } from '../common/preview.js';
 
 /**
  * Of WAN 2.1's latents as the transformer has them: a linear fit that others measured on the released VAE.

@@ -1,6 +1,6 @@
 import type { LoraNames, LoraTarget } from '../lora/fit-lora.js';
-import type { WanConfig } from './config.js';
-import { originalTransformerName } from './original-layout.js';
+import { originalTransformerName } from './checkpoint/original-layout.js';
+import type { WanConfig } from './model/config.js';
 import { planWanWeights } from './weights.js';
 
 const component = 'transformer';

@@ -1,21 +1,21 @@
-import { isFusedAttentionRight } from '../../graph/attention-probe.js';
 import { dialectFor } from '../../graph/dialect.js';
-import { createSession, type Feed, Held, type NetworkSession, outputOf } from '../../graph/session.js';
-import { join32 } from '../join32.js';
+import { isFusedAttentionRight } from '../../runtime/attention-probe.js';
+import { createSession, type Feed, Held, type NetworkSession, outputOf } from '../../runtime/session.js';
+import { join32 } from '../../std/concat-float32.js';
+import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { type LoraSource, loraUpdates, readLora } from '../lora/read-lora.js';
 import type { Device, ModelInfo } from '../pipeline.js';
-import { timestepEmbedding } from '../timestep-embedding.js';
-import { openWanCheckpoint, type WanSource } from './checkpoint.js';
-import { type Condition, conditionFeeds, withChannels } from './condition-feeds.js';
-import type { WanConfig } from './config.js';
-import { buildImageEncoder, type ImageEncoder, loadImageEncoder } from './image-encoder.js';
+import { openWanCheckpoint, type WanSource } from './checkpoint/checkpoint.js';
+import { type Condition, conditionFeeds, withChannels } from './conditioning/condition-feeds.js';
+import { buildImageEncoder, type ImageEncoder, loadImageEncoder } from './conditioning/image-encoder.js';
 import { describeWan } from './inspect.js';
 import { clipOfFrames, latentFrame, normalizedLatents } from './latents.js';
 import { wanLoraNames } from './lora-names.js';
-import { buildPromptEncoder, loadPromptEncoder } from './prompt-encoder.js';
-import { Prompts } from './prompts.js';
-import { type Grid, type RotaryTables, rotaryTables } from './rotary-tables.js';
-import { type ChunkKind, framesPerLatent, NEXT, PAST } from './vae.js';
+import type { WanConfig } from './model/config.js';
+import { type Grid, type RotaryTables, rotaryTables } from './model/rotary-tables.js';
+import { type ChunkKind, framesPerLatent, NEXT, PAST } from './model/vae.js';
+import { Prompts } from './prompt/prompt-cache.js';
+import { buildPromptEncoder, loadPromptEncoder } from './prompt/prompt-encoder.js';
 import { buildWanNetworks, type NetworkName, type Networks } from './weights.js';
 
 /** Texts are filled up with zeros to this many positions, all of which the model attends to: text_len of the original code. */

@@ -1,9 +1,11 @@
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
-import { createFlowScheduler } from '../../schedulers/flow.js';
+import { createFlowScheduler } from '../../schedulers/flow-schedulers.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
-import { firstStep } from '../batching.js';
-import { isEverGuided } from '../guidance.js';
-import { imageFromRgb, rgbFromImage } from '../image.js';
+import { firstStep } from '../common/batching.js';
+import { isEverGuided } from '../common/guidance.js';
+import { PreviewClock, previewFromLatents } from '../common/preview.js';
+import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
+import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
 import type {
   ClipRequest,
@@ -14,16 +16,14 @@ import type {
   PipelineEvent,
   PipelineJob,
 } from '../pipeline.js';
-import { PreviewClock, previewFromLatents } from '../preview.js';
-import { RunningJobs } from '../running-jobs.js';
-import { BlankLatents } from './blank-latents.js';
-import { encodeConditions } from './conditions.js';
+import { encodeConditions } from './conditioning/conditions.js';
+import { HeldLatents } from './conditioning/latent-hold.js';
+import { BlankLatents } from './conditioning/vace-blank-cache.js';
 import { flowShiftOf } from './flow-shift.js';
-import { HeldLatents } from './held-latents.js';
 import { wanColours } from './latent-colours.js';
 import { withoutLeading } from './latents.js';
 import { type ClipSize, loadWanNetworks, type WanNetworks, type WanOptions } from './networks.js';
-import type { EncodedPrompt } from './prompt-encoder.js';
+import type { EncodedPrompt } from './prompt/prompt-encoder.js';
 import { type Texts, Velocity } from './velocity.js';
 
 export async function createWanPipeline(options: WanOptions): Promise<WanPipeline> {

@@ -1,5 +1,5 @@
-import { firstStep } from '../batching.js';
-import { isGuided } from '../guidance.js';
+import { firstStep } from '../common/batching.js';
+import { isGuided } from '../common/guidance.js';
 import type { GenerationRequest } from '../pipeline.js';
 
 export interface PlannedStep {

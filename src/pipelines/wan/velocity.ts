@@ -1,7 +1,7 @@
-import { guide } from '../guidance.js';
-import { join32 } from '../join32.js';
+import { join32 } from '../../std/concat-float32.js';
+import { guide } from '../common/guidance.js';
 import type { GenerationRequest } from '../pipeline.js';
-import type { Condition } from './condition-feeds.js';
+import type { Condition } from './conditioning/condition-feeds.js';
 import type { ClipSize, KeptRun, WanNetworks } from './networks.js';
 import { type PlannedStep, planSteps } from './step-plan.js';
 

@@ -2,11 +2,11 @@ import { InferenceError, listProblems } from '../../errors.js';
 import type { Dialect } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
-import type { WanCheckpoint } from './checkpoint.js';
-import type { ComponentName } from './checkpoint-parts.js';
-import type { WanConfig } from './config.js';
-import { buildReusingTransformer, buildTimeEmbedder, buildTransformer } from './transformer.js';
-import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, unusedVaeKeys } from './vae.js';
+import type { WanCheckpoint } from './checkpoint/checkpoint.js';
+import type { ComponentName } from './checkpoint/checkpoint-parts.js';
+import type { WanConfig } from './model/config.js';
+import { buildReusingTransformer, buildTimeEmbedder, buildTransformer } from './model/transformer.js';
+import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, unusedVaeKeys } from './model/vae.js';
 
 /**
  * The transformer has two small graphs beside the whole one, for steps that leave its blocks out. The VAE has a graph for a

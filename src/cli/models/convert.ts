@@ -1,0 +1,44 @@
+import { type Command, Option } from 'commander';
+import { type ConversionProgress, convertToGguf, defaultGgufCache, ggufTypes } from '../../enhancer/qwen/convert.js';
+import type { GgufFileType } from '../../enhancer/qwen/metadata.js';
+
+/** Adds `convert`, which makes what Enhance would make on first use. */
+export function addConvertCommand(models: Command): void {
+  models
+    .command('convert')
+    .description('make a GGUF file of a Qwen2 or Qwen2.5 safetensors folder')
+    .argument('<folder>', 'as transformers saves a model: config.json, safetensors, tokenizer')
+    .addOption(new Option('--type <type>', 'storage type of the matrices').choices(ggufTypes).default('q8_0'))
+    .option('--out <file>', `the file to write; omitted, one in ${defaultGgufCache()} that is used again`)
+    .action(async (folder: string, { type, out }: { type: GgufFileType; out?: string }) => {
+      const ends = new AbortController();
+      const end = () => ends.abort();
+      process.once('SIGINT', end);
+      process.once('SIGTERM', end);
+      try {
+        const { path, bytes, isReused } = await convertToGguf(folder, {
+          type,
+          signal: ends.signal,
+          onProgress: progressLine(process.stderr),
+          ...(out !== undefined && { out }),
+        });
+        process.stdout.write(`${isReused ? 'already there:' : 'wrote'} ${path} (${(bytes / 1e9).toFixed(2)} GB)\n`);
+      } finally {
+        process.off('SIGINT', end);
+        process.off('SIGTERM', end);
+      }
+    });
+}
+
+/** One line that changes on a terminal, a line every tenth elsewhere. */
+function progressLine(out: NodeJS.WriteStream): (progress: ConversionProgress) => void {
+  const step = out.isTTY ? 1 : 10;
+  let shown = -1;
+  return ({ bytesDone, bytesTotal }) => {
+    const percent = Math.floor((100 * bytesDone) / bytesTotal / step) * step;
+    if (percent === shown) return;
+    shown = percent;
+    const text = `${percent}%  ${(bytesDone / 1e9).toFixed(2)} of ${(bytesTotal / 1e9).toFixed(2)} GB`;
+    out.write(out.isTTY ? `\r\x1b[2K${text}${percent === 100 ? '\n' : ''}` : `${text}\n`);
+  };
+}

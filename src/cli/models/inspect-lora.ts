@@ -1,0 +1,53 @@
+import { isLoraKey, type LoraHeader, readLoraHeader, trainedTags } from '../../pipelines/lora/lora-header.js';
+import { readSafetensors } from '../../weights/safetensors.js';
+
+const MAX_TAGS = 20;
+/** Keys that are spelled out. */
+const MAX_UNKNOWN_SHOWN = 8;
+
+/** What a LoRA file is; undefined for a file or folder that is none. @throws InferenceError of a LoRA that cannot be used */
+export async function inspectLora(path: string): Promise<LoraInspection | undefined> {
+  if (!path.endsWith('.safetensors')) return undefined;
+  const { tensors } = await readSafetensors(path);
+  if (![...tensors.keys()].some(isLoraKey)) return undefined;
+  const header = await readLoraHeader(path);
+  const { base, format, rank, sizeBytes, unknown, metadata } = header;
+  return {
+    kind: 'lora',
+    base,
+    format,
+    rank,
+    sizeBytes,
+    modules: moduleCounts(header),
+    tags: trainedTags(header, MAX_TAGS),
+    unknown,
+    metadata,
+  };
+}
+
+export interface LoraInspection
+  extends Pick<LoraHeader, 'base' | 'format' | 'rank' | 'sizeBytes' | 'unknown' | 'metadata'> {
+  readonly kind: 'lora';
+  readonly modules: { readonly denoiser: number; readonly textEncoders: number };
+  /** What its pictures were described with in training, the most frequent first. */
+  readonly tags: readonly string[];
+}
+
+export function describeLora(
+  path: string,
+  { base, format, rank, sizeBytes, modules, tags, unknown }: LoraInspection,
+): string {
+  const rest = unknown.length > MAX_UNKNOWN_SHOWN ? ` and ${unknown.length - MAX_UNKNOWN_SHOWN} more` : '';
+  return [
+    `${path} is a LoRA for ${base}, in ${format === 'kohya' ? "kohya's" : "PEFT's"} names.`,
+    `  rank ${rank}, ${modules.denoiser} weights of the denoiser, ${modules.textEncoders} of the text encoders, ${(sizeBytes / 1e6).toFixed(1)} MB`,
+    ...(tags.length > 0 ? [`  trained on ${tags.join(', ')}`] : []),
+    ...(unknown.length > 0 ? [`  not understood: ${unknown.slice(0, MAX_UNKNOWN_SHOWN).join(', ')}${rest}`] : []),
+    '',
+  ].join('\n');
+}
+
+function moduleCounts({ modules }: LoraHeader): LoraInspection['modules'] {
+  const textEncoders = [...modules.keys()].filter((name) => /^(lora_te|text_encoder)/.test(name)).length;
+  return { denoiser: modules.size - textEncoders, textEncoders };
+}

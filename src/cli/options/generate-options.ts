@@ -1,0 +1,156 @@
+import { readFile } from 'node:fs/promises';
+import { InvalidArgumentError, Option } from 'commander';
+import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
+import {
+  JobType,
+  type Lora,
+  OutputFormat,
+  OutputMetadata,
+  PromptSyntax,
+  type Reference,
+  ReferenceRole,
+  ReferenceType,
+} from '../../gen/darkroom/v1/job.js';
+import { integer, number } from './parse-option.js';
+
+/** What `generate` asks of a server, as the command line says it. */
+export interface RequestOptions {
+  readonly jobId?: string;
+  readonly jobType?: JobType;
+  readonly model?: string;
+  readonly negative?: string;
+  readonly weights?: string;
+  readonly syntax?: PromptSyntax;
+  readonly width?: number;
+  readonly height?: number;
+  readonly steps?: number;
+  readonly guidance?: number;
+  readonly guidanceStart?: number;
+  readonly guidanceEnd?: number;
+  readonly reuse?: number;
+  readonly scheduler?: string;
+  readonly numImages?: number;
+  readonly seed?: bigint;
+  readonly frames?: number;
+  readonly reference?: string;
+  readonly start?: string;
+  readonly end?: string;
+  readonly referenceType?: ReferenceType;
+  readonly referenceStrength?: number;
+  readonly denoise?: number;
+  readonly format?: OutputFormat;
+  readonly quality?: number;
+  readonly metadata?: OutputMetadata;
+  readonly lora?: readonly Lora[];
+}
+
+export function requestOptions(): readonly Option[] {
+  return [
+    new Option('--job-id <id>', 'idempotency key; the files are named after it'),
+    new Option('--job-type <name>', 'preset, for example sdxl_image_high').argParser(enumParser(JobType, 'JOB_TYPE')),
+    new Option('--model <name>', 'model, as the server lists it'),
+    new Option('--negative <text>', 'negative prompt'),
+    new Option('--weights <phrases>', 'weighted phrases behind the prompt, for example "(golden hour:1.3)"'),
+    new Option('--syntax <name>', 'diffusers, plain or weighted: how the prompt is read').argParser(
+      enumParser(PromptSyntax, 'PROMPT_SYNTAX'),
+    ),
+    new Option('--width <pixels>', 'multiple of 8').argParser(number),
+    new Option('--height <pixels>', 'multiple of 8').argParser(number),
+    new Option('--steps <n>', 'denoising steps').argParser(number),
+    new Option('--guidance <scale>', 'guidance scale').argParser(number),
+    new Option('--guidance-start <share>', 'of the steps of a clip, where guidance begins, 0 to 1').argParser(number),
+    new Option('--guidance-end <share>', 'where it ends').argParser(number),
+    new Option('--reuse <threshold>', 'reuse the residual between the steps of a clip, 0 to 1').argParser(number),
+    new Option('--scheduler <name>', 'scheduler, as the server lists it'),
+    new Option('--num-images <n>', '1, 3 or 6').argParser(number),
+    new Option('--seed <n>', 'seed of the first picture').argParser(integer),
+    new Option('--frames <n>', 'of a clip, 4n + 1').argParser(number),
+    new Option('--reference <file|url>', 'picture to start from; of a clip its first frame'),
+    new Option('--start <file|url>', 'first frame of a clip'),
+    new Option('--end <file|url>', 'last frame of a clip'),
+    new Option('--reference-type <name>', 'style, composition or character').argParser(
+      enumParser(ReferenceType, 'REFERENCE_TYPE'),
+    ),
+    new Option('--reference-strength <n>', 'how strongly it conditions, 0.1 to 1').argParser(number),
+    new Option('--denoise <n>', "diffusers' strength, ComfyUI's denoise, instead of the two").argParser(number),
+    new Option('--lora <name[:weight]>', 'LoRA on top of the model, as the server lists it; up to four').argParser(
+      (text: string, before: readonly Lora[] = []) => [...before, loraOf(text)],
+    ),
+    new Option('--format <name>', 'png, webp or jpeg; mp4 or webp for clips').argParser(
+      enumParser(OutputFormat, 'OUTPUT_FORMAT'),
+    ),
+    new Option('--quality <n>', 'of webp and jpeg, 1 to 100').argParser(number),
+    new Option('--metadata <level>', 'full, provenance or none: what the files say about themselves').argParser(
+      enumParser(OutputMetadata, 'OUTPUT_METADATA'),
+    ),
+  ];
+}
+
+export async function requestFrom(prompt: string, options: RequestOptions): Promise<Partial<GenerateRequest>> {
+  const { guidanceStart: start, guidanceEnd: end } = options;
+  const { REFERENCE_ROLE_UNSPECIFIED: single, REFERENCE_ROLE_START: first, REFERENCE_ROLE_END: last } = ReferenceRole;
+  const references = [
+    [options.reference, single],
+    [options.start, first],
+    [options.end, last],
+  ] as const;
+  const given = references.flatMap(([place, role]) =>
+    place === undefined ? [] : [referenceFrom(place, role, options)],
+  );
+  return {
+    prompt,
+    jobId: options.jobId ?? '',
+    jobType: options.jobType ?? JobType.JOB_TYPE_UNSPECIFIED,
+    model: options.model ?? '',
+    negativePrompt: options.negative,
+    weights: options.weights ?? '',
+    promptSyntax: options.syntax ?? PromptSyntax.PROMPT_SYNTAX_UNSPECIFIED,
+    width: options.width ?? 0,
+    height: options.height ?? 0,
+    steps: options.steps,
+    guidanceScale: options.guidance,
+    guidanceInterval: start === undefined && end === undefined ? undefined : { start, end },
+    reuseThreshold: options.reuse ?? 0,
+    scheduler: options.scheduler ?? '',
+    numImages: options.numImages ?? 0,
+    seed: options.seed,
+    frames: options.frames ?? 0,
+    references: await Promise.all(given),
+    loras: [...(options.lora ?? [])],
+    outputFormat: options.format ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
+    outputQuality: options.quality ?? 0,
+    outputMetadata: options.metadata ?? OutputMetadata.OUTPUT_METADATA_UNSPECIFIED,
+  };
+}
+
+/** NAME, NAME:WEIGHT or NAME:TEXT_ENCODER_WEIGHT:WEIGHT, as in a prompt. */
+function loraOf(text: string): Lora {
+  const [name = '', first, second, ...rest] = text.split(':');
+  if (name === '' || rest.length > 0) throw new InvalidArgumentError('must be NAME, NAME:WEIGHT or NAME:TEXT:WEIGHT.');
+  const own = first === undefined ? undefined : number(first);
+  return { name, weight: second === undefined ? own : number(second), textEncoderWeight: own };
+}
+
+async function referenceFrom(place: string, role: ReferenceRole, options: RequestOptions): Promise<Reference> {
+  const isUrl = /^[a-z][a-z0-9+.-]+:\/\//i.test(place);
+  return {
+    source: isUrl ? { $case: 'url', value: place } : { $case: 'image', value: await readFile(place) },
+    type: options.referenceType ?? ReferenceType.REFERENCE_TYPE_UNSPECIFIED,
+    role,
+    strength: options.referenceStrength,
+    denoisingStrength: options.denoise,
+  };
+}
+
+/** A parser of an enum's names without their prefix, whatever their case: "jpeg" is OUTPUT_FORMAT_JPEG. */
+function enumParser<T extends number>(values: Readonly<Record<string, T>>, prefix: string): (name: string) => T {
+  const known = Object.entries(values).filter(([key]) => key.startsWith(prefix) && !key.endsWith('_UNSPECIFIED'));
+  return (name) => {
+    const found = known.find(([key]) => key === `${prefix}_${name.toUpperCase()}`);
+    if (found !== undefined) return found[1];
+    const names = known.map(([key]) => key.slice(prefix.length + 1).toLowerCase());
+    throw new InvalidArgumentError(
+      `${prefix.toLowerCase().replaceAll('_', ' ')} "${name}" must be one of ${names.join(', ')}`,
+    );
+  };
+}

@@ -1,0 +1,403 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import type { Logger } from 'pino';
+import { InferenceError } from '../errors.js';
+import { createBackoff } from '../std/backoff.js';
+import { EventQueue } from './event-queue.js';
+import type { LoadProgress, MessageFromEngine, MessageToEngine, PictureWork, Work } from './messages.js';
+
+/**
+ * `starting`: the first process loads. `restarting`: one died and another loads, or waits for its turn. `failed`: it cannot
+ * start, and trying again would not help. `stopped`: by `stop()`.
+ */
+export type EngineState = 'starting' | 'ready' | 'busy' | 'restarting' | 'failed' | 'stopped';
+
+export interface RunHandle<W extends Work = PictureWork> {
+  readonly events: AsyncIterable<W['event']>;
+  /** Settles after the last event: what came of the job, or an InferenceError. */
+  readonly result: Promise<W['result']>;
+  /** Returns at once. The job ends between two runs; past the bound its process is killed. */
+  cancel(reason?: InferenceError): void;
+}
+
+/** Keeps one engine process alive: the parent's side of a model. */
+export interface Supervisor<W extends Work = PictureWork> {
+  readonly spec: W['spec'];
+  readonly state: EngineState;
+  /** Known once it was loaded. */
+  readonly info: W['info'] | undefined;
+  /** Of the process that loads now, where it tells. */
+  readonly loading: LoadProgress | undefined;
+  readonly device: string | undefined;
+  readonly pid: number | undefined;
+  /** Processes started after the first. */
+  readonly restarts: number;
+  /** Why `state` is `failed`. */
+  readonly failure: InferenceError | undefined;
+  /** Resident memory of the engine process. */
+  readonly residentBytes: number | undefined;
+  /** The most that it was. */
+  readonly peakBytes: number | undefined;
+  /** Starts the process; resolves when it is ready, rejects when it cannot start. */
+  start(): Promise<void>;
+  /** Waits for `ready` over restarts; rejects when the engine failed or stopped. */
+  whenReady(signal?: AbortSignal): Promise<void>;
+  /** Runs jobs together, a handle each; the engine must be `ready`, or `busy` where it takes several lots. */
+  run(jobs: readonly W['job'][]): readonly RunHandle<W>[];
+  /** Called on changes of `state` and of `loading`. */
+  onStateChange(listener: (state: EngineState) => void): () => void;
+  stop(): Promise<void>;
+}
+
+export interface SupervisorOptions<W extends Work = PictureWork> {
+  readonly spec: W['spec'];
+  readonly log: Logger;
+  /** The engine process's program; that of pictures and clips when omitted. */
+  readonly entry?: URL;
+  /**
+   * `resident`: started again when it dies, one lot of jobs at a time. `on-demand`: started by whoever needs it, again after it
+   * died, and takes jobs while others run. Omitted: `resident`.
+   */
+  readonly kind?: 'resident' | 'on-demand';
+  /** From a cancel to the kill. Default 30 s: a denoise step or a decode of the largest picture on a slow device. */
+  readonly cancelBoundMs?: number;
+  /** Silence of a running job that counts as a hang. Default 10 min. */
+  readonly hangTimeoutMs?: number;
+  /** From the start of a process to `ready`. Default 30 min: a large checkpoint from a slow disk. */
+  readonly startTimeoutMs?: number;
+  /** Wait before a restart: doubles from `initial` to `max`. Default 0.5 s to 60 s. */
+  readonly backoffMs?: { readonly initial: number; readonly max: number };
+}
+
+/** Keys of a checkpoint that are named in the log; an EMA doubles a file's keys. */
+const MAX_KEYS_LOGGED = 20;
+/** Crashes while loading, one after another, that end the trying. */
+const MAX_START_CRASHES = 5;
+/** A process that lived this long was healthy: the backoff starts anew. */
+const HEALTHY_MS = 60_000;
+/** From the polite end of a process to the kill. */
+const STOP_GRACE_MS = 2_000;
+
+export function createSupervisor<W extends Work = PictureWork>(options: SupervisorOptions<W>): Supervisor<W> {
+  return new EngineSupervisor(options);
+}
+
+interface RunningJob<W extends Work> {
+  readonly jobId: string;
+  readonly events: EventQueue<W['event']>;
+  resolve(result: W['result']): void;
+  reject(error: InferenceError): void;
+  /** Why the job was told to end. */
+  cancelled?: InferenceError;
+  cancelTimer?: NodeJS.Timeout;
+}
+
+class EngineSupervisor<W extends Work> implements Supervisor<W> {
+  readonly spec: W['spec'];
+  state: EngineState = 'stopped';
+  info: W['info'] | undefined;
+  loading: LoadProgress | undefined;
+  device: string | undefined;
+  restarts = 0;
+  failure: InferenceError | undefined;
+  readonly #options: SupervisorOptions<W>;
+  readonly #log: Logger;
+  readonly #listeners = new Set<(state: EngineState) => void>();
+  readonly #backoff: ReturnType<typeof createBackoff>;
+  #child: ChildProcess | undefined;
+  readonly #jobs = new Map<string, RunningJob<W>>();
+  #hangTimer: NodeJS.Timeout | undefined;
+  #restartTimer: NodeJS.Timeout | undefined;
+  #startCrashes = 0;
+  /** A kill of ours: the next process may start at once. */
+  #killedOnPurpose = false;
+
+  constructor(options: SupervisorOptions<W>) {
+    this.spec = options.spec;
+    this.#options = options;
+    this.#log = options.log.child({ model: options.spec.model });
+    this.#backoff = createBackoff(options.backoffMs ?? { initial: 500, max: 60_000 });
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  get residentBytes(): number | undefined {
+    return this.#memory('VmRSS');
+  }
+
+  get peakBytes(): number | undefined {
+    return this.#memory('VmHWM');
+  }
+
+  #memory(field: 'VmRSS' | 'VmHWM'): number | undefined {
+    try {
+      const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
+      const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
+      return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
+    } catch {
+      return undefined; // no such file system here, or the process just ended
+    }
+  }
+
+  start(): Promise<void> {
+    this.failure = undefined;
+    this.#startCrashes = 0;
+    this.#setState('starting');
+    this.#spawn();
+    return this.whenReady();
+  }
+
+  whenReady(signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void) => {
+        this.#listeners.delete(look);
+        signal?.removeEventListener('abort', abort);
+        settle();
+      };
+      const abort = () => end(() => reject(InferenceError.from(signal?.reason)));
+      const look = () => {
+        if (this.state === 'ready' || this.state === 'busy') end(resolve);
+        else if (this.state === 'failed') end(() => reject(this.failure));
+        else if (this.state === 'stopped') end(() => reject(new InferenceError('DRAINING', 'the engine was stopped')));
+      };
+      if (signal?.aborted) return abort();
+      this.#listeners.add(look);
+      signal?.addEventListener('abort', abort);
+      look();
+    });
+  }
+
+  get #isOnDemand(): boolean {
+    return this.#options.kind === 'on-demand';
+  }
+
+  run(jobs: readonly W['job'][]): readonly RunHandle<W>[] {
+    if (this.state !== 'ready' && !(this.#isOnDemand && this.state === 'busy')) {
+      throw new InferenceError('ENGINE_STARTING', `model ${this.spec.model} is ${this.state}, not ready for a job`, {
+        retryAfterMs: 1000,
+      });
+    }
+    const handles = jobs.map(({ jobId }): RunHandle<W> => {
+      const events = new EventQueue<W['event']>();
+      const result = new Promise<W['result']>((resolve, reject) => {
+        this.#jobs.set(jobId, { jobId, events, resolve, reject });
+      });
+      // Whoever iterates the events may not have asked for the result yet.
+      result.catch(() => undefined);
+      return { events, result, cancel: (reason) => this.#cancel(jobId, reason) };
+    });
+    this.#setState('busy');
+    this.#watchForHang();
+    this.#send({ kind: 'run', jobs });
+    return handles;
+  }
+
+  onStateChange(listener: (state: EngineState) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async stop(): Promise<void> {
+    clearTimeout(this.#restartTimer);
+    const child = this.#child;
+    this.#setState('stopped');
+    this.#endJobs(new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 }));
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    this.#send({ kind: 'shutdown' });
+    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_GRACE_MS);
+    await exited;
+    clearTimeout(timer);
+  }
+
+  #spawn(): void {
+    const entry = this.#options.entry ?? new URL('./image-process.js', import.meta.url);
+    const startedAt = Date.now();
+    const child = fork(entry, { serialization: 'advanced', stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    this.#child = child;
+    for (const [name, stream] of [
+      ['stdout', child.stdout],
+      ['stderr', child.stderr],
+    ] as const) {
+      if (stream)
+        createInterface({ input: stream }).on('line', (line) =>
+          this.#log.debug({ stream: name, line }, 'engine output'),
+        );
+    }
+    const startTimer = setTimeout(
+      () => {
+        this.#log.error('engine did not become ready in time');
+        child.kill('SIGKILL');
+      },
+      this.#options.startTimeoutMs ?? 30 * 60_000,
+    );
+    child.on('message', (message) => {
+      const { kind } = message as MessageFromEngine<W>;
+      if (kind === 'ready' || kind === 'start-failed') clearTimeout(startTimer);
+      if (this.#child === child) this.#onMessage(message as MessageFromEngine<W>);
+    });
+    child.on('error', (error) => {
+      this.#log.error({ err: error }, 'engine process error');
+      // A process that could not be started has no exit either.
+      if (child.pid === undefined && this.#child === child) {
+        clearTimeout(startTimer);
+        this.#onExit(null, null, 0);
+      }
+    });
+    child.on('exit', (code, signal) => {
+      clearTimeout(startTimer);
+      if (this.#child === child) this.#onExit(code, signal, Date.now() - startedAt);
+    });
+    this.#send({ kind: 'start', spec: this.spec });
+  }
+
+  #onMessage(message: MessageFromEngine<W>): void {
+    switch (message.kind) {
+      case 'loading':
+        this.loading = { stage: message.stage, fraction: message.fraction };
+        this.#tellListeners();
+        return;
+      case 'ready':
+        this.info = message.info;
+        this.device = message.device;
+        this.loading = undefined;
+        this.#startCrashes = 0;
+        for (const { provider, detail } of message.rejected)
+          this.#log.info({ provider, detail }, 'provider does not open');
+        if (message.info.unused.length > 0) {
+          const { unused } = message.info;
+          this.#log.info(
+            { keys: unused.slice(0, MAX_KEYS_LOGGED), count: unused.length },
+            'keys of the checkpoint are not used',
+          );
+        }
+        this.#log.info({ device: message.device, ms: Math.round(message.loadMs), enginePid: this.pid }, 'engine ready');
+        this.#setState('ready');
+        return;
+      case 'start-failed':
+        this.failure = InferenceError.fromJSON(message.error);
+        this.#log.error({ reason: this.failure.reason, problem: this.failure.message }, 'engine cannot start');
+        this.#setState('failed');
+        return;
+      case 'event':
+        this.#watchForHang();
+        this.#jobs.get(message.jobId)?.events.push(message.event);
+        return;
+      case 'done':
+        this.#endJob(message.jobId, message.result);
+        break;
+      case 'failed':
+        this.#endJob(message.jobId, InferenceError.fromJSON(message.error));
+    }
+    if (this.#jobs.size === 0 && this.state === 'busy') this.#setState('ready');
+  }
+
+  #onExit(code: number | null, signal: NodeJS.Signals | null, livedMs: number): void {
+    this.#child = undefined;
+    if (this.state === 'stopped' || this.state === 'failed') return;
+    const onPurpose = this.#killedOnPurpose;
+    this.#killedOnPurpose = false;
+    const wasLoading = this.info === undefined || this.state === 'starting' || this.state === 'restarting';
+    this.loading = undefined;
+    const exited = code === null ? 'could not be started' : `exited with code ${code}`;
+    const how = signal === null ? exited : `was ended by ${signal}`;
+    if (!onPurpose) this.#log.error({ code, signal, livedMs }, 'engine process died');
+    const death = new InferenceError(
+      'ENGINE_CRASHED',
+      `the engine of model ${this.spec.model} ${how}; it restarts, try again`,
+      { retryAfterMs: 1000 },
+    );
+    if (this.#isOnDemand) {
+      this.failure = death;
+      this.#setState('failed');
+      this.#endJobs(death);
+      return;
+    }
+    this.#setState('restarting');
+    this.#endJobs(death);
+    if (wasLoading && !onPurpose) this.#startCrashes += 1;
+    if (this.#startCrashes >= MAX_START_CRASHES) {
+      this.failure = new InferenceError(
+        'ENGINE_CRASHED',
+        `the engine of model ${this.spec.model} ${how} while loading, ${this.#startCrashes} times in a row; see the log, and darkroom doctor`,
+      );
+      this.#setState('failed');
+      return;
+    }
+    if (livedMs >= HEALTHY_MS) this.#backoff.reset();
+    this.#restartTimer = setTimeout(
+      () => {
+        this.restarts += 1;
+        this.#spawn();
+      },
+      onPurpose ? 0 : this.#backoff.next(),
+    );
+  }
+
+  #cancel(jobId: string, reason = new InferenceError('CANCELLED', 'the job was cancelled')): void {
+    const job = this.#jobs.get(jobId);
+    if (job === undefined || job.cancelled !== undefined) return;
+    job.cancelled = reason;
+    this.#send({ kind: 'cancel', jobId });
+    job.cancelTimer = setTimeout(() => {
+      this.#log.warn({ jobId }, 'job did not end within the cancel bound: engine killed');
+      this.#kill();
+    }, this.#options.cancelBoundMs ?? 30_000);
+  }
+
+  #watchForHang(): void {
+    clearTimeout(this.#hangTimer);
+    if (this.#jobs.size === 0) return;
+    const timeoutMs = this.#options.hangTimeoutMs ?? 10 * 60_000;
+    this.#hangTimer = setTimeout(() => {
+      this.#log.error({ jobIds: [...this.#jobs.keys()], timeoutMs }, 'engine hangs: killed');
+      for (const job of this.#jobs.values()) {
+        job.cancelled ??= new InferenceError(
+          'ENGINE_HUNG',
+          `the engine of model ${this.spec.model} said nothing for ${timeoutMs} ms; it restarts, try again`,
+          { retryAfterMs: 1000 },
+        );
+      }
+      this.#kill();
+    }, timeoutMs);
+  }
+
+  #kill(): void {
+    this.#killedOnPurpose = true;
+    this.#child?.kill('SIGKILL');
+  }
+
+  #endJobs(error: InferenceError): void {
+    for (const jobId of [...this.#jobs.keys()]) this.#endJob(jobId, error);
+  }
+
+  /** A job that was told to end ends for that reason, however it does. */
+  #endJob(jobId: string, outcome: W['result'] | InferenceError): void {
+    const job = this.#jobs.get(jobId);
+    if (job === undefined) return;
+    this.#jobs.delete(jobId);
+    clearTimeout(job.cancelTimer);
+    if (this.#jobs.size === 0) clearTimeout(this.#hangTimer);
+    job.events.end();
+    if (outcome instanceof InferenceError) job.reject(job.cancelled ?? outcome);
+    else job.resolve(outcome);
+  }
+
+  #send(message: MessageToEngine<W>): void {
+    // A process that just died is reported by its exit.
+    this.#child?.send(message, () => undefined);
+  }
+
+  #setState(state: EngineState): void {
+    if (this.state === state) return;
+    this.state = state;
+    this.#tellListeners();
+  }
+
+  #tellListeners(): void {
+    for (const listener of [...this.#listeners]) listener(this.state);
+  }
+}

@@ -1,0 +1,171 @@
+import type { Logger } from 'pino';
+import { InferenceError } from '../errors.js';
+import { createBackoff } from '../std/backoff.js';
+import type { RunHandle, Supervisor } from './engine.js';
+import type { Grant } from './memory-ledger.js';
+import type { LoadProgress, Work } from './messages.js';
+
+export interface OnDemandOptions<W extends Work> {
+  /** Of the kind `on-demand`. */
+  readonly supervisor: Supervisor<W>;
+  /** Asks for the memory of the model. */
+  readonly grant: () => Promise<Grant>;
+  /** From its last use to its end. */
+  readonly idleMs: number;
+  readonly log: Logger;
+}
+
+/** The right to run jobs; the engine stays loaded until it is given back. */
+export interface Use<W extends Work> {
+  run(job: W['job']): RunHandle<W>;
+  release(): void;
+}
+
+/**
+ * An engine that is loaded by its first user and ended when it has had none for a while: ending its process is what gives its memory
+ * back. Who comes while it loads waits for the same loading.
+ */
+export class OnDemandEngine<W extends Work> {
+  readonly supervisor: Supervisor<W>;
+  readonly #options: OnDemandOptions<W>;
+  readonly #log: Logger;
+  /** A model that does not load is not tried for every prompt. */
+  readonly #backoff = createBackoff({ initial: 1_000, max: 60_000 });
+  #users = 0;
+  #starting: Promise<void> | undefined;
+  #ending: Promise<void> | undefined;
+  #idleTimer: NodeJS.Timeout | undefined;
+  #failure: { readonly error: InferenceError; readonly until: number } | undefined;
+  #whenUnused: (() => void) | undefined;
+
+  constructor(options: OnDemandOptions<W>) {
+    this.supervisor = options.supervisor;
+    this.#options = options;
+    this.#log = options.log.child({ model: options.supervisor.spec.model });
+  }
+
+  get isLoaded(): boolean {
+    const { state } = this.supervisor;
+    return state === 'ready' || state === 'busy';
+  }
+
+  /**
+   * Loads the engine where it is not.
+   * @param onLoading called while it loads, at least once
+   * @throws InferenceError why it cannot be loaded; the signal's reason
+   */
+  async use(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<Use<W>> {
+    // Whoever it is ended for does not wait for those that come now.
+    while (this.#ending !== undefined) await settledOrAborted(this.#ending, signal);
+    this.#users += 1;
+    clearTimeout(this.#idleTimer);
+    let isReleased = false;
+    const release = () => {
+      if (isReleased) return;
+      isReleased = true;
+      this.#users -= 1;
+      this.#rest();
+    };
+    try {
+      while (!this.isLoaded) {
+        signal.throwIfAborted();
+        await this.#load(signal, onLoading);
+      }
+    } catch (error) {
+      release();
+      throw error;
+    }
+    return {
+      run: (job) => {
+        const [handle] = this.supervisor.run([job]);
+        if (handle === undefined) throw new Error('a job without a handle');
+        return handle;
+      },
+      release,
+    };
+  }
+
+  /** Ends the engine once its users are done; who comes meanwhile waits and loads it anew. */
+  async unload(): Promise<void> {
+    this.#ending ??= this.#end().finally(() => {
+      this.#ending = undefined;
+    });
+    await this.#ending;
+  }
+
+  /** Ends the engine and what it runs at once. */
+  async stop(): Promise<void> {
+    clearTimeout(this.#idleTimer);
+    await this.supervisor.stop();
+  }
+
+  async #load(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<void> {
+    const { supervisor } = this;
+    onLoading(supervisor.loading);
+    const stopListening = supervisor.onStateChange(() => {
+      if (supervisor.loading !== undefined) onLoading(supervisor.loading);
+    });
+    try {
+      this.#starting ??= this.#start().finally(() => {
+        this.#starting = undefined;
+        this.#rest();
+      });
+      await settledOrAborted(this.#starting, signal);
+    } finally {
+      stopListening();
+    }
+  }
+
+  async #start(): Promise<void> {
+    if (this.#failure !== undefined && performance.now() < this.#failure.until) throw this.#failure.error;
+    const grant = await this.#options.grant();
+    try {
+      await this.supervisor.start();
+      this.#failure = undefined;
+      this.#backoff.reset();
+    } catch (caught) {
+      const error = InferenceError.from(caught);
+      this.#failure = { error, until: performance.now() + this.#backoff.next() };
+      throw error;
+    } finally {
+      grant.settle();
+    }
+  }
+
+  /** Nobody uses it: it ends, now or in a while. */
+  #rest(): void {
+    clearTimeout(this.#idleTimer);
+    if (this.#users > 0) return;
+    this.#whenUnused?.();
+    if (!this.isLoaded) return;
+    const { idleMs } = this.#options;
+    this.#idleTimer = setTimeout(() => {
+      this.#log.info({ idleMs }, 'engine was idle: ended');
+      void this.unload();
+    }, idleMs);
+    // An idle engine does not keep the server from ending.
+    this.#idleTimer.unref();
+  }
+
+  async #end(): Promise<void> {
+    clearTimeout(this.#idleTimer);
+    await this.#starting?.catch(() => undefined);
+    if (this.#users > 0) {
+      await new Promise<void>((resolve) => {
+        this.#whenUnused = resolve;
+      });
+      this.#whenUnused = undefined;
+      clearTimeout(this.#idleTimer);
+    }
+    await this.supervisor.stop();
+  }
+}
+
+function settledOrAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) return abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}

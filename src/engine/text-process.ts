@@ -1,0 +1,42 @@
+/** The engine process of enhanced prompts: loads one language model and writes several prompts at a time. */
+import { Enhancer } from '../enhancer/enhancer.js';
+import { serveEngine } from './engine-process.js';
+import type { TextWork } from './messages.js';
+
+/** Loading tells of itself at most so often. */
+const PROGRESS_MS = 250;
+
+let enhancer: Enhancer | undefined;
+
+serveEngine<TextWork>({
+  async load({ source, device, threads }, onProgress) {
+    let toldAt = Number.NEGATIVE_INFINITY;
+    enhancer = await Enhancer.load(source, {
+      device,
+      threads,
+      onProgress(stage, fraction) {
+        const now = performance.now();
+        if (now - toldAt < PROGRESS_MS && fraction < 1) return;
+        toldAt = now;
+        onProgress({ stage, fraction });
+      },
+    });
+    return { info: enhancer.info, device: enhancer.device, rejected: [] };
+  },
+  async run(jobs, desk) {
+    await Promise.all(
+      jobs.map(async ({ jobId, request }) => {
+        try {
+          if (enhancer === undefined) throw new Error('the engine got a prompt while it was not loaded');
+          const events = enhancer.enhance(request, desk.signal(jobId));
+          for (let next = await events.next(); ; next = await events.next()) {
+            if (next.done) return desk.done(jobId, next.value);
+            desk.tell(jobId, next.value);
+          }
+        } catch (error) {
+          desk.fail(jobId, error);
+        }
+      }),
+    );
+  },
+});

@@ -1,0 +1,71 @@
+import { encodeImage } from '../media/encode-image.js';
+import { type ImageMetadata, parametersText } from '../media/image-metadata.js';
+import { MAX_PREVIEW_SIDE, previewImage } from '../media/preview-image.js';
+import { ClipWriter } from '../media/video-writer.js';
+import type { FramesEvent } from '../pipelines/pipeline.js';
+import type { EngineEvent, OutputOptions } from './messages.js';
+
+type Asset = Extract<EngineEvent, { kind: 'asset' }>;
+
+/** One clip on its way to its files: the clip itself, a poster of its first frame, and a thumbnail. */
+export class ClipAssets {
+  readonly #writer: ClipWriter;
+  readonly #metadata: ImageMetadata;
+  readonly #place: Pick<FramesEvent, 'seed' | 'width' | 'height'>;
+  #first: Uint8Array | undefined;
+
+  private constructor(
+    writer: ClipWriter,
+    metadata: ImageMetadata,
+    place: Pick<FramesEvent, 'seed' | 'width' | 'height'>,
+  ) {
+    this.#writer = writer;
+    this.#metadata = metadata;
+    this.#place = place;
+  }
+
+  static async start(
+    { ffmpeg, format, fps, crf }: NonNullable<OutputOptions['clip']>,
+    { seed, width, height }: FramesEvent,
+    metadata: ImageMetadata,
+  ): Promise<ClipAssets> {
+    const comment = metadata.kind === 'full' ? parametersText(metadata.parameters) : undefined;
+    const said = { comment, isProvenanceMarked: metadata.kind !== 'none' };
+    const writer = await ClipWriter.start(ffmpeg, { width, height, fps, format, crf, metadata: said });
+    return new ClipAssets(writer, metadata, { seed, width, height });
+  }
+
+  async write(frames: readonly Uint8Array[]): Promise<void> {
+    this.#first ??= frames[0];
+    for (const frame of frames) await this.#writer.write(frame);
+  }
+
+  /** @param quality of the poster */
+  async finish(quality: number | undefined): Promise<readonly Asset[]> {
+    const { width, height } = this.#place;
+    const rgb = this.#first ?? new Uint8Array();
+    const metadata = this.#metadata;
+    const clip = await this.#writer.finish();
+    const poster = await encodeImage(rgb, { width, height }, { format: 'jpeg', quality, metadata });
+    const thumbnail = await previewImage(rgb, { width, height });
+    const scale = Math.min(1, MAX_PREVIEW_SIDE / Math.max(width, height));
+    const small = { width: Math.round(width * scale), height: Math.round(height * scale) };
+    return [
+      { kind: 'asset', role: 'result', index: 0, ...this.#place, ...clip },
+      { kind: 'asset', role: 'poster', index: 1, ...this.#place, ...poster },
+      {
+        kind: 'asset',
+        role: 'thumbnail',
+        index: 2,
+        ...this.#place,
+        ...small,
+        contentType: 'image/jpeg',
+        bytes: thumbnail,
+      },
+    ];
+  }
+
+  abort(): Promise<void> {
+    return this.#writer.abort();
+  }
+}

@@ -1,0 +1,35 @@
+import { stat } from 'node:fs/promises';
+import type { QwenSource } from '../enhancer.js';
+import { MAX_PROMPT_TOKENS } from '../prompt-tokens.js';
+import { MAX_NEW_TOKENS } from '../template.js';
+import { readQwenConfig } from './config.js';
+import { matrixTypes } from './convert.js';
+import { readQwenGguf } from './qwen-gguf.js';
+import { weightBytes } from './weights.js';
+
+/** The process, and llama.cpp's buffers: logits of 512 tokens of a vocabulary of 152,064 alone are 311 MB. */
+const OVERHEAD_BYTES = 512 * 2 ** 20;
+/** Room for a template; the real one's length is known once the model's tokenizer is. */
+const TEMPLATE_TOKENS = 512;
+/** A key and a value of binary16 for each. */
+const CACHE_BYTES = 4;
+
+/**
+ * What a model will take once it is loaded, before it was measured: weights, and the keys and values of every text.
+ * @throws InferenceError of what is no Qwen2
+ */
+export async function estimateMemory({ path, type, parallel }: QwenSource): Promise<number> {
+  const tokens = (TEMPLATE_TOKENS + MAX_PROMPT_TOKENS + MAX_NEW_TOKENS) * parallel;
+  const entry = await stat(path).catch(() => undefined);
+  if (entry?.isDirectory()) {
+    const config = await readQwenConfig(path);
+    const { blockCount, embeddingLength, headCount, headCountKv } = config;
+    const cache = tokens * blockCount * (embeddingLength / headCount) * headCountKv * CACHE_BYTES;
+    return weightBytes(config, matrixTypes[type]) + cache + OVERHEAD_BYTES;
+  }
+  const { metadata, fileBytes } = await readQwenGguf(path);
+  const number = (key: string) => Number(metadata.get(`qwen2.${key}`) ?? 0);
+  const heads = number('attention.head_count');
+  const width = (number('embedding_length') / heads) * (number('attention.head_count_kv') || heads);
+  return fileBytes + tokens * number('block_count') * width * CACHE_BYTES + OVERHEAD_BYTES;
+}

@@ -1,0 +1,103 @@
+import { readFile, stat } from 'node:fs/promises';
+import { parse } from 'yaml';
+import { z } from 'zod';
+import { InferenceError, listProblems } from '../errors.js';
+
+/** A page of instructions has some kilobytes. */
+const MAX_TEMPLATE_BYTES = 64 * 1024;
+/** Where the prompt goes. */
+export const PLACE = '{prompt}';
+
+/** The contract's bound. */
+export const MAX_NEW_TOKENS = 512;
+
+const withPlace = z.string().refine((text) => text.split(PLACE).length === 2, `must have ${PLACE} in it, once`);
+
+/** What an operator's file may say; what it leaves out is the built-in template's. */
+const templateSchema = z.strictObject({
+  format: z.enum(['auto', 'chat', 'plain']).default('auto'),
+  system: z.string().optional(),
+  user: withPlace.optional(),
+  plain: withPlace.optional(),
+  max_tokens: z.int().min(1).max(MAX_NEW_TOKENS).optional(),
+  temperature: z.number().min(0).max(2).optional(),
+  top_p: z.number().gt(0).max(1).optional(),
+  stop: z.array(z.string().min(1).max(100)).max(16).optional(),
+  seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
+});
+
+/** How a prompt is put to the model, and how the model writes. */
+export interface EnhanceTemplate {
+  /** `chat`: system and user turns, for instruct models; `plain`: text to go on with, for base models; `auto`: as the model is. */
+  readonly format: 'auto' | 'chat' | 'plain';
+  readonly system: string;
+  /** Has `{prompt}` in it, once. */
+  readonly user: string;
+  /** Has `{prompt}` in it, once. */
+  readonly plain: string;
+  /** New tokens, 1 to 512. */
+  readonly maxTokens: number;
+  readonly temperature: number;
+  readonly topP: number;
+  /** Texts that end what is written; they are left out. */
+  readonly stop: readonly string[];
+  /** Omitted: drawn for each prompt. */
+  readonly seed?: number;
+}
+
+export const builtInTemplate: EnhanceTemplate = Object.freeze({
+  format: 'auto',
+  system: [
+    'You turn short ideas for pictures and video clips into detailed, cinematic descriptions.',
+    'Keep every subject, number, name, colour and action of the idea, and add nothing that contradicts it.',
+    'Describe the subject and its surroundings, the light, the camera (angle, distance, lens), the style, and how things move.',
+    'Write one paragraph of plain English prose of at most 120 words.',
+    'Answer with the description alone: no introduction, no title, no list, no quotation marks.',
+  ].join(' '),
+  user: PLACE,
+  plain: [
+    'Each idea for a picture or a video clip is followed by a detailed, cinematic description of it in one paragraph: subject, light, camera, style, motion.',
+    '',
+    'Idea: a boat on a lake',
+    'Description: A small wooden rowing boat drifts on a still mountain lake at first light, thin mist rising around its hull, pine slopes mirrored in the dark water. Soft golden side light, wide shot from a low angle, 35 mm lens, slow push forward, calm naturalistic film look with muted greens and a hint of grain.',
+    '',
+    `Idea: ${PLACE}`,
+    'Description: ',
+  ].join('\n'),
+  maxTokens: MAX_NEW_TOKENS,
+  temperature: 0.7,
+  topP: 0.9,
+  stop: [],
+});
+
+/**
+ * Reads an operator's template, a YAML file.
+ * @param path omitted: the built-in template
+ * @throws InferenceError INVALID_REQUEST that lists everything that is wrong with it
+ */
+export async function readTemplate(path: string | undefined): Promise<EnhanceTemplate> {
+  if (path === undefined) return builtInTemplate;
+  const refuse = (problem: string): never => {
+    throw new InferenceError('INVALID_REQUEST', `ENHANCE_TEMPLATE ${path} ${problem}`);
+  };
+  const entry = await stat(path).catch(() => refuse('does not exist or cannot be read'));
+  if (entry.size > MAX_TEMPLATE_BYTES) refuse(`is ${entry.size} bytes long, the limit is ${MAX_TEMPLATE_BYTES}`);
+  const parsed = templateSchema.safeParse(parseYaml(await readFile(path, 'utf8'), refuse));
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map(({ path: at, message }) => `${at.join('.') || 'it'} ${message}`);
+    return refuse(`has mistakes:\n${listProblems(problems)}`);
+  }
+  const { max_tokens: maxTokens, top_p: topP, ...rest } = parsed.data;
+  const given = Object.fromEntries(
+    Object.entries({ ...rest, maxTokens, topP }).filter(([, value]) => value !== undefined),
+  );
+  return Object.freeze({ ...builtInTemplate, ...given });
+}
+
+function parseYaml(text: string, refuse: (problem: string) => never): unknown {
+  try {
+    return parse(text);
+  } catch (error) {
+    return refuse(`is not YAML: ${error instanceof Error ? error.message.split('\n')[0] : error}`);
+  }
+}

@@ -1,0 +1,264 @@
+import { stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { InferenceError } from '../../../errors.js';
+import { type ClipTokenizer, readClipTokenizer } from '../../../tokenizer/clip.js';
+import { readSafetensors } from '../../../weights/safetensors.js';
+import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
+import { isLoraKey } from '../../lora/lora-header.js';
+import { readSdxlConfig, readTextEncoderConfig, readVaeConfig, type SdxlConfig } from '../model/config.js';
+import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
+import { translateOpenClip, translateUNet, translateVae } from './original-layout.js';
+
+/** The parts that a checkpoint is made of, as its folders are called. */
+export const componentNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;
+export type ComponentName = (typeof componentNames)[number];
+
+export const predictionTypes = ['epsilon', 'v_prediction'] as const;
+export type PredictionType = (typeof predictionTypes)[number];
+
+/** Where a model comes from: the checkpoint, and what the operator says beside it. */
+export interface SdxlSource {
+  /** A diffusers-layout folder, or one `.safetensors` file in the original key layout. */
+  readonly path: string;
+  /** For a single file: a folder with vocab.json and merges.txt, or with `tokenizer/` and `tokenizer_2/`. Omitted: beside the file. */
+  readonly tokenizer?: string | undefined;
+  /** A VAE of its own, file or diffusers folder, in place of the checkpoint's. */
+  readonly vae?: string | undefined;
+  /** CLIP ViT-L of its own, file or folder. */
+  readonly textEncoder?: string | undefined;
+  /** OpenCLIP ViT-bigG of its own, file or folder. */
+  readonly textEncoder2?: string | undefined;
+  /** What the UNet predicts, where the checkpoint does not say or says it wrongly. */
+  readonly predictionType?: PredictionType | undefined;
+  /** Trained with zero terminal SNR: betas are rescaled and steps begin at the last timestep. */
+  readonly zeroTerminalSnr?: boolean | undefined;
+}
+
+/** A checkpoint that was found and understood, but not loaded. Its tensors have diffusers' names, whatever the layout. */
+export interface SdxlCheckpoint {
+  readonly path: string;
+  readonly layout: 'diffusers' | 'original';
+  readonly config: SdxlConfig;
+  /** Headers only. @throws InferenceError CHECKPOINT_INVALID */
+  readWeights(name: ComponentName): Promise<WeightFiles>;
+  readTokenizers(): Promise<readonly [ClipTokenizer, ClipTokenizer]>;
+  /** Keys of a single file that belong to no part of the model. */
+  readonly foreign: readonly string[];
+}
+
+/** What the released model was sampled with. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/scheduler/scheduler_config.json */
+const SDXL_SCHEDULER = {
+  _class_name: 'EulerDiscreteScheduler',
+  beta_schedule: 'scaled_linear',
+  beta_start: 0.00085,
+  beta_end: 0.012,
+  num_train_timesteps: 1000,
+  steps_offset: 1,
+  timestep_spacing: 'leading',
+} as const;
+
+const STEMS: Readonly<Record<ComponentName, readonly string[]>> = {
+  text_encoder: ['model'],
+  text_encoder_2: ['model'],
+  unet: ['diffusion_pytorch_model'],
+  vae: ['diffusion_pytorch_model'],
+};
+
+const PREFIXES: Readonly<Record<ComponentName, string>> = {
+  text_encoder: 'conditioner.embedders.0.transformer.',
+  text_encoder_2: 'conditioner.embedders.1.model.',
+  unet: 'model.diffusion_model.',
+  vae: 'first_stage_model.',
+};
+
+/** @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED: what is wrong with the file or folder, in one sentence */
+export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckpoint> {
+  const entry = await stat(source.path).catch(() => undefined);
+  if (entry === undefined) throw new InferenceError('CHECKPOINT_INVALID', `${source.path} does not exist`);
+  const replaced = await readReplacements(source);
+  const checkpoint = entry.isDirectory() ? await openFolder(source.path) : await openFile(source, replaced);
+  const { config } = checkpoint;
+  const channels = config.unet.in_channels;
+  if (channels !== config.vae.latent_channels) {
+    throw new InferenceError(
+      'MODEL_UNSUPPORTED',
+      `${source.path} has a UNet of ${channels} input channels${channels === 9 ? ' (an inpainting model)' : ''}, darkroom serves those that take the VAE's ${config.vae.latent_channels} alone`,
+    );
+  }
+  return {
+    ...checkpoint,
+    config: {
+      ...config,
+      vae: replaced.vae?.config ?? config.vae,
+      textEncoder: replaced.text_encoder?.config ?? config.textEncoder,
+      textEncoder2: replaced.text_encoder_2?.config ?? config.textEncoder2,
+      scheduler: { ...config.scheduler, ...saidPrediction(source) },
+    },
+    readWeights: async (name) => (name === 'unet' ? undefined : replaced[name]?.files) ?? checkpoint.readWeights(name),
+  };
+}
+
+async function openFolder(path: string): Promise<SdxlCheckpoint> {
+  return {
+    path,
+    layout: 'diffusers',
+    config: await readSdxlConfig(path),
+    readWeights: (name) => readWeightFiles(join(path, name), STEMS[name]),
+    readTokenizers: async () => [
+      await readClipTokenizer(join(path, 'tokenizer')),
+      await readClipTokenizer(join(path, 'tokenizer_2')),
+    ],
+    foreign: [],
+  };
+}
+
+async function openFile(source: SdxlSource, replaced: Replacements): Promise<SdxlCheckpoint> {
+  const { path } = source;
+  const { tensors, metadata } = await readSafetensors(path);
+  assertSdxl(path, tensors, replaced);
+  const part = (name: ComponentName, translate: (tensors: WeightFiles['tensors']) => WeightFiles['tensors']) => ({
+    path,
+    tensors: translate(below(tensors, PREFIXES[name])),
+    metadata,
+  });
+  const files: Readonly<Record<ComponentName, WeightFiles>> = {
+    text_encoder: replaced.text_encoder?.files ?? part('text_encoder', (own) => own),
+    text_encoder_2: replaced.text_encoder_2?.files ?? part('text_encoder_2', translateOpenClip),
+    unet: part('unet', translateUNet),
+    vae: replaced.vae?.files ?? part('vae', translateVae),
+  };
+  const textEncoder2 = replaced.text_encoder_2?.config ?? textEncoderConfigFromShapes(files.text_encoder_2, true);
+  return {
+    path,
+    layout: 'original',
+    config: {
+      forceZerosForEmptyPrompt: true,
+      unet: unetConfigFromShapes(files.unet, textEncoder2.projection_dim),
+      vae: replaced.vae?.config ?? vaeConfigFromShapes(files.vae),
+      textEncoder: replaced.text_encoder?.config ?? textEncoderConfigFromShapes(files.text_encoder, false),
+      textEncoder2,
+      scheduler: { ...SDXL_SCHEDULER, ...foundPrediction(tensors, metadata) },
+    },
+    readWeights: async (name) => files[name],
+    readTokenizers: () => readTokenizers(source),
+    foreign: [...tensors.keys()].filter((key) => !Object.values(PREFIXES).some((prefix) => key.startsWith(prefix))),
+  };
+}
+
+/** Says what the file is instead, where that can be told. */
+function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Replacements): void {
+  const keys = [...tensors.keys()];
+  const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
+  const refuse = (problem: string): never => {
+    throw new InferenceError('MODEL_UNSUPPORTED', `${path} ${problem}`);
+  };
+  if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
+  if (has('cond_stage_model.')) refuse('is a Stable Diffusion 1 or 2 checkpoint; darkroom serves SDXL');
+  if (has('conditioner.embedders.0.model.')) refuse('is the SDXL refiner; darkroom serves the base model');
+  if (has('model.diffusion_model.joint_blocks.')) refuse('is a Stable Diffusion 3 checkpoint; darkroom serves SDXL');
+  if (has('model.diffusion_model.double_blocks.') || has('double_blocks.'))
+    refuse('is a Flux checkpoint; darkroom serves SDXL');
+  if (!has(PREFIXES.unet))
+    refuse(`has no ${PREFIXES.unet}* tensors: it is no SDXL checkpoint in the original key layout`);
+  const remedies = { text_encoder: '--text-encoder', text_encoder_2: '--text-encoder-2', vae: '--vae' } as const;
+  for (const [name, option] of Object.entries(remedies) as [keyof typeof remedies, string][]) {
+    if (replaced[name] !== undefined || has(PREFIXES[name])) continue;
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${path} has no ${PREFIXES[name]}* tensors; give a file that has them with ${option} FILE`,
+    );
+  }
+}
+
+/** Fine-tunes say what they predict by two empty keys (ComfyUI, A1111) or in their metadata (ModelSpec 1.0.0). */
+function foundPrediction(tensors: WeightFiles['tensors'], metadata: Readonly<Record<string, string>>): object {
+  const isV = tensors.has('v_pred') || metadata['modelspec.prediction_type'] === 'v';
+  return saidPrediction({
+    predictionType: isV ? 'v_prediction' : 'epsilon',
+    zeroTerminalSnr: tensors.has('ztsnr') || undefined,
+  });
+}
+
+function saidPrediction({
+  predictionType,
+  zeroTerminalSnr,
+}: Pick<SdxlSource, 'predictionType' | 'zeroTerminalSnr'>): object {
+  return {
+    ...(predictionType !== undefined && { prediction_type: predictionType }),
+    // Without trailing spacing the first step is not at the last timestep, where the signal is zero: arXiv:2305.08891, 3.3.
+    ...(zeroTerminalSnr === true && { rescale_betas_zero_snr: true, timestep_spacing: 'trailing' }),
+    ...(zeroTerminalSnr === false && { rescale_betas_zero_snr: false }),
+  };
+}
+
+interface Replacements {
+  readonly text_encoder?: Replacement<SdxlConfig['textEncoder']>;
+  readonly text_encoder_2?: Replacement<SdxlConfig['textEncoder']>;
+  readonly vae?: Replacement<SdxlConfig['vae']>;
+}
+
+interface Replacement<Config> {
+  readonly files: WeightFiles;
+  readonly config: Config;
+}
+
+async function readReplacements({ vae, textEncoder, textEncoder2 }: SdxlSource): Promise<Replacements> {
+  const text = async (path: string, name: 'text_encoder' | 'text_encoder_2') => {
+    const isSecond = name === 'text_encoder_2';
+    if (await isFolder(path)) {
+      return { files: await readWeightFiles(path, STEMS[name]), config: await readTextEncoderConfig(path) };
+    }
+    const files = await readPart(path, PREFIXES[name], 'text_model.', isSecond ? translateOpenClip : (own) => own);
+    return { files, config: textEncoderConfigFromShapes(files, isSecond) };
+  };
+  const autoencoder = async (path: string) => {
+    if (await isFolder(path))
+      return { files: await readWeightFiles(path, STEMS.vae), config: await readVaeConfig(path) };
+    const files = await readPart(path, PREFIXES.vae, 'encoder.down_blocks.', translateVae);
+    return { files, config: vaeConfigFromShapes(files) };
+  };
+  return {
+    ...(textEncoder !== undefined && { text_encoder: await text(textEncoder, 'text_encoder') }),
+    ...(textEncoder2 !== undefined && { text_encoder_2: await text(textEncoder2, 'text_encoder_2') }),
+    ...(vae !== undefined && { vae: await autoencoder(vae) }),
+  };
+}
+
+/** One part in a file of its own: with the checkpoint's prefix or without, in diffusers' names or the original ones. */
+async function readPart(
+  path: string,
+  prefix: string,
+  ours: string,
+  translate: (tensors: WeightFiles['tensors']) => WeightFiles['tensors'],
+): Promise<WeightFiles> {
+  const { tensors, metadata } = await readSafetensors(path);
+  const own = below(tensors, prefix);
+  const bare = own.size > 0 ? own : tensors;
+  const isOurs = [...bare.keys()].some((key) => key.startsWith(ours));
+  return { path, tensors: isOurs ? bare : translate(bare), metadata };
+}
+
+async function readTokenizers({ path, tokenizer }: SdxlSource): Promise<readonly [ClipTokenizer, ClipTokenizer]> {
+  const folder = tokenizer ?? dirname(path);
+  const [first, second] = [join(folder, 'tokenizer'), join(folder, 'tokenizer_2')];
+  // OpenCLIP's vocabulary is CLIP's; it pads with zeros.
+  const padded = { padId: 0 };
+  if (await isFolder(first)) {
+    return [
+      await readClipTokenizer(first),
+      (await isFolder(second)) ? await readClipTokenizer(second) : await readClipTokenizer(first, padded),
+    ];
+  }
+  if (tokenizer === undefined) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${path} is a single file, and those hold no tokenizer; give a folder with CLIP's vocab.json and merges.txt with --tokenizer FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
+    );
+  }
+  return [await readClipTokenizer(folder), await readClipTokenizer(folder, padded)];
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  const entry = await stat(path).catch(() => undefined);
+  return entry?.isDirectory() ?? false;
+}

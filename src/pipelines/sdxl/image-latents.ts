@@ -1,0 +1,94 @@
+import { TorchCpuGenerator } from '../../random/torch-cpu.js';
+import { createScheduler } from '../../schedulers/beta-schedulers.js';
+import type { Scheduler } from '../../schedulers/scheduler.js';
+import { groupBy } from '../../std/group-by.js';
+import { batchKey, firstStep } from '../common/batching.js';
+import type { GenerationRequest } from '../pipeline.js';
+import type { PromptEmbeds } from './prompt/prompt-encoder.js';
+
+/** What the UNet is told of the text: one row, or with guidance two, the negative one first. */
+export interface Conditioning {
+  /** All of the same length. */
+  readonly rows: readonly PromptEmbeds[];
+}
+
+export interface PictureOptions {
+  /** Which of the jobs that run together it belongs to. */
+  readonly job: number;
+  readonly request: GenerationRequest;
+  /** Its place in the job. */
+  readonly index: number;
+  readonly conditioning: Conditioning;
+  /** The checkpoint's `scheduler_config.json`. */
+  readonly schedulerConfig: unknown;
+  /** Elements of its latents. */
+  readonly size: number;
+  /** Scaled latents to start from: image to image. */
+  readonly initLatents?: Float32Array | undefined;
+  /** Unscaled initial noise; omitted, torch's CPU generator draws it from the seed. */
+  readonly noise?: Float32Array | undefined;
+}
+
+/** One picture on its way from noise: its own scheduler, its own stream of random numbers, its latents. */
+export class Picture {
+  readonly job: number;
+  readonly request: GenerationRequest;
+  readonly index: number;
+  readonly conditioning: Conditioning;
+  /** The first step that is taken: 0, or later with image to image. */
+  readonly start: number;
+  /** [1, 4, h, w] */
+  latents: Float32Array;
+  readonly #scheduler: Scheduler;
+  readonly #generator: TorchCpuGenerator;
+
+  constructor({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise }: PictureOptions) {
+    this.job = job;
+    this.request = request;
+    this.index = index;
+    this.conditioning = conditioning;
+    this.start = firstStep(request);
+    this.#scheduler = createScheduler(request.scheduler, schedulerConfig, request.steps);
+    this.#generator = new TorchCpuGenerator(this.seed);
+    const drawn = noise ?? this.#generator.randn(size);
+    this.latents =
+      initLatents === undefined
+        ? drawn.map((value) => value * this.#scheduler.initNoiseSigma)
+        : this.#scheduler.addNoise(initLatents, drawn, this.start);
+  }
+
+  get seed(): number {
+    return this.request.seeds[this.index] ?? 0;
+  }
+
+  timestep(i: number): number {
+    return this.#scheduler.timesteps[i] ?? 0;
+  }
+
+  /** Noise level before step `i`. */
+  sigma(i: number): number {
+    return this.#scheduler.sigmas[i] ?? 0;
+  }
+
+  modelInput(i: number): Float32Array {
+    return this.#scheduler.scaleModelInput(this.latents, i);
+  }
+
+  /** @param output the denoiser's, guided */
+  step(i: number, output: Float32Array): void {
+    // Samplers that add noise go on in the stream that the initial noise began.
+    this.latents = this.#scheduler.step(output, this.latents, i, (size) => this.#generator.randn(size));
+  }
+}
+
+/** Pictures that can share runs of the denoiser, in lots of at most `limit`. */
+export function batches(
+  pictures: readonly Picture[],
+  limit: (request: GenerationRequest) => number,
+): readonly (readonly Picture[])[] {
+  return [...groupBy(pictures, ({ request }) => batchKey(request)).values()].flatMap((group) => {
+    const [first] = group;
+    const size = first === undefined ? 1 : limit(first.request);
+    return Array.from({ length: Math.ceil(group.length / size) }, (_, k) => group.slice(k * size, (k + 1) * size));
+  });
+}

@@ -1,0 +1,175 @@
+import { join } from 'node:path';
+import { z } from 'zod';
+import { InferenceError } from '../../../errors.js';
+import { readJsonFile } from '../../../std/json-file.js';
+
+/** A configuration is a page of JSON; a megabyte is none. */
+const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout SDXL folder has it' };
+
+const counts = z.array(z.int().min(1)).min(1);
+/** Either one number for all blocks or one for each. */
+const perBlock = z.union([z.int().min(1), counts]);
+
+/** `unet/config.json`: what the shapes of the weights do not tell. Defaults are diffusers' own. */
+const unetSchema = z.object({
+  _class_name: z.literal('UNet2DConditionModel').default('UNet2DConditionModel'),
+  in_channels: z.int().min(1).default(4),
+  out_channels: z.int().min(1).default(4),
+  sample_size: z.int().min(1).default(128),
+  block_out_channels: counts,
+  layers_per_block: perBlock.default(2),
+  down_block_types: z.array(z.enum(['DownBlock2D', 'CrossAttnDownBlock2D'])),
+  up_block_types: z.array(z.enum(['UpBlock2D', 'CrossAttnUpBlock2D'])),
+  // 0 stands beside blocks without attention.
+  transformer_layers_per_block: z.union([z.int().min(0), z.array(z.int().min(0)).min(1)]).default(1),
+  // Named for a mistake that released configurations depend on: it is the number of heads.
+  attention_head_dim: perBlock.default(8),
+  num_attention_heads: perBlock.nullish(),
+  cross_attention_dim: z.int().min(1),
+  use_linear_projection: z.boolean().default(false),
+  addition_embed_type: z.literal('text_time'),
+  addition_time_embed_dim: z.int().min(2),
+  projection_class_embeddings_input_dim: z.int().min(1),
+  norm_num_groups: z.int().min(1).default(32),
+  norm_eps: z.number().positive().default(1e-5),
+  act_fn: z.enum(['silu', 'swish']).default('silu'),
+  flip_sin_to_cos: z.boolean().default(true),
+  freq_shift: z.number().default(0),
+});
+
+const vaeSchema = z.object({
+  _class_name: z.literal('AutoencoderKL').default('AutoencoderKL'),
+  in_channels: z.int().min(1).default(3),
+  out_channels: z.literal(3).default(3),
+  latent_channels: z.int().min(1).default(4),
+  block_out_channels: counts,
+  layers_per_block: z.int().min(1).default(1),
+  norm_num_groups: z.int().min(1).default(32),
+  act_fn: z.enum(['silu', 'swish']).default('silu'),
+  scaling_factor: z.number().positive().default(0.18215),
+  shift_factor: z.number().nullish(),
+  latents_mean: z.array(z.number()).nullish(),
+  latents_std: z.array(z.number().positive()).nullish(),
+  use_quant_conv: z.boolean().default(true),
+  use_post_quant_conv: z.boolean().default(true),
+  mid_block_add_attention: z.boolean().default(true),
+});
+
+const textEncoderSchema = z.object({
+  vocab_size: z.int().min(1).default(49408),
+  hidden_size: z.int().min(1).default(512),
+  intermediate_size: z.int().min(1).default(2048),
+  num_hidden_layers: z.int().min(2).default(12),
+  num_attention_heads: z.int().min(1).default(8),
+  max_position_embeddings: z.int().min(1).default(77),
+  hidden_act: z.enum(['quick_gelu', 'gelu']).default('quick_gelu'),
+  layer_norm_eps: z.number().positive().default(1e-5),
+  projection_dim: z.int().min(1).default(512),
+  eos_token_id: z.int().default(49407),
+});
+
+const indexSchema = z.object({
+  _class_name: z.string(),
+  // Absent in the file means true: StableDiffusionXLPipeline's own default.
+  force_zeros_for_empty_prompt: z.boolean().default(true),
+});
+
+const schedulerSchema = z.record(z.string(), z.unknown());
+
+type UNetFile = z.infer<typeof unetSchema>;
+
+/** The UNet's configuration with every per-block number spelled out, outermost block first. */
+export interface UNetConfig extends Omit<UNetFile, 'layers_per_block' | 'transformer_layers_per_block'> {
+  readonly layers: readonly number[];
+  /** Transformer blocks of each attention. */
+  readonly depth: readonly number[];
+  readonly heads: readonly number[];
+}
+
+export type VaeConfig = z.infer<typeof vaeSchema>;
+export type TextEncoderConfig = z.infer<typeof textEncoderSchema>;
+
+export interface SdxlConfig {
+  readonly forceZerosForEmptyPrompt: boolean;
+  readonly unet: UNetConfig;
+  readonly vae: VaeConfig;
+  readonly textEncoder: TextEncoderConfig;
+  readonly textEncoder2: TextEncoderConfig;
+  /** As the file has it; each scheduler reads its own options. */
+  readonly scheduler: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Reads the configurations of a diffusers-layout SDXL folder.
+ * @throws InferenceError CHECKPOINT_INVALID that names the file and each field
+ */
+export async function readSdxlConfig(folder: string): Promise<SdxlConfig> {
+  const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
+  if (!/^StableDiffusionXL.*Pipeline$/.test(index._class_name)) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${join(folder, 'model_index.json')} describes a ${index._class_name}, darkroom needs a StableDiffusionXLPipeline`,
+    );
+  }
+  const unet = await readJsonFile(join(folder, 'unet', 'config.json'), unetSchema, FILE);
+  return {
+    forceZerosForEmptyPrompt: index.force_zeros_for_empty_prompt,
+    unet: spellOut(unet, join(folder, 'unet', 'config.json')),
+    vae: await readVaeConfig(join(folder, 'vae')),
+    textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
+    textEncoder2: await readTextEncoderConfig(join(folder, 'text_encoder_2')),
+    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
+  };
+}
+
+export function readVaeConfig(folder: string): Promise<VaeConfig> {
+  return readJsonFile(join(folder, 'config.json'), vaeSchema, FILE);
+}
+
+export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
+  return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
+}
+
+/** The same from values that stand in no `config.json`. `path` is what messages name. */
+export function parseUNetConfig(values: unknown, path: string): UNetConfig {
+  return spellOut(parse(unetSchema, values, path), path);
+}
+
+export function parseVaeConfig(values: unknown, path: string): VaeConfig {
+  return parse(vaeSchema, values, path);
+}
+
+export function parseTextEncoderConfig(values: unknown, path: string): TextEncoderConfig {
+  return parse(textEncoderSchema, values, path);
+}
+
+function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
+  const parsed = schema.safeParse(values);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  throw new InferenceError('CHECKPOINT_INVALID', `${path} is of no SDXL that is known here: ${problems.join('; ')}`);
+}
+
+function spellOut(unet: UNetFile, path: string): UNetConfig {
+  const blocks = unet.block_out_channels.length;
+  const each = (field: string, value: number | readonly number[]): readonly number[] => {
+    const list = typeof value === 'number' ? new Array<number>(blocks).fill(value) : value;
+    if (list.length === blocks) return list;
+    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${field} has ${list.length} entries, must have ${blocks}`);
+  };
+  for (const field of ['down_block_types', 'up_block_types'] as const) {
+    if (unet[field].length !== blocks) {
+      throw new InferenceError(
+        'CHECKPOINT_INVALID',
+        `${path}: ${field} has ${unet[field].length} entries, must have ${blocks}`,
+      );
+    }
+  }
+  const { layers_per_block, transformer_layers_per_block, ...rest } = unet;
+  return {
+    ...rest,
+    layers: each('layers_per_block', layers_per_block),
+    depth: each('transformer_layers_per_block', transformer_layers_per_block),
+    heads: each('attention_head_dim', unet.num_attention_heads ?? unet.attention_head_dim),
+  };
+}

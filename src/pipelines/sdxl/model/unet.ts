@@ -1,0 +1,178 @@
+import type { Graph, Value } from '../../../graph/graph.js';
+import {
+  add,
+  attention,
+  chunk2,
+  concat,
+  conv2d,
+  gelu,
+  groupNorm,
+  layerNorm,
+  linear,
+  mul,
+  rank4,
+  silu,
+  transpose,
+  upsampleTo,
+} from '../../../graph/ops.js';
+import { product } from '../../../graph/shape.js';
+import type { Scope } from '../../../graph/weights.js';
+import type { UNetConfig } from './config.js';
+
+/** The transformer's own norm, whatever `norm_eps` says: transformer_2d.py. */
+const TRANSFORMER_NORM_EPS = 1e-6;
+/** BasicTransformerBlock's layer norms. */
+const LAYER_NORM_EPS = 1e-5;
+
+/**
+ * The denoiser. Inputs: `latents` [B, 4, H, W]; `timestep` [B, C0] and `sizes` [B, 6*A], sinusoids made on the host
+ * (../timestep-embedding.ts); `context` [B, T, X] text states; `pooled` [B, P]. Output: `noise` [B, 4, H, W].
+ * Any H and W: where a halving rounded up, the way back follows the skip connection's size.
+ *
+ * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/unets/unet_2d_condition.py#L1039
+ */
+export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
+  const channels = config.block_out_channels;
+  const [first = 0] = channels;
+  const last = channels.length - 1;
+  const pooledWidth = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim;
+  const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
+
+  const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'H', 'W']);
+  const timestep = graph.input('timestep', 'f32', ['B', first]);
+  const sizes = graph.input('sizes', 'f32', ['B', 6 * config.addition_time_embed_dim]);
+  const context = graph.input('context', 'f32', ['B', 'T', config.cross_attention_dim]);
+  const pooled = graph.input('pooled', 'f32', ['B', pooledWidth]);
+
+  // 1. time, size and pooled text: [B, 4*C0]; every res block takes it after SiLU
+  const emb = add(
+    graph,
+    twoLayers(w.at('time_embedding'), timestep, 4 * first),
+    twoLayers(w.at('add_embedding'), concat(graph, [pooled, sizes], 1), 4 * first),
+  );
+  const time = silu(graph, emb);
+  const resnet = (scope: Scope, x: Value, outputs: number) => resnetBlock(scope, x, time, outputs, norm);
+  const transformer = (scope: Scope, x: Value, block: number) =>
+    spatialTransformer(scope, x, context, {
+      heads: config.heads[block] ?? 1,
+      depth: config.depth[block] ?? 0,
+      groups: config.norm_num_groups,
+      linearProjection: config.use_linear_projection,
+    });
+
+  // 2. down
+  let x = conv2d(w.at('conv_in'), latents, first);
+  const skips = [x];
+  for (const [i, outputs] of channels.entries()) {
+    const block = w.at('down_blocks', i);
+    for (let j = 0; j < (config.layers[i] ?? 0); j += 1) {
+      x = resnet(block.at('resnets', j), x, outputs);
+      if (config.down_block_types[i] === 'CrossAttnDownBlock2D') x = transformer(block.at('attentions', j), x, i);
+      skips.push(x);
+    }
+    if (i === last) continue;
+    x = conv2d(block.at('downsamplers.0.conv'), x, outputs, { stride: 2 });
+    skips.push(x);
+  }
+
+  // 3. middle
+  const middle = channels[last] ?? 0;
+  x = resnet(w.at('mid_block.resnets.0'), x, middle);
+  x = transformer(w.at('mid_block.attentions.0'), x, last);
+  x = resnet(w.at('mid_block.resnets.1'), x, middle);
+
+  // 4. up, one layer more a block, each over the skip connection of its way down
+  for (const i of channels.keys()) {
+    const block = w.at('up_blocks', i);
+    const mirror = last - i;
+    for (let j = 0; j <= (config.layers[mirror] ?? 0); j += 1) {
+      const skip = skips.pop();
+      if (skip === undefined) throw new Error('the way up has more layers than the way down');
+      x = resnet(block.at('resnets', j), concat(graph, [x, skip], 1), channels[mirror] ?? 0);
+      if (config.up_block_types[i] === 'CrossAttnUpBlock2D') x = transformer(block.at('attentions', j), x, mirror);
+    }
+    const next = skips.at(-1);
+    if (next === undefined) continue;
+    x = conv2d(block.at('upsamplers.0.conv'), upsampleTo(graph, x, next), channels[mirror] ?? 0);
+  }
+
+  // 5. out
+  x = silu(graph, groupNorm(w.at('conv_norm_out'), x, norm));
+  graph.output('noise', conv2d(w.at('conv_out'), x, config.out_channels));
+}
+
+// x: [B, I] -> [B, O]
+function twoLayers(w: Scope, x: Value, outputs: number): Value {
+  return linear(w.at('linear_2'), silu(w.graph, linear(w.at('linear_1'), x, outputs)), outputs);
+}
+
+// x: [B, C, H, W]  time: [B, E]  ->  [B, O, H, W]
+function resnetBlock(w: Scope, x: Value, time: Value, outputs: number, norm: { groups: number; eps: number }): Value {
+  const { graph } = w;
+  const [batch, channels] = rank4(w.path, x);
+  let h = conv2d(w.at('conv1'), silu(graph, groupNorm(w.at('norm1'), x, norm)), outputs);
+  h = add(graph, h, graph.reshape(linear(w.at('time_emb_proj'), time, outputs), [batch, outputs, 1, 1]));
+  h = conv2d(w.at('conv2'), silu(graph, groupNorm(w.at('norm2'), h, norm)), outputs);
+  const straight = channels === outputs ? x : conv2d(w.at('conv_shortcut'), x, outputs, { kernel: 1 });
+  return add(graph, straight, h);
+}
+
+interface TransformerOptions {
+  readonly heads: number;
+  readonly depth: number;
+  readonly groups: number;
+  readonly linearProjection: boolean;
+}
+
+// x: [B, C, H, W]  context: [B, T, X]  ->  [B, C, H, W]
+function spatialTransformer(w: Scope, x: Value, context: Value, options: TransformerOptions): Value {
+  const { graph } = w;
+  const { groups, linearProjection } = options;
+  const [batch, channels, height, width] = rank4(w.path, x);
+  const tokens = [batch, product([height, width]), channels];
+  const pixels = [batch, height, width, channels];
+  const toTokens = (image: Value) => graph.reshape(transpose(graph, image, [0, 2, 3, 1], pixels), tokens);
+  const toImage = (rows: Value) => transpose(graph, graph.reshape(rows, pixels), [0, 3, 1, 2], x.shape);
+
+  const normal = groupNorm(w.at('norm'), x, { groups, eps: TRANSFORMER_NORM_EPS });
+  let h = linearProjection
+    ? linear(w.at('proj_in'), toTokens(normal), channels)
+    : toTokens(conv2d(w.at('proj_in'), normal, channels, { kernel: 1 }));
+  for (let k = 0; k < options.depth; k += 1)
+    h = transformerBlock(w.at('transformer_blocks', k), h, context, options.heads);
+  const y = linearProjection
+    ? toImage(linear(w.at('proj_out'), h, channels))
+    : conv2d(w.at('proj_out'), toImage(h), channels, { kernel: 1 });
+  return add(graph, y, x);
+}
+
+// x: [B, L, C]  context: [B, T, X]  ->  [B, L, C]
+function transformerBlock(w: Scope, x: Value, context: Value, heads: number): Value {
+  const { graph } = w;
+  const norm = { eps: LAYER_NORM_EPS };
+  const normal = layerNorm(w.at('norm1'), x, norm);
+  let h = add(graph, crossAttention(w.at('attn1'), normal, normal, heads), x); // 1. self
+  h = add(graph, crossAttention(w.at('attn2'), layerNorm(w.at('norm2'), h, norm), context, heads), h); // 2. cross
+  return add(graph, feedForward(w.at('ff'), layerNorm(w.at('norm3'), h, norm)), h); // 3. feed-forward
+}
+
+// x: [B, L, C]  context: [B, S, X]  ->  [B, L, C]
+function crossAttention(w: Scope, x: Value, context: Value, heads: number): Value {
+  const channels = Number(x.shape.at(-1));
+  const project = (key: string, from: Value) => linear(w.at(key), from, channels, { bias: false });
+  const mixed = attention(w.graph, {
+    q: project('to_q', x),
+    k: project('to_k', context),
+    v: project('to_v', context),
+    heads,
+  });
+  return linear(w.at('to_out.0'), mixed, channels); // to_out.1: dropout
+}
+
+// x: [B, L, C] -> [B, L, C]; the gate is the second half (GEGLU)
+function feedForward(w: Scope, x: Value): Value {
+  const { graph } = w;
+  const channels = Number(x.shape.at(-1));
+  const [value, gate] = chunk2(graph, linear(w.at('net.0.proj'), x, 8 * channels));
+  return linear(w.at('net.2'), mul(graph, value, gelu(graph, gate)), channels); // net.1: dropout
+}

@@ -1,0 +1,114 @@
+/** The files of a checkpoint's parts, in any layout: tensors under diffusers' names, and the configuration. */
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { InferenceError } from '../../../errors.js';
+import { readPth } from '../../../weights/pth/pth.js';
+import { readSafetensors } from '../../../weights/safetensors.js';
+import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
+import {
+  type ImageEncoderConfig,
+  readImageEncoderConfig,
+  readTextEncoderConfig,
+  readVaeConfig,
+  type TextEncoderConfig,
+  type VaeConfig,
+} from '../model/config.js';
+import {
+  imageEncoderConfigFromShapes,
+  textEncoderConfigFromShapes,
+  vaeConfigFromShapes,
+} from './config-from-shapes.js';
+import { translateImageEncoder, translateTextEncoder, translateVae } from './original-layout.js';
+
+/** The parts that a checkpoint is made of, as its folders are called. An image encoder is of models that look at pictures. */
+export const componentNames = ['transformer', 'vae', 'text_encoder', 'image_encoder'] as const;
+export type ComponentName = (typeof componentNames)[number];
+
+/** What the parts' files are called in diffusers' folders, without `.safetensors`. */
+export const STEMS: Readonly<Record<ComponentName, readonly string[]>> = {
+  transformer: ['diffusion_pytorch_model'],
+  vae: ['diffusion_pytorch_model'],
+  text_encoder: ['model'],
+  image_encoder: ['model'],
+};
+
+/** What lies beside the original transformer, as the original code calls it and as it is repackaged. */
+const BESIDE: Readonly<Record<Exclude<ComponentName, 'transformer'>, readonly string[]>> = {
+  vae: ['Wan2.1_VAE.pth', 'Wan2.1_VAE.safetensors', 'wan_2.1_vae.safetensors'],
+  text_encoder: [
+    'models_t5_umt5-xxl-enc-bf16.pth',
+    'models_t5_umt5-xxl-enc-bf16.safetensors',
+    'umt5-xxl-enc-bf16.safetensors',
+    'umt5_xxl_fp16.safetensors',
+  ],
+  image_encoder: [
+    'models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth',
+    'models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors',
+    'clip_vision_h.safetensors',
+  ],
+};
+
+/** One part of a checkpoint. */
+export interface Part<Config> {
+  readonly files: WeightFiles;
+  readonly config: Config;
+}
+
+export async function readVae(path: string): Promise<Part<VaeConfig>> {
+  if (await isFolder(path)) return { files: await readWeightFiles(path, STEMS.vae), config: await readVaeConfig(path) };
+  const files = await readTensors(path);
+  const isOurs = files.tensors.has('encoder.conv_in.weight');
+  const ours = isOurs ? files : { ...files, tensors: translateVae(files.tensors) };
+  return { files: ours, config: vaeConfigFromShapes(ours) };
+}
+
+export async function readTextEncoder(path: string): Promise<Part<TextEncoderConfig>> {
+  if (await isFolder(path)) {
+    return { files: await readWeightFiles(path, STEMS.text_encoder), config: await readTextEncoderConfig(path) };
+  }
+  const files = await readTensors(path);
+  const isOurs = files.tensors.has('shared.weight');
+  const ours = isOurs ? files : { ...files, tensors: translateTextEncoder(files.tensors) };
+  return { files: ours, config: textEncoderConfigFromShapes(ours) };
+}
+
+export async function readImageEncoder(path: string): Promise<Part<ImageEncoderConfig>> {
+  if (await isFolder(path)) {
+    const files = withoutTower(await readWeightFiles(path, STEMS.image_encoder));
+    return { files, config: await readImageEncoderConfig(path) };
+  }
+  const files = withoutTower(await readTensors(path));
+  const isOurs = files.tensors.has('embeddings.class_embedding');
+  const ours = isOurs ? files : { ...files, tensors: translateImageEncoder(files.tensors) };
+  return { files: ours, config: imageEncoderConfigFromShapes(ours) };
+}
+
+/** Names as transformers saves the tower alone: those of a whole CLIP, or of one with a projection, have a prefix. */
+export function withoutTower(files: WeightFiles): WeightFiles {
+  const own = below(files.tensors, 'vision_model.');
+  return own.size > 0 ? { ...files, tensors: own } : files;
+}
+
+/** One file's tensors, by the format that its name says. */
+export async function readTensors(path: string): Promise<WeightFiles> {
+  if (/\.(pth|pt|ckpt|bin)$/.test(path)) return { path, tensors: (await readPth(path)).tensors, metadata: {} };
+  const { tensors, metadata } = await readSafetensors(path);
+  return { path, tensors, metadata };
+}
+
+/** @throws InferenceError CHECKPOINT_INVALID that names the option which gives the file */
+export async function beside(folder: string, name: keyof typeof BESIDE, option: string): Promise<string> {
+  for (const file of BESIDE[name]) if (await exists(join(folder, file))) return join(folder, file);
+  throw new InferenceError(
+    'CHECKPOINT_INVALID',
+    `${folder} has no ${BESIDE[name][0]} (or ${BESIDE[name].slice(1).join(', ')}); give one with ${option} FILE`,
+  );
+}
+
+export async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}
+
+export async function isFolder(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+}

@@ -1,0 +1,157 @@
+import { dirname, join } from 'node:path';
+import { InferenceError } from '../../../errors.js';
+import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
+import { isLoraKey } from '../../lora/lora-header.js';
+import { type ImageEncoderConfig, readOriginalConfig, readWanConfig, type WanConfig } from '../model/config.js';
+import { assertVariant } from '../model/variant.js';
+import {
+  beside,
+  type ComponentName,
+  exists,
+  isFolder,
+  type Part,
+  readImageEncoder,
+  readTensors,
+  readTextEncoder,
+  readVae,
+  STEMS,
+  withoutTower,
+} from './checkpoint-parts.js';
+import { transformerConfigFromShapes } from './config-from-shapes.js';
+import { translateTransformer, withoutPrefix } from './original-layout.js';
+
+/** Where a model comes from: the checkpoint, and what the operator says beside it. */
+export interface WanSource {
+  /** A diffusers-layout folder, a folder as the original code has it, or the transformer's `.safetensors` file alone. */
+  readonly path: string;
+  /** A VAE of its own, file or diffusers folder. Omitted: the checkpoint's, or the one beside it. */
+  readonly vae?: string | undefined;
+  /** UMT5-XXL's encoder of its own, file or folder. Omitted: the checkpoint's, or the one beside it. */
+  readonly textEncoder?: string | undefined;
+  /** CLIP's image encoder of its own, file or folder. Omitted: the checkpoint's, or the one beside it. */
+  readonly imageEncoder?: string | undefined;
+  /** A folder with UMT5's tokenizer.json or spiece.model. Omitted: the checkpoint's. */
+  readonly tokenizer?: string | undefined;
+  /** Whether the text encoder stays loaded between jobs. Omitted: it is loaded for the prompts of a job and given back. */
+  readonly keepsTextEncoder?: boolean | undefined;
+}
+
+/** A checkpoint that was found and understood, but not loaded. Its tensors have diffusers' names, whatever the layout. */
+export interface WanCheckpoint {
+  readonly path: string;
+  readonly layout: 'diffusers' | 'original';
+  readonly config: WanConfig;
+  /** The folder of the tokenizer's files; nothing has looked into it. */
+  readonly tokenizer: string;
+  /** Headers only. @throws InferenceError CHECKPOINT_INVALID */
+  readWeights(name: ComponentName): Promise<WeightFiles>;
+}
+
+/** The original code's own: https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/generate.py#L69 */
+const ORIGINAL_SCHEDULER = { num_train_timesteps: 1000, flow_shift: 5 } as const;
+
+/** @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED: what is wrong with the file or folder, in one sentence */
+export async function openWanCheckpoint(source: WanSource): Promise<WanCheckpoint> {
+  const { path } = source;
+  if (!(await exists(path))) throw new InferenceError('CHECKPOINT_INVALID', `${path} does not exist`);
+  const vae = source.vae === undefined ? undefined : await readVae(source.vae);
+  const text = source.textEncoder === undefined ? undefined : await readTextEncoder(source.textEncoder);
+  const image = source.imageEncoder === undefined ? undefined : await readImageEncoder(source.imageEncoder);
+  if (!(await isFolder(path)) || !(await exists(join(path, 'model_index.json')))) {
+    return openOriginal(source, { vae, text, image });
+  }
+  const config = await readWanConfig(path);
+  const parts = {
+    vae: vae?.config ?? config.vae,
+    textEncoder: text?.config ?? config.textEncoder,
+    imageEncoder: config.imageEncoder && (image?.config ?? config.imageEncoder),
+  };
+  assertPictures(config.transformer, parts.imageEncoder, path);
+  return {
+    path,
+    layout: 'diffusers',
+    config: { ...config, ...parts },
+    tokenizer: source.tokenizer ?? join(path, 'tokenizer'),
+    readWeights: async (name) => {
+      const given = { transformer: undefined, vae: vae?.files, text_encoder: text?.files, image_encoder: image?.files };
+      const found = given[name] ?? (await readWeightFiles(join(path, name), STEMS[name]));
+      return name === 'image_encoder' ? withoutTower(found) : found;
+    },
+  };
+}
+
+interface GivenParts {
+  readonly vae: Part<WanConfig['vae']> | undefined;
+  readonly text: Part<WanConfig['textEncoder']> | undefined;
+  readonly image: Part<ImageEncoderConfig> | undefined;
+}
+
+async function openOriginal({ path, tokenizer }: WanSource, { vae, text, image }: GivenParts): Promise<WanCheckpoint> {
+  const folder = (await isFolder(path)) ? path : dirname(path);
+  const found = folder === path ? await readWeightFiles(path, STEMS.transformer) : await readTensors(path);
+  const bare = withoutPrefix(found.tensors);
+  assertWan(found.path, bare);
+  const isOurs = bare.has('condition_embedder.time_proj.weight');
+  const transformer = { ...found, tensors: isOurs ? bare : translateTransformer(bare) };
+  const config = transformerConfigFromShapes(transformer, await readOriginalConfig(folder));
+  assertVariant(config, found.path);
+  const autoencoder = vae ?? (await readVae(await beside(folder, 'vae', '--vae')));
+  const encoder = text ?? (await readTextEncoder(await beside(folder, 'text_encoder', '--text-encoder')));
+  const looks = config.image_dim != null;
+  const eye = looks
+    ? (image ?? (await readImageEncoder(await beside(folder, 'image_encoder', '--image-encoder'))))
+    : undefined;
+  assertPictures(config, eye?.config, path);
+  return {
+    path,
+    layout: 'original',
+    config: {
+      transformer: config,
+      vae: autoencoder.config,
+      textEncoder: encoder.config,
+      imageEncoder: eye?.config,
+      scheduler: ORIGINAL_SCHEDULER,
+    },
+    tokenizer: tokenizer ?? join(folder, 'google', 'umt5-xxl'),
+    readWeights: async (name) => {
+      const parts = { transformer, vae: autoencoder.files, text_encoder: encoder.files, image_encoder: eye?.files };
+      const files = parts[name];
+      if (files === undefined) throw new Error(`${path} has no ${name}`);
+      return files;
+    },
+  };
+}
+
+/** Says what the file is instead, where its names tell. */
+function assertWan(path: string, tensors: WeightFiles['tensors']): void {
+  const refuse = (problem: string): never => {
+    throw new InferenceError('MODEL_UNSUPPORTED', `${path} ${problem}`);
+  };
+  const keys = [...tensors.keys()];
+  const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
+  const served = 'darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1';
+  if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
+  if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN with inputs of its own; ${served}`);
+  if (has('decoder.') && !has('blocks.')) refuse('is a VAE; give the transformer, and the VAE with --vae');
+  if (!has('patch_embedding.') || !has('blocks.'))
+    refuse('has no patch_embedding.* and blocks.* tensors: it is no WAN');
+}
+
+/** Whether the image encoder says what the transformer looks at. */
+function assertPictures(
+  { image_dim: width, pos_embed_seq_len: positions }: WanConfig['transformer'],
+  encoder: ImageEncoderConfig | undefined,
+  path: string,
+): void {
+  if (encoder === undefined) return;
+  const refuse = (problem: string): never => {
+    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${problem}; they are of two models`);
+  };
+  const tokens = 1 + (encoder.image_size / encoder.patch_size) ** 2;
+  if (encoder.hidden_size !== width) {
+    refuse(`the image encoder is ${encoder.hidden_size} wide, the transformer looks at pictures ${width} wide`);
+  }
+  if (positions != null && positions !== 2 * tokens) {
+    refuse(`the image encoder makes ${tokens} tokens of a picture, the transformer takes ${positions} of two`);
+  }
+}

@@ -1,0 +1,73 @@
+import { InferenceError } from '../../../errors.js';
+import { join32 } from '../../../std/concat-float32.js';
+import { imageFromRgb } from '../../common/rgb-image.js';
+import type { RunningJobs } from '../../common/running-jobs.js';
+import type { FramePlace, KnownPictures, PipelineEvent } from '../../pipeline.js';
+import { clipOfFrames } from '../latents.js';
+import { frameConditioningOf, MASK_FRAMES } from '../model/variant.js';
+import type { ClipSize, WanNetworks } from '../networks.js';
+import type { KnownLatents } from './condition-feeds.js';
+import { watchedEncode } from './encode-cancellable.js';
+
+/**
+ * What is known of a clip as an image-to-video model is told it: the latents of a clip that has the known frames and is grey in
+ * between, and for each of them which of its frames are known; what the image encoder says of them, where the model looks at
+ * pictures.
+ *
+ * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_i2v.py#L393
+ *
+ * @param clip in pixels
+ * @returns undefined when the job ended meanwhile
+ * @throws InferenceError REFERENCE_NEEDED where a frame is missing without which the model makes nothing
+ */
+export async function* encodeKnownLatents(
+  job: number,
+  running: RunningJobs,
+  networks: WanNetworks,
+  clip: ClipSize,
+  known: Omit<KnownPictures, 'method'> | undefined,
+): AsyncGenerator<PipelineEvent, KnownLatents | undefined, undefined> {
+  const { width, height, frames } = clip;
+  const { takes, needs } = frameConditioningOf(networks.config.transformer);
+  const missing = needs.filter((place) => known?.[place] === undefined);
+  if (missing.length > 0) {
+    throw new InferenceError(
+      'REFERENCE_NEEDED',
+      `the model makes clips of known frames; give a ${missing.join(' and a ')} reference`,
+    );
+  }
+  const given = (place: FramePlace) => (takes.includes(place) ? known?.[place] : undefined);
+  const [start, end] = [given('start'), given('end')];
+  const places = new Map([...(start ? [[0, start] as const] : []), ...(end ? [[frames - 1, end] as const] : [])]);
+
+  const grey = new Float32Array(3 * width * height);
+  const video = Array.from({ length: frames }, (_, i) => places.get(i));
+  const latents = yield* watchedEncode(job, running, networks, pictures(video, grey, clip), clip);
+  if (latents === undefined) return undefined;
+  // [20, h, w] each: a mask for each frame that a latent stands for, then the latent
+  const plane = (latents[0]?.length ?? 0) / networks.config.vae.z_dim;
+  const channels = latents.map((latent, i) =>
+    join32([...framesOf(i).map((frame) => new Float32Array(plane).fill(places.has(frame) ? 1 : 0)), latent]),
+  );
+  return {
+    kind: 'image',
+    channels: clipOfFrames(channels, MASK_FRAMES + networks.config.vae.z_dim),
+    pictures: await networks.encodePictures(
+      [start, end].filter((rgb) => rgb !== undefined),
+      clip,
+    ),
+  };
+}
+
+/** Frames that a latent stands for: the first one is one frame, told four times. */
+function framesOf(latent: number): readonly number[] {
+  return Array.from({ length: MASK_FRAMES }, (_, k) => (latent === 0 ? 0 : 1 + MASK_FRAMES * (latent - 1) + k));
+}
+
+function* pictures(
+  video: readonly (Uint8Array | undefined)[],
+  unknown: Float32Array,
+  size: { width: number; height: number },
+): Generator<Float32Array> {
+  for (const rgb of video) yield rgb === undefined ? unknown : imageFromRgb(rgb, size);
+}

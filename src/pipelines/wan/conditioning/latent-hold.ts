@@ -1,0 +1,88 @@
+import { imageFromRgb } from '../../common/rgb-image.js';
+import type { GenerationRequest, KnownPictures } from '../../pipeline.js';
+import type { ClipSize, WanNetworks } from '../networks.js';
+
+interface ClipNoise {
+  /** The clip's own initial noise, [C, F, h, w]. */
+  readonly noise: Float32Array;
+  /** Of the clip, in latents. */
+  readonly size: ClipSize;
+  readonly channels: number;
+}
+
+/** One frame of latents, [C, h, w], and where it belongs. */
+interface HeldLatent {
+  readonly frame: number;
+  readonly latents: Float32Array;
+}
+
+/**
+ * Known frames as latents that are held while the rest of the clip is denoised: a text-to-video model was not trained to
+ * continue a picture, but it makes neighbours of a frame that agree with it.
+ *
+ * The first latent of a clip is one frame and is encoded alone. Every later one is four frames, so a last frame is held by the
+ * latent of four like it: what the VAE makes of a clip that stands still.
+ */
+export class HeldLatents {
+  readonly #held: readonly HeldLatent[];
+  readonly #strength: number;
+  readonly #clip: ClipNoise;
+
+  private constructor(held: readonly HeldLatent[], strength: number, clip: ClipNoise) {
+    this.#held = held;
+    this.#strength = strength;
+    this.#clip = clip;
+  }
+
+  static async encode(
+    networks: WanNetworks,
+    { start, end, strength }: KnownPictures,
+    request: Pick<GenerationRequest, 'width' | 'height'>,
+    clip: ClipNoise,
+  ): Promise<HeldLatents> {
+    const held: HeldLatent[] = [];
+    if (start !== undefined) {
+      held.push({ frame: 0, latents: await networks.encodeLatents([imageFromRgb(start, request)], request) });
+    }
+    const last = clip.size.frames - 1;
+    if (end !== undefined && last > 0) {
+      const frame = imageFromRgb(end, request);
+      const still = await networks.encodeLatents([frame, frame, frame, frame, frame], request);
+      held.push({ frame: last, latents: frameOf(still, 1, 2, clip.channels) });
+    }
+    return new HeldLatents(held, strength, clip);
+  }
+
+  /** Whether they are still held once `done` of the steps are. */
+  holds(done: number, steps: number): boolean {
+    return done <= Math.round(this.#strength * steps);
+  }
+
+  /** The clip with them in their places, at a noise level: (1 - sigma) x0 + sigma noise. */
+  putBack(latents: Float32Array, sigma: number): Float32Array {
+    const { noise, size, channels } = this.#clip;
+    const plane = size.height * size.width;
+    const clip = latents.slice();
+    for (const { frame, latents: clean } of this.#held) {
+      for (let channel = 0; channel < channels; channel += 1) {
+        const from = channel * plane;
+        const to = (channel * size.frames + frame) * plane;
+        for (let i = 0; i < plane; i += 1) {
+          clip[to + i] = (1 - sigma) * (clean[from + i] ?? 0) + sigma * (noise[to + i] ?? 0);
+        }
+      }
+    }
+    return clip;
+  }
+}
+
+/** One frame [C, h, w] of latents [C, F, h, w]. */
+function frameOf(latents: Float32Array, frame: number, frames: number, channels: number): Float32Array {
+  const plane = latents.length / channels / frames;
+  const one = new Float32Array(channels * plane);
+  for (let channel = 0; channel < channels; channel += 1) {
+    const at = (channel * frames + frame) * plane;
+    one.set(latents.subarray(at, at + plane), channel * plane);
+  }
+  return one;
+}

@@ -1,0 +1,83 @@
+import { join32 } from '../../../std/concat-float32.js';
+import { imageFromRgb } from '../../common/rgb-image.js';
+import type { RunningJobs } from '../../common/running-jobs.js';
+import type { KnownPictures, PipelineEvent } from '../../pipeline.js';
+import { clipOfFrames } from '../latents.js';
+import { MASK_PIXELS } from '../model/variant.js';
+import type { ClipSize, WanNetworks } from '../networks.js';
+import type { VaceControl } from './condition-feeds.js';
+import { watchedEncode } from './encode-cancellable.js';
+import type { BlankLatents } from './vace-blank-cache.js';
+
+/** Where anything is known of a clip, frames that are to be made are grey, 128 of 255: -1 to 1, as `imageFromRgb` makes it. */
+const GREY = Math.fround(2 * Math.fround(128 / 255)) - 1;
+
+/** A control, and how many latents of it stand before the clip's own and are cut off after. */
+export interface LeadingControl extends VaceControl {
+  readonly leading: number;
+}
+
+/**
+ * What is known of a clip as VACE is told it: the latents of the known frames (`inactive`) and of those to be made (`reactive`),
+ * each with zeros in the place of the others; a mask, the pixels of a latent's patch folded into channels; a picture that the
+ * clip is to look like in front. Nothing known is a clip of zeros, all of it to be made, at a scale of 1: what the reference
+ * does without a video.
+ *
+ * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_vace.py#L514
+ *
+ * @param blanks for clips of which no frame is known
+ * @param clip in pixels
+ * @returns undefined when the job ended meanwhile
+ */
+export async function* encodeVaceControl(
+  job: number,
+  running: RunningJobs,
+  networks: WanNetworks,
+  blanks: BlankLatents,
+  clip: ClipSize,
+  known: Omit<KnownPictures, 'method'> | undefined,
+): AsyncGenerator<PipelineEvent, LeadingControl | undefined, undefined> {
+  const { width, height, frames } = clip;
+  const picture = (rgb: Uint8Array | undefined) => rgb && imageFromRgb(rgb, clip);
+  const [start, end, look] = [picture(known?.start), picture(known?.end), picture(known?.look)];
+  const at = (frame: number) => (frame === 0 ? start : frame === frames - 1 ? end : undefined);
+  const zeros = new Float32Array(3 * width * height);
+  const encoded = (frame: (i: number) => Float32Array, count = frames) =>
+    watchedEncode(job, running, networks, eachFrame(count, frame), { width, height });
+
+  const isBlank = start === undefined && end === undefined;
+  const kept = isBlank ? blanks.find(clip) : undefined;
+  const inactive = kept ?? (yield* encoded((frame) => at(frame) ?? zeros));
+  if (inactive === undefined) return undefined;
+  if (isBlank) blanks.keep(clip, inactive);
+  const grey = zeros.map(() => GREY);
+  const reactive = known ? yield* encoded((frame) => (at(frame) === undefined ? grey : zeros)) : inactive;
+  if (reactive === undefined) return undefined;
+  const leading = look === undefined ? [] : yield* encoded(() => look, 1);
+  if (leading === undefined) return undefined;
+
+  // [96, h, w] each: what is known, what is to be made, and the mask, one channel for each pixel of a latent's patch
+  const mask = foldedMask(frames, inactive.length, (frame) => at(frame) === undefined);
+  const { z_dim } = networks.config.vae;
+  const one = (kept: Float32Array, made: Float32Array | undefined, masked = 0) =>
+    join32([kept, made ?? kept.map(() => 0), new Float32Array((MASK_PIXELS * kept.length) / z_dim).fill(masked)]);
+  const clipped = inactive.map((latents, i) => one(latents, reactive[i], mask[i]));
+  const control = clipOfFrames(
+    [...leading.map((latents) => one(latents, undefined)), ...clipped],
+    2 * z_dim + MASK_PIXELS,
+  );
+  return { kind: 'vace', control, scale: known?.strength ?? 1, leading: leading.length };
+}
+
+/**
+ * A mask of frames, 1 where one is to be made, at each latent: that of the frame nearest to the middle of what the latent
+ * stands for. A clip's first and last frame are no such frame: told apart by the latents alone, they are masked all the same in
+ * the reference.
+ */
+function foldedMask(frames: number, latents: number, isMade: (frame: number) => boolean): readonly number[] {
+  return Array.from({ length: latents }, (_, i) => (isMade(Math.floor(((i + 0.5) * frames) / latents)) ? 1 : 0));
+}
+
+function* eachFrame(count: number, frame: (i: number) => Float32Array): Generator<Float32Array> {
+  for (let i = 0; i < count; i += 1) yield frame(i);
+}

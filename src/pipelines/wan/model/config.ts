@@ -1,0 +1,234 @@
+import { join } from 'node:path';
+import { z } from 'zod';
+import { InferenceError } from '../../../errors.js';
+import { readJsonFile } from '../../../std/json-file.js';
+import { assertVariant } from './variant.js';
+
+/** A configuration is a page of JSON; a megabyte is none. */
+const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout WAN folder has it' };
+
+/** Mean and deviation of the latents of the released VAE, a channel each: wan/modules/vae.py of the original code. */
+const LATENTS_MEAN = [
+  -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922,
+  -0.9497, 0.2503, -0.2921,
+];
+const LATENTS_STD = [
+  2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253,
+  2.8251, 1.916,
+];
+
+/** `transformer/config.json`. Defaults are diffusers' own. */
+const transformerSchema = z.object({
+  _class_name: z.string().default('WanTransformer3DModel'),
+  patch_size: z.tuple([z.literal(1), z.literal(2), z.literal(2)]).default([1, 2, 2]),
+  num_attention_heads: z.int().min(1).default(40),
+  // A head's channels turn in pairs along three axes.
+  attention_head_dim: z.int().min(6).multipleOf(2).default(128),
+  in_channels: z.int().min(1).default(16),
+  out_channels: z.int().min(1).nullish(),
+  text_dim: z.int().min(1).default(4096),
+  freq_dim: z.int().min(2).multipleOf(2).default(256),
+  ffn_dim: z.int().min(1).default(13824),
+  num_layers: z.int().min(1).default(40),
+  cross_attn_norm: z.boolean().default(true),
+  qk_norm: z.literal('rms_norm_across_heads').default('rms_norm_across_heads'),
+  eps: z.number().positive().default(1e-6),
+  // Of image-to-video: what the image encoder gives, and what the blocks get of it.
+  image_dim: z.int().min(1).nullish(),
+  added_kv_proj_dim: z.int().min(1).nullish(),
+  // Of models of a first and a last frame: tokens of two pictures.
+  pos_embed_seq_len: z.int().min(2).multipleOf(2).nullish(),
+  // Of VACE.
+  vace_layers: z.array(z.int().min(0)).min(1).default([0, 5, 10, 15, 20, 25, 30, 35]),
+  vace_in_channels: z.int().min(1).default(96),
+});
+
+/** `vae/config.json`. Defaults are diffusers' own, the statistics of the latents among them. */
+const vaeSchema = z.object({
+  _class_name: z.literal('AutoencoderKLWan').default('AutoencoderKLWan'),
+  base_dim: z.int().min(1).default(96),
+  decoder_base_dim: z.int().min(1).nullish(),
+  z_dim: z.int().min(1).default(16),
+  dim_mult: z.array(z.int().min(1)).min(1).default([1, 2, 4, 4]),
+  num_res_blocks: z.int().min(1).default(2),
+  attn_scales: z.array(z.number()).max(0, 'attention outside the middle block is not served').default([]),
+  temperal_downsample: z.array(z.boolean()).default([false, true, true]),
+  in_channels: z.literal(3).default(3),
+  out_channels: z.literal(3).default(3),
+  is_residual: z.literal(false, 'a residual VAE is of WAN 2.2').default(false),
+  patch_size: z.literal(1, 'a VAE of patches is of WAN 2.2').nullish(),
+  latents_mean: z.array(z.number()).default(LATENTS_MEAN),
+  latents_std: z.array(z.number().positive()).default(LATENTS_STD),
+});
+
+/** `text_encoder/config.json`. Defaults are transformers' own for UMT5. */
+const textEncoderSchema = z.object({
+  vocab_size: z.int().min(1).default(250112),
+  d_model: z.int().min(1).default(512),
+  d_kv: z.int().min(1).default(64),
+  d_ff: z.int().min(1).default(1024),
+  num_layers: z.int().min(1).default(8),
+  num_heads: z.int().min(1).default(6),
+  relative_attention_num_buckets: z.int().min(2).default(32),
+  relative_attention_max_distance: z.int().min(2).default(128),
+  layer_norm_epsilon: z.number().positive().default(1e-6),
+  feed_forward_proj: z.literal('gated-gelu').default('gated-gelu'),
+});
+
+/** `image_encoder/config.json`. Defaults are those of the released one, OpenCLIP's ViT-H/14: transformers has a smaller model's. */
+const imageEncoderSchema = z.object({
+  hidden_size: z.int().min(1).default(1280),
+  intermediate_size: z.int().min(1).default(5120),
+  num_hidden_layers: z.int().min(2).default(32),
+  num_attention_heads: z.int().min(1).default(16),
+  image_size: z.int().min(1).default(224),
+  patch_size: z.int().min(1).default(14),
+  hidden_act: z.enum(['gelu', 'quick_gelu']).default('gelu'),
+  layer_norm_eps: z.number().positive().default(1e-5),
+});
+
+/** `image_processor/preprocessor_config.json`, as far as it may differ from CLIP's own. */
+const imageProcessorSchema = z.object({
+  image_mean: z.array(z.number()).length(3).default([0.48145466, 0.4578275, 0.40821073]),
+  image_std: z.array(z.number().positive()).length(3).default([0.26862954, 0.26130258, 0.27577711]),
+  do_resize: z.literal(true).default(true),
+  do_center_crop: z.literal(true).default(true),
+  do_normalize: z.literal(true).default(true),
+  // Bicubic.
+  resample: z.literal(3).default(3),
+  size: z.object({ shortest_edge: z.int() }).optional(),
+  crop_size: z.object({ height: z.int(), width: z.int() }).optional(),
+});
+
+/** A component is the library and the class that it is of; a part that a pipeline goes without is nulls. */
+const indexSchema = z.object({ _class_name: z.string(), transformer_2: z.array(z.string().nullable()).nullish() });
+const schedulerSchema = z.record(z.string(), z.unknown());
+
+/** `config.json` of the original code, beside its weights: what their shapes do not tell. */
+const originalSchema = z.object({
+  model_type: z.string().optional(),
+  num_heads: z.int().min(1).optional(),
+  eps: z.number().positive().optional(),
+  vace_layers: z.array(z.int().min(0)).min(1).optional(),
+});
+
+export type TransformerConfig = z.infer<typeof transformerSchema>;
+export type VaeConfig = z.infer<typeof vaeSchema>;
+export type TextEncoderConfig = z.infer<typeof textEncoderSchema>;
+export type ImageEncoderConfig = z.infer<typeof imageEncoderSchema> &
+  Pick<z.infer<typeof imageProcessorSchema>, 'image_mean' | 'image_std'>;
+export type OriginalConfig = z.infer<typeof originalSchema>;
+
+export interface WanConfig {
+  readonly transformer: TransformerConfig;
+  readonly vae: VaeConfig;
+  readonly textEncoder: TextEncoderConfig;
+  /** Of a transformer that looks at pictures. */
+  readonly imageEncoder: ImageEncoderConfig | undefined;
+  /** As the file has it; each scheduler reads its own options. */
+  readonly scheduler: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Reads the configurations of a diffusers-layout WAN folder.
+ * @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED that names the file and each field
+ */
+export async function readWanConfig(folder: string): Promise<WanConfig> {
+  const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
+  assertPipeline(index, join(folder, 'model_index.json'));
+  const path = join(folder, 'transformer', 'config.json');
+  const transformer = await readJsonFile(path, transformerSchema, FILE);
+  assertVariant(transformer, path);
+  const vae = await readVaeConfig(join(folder, 'vae'));
+  return {
+    transformer,
+    vae,
+    textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
+    imageEncoder:
+      transformer.image_dim == null ? undefined : await readImageEncoderConfig(join(folder, 'image_encoder')),
+    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
+  };
+}
+
+export async function readVaeConfig(folder: string): Promise<VaeConfig> {
+  const path = join(folder, 'config.json');
+  return checkVae(await readJsonFile(path, vaeSchema, FILE), path);
+}
+
+export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
+  return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
+}
+
+/** @param folder with `config.json`; how pictures are made ready is told in `image_processor` beside it, or is CLIP's own way */
+export async function readImageEncoderConfig(folder: string): Promise<ImageEncoderConfig> {
+  const path = join(folder, '..', 'image_processor', 'preprocessor_config.json');
+  const processor = await readJsonFile(path, imageProcessorSchema, { ...FILE, fallback: {} });
+  const encoder = await readJsonFile(join(folder, 'config.json'), imageEncoderSchema, FILE);
+  const { image_mean, image_std, size, crop_size: crop } = processor;
+  const other = [size?.shortest_edge, crop?.height, crop?.width].find(
+    (side) => (side ?? encoder.image_size) !== encoder.image_size,
+  );
+  if (other !== undefined) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${path} makes pictures ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
+    );
+  }
+  return { ...encoder, image_mean, image_std };
+}
+
+/** The original code's `config.json` in a folder; nothing is known where there is none. */
+export function readOriginalConfig(folder: string): Promise<OriginalConfig> {
+  return readJsonFile(join(folder, 'config.json'), originalSchema, { ...FILE, fallback: {} });
+}
+
+/** The same from values that stand in no `config.json`. `path` is what messages name. */
+export function parseTransformerConfig(values: unknown, path: string): TransformerConfig {
+  return parse(transformerSchema, values, path);
+}
+
+export function parseVaeConfig(values: unknown, path: string): VaeConfig {
+  return checkVae(parse(vaeSchema, values, path), path);
+}
+
+export function parseTextEncoderConfig(values: unknown, path: string): TextEncoderConfig {
+  return parse(textEncoderSchema, values, path);
+}
+
+export function parseImageEncoderConfig(values: unknown, path: string): ImageEncoderConfig {
+  const { image_mean, image_std } = parse(imageProcessorSchema, {}, path);
+  return { ...parse(imageEncoderSchema, values, path), image_mean, image_std };
+}
+
+function assertPipeline({ _class_name: name, transformer_2: second }: z.infer<typeof indexSchema>, path: string): void {
+  if (!/^Wan.*Pipeline$/.test(name)) {
+    throw new InferenceError('CHECKPOINT_INVALID', `${path} describes a ${name}, darkroom needs a WanPipeline`);
+  }
+  const isServed = ['WanPipeline', 'WanVACEPipeline', 'WanImageToVideoPipeline'].includes(name);
+  const isOne = (second ?? []).every((part) => part === null);
+  if (isServed && isOne) return;
+  throw new InferenceError(
+    'MODEL_UNSUPPORTED',
+    `${path} describes ${isServed ? 'a WAN 2.2 model (two transformers)' : `a ${name}`}; darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1`,
+  );
+}
+
+function checkVae(vae: VaeConfig, path: string): VaeConfig {
+  const counts: readonly (readonly [string, number, number])[] = [
+    ['temperal_downsample', vae.temperal_downsample.length, vae.dim_mult.length - 1],
+    ['latents_mean', vae.latents_mean.length, vae.z_dim],
+    ['latents_std', vae.latents_std.length, vae.z_dim],
+  ];
+  for (const [field, length, wanted] of counts) {
+    if (length === wanted) continue;
+    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${field} has ${length} entries, must have ${wanted}`);
+  }
+  return vae;
+}
+
+function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
+  const parsed = schema.safeParse(values);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  throw new InferenceError('CHECKPOINT_INVALID', `${path} is of no WAN that is known here: ${problems.join('; ')}`);
+}

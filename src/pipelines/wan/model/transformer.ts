@@ -1,0 +1,106 @@
+import type { Graph, Value } from '../../../graph/graph.js';
+import { add, chunks, geluTanh, linear, silu } from '../../../graph/ops.js';
+import { patchEmbedding, unpatch } from '../../../graph/ops-3d.js';
+import { product } from '../../../graph/shape.js';
+import type { Scope } from '../../../graph/weights.js';
+import type { TransformerConfig } from './config.js';
+import { imageEmbedder } from './image-embedder.js';
+import { modulated, transformerBlock } from './transformer-block.js';
+import { VaceBranch } from './vace-branch.js';
+import { variantOf } from './variant.js';
+
+/** Tokens: frames, rows and columns of patches. */
+const GRID = ['F', 'h', 'w'] as const;
+
+/**
+ * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
+ * (../timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
+ * (vace-branch.ts); `pictures` [B, I, image_dim] where the model looks at some. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
+ * from latents to noise; `hidden` [B, F*h*w, D], what came out of the blocks. All of it is float32; the modulation has to be.
+ *
+ * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
+ */
+export function buildTransformer(graph: Graph, w: Scope, config: TransformerConfig): void {
+  const { num_attention_heads: heads, attention_head_dim: headDim } = config;
+  const width = heads * headDim;
+  const tokens = product(GRID);
+  const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
+  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
+  const text = graph.input('text', 'f32', ['B', 'T', config.text_dim]);
+  const turn = {
+    cos: graph.input('cos', 'f32', [tokens, headDim / 2]),
+    sin: graph.input('sin', 'f32', [tokens, headDim / 2]),
+    heads,
+  };
+
+  // 1. patches: [B, F*h*w, D]
+  let x = patchEmbedding(w.at('patch_embedding'), latents, width, 2, GRID);
+
+  // 2. conditions: time [B, D], modulation of all blocks [B, 6, D], context [B, T, D], pictures [B, I, D]
+  const c = w.at('condition_embedder');
+  const time = embedding(c.at('time_embedder'), timestep, width, silu);
+  const modulation = graph.reshape(linear(c.at('time_proj'), silu(graph, time), 6 * width), ['B', 6, width]);
+  const context = embedding(c.at('text_embedder'), text, width, geluTanh);
+  const pictures =
+    config.image_dim == null
+      ? undefined
+      : imageEmbedder(
+          c.at('image_embedder'),
+          graph.input('pictures', 'f32', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
+          width,
+          config,
+        );
+  const conditions = { context, pictures, modulation, turn };
+
+  // 3. blocks
+  const branch = variantOf(config) === 'vace' ? new VaceBranch(graph, w, x, GRID, conditions, config) : undefined;
+  for (let i = 0; i < config.num_layers; i += 1) {
+    const hint = branch?.hint(i);
+    x = transformerBlock(w.at('blocks', i), x, conditions, config);
+    if (hint !== undefined) x = add(graph, x, hint);
+  }
+
+  // 4. out
+  graph.output('flow', velocity(w, x, time, config));
+  graph.output('hidden', x);
+}
+
+/**
+ * The same with what the blocks added in an earlier run instead of the blocks. Inputs: `hidden` [B, F*h*w, D] of that run;
+ * `change` [B, C, F, 2h, 2w], the latents less those of that run; `timestep` [B, freq_dim]. Output: `flow`.
+ *
+ * Patches are linear: the new ones and the old residual are together the old outcome and the patches of the change, so that
+ * the residual itself is never computed.
+ */
+export function buildReusingTransformer(graph: Graph, w: Scope, config: TransformerConfig): void {
+  const width = config.num_attention_heads * config.attention_head_dim;
+  const hidden = graph.input('hidden', 'f32', ['B', product(GRID), width]);
+  const change = graph.input('change', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
+  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
+  const patches = patchEmbedding(w.at('patch_embedding'), change, width, 2, GRID, { bias: false });
+  const time = embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu);
+  graph.output('flow', velocity(w, add(graph, hidden, patches), time, config));
+}
+
+/** What the steps are told apart by. Input: `timestep` [S, freq_dim]; output: `time` [S, D]. */
+export function buildTimeEmbedder(graph: Graph, w: Scope, config: TransformerConfig): void {
+  const width = config.num_attention_heads * config.attention_head_dim;
+  const timestep = graph.input('timestep', 'f32', ['S', config.freq_dim]);
+  graph.output('time', embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu));
+}
+
+// x: [B, F*h*w, D]  time: [B, D]  ->  [B, C, F, 2h, 2w]
+function velocity(w: Scope, x: Value, time: Value, config: TransformerConfig): Value {
+  const { graph } = w;
+  const width = Number(x.shape.at(-1));
+  const table = w.tensor('scale_shift_table', [1, 2, width]);
+  const [shift, scale] = chunks(graph, add(graph, table, graph.reshape(time, ['B', 1, width])), 2, 1);
+  const y = modulated(graph, x, shift as Value, scale as Value, config.eps);
+  const channels = config.out_channels ?? config.in_channels;
+  return unpatch(graph, linear(w.at('proj_out'), y, 4 * channels), channels, GRID);
+}
+
+// x: [..., I] -> [..., D]
+function embedding(w: Scope, x: Value, width: number, activation: typeof silu): Value {
+  return linear(w.at('linear_2'), activation(w.graph, linear(w.at('linear_1'), x, width)), width);
+}

@@ -1,0 +1,122 @@
+import { open, stat } from 'node:fs/promises';
+import { InferenceError } from '../../../errors.js';
+import { type Dialect, dialectFor } from '../../../graph/dialect.js';
+import { Graph } from '../../../graph/graph.js';
+import { Weights } from '../../../graph/weights.js';
+import { isFusedAttentionRight } from '../../../runtime/attention-probe.js';
+import { createSession, type NetworkSession, outputOf, type SessionOptions } from '../../../runtime/session.js';
+import { readUmt5Tokenizer, type Umt5Tokenizer, umt5TokenizerFromModel } from '../../../tokenizer/umt5.js';
+import type { WeightFiles } from '../../../weights/weight-files.js';
+import type { WanCheckpoint } from '../checkpoint/checkpoint.js';
+import type { TextEncoderConfig } from '../model/config.js';
+import { relativePositionBuckets } from '../model/relative-positions.js';
+import { buildTextEncoder, textEncoderAliases, unusedTextEncoderKeys } from '../model/text-encoder.js';
+import { cleanPrompt } from './clean-prompt.js';
+
+/** What ComfyUI calls the tokenizer that it puts into the file of the text encoder. */
+const STORED_TOKENIZER = 'spiece_model';
+/** UMT5's has 5 MB. */
+const MAX_TOKENIZER_BYTES = 50_000_000;
+
+export interface EncodedPrompt {
+  /** [T, C], a row for each of the prompt's own tokens. */
+  readonly states: Float32Array;
+  /** Those tokens, the end token the last. */
+  readonly ids: Int32Array;
+  /** Tokens of the whole prompt, before what does not fit was cut off. */
+  readonly length: number;
+}
+
+/** UMT5's tokenizer and encoder, loaded: a prompt in, what the transformer is conditioned on out. */
+export class PromptEncoder {
+  readonly tokenizer: Umt5Tokenizer;
+  readonly #session: NetworkSession;
+  readonly #config: TextEncoderConfig;
+
+  constructor(tokenizer: Umt5Tokenizer, session: NetworkSession, config: TextEncoderConfig) {
+    this.tokenizer = tokenizer;
+    this.#session = session;
+    this.#config = config;
+  }
+
+  async encode(prompt: string): Promise<EncodedPrompt> {
+    const { ids, length } = this.tokenizer.encode(cleanPrompt(prompt));
+    const { vocab_size, relative_attention_num_buckets, relative_attention_max_distance } = this.#config;
+    const foreign = ids.find((id) => id >= vocab_size);
+    if (foreign !== undefined) {
+      throw new InferenceError(
+        'CHECKPOINT_INVALID',
+        `the tokenizer has a token ${foreign}, the text encoder knows ${vocab_size}: they are of two models`,
+      );
+    }
+    const tokens = ids.length;
+    const buckets = relativePositionBuckets(tokens, relative_attention_num_buckets, relative_attention_max_distance);
+    const outputs = await this.#session.run({
+      ids: { data: ids, shape: [tokens] },
+      buckets: { data: buckets, shape: [tokens, tokens] },
+    });
+    return { states: outputOf(outputs, 'states', 'the text encoder'), ids, length };
+  }
+
+  release(): Promise<void> {
+    return this.#session.release();
+  }
+}
+
+/**
+ * The encoder's graph over its file. Reads headers only, no weights.
+ * @throws InferenceError CHECKPOINT_INVALID that lists every problem of the file
+ */
+export async function buildPromptEncoder(checkpoint: WanCheckpoint, dialect: Dialect): Promise<Weights> {
+  const files = await checkpoint.readWeights('text_encoder');
+  const weights = new Weights(new Graph('text_encoder', dialect), files, {
+    aliases: textEncoderAliases,
+    unused: unusedTextEncoderKeys,
+    // Single files carry whatever their makers' tools left in them.
+    refusesSpare: checkpoint.layout === 'diffusers',
+  });
+  buildTextEncoder(weights.graph, weights.root, checkpoint.config.textEncoder);
+  weights.check();
+  return weights;
+}
+
+/** Loads the tokenizer and the encoder, the largest part of the model. @throws InferenceError CHECKPOINT_INVALID */
+export async function loadPromptEncoder(
+  checkpoint: WanCheckpoint,
+  { device, threads = 0 }: SessionOptions,
+): Promise<PromptEncoder> {
+  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
+  const { graph, files } = await buildPromptEncoder(checkpoint, dialectFor(device, attentionIsRight));
+  const tokenizer = await openTokenizer(checkpoint.tokenizer, files);
+  return new PromptEncoder(tokenizer, await createSession(graph, { device, threads }), checkpoint.config.textEncoder);
+}
+
+/** The tokenizer beside the weights; where there is none, the `spiece.model` that ComfyUI stores among them. */
+async function openTokenizer(path: string, { tensors }: WeightFiles): Promise<Umt5Tokenizer> {
+  const stored = tensors.get(STORED_TOKENIZER);
+  const isBeside = (await stat(path).catch(() => undefined)) !== undefined;
+  if (stored === undefined || isBeside) return readUmt5Tokenizer(path);
+  const { file, offset, length } = stored;
+  if (length > MAX_TOKENIZER_BYTES) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${file} has a tokenizer of ${length} bytes, the limit is ${MAX_TOKENIZER_BYTES}`,
+    );
+  }
+  const handle = await open(file, 'r');
+  try {
+    const bytes = new Uint8Array(length);
+    await handle.read(bytes, 0, length, offset);
+    return umt5TokenizerFromModel(bytes);
+  } catch (error) {
+    throw new InferenceError('CHECKPOINT_INVALID', `${file} has a tokenizer that ${messageOf(error)}`, {
+      cause: error,
+    });
+  } finally {
+    await handle.close();
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

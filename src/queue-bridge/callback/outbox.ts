@@ -1,0 +1,131 @@
+import { randomUUID } from 'node:crypto';
+import type { Logger } from '../../log.js';
+import type { Delivery, JobQueue, Settlement } from '../queue/job-queue.js';
+import { processingBody } from './callback-body.js';
+import { retryDelayMs } from './retry-delay.js';
+import { webhookHeaders, webhookId } from './sign-webhook.js';
+
+/** Longer than a try can take: while it lasts, nobody else delivers the same. */
+const LEASE_SLACK_MS = 2000;
+/** Statuses below 500 that may pass: timeout, too early, too many. */
+const PASSING = [408, 425, 429];
+const MAX_REASON_CHARACTERS = 300;
+
+export interface OutboxOptions {
+  readonly queue: JobQueue;
+  readonly log: Logger;
+  readonly url: string;
+  /** Bearer token; omitted: none. */
+  readonly token?: string | undefined;
+  /** `whsec_…`; omitted: not signed. */
+  readonly secret?: string | undefined;
+  readonly timeoutMs: number;
+  readonly retryMs: number;
+  readonly retryMaxMs: number;
+  /** After so long without success a callback is given up. */
+  readonly maxAgeMs: number;
+  readonly concurrency: number;
+  /** Called when a callback was settled. */
+  readonly onSettled: () => void;
+}
+
+/** Delivers callbacks that are due; several bridges share one outbox. */
+export class Outbox {
+  readonly #options: OutboxOptions;
+  readonly #under = new Set<Promise<void>>();
+
+  constructor(options: OutboxOptions) {
+    this.#options = options;
+  }
+
+  get room(): number {
+    return this.#options.concurrency - this.#under.size;
+  }
+
+  /** Starts as many deliveries as there is room for. @returns how many */
+  async pump(): Promise<number> {
+    const { queue, timeoutMs } = this.#options;
+    const takenAt = performance.now();
+    const leaseMs = timeoutMs + LEASE_SLACK_MS;
+    const deliveries = await queue.takeDeliveries(randomUUID(), this.room, leaseMs);
+    for (const delivery of deliveries) {
+      const done = this.#deliver(delivery, takenAt + LEASE_SLACK_MS / 2).finally(() => {
+        this.#under.delete(done);
+        this.#options.onSettled();
+      });
+      this.#under.add(done);
+    }
+    return deliveries.length;
+  }
+
+  /** Waits for the deliveries that are under way. */
+  async idle(): Promise<void> {
+    await Promise.all(this.#under);
+  }
+
+  async #deliver(delivery: Delivery, startBy: number): Promise<void> {
+    const { queue, log } = this.#options;
+    const { id, token, kind, run } = delivery;
+    // Whoever slept so long may come after the one who took over.
+    if (performance.now() > startBy) return;
+    const settlement = await this.#attempt(delivery);
+    const facts = { jobId: id, run, callback: kind, attempts: delivery.attempts + 1 };
+    if (settlement.kind === 'dead') log.error({ ...facts, reason: settlement.reason }, 'callback given up');
+    else if (settlement.kind === 'retry') log.warn({ ...facts, ...settlement }, 'callback failed');
+    else log.debug(facts, 'callback delivered');
+    // Lost: it was settled by whoever took it over; the receiver knows it by its id.
+    await queue
+      .settle(id, token, settlement)
+      .catch((error: unknown) => log.error({ err: error, ...facts }, 'callback not settled'));
+  }
+
+  async #attempt(delivery: Delivery): Promise<Settlement> {
+    const { url, token, secret, timeoutMs } = this.#options;
+    const { id, kind, run } = delivery;
+    const body = kind === 'processing' ? processingBody(id, delivery) : delivery.callback;
+    const signed = webhookHeaders(
+      { id: webhookId(id, run, kind), timestamp: Math.floor(Date.now() / 1000), body },
+      secret,
+    );
+    try {
+      const response = await fetch(url, {
+        method: 'POST',
+        redirect: 'manual',
+        headers: {
+          ...signed,
+          'content-type': 'application/json',
+          ...(token !== undefined && { authorization: `Bearer ${token}` }),
+        },
+        body,
+        signal: AbortSignal.timeout(timeoutMs),
+      });
+      await response.body?.cancel();
+      if (response.ok) return { kind: 'delivered' };
+      const reason = `the receiver answered ${response.status}`;
+      if (response.status < 500 && !PASSING.includes(response.status)) return { kind: 'dead', reason };
+      return this.#retry(delivery, reason, retryAfterMs(response.headers.get('retry-after')));
+    } catch (error) {
+      return this.#retry(delivery, reasonOf(error));
+    }
+  }
+
+  #retry({ attempts, ageMs }: Delivery, reason: string, askedMs = 0): Settlement {
+    const { retryMs, retryMaxMs, maxAgeMs } = this.#options;
+    if (ageMs >= maxAgeMs) return { kind: 'dead', reason };
+    const asked = Math.min(askedMs, retryMaxMs);
+    const delayMs = retryDelayMs(attempts + 1, { initialMs: retryMs, maxMs: retryMaxMs, askedMs: asked });
+    return { kind: 'retry', delayMs, reason };
+  }
+}
+
+/** Seconds, or a date. https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
+function retryAfterMs(header: string | null): number {
+  if (header === null) return 0;
+  const ms = /^\d{1,9}$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
+  return Number.isFinite(ms) ? Math.max(0, ms) : 0;
+}
+
+function reasonOf(error: unknown): string {
+  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+  return (cause instanceof Error ? cause.message : String(cause)).slice(0, MAX_REASON_CHARACTERS);
+}

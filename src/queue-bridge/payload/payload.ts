@@ -1,0 +1,156 @@
+import { z } from 'zod';
+import { MAX_EXCERPT_CHARACTERS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from '../limits.js';
+import { jobTypes } from './job-types.js';
+
+/** Ids and users name files and keys; the server's own ids are eight characters longer, for those that run again. */
+const nameSchema = z
+  .string('must be a string')
+  .regex(/^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,120}$/, 'must be 1 to 120 letters, digits, ".", "_", ":" or "-"');
+
+// Frontends send null for what they do not say.
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
+const uint32 = optional(
+  z
+    .int('must be a whole number')
+    .min(0, 'must be >= 0')
+    .max(2 ** 32 - 1, 'must be < 2^32'),
+);
+const number = optional(z.number('must be a number'));
+const text = optional(z.string('must be a string'));
+
+const configSchema = z.object({
+  num_images: uint32,
+  seed: optional(
+    z
+      .int('must be a whole number up to 2^53 - 1')
+      .min(0, 'must be >= 0')
+      .max(Number.MAX_SAFE_INTEGER, 'must be <= 2^53 - 1'),
+  ),
+  negative_prompt: text,
+  width: uint32,
+  height: uint32,
+  steps: uint32,
+  num_inference_steps: uint32,
+  sample_steps: uint32,
+  guidance_scale: number,
+  sample_guide_scale: number,
+  scheduler: text,
+  frames: uint32,
+  frame_num: uint32,
+  image: text,
+  first_frame: text,
+  last_frame: text,
+  output_format: optional(z.enum(['png', 'webp', 'jpeg', 'mp4'], 'must be png, webp, jpeg or mp4')),
+});
+
+const metadataSchema = z.object({
+  reference_image_url: text,
+  reference_type: optional(z.enum(['style', 'composition', 'character'], 'must be style, composition or character')),
+  reference_strength: number,
+  start_reference_url: text,
+  end_reference_url: text,
+});
+
+const payloadSchema = z.object({
+  id: nameSchema,
+  type: z.string('must be a string'),
+  prompt: z.string('must be a string'),
+  user_id: nameSchema,
+  compel_enabled: optional(z.boolean('must be true or false')),
+  compel_weights: text,
+  config: optional(configSchema),
+  metadata: optional(metadataSchema),
+});
+
+/** What a producer pushed, read; fields that are not known stay in the raw text only. */
+export type JobPayload = Readonly<z.infer<typeof payloadSchema>>;
+
+export interface ReadJob {
+  readonly kind: 'job';
+  readonly payload: JobPayload;
+  /** The user, and fields that are not known, as far as a server keeps them. */
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export type ReadPayload =
+  | ReadJob
+  /** It can be called back, but not run. The problem names the field. */
+  | {
+      readonly kind: 'invalid';
+      readonly id: string;
+      readonly user: string;
+      readonly type: string;
+      readonly problem: string;
+    }
+  /** Nobody can be told. */
+  | { readonly kind: 'unusable'; readonly problem: string };
+
+/** Reads a payload; nothing that a producer pushes makes it throw. @param bytes of the whole one, of which `raw` may be the beginning */
+export function readPayload(raw: string, bytes = Buffer.byteLength(raw)): ReadPayload {
+  if (bytes > MAX_READ_BYTES) {
+    return {
+      kind: 'unusable',
+      problem: `the payload of ${bytes} bytes must be <= ${MAX_READ_BYTES} to be read at all`,
+    };
+  }
+  const json = parseJson(raw);
+  if (json === undefined) return { kind: 'unusable', problem: 'the payload is not JSON' };
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    return { kind: 'unusable', problem: 'the payload is not a JSON object' };
+  }
+  const { id, user_id, type } = json as Readonly<Record<string, unknown>>;
+  const usable = nameSchema.safeParse(id);
+  if (!usable.success) {
+    return { kind: 'unusable', problem: 'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"' };
+  }
+  const invalid = (problem: string): ReadPayload => ({
+    kind: 'invalid',
+    id: usable.data,
+    user: nameSchema.safeParse(user_id).data ?? '',
+    type: typeof type === 'string' ? type.slice(0, 64) : '',
+    problem,
+  });
+  if (bytes > MAX_PAYLOAD_BYTES) return invalid(`the payload of ${bytes} bytes must be <= ${MAX_PAYLOAD_BYTES}`);
+  const parsed = payloadSchema.safeParse(json);
+  if (!parsed.success) return invalid(parsed.error.issues.map(problemOf).join('; '));
+  if (!jobTypes.has(parsed.data.type)) {
+    return invalid(`type "${parsed.data.type.slice(0, 64)}" must be one of ${[...jobTypes.keys()].join(', ')}`);
+  }
+  return { kind: 'job', payload: parsed.data, labels: labelsFrom(json as Readonly<Record<string, unknown>>) };
+}
+
+/** What is kept of a payload without an id. */
+export function rejectedRecord(queue: string, raw: string, problem: string): string {
+  const excerpt = raw.slice(0, MAX_EXCERPT_CHARACTERS);
+  return JSON.stringify({ queue, problem, rejected_at: new Date().toISOString(), payload: excerpt });
+}
+
+function parseJson(raw: string): unknown {
+  try {
+    return JSON.parse(raw) ?? null;
+  } catch {
+    return undefined;
+  }
+}
+
+function labelsFrom(json: Readonly<Record<string, unknown>>): Readonly<Record<string, string>> {
+  const unknown = Object.entries(json).filter(([name]) => name === 'user_id' || !(name in payloadSchema.shape));
+  const texts = unknown.flatMap(([name, value]) => {
+    const text = typeof value === 'string' ? value : shortJson(value);
+    const fits = text !== undefined && Buffer.byteLength(name + text) <= MAX_LABEL_BYTES;
+    return fits ? [[name, text] as const] : [];
+  });
+  return Object.fromEntries(texts.slice(0, MAX_LABELS));
+}
+
+function shortJson(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return undefined; // too deep
+  }
+}
+
+function problemOf({ path, message }: { readonly path: readonly PropertyKey[]; readonly message: string }): string {
+  return `${path.join('.')} ${message}`;
+}

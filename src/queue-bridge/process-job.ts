@@ -1,0 +1,275 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { cancelJob } from '../client/client.js';
+import { extensionOf } from '../client/save-assets.js';
+import { type ErrorReason, InferenceError } from '../errors.js';
+import type { Logger } from '../log.js';
+import type { AssetStore } from '../storage/asset-store.js';
+import { completedBody, failedBody } from './callback/callback-body.js';
+import { callerMessage } from './callback/callback-message.js';
+import { completedMetadata, renderedMetadata, roleName, type UploadedFile } from './callback/callback-metadata.js';
+import { retryDelayMs } from './callback/retry-delay.js';
+import { LeaseKeeper } from './lease-keeper.js';
+import { generateRequestFrom } from './payload/generate-request.js';
+import { type ReadJob, readPayload } from './payload/payload.js';
+import type { Finish, Held, JobQueue, JournalFields, Lease } from './queue/job-queue.js';
+import { uploadField } from './queue/journal.js';
+import { progressOf, render } from './render.js';
+import type { PoolServer, ServerPool } from './server-pool.js';
+
+/** For the answer of a server that is told to end a job. */
+const CANCEL_TIMEOUT_MS = 5000;
+
+export interface JobContext {
+  readonly queue: JobQueue;
+  readonly storage: AssetStore;
+  readonly pool: ServerPool;
+  readonly log: Logger;
+  /** Folder for files on their way. */
+  readonly spool: string;
+  readonly leaseMs: number;
+  readonly progressMs: number;
+  /** Starts of a job before it is given up. */
+  readonly attempts: number;
+  readonly retryMs: number;
+  readonly retryMaxMs: number;
+  /** Says that the bridge stops: jobs are given back. */
+  readonly drain: AbortSignal;
+  /** Whether the server ends with the bridge. */
+  readonly endsServer: boolean;
+}
+
+/** The stage `generated` of a journal. */
+interface GeneratedStage {
+  /** Of the callback, but for what is known at its end. */
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly files: readonly { readonly index: number; readonly sha256: string }[];
+}
+
+/**
+ * Takes a claimed job to its end, from the last stage that its journal has. Whatever happens, the job is ended, given back, or
+ * somebody else's by then.
+ */
+export async function runJob(lease: Lease, context: JobContext): Promise<void> {
+  await new JobRun(lease, context).run();
+}
+
+class JobRun {
+  readonly #lease: Lease;
+  readonly #context: JobContext;
+  readonly #log: Logger;
+  readonly #keeper: LeaseKeeper;
+  readonly #folder: string;
+  readonly #startedAt = performance.now();
+  #server: PoolServer | undefined;
+  /** Whether a server had the job in its hands in this attempt. */
+  #hasStarted = false;
+
+  constructor(lease: Lease, context: JobContext) {
+    this.#lease = lease;
+    this.#context = context;
+    this.#log = context.log.child({ jobId: lease.id, attempt: lease.attempts });
+    this.#keeper = new LeaseKeeper(context.queue, lease, context);
+    this.#folder = join(context.spool, lease.token);
+  }
+
+  async run(): Promise<void> {
+    try {
+      await this.#advance();
+    } catch (error) {
+      await this.#giveUp(error).catch((cause: unknown) => this.#log.error({ err: cause }, 'job not given back'));
+    } finally {
+      await this.#keeper.stop();
+      await rm(this.#folder, { recursive: true, force: true });
+    }
+  }
+
+  async #advance(): Promise<void> {
+    const { payload, isCancelled, attempts, lastError } = this.#lease;
+    if (isCancelled) throw cancelled();
+    const read = readPayload(payload);
+    if (read.kind !== 'job') throw new InferenceError('INVALID_REQUEST', read.problem);
+    if (attempts > this.#context.attempts) {
+      return this.#end(
+        'dead',
+        new InferenceError('INTERNAL', `given up after ${attempts - 1} attempts: ${lastError ?? 'unknown'}`),
+      );
+    }
+    const { metadata, files } = this.#stored() ?? (await this.#renderAndStore(read));
+    await this.#keeper.stop();
+    const results = files.filter(({ role }) => role === 'result').map(({ url }) => url);
+    await this.#finish('completed', completedBody(this.#lease.id, results, completedMetadata(metadata, files)));
+    this.#log.info({ ms: Math.round(performance.now() - this.#startedAt), files: files.length }, 'job completed');
+  }
+
+  /** Where an earlier worker stored every file: nothing is left but to say so. */
+  #stored(): { readonly metadata: GeneratedStage['metadata']; readonly files: readonly UploadedFile[] } | undefined {
+    if (this.#lease.generated === undefined) return undefined;
+    const { metadata, files } = JSON.parse(this.#lease.generated) as GeneratedStage;
+    const uploaded = files.flatMap(({ index, sha256 }) => this.#uploaded(index, sha256) ?? []);
+    return uploaded.length === files.length ? { metadata, files: uploaded } : undefined;
+  }
+
+  /** A file that is stored with these bytes. */
+  #uploaded(index: number, sha256: string): UploadedFile | undefined {
+    const entry = this.#lease.uploads.get(index);
+    const file = entry === undefined ? undefined : (JSON.parse(entry) as UploadedFile);
+    return file?.sha256 === sha256 ? file : undefined;
+  }
+
+  async #renderAndStore({ payload, labels }: ReadJob) {
+    const { pool, drain, storage } = this.#context;
+    const { id, lane, seed } = this.#lease;
+    // The server that the journal names may be at it, or have it done.
+    const server = pool.at(this.#lease.server, lane) ?? pool.leastBusy(lane);
+    if (server === undefined) throw new InferenceError('DRAINING', `no server has a model for ${payload.type} now`);
+    this.#server = server;
+    if (server.address !== this.#lease.server) await this.#record({ server: server.address });
+    const signal = AbortSignal.any([this.#keeper.signal, drain]);
+    const release = pool.hold(server);
+    const request = generateRequestFrom(payload, { jobId: this.#serverJobId, seed, labels });
+    const rendered = await render(server.client, request, {
+      folder: this.#folder,
+      signal,
+      onEvent: (event) => {
+        this.#hasStarted = true;
+        const progress = progressOf(event);
+        if (progress !== undefined) this.#keeper.report({ job_id: id, ...progress });
+      },
+    }).finally(release);
+
+    const metadata = renderedMetadata(payload, rendered.metadata);
+    const hashed = rendered.files.map((saved) => ({ ...saved, sha256: saved.asset.sha256.toString('hex') }));
+    const stage: GeneratedStage = {
+      metadata,
+      files: hashed.map(({ asset, sha256 }) => ({ index: asset.index, sha256 })),
+    };
+    await this.#record({ generated: JSON.stringify(stage) });
+
+    const files: UploadedFile[] = [];
+    for (const { asset, path, sha256 } of hashed) {
+      const { index, contentType, width, height } = asset;
+      let file = this.#uploaded(index, sha256);
+      if (file === undefined) {
+        const sizeBytes = Number(asset.sizeBytes);
+        const key = `${payload.user_id}/${id}/${index}.${extensionOf(contentType)}`;
+        const object = { bucket: payload.type, key, path, contentType, sizeBytes, sha256: asset.sha256 };
+        const url = await storage.put(object, signal);
+        const role = roleName(asset.role);
+        file = { index, role, url, content_type: contentType, size_bytes: sizeBytes, sha256, width, height };
+        await this.#record({ [uploadField(index)]: JSON.stringify(file) });
+      }
+      files.push(file);
+    }
+    return { metadata, files };
+  }
+
+  /** What the server knows the job by: a job that runs again is another one to it. */
+  get #serverJobId(): string {
+    const { id, run, serverJob } = this.#lease;
+    return serverJob ?? (run === 1 ? id : `${id}:${run}`);
+  }
+
+  async #giveUp(caught: unknown): Promise<void> {
+    const { queue, drain, attempts: most, retryMs, retryMaxMs, pool } = this.#context;
+    const { id, token, run, attempts } = this.#lease;
+    await this.#keeper.stop();
+    if (this.#keeper.interruption === 'lost') {
+      this.#log.warn('the lease was lost: another bridge has the job');
+      return;
+    }
+    if (this.#keeper.interruption === 'cancelled') {
+      await this.#cancelOnServer();
+      return this.#end('cancelled', cancelled());
+    }
+    if (drain.aborted) {
+      if (this.#context.endsServer) await this.#cancelOnServer();
+      await queue.release({ id, token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'the bridge stopped' });
+      this.#log.info('job given back');
+      return;
+    }
+    const error = InferenceError.from(caught);
+    if (error.reason === 'CANCELLED') return this.#end('cancelled', error);
+    if (error.reason === 'JOB_ID_CONFLICT') {
+      // Somebody else used the id there, or another version of the bridge asked in other words.
+      await queue.record(id, token, { server_job: `${id}:${run}:${attempts}` });
+    } else if (!mayPass(caught)) {
+      return this.#end('failed', error);
+    }
+
+    const isGone = error.reason === 'UNREACHABLE';
+    const isSpent = this.#hasStarted || !neverStarted(error);
+    if (this.#server !== undefined && (isGone || error.reason === 'DRAINING')) pool.doubt(this.#server.address);
+    if (isSpent && attempts >= most) return this.#end('dead', error);
+    const retry = {
+      initialMs: isSpent ? retryMs : Math.min(retryMs, 200),
+      maxMs: retryMaxMs,
+      askedMs: error.retryAfterMs,
+    };
+    const delayMs = retryDelayMs(isSpent ? attempts : 1, retry);
+    this.#log.warn({ reason: error.reason, problem: error.message, delayMs, isSpent }, 'job put off');
+    // A server that told of a failure has nothing to attach to; one that is gone may come back with the job.
+    const keepsServer = isGone || error.reason === 'STORAGE_FAILED';
+    await queue.release({ id, token, isSpent, delayMs, keepsServer, reason: error.message });
+  }
+
+  /** Where the job is gone or over, there is nothing to cancel. */
+  async #cancelOnServer(): Promise<void> {
+    if (this.#server === undefined) return;
+    await cancelJob(this.#server.client, this.#serverJobId, CANCEL_TIMEOUT_MS).catch(() => undefined);
+  }
+
+  async #end(state: 'failed' | 'dead' | 'cancelled', error: InferenceError): Promise<void> {
+    await this.#keeper.stop();
+    const message = callerMessage(error);
+    await this.#finish(state, failedBody(this.#lease.id, { reason: error.reason, message }));
+    this.#log.info({ state, reason: error.reason }, 'job failed');
+  }
+
+  async #finish(state: Finish['state'], callback: string): Promise<void> {
+    const { id, token } = this.#lease;
+    const status = state === 'completed' ? 'completed' : 'failed';
+    const progress = JSON.stringify({
+      job_id: id,
+      status,
+      ...(state === 'completed' && { fraction: 1 }),
+      updated_at: new Date().toISOString(),
+    });
+    this.#assertHeld(await this.#context.queue.finish({ id, token, state, callback, progress }));
+  }
+
+  async #record(fields: JournalFields): Promise<void> {
+    const { id, token } = this.#lease;
+    this.#assertHeld(await this.#context.queue.record(id, token, fields));
+  }
+
+  #assertHeld(held: Held): void {
+    if (held === 'held') return;
+    this.#keeper.lose();
+    throw new InferenceError('CANCELLED', 'the lease of the job was lost');
+  }
+}
+
+function cancelled(): InferenceError {
+  return new InferenceError('CANCELLED', 'the job was cancelled');
+}
+
+/** Faults of an installation: another server has them not, or the operator mends them. */
+const INSTALLATION: readonly ErrorReason[] = [
+  'FFMPEG_MISSING',
+  'MODEL_NOT_FOUND',
+  'CHECKPOINT_INVALID',
+  'PROVIDER_UNAVAILABLE',
+  'UNAUTHENTICATED',
+];
+
+/** Whether another attempt may end otherwise. What neither server nor storage told is this machine's fault, not the job's. */
+function mayPass(caught: unknown): boolean {
+  return !(caught instanceof InferenceError) || caught.retryable || INSTALLATION.includes(caught.reason);
+}
+
+/** Whether a server did not as much as take the job: such an attempt does not count. */
+function neverStarted({ reason, message }: InferenceError): boolean {
+  if (reason === 'UNREACHABLE') return message.includes('No connection established');
+  return reason === 'QUEUE_FULL' || reason === 'DRAINING' || reason === 'ENGINE_STARTING';
+}

@@ -1,0 +1,33 @@
+import type { BridgeConfig } from '../../config/bridge-config.js';
+import { InferenceError } from '../../errors.js';
+import type { JobQueue, JobQueueOptions } from './job-queue.js';
+import { MemoryQueue } from './memory-queue.js';
+import { RedisRunner } from './redis-runner.js';
+import { ScriptQueue } from './script-queue.js';
+import { UpstashRunner } from './upstash-runner.js';
+
+/** By then leases have ended: whoever waits for a store has nothing to lose. */
+const PATIENCE_MS = 60_000;
+
+/**
+ * The queue that the configuration names: Redis, else Upstash, else one in this process.
+ * @param patienceMs how long a call waits for a store that does not answer; omitted: a minute
+ */
+export function openQueue(config: BridgeConfig, patienceMs = PATIENCE_MS): JobQueue {
+  const { REDIS_URL, UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN, BRIDGE_PREFIX: prefix } = config;
+  const options: JobQueueOptions = {
+    queues: [config.BRIDGE_SDXL_QUEUE, config.BRIDGE_WAN_QUEUE],
+    callsBack: config.CALLBACK_URL !== undefined,
+    retentionMs: config.BRIDGE_RETENTION_MS,
+  };
+  if (REDIS_URL !== undefined) return new ScriptQueue(new RedisRunner(REDIS_URL, patienceMs), { ...options, prefix });
+  if (UPSTASH_REDIS_REST_URL === undefined) return new MemoryQueue(options);
+  if (UPSTASH_REDIS_REST_TOKEN === undefined) {
+    throw new InferenceError(
+      'INVALID_REQUEST',
+      'UPSTASH_REDIS_REST_TOKEN must be set where UPSTASH_REDIS_REST_URL is; the console of Upstash shows both',
+    );
+  }
+  const runner = new UpstashRunner(UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN, patienceMs);
+  return new ScriptQueue(runner, { ...options, prefix });
+}

@@ -1,0 +1,97 @@
+import { fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { InferenceError } from '../errors.js';
+import type { Device } from '../pipelines/pipeline.js';
+
+export type Provider = Exclude<Device, 'auto'>;
+
+export interface ProbeResult {
+  readonly provider: Provider;
+  readonly opens: boolean;
+  /** Why it does not open, or what was seen. */
+  readonly detail: string;
+  /** What to do where it does not open. */
+  readonly fix?: string;
+}
+
+/** A driver that hangs must not hang the doctor. */
+const PROBE_TIMEOUT_MS = 60_000;
+
+const FIXES: Readonly<Record<Provider, string>> = {
+  cpu: 'run npm ci again',
+  webgpu:
+    'install a Vulkan loader and driver (apt-get install libvulkan1, and the GPU driver); set XDG_RUNTIME_DIR, and VK_DRIVER_FILES where the driver is not found',
+  cuda: 'run npm run setup:cuda',
+  tensorrt: 'run npm run setup:cuda, and install TensorRT 10',
+};
+
+/** Opens a one-op session in a process of its own: a driver's crash is an answer, not an accident. */
+export function probeProvider(provider: Provider): Promise<ProbeResult> {
+  // Built and as source, the program lies beside this file; only the build can be run.
+  const program = fileURLToPath(new URL('./probe-process.js', import.meta.url));
+  return new Promise((resolve) => {
+    const child = fork(program, [provider], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], timeout: PROBE_TIMEOUT_MS });
+    let answer: string | undefined;
+    let complaint = '';
+    child.stderr?.on('data', (chunk: Buffer) => {
+      complaint = (complaint + chunk.toString()).slice(-2000);
+    });
+    child.on('message', (message) => {
+      answer = String(message);
+    });
+    child.on('error', (error) => {
+      complaint = error.message;
+    });
+    child.on('close', (code, signal) => {
+      if (answer === 'ok') return resolve({ provider, opens: true, detail: 'opens' });
+      const detail = readable(
+        answer ?? (complaint.trim().split('\n').at(-1) || `the probe ended with ${signal ?? `code ${code}`}`),
+      );
+      resolve({ provider, opens: false, detail, fix: FIXES[provider] });
+    });
+  });
+}
+
+/** The runtime's message without its source lines; its word for libraries that npm did not bring. */
+function readable(message: string): string {
+  if (/Failed to load shared library/.test(message)) return 'its libraries are not installed';
+  return message.replace(/^\/onnxruntime_src\/.* was false\. /, '');
+}
+
+export interface DeviceChoice {
+  readonly device: Provider;
+  /** Of `auto`: the providers that were tried before and do not open. */
+  readonly rejected: readonly ProbeResult[];
+}
+
+/** Best first. A Vulkan driver on the CPU is slower than the CPU provider itself: never taken unasked. */
+const PREFERENCE: readonly Provider[] = ['cuda', 'webgpu', 'cpu'];
+
+/** @throws InferenceError PROVIDER_UNAVAILABLE for a named device that does not open, with the fix */
+export async function chooseDevice(device: Device): Promise<DeviceChoice> {
+  if (device === 'cpu') return { device, rejected: [] };
+  const rejected: ProbeResult[] = [];
+  for (const provider of device === 'auto' ? PREFERENCE : [device]) {
+    const result = await usable(provider, device === 'auto');
+    if (result.opens) return { device: provider, rejected };
+    rejected.push(result);
+  }
+  const [first] = rejected;
+  throw new InferenceError(
+    'PROVIDER_UNAVAILABLE',
+    `device ${device} does not open: ${first?.detail}; ${first?.fix ?? 'see darkroom doctor'}, or set DEVICE=cpu`,
+  );
+}
+
+async function usable(provider: Provider, automatic: boolean): Promise<ProbeResult> {
+  if (provider === 'cpu') return { provider, opens: true, detail: 'opens' };
+  if (automatic && provider === 'webgpu' && usesSoftwareVulkan()) {
+    return { provider, opens: false, detail: 'the Vulkan driver runs on the CPU; ask for it with DEVICE=webgpu' };
+  }
+  return probeProvider(provider);
+}
+
+// The Vulkan loader's own variables: they say which driver it will take.
+function usesSoftwareVulkan(): boolean {
+  return /swiftshader|lvp_icd|llvmpipe/i.test(process.env.VK_DRIVER_FILES ?? process.env.VK_ICD_FILENAMES ?? '');
+}

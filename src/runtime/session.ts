@@ -1,0 +1,110 @@
+import { dirname, relative, sep } from 'node:path';
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+import type { Graph } from '../graph/graph.js';
+import type { Device } from '../pipelines/pipeline.js';
+
+export interface SessionOptions {
+  readonly device: Exclude<Device, 'auto'>;
+  /** Threads of a CPU session; 0 lets the runtime choose. */
+  readonly threads?: number;
+  /** Outputs that stay where they were computed, and for each the input of a later run that takes it. */
+  readonly holds?: ReadonlyMap<string, string>;
+}
+
+/** Row-major elements and their dimensions, as a session takes them. */
+export interface Feed {
+  readonly data: Float32Array | Int32Array;
+  readonly shape: readonly number[];
+}
+
+/** What runs hand on to later ones without it leaving the device: a run takes all of it and leaves its own in its place. */
+export class Held {
+  #tensors: Readonly<Record<string, Tensor>> = {};
+
+  get tensors(): Readonly<Record<string, Tensor>> {
+    return this.#tensors;
+  }
+
+  replace(tensors: Readonly<Record<string, Tensor>>): void {
+    this.release();
+    this.#tensors = tensors;
+  }
+
+  release(): void {
+    for (const tensor of Object.values(this.#tensors)) tensor.dispose();
+    this.#tensors = {};
+  }
+}
+
+/** A network ready to run. `run` blocks the thread for the whole run: nothing but an engine process may call it. */
+export interface NetworkSession {
+  /**
+   * @param held what earlier runs of sessions that hold outputs left; such a session needs one
+   * @param outputs those that are wanted: the others are not brought back from the device; omitted, all
+   */
+  run(
+    feeds: Readonly<Record<string, Feed>>,
+    held?: Held,
+    outputs?: readonly string[],
+  ): Promise<Readonly<Record<string, Float32Array>>>;
+  release(): Promise<void>;
+}
+
+/** One of a run's outputs; a network without it was built wrongly. */
+export function outputOf(outputs: Readonly<Record<string, Float32Array>>, name: string, network: string): Float32Array {
+  const output = outputs[name];
+  if (output === undefined) throw new Error(`${network} has no output`);
+  return output;
+}
+
+/** Opens a session over the graph's bytes; its initializers are read where they lie, nothing is written. */
+export async function createSession(
+  graph: Graph,
+  { device, threads = 0, holds = new Map() }: SessionOptions,
+): Promise<NetworkSession> {
+  const folder = commonFolder(graph.files);
+  const model = graph.encode((file) => relative(folder, file).split(sep).join('/'));
+  const session = await InferenceSession.create(model, {
+    executionProviders: [device],
+    graphOptimizationLevel: 'all',
+    ...(threads > 0 && { intraOpNumThreads: threads }),
+    // Errors only: the runtime writes a warning for every node it moves between providers.
+    logSeverityLevel: 3,
+    ...(device === 'webgpu' &&
+      holds.size > 0 && {
+        preferredOutputLocation: Object.fromEntries([...holds.keys()].map((name) => [name, 'gpu-buffer' as const])),
+      }),
+    extra: { session: { model_external_initializers_file_folder_path: folder } },
+  });
+  return {
+    async run(feeds, held = new Held(), wanted = graph.outputs) {
+      const inputs = Object.entries(feeds).map(([name, { data, shape }]) => {
+        const tensor =
+          data instanceof Int32Array ? new Tensor('int32', data, shape) : new Tensor('float32', data, shape);
+        return [name, tensor] as const;
+      });
+      const outputs = Object.entries(await session.run({ ...Object.fromEntries(inputs), ...held.tensors }, wanted));
+      held.replace(
+        Object.fromEntries(
+          outputs.flatMap(([name, tensor]) => {
+            const input = holds.get(name);
+            return input === undefined ? [] : [[input, tensor as Tensor]];
+          }),
+        ),
+      );
+      // The data of a tensor on a device must not be asked for: the runtime ends the process.
+      const rest = outputs.filter(([name]) => !holds.has(name));
+      return Object.fromEntries(rest.map(([name, { data }]) => [name, data as Float32Array]));
+    },
+    release: () => session.release(),
+  };
+}
+
+/** The deepest folder that holds all files: a location may lead down from it, never up. */
+function commonFolder(files: readonly string[]): string {
+  let [folder = ''] = files.map((file) => dirname(file));
+  for (const file of files) {
+    while (!file.startsWith(folder.endsWith(sep) ? folder : folder + sep)) folder = dirname(folder);
+  }
+  return folder;
+}

@@ -1,0 +1,82 @@
+import type { LoadProgress } from '../../engine/messages.js';
+import { InferenceError } from '../../errors.js';
+import { type ModelLoading, Phase } from '../../gen/darkroom/v1/event.js';
+import type { Logger } from '../../log.js';
+import { hideInternals } from '../../rpc/status.js';
+import type { GenerateJob } from '../jobs/generate-job.js';
+import type { Enhanced, PromptEnhancer } from './prompt-enhancer.js';
+
+/** What became of the prompt of a job that was to be enhanced. */
+export type EnhancementOutcome =
+  | ({ readonly strategy: 'qwen' } & Enhanced)
+  /** The prompt is used as it was sent, and why. */
+  | { readonly strategy: 'fallback'; readonly problem: string };
+
+export interface EnhancementOptions {
+  /** undefined: the server has no language model. */
+  readonly enhancer: PromptEnhancer | undefined;
+  readonly defaults: EnhanceDefaults;
+  /** From the job's acceptance, loading and waiting counted, in milliseconds. */
+  readonly timeoutMs: number;
+  readonly log: Logger;
+}
+
+/** Settings of the template. */
+export interface EnhanceDefaults {
+  readonly maxTokens: number;
+  readonly temperature: number;
+  readonly topP: number;
+  /** Omitted: drawn; of a job, its own. */
+  readonly seed?: number;
+}
+
+/**
+ * Enhances the prompt of a job while it waits. Whatever goes wrong, the job runs on the prompt it came with.
+ * @throws InferenceError the signal's reason; POLICY where the enhanced prompt is refused
+ */
+export async function enhanceForJob(
+  job: GenerateJob,
+  signal: AbortSignal,
+  { enhancer, defaults, timeoutMs, log }: EnhancementOptions,
+): Promise<EnhancementOutcome> {
+  if (enhancer === undefined) {
+    return { strategy: 'fallback', problem: 'this server has no language model; it is started with --qwen PATH' };
+  }
+  const late = new AbortController();
+  const timer = setTimeout(() => {
+    const problem = `the prompt was not enhanced within ${timeoutMs} ms of the job's acceptance (ENHANCE_TIMEOUT_MS)`;
+    late.abort(new InferenceError('DEADLINE_EXCEEDED', problem));
+  }, timeoutMs);
+  const tell = (step: number) =>
+    job.emit({
+      $case: 'progress',
+      value: { phase: Phase.PHASE_ENHANCE, step, total: 1, fraction: 0, etaSeconds: undefined },
+    });
+  try {
+    // A job with a seed is one that can be repeated, its enhancement included.
+    const [seed = 0] = job.request.seeds;
+    const { maxTokens, temperature, topP } = defaults;
+    const request = { prompt: job.request.prompt, maxTokens, temperature, topP, seed: defaults.seed ?? seed };
+    const enhanced = await enhancer.enhance(job.id, request, AbortSignal.any([signal, late.signal]), {
+      // Its place among the prompts is not its place among the jobs.
+      onPosition: () => undefined,
+      onLoading: (progress) => job.emit({ $case: 'modelLoading', value: loadingEvent(enhancer.model, progress) }),
+      onStarted: () => tell(0),
+      onText: (text) => job.emit({ $case: 'textDelta', value: { text } }),
+    });
+    tell(1);
+    return { strategy: 'qwen', ...enhanced };
+  } catch (caught) {
+    const error = hideInternals(InferenceError.from(caught), log);
+    if (signal.aborted || error.reason === 'POLICY') throw error;
+    log.warn({ jobId: job.id, reason: error.reason }, 'prompt was not enhanced');
+    return { strategy: 'fallback', problem: error.message };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Of a model that loads, converts first, or waits for memory. */
+export function loadingEvent(model: string, progress?: LoadProgress): ModelLoading {
+  return { model, fraction: progress?.fraction, converting: progress?.stage === 'converting', loras: [] };
+}

@@ -1,0 +1,202 @@
+import type { InferenceError } from '../../errors.js';
+import type { JobEvent } from '../../gen/darkroom/v1/event.js';
+import {
+  type Asset,
+  type Job as JobMessage,
+  type JobMetadata,
+  JobState,
+  type JobType,
+} from '../../gen/darkroom/v1/job.js';
+
+export type EventBody = NonNullable<JobEvent['event']>;
+
+export interface NewJob {
+  readonly id: string;
+  readonly requestHash: string;
+  readonly jobType: JobType;
+  readonly model: string;
+}
+
+/** One accepted job: its state, and all its events from the first one, for whoever watches from wherever. */
+export class Job {
+  readonly id: string;
+  readonly requestHash: string;
+  readonly jobType: JobType;
+  readonly model: string;
+  readonly createTime = new Date();
+  /** Aborted with the InferenceError that ends the job. */
+  readonly #abort = new AbortController();
+  /** By sequence number less one; previews of a finished job are forgotten and leave a hole. */
+  readonly #events: (JobEvent | undefined)[] = [];
+  readonly #wakers = new Set<() => void>();
+  readonly #assets: Asset[] = [];
+  #watchers = 0;
+  #state: JobState = JobState.JOB_STATE_QUEUED;
+  #position = 0;
+  #fraction = 0;
+  #startTime: Date | undefined;
+  #endTime: Date | undefined;
+  #metadata: JobMetadata | undefined;
+  #error: InferenceError | undefined;
+  #assetBytes = 0;
+
+  constructor({ id, requestHash, jobType, model }: NewJob) {
+    this.id = id;
+    this.requestHash = requestHash;
+    this.jobType = jobType;
+    this.model = model;
+  }
+
+  get state(): JobState {
+    return this.#state;
+  }
+
+  get hasEnded(): boolean {
+    return this.#endTime !== undefined;
+  }
+
+  /** Why it ended without its assets. */
+  get error(): InferenceError | undefined {
+    return this.#error;
+  }
+
+  get startTime(): Date | undefined {
+    return this.#startTime;
+  }
+
+  /** Fraction done, 0 to 1. */
+  get fraction(): number {
+    return this.#fraction;
+  }
+
+  /** Streams that follow it now. */
+  get watchers(): number {
+    return this.#watchers;
+  }
+
+  /** Bytes of its files, kept with its events. */
+  get assetBytes(): number {
+    return this.#assetBytes;
+  }
+
+  /** What was done, once it completed. */
+  get metadata(): JobMetadata | undefined {
+    return this.#metadata;
+  }
+
+  get assets(): readonly Asset[] {
+    return this.#assets;
+  }
+
+  /** Says that the job is to end: with the reason. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  cancel(reason: InferenceError): void {
+    if (!this.hasEnded) this.#abort.abort(reason);
+  }
+
+  /** Records an event and wakes the watchers. */
+  emit(event: EventBody): void {
+    if (this.hasEnded) return;
+    switch (event.$case) {
+      case 'queued':
+        this.#state = JobState.JOB_STATE_QUEUED;
+        this.#position = event.value.position;
+        break;
+      case 'started':
+        this.#state = JobState.JOB_STATE_RUNNING;
+        this.#startTime = new Date();
+        break;
+      case 'progress':
+        this.#fraction = event.value.fraction;
+        break;
+      case 'assetChunk':
+        this.#assetBytes += event.value.data.length;
+        if (event.value.asset) this.#assets.push(event.value.asset);
+        break;
+      case 'completed':
+        this.#end(JobState.JOB_STATE_COMPLETED);
+        this.#fraction = 1;
+        this.#metadata = event.value.metadata;
+    }
+    this.#record(event);
+  }
+
+  /** Ends the job with an error: its last event. */
+  fail(error: InferenceError): void {
+    if (this.hasEnded) return;
+    const isCancelled = error.reason === 'CANCELLED' || error.reason === 'DEADLINE_EXCEEDED';
+    this.#end(isCancelled ? JobState.JOB_STATE_CANCELLED : JobState.JOB_STATE_FAILED);
+    this.#error = error;
+    this.#record({ $case: 'failed', value: { error: errorMessage(error) } });
+  }
+
+  /** Events after a sequence number, those that happened and those that come; ends after the job's last one. */
+  async *watch(afterSequence: number, signal: AbortSignal): AsyncGenerator<JobEvent, void, undefined> {
+    this.#watchers += 1;
+    try {
+      for (let next = Math.max(0, afterSequence); ; ) {
+        if (next < this.#events.length) {
+          const event = this.#events[next];
+          next += 1;
+          if (event !== undefined) yield event;
+        } else if (this.hasEnded) {
+          return;
+        } else {
+          await this.#nextEvent(signal);
+        }
+        if (signal.aborted) return;
+      }
+    } finally {
+      this.#watchers -= 1;
+    }
+  }
+
+  toMessage(): JobMessage {
+    return {
+      jobId: this.id,
+      state: this.#state,
+      jobType: this.jobType,
+      model: this.model,
+      lastSequence: BigInt(this.#events.length),
+      queuePosition: this.#state === JobState.JOB_STATE_QUEUED ? this.#position : 0,
+      fraction: this.#fraction,
+      createTime: this.createTime,
+      startTime: this.#startTime,
+      endTime: this.#endTime,
+      assets: this.#assets,
+      metadata: this.#metadata,
+      error: this.#error && errorMessage(this.#error),
+    };
+  }
+
+  #end(state: JobState): void {
+    this.#state = state;
+    this.#endTime = new Date();
+    // They told how the job went; kept, they would weigh as much as its files.
+    for (const [i, event] of this.#events.entries()) if (event?.event?.$case === 'preview') this.#events[i] = undefined;
+  }
+
+  #record(event: EventBody): void {
+    this.#events.push({ jobId: this.id, sequence: BigInt(this.#events.length + 1), time: new Date(), event });
+    for (const wake of this.#wakers) wake();
+  }
+
+  #nextEvent(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.#wakers.delete(wake);
+        signal.removeEventListener('abort', wake);
+        resolve();
+      };
+      this.#wakers.add(wake);
+      signal.addEventListener('abort', wake);
+    });
+  }
+}
+
+function errorMessage(error: InferenceError): { reason: string; message: string; retryable: boolean } {
+  return { reason: error.reason, message: error.message, retryable: error.retryable };
+}

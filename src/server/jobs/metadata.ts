@@ -1,0 +1,131 @@
+import type { Supervisor } from '../../engine/engine.js';
+import type { EngineTimings } from '../../engine/messages.js';
+import type { Enhancement, JobMetadata } from '../../gen/darkroom/v1/job.js';
+import { firstStep } from '../../pipelines/common/batching.js';
+import type { PromptReport } from '../../pipelines/pipeline.js';
+import type { DeviceMemory } from '../../runtime/device-memory.js';
+import { version } from '../../version.js';
+import type { Enhanced } from '../enhance/prompt-enhancer.js';
+import { applyReferences } from '../request/applied-references.js';
+import { loraMessages } from '../request/loras.js';
+import type { GenerateJob } from './generate-job.js';
+
+/** What will be done, before the work begins. */
+export function plannedMetadata(
+  job: GenerateJob,
+  { device, info }: Pick<Supervisor, 'device' | 'info'>,
+  startedAtMs: number,
+): JobMetadata {
+  const { request, plan } = job;
+  const [seed = 0] = request.seeds;
+  const { references } = plan;
+  const applied = references && applyReferences(references, info);
+  return {
+    seed: BigInt(seed),
+    seeds: request.seeds.map(BigInt),
+    jobType: job.jobType,
+    model: job.model,
+    width: request.width,
+    height: request.height,
+    steps: request.steps,
+    guidanceScale: request.guidanceScale,
+    scheduler: request.scheduler,
+    numImages: request.seeds.length,
+    originalPrompt: plan.prompt,
+    negativePrompt: request.negativePrompt ?? '',
+    device: device ?? '',
+    queueSeconds: (startedAtMs - job.createTime.getTime()) / 1000,
+    generationSeconds: 0,
+    encodeSeconds: 0,
+    denoiseSeconds: 0,
+    decodeSeconds: 0,
+    totalSizeBytes: 0n,
+    serverVersion: version,
+    frames: request.clip?.frames,
+    fps: plan.output.clip?.fps,
+    ...enhancementFields(job),
+    referenceMode: references?.mode ?? 'none',
+    // Never pretended: true where all of them were.
+    referenceApplied: applied && applied.problem === undefined,
+    referenceMethod: applied?.method,
+    referenceProblem: applied?.problem,
+    // decode-reference.ts
+    referenceFit: references && 'cover_center_crop',
+    referenceStrength: references?.strength,
+    denoisingStrength: applied?.method === 'img2img' ? (request.steps - firstStep(request)) / request.steps : undefined,
+    promptTokens: undefined,
+    droppedTokens: undefined,
+    promptChunks: undefined,
+    finalPromptType: undefined,
+    weights: request.weights || undefined,
+    batchImages: undefined,
+    enginePeakBytes: undefined,
+    forwards: undefined,
+    guidanceInterval: request.clip?.guidanceInterval,
+    reuseThreshold: request.clip?.reuseThreshold || undefined,
+    loras: loraMessages(request.loras),
+    buildSeconds: 0,
+    vramUsedBytes: undefined,
+    vramTotalBytes: undefined,
+  };
+}
+
+function enhancementFields({
+  enhancement,
+}: GenerateJob): Pick<JobMetadata, 'enhancedPrompt' | 'enhancementStrategy' | 'promptProblem' | 'enhancement'> {
+  const isDone = enhancement?.strategy === 'qwen';
+  return {
+    enhancedPrompt: isDone ? enhancement.prompt : undefined,
+    enhancementStrategy: enhancement?.strategy,
+    promptProblem: enhancement?.strategy === 'fallback' ? enhancement.problem : undefined,
+    enhancement: isDone ? enhancementMessage(enhancement) : undefined,
+  };
+}
+
+/** What an enhancement took, as the API tells it. */
+export function enhancementMessage(enhanced: Enhanced): Enhancement {
+  return {
+    model: enhanced.model,
+    device: enhanced.device,
+    promptTokens: enhanced.promptTokens,
+    droppedTokens: enhanced.droppedTokens,
+    newTokens: enhanced.newTokens,
+    waitSeconds: enhanced.waitMs / 1000,
+    firstTokenSeconds: enhanced.firstTokenMs / 1000,
+    totalSeconds: enhanced.totalMs / 1000,
+    reachedMaxTokens: enhanced.reachedMaxTokens,
+  };
+}
+
+export interface WhatWasDone {
+  readonly job: GenerateJob;
+  readonly prompt: PromptReport | undefined;
+  readonly timings: EngineTimings;
+  /** Its card at the end of the denoising, where there is one. */
+  readonly card: DeviceMemory | undefined;
+}
+
+/** What was really done. */
+export function completedMetadata(planned: JobMetadata, { job, prompt, timings, card }: WhatWasDone): JobMetadata {
+  return {
+    ...planned,
+    generationSeconds: timings.totalMs / 1000,
+    encodeSeconds: timings.encodeMs / 1000,
+    denoiseSeconds: timings.denoiseMs / 1000,
+    decodeSeconds: timings.decodeMs / 1000,
+    totalSizeBytes: BigInt(job.assetBytes),
+    batchImages: timings.batchImages,
+    enginePeakBytes: BigInt(timings.peakBytes),
+    forwards: timings.forwards,
+    buildSeconds: timings.buildMs / 1000,
+    ...(card && {
+      vramUsedBytes: BigInt(card.totalBytes - card.freeBytes),
+      vramTotalBytes: BigInt(card.totalBytes),
+    }),
+    promptTokens: prompt?.tokens,
+    droppedTokens: prompt?.dropped,
+    promptChunks: prompt?.chunks,
+    ...(job.enhancement === undefined && { enhancementStrategy: prompt?.strategy, promptProblem: prompt?.problem }),
+    finalPromptType: prompt && (prompt.strategy === 'compel' ? 'conditioning_tensor' : 'string'),
+  };
+}

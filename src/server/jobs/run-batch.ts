@@ -1,0 +1,143 @@
+import { createHash } from 'node:crypto';
+import type { RunHandle, Supervisor } from '../../engine/engine.js';
+import type { EngineEvent } from '../../engine/messages.js';
+import type { ModelLoading } from '../../gen/darkroom/v1/event.js';
+import { AssetRole } from '../../gen/darkroom/v1/job.js';
+import type { BuiltVariants, PromptReport } from '../../pipelines/pipeline.js';
+import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
+import { loraMessages } from '../request/loras.js';
+import type { CostModel } from './cost-model.js';
+import type { GenerateJob } from './generate-job.js';
+import { ProgressMeter } from './job-progress.js';
+import { completedMetadata, plannedMetadata } from './metadata.js';
+
+/** Far below gRPC's own message limit of 4 MB, and small enough for a smooth stream. */
+const CHUNK_BYTES = 256 * 1024;
+
+const ROLES = {
+  result: AssetRole.ASSET_ROLE_RESULT,
+  poster: AssetRole.ASSET_ROLE_POSTER,
+  thumbnail: AssetRole.ASSET_ROLE_THUMBNAIL,
+} as const;
+
+/**
+ * Runs jobs together on an engine that is ready, and records their events.
+ * @returns for each job what ended it early; undefined where it completed
+ */
+export async function runTogether(
+  jobs: readonly GenerateJob[],
+  engine: Supervisor,
+  costs: CostModel,
+  onVariants: Surroundings['onVariants'],
+): Promise<readonly unknown[]> {
+  const startedAt = Date.now();
+  for (const job of jobs) {
+    const metadata = plannedMetadata(job, engine, startedAt);
+    job.emit({ $case: 'started', value: { metadata } });
+  }
+  const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
+  return Promise.all(
+    handles.map((handle, i) =>
+      follow(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onVariants }).then(
+        () => undefined,
+        (error: unknown) => error ?? new Error('a job ended with nothing'),
+      ),
+    ),
+  );
+}
+
+interface Surroundings {
+  readonly engine: Supervisor;
+  readonly costs: CostModel;
+  readonly startedAt: number;
+  /** Told which variants of the model there are. */
+  readonly onVariants: (variants: BuiltVariants) => void;
+}
+
+async function follow(
+  job: GenerateJob,
+  run: RunHandle,
+  { engine, costs, startedAt, onVariants }: Surroundings,
+): Promise<void> {
+  const cancel = () => run.cancel(job.signal.reason);
+  if (job.signal.aborted) cancel();
+  job.signal.addEventListener('abort', cancel, { once: true });
+  try {
+    const meter = new ProgressMeter(costs.estimate(job.request));
+    let prompt: PromptReport | undefined;
+    let card: DeviceMemory | undefined;
+    for await (const event of run.events) {
+      if (event.kind === 'prompt') prompt = event.report;
+      else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
+      else record(job, event, meter);
+      // The driver is asked beside the decode, which takes most; an answer that comes later is not waited for.
+      if (engine.device !== 'cpu' && isLastStep(event)) {
+        void measureCard().then((measured) => {
+          card = measured;
+        });
+      }
+    }
+    const timings = await run.result;
+    onVariants(timings.variants);
+    costs.observe(job.request, timings);
+    const metadata = completedMetadata(plannedMetadata(job, engine, startedAt), { job, prompt, timings, card });
+    job.emit({ $case: 'completed', value: { metadata, assets: [...job.assets] } });
+  } finally {
+    job.signal.removeEventListener('abort', cancel);
+  }
+}
+
+function isLastStep(event: EngineEvent): boolean {
+  return event.kind === 'progress' && event.phase === 'denoise' && event.step === event.total;
+}
+
+/** The model is there, but not with the job's LoRAs. */
+function buildingEvent({ model, request }: GenerateJob): ModelLoading {
+  return { model, fraction: undefined, converting: false, loras: loraMessages(request.loras) };
+}
+
+function record(
+  job: GenerateJob,
+  event: Exclude<EngineEvent, { kind: 'prompt' | 'building' }>,
+  meter: ProgressMeter,
+): void {
+  switch (event.kind) {
+    case 'progress': {
+      const progress = meter.advance(event, performance.now());
+      // A job that runs for the second time was further once.
+      job.emit({ $case: 'progress', value: { ...progress, fraction: Math.max(job.fraction, progress.fraction) } });
+      return;
+    }
+    case 'preview': {
+      const { index, contentType, bytes } = event;
+      job.emit({ $case: 'preview', value: { index, contentType, image: Buffer.from(bytes) } });
+      return;
+    }
+    case 'asset':
+      // A job that runs for the second time has some of its files already.
+      if (!job.assets.some(({ index }) => index === event.index)) emitAsset(job, event);
+  }
+}
+
+function emitAsset(
+  job: GenerateJob,
+  { role, index, seed, width, height, contentType, bytes }: Extract<EngineEvent, { kind: 'asset' }>,
+): void {
+  const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const asset = {
+    index,
+    contentType,
+    sizeBytes: BigInt(file.length),
+    sha256: createHash('sha256').update(file).digest(),
+    width,
+    height,
+    seed: BigInt(seed),
+    role: ROLES[role],
+  };
+  for (let offset = 0; offset < file.length; offset += CHUNK_BYTES) {
+    const data = file.subarray(offset, offset + CHUNK_BYTES);
+    const isLast = offset + data.length === file.length;
+    const value = { index, offset: BigInt(offset), data, asset: isLast ? asset : undefined };
+    job.emit({ $case: 'assetChunk', value });
+  }
+}

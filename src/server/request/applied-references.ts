@@ -1,0 +1,64 @@
+import { InferenceError } from '../../errors.js';
+import type { FrameConditioning, FrameMethod, FramePlace, ModelInfo } from '../../pipelines/pipeline.js';
+import type { PlannedReferences } from './references.js';
+
+export type ReferenceMethod = 'img2img' | FrameMethod;
+
+/** What a model makes of a job's references. */
+export interface AppliedReferences {
+  readonly method: ReferenceMethod;
+  /** Those that it takes. */
+  readonly places: readonly FramePlace[];
+  /** Why it does not take all of them. */
+  readonly problem: string | undefined;
+}
+
+/** What every model does that says nothing else: SDXL has no frames, and a text-to-video model can be held to some. */
+const UNSAID: FrameConditioning = { method: 'latent_hold', takes: ['start', 'end'], needs: [] };
+
+/** Pictures start from their reference, unless the model has a way of its own. */
+export function referenceMethod(isClip: boolean, info: Pick<ModelInfo, 'frames'> | undefined): ReferenceMethod {
+  const { method } = info?.frames ?? UNSAID;
+  return method === 'latent_hold' && !isClip ? 'img2img' : method;
+}
+
+const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end' };
+
+/** @param info of the model that they are for; undefined, it says nothing of frames */
+export function applyReferences(
+  planned: PlannedReferences,
+  info: Pick<ModelInfo, 'frames'> | undefined,
+): AppliedReferences {
+  const { takes } = info?.frames ?? UNSAID;
+  const given = placesOf(planned);
+  const places = given.filter((place) => takes.includes(place));
+  const left = given.filter((place) => !takes.includes(place));
+  const problem =
+    left.length === 0
+      ? undefined
+      : `the ${left.join(' and ')} reference was left out: the model takes ${takes.map((place) => ARTICLES[place]).join(' and ')} reference alone`;
+  return { method: referenceMethod(planned.isClip, info), places, problem };
+}
+
+/** @throws InferenceError REFERENCE_NEEDED where a model cannot do without references that a job has not got */
+export function assertNeeded(
+  planned: PlannedReferences | undefined,
+  { model, isClip, info }: { model: string; isClip: boolean; info: Pick<ModelInfo, 'frames'> | undefined },
+): void {
+  const { needs } = info?.frames ?? UNSAID;
+  const given = planned === undefined ? [] : placesOf(planned);
+  if (needs.every((place) => given.includes(place))) return;
+  const frames = needs.map((place) => ({ start: 'a first', end: 'a last' })[place]).join(' and ');
+  const wanted = isClip ? needs.map((place) => ARTICLES[place]).join(' and ') : 'a';
+  // A picture has one reference.
+  const remedy = isClip || needs.length === 1 ? `give ${wanted} reference, or ` : '';
+  throw new InferenceError(
+    'REFERENCE_NEEDED',
+    `model "${model}" makes clips of ${frames} frame; ${remedy}use a text-to-video or a VACE model`,
+  );
+}
+
+/** A single reference of a clip is its first frame, that of a picture stands in its place. */
+function placesOf({ start, end }: PlannedReferences): readonly FramePlace[] {
+  return [...(start ? (['start'] as const) : []), ...(end ? (['end'] as const) : [])];
+}

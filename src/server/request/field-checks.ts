@@ -1,0 +1,41 @@
+import { type FieldViolation, InferenceError } from '../../errors.js';
+
+/** Notes a violation of a field unless something holds: the field's path as the proto spells it, and one sentence. */
+export type Check = (holds: boolean, field: string, description: string) => void;
+
+/** Room for a UUID, a date and a name; keys of logs and of stores. */
+const JOB_ID = /^[A-Za-z0-9._:-]{1,128}$/;
+
+export function createCheck(): { readonly check: Check; readonly violations: readonly FieldViolation[] } {
+  const violations: FieldViolation[] = [];
+  const check: Check = (holds, field, description) => {
+    if (!holds) violations.push({ field, description });
+  };
+  return { check, violations };
+}
+
+/** @throws InferenceError INVALID_REQUEST with every violation that was noted */
+export function assertNoViolations(violations: readonly FieldViolation[]): void {
+  if (violations.length === 0) return;
+  const all = violations.map(({ description }) => description).join('; ');
+  throw new InferenceError('INVALID_REQUEST', `Invalid parameters: ${all}`, { violations });
+}
+
+export function checkJobId(jobId: string, check: Check): void {
+  check(
+    jobId === '' || JOB_ID.test(jobId),
+    'job_id',
+    'job_id must be 1 to 128 letters, digits, ".", "_", ":" or "-"; leave it empty to have one chosen',
+  );
+}
+
+/** @param limit in bytes: LIMIT_PROMPT_BYTES */
+export function checkText(field: string, text: string, limit: number, check: Check): void {
+  const bytes = Buffer.byteLength(text);
+  check(
+    bytes <= limit,
+    field,
+    `${field} of ${bytes} bytes must be <= ${limit}; shorten it or raise LIMIT_PROMPT_BYTES`,
+  );
+  check(!text.includes('\0'), field, `${field} has a NUL character; remove it`);
+}

@@ -1,0 +1,91 @@
+import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
+import { type Lora, PromptSyntax } from '../../gen/darkroom/v1/job.js';
+import type { Family, RequestLora } from '../../pipelines/pipeline.js';
+import type { Check } from './field-checks.js';
+import type { LoraRegistry } from './lora-registry.js';
+
+const MAX_LORAS = 4;
+const MAX_WEIGHT = 2;
+/**
+ * `<lora:name>`, `<lora:name:weight>`, `<lora:name:text encoder weight:weight>`, as A1111 reads them.
+ * https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/v1.10.1/extensions-builtin/Lora/extra_networks_lora.py
+ */
+const SIGN = /(\s*,)?\s*<lora:([^<>:]+)(?::([^<>:]*))?(?::([^<>:]*))?>(\s*,)?/g;
+
+/** A request's texts without the LoRAs that they name, and all of its LoRAs. */
+export interface NamedLoras {
+  readonly prompt: string;
+  readonly weights: string;
+  readonly loras: readonly Lora[];
+}
+
+/** Whether it names any: whether the files have to be looked at. */
+export function namesLoras(request: GenerateRequest): boolean {
+  return takeLoras(request).loras.length > 0;
+}
+
+/** Takes the LoRAs out of the texts, unless signs are text. */
+export function takeLoras({ prompt, weights, loras, promptSyntax }: GenerateRequest): NamedLoras {
+  if (promptSyntax === PromptSyntax.PROMPT_SYNTAX_DIFFUSERS) return { prompt, weights, loras };
+  const named: Lora[] = [];
+  const take = (
+    _: string,
+    before: string | undefined,
+    name: string,
+    first: string | undefined,
+    second: string | undefined,
+    after: string | undefined,
+  ) => {
+    const own = weightOf(first);
+    named.push({ name: name.trim(), weight: second === undefined ? own : weightOf(second), textEncoderWeight: own });
+    return before ?? after ?? '';
+  };
+  // A comma that stood between it and its neighbours stays between these.
+  const without = (text: string) =>
+    text.includes('<lora:') ? text.replace(SIGN, take).replace(/^[\s,]+|[\s,]+$/g, '') : text;
+  const texts = { prompt: without(prompt), weights: without(weights) };
+  return { ...texts, loras: [...loras, ...named] };
+}
+
+/** An empty one is 1, as if it were not there; what is no number is told by `checkLoras`. */
+function weightOf(text: string | undefined): number {
+  return text === undefined || text.trim() === '' ? 1 : Number(text);
+}
+
+export function checkLoras(loras: readonly Lora[], check: Check): void {
+  check(loras.length <= MAX_LORAS, 'loras', `loras has ${loras.length} entries, must have at most ${MAX_LORAS}`);
+  const seen = new Set<string>();
+  for (const [i, { name, ...weights }] of loras.slice(0, MAX_LORAS).entries()) {
+    const field = `loras[${i}]`;
+    check(!seen.has(name), `${field}.name`, `${field}.name "${name.slice(0, 128)}" is there twice; add up its weights`);
+    seen.add(name);
+    const { weight, textEncoderWeight } = withDefaults(weights);
+    for (const [which, value] of Object.entries({ weight, text_encoder_weight: textEncoderWeight })) {
+      const isInside = Math.abs(value) <= MAX_WEIGHT;
+      check(isInside, `${field}.${which}`, `${field}.${which} ${value} must be >= -${MAX_WEIGHT} and <= ${MAX_WEIGHT}`);
+    }
+  }
+}
+
+/**
+ * Finds the files of a request's LoRAs, which were checked.
+ * @throws InferenceError LORA_NOT_FOUND, MODEL_UNSUPPORTED, or what is wrong with a file
+ */
+export function findLoras(loras: readonly Lora[], family: Family, registry: LoraRegistry): readonly RequestLora[] {
+  return loras.map(({ name, ...weights }) => {
+    const { path, revision } = registry.get(name, family);
+    return { name, path, revision, ...withDefaults(weights) };
+  });
+}
+
+function withDefaults({ weight = 1, textEncoderWeight = weight }: Omit<Lora, 'name'>): {
+  weight: number;
+  textEncoderWeight: number;
+} {
+  return { weight, textEncoderWeight };
+}
+
+/** As the API tells them. */
+export function loraMessages(loras: readonly RequestLora[] = []): Lora[] {
+  return loras.map(({ name, weight, textEncoderWeight }) => ({ name, weight, textEncoderWeight }));
+}

@@ -1,0 +1,89 @@
+import type { Config } from '../../config/server-config.js';
+import { decodeReference } from '../../media/decode-reference.js';
+import type { Size } from '../../media/encode-image.js';
+import type { FramePlace, GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
+import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
+import { applyReferences } from './applied-references.js';
+import type { PlannedReferences, ReferenceSource } from './references.js';
+
+/** Fetches and decodes at once: a large picture takes up to 400 MB while it is decoded (docs/reference/references.md). */
+const AT_ONCE = 2;
+
+export interface ReferenceLoader {
+  /**
+   * The pictures that a job starts from or holds, fetched, decoded and fitted to its size.
+   * @returns what they add to the request
+   * @throws InferenceError REFERENCE_INVALID, REFERENCE_UNAVAILABLE, or the signal's reason
+   */
+  load(
+    references: PlannedReferences,
+    request: Pick<GenerationRequest, 'width' | 'height' | 'clip'>,
+    signal: AbortSignal,
+  ): Promise<Pick<GenerationRequest, 'init' | 'clip'>>;
+}
+
+/**
+ * @param infoOf what a model is, once that is known
+ * @param fetcher omitted, the one that the configuration describes
+ */
+export function createReferenceLoader(
+  config: Config,
+  infoOf: (model: string, signal: AbortSignal) => Promise<ModelInfo | undefined>,
+  fetcher?: ReferenceFetcher,
+): ReferenceLoader {
+  const { fetch } =
+    fetcher ??
+    createReferenceFetcher({
+      allowedHosts: config.REFERENCE_HOSTS ?? [],
+      maxBytes: config.REFERENCE_MAX_BYTES,
+      timeoutMs: config.REFERENCE_TIMEOUT_MS,
+    });
+  const turns = new Turns(AT_ONCE);
+  const load = (source: ReferenceSource, { width, height }: Size, signal: AbortSignal) =>
+    turns.take(async () => {
+      signal.throwIfAborted();
+      const bytes = source.kind === 'bytes' ? source.bytes : await fetch(source.url, signal);
+      const { rgb } = await decodeReference(bytes, { width, height, maxPixels: config.REFERENCE_MAX_PIXELS });
+      signal.throwIfAborted();
+      return rgb;
+    });
+  return {
+    async load(references, { clip, ...size }, signal) {
+      const { strength, denoisingStrength } = references;
+      const { method, places } = applyReferences(references, await infoOf(references.model, signal));
+      const picture = async (place: FramePlace) => {
+        const source = places.includes(place) ? references[place] : undefined;
+        return source && load(source, size, signal);
+      };
+      const [start, end] = await Promise.all([picture('start'), picture('end')]);
+      if (method === 'img2img' || clip === undefined) {
+        return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength } };
+      }
+      // A picture is not to be its reference, but to look like it.
+      const frames = method === 'vace' && !references.isClip ? { look: start } : { start, end };
+      return { clip: { ...clip, known: { method, ...frames, strength } } };
+    },
+  };
+}
+
+/** Runs at most so many at once, in the order they came. */
+class Turns {
+  readonly #waiting: (() => void)[] = [];
+  #free: number;
+
+  constructor(atOnce: number) {
+    this.#free = atOnce;
+  }
+
+  async take<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free -= 1;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free += 1;
+      else next();
+    }
+  }
+}

@@ -1,0 +1,135 @@
+import { type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
+import type { Family, ModelInfo } from '../../pipelines/pipeline.js';
+import { referenceMethod } from './applied-references.js';
+import type { Check } from './field-checks.js';
+import type { Preset } from './presets.js';
+
+/** A picture that is still to be fetched or decoded. */
+export type ReferenceSource =
+  | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
+  | { readonly kind: 'url'; readonly url: string };
+
+/** What becomes of a request's references. */
+export interface PlannedReferences {
+  /** Name of the model that they are for: what it makes of them, it says once it is known (applied-references.ts). */
+  readonly model: string;
+  readonly isClip: boolean;
+  /** As the contract names them. */
+  readonly mode: 'single' | 'start' | 'end' | 'both';
+  /** Of `single` the one there is. */
+  readonly start?: ReferenceSource;
+  readonly end?: ReferenceSource;
+  /** As the caller said it, or the default: 0.1 to 1. */
+  readonly strength: number;
+  /** Of a picture, as diffusers counts it: the share of the steps that is run on it. Undefined on a model with a way of its own. */
+  readonly denoisingStrength: number | undefined;
+}
+
+const MIN_STRENGTH = 0.1;
+const DEFAULT_STRENGTH: Readonly<Record<Family, number>> = { sdxl: 0.5, wan: 0.85 };
+
+/**
+ * Which share of the steps is run on a reference at the weakest strength (0.1) and at the strongest (1.0): the more steps, the
+ * less of it is left. Style keeps colours and light only, so it leaves most of the work to the prompt; a composition is to stay
+ * where it is; a character needs its features, but not its pose.
+ */
+const DENOISING: Readonly<Record<number, { readonly weakest: number; readonly strongest: number }>> = {
+  [ReferenceType.REFERENCE_TYPE_UNSPECIFIED]: { weakest: 0.9, strongest: 0.3 },
+  [ReferenceType.REFERENCE_TYPE_COMPOSITION]: { weakest: 0.9, strongest: 0.3 },
+  [ReferenceType.REFERENCE_TYPE_STYLE]: { weakest: 0.95, strongest: 0.6 },
+  [ReferenceType.REFERENCE_TYPE_CHARACTER]: { weakest: 0.85, strongest: 0.4 },
+};
+
+interface Circumstances {
+  readonly model: string;
+  readonly family: Family;
+  /** Of the model, once it is known. */
+  readonly info: ModelInfo | undefined;
+  readonly makes: Preset['makes'];
+  readonly steps: number;
+  readonly limitBytes: number;
+}
+
+/** Checks the references of a request; undefined where there is none, or none that could be used. */
+export function planReferences(
+  references: readonly Reference[],
+  { model, family, info, makes, steps, limitBytes }: Circumstances,
+  check: Check,
+): PlannedReferences | undefined {
+  const most = makes === 'clip' ? 2 : 1;
+  check(
+    references.length <= most,
+    'references',
+    `references of a ${makes === 'clip' ? 'clip' : 'picture'} must be at most ${most}, these are ${references.length}`,
+  );
+  const [first, second] = references;
+  if (first === undefined) return undefined;
+  const sources = references.map((reference, i) => sourceOf(reference, i, limitBytes, check));
+  const strength = first.strength ?? DEFAULT_STRENGTH[family];
+  check(
+    strength >= MIN_STRENGTH && strength <= 1,
+    'references[0].strength',
+    `references[0].strength ${strength} must be >= ${MIN_STRENGTH} and <= 1`,
+  );
+  if (makes !== 'clip') {
+    const role = first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
+    check(role, 'references[0].role', 'references[0].role is for clips; leave it out for a picture');
+    const isStart = referenceMethod(false, info) === 'img2img';
+    const denoisingStrength = isStart ? shareOf(first, strength, steps, check) : undefined;
+    const [start] = sources;
+    return start && { model, isClip: false, mode: 'single', start, strength, denoisingStrength };
+  }
+  const endsWith = references.findIndex(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);
+  const startsWith = references.findIndex(({ role }) => role !== ReferenceRole.REFERENCE_ROLE_END);
+  check(
+    second === undefined || (endsWith >= 0 && startsWith >= 0),
+    'references[1].role',
+    'references[1].role must be the other one of start and end',
+  );
+  const [start, end] = [sources[startsWith], sources[endsWith]];
+  const isSingle = end === undefined && first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
+  return {
+    model,
+    isClip: true,
+    mode: start !== undefined && end !== undefined ? 'both' : end !== undefined ? 'end' : isSingle ? 'single' : 'start',
+    ...(start && { start }),
+    ...(end && { end }),
+    strength,
+    denoisingStrength: undefined,
+  };
+}
+
+function sourceOf({ source }: Reference, i: number, limitBytes: number, check: Check): ReferenceSource | undefined {
+  check(source !== undefined, `references[${i}].source`, `references[${i}] must have an image or a url`);
+  if (source?.$case === 'url') return { kind: 'url', url: source.value };
+  if (source === undefined) return undefined;
+  const size = source.value.length;
+  check(
+    size > 0 && size <= limitBytes,
+    `references[${i}].image`,
+    `references[${i}].image of ${size} bytes must be >= 1 and <= ${limitBytes}; send a smaller file or raise REFERENCE_MAX_BYTES`,
+  );
+  return { kind: 'bytes', bytes: source.value };
+}
+
+/** Of image to image: the share of the steps that is run on the picture. */
+function shareOf(reference: Reference, strength: number, steps: number, check: Check): number {
+  const range = DENOISING[reference.type];
+  check(range !== undefined, 'references[0].type', 'references[0].type is unknown; use a value of ReferenceType');
+  const { weakest = 1, strongest = 1 } = range ?? {};
+  const byType = weakest - ((weakest - strongest) * (strength - MIN_STRENGTH)) / (1 - MIN_STRENGTH);
+  // A step must not be lost to the last bit of a sum.
+  const share = reference.denoisingStrength ?? Number(byType.toFixed(6));
+  const isShare = share > 0 && share <= 1;
+  check(isShare, 'references[0].denoising_strength', `references[0].denoising_strength ${share} must be > 0 and <= 1`);
+  check(
+    !isShare || Math.floor(steps * share) >= 1,
+    'steps',
+    `steps ${steps} times the denoising strength ${short(share)} must be >= 1; use ${Math.ceil(1 / share)} steps or more`,
+  );
+  return share;
+}
+
+function short(value: number): string {
+  return String(Number(value.toPrecision(3)));
+}

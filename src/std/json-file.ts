@@ -1,0 +1,49 @@
+import { readFile, stat } from 'node:fs/promises';
+import type { z } from 'zod';
+import { InferenceError } from '../errors.js';
+
+export interface JsonFileOptions {
+  /** A larger file is refused unread. */
+  readonly maxBytes: number;
+  /** What the message of a missing file says after the path. */
+  readonly missing: string;
+  /** What a missing file counts as; omitted, it is an error. */
+  readonly fallback?: unknown;
+}
+
+/**
+ * Reads a JSON file of a checkpoint and checks it.
+ * @throws InferenceError CHECKPOINT_INVALID that names the file and every bad field
+ */
+export async function readJsonFile<T>(path: string, schema: z.ZodType<T>, options: JsonFileOptions): Promise<T> {
+  const text = await readTextFile(path, options).catch((error: unknown) => {
+    if (error instanceof MissingFileError && options.fallback !== undefined) return undefined;
+    throw error;
+  });
+  const json = text === undefined ? options.fallback : parseJson(path, text);
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  return refuse(path, parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; '));
+}
+
+/** Reads a text file of a checkpoint, up to a size. */
+export async function readTextFile(path: string, { maxBytes, missing }: JsonFileOptions): Promise<string> {
+  const entry = await stat(path).catch(() => undefined);
+  if (entry === undefined) throw new MissingFileError('CHECKPOINT_INVALID', `${path} is missing; ${missing}`);
+  if (entry.size > maxBytes) refuse(path, `is ${entry.size} bytes long, the limit is ${maxBytes}`);
+  return readFile(path, 'utf8');
+}
+
+class MissingFileError extends InferenceError {}
+
+function parseJson(path: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return refuse(path, 'is not JSON');
+  }
+}
+
+function refuse(path: string, problem: string): never {
+  throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
+}

@@ -1,0 +1,192 @@
+import { cp, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, inject, it } from 'vitest';
+import { type LoraSource, readLora } from '../../../src/pipelines/lora/read-lora.js';
+import { sdxlLoraNames } from '../../../src/pipelines/sdxl/lora-names.js';
+import { readSdxlConfig } from '../../../src/pipelines/sdxl/model/config.js';
+import { writeTinySdxl } from '../../../src/synthetic/sdxl.js';
+import { f32, factorsFor, mergeLora } from '../../support/merged-lora.js';
+import { safetensorsBytes } from '../../support/safetensors-bytes.js';
+import { sdxlPicture } from '../../support/sdxl-image.js';
+import { tempFolder } from '../../support/temp-folder.js';
+import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../../support/tensor-file.js';
+
+const lora = (name: string) =>
+  fileURLToPath(new URL(`../../fixtures/goldens/sdxl-lora/${name}.safetensors`, import.meta.url));
+const names = sdxlLoraNames(await readSdxlConfig(fileURLToPath(new URL('../../../assets/tiny-sdxl', import.meta.url))));
+
+/** A copy of a LoRA with other tensors. */
+async function changed(change: (tensors: Tensors) => void, from = 'attn.kohya'): Promise<string> {
+  const tensors = await readTensorFile(lora(from));
+  change(tensors);
+  const path = join(await tempFolder(), 'changed.safetensors');
+  await writeTensorFile(path, tensors);
+  return path;
+}
+
+const UNET = 'lora_unet_down_blocks_1_attentions_0_proj_in';
+const f16 = (shape: readonly number[], bits = 0): StoredTensor => {
+  const count = shape.reduce((product, dim) => product * dim, 1);
+  return { dtype: 'F16', shape, bytes: Buffer.from(new Uint16Array(count).fill(bits).buffer) };
+};
+
+const pictureWith = (loras: readonly LoraSource[]) => sdxlPicture({ path: inject('tinySdxl'), loras });
+
+describe('readLora', () => {
+  it.each([
+    ['attn.kohya', 'kohya', 'lora_te1_…, diffusers block names'],
+    ['attn.kohya_sgm', 'kohya', 'original block names'],
+    ['attn.peft', 'peft', ''],
+    ['conv.kohya_sgm', 'kohya', 'convolutions too'],
+  ])('reads %s: every key matches', async (name, format) => {
+    const file = await readLora(lora(name), names);
+    expect([file.header.base, file.header.format, file.header.rank, file.unmatched]).toEqual(['SDXL', format, 4, []]);
+    expect(file.modules).toHaveLength(name.startsWith('conv') ? 243 : 234);
+  });
+
+  it('lists keys that match nothing', async () => {
+    const path = await changed((tensors) => tensors.set('lora_unet_nowhere.lora_up.weight', f16([4, 4])));
+    expect((await readLora(path, names)).unmatched).toEqual(['lora_unet_nowhere.lora_up.weight']);
+  });
+
+  it.each([
+    ['LoHa', 'lora_unet_x.hada_w1_a', 'is LoHa; darkroom takes LoRA'],
+    ['LoKr', 'lora_unet_x.lokr_w1', 'is LoKr; darkroom takes LoRA'],
+    ['DoRA', 'lora_unet_x.dora_scale', 'is DoRA; darkroom takes LoRA'],
+    [
+      'one of SD 1.5',
+      'lora_te_text_model_x.lora_up.weight',
+      'is a LoRA for Stable Diffusion 1 or 2; this model is SDXL',
+    ],
+  ])('refuses %s by its name', async (_, key, problem) => {
+    const path = await changed((tensors) => tensors.set(key, f16([4, 4])));
+    await expect(readLora(path, names)).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: `${path} ${problem}`,
+    });
+  });
+
+  it('refuses a file that ends early', async () => {
+    const path = await changed(() => undefined);
+    await truncate(path, 200_000);
+    await expect(readLora(path, names)).rejects.toThrow(/is truncated: tensor ".*" ends at byte/);
+  });
+
+  it('refuses a module without its other half, and one that is there twice', async () => {
+    const half = await changed((tensors) => tensors.delete(`${UNET}.lora_up.weight`));
+    await expect(readLora(half, names)).rejects.toThrow(
+      'unet.down_blocks.1.attentions.0.proj_in.weight has no lora_up',
+    );
+    const twice = await changed((tensors) =>
+      tensors.set(
+        'lora_unet_input_blocks_4_1_proj_in.lora_up.weight',
+        tensors.get(`${UNET}.lora_up.weight`) ?? f16([1, 1]),
+      ),
+    );
+    await expect(readLora(twice, names)).rejects.toThrow(
+      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice/,
+    );
+  });
+
+  it('refuses a NaN', async () => {
+    const path = await changed((tensors) => {
+      const { shape = [] } = tensors.get(`${UNET}.lora_up.weight`) ?? {};
+      tensors.set(`${UNET}.lora_up.weight`, f16(shape, 0x7e00));
+    });
+    await expect(readLora(path, names)).rejects.toThrow(`has a NaN or an infinity in ${UNET}.lora_up.weight`);
+  });
+
+  it('refuses a file that is no LoRA of an SDXL', async () => {
+    const path = join(await tempFolder(), 'other.safetensors');
+    await writeFile(
+      path,
+      safetensorsBytes({ foo: { dtype: 'F16', shape: [1], data_offsets: [0, 2] } }, Buffer.alloc(2)),
+    );
+    await expect(readLora(path, names)).rejects.toThrow(`${path} has no LoRA keys; it begins with "foo"`);
+  });
+});
+
+describe('a LoRA in the graph', () => {
+  it('refuses ranks that differ and shapes of another base, all together', async () => {
+    const path = await changed((tensors) => {
+      tensors.set(`${UNET}.lora_down.weight`, f16([8, 64]));
+      tensors.set('lora_unet_mid_block_attentions_0_proj_in.lora_down.weight', f16([4, 96]));
+    });
+    await expect(pictureWith([{ path, weight: 1 }])).rejects.toThrow(
+      /down_blocks\.1\.attentions\.0\.proj_in\.weight: its two factors have the ranks 8 and 4\n.*mid_block\.attentions\.0\.proj_in\.weight: its factors make \[128, 96\], the weight is \[128, 128\]/s,
+    );
+  });
+
+  it('changes the picture, the more the heavier it is; at weight 0 not at all', async () => {
+    const bare = await pictureWith([]);
+    const at = (weight: number) => pictureWith([{ path: lora('attn.kohya'), weight }]);
+    expect(await at(0)).toEqual(bare);
+    const distance = (picture: Uint8Array) =>
+      picture.reduce((sum, value, i) => sum + Math.abs(value - (bare[i] ?? 0)), 0);
+    const [light, heavy] = [distance(await at(0.05)), distance(await at(1))];
+    expect(light).toBeGreaterThan(0);
+    expect(heavy).toBeGreaterThan(light);
+  });
+
+  it('adds up with another one, whatever their formats', async () => {
+    const [kohya, peft] = [lora('attn.kohya'), lora('attn.peft')];
+    const halves = await pictureWith([
+      { path: kohya, weight: 0.5 },
+      { path: peft, weight: 0.5 },
+    ]);
+    const whole = await pictureWith([{ path: kohya, weight: 1 }]);
+    expect(halves.reduce((most, value, i) => Math.max(most, Math.abs(value - (whole[i] ?? 0))), 0)).toBeLessThanOrEqual(
+      2,
+    );
+  });
+
+  it('adds up * down by weight and alpha / rank, whatever the rank, to layers of every kind', async () => {
+    const modules = {
+      unet: [
+        'down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q',
+        'mid_block.resnets.0.conv1',
+        'up_blocks.0.resnets.0.conv_shortcut',
+        'add_embedding.linear_1',
+        'conv_in',
+      ],
+      text_encoder: ['text_model.encoder.layers.0.self_attn.k_proj'],
+      text_encoder_2: ['text_model.encoder.layers.0.mlp.fc1', 'text_projection'],
+    } as const;
+    const prefixes = { unet: 'lora_unet_', text_encoder: 'lora_te1_', text_encoder_2: 'lora_te2_' } as const;
+    const files = { unet: 'diffusion_pytorch_model', text_encoder: 'model', text_encoder_2: 'model' } as const;
+    const [rank, alpha, weight, textEncoderWeight] = [5, 2, -0.75, 0.5];
+    const plain = await writeTinySdxl(join(await tempFolder(), 'plain'), 'F32');
+    const merged = join(await tempFolder(), 'merged');
+    await cp(plain, merged, { recursive: true });
+    const tensors: Tensors = new Map();
+    for (const component of ['unet', 'text_encoder', 'text_encoder_2'] as const) {
+      const file = join(merged, component, `${files[component]}.safetensors`);
+      const weights = await readTensorFile(file);
+      const factors = factorsFor(weights, modules[component], rank);
+      mergeLora(weights, factors, ((component === 'unet' ? weight : textEncoderWeight) * alpha) / rank);
+      await writeTensorFile(file, weights);
+      for (const { module, down, up } of factors) {
+        const name = prefixes[component] + module.replaceAll('.', '_');
+        tensors.set(`${name}.lora_down.weight`, f32(down.shape, down.values));
+        tensors.set(`${name}.lora_up.weight`, f32(up.shape, up.values));
+        tensors.set(`${name}.alpha`, f32([], Float32Array.of(alpha)));
+      }
+    }
+    const path = join(await tempFolder(), 'lora.safetensors');
+    await writeTensorFile(path, tensors);
+    const expected = await sdxlPicture({ path: merged });
+    const farthest = (picture: Uint8Array) =>
+      picture.reduce((most, value, i) => Math.max(most, Math.abs(value - (expected[i] ?? 0))), 0);
+    const loras = [{ path, weight, textEncoderWeight }];
+    expect(farthest(await sdxlPicture({ path: plain, loras }))).toBeLessThanOrEqual(2);
+    expect(farthest(await sdxlPicture({ path: plain }))).toBeGreaterThan(2);
+  });
+
+  it('leaves the text encoders alone where their weight is 0', async () => {
+    const path = lora('attn.kohya');
+    expect(await pictureWith([{ path, weight: 1, textEncoderWeight: 0 }])).not.toEqual(
+      await pictureWith([{ path, weight: 1 }]),
+    );
+  });
+});

@@ -1,0 +1,239 @@
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { cleanLatents } from '../../../src/pipelines/common/preview.js';
+import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
+import type { GenerationRequest, PipelineEvent } from '../../../src/pipelines/pipeline.js';
+import { createSdxlPipeline, SdxlPipeline } from '../../../src/pipelines/sdxl/index.js';
+import { endTokenIndex } from '../../../src/pipelines/sdxl/prompt/text-rows.js';
+import { schedulerNames } from '../../../src/schedulers/beta-schedulers.js';
+
+const request: GenerationRequest = {
+  prompt: 'a small blue star',
+  negativePrompt: 'blurry',
+  width: 64,
+  height: 64,
+  steps: 3,
+  guidanceScale: 5,
+  scheduler: 'euler',
+  seeds: [5],
+};
+
+let pipeline: SdxlPipeline;
+beforeAll(async () => {
+  pipeline = await createSdxlPipeline({
+    path: inject('tinySdxl'),
+    device: 'cpu',
+    threads: 1,
+    batchPixels: 2 ** 20,
+  });
+});
+afterAll(() => pipeline.dispose());
+
+async function run(
+  changes: Partial<GenerationRequest> = {},
+): Promise<{ events: PipelineEvent[]; pictures: Uint8Array[] }> {
+  const events: PipelineEvent[] = [];
+  const jobs = [{ request: { ...request, ...changes }, signal: new AbortController().signal }];
+  for await (const event of pipeline.generate(jobs)) events.push(event);
+  return { events, pictures: events.flatMap((event) => (event.kind === 'image' ? [event.rgb] : [])) };
+}
+
+/** What a picture may differ by for having been made in company, of 255. */
+const TOLERANCE = 2;
+
+function difference(a: Uint8Array | undefined, b: Uint8Array | undefined): number {
+  if (a === undefined || b === undefined || a.length !== b.length) return Number.POSITIVE_INFINITY;
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? 0))), 0);
+}
+
+const encodes = (events: PipelineEvent[]) =>
+  events.filter((event) => event.kind === 'progress' && event.phase === 'encode').length;
+
+describe('SdxlPipeline', () => {
+  it('runs the text encoders once for a prompt just seen', async () => {
+    const prompt = 'a green field at noon';
+    expect(encodes((await run({ prompt, negativePrompt: 'grain' })).events)).toBe(2);
+    expect(encodes((await run({ prompt, negativePrompt: 'grain' })).events)).toBe(0);
+    expect(encodes((await run({ prompt: `${prompt}!`, negativePrompt: 'grain' })).events)).toBe(1);
+  });
+
+  it('makes of every seed in a batch what it makes of it alone', async () => {
+    const { pictures } = await run({ seeds: [5, 6, 7] });
+    const { pictures: alone } = await run({ seeds: [6] });
+    expect(pictures).toHaveLength(3);
+    expect(difference(pictures[1], alone[0])).toBeLessThanOrEqual(TOLERANCE);
+    expect(difference(pictures[0], pictures[1])).toBeGreaterThan(TOLERANCE);
+  });
+
+  it('treats an absent negative prompt otherwise than an empty one', async () => {
+    const { pictures: absent } = await run({ negativePrompt: undefined });
+    const { pictures: empty } = await run({ negativePrompt: '' });
+    expect(absent[0]).not.toEqual(empty[0]);
+  });
+
+  it.each([
+    [56, 104],
+    [72, 64],
+    [8, 8],
+  ])('takes %i by %i, where halving a side rounds up', async (width, height) => {
+    const { pictures } = await run({ width, height });
+    expect(pictures[0]).toHaveLength(width * height * 3);
+  });
+
+  it('ends between two runs when it is told to', async () => {
+    const abort = new AbortController();
+    const steps: number[] = [];
+    let last = '';
+    const loop = async () => {
+      for await (const event of pipeline.generate([{ request: { ...request, steps: 50 }, signal: abort.signal }])) {
+        if (event.kind === 'progress' && event.phase === 'denoise') steps.push(event.step);
+        if (steps.length === 3) abort.abort(new Error('enough'));
+        last = event.kind;
+      }
+    };
+    await loop();
+    expect(steps).toEqual([1, 2, 3]);
+    expect(last).toBe('aborted');
+  });
+});
+
+describe('a batch', () => {
+  it.each(['euler', 'dpmpp_2m_karras', 'unipc', 'euler_ancestral'])('of six is six singles: %s', async (scheduler) => {
+    const seeds = [11, 12, 13, 14, 15, 16];
+    const { pictures } = await run({ scheduler, seeds, steps: 8 });
+    for (const [k, seed] of seeds.entries()) {
+      const { pictures: alone } = await run({ scheduler, seeds: [seed], steps: 8 });
+      expect(difference(pictures[k], alone[0]), `seed ${seed}`).toBeLessThanOrEqual(TOLERANCE);
+    }
+  });
+
+  it('runs the denoiser once a step for all of its pictures', async () => {
+    const { events } = await run({ seeds: [1, 2, 3, 4, 5, 6], steps: 3 });
+    const steps = events.flatMap((event) =>
+      event.kind === 'progress' && event.phase === 'denoise' ? [event.step] : [],
+    );
+    expect(steps).toEqual([6, 12, 18]);
+  });
+
+  it('is cut where its pixels pass the bound', async () => {
+    const small = new SdxlPipeline(pipeline.networks, 'cpu', 4 * 64 * 64);
+    const steps: number[] = [];
+    const jobs = [
+      { request: { ...request, seeds: [1, 2, 3, 4, 5, 6], steps: 2 }, signal: new AbortController().signal },
+    ];
+    for await (const event of small.generate(jobs))
+      if (event.kind === 'progress' && event.phase !== 'encode')
+        steps.push(event.phase === 'decode' ? -event.step : event.step);
+    expect(steps).toEqual([4, 8, -1, -2, -3, -4, 10, 12, -5, -6]);
+  });
+
+  it('of several jobs gives each what it gets alone, whatever its prompt and guidance', async () => {
+    const changes: readonly Partial<GenerationRequest>[] = [
+      { prompt: 'a green hill', seeds: [1, 2] },
+      { prompt: 'two boats at sea', negativePrompt: undefined, guidanceScale: 8, seeds: [3] },
+      { prompt: 'a bridge', guidanceScale: 1, seeds: [4] },
+    ];
+    const jobs = changes.map((change) => ({
+      request: { ...request, ...change },
+      signal: new AbortController().signal,
+    }));
+    const together = new Map<number, Uint8Array[]>();
+    for await (const event of pipeline.generate(jobs))
+      if (event.kind === 'image') together.set(event.job, [...(together.get(event.job) ?? []), event.rgb]);
+    for (const [job, change] of changes.entries()) {
+      const { pictures } = await run(change);
+      for (const [k, picture] of pictures.entries())
+        expect(difference(together.get(job)?.[k], picture)).toBeLessThanOrEqual(TOLERANCE);
+    }
+  });
+
+  it('goes on without the job that is told to end', async () => {
+    const abort = new AbortController();
+    const jobs = [abort, new AbortController()].map(({ signal }, i) => ({
+      request: { ...request, steps: 6, seeds: [i] },
+      signal,
+    }));
+    const ended: [number, string][] = [];
+    const steps = [0, 0];
+    for await (const event of pipeline.generate(jobs)) {
+      if (event.kind === 'progress' && event.phase === 'denoise') steps[event.job] = event.step;
+      if (steps[0] === 2) abort.abort();
+      if (event.kind === 'aborted' || event.kind === 'done') ended.push([event.job, event.kind]);
+    }
+    expect(ended).toEqual([
+      [0, 'aborted'],
+      [1, 'done'],
+    ]);
+    expect(steps).toEqual([2, 6]);
+  });
+});
+
+describe('image to image', () => {
+  const size = { width: 64, height: 64 };
+  const rgb = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i % 3 === 0 ? 200 : 60));
+  const from = (strength: number, more: Partial<GenerationRequest> = {}) =>
+    run({ steps: 10, init: { rgb, strength }, ...more });
+  const stepsOf = (events: PipelineEvent[]) =>
+    events.filter((event) => event.kind === 'progress' && event.phase === 'denoise').length;
+
+  it.each([
+    [0.3, 3],
+    [0.55, 5],
+    [1, 10],
+  ])('at strength %f runs %i of ten steps', async (strength, steps) => {
+    expect(stepsOf((await from(strength)).events)).toBe(steps);
+  });
+
+  it('keeps less of the picture the stronger it is', async () => {
+    const latents = await pipeline.networks.encodeLatents(imageFromRgb(rgb, size), size);
+    const kept = rgbFromImage(await pipeline.networks.decode(latents, size), size);
+    const mean = (picture: Uint8Array | undefined) =>
+      kept.reduce((sum, value, i) => sum + Math.abs(value - (picture?.[i] ?? 0)), 0) / kept.length;
+    const [weak, strong] = [await from(0.1), await from(0.9)];
+    expect(mean(weak.pictures[0])).toBeLessThan(mean(strong.pictures[0]));
+  });
+
+  it.each(schedulerNames)('starts in the middle of %s', async (scheduler) => {
+    const { pictures, events } = await from(0.5, { scheduler });
+    expect(stepsOf(events)).toBe(5);
+    // A sampler that mixed up its levels would end in noise far out of range: all black and white.
+    const extremes = pictures[0]?.filter((value) => value === 0 || value === 255).length ?? 0;
+    expect(extremes).toBeLessThan(0.5 * rgb.length);
+  });
+});
+
+describe('previews', () => {
+  const previews = (events: PipelineEvent[]) => events.flatMap((event) => (event.kind === 'preview' ? [event] : []));
+
+  it('come when asked for, a pixel a latent, at most at the rate', async () => {
+    expect(previews((await run({ steps: 5 })).events)).toEqual([]);
+    const { events } = await run({ steps: 5, previewsPerSecond: 0.001 });
+    expect(previews(events)).toMatchObject([{ index: 0, width: 8, height: 8 }]);
+    expect(previews(events)[0]?.rgb).toHaveLength(8 * 8 * 3);
+  });
+
+  it('tell of the clean picture, not of the noise', () => {
+    const [x0, noise, sigma] = [0.7, -1.3, 14.6];
+    const alpha = 1 / Math.sqrt(1 + sigma ** 2);
+    const input = Float32Array.of(alpha * x0 + sigma * alpha * noise);
+    const v = Float32Array.of(alpha * noise - sigma * alpha * x0);
+    expect(cleanLatents(input, Float32Array.of(noise), sigma, 'epsilon')[0]).toBeCloseTo(x0, 4);
+    expect(cleanLatents(input, v, sigma, 'v_prediction')[0]).toBeCloseTo(x0, 4);
+  });
+});
+
+describe('endTokenIndex', () => {
+  it.each([
+    ['the first end token', [7, 1, 9, 9, 9], 9, 2],
+    ['the largest id where the configuration names 2', [7, 2, 9, 0, 0], 2, 2],
+  ])('finds %s', (_, ids, eos, index) => {
+    expect(endTokenIndex(Int32Array.from(ids), eos)).toBe(index);
+  });
+});
+
+describe('rgbFromImage', () => {
+  it('interleaves, clamps and rounds half to even', () => {
+    const half = (0.5 / 255) * 2 - 1; // 0.5 of a step: rounds to 0
+    const image = Float32Array.of(-2, 1, half, 2, 0, -1);
+    expect([...rgbFromImage(image, { width: 2, height: 1 })]).toEqual([0, 0, 128, 255, 255, 0]);
+  });
+});

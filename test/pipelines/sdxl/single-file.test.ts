@@ -1,0 +1,178 @@
+import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { inspectSdxl, type SdxlSource } from '../../../src/pipelines/sdxl/index.js';
+import { writeSyntheticSdxl, writeTinySdxl } from '../../../src/synthetic/sdxl.js';
+import { readSafetensors } from '../../../src/weights/safetensors.js';
+import { sdxlPicture } from '../../support/sdxl-image.js';
+import { tempFolder } from '../../support/temp-folder.js';
+import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../../support/tensor-file.js';
+
+/** One tiny model in the original layout, its tokenizers beside it. */
+let file: string;
+beforeAll(async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
+  file = await writeSyntheticSdxl(join(folder, 'tiny.safetensors'), 'sdxl-tiny');
+  return () => rm(folder, { recursive: true });
+});
+
+/** A copy of the model with other tensors or metadata, its tokenizers with it. */
+async function changed(
+  change: (file: { tensors: Tensors; metadata: Record<string, string> }) => void,
+): Promise<string> {
+  const content = { tensors: await readTensorFile(file), metadata: {} };
+  change(content);
+  const path = join(await tempFolder(), 'changed.safetensors');
+  await writeTensorFile(path, content.tensors, content.metadata);
+  for (const name of ['tokenizer', 'tokenizer_2']) {
+    await cp(join(dirname(file), name), join(dirname(path), name), { recursive: true });
+  }
+  return path;
+}
+
+const pictureOf = (source: SdxlSource) => sdxlPicture(source, { negativePrompt: 'blurry' });
+
+const empty = (): StoredTensor => ({
+  dtype: 'F16',
+  shape: [0],
+  bytes: Buffer.alloc(0),
+});
+
+describe('a single file in the original layout', () => {
+  it('has the names and shapes that the reference gave it', async () => {
+    const manifest = new URL('../../fixtures/goldens/sdxl-tiny-single/manifest.json', import.meta.url);
+    const { tensors } = JSON.parse(await readFile(fileURLToPath(manifest), 'utf8')) as {
+      tensors: [string, number[]][];
+    };
+    const ours = [...(await readSafetensors(file)).tensors].map(([name, { shape }]) => `${name} ${shape}`);
+    // Neither of these is a weight.
+    const idle = /position_ids|logit_scale/;
+    const theirs = tensors.map(([name, shape]) => `${name} ${shape}`).filter((line) => !idle.test(line));
+    expect(ours.sort()).toEqual(theirs.sort());
+  });
+
+  it('is described by its shapes alone', async () => {
+    const { layout, info } = await inspectSdxl({ path: file });
+    expect(layout).toBe('original');
+    expect(info).toMatchObject({ nativeWidth: 1024, sizeMultiple: 8, predictionType: 'epsilon', storage: 'F16' });
+    expect(info.unused).toEqual([]);
+  });
+
+  it('tolerates keys of training and lists them', async () => {
+    const path = await changed(({ tensors }) => {
+      for (const name of ['model_ema.decay', 'denoiser.sigmas', 'model.diffusion_model.extra.weight'])
+        tensors.set(name, empty());
+    });
+    const { info } = await inspectSdxl({ path });
+    expect(info.unused).toEqual(['model_ema.decay', 'denoiser.sigmas', 'model.diffusion_model.extra.weight']);
+    expect(await pictureOf({ path })).toEqual(await pictureOf({ path: file }));
+  });
+
+  it('lists what is missing', async () => {
+    const path = await changed(({ tensors }) => {
+      tensors.delete('model.diffusion_model.out.2.bias');
+      tensors.delete('conditioner.embedders.1.model.ln_final.weight');
+    });
+    await expect(inspectSdxl({ path })).rejects.toThrow(
+      /text_encoder_2: missing: text_model\.final_layer_norm\.weight \[64\]\n.*unet: missing: conv_out\.bias \[4\]/,
+    );
+  });
+
+  it.each([
+    ['a key', { key: 'v_pred' }, {}, 'v_prediction'],
+    ['its metadata', { metadata: { 'modelspec.prediction_type': 'v' } }, {}, 'v_prediction'],
+    ['the operator', {}, { predictionType: 'v_prediction' }, 'v_prediction'],
+    ['the operator, against a key', { key: 'v_pred' }, { predictionType: 'epsilon' }, 'epsilon'],
+  ] as const)('takes what it predicts from %s', async (_, told, said, expected) => {
+    const path = await changed(({ tensors, metadata }) => {
+      if ('key' in told) tensors.set(told.key, empty());
+      if ('metadata' in told) Object.assign(metadata, told.metadata);
+    });
+    expect((await inspectSdxl({ path, ...said })).info.predictionType).toBe(expected);
+  });
+
+  it('samples from the last timestep where it says zero terminal SNR', async () => {
+    const path = await changed(({ tensors }) => {
+      tensors.set('v_pred', empty());
+      tensors.set('ztsnr', empty());
+    });
+    const plain = await pictureOf({ path, zeroTerminalSnr: false });
+    expect(await pictureOf({ path })).not.toEqual(plain);
+    expect(await pictureOf({ path, zeroTerminalSnr: true })).toEqual(await pictureOf({ path }));
+  });
+
+  it('says how to get a tokenizer where there is none', async () => {
+    const alone = join(await tempFolder(), 'alone.safetensors');
+    await cp(file, alone);
+    await expect(pictureOf({ path: alone })).rejects.toThrow(
+      /is a single file, and those hold no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt with --tokenizer FOLDER/,
+    );
+    // The folder of one tokenizer serves both encoders.
+    const tokenizer = join(dirname(file), 'tokenizer');
+    expect(await pictureOf({ path: alone, tokenizer })).toEqual(await pictureOf({ path: file }));
+  });
+
+  it('takes a VAE and text encoders of their own, in either layout', async () => {
+    const tensors = await readTensorFile(file);
+    const part = (prefix: string, keep = '') =>
+      new Map(
+        [...tensors].filter(([key]) => key.startsWith(prefix)).map(([key, t]) => [keep + key.slice(prefix.length), t]),
+      );
+    const folder = await tempFolder();
+    const [vae, clipL, clipG] = [join(folder, 'vae'), join(folder, 'l'), join(folder, 'g')].map(
+      (name) => `${name}.safetensors`,
+    );
+    await writeTensorFile(vae ?? '', part('first_stage_model.'));
+    await writeTensorFile(clipL ?? '', part('conditioner.embedders.0.transformer.'));
+    await writeTensorFile(clipG ?? '', part('conditioner.embedders.1.model.'));
+    // A checkpoint that was pruned to its UNet.
+    const path = await changed((content) => {
+      for (const key of content.tensors.keys())
+        if (!key.startsWith('model.diffusion_model.')) content.tensors.delete(key);
+    });
+    await expect(inspectSdxl({ path })).rejects.toThrow(
+      /has no conditioner\.embedders\.0\.transformer\.\* tensors; give a file that has them with --text-encoder FILE/,
+    );
+    const whole = { path, vae, textEncoder: clipL, textEncoder2: clipG };
+    expect(await pictureOf(whole)).toEqual(await pictureOf({ path: file }));
+    // A diffusers folder's VAE under another checkpoint: other weights, another picture.
+    const other = await writeTinySdxl(join(folder, 'other'));
+    const replaced = await pictureOf({ path: file, vae: join(other, 'vae') });
+    expect(replaced).not.toEqual(await pictureOf({ path: file }));
+  });
+
+  it.each([
+    ['cond_stage_model.transformer.x', 'is a Stable Diffusion 1 or 2 checkpoint; darkroom serves SDXL'],
+    ['conditioner.embedders.0.model.ln_final.weight', 'is the SDXL refiner; darkroom serves the base model'],
+    ['model.diffusion_model.joint_blocks.0.x', 'is a Stable Diffusion 3 checkpoint; darkroom serves SDXL'],
+    ['double_blocks.0.img_attn.qkv.weight', 'is a Flux checkpoint; darkroom serves SDXL'],
+    ['lora_unet_mid_block.lora_down.weight', 'is a LoRA, not a checkpoint'],
+    ['foo', 'has no model.diffusion_model.* tensors: it is no SDXL checkpoint in the original key layout'],
+  ])('names what it is instead: %s', async (key, problem) => {
+    const path = join(await tempFolder(), 'other.safetensors');
+    await writeTensorFile(path, new Map([[key, empty()]]));
+    await expect(inspectSdxl({ path })).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: `${path} ${problem}`,
+    });
+  });
+
+  it('refuses an inpainting UNet by its channels', async () => {
+    const path = await changed(({ tensors }) => {
+      const old = tensors.get('model.diffusion_model.input_blocks.0.0.weight');
+      if (old === undefined) throw new Error('no conv_in');
+      const bytes = Buffer.concat([old.bytes, old.bytes, old.bytes.subarray(0, old.bytes.length / 4)]);
+      tensors.set('model.diffusion_model.input_blocks.0.0.weight', { ...old, shape: [32, 9, 3, 3], bytes });
+    });
+    await expect(inspectSdxl({ path })).rejects.toThrow(/has a UNet of 9 input channels \(an inpainting model\)/);
+  });
+
+  it.each(['BF16', 'F32'] as const)('reads %s', async (dtype) => {
+    const path = await writeSyntheticSdxl(join(await tempFolder(), 'model.safetensors'), 'sdxl-tiny', dtype);
+    const [theirs, ours] = [await pictureOf({ path }), await pictureOf({ path: file })];
+    const far = theirs.filter((value, i) => Math.abs(value - (ours[i] ?? 0)) > 40);
+    expect(far.length).toBeLessThan(theirs.length / 10);
+  });
+});

@@ -1,0 +1,179 @@
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import type { KnownPictures } from '../../../src/pipelines/pipeline.js';
+import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
+import { flowShiftOf } from '../../../src/pipelines/wan/flow-shift.js';
+import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
+import { readWanConfig } from '../../../src/pipelines/wan/model/config.js';
+import { createWanPipeline } from '../../../src/pipelines/wan/pipeline.js';
+import { hashTensor } from '../../../src/synthetic/hash-weights.js';
+import { rebuildModel } from '../../conformance/golden-folder.js';
+import { rebuildOriginal } from '../../conformance/wan-cases.js';
+import { gradient } from '../../support/image.js';
+import { tempFolder } from '../../support/temp-folder.js';
+import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
+import { goldens, TRANSFORMER, tinyClip } from '../../support/tiny-wan.js';
+
+const EYE = 'models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors';
+
+const diffusers = async (name: string) => rebuildModel(goldens(name), join(await tempFolder(), name));
+const original = async (name: string) => rebuildOriginal(goldens(name), await tempFolder());
+
+describe('inspection tells the models of WAN apart', () => {
+  const start = ['start'] as const;
+  const both = ['start', 'end'] as const;
+  it.each([
+    ['wan-tiny', 'text_to_video', { method: 'latent_hold', takes: both, needs: [] }],
+    ['wan-vace-other', 'vace', { method: 'vace', takes: both, needs: [] }],
+    ['wan-i2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: start, needs: start }],
+    ['wan-flf2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: both, needs: both }],
+  ] as const)('%s: %s, in both layouts', async (name, variant, frames) => {
+    for (const [layout, path] of [
+      ['diffusers', await diffusers(name)],
+      ['original', await original(name)],
+    ] as const) {
+      const inspection = await inspectWan({ path });
+      expect([inspection.layout, inspection.variant]).toEqual([layout, variant]);
+      expect(inspection.info.frames).toEqual(frames);
+      expect(inspection.networks.image_encoder === undefined).toBe(variant !== 'image_to_video');
+    }
+  });
+
+  it('one of 36 channels that looks at no pictures can be given a last frame too', async () => {
+    const { info, networks } = await inspectWan({ path: await diffusers('wan-i2v-plain-tiny') });
+    expect(info.frames).toEqual({ method: 'image_conditioning', takes: both, needs: start });
+    expect(networks.image_encoder).toBeUndefined();
+  });
+});
+
+describe('the shift of a clip that says none', () => {
+  it.each([
+    ['wan-tiny', 832, 480, 5],
+    ['wan-tiny', 1280, 720, 5],
+    ['wan-vace-other', 832, 480, 5],
+    ['wan-i2v-tiny', 480, 832, 3],
+    ['wan-i2v-tiny', 1280, 720, 5],
+    ['wan-flf2v-tiny', 832, 480, 16],
+  ])('%s at %ix%i is %i', async (name, width, height, shift) => {
+    const { transformer } = await readWanConfig(join(goldens(name), 'model-configs'));
+    expect(flowShiftOf(transformer, { width, height })).toBe(shift);
+  });
+});
+
+describe('an image encoder', () => {
+  it('is looked for beside the original transformer, and may be given', async () => {
+    const folder = await original('wan-i2v-tiny');
+    const eye = join(await tempFolder(), 'clip_vision.safetensors');
+    await rename(join(folder, EYE), eye);
+    await expect(openWanCheckpoint({ path: folder })).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: `${folder} has no models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth (or ${EYE}, clip_vision_h.safetensors); give one with --image-encoder FILE`,
+    });
+    const { config } = await openWanCheckpoint({ path: folder, imageEncoder: eye });
+    expect(config.imageEncoder).toMatchObject({
+      hidden_size: 64,
+      image_size: 28,
+      patch_size: 14,
+      num_hidden_layers: 3,
+    });
+  });
+
+  it('of one layout serves the other', async () => {
+    const [ours, theirs] = [await diffusers('wan-i2v-tiny'), await original('wan-i2v-tiny')];
+    const inspection = await inspectWan({ path: ours, imageEncoder: join(theirs, EYE) });
+    expect(inspection.networks.image_encoder?.files).toEqual([join(theirs, EYE)]);
+    expect(await inspectWan({ path: theirs, imageEncoder: join(ours, 'image_encoder') })).toMatchObject({
+      networks: { image_encoder: { files: [join(ours, 'image_encoder', 'model.safetensors')] } },
+    });
+  });
+
+  const config = (file: string, from: RegExp, to: string) => async (folder: string) => {
+    const path = join(folder, file);
+    const text = await readFile(path, 'utf8');
+    expect(text).toMatch(from);
+    await writeFile(path, text.replace(from, to));
+  };
+  it.each([
+    [
+      'that the transformer does not look at',
+      config('image_encoder/config.json', /"hidden_size": 64/, '"hidden_size": 80'),
+      /the image encoder is 80 wide, the transformer looks at pictures 64 wide; they are of two models$/,
+    ],
+    [
+      'of more tokens than it has places for',
+      config('image_encoder/config.json', /"patch_size": 14/, '"patch_size": 7'),
+      /the image encoder makes 17 tokens of a picture, the transformer takes 10 of two; they are of two models$/,
+    ],
+    [
+      'whose pictures are made ready for another',
+      config('image_processor/preprocessor_config.json', /"height": 28/, '"height": 224'),
+      /preprocessor_config\.json makes pictures 224 pixels high or wide, the image encoder takes 28$/,
+    ],
+    [
+      'that is not there',
+      (folder: string) => rm(join(folder, 'image_encoder', 'config.json')),
+      /image_encoder\/config\.json/,
+    ],
+  ] as const)('is refused: one %s', async (_, breakIt, message) => {
+    const path = await diffusers('wan-flf2v-tiny');
+    await breakIt(path);
+    await expect(openWanCheckpoint({ path })).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: expect.stringMatching(message),
+    });
+  });
+
+  it('may stand in a file with queries that nobody uses, as the first converters stored them', async () => {
+    const path = await diffusers('wan-i2v-tiny');
+    const tensors = await readTensorFile(join(path, TRANSFORMER));
+    const norm = tensors.get('blocks.0.attn2.norm_added_k.weight');
+    if (norm === undefined) throw new Error('the fixture has no norm_added_k');
+    await writeTensorFile(join(path, TRANSFORMER), tensors.set('blocks.0.attn2.norm_added_q.weight', norm));
+    expect((await inspectWan({ path })).info.unused).toEqual([]);
+  });
+});
+
+describe('a clip of an image-to-video model', () => {
+  const request = tinyClip;
+  const size = { width: request.width, height: request.height };
+
+  it('needs its first frame, ends when it is told to, and may reuse residuals', async () => {
+    const path = await diffusers('wan-i2v-tiny');
+    const pipeline = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+    const known: KnownPictures = { method: 'image_conditioning', start: gradient(size), strength: 1 };
+    const run = async (clip: object, abort = new AbortController()) => {
+      const seen: string[] = [];
+      const job = { request: { ...request, clip: { frames: 81, shift: 5, ...clip } }, signal: abort.signal };
+      for await (const event of pipeline.generate([job])) {
+        seen.push(event.kind);
+        if (event.kind === 'prompt') abort.abort();
+      }
+      return seen;
+    };
+    try {
+      await expect(run({}, new AbortController())).rejects.toMatchObject({
+        reason: 'REFERENCE_NEEDED',
+        message: 'the model makes clips of known frames; give a start reference',
+      });
+      // Told of the prompt; then 21 runs of the encoder are to come.
+      expect((await run({ known })).slice(-2)).toEqual(['prompt', 'aborted']);
+      const call = {
+        latents: hashTensor('noise', [2, 16, 2, 4, 6]),
+        size: { frames: 2, height: 4, width: 6 },
+        timestep: 321,
+        texts: [hashTensor('a', [7, 32]), hashTensor('b', [3, 32])],
+        condition: {
+          kind: 'image',
+          channels: hashTensor('channels', [20, 2, 4, 6]),
+          pictures: hashTensor('pictures', [5, 64]),
+        },
+      } as const;
+      const { flow, kept } = await pipeline.networks.predictAndKeep(call);
+      const same = await pipeline.networks.predictFrom(kept, call);
+      expect(Math.max(...same.map((x, i) => Math.abs(x - (flow[i] ?? 9))))).toBeLessThan(1e-6);
+    } finally {
+      await pipeline.dispose();
+    }
+  });
+});

@@ -1,0 +1,176 @@
+import { describe, expect, it } from 'vitest';
+import { readConfig } from '../../src/config/server-config.js';
+import { InferenceError } from '../../src/errors.js';
+import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
+import { JobType } from '../../src/gen/darkroom/v1/job.js';
+import type { Family } from '../../src/pipelines/pipeline.js';
+import { LoraRegistry } from '../../src/server/request/lora-registry.js';
+import { hashRequest, resolveRequest } from '../../src/server/request/resolve.js';
+
+const config = readConfig({});
+const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
+const loras = new LoraRegistry({});
+const resolve = (request: Partial<GenerateRequest>, family: Family = 'sdxl') =>
+  resolveRequest(
+    GenerateRequest.fromPartial(request),
+    config,
+    { name: family, family, info: undefined },
+    { ffmpeg, loras },
+  );
+
+function violationsOf(request: Partial<GenerateRequest>, family?: Family): Record<string, string> {
+  try {
+    resolve(request, family);
+  } catch (error) {
+    if (!(error instanceof InferenceError) || error.reason !== 'INVALID_REQUEST') throw error;
+    return Object.fromEntries(error.violations.map(({ field, description }) => [field, description]));
+  }
+  return {};
+}
+
+describe('resolveRequest', () => {
+  it('fills in the preset and the defaults', () => {
+    const plan = resolve({ prompt: 'a house', jobType: JobType.JOB_TYPE_SDXL_IMAGE_HIGH, numImages: 3 });
+    const { seeds, ...rest } = plan.request;
+    expect(rest).toEqual({
+      prompt: 'a house',
+      negativePrompt: 'blurry, low quality, deformed, watermark, text',
+      width: 1024,
+      height: 1024,
+      steps: 25,
+      guidanceScale: 7.5,
+      scheduler: 'euler',
+      promptSyntax: 'plain',
+      weights: '',
+      previewsPerSecond: 0,
+    });
+    expect(plan.output).toEqual({ format: 'png', metadata: 'full' });
+    expect(plan.references).toBeUndefined();
+    expect(seeds[0]).toBeGreaterThanOrEqual(1);
+    expect(seeds[0]).toBeLessThanOrEqual(999_999_999);
+    expect(seeds).toEqual([0, 1, 2].map((k) => (seeds[0] ?? 0) + k));
+  });
+
+  it('extends the negative prompt where there is more than one person', () => {
+    const { request } = resolve({ prompt: 'two friends on a bench', jobType: JobType.JOB_TYPE_SDXL_IMAGE_FAST });
+    expect(request.negativePrompt).toContain('duplicate people');
+  });
+
+  it('leaves the negative prompt absent where no preset was named', () => {
+    expect(resolve({ prompt: 'a house' }).request.negativePrompt).toBeUndefined();
+    expect(resolve({ prompt: 'a house', negativePrompt: '' }).request.negativePrompt).toBe('');
+  });
+
+  const bad: readonly [Partial<GenerateRequest>, string, string][] = [
+    [{ width: 1025 }, 'width', 'width 1025 must be a multiple of 8; use 1024 or 1032'],
+    [{ width: 56 }, 'width', 'width 56 must be >= 64 and <= 2048; change it or raise LIMIT_SIDE_PIXELS'],
+    [{ height: 2056 }, 'height', 'height 2056 must be >= 64 and <= 2048; change it or raise LIMIT_SIDE_PIXELS'],
+    [{ steps: 0 }, 'steps', 'steps 0 must be >= 1 and <= 1000; change it or raise LIMIT_STEPS'],
+    [{ steps: 1001 }, 'steps', 'steps 1001 must be >= 1 and <= 1000; change it or raise LIMIT_STEPS'],
+    [{ steps: 10_001 }, 'steps', 'steps 10001 must be >= 1 and <= 1000; change it or raise LIMIT_STEPS'],
+    [{ guidanceScale: 50.5 }, 'guidance_scale', 'guidance_scale 50.5 must be >= 0 and <= 50'],
+    [{ guidanceScale: Number.NaN }, 'guidance_scale', 'guidance_scale NaN must be >= 0 and <= 50'],
+    [{ numImages: 2 }, 'num_images', 'num_images 2 must be 1, 3 or 6'],
+    [{ seed: -1n }, 'seed', 'seed -1 must be >= 0 and, with num_images added, <= 9007199254740991'],
+    [
+      { seed: 2n ** 53n - 1n, numImages: 3 },
+      'seed',
+      'seed 9007199254740991 must be >= 0 and, with num_images added, <= 9007199254740991',
+    ],
+    [
+      { prompt: 'x'.repeat(1_000_000) },
+      'prompt',
+      'prompt of 1000000 bytes must be <= 16384; shorten it or raise LIMIT_PROMPT_BYTES',
+    ],
+    [
+      { prompt: 'é'.repeat(8193) },
+      'prompt',
+      'prompt of 16386 bytes must be <= 16384; shorten it or raise LIMIT_PROMPT_BYTES',
+    ],
+    [{ prompt: 'a\0b' }, 'prompt', 'prompt has a NUL character; remove it'],
+    [{ negativePrompt: '\0' }, 'negative_prompt', 'negative_prompt has a NUL character; remove it'],
+    [
+      { jobId: 'a/b' },
+      'job_id',
+      'job_id must be 1 to 128 letters, digits, ".", "_", ":" or "-"; leave it empty to have one chosen',
+    ],
+    [{ jobType: 99 as JobType }, 'job_type', 'job_type 99 is unknown; use a value of JobType'],
+    [
+      { guidanceInterval: { start: 0, end: 1 } },
+      'guidance_interval',
+      'guidance_interval is for WAN; leave it out for SDXL',
+    ],
+    [{ reuseThreshold: 0.1 }, 'reuse_threshold', 'reuse_threshold is for WAN; leave it out for SDXL'],
+    [{ labels: { key: 'x'.repeat(1025) } }, 'labels', 'labels must be at most 64 entries of 1024 bytes'],
+  ];
+  it.each(bad)('refuses %o', (request, field, description) => {
+    expect(violationsOf({ prompt: 'a house', ...request })).toEqual({ [field]: description });
+  });
+
+  const good: readonly Partial<GenerateRequest>[] = [
+    { prompt: '' },
+    { prompt: 'é'.repeat(8192) },
+    { width: 64, height: 2048 },
+    { steps: 1000 },
+    { guidanceScale: 0 },
+    { seed: 2n ** 53n - 1n },
+    { seed: 0n },
+    { numImages: 6 },
+    { jobId: 'a'.repeat(128) },
+  ];
+  it.each(good)('takes %o', (request) => {
+    expect(violationsOf({ prompt: 'a house', ...request })).toEqual({});
+  });
+
+  it('names every bad field at once', () => {
+    expect(Object.keys(violationsOf({ prompt: '\0', width: 1025, steps: 0, numImages: 2 }))).toEqual([
+      'prompt',
+      'width',
+      'steps',
+      'num_images',
+    ]);
+  });
+});
+
+describe('step saving of WAN', () => {
+  const start = 'guidance_interval.start';
+  const end = 'guidance_interval.end';
+  it.each<[Partial<GenerateRequest>, Record<string, string>]>([
+    [{ guidanceInterval: { start: -0.1, end: 1 } }, { [start]: `${start} -0.1 must be >= 0 and <= 1` }],
+    [{ guidanceInterval: { start: 0, end: 1.01 } }, { [end]: `${end} 1.01 must be >= 0 and <= 1` }],
+    [{ guidanceInterval: { start: 0, end: Number.NaN } }, { [end]: `${end} NaN must be >= 0 and <= 1` }],
+    [{ guidanceInterval: { start: 0.8, end: 0.2 } }, { [start]: `${start} 0.8 must be <= ${end} 0.2` }],
+    [{ reuseThreshold: 1.5 }, { reuse_threshold: 'reuse_threshold 1.5 must be >= 0 and <= 1; 0 is off' }],
+    [{ reuseThreshold: -1 }, { reuse_threshold: 'reuse_threshold -1 must be >= 0 and <= 1; 0 is off' }],
+    [{ guidanceInterval: { start: 0, end: 1 }, reuseThreshold: 1 }, {}],
+    [{ guidanceInterval: { start: 0.5, end: 0.5 } }, {}],
+  ])('of %o finds %o', (request, violations) => {
+    expect(violationsOf({ prompt: 'a house', ...request }, 'wan')).toEqual(violations);
+  });
+
+  it('is off unless asked for, and an end that is unset is the last step', () => {
+    const clipOf = (request: Partial<GenerateRequest>) =>
+      resolve({ prompt: 'a house', ...request }, 'wan').request.clip;
+    expect(clipOf({})).toEqual({ frames: 81 });
+    const guidanceInterval = { start: 0.25, end: undefined };
+    expect(clipOf({ guidanceInterval, reuseThreshold: 0.1 })).toEqual({
+      frames: 81,
+      guidanceInterval: { start: 0.25, end: 1 },
+      reuseThreshold: 0.1,
+    });
+  });
+});
+
+describe('hashRequest', () => {
+  const hash = (request: Partial<GenerateRequest>) => hashRequest(GenerateRequest.fromPartial(request));
+
+  it('is the same for equal bodies, whatever their id and the order of their labels', () => {
+    expect(hash({ jobId: 'a', prompt: 'x', labels: { p: '1', q: '2' } })).toBe(
+      hash({ jobId: 'b', prompt: 'x', labels: { q: '2', p: '1' } }),
+    );
+  });
+
+  it('tells an absent negative prompt from an empty one', () => {
+    expect(hash({ prompt: 'x' })).not.toBe(hash({ prompt: 'x', negativePrompt: '' }));
+  });
+});
