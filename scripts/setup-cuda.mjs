@@ -112,7 +112,7 @@ async function copyFromNupkg(path) {
 }
 
 async function openSession() {
-  const { probeProvider } = await import(join(root, 'dist/src/engine/probe.js'));
+  const { probeProvider } = await import(join(root, 'dist/src/runtime/probe.js'));
   const { opens, detail } = await probeProvider('cuda');
   if (!opens) {
     throw new SetupError(

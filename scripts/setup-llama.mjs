@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 const root = join(import.meta.dirname, '..');
-const { LLAMA_VERSION } = await import(join(root, 'dist/src/pipelines/qwen/llama.js'));
+const { LLAMA_VERSION } = await import(join(root, 'dist/src/enhancer/llama.js'));
 const { values } = parseArgs({
   options: {
     cpu: { type: 'boolean' },
