@@ -4,10 +4,6 @@
 export const devices = ['auto', 'cuda', 'tensorrt', 'webgpu', 'cpu'] as const;
 export type Device = (typeof devices)[number];
 
-/** What a model is of: which pipeline runs it. */
-export const families = ['sdxl', 'wan'] as const;
-export type Family = (typeof families)[number];
-
 export type Phase = 'encode' | 'denoise' | 'decode';
 
 /** What happens to one of the jobs that run together; `job` is its place among them. */
@@ -69,7 +65,8 @@ export interface FramesEvent {
 
 /** What a loaded or inspected model is. */
 export interface ModelInfo {
-  readonly family: Family;
+  /** Name of its family. */
+  readonly family: string;
   /** Of all networks together. */
   readonly parameters: number;
   /** Bytes of weights on disk. */
