@@ -117,8 +117,8 @@ export interface GenerateRequest {
    */
   frames: number;
   /**
-   * Labels for the caller's own use. The server keeps them with the job and never returns them. At most 64 entries of 1024 bytes,
-   * key and value together.
+   * Labels for the caller's own use. They count as part of the body when the job id is compared; the server neither uses nor
+   * returns them. At most 64 entries of 1024 bytes, key and value together.
    */
   labels: { [key: string]: string };
   /**
