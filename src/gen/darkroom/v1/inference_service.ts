@@ -140,7 +140,7 @@ export interface GenerateRequest {
   /**
    * Reuse threshold, 0 to 1. A step skips the transformer's blocks and adds their previous output (the residual) again, until the
    * timestep embedding has changed by this relative amount. Higher values are faster and less exact. The first and the last step
-   * always run whole. WAN only. 0: off.
+   * always run in full. WAN only. 0: off.
    */
   reuseThreshold: number;
 }
@@ -195,7 +195,7 @@ export interface EnhanceResponse {
   event:
     | JobEvent
     | undefined;
-  /** Enhanced prompt, cleaned: one paragraph of whole sentences. It replaces the deltas. Set with the last event only. */
+  /** Enhanced prompt, cleaned: one paragraph of complete sentences. It replaces the deltas. Set with the last event only. */
   enhancedPrompt: string;
   /** Enhancement strategy: qwen. Set with the last event only. */
   strategy: string;
@@ -2016,7 +2016,7 @@ export const InferenceServiceService = {
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
    * (`JobError.retryable`), the same id and body start it again.
    *
-   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy refuses the prompt
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
    * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
    * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
    * could not be fetched.
@@ -2037,7 +2037,7 @@ export const InferenceServiceService = {
    * is a job: JobService watches, cancels and lists it, and the job id is the idempotency key, as in Generate. If the stream ends
    * early, the job is cancelled, unless another stream watches it.
    *
-   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy refuses the
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy rejects the
    * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
    * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
    * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.
@@ -2086,7 +2086,7 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
    * (`JobError.retryable`), the same id and body start it again.
    *
-   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy refuses the prompt
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
    * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
    * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
    * could not be fetched.
@@ -2099,7 +2099,7 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    * is a job: JobService watches, cancels and lists it, and the job id is the idempotency key, as in Generate. If the stream ends
    * early, the job is cancelled, unless another stream watches it.
    *
-   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy refuses the
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy rejects the
    * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
    * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
    * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.
@@ -2124,7 +2124,7 @@ export interface InferenceServiceClient extends Client {
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
    * (`JobError.retryable`), the same id and body start it again.
    *
-   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy refuses the prompt
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
    * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
    * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
    * could not be fetched.
@@ -2142,7 +2142,7 @@ export interface InferenceServiceClient extends Client {
    * is a job: JobService watches, cancels and lists it, and the job id is the idempotency key, as in Generate. If the stream ends
    * early, the job is cancelled, unless another stream watches it.
    *
-   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy refuses the
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy rejects the
    * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
    * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
    * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.

@@ -16,7 +16,7 @@ export const protobufFileName = "darkroom/v1/job.proto";
  * JobType names a preset: model family, steps, guidance scale and kind of result. A request may override steps and guidance scale.
  *
  * The enhanced types first rewrite the prompt with the language model. If that fails, the job runs on the original prompt, and the
- * metadata has the reason. Only a prompt that the policy refuses fails the job.
+ * metadata has the reason. Only a prompt that the policy rejects fails the job.
  */
 export const JobType = {
   /**
