@@ -1,5 +1,8 @@
 import type { Delivery, JournalFields, Lane, Lease } from './job-queue.js';
 
+/** `last_error` of a job whose worker stopped renewing its lease. */
+export const LEASE_EXPIRED = 'lease expired: the worker stopped renewing it';
+
 const UPLOAD = 'upload:';
 
 /** The field of a journal that holds a stored file. */

@@ -30,7 +30,7 @@ import {
   type Replayed,
   type Settlement,
 } from './job-queue.js';
-import { deliveryFrom, laneOf, leaseFrom } from './journal.js';
+import { deliveryFrom, LEASE_EXPIRED, laneOf, leaseFrom } from './journal.js';
 
 type Journal = Record<string, string>;
 
@@ -67,7 +67,7 @@ export class MemoryQueue implements JobQueue {
     const now = Date.now();
     for (const id of due(this.#leases, now)) {
       this.#leases.delete(id);
-      this.#write(id, { last_error: 'its worker was not heard of for the time of a lease' });
+      this.#write(id, { last_error: LEASE_EXPIRED });
       this.#enqueue(id);
     }
     for (const id of due(this.#delayed, now)) {

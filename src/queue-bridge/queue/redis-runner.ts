@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient, ErrorReply } from 'redis';
 import { aborted } from '../../std/when-aborted.js';
 import { retrying } from './retry.js';
+import type { Script } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
-import type { Script } from './scripts/script.js';
 import { refused } from './store-error.js';
 
 type Client = ReturnType<typeof newClient>;
@@ -33,14 +33,15 @@ export class RedisRunner implements ScriptRunner {
     this.#patienceMs = patienceMs;
   }
 
-  run({ source, sha1 }: Script, args: readonly string[]): Promise<unknown> {
+  run({ source, sha1 }: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    const options = { keys: [...keys], arguments: [...args] };
     return this.#retrying(async (client) => {
       try {
-        return await client.evalSha(sha1, { arguments: [...args] });
+        return await client.evalSha(sha1, options);
       } catch (error) {
         // A Redis that was started again has forgotten its scripts.
         if (!(error instanceof ErrorReply) || !error.message.startsWith('NOSCRIPT')) throw error;
-        return client.eval(source, { arguments: [...args] });
+        return client.eval(source, options);
       }
     });
   }

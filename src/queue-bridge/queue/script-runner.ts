@@ -1,4 +1,4 @@
-import type { Script } from './scripts/script.js';
+import type { Script } from './script.js';
 
 /** One way to a Redis: over TCP, or over Upstash's REST. */
 export interface ScriptRunner {
@@ -6,7 +6,7 @@ export interface ScriptRunner {
   /** Whether scripts publish progress. */
   readonly publishes: boolean;
   /** @throws InferenceError UNREACHABLE when Redis does not answer for long */
-  run(script: Script, args: readonly string[]): Promise<unknown>;
+  run(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown>;
   push(list: string, value: string): Promise<void>;
   /** Resolves when a list may have something, at the latest when the signal says so. */
   waitForPush(lists: readonly string[], signal: AbortSignal): Promise<void>;

@@ -1,8 +1,8 @@
 import { errors, Redis } from '@upstash/redis';
 import { aborted } from '../../std/when-aborted.js';
 import { retrying } from './retry.js';
+import type { Script } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
-import type { Script } from './scripts/script.js';
 import { refused } from './store-error.js';
 
 const REQUEST_TIMEOUT_MS = 15_000;
@@ -32,13 +32,13 @@ export class UpstashRunner implements ScriptRunner {
     });
   }
 
-  run({ source, sha1 }: Script, args: readonly string[]): Promise<unknown> {
+  run({ source, sha1 }: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     return this.#retrying(async () => {
       try {
-        return await this.#redis.evalsha(sha1, [], [...args]);
+        return await this.#redis.evalsha(sha1, [...keys], [...args]);
       } catch (error) {
         if (!(error instanceof errors.UpstashError) || !error.message.startsWith('NOSCRIPT')) throw error;
-        return this.#redis.eval(source, [], [...args]);
+        return this.#redis.eval(source, [...keys], [...args]);
       }
     });
   }

@@ -1,0 +1,70 @@
+import type { Admitted, Cancelled, Held, Replayed } from './job-queue.js';
+import { loadScript, type Script, type ScriptValue, type Signature } from './script.js';
+
+/** The scripts in `scripts/`, and the order of their arguments. */
+export const signatures = {
+  poll: { arguments: ['maxPayloads', 'maxBytes', 'maxReadBytes', 'expiry'] },
+  admit: {
+    arguments: ['callsBack', 'retentionMs', 'maxPayloadBytes', 'maxRejected'],
+    columns: ['sha1', 'kind', 'id', 'user', 'lane', 'type', 'text'],
+  },
+  claim: {
+    arguments: ['token', 'worker', 'leaseMs', 'seed', 'callsBack'],
+    columns: ['lane', 'weight', 'server'],
+  },
+  heartbeat: { arguments: ['id', 'token', 'leaseMs', 'progress', 'progressMs', 'publishes'] },
+  record: { arguments: ['id', 'token'], columns: ['field', 'value'] },
+  release: { arguments: ['id', 'token', 'isSpent', 'delayMs', 'keepsServer', 'reason'] },
+  finish: {
+    arguments: ['id', 'token', 'state', 'body', 'callsBack', 'retentionMs', 'progress', 'progressMs', 'publishes'],
+  },
+  'take-deliveries': { arguments: ['token', 'most', 'leaseMs'] },
+  settle: { arguments: ['id', 'token', 'result', 'delayMs', 'reason', 'retentionMs'] },
+  list: { arguments: ['most', 'state'] },
+  show: { arguments: ['id'] },
+  counts: { arguments: [] },
+  'dead-letters': { arguments: ['most'] },
+  cancel: { arguments: ['id', 'keepMs', 'retentionMs', 'body'] },
+  replay: { arguments: ['id', 'callbackOnly'] },
+} as const satisfies Record<string, Signature>;
+
+export type ScriptName = keyof typeof signatures;
+
+/** What each script returns; the headers of the files explain it. */
+export interface ScriptResults {
+  readonly poll: [waiting: string[], due: number, nextDueMs: number, payloads: PayloadRow[]];
+  readonly admit: Admitted[];
+  readonly claim: [id: string, isCancelled: number, journal: string[]] | null;
+  readonly heartbeat: Held | 'cancelled';
+  readonly record: Held;
+  readonly release: Held;
+  readonly finish: Held;
+  readonly 'take-deliveries': string[][];
+  readonly settle: Held;
+  readonly list: string[][];
+  readonly show: string[];
+  readonly counts: number[];
+  readonly 'dead-letters': [jobs: string[], callbacks: string[], rejected: string[]];
+  readonly cancel: Cancelled;
+  readonly replay: Replayed;
+}
+
+type PayloadRow = [list: string, sha1: string, bytes: number, text: string];
+
+/** The arguments of a script by name. */
+export type ScriptArguments<Name extends ScriptName> = Readonly<
+  Record<(typeof signatures)[Name]['arguments'][number], ScriptValue>
+>;
+
+/** A row of a script that takes rows. */
+export type ScriptRow<Name extends ScriptName> = (typeof signatures)[Name] extends {
+  readonly columns: readonly (infer Column extends string)[];
+}
+  ? Readonly<Record<Column, ScriptValue>>
+  : never;
+
+/** Reads every script. @throws Error that names the file if one is missing */
+export function loadScripts(): Readonly<Record<ScriptName, Script>> {
+  const loaded = Object.entries(signatures).map(([name, signature]) => [name, loadScript(name, signature)]);
+  return Object.fromEntries(loaded) as Record<ScriptName, Script>;
+}
