@@ -2,9 +2,10 @@
 import { Graph } from '../graph/graph.js';
 import { add } from '../graph/ops.js';
 import type { Provider } from './probe.js';
-import { createSession } from './session.js';
 
 async function probe(provider: Provider): Promise<string> {
+  // Imported here: where the addon does not load, that is the answer.
+  const { createSession } = await import('./session.js');
   const graph = new Graph('probe', { attention: 'decomposed' });
   const x = graph.input('x', 'f32', [4]);
   graph.output('y', add(graph, x, x));
