@@ -3,13 +3,14 @@ import { rm } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { BridgeConfig } from '../config/bridge-config.js';
+import { contractJobTypes, type JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { Outbox } from './callback/outbox.js';
-import { admissionOf } from './classify-payload.js';
+import { classifyPayload } from './classify-payload.js';
 import { openSpool } from './open-spool.js';
 import { runJob } from './process-job.js';
-import { type JobQueue, type Lane, type LaneTurn, lanes, type PendingPayload, type Poll } from './queue/job-queue.js';
+import { type JobQueue, type LaneTurn, listsOf, type PendingPayload, type Poll } from './queue/job-queue.js';
 import { ServerPool } from './server-pool.js';
 
 const MAX_DRAWN_SEED = 999_999_999;
@@ -27,6 +28,8 @@ export interface BridgeOptions {
   readonly log: Logger;
   /** Whether its servers end when it stops: then jobs that it gives back end there, too. Omitted: they go on. */
   readonly endsServer?: boolean;
+  /** Job types that payloads may have. Omitted: the ten of the contract. */
+  readonly jobTypes?: JobTypes;
 }
 
 export interface RunningBridge {
@@ -48,6 +51,7 @@ class Bridge implements RunningBridge {
   readonly #log: Logger;
   readonly #spool: string;
   readonly #endsServer: boolean;
+  readonly #jobTypes: JobTypes;
   readonly #pool: ServerPool;
   readonly #outbox: Outbox | undefined;
   readonly #worker = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
@@ -55,13 +59,15 @@ class Bridge implements RunningBridge {
   readonly #stopping = new AbortController();
   /** Those in hand are given back. */
   readonly #draining = new AbortController();
-  readonly #jobs = new Map<Promise<void>, Lane>();
+  readonly #jobs = new Map<Promise<void>, string>();
   readonly #loop: Promise<void>;
   #wake = new AbortController();
   #idleMs = BUSY_LOOK_MS;
 
-  constructor({ config, queue, storage, log, endsServer = false }: BridgeOptions, spool: string) {
+  constructor(options: BridgeOptions, spool: string) {
+    const { config, queue, storage, log, endsServer = false, jobTypes = contractJobTypes } = options;
     this.#endsServer = endsServer;
+    this.#jobTypes = jobTypes;
     this.#config = config;
     this.#queue = queue;
     this.#storage = storage;
@@ -124,7 +130,7 @@ class Bridge implements RunningBridge {
   /** Does what there is to do. @returns whether there was something */
   async #work({ payloads, waiting, dueDeliveries }: Poll): Promise<boolean> {
     if (payloads.length > 0) await this.#admit(payloads);
-    const started = await this.#claim(payloads.length > 0 ? lanes : waiting);
+    const started = await this.#claim(payloads.length > 0 ? this.#config.lanes.map(({ name }) => name) : waiting);
     const { room = 0 } = this.#outbox ?? {};
     // Every start is called back, too.
     const delivered = room > 0 && dueDeliveries + started > 0 ? await this.#outbox?.pump() : 0;
@@ -132,10 +138,11 @@ class Bridge implements RunningBridge {
   }
 
   async #admit(payloads: readonly PendingPayload[]): Promise<void> {
-    for (const queue of [this.#config.BRIDGE_SDXL_QUEUE, this.#config.BRIDGE_WAN_QUEUE]) {
+    const options = { lanes: this.#config.lanes, jobTypes: this.#jobTypes };
+    for (const queue of listsOf(this.#config.lanes)) {
       const entries = payloads
         .filter((payload) => payload.queue === queue)
-        .map((payload) => [payload.sha1, admissionOf(payload)] as const);
+        .map((payload) => [payload.sha1, classifyPayload(payload, options)] as const);
       const admitted = await this.#queue.admit(queue, entries);
       for (const [i, result] of admitted.entries()) {
         const admission = entries[i]?.[1];
@@ -147,7 +154,7 @@ class Bridge implements RunningBridge {
   }
 
   /** Claims jobs of these lanes into free slots. @returns how many */
-  async #claim(waiting: readonly Lane[]): Promise<number> {
+  async #claim(waiting: readonly string[]): Promise<number> {
     let started = 0;
     for (; !this.#stopping.signal.aborted; started += 1) {
       const open = this.#openLanes(waiting);
@@ -174,6 +181,7 @@ class Bridge implements RunningBridge {
         retryMaxMs: this.#config.BRIDGE_RETRY_MAX_MS,
         drain: this.#draining.signal,
         endsServer: this.#endsServer,
+        jobTypes: this.#jobTypes,
       }).finally(() => {
         this.#jobs.delete(job);
         this.#wake.abort();
@@ -184,18 +192,14 @@ class Bridge implements RunningBridge {
   }
 
   /** Lanes that have jobs, a free slot, and a server. */
-  #openLanes(waiting: readonly Lane[]): readonly LaneTurn[] {
-    const { BRIDGE_SLOTS, BRIDGE_SDXL_SLOTS, BRIDGE_WAN_SLOTS, BRIDGE_SDXL_WEIGHT, BRIDGE_WAN_WEIGHT } = this.#config;
+  #openLanes(waiting: readonly string[]): readonly LaneTurn[] {
+    const { BRIDGE_SLOTS, lanes } = this.#config;
     if (this.#jobs.size >= BRIDGE_SLOTS) return [];
-    const held = (lane: Lane) => [...this.#jobs.values()].filter((other) => other === lane).length;
-    const slots = [
-      { lane: 'sdxl', weight: BRIDGE_SDXL_WEIGHT, most: BRIDGE_SDXL_SLOTS },
-      { lane: 'wan', weight: BRIDGE_WAN_WEIGHT, most: BRIDGE_WAN_SLOTS },
-    ] as const;
-    return slots.flatMap(({ lane, weight, most }) => {
-      const server = this.#pool.leastBusy(lane);
-      if (server === undefined || !waiting.includes(lane) || held(lane) >= most) return [];
-      return [{ lane, weight, server: server.address }];
+    const inFlight = (name: string) => [...this.#jobs.values()].filter((lane) => lane === name).length;
+    return lanes.flatMap(({ name, weight, slots }) => {
+      const server = this.#pool.leastBusy(name);
+      if (server === undefined || !waiting.includes(name) || inFlight(name) >= slots) return [];
+      return [{ lane: name, weight, server: server.address }];
     });
   }
 

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { cancelJob } from '../client/client.js';
 import { extensionOf } from '../client/save-assets.js';
 import { type ErrorReason, InferenceError } from '../errors.js';
+import type { JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { completedBody, failedBody } from './callback/callback-body.js';
@@ -37,6 +38,7 @@ export interface JobContext {
   readonly drain: AbortSignal;
   /** Whether the server ends with the bridge. */
   readonly endsServer: boolean;
+  readonly jobTypes: JobTypes;
 }
 
 /** The stage `generated` of a journal. */
@@ -87,7 +89,7 @@ class JobRun {
   async #advance(): Promise<void> {
     const { payload, isCancelled, attempts, lastError } = this.#lease;
     if (isCancelled) throw cancelled();
-    const read = readPayload(payload);
+    const read = readPayload(payload, this.#context);
     if (read.kind !== 'job') throw new InferenceError('INVALID_REQUEST', read.problem);
     if (attempts > this.#context.attempts) {
       return this.#end(
@@ -117,7 +119,8 @@ class JobRun {
     return file?.sha256 === sha256 ? file : undefined;
   }
 
-  async #renderAndStore({ payload, labels }: ReadJob) {
+  async #renderAndStore(job: ReadJob) {
+    const { payload } = job;
     const { pool, drain, storage } = this.#context;
     const { id, lane, seed } = this.#lease;
     // The server that the journal names may be at it, or have it done.
@@ -127,7 +130,7 @@ class JobRun {
     if (server.address !== this.#lease.server) await this.#record({ server: server.address });
     const signal = AbortSignal.any([this.#keeper.signal, drain]);
     const release = pool.hold(server);
-    const request = generateRequestFrom(payload, { jobId: this.#serverJobId, seed, labels });
+    const request = generateRequestFrom(job, { jobId: this.#serverJobId, seed });
     const rendered = await render(server.client, request, {
       folder: this.#folder,
       signal,
@@ -138,7 +141,7 @@ class JobRun {
       },
     }).finally(release);
 
-    const metadata = renderedMetadata(payload, rendered.metadata);
+    const metadata = renderedMetadata(job, rendered.metadata);
     const hashed = rendered.files.map((saved) => ({ ...saved, sha256: saved.asset.sha256.toString('hex') }));
     const stage: GeneratedStage = {
       metadata,

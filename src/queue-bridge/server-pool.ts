@@ -3,7 +3,6 @@ import { connect, type DarkroomClient, serverStatus } from '../client/client.js'
 import { ModelState } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { createBackoff } from '../std/backoff.js';
-import { type Lane, lanes } from './queue/job-queue.js';
 
 /** How often a server that answers is asked again: it may drain, or lose a model. */
 const LOOK_MS = 5000;
@@ -15,8 +14,8 @@ export interface PoolServer {
 }
 
 interface Entry extends PoolServer {
-  /** Models that it has; none while it does not answer or drains. */
-  lanes: readonly Lane[];
+  /** Families of its models, sorted; none while it does not answer or drains. */
+  lanes: readonly string[];
   running: number;
   /** Ends the wait for the next look. */
   look: AbortController;
@@ -49,13 +48,8 @@ export class ServerPool {
     for (const entry of this.#entries) void this.#watch(entry);
   }
 
-  /** Lanes that a server has a model for, now. */
-  get lanes(): readonly Lane[] {
-    return lanes.filter((lane) => this.#entries.some((entry) => entry.lanes.includes(lane)));
-  }
-
   /** The server that has fewest jobs; undefined where none has the model. */
-  leastBusy(lane: Lane): PoolServer | undefined {
+  leastBusy(lane: string): PoolServer | undefined {
     const able = this.#entries.filter((entry) => entry.lanes.includes(lane));
     return able.reduce<Entry | undefined>(
       (best, entry) => (best && best.running <= entry.running ? best : entry),
@@ -64,7 +58,7 @@ export class ServerPool {
   }
 
   /** The server of that address, if it can take jobs of the lane now: it may have the job already. */
-  at(address: string, lane: Lane): PoolServer | undefined {
+  at(address: string, lane: string): PoolServer | undefined {
     return this.#entries.find((entry) => entry.address === address && entry.lanes.includes(lane));
   }
 
@@ -103,18 +97,18 @@ export class ServerPool {
     }
   }
 
-  async #ask({ client }: Entry): Promise<readonly Lane[]> {
+  async #ask({ client }: Entry): Promise<readonly string[]> {
     try {
       const { draining, models } = await serverStatus(client, LOOK_TIMEOUT_MS);
       if (draining) return [];
       const able = models.filter(({ state }) => state !== ModelState.MODEL_STATE_FAILED);
-      return lanes.filter((lane) => able.some(({ family }) => family === lane));
+      return [...new Set(able.map(({ family }) => family))].sort();
     } catch {
       return [];
     }
   }
 
-  #tell(entry: Entry, served: readonly Lane[]): void {
+  #tell(entry: Entry, served: readonly string[]): void {
     if (served.join() === entry.lanes.join()) return;
     entry.lanes = served;
     this.#options.log.info({ server: entry.address, lanes: served }, 'server changed');

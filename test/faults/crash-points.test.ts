@@ -56,7 +56,7 @@ describe('a bridge that dies', () => {
     const { start, push, ended, queue, receiver, folder } = await bridging(`127.0.0.1:${serving.server.port}`, {
       queue: (config) =>
         new ScriptQueue(new RedisRunner(redis.url, 60_000), {
-          queues: [`${id}:sdxl`, `${id}:wan`],
+          lanes: config.lanes,
           callsBack: true,
           retentionMs: config.BRIDGE_RETENTION_MS,
           prefix: `${id}:`,

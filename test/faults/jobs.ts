@@ -1,4 +1,4 @@
-import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
+import { contractJobTypes as jobTypes } from '../../src/job-types.js';
 import type { Seeded } from '../support/seeded.js';
 
 export interface StormJob {

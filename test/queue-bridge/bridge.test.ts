@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { Webhook } from 'standardwebhooks';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
-import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
+import { contractJobTypes as jobTypes } from '../../src/job-types.js';
 import type { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
 import type { AssetStore } from '../../src/storage/asset-store.js';
 import { LocalStore } from '../../src/storage/local-store.js';

@@ -1,11 +1,16 @@
 import { describe, expect, it } from 'vitest';
 import { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
+import { contractJobTypes } from '../../src/job-types.js';
 import { renderedMetadata } from '../../src/queue-bridge/callback/callback-metadata.js';
+import { readPayload } from '../../src/queue-bridge/payload/payload.js';
 
-const payload = { id: 'a', type: 'sdxl_image_fast', prompt: '', user_id: 'u' } as Parameters<
-  typeof renderedMetadata
->[0];
-const metadataOf = (done: Partial<JobMetadata>) => renderedMetadata(payload, JobMetadata.fromPartial(done));
+const job = (fields: object = {}) => {
+  const payload = { id: 'a', type: 'sdxl_image_fast', prompt: '', user_id: 'u', ...fields };
+  const read = readPayload(JSON.stringify(payload), { jobTypes: contractJobTypes });
+  if (read.kind !== 'job') throw new Error(read.problem);
+  return read;
+};
+const metadataOf = (done: Partial<JobMetadata>) => renderedMetadata(job(), JobMetadata.fromPartial(done));
 
 describe('renderedMetadata', () => {
   it("tells a card's memory in GiB and percent, and nothing where there is none", () => {
@@ -24,7 +29,7 @@ describe('renderedMetadata', () => {
   ] as const)(
     'says of weights with the strategy "%s" whether they were applied',
     (enhancementStrategy, isAsked, success) => {
-      const asked = { ...payload, compel_enabled: isAsked, compel_weights: '(dawn:1.2)' };
+      const asked = job({ compel_enabled: isAsked, compel_weights: '(dawn:1.2)' });
       const done = JobMetadata.fromPartial({ enhancementStrategy });
       expect(renderedMetadata(asked, done).compel_success).toBe(success);
     },

@@ -48,6 +48,44 @@ describe("a deployment's variables", () => {
     expect(() => openQueue(config)).toThrow(/^UPSTASH_REDIS_REST_TOKEN must be set/);
   });
 
+  it('have the two lanes of the contract where they name none', () => {
+    expect(readBridgeConfig({}).lanes).toEqual([
+      { name: 'sdxl', queue: 'sdxl_queue', slots: 3, weight: 3 },
+      { name: 'wan', queue: 'wan_queue', slots: 3, weight: 1 },
+    ]);
+    const set = { BRIDGE_SDXL_QUEUE: 'q', BRIDGE_SDXL_SLOTS: '0', BRIDGE_SDXL_WEIGHT: '5', BRIDGE_WAN_SLOTS: '7' };
+    expect(readBridgeConfig(set).lanes).toEqual([
+      { name: 'sdxl', queue: 'q', slots: 0, weight: 5 },
+      { name: 'wan', queue: 'wan_queue', slots: 7, weight: 1 },
+    ]);
+  });
+
+  it('add a lane by naming it', () => {
+    const variables = { BRIDGE_LANES: 'sdxl, paint-2 ,wan', BRIDGE_PAINT_2_SLOTS: '9', BRIDGE_PAINT_2_WEIGHT: '2' };
+    expect(readBridgeConfig(variables).lanes).toEqual([
+      { name: 'sdxl', queue: 'sdxl_queue', slots: 3, weight: 3 },
+      { name: 'paint-2', queue: 'paint-2_queue', slots: 9, weight: 2 },
+      { name: 'wan', queue: 'wan_queue', slots: 3, weight: 1 },
+    ]);
+  });
+
+  it.each([
+    ['Paint', 'must be lower-case names'],
+    ['a:b', 'must be lower-case names'],
+    [',', 'must be 1 to 16 names'],
+    [Array.from({ length: 17 }, (_, i) => `l${i}`).join(), 'must be 1 to 16 names'],
+    ['paint-2,paint_2', 'must name each lane once'],
+  ])('cannot name the lanes %s', (BRIDGE_LANES, problem) => {
+    const read = () => readBridgeConfig({ BRIDGE_LANES, BRIDGE_SLOTS: '0' });
+    expect(read).toThrow(`BRIDGE_LANES "${BRIDGE_LANES}": ${problem}`);
+    expect(read).toThrow('BRIDGE_SLOTS "0"');
+  });
+
+  it('report bad variables of a lane that they name', () => {
+    const variables = { BRIDGE_LANES: 'paint', BRIDGE_PAINT_WEIGHT: '0', BRIDGE_SDXL_WEIGHT: '0' };
+    expect(() => readBridgeConfig(variables)).toThrow(/BRIDGE_PAINT_WEIGHT "0": [^\n]*$/);
+  });
+
   it('send callbacks to Supabase with its key, unless they name another receiver: it gets no key', () => {
     expect(readBridgeConfig(supabase)).toMatchObject({
       CALLBACK_URL: 'https://abc.supabase.co/functions/v1/job-callback',
@@ -62,7 +100,7 @@ describe("a deployment's variables", () => {
     const folder = await tempFolder();
     const dist = fileURLToPath(new URL('../../dist/src', import.meta.url));
     await writeFile(join(folder, 'package.json'), '{"type": "module"}');
-    for (const part of ['errors.js', 'std/backoff.js', 'storage']) {
+    for (const part of ['errors.js', 'std', 'storage']) {
       await cp(join(dist, part), join(folder, 'src', part), { recursive: true });
     }
     const program = `

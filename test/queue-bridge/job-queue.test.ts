@@ -6,7 +6,6 @@ import type {
   ClaimRequest,
   JobQueue,
   JobQueueOptions,
-  Lane,
   Lease,
 } from '../../src/queue-bridge/queue/job-queue.js';
 import { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
@@ -44,12 +43,16 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     lists = { sdxl: `sdxl_${stores}_${name}`, wan: `wan_${stores}_${name}` };
     const create = open[name];
     if (create === undefined) throw new Error(name);
-    queue = create({ queues: [lists.sdxl, lists.wan], callsBack: true, retentionMs: 60_000, ...options });
+    const lanes = [
+      { name: 'sdxl', queue: lists.sdxl },
+      { name: 'wan', queue: lists.wan },
+    ];
+    queue = create({ lanes, callsBack: true, retentionMs: 60_000, ...options });
     return queue;
   };
   afterEach(() => queue.close());
 
-  const job = (id: string, user = 'ann', lane: Lane = 'sdxl'): Admission => ({
+  const job = (id: string, user = 'ann', lane: 'sdxl' | 'wan' = 'sdxl'): Admission => ({
     kind: 'job',
     id,
     user,
@@ -58,7 +61,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
   });
   /** Pushes and takes in. */
   const add = async (...jobs: readonly Extract<Admission, { kind: 'job' }>[]) => {
-    for (const { id, lane } of jobs) await queue.push(lists[lane], JSON.stringify({ id }));
+    for (const { id, lane } of jobs) await queue.push(lists[lane as 'sdxl' | 'wan'], JSON.stringify({ id }));
     for (;;) {
       const { payloads } = await queue.poll();
       const [first] = payloads;
@@ -98,7 +101,8 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     for (const { id, token } of taken) await queue.settle(id, token, { kind: 'delivered' });
     return taken.map(({ id, kind }) => `${id} ${kind}`);
   };
-  const j = (id: string, user?: string, lane?: Lane) => job(id, user, lane) as Extract<Admission, { kind: 'job' }>;
+  const j = (id: string, user?: string, lane?: 'sdxl' | 'wan') =>
+    job(id, user, lane) as Extract<Admission, { kind: 'job' }>;
 
   it('takes payloads in the order in which they were pushed, byte for byte', async () => {
     start();
@@ -277,6 +281,26 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(await claim({ lanes: [{ lane: 'wan', weight: 1, server: 's1' }] })).toBeUndefined();
   });
 
+  it('keeps jobs of lanes that it has not for bridges that have them', async () => {
+    start();
+    await queue.push(lists.sdxl, '{"id":"p"}');
+    const [payload] = (await queue.poll()).payloads;
+    await queue.admit(lists.sdxl, [[payload?.sha1 ?? '', { ...j('p'), lane: 'paint' }]]);
+    expect((await queue.poll()).waiting).toEqual([]);
+    expect((await queue.counts()).waiting).toBe(1);
+    expect(await claim()).toBeUndefined();
+    expect(await claimed({ lanes: [{ lane: 'paint', weight: 1, server: 's1' }] })).toMatchObject({ lane: 'paint' });
+  });
+
+  it('reads a list that two lanes share once', async () => {
+    const list = `shared_${stores}_${name}`;
+    const lanes = ['sdxl', 'wan'].map((lane) => ({ name: lane, queue: list }));
+    start({ lanes });
+    await queue.push(list, '{"id":"a"}');
+    expect((await queue.poll()).payloads).toHaveLength(1);
+    expect((await queue.counts()).pushed).toBe(1);
+  });
+
   it('runs a job that was pushed twice once', async () => {
     start();
     await add(j('a'));
@@ -408,7 +432,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     const { payloads } = await queue.poll();
     const admissions: Admission[] = [
       { kind: 'rejected', record: '{"reason":"not JSON"}' },
-      { kind: 'refused', id: 'a', user: 'ann', type: '', callback: '{"failed":true}' },
+      { kind: 'refused', id: 'a', user: 'ann', lane: 'sdxl', type: '', callback: '{"failed":true}' },
     ];
     const entries = payloads.map(({ sha1 }, i) => [sha1, admissions[i]] as [string, Admission]);
     expect(await queue.admit(lists.sdxl, entries)).toEqual(['rejected', 'refused']);
@@ -502,7 +526,7 @@ describe('a queue in Redis', () => {
   it('goes on when Redis was killed and started again', async () => {
     const own = await startRedis();
     const queue = new ScriptQueue(new RedisRunner(own.url, 60_000), {
-      queues: ['q'],
+      lanes: [{ name: 'sdxl', queue: 'q' }],
       callsBack: true,
       retentionMs: 1000,
       prefix: 'p:',
@@ -518,8 +542,60 @@ describe('a queue in Redis', () => {
     await own.stop();
   });
 
+  it('hands jobs to bridges by their lanes, whichever bridge admitted them', async () => {
+    const prefix = `t${++stores}:`;
+    const queueOf = (name: string, lanes: readonly string[]) =>
+      new ScriptQueue(new RedisRunner(redis.url, 60_000), {
+        lanes: lanes.map((lane) => ({ name: lane, queue: `${prefix}${name}` })),
+        callsBack: true,
+        retentionMs: 1000,
+        prefix,
+      });
+    const [images, both] = [queueOf('images', ['sdxl']), queueOf('both', ['wan', 'paint'])];
+    await images.push(`${prefix}images`, '{"id":"p"}');
+    const [payload] = (await images.poll()).payloads;
+    const admission = { kind: 'job', id: 'p', user: 'ann', lane: 'paint', type: 't' } as const;
+    await images.admit(`${prefix}images`, [[payload?.sha1 ?? '', admission]]);
+    expect([(await images.poll()).waiting, (await both.poll()).waiting]).toEqual([[], ['paint']]);
+    expect([(await images.counts()).waiting, (await both.counts()).waiting]).toEqual([1, 1]);
+    const turn = { lane: 'paint', weight: 1, server: 's' } as const;
+    expect(await both.claim({ token: 't', worker: 'w', leaseMs: 1000, seed: 1, lanes: [turn] })).toMatchObject({
+      id: 'p',
+    });
+    await Promise.all([images.close(), both.close()]);
+  });
+
+  it('goes on with jobs that an older version admitted, which kept no set of lanes', async () => {
+    const prefix = `t${++stores}:`;
+    const reader = createClient({ url: redis.url });
+    await reader.connect();
+    const list = `${prefix}wan`;
+    const lanes = [{ name: 'wan', queue: list }];
+    const queue = new ScriptQueue(new RedisRunner(redis.url, 60_000), {
+      lanes,
+      callsBack: true,
+      retentionMs: 1000,
+      prefix,
+    });
+    await queue.push(list, '{"id":"old"}');
+    const [payload] = (await queue.poll()).payloads;
+    await queue.admit(list, [[payload?.sha1 ?? '', { kind: 'job', id: 'old', user: 'ann', lane: 'wan', type: 't' }]]);
+    await reader.del(`${prefix}lanes`);
+    expect((await reader.keys(`${prefix}*`)).sort()).toEqual(
+      ['job:old', 'jobs', 'line:wan:ann', 'seq', 'turn', 'users:wan'].map((key) => `${prefix}${key}`),
+    );
+    expect([(await queue.poll()).waiting, (await queue.counts()).waiting]).toEqual([['wan'], 1]);
+    reader.destroy();
+    await queue.close();
+  });
+
   it('keeps the progress for a while, and publishes it', async () => {
-    const options = { queues: ['progress'], callsBack: true, retentionMs: 1000, prefix: 'progress:' };
+    const options = {
+      lanes: [{ name: 'sdxl', queue: 'progress' }],
+      callsBack: true,
+      retentionMs: 1000,
+      prefix: 'progress:',
+    };
     const queue = new ScriptQueue(new RedisRunner(redis.url, 60_000), options);
     const reader = createClient({ url: redis.url });
     await reader.connect();
@@ -548,7 +624,7 @@ describe('a queue in Redis', () => {
     const admin = createClient({ url: locked.url });
     await admin.connect();
     await admin.configSet('requirepass', 'secret');
-    const options = { queues: ['q'], callsBack: true, retentionMs: 1000, prefix: 'p:' };
+    const options = { lanes: [{ name: 'sdxl', queue: 'q' }], callsBack: true, retentionMs: 1000, prefix: 'p:' };
     const stranger = new ScriptQueue(new RedisRunner(locked.url.replace('//', '//:wrong@'), 60_000), options);
     await expect(stranger.counts()).rejects.toThrow(/^Redis \(REDIS_URL\) refused: WRONGPASS/);
     await stranger.close();
@@ -561,7 +637,7 @@ describe('a queue in Redis', () => {
 
   it('says which store does not let it in', async () => {
     const queue = new ScriptQueue(new UpstashRunner(front.url, 'wrong', 60_000), {
-      queues: ['q'],
+      lanes: [{ name: 'sdxl', queue: 'q' }],
       callsBack: true,
       retentionMs: 1000,
       prefix: 'p:',

@@ -1,24 +1,28 @@
 import { describe, expect, it } from 'vitest';
 import {
   DisconnectPolicy,
+  JobType,
   jobTypeToJSON,
   OutputFormat,
   ReferenceRole,
   ReferenceType,
 } from '../../src/gen/darkroom/v1/job.js';
+import { type JobTypeInfo, contractJobTypes as jobTypes, jobTypesOf } from '../../src/job-types.js';
+import { classifyPayload } from '../../src/queue-bridge/classify-payload.js';
 import { generateRequestFrom } from '../../src/queue-bridge/payload/generate-request.js';
-import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
-import { type JobPayload, readPayload } from '../../src/queue-bridge/payload/payload.js';
+import { type ReadJob, readPayload as readPayloadOf } from '../../src/queue-bridge/payload/payload.js';
 
 const least = { id: 'a', type: 'sdxl_image_fast', prompt: 'a kite', user_id: 'u' };
+const readPayload = (raw: string, bytes?: number) =>
+  readPayloadOf(raw, { jobTypes, ...(bytes !== undefined && { bytes }) });
 const read = (fields: Readonly<Record<string, unknown>>) => readPayload(JSON.stringify({ ...least, ...fields }));
-const payload = (fields: Readonly<Record<string, unknown>>): JobPayload => {
+const jobOf = (fields: Readonly<Record<string, unknown>>): ReadJob => {
   const result = read(fields);
   if (result.kind !== 'job') throw new Error(result.problem);
-  return result.payload;
+  return result;
 };
 const request = (fields: Readonly<Record<string, unknown>>) =>
-  generateRequestFrom(payload(fields), { jobId: 'a', seed: 42, labels: { user_id: 'u' } });
+  generateRequestFrom(jobOf(fields), { jobId: 'a', seed: 42 });
 
 describe('a payload', () => {
   it.each([
@@ -94,9 +98,51 @@ describe('a payload', () => {
   });
 });
 
+describe('a payload on its way in', () => {
+  const lanes = [
+    { name: 'sdxl', queue: 'sdxl_queue' },
+    { name: 'wan', queue: 'wan_queue' },
+  ];
+  const classify = (fields: object, queue = 'sdxl_queue') => {
+    const raw = JSON.stringify({ ...least, ...fields });
+    return classifyPayload({ queue, sha1: '', bytes: Buffer.byteLength(raw), raw }, { jobTypes, lanes });
+  };
+
+  it.each([
+    ['its type', { type: 'video_fast' }, 'sdxl_queue', 'job', 'wan'],
+    ['its type, though it cannot run', { type: 'video_fast', prompt: 1 }, 'sdxl_queue', 'refused', 'wan'],
+    ['its list, where its type is unknown', { type: 'other' }, 'wan_queue', 'refused', 'wan'],
+  ])('gets the lane of %s', (_, fields, queue, kind, lane) => {
+    expect(classify(fields, queue)).toMatchObject({ kind, lane });
+  });
+});
+
 describe('a request from a payload', () => {
   it.each([...jobTypes.keys()])('of type %s names its preset', (type) => {
     expect(jobTypeToJSON(request({ type }).jobType)).toBe(`JOB_TYPE_${type.toUpperCase()}`);
+  });
+
+  it('names the model of a type that the API has no value for, and sends what its preset would be', () => {
+    const paint: JobTypeInfo = {
+      name: 'paint_fast',
+      value: JobType.JOB_TYPE_UNSPECIFIED,
+      family: 'paint',
+      makes: 'images',
+      steps: 4,
+      guidanceScale: 1.5,
+      isEnhanced: false,
+      takesWeights: false,
+      expectedSeconds: () => 1,
+    };
+    const of = (row: JobTypeInfo, config = {}) => {
+      const read = readPayloadOf(JSON.stringify({ ...least, type: row.name, config }), { jobTypes: jobTypesOf([row]) });
+      if (read.kind !== 'job') throw new Error(read.problem);
+      return generateRequestFrom(read, { jobId: 'a', seed: 42 });
+    };
+    expect(of(paint)).toMatchObject({ jobType: 0, model: 'paint', steps: 4, guidanceScale: 1.5 });
+    expect(of({ ...paint, model: 'paint-large' })).toMatchObject({ model: 'paint-large' });
+    expect(of(paint, { steps: 9, guidance_scale: 2 })).toMatchObject({ steps: 9, guidanceScale: 2 });
+    expect(request({})).toMatchObject({ model: '', steps: undefined, guidanceScale: undefined });
   });
 
   it('has the id, the seed of the journal, and goes on without its bridge', () => {

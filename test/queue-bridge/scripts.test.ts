@@ -30,8 +30,8 @@ describe("the queue's scripts", () => {
       signatures[name];
     const rows = [...header.matchAll(/^ARGV\[(\d+)\] +(\w+)/gm)].map(([, i, argument]) => [Number(i), argument]);
     expect(rows).toEqual(['prefix', ...args.map(snakeCase)].map((argument, i) => [i + 1, argument]));
-    const [, tail = ''] = /^ARGV\[(?:\d+)\.\.\] for each [^\n]*\n((?: {10}[^\n]*\n)+)/m.exec(header) ?? [];
-    const inTail = [...tail.matchAll(/^ {10}(\w+) {2,}/gm)].map(([, column]) => column);
+    const [, tail = ''] = /^ARGV\[\d+\.\.\] +for each [^\n]*\n((?: {10}[^\n]*\n)+)/m.exec(header) ?? [];
+    const inTail = [...tail.matchAll(/^ {10,11}(\w+) {2,}/gm)].map(([, column]) => column);
     expect(inTail).toEqual(columns);
     if (columns.length > 0) expect(header).toContain(`ARGV[${args.length + 2}..]`);
     expect(header).toMatch(/^KEYS(\[| +none$)/m);

@@ -1,7 +1,6 @@
 import { AssetRole, type JobMetadata } from '../../gen/darkroom/v1/job.js';
 import { version } from '../../version.js';
-import { jobTypes } from '../payload/job-types.js';
-import type { JobPayload } from '../payload/payload.js';
+import type { ReadJob } from '../payload/payload.js';
 
 /** A file that is stored, as the journal keeps it. */
 export interface UploadedFile {
@@ -22,8 +21,11 @@ export function roleName(role: AssetRole): UploadedFile['role'] {
 }
 
 /** The `metadata` of a completed job's callback, but for what is known only at its end. Values that do not apply are null. */
-export function renderedMetadata(payload: JobPayload, done: JobMetadata): Readonly<Record<string, unknown>> {
-  const expected = jobTypes.get(payload.type)?.expectedSeconds(done.numImages) ?? 0;
+export function renderedMetadata(
+  { payload, jobType }: Pick<ReadJob, 'payload' | 'jobType'>,
+  done: JobMetadata,
+): Readonly<Record<string, unknown>> {
+  const expected = jobType.expectedSeconds(done.numImages);
   const strategy = done.enhancementStrategy ?? 'none';
   const hasWeights = payload.compel_enabled === true && (payload.compel_weights ?? '') !== '';
   return {

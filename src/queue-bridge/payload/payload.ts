@@ -1,6 +1,6 @@
 import { z } from 'zod';
+import type { JobTypeInfo, JobTypes } from '../../job-types.js';
 import { MAX_EXCERPT_CHARACTERS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from '../limits.js';
-import { jobTypes } from './job-types.js';
 
 /** Ids and users name files and keys; the server's own ids are eight characters longer, for those that run again. */
 const nameSchema = z
@@ -68,6 +68,7 @@ export type JobPayload = Readonly<z.infer<typeof payloadSchema>>;
 export interface ReadJob {
   readonly kind: 'job';
   readonly payload: JobPayload;
+  readonly jobType: JobTypeInfo;
   /** The user, and fields that are not known, as far as a server keeps them. */
   readonly labels: Readonly<Record<string, string>>;
 }
@@ -85,8 +86,14 @@ export type ReadPayload =
   /** Nobody can be told. */
   | { readonly kind: 'unusable'; readonly problem: string };
 
-/** Reads a payload; nothing that a producer pushes makes it throw. @param bytes of the whole one, of which `raw` may be the beginning */
-export function readPayload(raw: string, bytes = Buffer.byteLength(raw)): ReadPayload {
+export interface ReadOptions {
+  readonly jobTypes: JobTypes;
+  /** Size of the whole payload, of which `raw` may be the beginning. Omitted: `raw` is the whole payload. */
+  readonly bytes?: number;
+}
+
+/** Reads a payload. It does not throw, whatever a producer pushes. */
+export function readPayload(raw: string, { jobTypes, bytes = Buffer.byteLength(raw) }: ReadOptions): ReadPayload {
   if (bytes > MAX_READ_BYTES) {
     return {
       kind: 'unusable',
@@ -113,10 +120,11 @@ export function readPayload(raw: string, bytes = Buffer.byteLength(raw)): ReadPa
   if (bytes > MAX_PAYLOAD_BYTES) return invalid(`the payload of ${bytes} bytes must be <= ${MAX_PAYLOAD_BYTES}`);
   const parsed = payloadSchema.safeParse(json);
   if (!parsed.success) return invalid(parsed.error.issues.map(problemOf).join('; '));
-  if (!jobTypes.has(parsed.data.type)) {
+  const jobType = jobTypes.get(parsed.data.type);
+  if (jobType === undefined) {
     return invalid(`type "${parsed.data.type.slice(0, 64)}" must be one of ${[...jobTypes.keys()].join(', ')}`);
   }
-  return { kind: 'job', payload: parsed.data, labels: labelsFrom(json as Readonly<Record<string, unknown>>) };
+  return { kind: 'job', payload: parsed.data, jobType, labels: labelsFrom(json as Readonly<Record<string, unknown>>) };
 }
 
 /** What is kept of a payload without an id. */

@@ -1,7 +1,4 @@
-/** A line of its own for each model family, so that a clip of minutes does not hold up a picture of seconds. */
-export type Lane = 'sdxl' | 'wan';
-
-export const lanes: readonly Lane[] = ['sdxl', 'wan'];
+import type { Lane } from '../../config/bridge-lanes.js';
 
 /** Where a job is. The last four are ends. */
 export type JobState = 'waiting' | 'delayed' | 'leased' | 'completed' | 'failed' | 'dead' | 'cancelled';
@@ -21,12 +18,14 @@ export interface PendingPayload {
 
 /** What a payload turned out to be. */
 export type Admission =
-  | { readonly kind: 'job'; readonly id: string; readonly user: string; readonly lane: Lane; readonly type: string }
+  | { readonly kind: 'job'; readonly id: string; readonly user: string; readonly lane: string; readonly type: string }
   /** It has an id and cannot be run: it ends at once, with this callback. */
   | {
       readonly kind: 'refused';
       readonly id: string;
       readonly user: string;
+      /** Lane that it would run in if it were replayed. */
+      readonly lane: string;
       readonly type: string;
       readonly callback: string;
     }
@@ -39,8 +38,8 @@ export type Admitted = 'admitted' | 'duplicate' | 'refused' | 'rejected' | 'move
 export interface Poll {
   /** At the tails of the producers' lists, in the order in which they are taken. */
   readonly payloads: readonly PendingPayload[];
-  /** Lanes in which a job waits. */
-  readonly waiting: readonly Lane[];
+  /** Those of the queue's lanes in which a job waits, in their order. */
+  readonly waiting: readonly string[];
   /** Callbacks that are due. */
   readonly dueDeliveries: number;
   /** Until a lease ends, a delayed job or a callback is due; undefined where there is none. */
@@ -48,8 +47,8 @@ export interface Poll {
 }
 
 export interface LaneTurn {
-  readonly lane: Lane;
-  /** Turns it gets against the other lane while both have jobs. */
+  readonly lane: string;
+  /** Share of the lane while several lanes have jobs. */
   readonly weight: number;
   /** Server that its job gets, if no server has it yet. */
   readonly server: string;
@@ -69,7 +68,7 @@ export interface ClaimRequest {
 export interface Lease {
   readonly id: string;
   readonly token: string;
-  readonly lane: Lane;
+  readonly lane: string;
   readonly payload: string;
   /** Starts so far, this one counted. */
   readonly attempts: number;
@@ -177,12 +176,17 @@ export type Cancelled = 'cancelled' | 'asked' | 'noted' | 'ended';
 export type Replayed = 'runs' | 'calls back' | 'unknown' | 'not ended';
 
 export interface JobQueueOptions {
-  /** Lists that producers push to. */
-  readonly queues: readonly string[];
+  /** Lanes whose producers' lists it reads. Jobs of other lanes are kept for bridges that have those. */
+  readonly lanes: readonly Pick<Lane, 'name' | 'queue'>[];
   /** Whether ends and starts are called back. */
   readonly callsBack: boolean;
   /** How long an ended job is remembered: the same id does not run again. */
   readonly retentionMs: number;
+}
+
+/** The producers' lists of lanes; lanes may share one. */
+export function listsOf(lanes: JobQueueOptions['lanes']): readonly string[] {
+  return [...new Set(lanes.map(({ queue }) => queue))];
 }
 
 /**

@@ -1,4 +1,4 @@
-import type { Delivery, JournalFields, Lane, Lease } from './job-queue.js';
+import type { Delivery, JournalFields, Lease } from './job-queue.js';
 
 /** `last_error` of a job whose worker stopped renewing its lease. */
 export const LEASE_EXPIRED = 'lease expired: the worker stopped renewing it';
@@ -8,10 +8,6 @@ const UPLOAD = 'upload:';
 /** The field of a journal that holds a stored file. */
 export function uploadField(index: number): string {
   return `${UPLOAD}${index}`;
-}
-
-export function laneOf(lane: string | undefined): Lane {
-  return lane === 'wan' ? 'wan' : 'sdxl';
 }
 
 /** A hash as Redis lists it: field, value, field, value. */
@@ -29,7 +25,7 @@ export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
   return {
     id: fields.id ?? '',
     token: fields.token ?? '',
-    lane: laneOf(fields.lane),
+    lane: fields.lane ?? '',
     payload: fields.payload ?? '',
     attempts: Number(fields.attempts),
     run: Number(fields.run),

@@ -7,7 +7,7 @@ import {
   MAX_READ_BYTES,
   MAX_REJECTED,
 } from '../limits.js';
-import { FairLines } from './fair-queue.js';
+import { FairQueue } from './fair-queue.js';
 import {
   type Admission,
   type Admitted,
@@ -24,13 +24,14 @@ import {
   type JobState,
   type JournalFields,
   type Lease,
+  listsOf,
   type Poll,
   type QueueCounts,
   type Release,
   type Replayed,
   type Settlement,
 } from './job-queue.js';
-import { deliveryFrom, LEASE_EXPIRED, laneOf, leaseFrom } from './journal.js';
+import { deliveryFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
 
 type Journal = Record<string, string>;
 
@@ -41,7 +42,7 @@ export class MemoryQueue implements JobQueue {
   readonly #lists = new Map<string, string[]>();
   /** In the order in which they came. */
   readonly #jobs = new Map<string, Journal>();
-  readonly #lines = new FairLines();
+  readonly #waiting = new FairQueue();
   readonly #leases = new Map<string, number>();
   readonly #delayed = new Map<string, number>();
   readonly #outbox = new Map<string, number>();
@@ -77,8 +78,8 @@ export class MemoryQueue implements JobQueue {
     for (const id of due(this.#forget, now)) this.#forgetJob(id);
     const soonest = [...this.#leases.values(), ...this.#delayed.values(), ...this.#outbox.values()];
     return {
-      payloads: this.#options.queues.flatMap((queue) => this.#peek(queue)),
-      waiting: this.#lines.waiting,
+      payloads: listsOf(this.#options.lanes).flatMap((queue) => this.#peek(queue)),
+      waiting: this.#options.lanes.map(({ name }) => name).filter((lane) => this.#waiting.has(lane)),
       dueDeliveries: due(this.#outbox, now).length,
       nextDueMs: soonest.length === 0 ? undefined : Math.max(0, Math.min(...soonest) - now),
     };
@@ -97,7 +98,7 @@ export class MemoryQueue implements JobQueue {
 
   async claim({ token, worker, leaseMs, seed, lanes: turns }: ClaimRequest): Promise<Lease | undefined> {
     for (const fields of this.#jobs.values()) if (fields.token === token) return this.#leaseOf(fields);
-    const next = this.#lines.next(turns);
+    const next = this.#waiting.next(turns);
     if (next === undefined) return undefined;
     const { id, turn } = next;
     const now = Date.now();
@@ -225,8 +226,8 @@ export class MemoryQueue implements JobQueue {
 
   async counts(): Promise<QueueCounts> {
     return {
-      pushed: this.#options.queues.reduce((sum, queue) => sum + this.#list(queue).length, 0),
-      waiting: this.#lines.size,
+      pushed: listsOf(this.#options.lanes).reduce((sum, queue) => sum + this.#list(queue).length, 0),
+      waiting: this.#waiting.size,
       delayed: this.#delayed.size,
       leased: this.#leases.size,
       callbacks: this.#outbox.size,
@@ -247,7 +248,7 @@ export class MemoryQueue implements JobQueue {
   async cancel(id: string, callback: string): Promise<Cancelled> {
     const fields = this.#jobs.get(id);
     if (fields?.state === 'waiting' || fields?.state === 'delayed') {
-      this.#lines.leave(laneOf(fields.lane), fields.user ?? '', id);
+      this.#waiting.remove(fields.lane ?? '', fields.user ?? '', id);
       this.#end(id, 'cancelled', callback);
       return 'cancelled';
     }
@@ -288,7 +289,7 @@ export class MemoryQueue implements JobQueue {
       this.#rejected.length = Math.min(this.#rejected.length, MAX_REJECTED);
       return 'rejected';
     }
-    const { id, user, type } = admission;
+    const { id, user, lane, type } = admission;
     const known = this.#jobs.get(id);
     if (known !== undefined) {
       known.pushed = String(Number(known.pushed) + 1);
@@ -299,7 +300,7 @@ export class MemoryQueue implements JobQueue {
       id,
       payload: Buffer.byteLength(raw) > MAX_PAYLOAD_BYTES ? '' : raw,
       user,
-      lane: admission.kind === 'job' ? admission.lane : 'sdxl',
+      lane,
       type,
       seq: String(++this.#seq),
       run: '1',
@@ -327,8 +328,8 @@ export class MemoryQueue implements JobQueue {
   }
 
   #enqueue(id: string): void {
-    const { lane, user = '', seq } = this.#journal(id);
-    this.#lines.enter(laneOf(lane), user, id, Number(seq));
+    const { lane = '', user = '', seq } = this.#journal(id);
+    this.#waiting.add(lane, user, id, Number(seq));
     this.#write(id, { state: 'waiting', token: '' });
   }
 

@@ -16,7 +16,7 @@ const PATIENCE_MS = 60_000;
 export function openQueue(config: BridgeConfig, patienceMs = PATIENCE_MS): JobQueue {
   const { REDIS_URL, UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN, BRIDGE_PREFIX: prefix } = config;
   const options: JobQueueOptions = {
-    queues: [config.BRIDGE_SDXL_QUEUE, config.BRIDGE_WAN_QUEUE],
+    lanes: config.lanes,
     callsBack: config.CALLBACK_URL !== undefined,
     retentionMs: config.BRIDGE_RETENTION_MS,
   };

@@ -7,26 +7,27 @@ import {
   MAX_REJECTED,
   PROGRESS_MS,
 } from '../limits.js';
-import type {
-  Admission,
-  Admitted,
-  Cancelled,
-  ClaimRequest,
-  DeadLetters,
-  Delivery,
-  Finish,
-  Heartbeat,
-  Held,
-  JobQueue,
-  JobQueueOptions,
-  JobState,
-  JournalFields,
-  Lease,
-  Poll,
-  QueueCounts,
-  Release,
-  Replayed,
-  Settlement,
+import {
+  type Admission,
+  type Admitted,
+  type Cancelled,
+  type ClaimRequest,
+  type DeadLetters,
+  type Delivery,
+  type Finish,
+  type Heartbeat,
+  type Held,
+  type JobQueue,
+  type JobQueueOptions,
+  type JobState,
+  type JournalFields,
+  type Lease,
+  listsOf,
+  type Poll,
+  type QueueCounts,
+  type Release,
+  type Replayed,
+  type Settlement,
 } from './job-queue.js';
 import { deliveryFrom, LEASE_EXPIRED, leaseFrom, pairs } from './journal.js';
 import { type Script, scriptArguments } from './script.js';
@@ -45,10 +46,15 @@ export class ScriptQueue implements JobQueue {
   readonly #options: ScriptQueueOptions;
   readonly #scripts: Readonly<Record<ScriptName, Script>> = loadScripts();
 
+  readonly #lists: readonly string[];
+  readonly #lanes: readonly { readonly lane: string }[];
+
   constructor(runner: ScriptRunner, options: ScriptQueueOptions) {
     this.kind = runner.kind;
     this.#runner = runner;
     this.#options = options;
+    this.#lists = listsOf(options.lanes);
+    this.#lanes = options.lanes.map(({ name }) => ({ lane: name }));
   }
 
   push(queue: string, payload: string): Promise<void> {
@@ -64,10 +70,10 @@ export class ScriptQueue implements JobQueue {
         maxReadBytes: MAX_READ_BYTES,
         expiry: LEASE_EXPIRED,
       },
-      { keys: this.#options.queues },
+      { keys: this.#lists, rows: this.#lanes },
     );
     return {
-      waiting: waiting as Poll['waiting'],
+      waiting,
       dueDeliveries,
       nextDueMs: nextDueMs < 0 ? undefined : nextDueMs,
       payloads: payloads.map(([queue, sha1, bytes, raw]) => ({ queue, sha1, bytes, raw })),
@@ -127,7 +133,7 @@ export class ScriptQueue implements JobQueue {
   }
 
   waitForPush(signal: AbortSignal): Promise<void> {
-    return this.#runner.waitForPush(this.#options.queues, signal);
+    return this.#runner.waitForPush(this.#lists, signal);
   }
 
   async list(most: number, state?: JobState): Promise<readonly JournalFields[]> {
@@ -141,7 +147,7 @@ export class ScriptQueue implements JobQueue {
 
   async counts(): Promise<QueueCounts> {
     const [pushed = 0, waiting = 0, delayed = 0, leased = 0, callbacks = 0, dead = 0, deadCallbacks = 0, rejected = 0] =
-      await this.#run('counts', {}, { keys: this.#options.queues });
+      await this.#run('counts', {}, { keys: this.#lists, rows: this.#lanes });
     return { pushed, waiting, delayed, leased, callbacks, dead, deadCallbacks, rejected };
   }
 
@@ -180,8 +186,8 @@ function admissionRow(admission: Admission): Omit<ScriptRow<'admit'>, 'sha1'> {
       return { kind, id, user, lane, type, text: '' };
     }
     case 'refused': {
-      const { kind, id, user, type, callback } = admission;
-      return { kind, id, user, lane: 'sdxl', type, text: callback };
+      const { kind, id, user, lane, type, callback } = admission;
+      return { kind, id, user, lane, type, text: callback };
     }
     case 'rejected':
       return { kind: 'rejected', id: '', user: '', lane: '', type: '', text: admission.record };

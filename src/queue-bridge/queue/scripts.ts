@@ -3,7 +3,7 @@ import { loadScript, type Script, type ScriptValue, type Signature } from './scr
 
 /** The scripts in `scripts/`, and the order of their arguments. */
 export const signatures = {
-  poll: { arguments: ['maxPayloads', 'maxBytes', 'maxReadBytes', 'expiry'] },
+  poll: { arguments: ['maxPayloads', 'maxBytes', 'maxReadBytes', 'expiry'], columns: ['lane'] },
   admit: {
     arguments: ['callsBack', 'retentionMs', 'maxPayloadBytes', 'maxRejected'],
     columns: ['sha1', 'kind', 'id', 'user', 'lane', 'type', 'text'],
@@ -22,7 +22,7 @@ export const signatures = {
   settle: { arguments: ['id', 'token', 'result', 'delayMs', 'reason', 'retentionMs'] },
   list: { arguments: ['most', 'state'] },
   show: { arguments: ['id'] },
-  counts: { arguments: [] },
+  counts: { arguments: [], columns: ['lane'] },
   'dead-letters': { arguments: ['most'] },
   cancel: { arguments: ['id', 'keepMs', 'retentionMs', 'body'] },
   replay: { arguments: ['id', 'callbackOnly'] },

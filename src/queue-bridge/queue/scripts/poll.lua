@@ -6,9 +6,11 @@
 -- ARGV[3]    max_bytes       no further payload is returned once the payloads have this many bytes together
 -- ARGV[4]    max_read_bytes  a longer payload is cut off after this many bytes
 -- ARGV[5]    expiry          text that the journal keeps of an expired lease
+-- ARGV[6..]  for each lane that the caller has:
+--            lane            its name
 --
 -- Returns {lanes, due, next_due_ms, payloads}
---   lanes        lanes in which a job waits
+--   lanes        those of the caller's lanes in which a job waits
 --   due          number of callbacks that are due
 --   next_due_ms  time until a lease expires, a delay ends or a callback is due; -1: there is none
 --   payloads     {list, sha1, bytes, text} of each payload, in the order in which they were pushed
@@ -17,6 +19,7 @@
 -- @include lib/enqueue.lua
 local max_payloads, max_bytes, max_read_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local expiry = ARGV[5]
+local FIRST_ROW = 6
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', int(now), 'LIMIT', 0, 100)) do
   redis.call('ZREM', prefix .. 'leases', id)
@@ -40,7 +43,8 @@ for _, list in ipairs(KEYS) do
 end
 
 local waiting = {}
-for _, lane in ipairs({'sdxl', 'wan'}) do
+for i = FIRST_ROW, #ARGV do
+  local lane = ARGV[i]
   if redis.call('ZCARD', prefix .. 'users:' .. lane) > 0 then waiting[#waiting + 1] = lane end
 end
 

@@ -4,6 +4,7 @@
 --
 --   job:<id>             hash: the journal of a job (journal-fields.ts lists its fields)
 --   jobs                 sorted set: ids by order of arrival
+--   lanes                set: every lane that has had a job
 --   line:<lane>:<user>   sorted set: waiting ids of a user by order of arrival
 --   users:<lane>         sorted set: users with waiting jobs by turn; the lowest is next
 --   passes               hash: progress of each lane, for its share

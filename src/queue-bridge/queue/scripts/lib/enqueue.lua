@@ -2,6 +2,7 @@
 local function enqueue(id)
   local lane, user, seq = unpack(redis.call('HMGET', job(id), 'lane', 'user', 'seq'))
   if not lane then return end
+  redis.call('SADD', prefix .. 'lanes', lane)
   redis.call('ZADD', prefix .. 'line:' .. lane .. ':' .. user, seq, id)
   local users = prefix .. 'users:' .. lane
   if not redis.call('ZSCORE', users, user) then
