@@ -3,12 +3,11 @@ import { readBridgeConfig } from '../config/bridge-config.js';
 import { InferenceError } from '../errors.js';
 import { failedBody } from '../queue-bridge/callback/callback-body.js';
 import { callerMessage } from '../queue-bridge/callback/callback-message.js';
-import type { JobQueue, JobState, JournalFields, Replayed } from '../queue-bridge/queue/job-queue.js';
+import type { JobQueue, JobState, Replayed } from '../queue-bridge/queue/job-queue.js';
+import { shownFields } from '../queue-bridge/queue/journal-fields.js';
 import { openQueue } from '../queue-bridge/queue/open-queue.js';
 
 const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
-/** What the journal keeps for itself. */
-const INTERNAL = ['calls_back', 'token', 'ended_by', 'cb_token', 'cb_kind', 'cb_until', 'seq'];
 /** Somebody waits for the answer. */
 const PATIENCE_MS = 5000;
 const MAX_SHOWN_CHARACTERS = 200;
@@ -71,7 +70,7 @@ async function withQueue(use: (queue: JobQueue) => Promise<void>): Promise<void>
 
 async function list(queue: JobQueue, limit: number, state?: JobState, json?: boolean): Promise<void> {
   const [counts, jobs] = [await queue.counts(), await queue.list(limit, state)];
-  if (json) return say(JSON.stringify({ counts, jobs: jobs.map(shown) }, null, 2));
+  if (json) return say(JSON.stringify({ counts, jobs: jobs.map(shownFields) }, null, 2));
   say(
     Object.entries(counts)
       .map(([what, n]) => `${n} ${what.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`)
@@ -96,7 +95,7 @@ async function list(queue: JobQueue, limit: number, state?: JobState, json?: boo
 async function show(queue: JobQueue, id: string): Promise<void> {
   const fields = await queue.show(id);
   if (fields === undefined) throw new InferenceError('JOB_NOT_FOUND', `job "${id}" is not known to the queue`);
-  say(JSON.stringify(shown(fields), null, 2));
+  say(JSON.stringify(shownFields(fields), null, 2));
 }
 
 interface ReplayOptions {
@@ -142,10 +141,6 @@ const REPLAYED: Readonly<Record<Replayed, string>> = {
 function cancelledBody(id: string): string {
   const reason = 'CANCELLED';
   return failedBody(id, { reason, message: callerMessage({ reason, message: 'the job was cancelled' }) });
-}
-
-function shown(fields: JournalFields): JournalFields {
-  return Object.fromEntries(Object.entries(fields).filter(([name]) => !INTERNAL.includes(name)));
 }
 
 function time(ms: string | undefined): string {

@@ -13,8 +13,8 @@ import { retryDelayMs } from './callback/retry-delay.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { generateRequestFrom } from './payload/generate-request.js';
 import { type ReadJob, readPayload } from './payload/payload.js';
-import type { Finish, Held, JobQueue, JournalFields, Lease } from './queue/job-queue.js';
-import { uploadField } from './queue/journal.js';
+import type { Finish, Held, JobQueue, Lease } from './queue/job-queue.js';
+import { type RecordedFields, uploadField } from './queue/journal-fields.js';
 import { progressOf, render } from './render.js';
 import type { PoolServer, ServerPool } from './server-pool.js';
 
@@ -241,7 +241,7 @@ class JobRun {
     this.#assertHeld(await this.#context.queue.finish({ id, token, state, callback, progress }));
   }
 
-  async #record(fields: JournalFields): Promise<void> {
+  async #record(fields: RecordedFields): Promise<void> {
     const { id, token } = this.#lease;
     this.#assertHeld(await this.#context.queue.record(id, token, fields));
   }

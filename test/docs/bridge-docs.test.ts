@@ -9,6 +9,7 @@ import { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { contractJobTypes } from '../../src/job-types.js';
 import { completedMetadata, renderedMetadata } from '../../src/queue-bridge/callback/callback-metadata.js';
 import { readPayload } from '../../src/queue-bridge/payload/payload.js';
+import { journalFields } from '../../src/queue-bridge/queue/journal-fields.js';
 import { webhookHeaders } from '../../src/std/standard-webhooks.js';
 import { tempFolder } from '../support/temp-folder.js';
 
@@ -44,6 +45,17 @@ describe('the pages of the bridge', () => {
       // What follows are the bounds.
       expect(shown.slice(0, description.length), name).toBe(description);
     }
+  });
+
+  it('list every field of the journal, with its writers and its meaning', async () => {
+    const [, section = ''] = /\n## Journal\n(.*?)\n## /s.exec(await read('reference/bridge.md')) ?? [];
+    const rows = [...section.matchAll(/^\| `([^`]+)` +\| (.+?) +\| (.+?) +\|$/gm)].map((row) => row.slice(1, 4));
+    const wanted = Object.entries(journalFields).map(([field, { writers, meaning }]) => [
+      field,
+      writers.join(', '),
+      meaning.replace(/\.$/, ''),
+    ]);
+    expect(rows).toEqual(wanted);
   });
 
   it('list every field of the metadata', async () => {

@@ -1,7 +1,8 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { loadScript, scriptArguments } from '../../src/queue-bridge/queue/script.js';
-import { loadScripts, type ScriptName, signatures } from '../../src/queue-bridge/queue/scripts.js';
+import { loadScripts } from '../../src/queue-bridge/queue/scripts.js';
+import { type ScriptName, signatures } from '../../src/queue-bridge/queue/signatures.js';
 
 const folder = new URL('../../src/queue-bridge/queue/scripts/', import.meta.url);
 const names = Object.keys(signatures) as ScriptName[];

@@ -1,4 +1,5 @@
 import type { Lane } from '../../config/bridge-lanes.js';
+import type { JournalFields, RecordedFields } from './journal-fields.js';
 
 /** Where a job is. The last four are ends. */
 export type JobState = 'waiting' | 'delayed' | 'leased' | 'completed' | 'failed' | 'dead' | 'cancelled';
@@ -145,9 +146,6 @@ export type Settlement =
   /** It is given up; a terminal one goes to the list of dead callbacks. */
   | { readonly kind: 'dead'; readonly reason: string };
 
-/** A job as `darkroom jobs` shows it: the fields of its journal. */
-export type JournalFields = Readonly<Record<string, string>>;
-
 export interface QueueCounts {
   /** Payloads in the producers' lists. */
   readonly pushed: number;
@@ -209,7 +207,7 @@ export interface JobQueue {
   /** Renews a lease and says whether it is still held. */
   heartbeat(heartbeat: Heartbeat): Promise<Held | 'cancelled'>;
   /** Writes fields of the journal. */
-  record(id: string, token: string, fields: JournalFields): Promise<Held>;
+  record(id: string, token: string, fields: RecordedFields): Promise<Held>;
   release(release: Release): Promise<Held>;
   /** Ends a job and puts its callback into the outbox. */
   finish(finish: Finish): Promise<Held>;

@@ -1,14 +1,8 @@
-import type { Delivery, JournalFields, Lease } from './job-queue.js';
+import type { Delivery, Lease } from './job-queue.js';
+import { type JournalFields, uploadIndex } from './journal-fields.js';
 
 /** `last_error` of a job whose worker stopped renewing its lease. */
 export const LEASE_EXPIRED = 'lease expired: the worker stopped renewing it';
-
-const UPLOAD = 'upload:';
-
-/** The field of a journal that holds a stored file. */
-export function uploadField(index: number): string {
-  return `${UPLOAD}${index}`;
-}
 
 /** A hash as Redis lists it: field, value, field, value. */
 export function pairs(flat: readonly string[]): JournalFields {
@@ -19,9 +13,10 @@ export function pairs(flat: readonly string[]): JournalFields {
 
 /** A journal as the worker that claimed it sees it. */
 export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
-  const uploads = Object.entries(fields).flatMap(([field, value]) =>
-    field.startsWith(UPLOAD) ? [[Number(field.slice(UPLOAD.length)), value] as const] : [],
-  );
+  const uploads = Object.entries(fields).flatMap(([field, value = '']) => {
+    const index = uploadIndex(field);
+    return index === undefined ? [] : [[index, value] as const];
+  });
   return {
     id: fields.id ?? '',
     token: fields.token ?? '',

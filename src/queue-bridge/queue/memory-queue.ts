@@ -22,7 +22,6 @@ import {
   type JobQueue,
   type JobQueueOptions,
   type JobState,
-  type JournalFields,
   type Lease,
   listsOf,
   type Poll,
@@ -32,8 +31,9 @@ import {
   type Settlement,
 } from './job-queue.js';
 import { deliveryFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
+import type { JournalField, JournalFields, RecordedFields } from './journal-fields.js';
 
-type Journal = Record<string, string>;
+type Journal = Partial<Record<JournalField, string>>;
 
 /** A job queue in this process: for a first try and for tests. It ends with the process. */
 export class MemoryQueue implements JobQueue {
@@ -122,7 +122,7 @@ export class MemoryQueue implements JobQueue {
     return this.#cancels.has(id) ? 'cancelled' : 'held';
   }
 
-  async record(id: string, token: string, fields: JournalFields): Promise<Held> {
+  async record(id: string, token: string, fields: RecordedFields): Promise<Held> {
     if (!this.#owns(id, token)) return 'lost';
     this.#write(id, fields);
     return 'held';

@@ -20,7 +20,6 @@ import {
   type JobQueue,
   type JobQueueOptions,
   type JobState,
-  type JournalFields,
   type Lease,
   listsOf,
   type Poll,
@@ -30,9 +29,11 @@ import {
   type Settlement,
 } from './job-queue.js';
 import { deliveryFrom, LEASE_EXPIRED, leaseFrom, pairs } from './journal.js';
+import type { JournalFields, RecordedFields } from './journal-fields.js';
 import { type Script, scriptArguments } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
-import { loadScripts, type ScriptArguments, type ScriptName, type ScriptResults, type ScriptRow } from './scripts.js';
+import { loadScripts, type ScriptArguments, type ScriptResults, type ScriptRow } from './scripts.js';
+import type { ScriptName } from './signatures.js';
 
 export interface ScriptQueueOptions extends JobQueueOptions {
   /** Of all keys but the producers' lists, for example `darkroom:`. */
@@ -104,8 +105,8 @@ export class ScriptQueue implements JobQueue {
     return this.#run('heartbeat', { id, token, leaseMs, progress, progressMs: PROGRESS_MS, publishes });
   }
 
-  record(id: string, token: string, fields: JournalFields): Promise<Held> {
-    const rows = Object.entries(fields).map(([field, value]) => ({ field, value }));
+  record(id: string, token: string, fields: RecordedFields): Promise<Held> {
+    const rows = Object.entries(fields).map(([field, value = '']) => ({ field, value }));
     return this.#run('record', { id, token }, { rows });
   }
 
