@@ -22,6 +22,7 @@ import { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { createInferenceService } from './inference-service.js';
 import { createJobService } from './job-service.js';
 import { Admission } from './jobs/admission.js';
+import { endJob } from './jobs/end-job.js';
 import { JobStore } from './jobs/job-store.js';
 import { createModelService } from './model-service.js';
 import { addReflection } from './reflection.js';
@@ -69,8 +70,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     engines,
     limit: config.LIMIT_QUEUE,
     patienceMs: config.LORA_PATIENCE_MS,
-    log,
-    onEnd: (job) => jobs.finish(job),
+    onEnd: (job, error) => endJob(job, error, { log, jobs }),
   });
   const enhancement = enhancementOf(options);
   const { enhancer } = enhancement;

@@ -4,9 +4,9 @@ import { MAX_NEW_TOKENS } from '../../enhancer/template.js';
 import { InferenceError } from '../../errors.js';
 import { EnhanceRequest, type EnhanceResponse } from '../../gen/darkroom/v1/inference_service.js';
 import { JobMetadata, JobType } from '../../gen/darkroom/v1/job.js';
-import { hideInternals } from '../../rpc/status.js';
 import { version } from '../../version.js';
 import { modelNotFound } from '../jobs/admission.js';
+import { endJob } from '../jobs/end-job.js';
 import { followJob } from '../jobs/follow-job.js';
 import { Job } from '../jobs/job.js';
 import { enhancementMessage } from '../jobs/metadata.js';
@@ -83,12 +83,10 @@ async function run(
       enhancement: enhancementMessage(enhanced),
     };
     job.emit({ $case: 'completed', value: { metadata, assets: [] } });
+    endJob(job, undefined, { log, jobs });
   } catch (error) {
-    job.fail(hideInternals(InferenceError.from(error), log));
+    endJob(job, error, { log, jobs });
   }
-  const ms = Date.now() - job.createTime.getTime();
-  log.info({ jobId: job.id, model: job.model, ms, reason: job.error?.reason }, 'prompt ended');
-  jobs.finish(job);
 }
 
 /** @throws InferenceError INVALID_REQUEST with every bad field */

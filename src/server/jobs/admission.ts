@@ -1,9 +1,7 @@
 import type { Engine } from '../../engine/engine.js';
 import { InferenceError } from '../../errors.js';
-import type { Logger } from '../../log.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
 import type { BuiltVariants, GenerationRequest } from '../../pipelines/pipeline.js';
-import { hideInternals } from '../../rpc/status.js';
 import { loadingEvent } from '../enhance/enhance-for-job.js';
 import { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
@@ -35,9 +33,8 @@ export interface AdmissionOptions {
   readonly limit: number;
   /** How long a job may be passed over by others that need no variant of their model built, in milliseconds. */
   readonly patienceMs: number;
-  readonly log: Logger;
-  /** Called once for every job that was admitted, when it ended. */
-  readonly onEnd: (job: GenerateJob) => void;
+  /** Called once for every admitted job when it ends. `error`: what ended it early. */
+  readonly onEnd: (job: GenerateJob, error?: unknown) => void;
 }
 
 /**
@@ -255,14 +252,7 @@ export class Admission {
   }
 
   #finish(job: GenerateJob, error?: unknown): void {
-    const { log, onEnd } = this.#options;
-    if (error !== undefined) job.fail(hideInternals(InferenceError.from(error), log));
-    const ms = Date.now() - job.createTime.getTime();
-    log.info(
-      { jobId: job.id, model: job.model, ms, images: job.assets.length, reason: job.error?.reason },
-      'job ended',
-    );
-    onEnd(job);
+    this.#options.onEnd(job, error);
   }
 
   #tellPositions(line: ModelQueue, from: number): void {
