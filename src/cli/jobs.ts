@@ -9,7 +9,7 @@ import { openQueue } from '../queue-bridge/queue/open-queue.js';
 const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
 /** What the journal keeps for itself. */
 const INTERNAL = ['calls_back', 'token', 'ended_by', 'cb_token', 'cb_kind', 'cb_until', 'seq'];
-/** Somebody waits for the answer. */
+/** Longest wait for the store, in ms: a person waits for the answer. */
 const PATIENCE_MS = 5000;
 const MAX_SHOWN_CHARACTERS = 200;
 

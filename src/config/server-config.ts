@@ -10,8 +10,8 @@ import { readVariables } from './read-variables.js';
 import { sharedVariables } from './shared-variables.js';
 
 /**
- * Every variable that the server reads, with default and bounds; docs/reference/config.md lists them and the bridge's, a test
- * compares the two.
+ * Every variable of the server, with default and bounds. A test compares this and the bridge's schema with
+ * docs/reference/config.md.
  */
 export const configSchema = z.object({
   DARKROOM_LISTEN: z
@@ -25,7 +25,9 @@ export const configSchema = z.object({
   ),
   QWEN_NAME: modelName('qwen', 'language'),
   QWEN_TYPE: z.enum(ggufTypes).default('q8_0').describe('Storage type that a QWEN_PATH folder is converted to.'),
-  QWEN_CACHE: path.describe('Folder for converted Qwen models. Unset: darkroom/gguf in XDG_CACHE_HOME, else in ~/.cache.'),
+  QWEN_CACHE: path.describe(
+    'Folder for converted Qwen models. Unset: darkroom/gguf in XDG_CACHE_HOME, else in ~/.cache.',
+  ),
   QWEN_IDLE_MS: count(300_000, 0, 2 ** 31 - 1).describe(
     'Idle time of the language model in ms. Its process ends when no prompt came for this long.',
   ),
@@ -111,8 +113,9 @@ export const configSchema = z.object({
 export type Config = Readonly<z.infer<typeof configSchema>>;
 
 /**
+ * Reads the configuration of the server.
  * @param overrides values of the command line; they win over the environment
- * @param families whose variables are read. Omitted: those that darkroom has
+ * @param families families whose variables are read. Default: the built-in ones
  * @throws InferenceError INVALID_REQUEST that lists every bad variable
  */
 export function readConfig(

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** Variables of the server and of the bridge alike. */
+/** Variables of both the server and the bridge. */
 export const sharedVariables = {
   AUTH_TOKEN: z
     .string()

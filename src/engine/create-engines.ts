@@ -14,19 +14,19 @@ import { OnDemandEngine } from './on-demand-engine.js';
 export interface CreateEnginesOptions {
   readonly config: Config;
   readonly log: Logger;
-  /** Omitted: those that darkroom has. */
+  /** Default: the built-in families. */
   readonly families?: Families;
-  /** Program of the engine processes, which has to know the families. Omitted: darkroom's own. */
+  /** Program of the engine processes. It must know the families. Default: darkroom's own program. */
   readonly entry?: URL;
-  /** Omitted: as `createEngine` has it. */
+  /** Default: that of `createEngine`. */
   readonly backoffMs?: NonNullable<EngineOptions['backoffMs']>;
-  /** Threads of each CPU engine. Omitted: ENGINE_THREADS. */
+  /** Threads of each CPU engine. Default: ENGINE_THREADS. */
   readonly threads?: number;
 }
 
 /**
- * One supervised engine for every model that the configuration names; the caller starts them.
- * @throws InferenceError INVALID_REQUEST where it names none, not even a language model
+ * Creates one engine for every model that the configuration names. The caller starts them.
+ * @throws InferenceError INVALID_REQUEST if the configuration names no model at all
  */
 export function createEngines({
   config,
@@ -45,7 +45,7 @@ export function createEngines({
         source,
         device: config.DEVICE,
         threads,
-        // One pixel: every image is a batch of its own.
+        // A limit of one pixel makes every image a batch of its own.
         batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,
         variants: config.LORA_VARIANTS,
         reserveBytes: config.MEMORY_RESERVE_BYTES,
@@ -75,9 +75,10 @@ function waysToNameOne(families: Families): string {
 }
 
 /**
- * The language model that enhances prompts, loaded when the first one comes; undefined where the configuration names none.
- * @param residents engines that it has to fit beside
- * @throws InferenceError INVALID_REQUEST of the template
+ * Creates the language model that enhances prompts. It loads when the first prompt comes. Returns undefined if the
+ * configuration names none.
+ * @param residents engines that share the memory with it
+ * @throws InferenceError INVALID_REQUEST if the template is wrong
  */
 export async function createTextEngine(
   config: Config,

@@ -3,26 +3,28 @@ import { toEngineError } from './engine-error.js';
 import type { Loaded, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
 import { endWithParent } from './parent-watch.js';
 
-/** What a program of an engine process does; the rest is the same for all of them. */
+/** The part of an engine process that differs between kinds of engines. */
 export interface EngineProgram<W extends Work> {
-  /** Called once, before anything is run. */
+  /** Called once, before the first run. */
   load(spec: W['spec'], onProgress: (progress: LoadProgress) => void): Promise<Loaded<W>>;
-  /** Runs jobs that came together; each has ended, or the returned promise rejects, and with it those that have not. */
+  /**
+   * Runs a batch of jobs. Reports the end of each one; if the promise rejects, the remaining ones fail with that error.
+   */
   run(jobs: readonly W['job'][], reporter: JobReporter<W>): Promise<void>;
 }
 
-/** Where a program tells what becomes of its jobs. */
+/** Reports events and results of jobs to the parent process. */
 export interface JobReporter<W extends Work> {
   /** Aborted with the InferenceError that ends the job. */
   signal(jobId: string): AbortSignal;
   emit(jobId: string, event: W['event']): void;
   done(jobId: string, result: W['result']): void;
   fail(jobId: string, error: unknown): void;
-  /** Jobs that have not ended, of all that came. */
+  /** Number of received jobs that have not ended. */
   readonly running: number;
 }
 
-/** Speaks the protocol of the parent's `Engine` for a program; this process ends with its parent. */
+/** Speaks the protocol of the parent's `Engine` for a program. This process ends with its parent. */
 export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
   endWithParent();
   const running = new Map<string, AbortController>();
@@ -53,7 +55,7 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
     try {
       await program.run(jobs, reporter);
     } catch (error) {
-      // What fails one fails all that shared its runs.
+      // Jobs of a batch share their runs, so one failure fails all of them.
       for (const { jobId } of jobs) reporter.fail(jobId, error);
     }
   };
@@ -74,7 +76,7 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
   });
 
   function send(message: MessageFromEngine<W>, sent?: () => void): void {
-    // A parent that is gone does not listen; this process ends with it.
+    // If the parent is gone nobody listens; this process ends with it.
     if (process.connected) process.send?.(message, undefined, undefined, () => sent?.());
   }
 }

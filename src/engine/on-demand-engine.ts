@@ -6,30 +6,30 @@ import type { Grant } from './memory-ledger.js';
 import type { LoadProgress, Work } from './messages.js';
 
 export interface OnDemandOptions<W extends Work> {
-  /** Of the kind `on-demand`. */
+  /** An engine of the kind `on-demand`. */
   readonly engine: Engine<W>;
-  /** Asks for the memory of the model. */
+  /** Requests the memory of the model. */
   readonly grant: () => Promise<Grant>;
-  /** From its last use to its end. */
+  /** Time from the last use to the end of the process, in ms. */
   readonly idleMs: number;
   readonly log: Logger;
 }
 
-/** The right to run jobs; the engine stays loaded until it is given back. */
+/** The right to run jobs. The engine stays loaded until the lease is released. */
 export interface EngineLease<W extends Work> {
   run(job: W['job']): RunHandle<W>;
   release(): void;
 }
 
 /**
- * An engine that is loaded by its first user and ended when it has had none for a while: ending its process is what gives its memory
- * back. Who comes while it loads waits for the same loading.
+ * An engine that its first user loads and that ends after an idle time. Only the end of its process frees its memory.
+ * Users that come while it loads wait for the same load.
  */
 export class OnDemandEngine<W extends Work> {
   readonly engine: Engine<W>;
   readonly #options: OnDemandOptions<W>;
   readonly #log: Logger;
-  /** A model that does not load is not tried for every prompt. */
+  /** A model that failed to load is not tried again for every prompt. */
   readonly #backoff = createBackoff({ initial: 1_000, max: 60_000 });
   #users = 0;
   #starting: Promise<void> | undefined;
@@ -50,12 +50,12 @@ export class OnDemandEngine<W extends Work> {
   }
 
   /**
-   * Loads the engine where it is not.
-   * @param onLoading called while it loads, at least once
-   * @throws InferenceError why it cannot be loaded; the signal's reason
+   * Loads the engine if needed, and leases it.
+   * @param onLoading called while the engine loads, at least once
+   * @throws InferenceError the load failure; the signal's reason
    */
   async acquire(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<EngineLease<W>> {
-    // Whoever it is ended for does not wait for those that come now.
+    // Let a pending unload finish first, so that new users cannot delay it forever.
     while (this.#ending !== undefined) await settledOrAborted(this.#ending, signal);
     this.#users += 1;
     clearTimeout(this.#idleTimer);
@@ -85,7 +85,7 @@ export class OnDemandEngine<W extends Work> {
     };
   }
 
-  /** Ends the engine once its users are done; who comes meanwhile waits and loads it anew. */
+  /** Ends the engine when its users are done. Users that come meanwhile wait and load it again. */
   async unload(): Promise<void> {
     this.#ending ??= this.#end().finally(() => {
       this.#ending = undefined;
@@ -93,7 +93,7 @@ export class OnDemandEngine<W extends Work> {
     await this.#ending;
   }
 
-  /** Ends the engine and what it runs at once. */
+  /** Ends the engine and its jobs at once. */
   async stop(): Promise<void> {
     clearTimeout(this.#idleTimer);
     await this.engine.stop();
@@ -132,7 +132,7 @@ export class OnDemandEngine<W extends Work> {
     }
   }
 
-  /** Nobody uses it: it ends, now or in a while. */
+  /** Starts the idle timer if nobody uses the engine. */
   #endWhenIdle(): void {
     clearTimeout(this.#idleTimer);
     if (this.#users > 0) return;
@@ -143,7 +143,7 @@ export class OnDemandEngine<W extends Work> {
       this.#log.info({ idleMs }, 'engine was idle: ended');
       void this.unload();
     }, idleMs);
-    // An idle engine does not keep the server from ending.
+    // The timer of an idle engine does not keep the server process alive.
     this.#idleTimer.unref();
   }
 

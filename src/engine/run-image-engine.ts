@@ -13,9 +13,11 @@ import { type JobReporter, serveEngine } from './engine-process.js';
 import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, ImageWork } from './messages.js';
 import { VideoAssets } from './video-assets.js';
 
-/** Serves image and video jobs from this process: loads one model of these families and runs its jobs, one batch at a time. */
+/**
+ * Serves image and video jobs from this process. It loads one model of these families and runs one batch at a time.
+ */
 export function runImageEngine(families: Families): void {
-  // A folder that cannot be taken away is no reason not to serve.
+  // Serving goes on if a stale folder cannot be removed.
   removeStaleClips().catch(() => undefined);
   let pipeline: Pipeline | undefined;
   let model = '';
@@ -64,7 +66,7 @@ async function renderBatch(
     for await (const event of pipeline.generate(together)) {
       const job = jobs[event.job] as EngineJob;
       const emit = (emitted: EngineEvent) => reporter.emit(job.jobId, emitted);
-      // Whatever comes after it, the variant was built until now.
+      // The first event after `building` ends the time of the build.
       if (isBuilding && event.kind !== 'building') {
         clock.lap('build');
         isBuilding = false;
@@ -130,7 +132,7 @@ async function renderBatch(
       }
     }
   } finally {
-    // What is still there belongs to a job that failed.
+    // The videos that are left belong to failed jobs.
     for (const clip of clips.values()) await clip.abort();
   }
 }
@@ -147,7 +149,7 @@ async function imageAsset(
   return { kind: 'asset', role: 'result', index, seed, width, height, ...file };
 }
 
-/** What the file of one picture says about itself. */
+/** Metadata in the file of one image. */
 function metadataOf(model: string, { request, output }: EngineJob, seed: number): ImageMetadata {
   if (output.metadata !== 'full') return { kind: output.metadata };
   const { weights, init, clip, prompt, loras = [], ...rest } = request;
@@ -156,7 +158,7 @@ function metadataOf(model: string, { request, output }: EngineJob, seed: number)
     kind: 'full',
     parameters: {
       ...rest,
-      // As A1111 writes them, and as this server reads them.
+      // LoRA signs in A1111's syntax, which this server reads, too.
       prompt: [prompt, ...loras.map(loraSign)].join(' '),
       seed,
       model,
@@ -178,13 +180,13 @@ function peakBytes(): number {
   return process.resourceUsage().maxRSS * 1024;
 }
 
-/** Where the time of the jobs that run together went. */
+/** Splits the time of a batch between the phases. */
 class JobClock {
   readonly #startedAt = performance.now();
   readonly #spent: Record<Phase | 'media' | 'build', number> = { encode: 0, denoise: 0, decode: 0, media: 0, build: 0 };
   #mark = this.#startedAt;
 
-  /** What passed since the last lap was spent on this. */
+  /** Adds the time since the last call to a phase. */
   lap(phase: Phase | 'media' | 'build'): void {
     const now = performance.now();
     this.#spent[phase] += now - this.#mark;

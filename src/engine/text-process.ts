@@ -1,9 +1,9 @@
-/** The engine process of enhanced prompts: loads one language model and writes several prompts at a time. */
+/** The engine process for prompts: it loads one language model and writes several prompts at a time. */
 import { Enhancer } from '../enhancer/enhancer.js';
 import { serveEngine } from './engine-process.js';
 import type { TextWork } from './messages.js';
 
-/** Loading tells of itself at most so often. */
+/** Smallest time between two reports of load progress, in ms. */
 const PROGRESS_MS = 250;
 
 let enhancer: Enhancer | undefined;

@@ -7,7 +7,7 @@ import type { EngineEvent, OutputOptions } from './messages.js';
 
 type Asset = Extract<EngineEvent, { kind: 'asset' }>;
 
-/** One clip on its way to its files: the clip itself, a poster of its first frame, and a thumbnail. */
+/** Writes one video to its files: the video, a poster of its first frame, and a thumbnail. */
 export class VideoAssets {
   readonly #writer: ClipWriter;
   readonly #metadata: ImageMetadata;

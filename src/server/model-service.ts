@@ -10,7 +10,7 @@ import type { KnownLora } from './request/lora-registry.js';
 import type { ServerState } from './state.js';
 import { unary } from './stream.js';
 
-/** Of a LoRA's training. */
+/** Largest number of trained tags that ListModels reports per LoRA. */
 const MAX_TAGS = 20;
 
 const STATES: Readonly<Record<EngineState, ModelState>> = {
@@ -61,7 +61,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
   };
 }
 
-/** @throws InferenceError MODEL_NOT_FOUND; MODEL_UNSUPPORTED for a model that stays loaded */
+/** @throws InferenceError MODEL_NOT_FOUND; MODEL_UNSUPPORTED for a model that always stays loaded */
 function enhancerNamed({ engines, enhancement: { enhancer } }: ServerState, name: string): PromptEnhancer {
   if (enhancer?.model === name) return enhancer;
   const residents = engines.map(({ spec }) => spec.model);

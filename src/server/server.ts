@@ -33,7 +33,7 @@ import { TokenizerCache } from './tokenize.js';
 
 /** References may come as bytes; nothing else in a request is larger. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/** How long running calls may take to read their last events once all jobs have ended. */
+/** Time that running calls have to read their last events after all jobs ended, in ms. */
 const CLOSE_GRACE_MS = 5000;
 /** Services whose health follows the models. */
 const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
@@ -41,24 +41,24 @@ const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
 export interface ServerOptions {
   readonly config: Config;
   readonly log: Logger;
-  /** Started by the caller; jobs wait for them. */
+  /** The caller starts them; jobs wait until they are ready. */
   readonly engines: readonly Engine[];
-  /** What enhances prompts, started by itself when a prompt comes; omitted: prompts are used as they are. */
+  /** The engine that enhances prompts. It starts when a prompt comes. Omitted: prompts are used as they are. */
   readonly textEngine?: OnDemandEngine<TextWork> | undefined;
-  /** Families that the engines' models are of. Omitted: those that darkroom has. */
+  /** Families of the engines' models. Default: the built-in families. */
   readonly families?: Families;
-  /** Omitted: those of the contract. */
+  /** Default: those of the contract. */
   readonly jobTypes?: JobTypes;
-  /** Fetches references; omitted, as the configuration says. */
+  /** Fetches references. Default: as the configuration says. */
   readonly fetcher?: ReferenceFetcher;
 }
 
 export interface RunningServer {
   /** The bound port. */
   readonly port: number;
-  /** Takes no more jobs, lets the accepted ones end (DRAIN_TIMEOUT_MS at most), then closes. */
+  /** Accepts no more jobs, lets the accepted ones end (DRAIN_TIMEOUT_MS at most), then closes. */
   drain(): Promise<void>;
-  /** Closes at once: running jobs are cancelled. */
+  /** Cancels running jobs and closes. */
   close(): Promise<void>;
 }
 
@@ -91,7 +91,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   };
   const server = new Server({
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
-    // A client that vanished without a word is noticed within a minute.
+    // A client that vanished without closing its connection is noticed within a minute.
     'grpc.keepalive_time_ms': 40_000,
     'grpc.keepalive_timeout_ms': 20_000,
   });
@@ -103,18 +103,18 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   health.setStatus('darkroom.v1.ModelService', 'SERVING');
   health.addToServer(server);
   addReflection(server, readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)));
-  let told: boolean | undefined;
-  const tellHealth = () => {
-    // A language model is loaded when it is needed: a server that has nothing else serves.
+  let reported: boolean | undefined;
+  const updateHealth = () => {
+    // A language model loads on demand, so a server with nothing else serves.
     const hasEngine = engines.some(({ state }) => state !== 'failed' && state !== 'stopped');
     const canServe = !admission.draining && (hasEngine || (engines.length === 0 && enhancer !== undefined));
-    // A watcher is told of changes, not of every look.
-    if (canServe === told) return;
-    told = canServe;
+    // Watchers get changes only.
+    if (canServe === reported) return;
+    reported = canServe;
     for (const name of SERVICES) health.setStatus(name, canServe ? 'SERVING' : 'NOT_SERVING');
   };
-  for (const engine of engines) engine.onStateChange(tellHealth);
-  tellHealth();
+  for (const engine of engines) engine.onStateChange(updateHealth);
+  updateHealth();
 
   const port = await bind(server, config.DARKROOM_LISTEN);
   const close = async () => {
@@ -131,7 +131,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     close,
     async drain() {
       const drained = Promise.all([admission.drain(), enhancer?.idle()]);
-      tellHealth();
+      updateHealth();
       log.info({ running: admission.running, waiting: admission.waiting }, 'draining');
       await Promise.race([
         drained,
@@ -142,7 +142,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   };
 }
 
-/** NAME=PATH each. */
+/** Parses NAME=PATH entries. */
 function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string> {
   return new Map(
     entries.map((entry) => {
@@ -152,7 +152,7 @@ function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string
   );
 }
 
-/** What a model is: jobs may come before it was ever ready. @throws InferenceError why it cannot start */
+/** Info of a model, once it was ready: jobs may come before. @throws InferenceError the reason why it cannot start */
 async function infoOf(engines: readonly Engine[], model: string, signal: AbortSignal): Promise<ModelInfo | undefined> {
   const engine = engines.find(({ spec }) => spec.model === model);
   if (engine?.info === undefined) await engine?.whenReady(signal);

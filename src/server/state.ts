@@ -11,7 +11,7 @@ import type { ReferenceLoader } from './request/reference-loader.js';
 import type { CallOptions } from './stream.js';
 import type { TokenizerCache } from './tokenize.js';
 
-/** What the handlers of one server share. */
+/** State that the handlers of one server share. */
 export interface ServerState {
   readonly config: Config;
   /** Families that requests may be for. */
@@ -20,12 +20,12 @@ export interface ServerState {
   readonly engines: readonly Engine[];
   readonly jobs: JobStore;
   readonly admission: Admission;
-  /** What writes clips, found when the server started. */
+  /** The ffmpeg that writes videos, as found when the server started. */
   readonly ffmpeg: FfmpegFinding;
   readonly references: ReferenceLoader;
   readonly loras: LoraRegistry;
   readonly tokenizers: TokenizerCache;
-  /** What enhances prompts, and how. */
+  /** The enhancer of prompts and its settings. */
   readonly enhancement: EnhancementOptions;
   readonly calls: CallOptions;
   /** The engine of a model; undefined for a name that is not served. */

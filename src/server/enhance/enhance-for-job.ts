@@ -6,8 +6,8 @@ import type { GenerateJob } from '../jobs/generate-job.js';
 import type { EnhancementOptions, EnhancementOutcome } from './enhancement.js';
 
 /**
- * Enhances the prompt of a job while it waits. Whatever goes wrong, the job runs on the prompt it came with.
- * @throws InferenceError the signal's reason; POLICY where the enhanced prompt is refused
+ * Enhances the prompt of a waiting job. If anything fails, the job runs on its original prompt.
+ * @throws InferenceError the signal's reason; POLICY if the enhanced prompt is refused
  */
 export async function enhanceForJob(
   job: GenerateJob,
@@ -28,12 +28,12 @@ export async function enhanceForJob(
       value: { phase: Phase.PHASE_ENHANCE, step, total: 1, fraction: 0, etaSeconds: undefined },
     });
   try {
-    // A job with a seed is one that can be repeated, its enhancement included.
+    // The enhancement uses the job's seed, so that a job with a seed can be repeated.
     const [seed = 0] = job.request.seeds;
     const { maxTokens, temperature, topP } = defaults;
     const request = { prompt: job.request.prompt, maxTokens, temperature, topP, seed: defaults.seed ?? seed };
     const enhanced = await enhancer.enhance(job.id, request, AbortSignal.any([signal, late.signal]), {
-      // Its place among the prompts is not its place among the jobs.
+      // The position among prompts is not the position among jobs, so it is not emitted.
       onPosition: () => undefined,
       onLoading: (progress) => job.emit({ $case: 'modelLoading', value: loadingEvent(enhancer.model, progress) }),
       onStarted: () => tell(0),
@@ -51,7 +51,7 @@ export async function enhanceForJob(
   }
 }
 
-/** Of a model that loads, converts first, or waits for memory. */
+/** Event for a model that converts, loads or waits for memory. */
 export function loadingEvent(model: string, progress?: LoadProgress): ModelLoading {
   return { model, fraction: progress?.fraction, converting: progress?.stage === 'converting', loras: [] };
 }

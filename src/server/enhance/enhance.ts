@@ -21,7 +21,7 @@ import type { PromptEnhancer } from './prompt-enhancer.js';
 const MAX_TEMPERATURE = 2;
 const SEEDS = 2 ** 32;
 
-/** Serves one call of Enhance: its job's events, the last one with the whole prompt. */
+/** Serves one Enhance call: the events of its job, the last one with the enhanced prompt. */
 export async function* enhance(
   state: ServerState,
   request: EnhanceRequest,
@@ -136,7 +136,7 @@ function enhancerNotFound(model: string, enhancer: PromptEnhancer | undefined): 
   );
 }
 
-/** An Enhance is never taken for a Generate of the same bytes. */
+/** The prefix keeps Enhance and Generate requests with equal bytes apart. */
 function hashEnhanceRequest(request: EnhanceRequest): string {
   return createHash('sha256')
     .update('enhance ')

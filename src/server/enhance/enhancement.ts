@@ -1,26 +1,26 @@
 import type { Logger } from '../../log.js';
 import type { Enhanced, PromptEnhancer } from './prompt-enhancer.js';
 
-/** What became of the prompt of a job that was to be enhanced. */
+/** Result of enhancing the prompt of a job. */
 export type EnhancementOutcome =
   | ({ readonly strategy: 'qwen' } & Enhanced)
-  /** The prompt is used as it was sent, and why. */
+  /** The original prompt is used; `problem` is the reason. */
   | { readonly strategy: 'fallback'; readonly problem: string };
 
 export interface EnhancementOptions {
-  /** undefined: the server has no language model. */
+  /** Undefined: the server has no language model. */
   readonly enhancer: PromptEnhancer | undefined;
   readonly defaults: EnhanceDefaults;
-  /** From the job's acceptance, loading and waiting counted, in milliseconds. */
+  /** Time limit in ms from the job's acceptance; loading and waiting count. */
   readonly timeoutMs: number;
   readonly log: Logger;
 }
 
-/** Settings of the template. */
+/** Sampling settings of the template. */
 export interface EnhanceDefaults {
   readonly maxTokens: number;
   readonly temperature: number;
   readonly topP: number;
-  /** Omitted: drawn; of a job, its own. */
+  /** Omitted: a random one; for a job, the job's seed. */
   readonly seed?: number;
 }

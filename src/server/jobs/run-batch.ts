@@ -21,8 +21,8 @@ const ROLES = {
 } as const;
 
 /**
- * Runs jobs together on an engine that is ready, and records their events.
- * @returns for each job what ended it early; undefined where it completed
+ * Runs a batch of jobs on an engine that is ready and records their events.
+ * @returns for each job the reason for an early end; undefined if it completed
  */
 export async function runBatch(
   jobs: readonly GenerateJob[],
@@ -50,7 +50,7 @@ interface BatchContext {
   readonly engine: Engine;
   readonly costs: CostModel;
   readonly startedAt: number;
-  /** Told which variants of the model there are. */
+  /** Called with the LoRA variants that the engine holds after the job. */
   readonly onVariants: (variants: BuiltVariants) => void;
 }
 
@@ -70,7 +70,7 @@ async function followRun(
       if (event.kind === 'prompt') prompt = event.report;
       else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
       else record(job, event, meter);
-      // The driver is asked beside the decode, which takes most; an answer that comes later is not waited for.
+      // The driver is queried during the decode, the longest phase after denoising; a later answer is ignored.
       if (engine.device !== 'cpu' && isLastStep(event)) {
         void measureCard().then((measured) => {
           card = measured;
@@ -91,7 +91,7 @@ function isLastStep(event: EngineEvent): boolean {
   return event.kind === 'progress' && event.phase === 'denoise' && event.step === event.total;
 }
 
-/** The model is there, but not with the job's LoRAs. */
+/** The model is loaded, but not with the job's LoRAs. */
 function buildingEvent({ model, request }: GenerateJob): ModelLoading {
   return { model, fraction: undefined, converting: false, loras: loraMessages(request.loras) };
 }
@@ -104,7 +104,7 @@ function record(
   switch (event.kind) {
     case 'progress': {
       const progress = meter.advance(event, performance.now());
-      // A job that runs for the second time was further once.
+      // A job that runs for the second time keeps its largest fraction.
       job.emit({ $case: 'progress', value: { ...progress, fraction: Math.max(job.fraction, progress.fraction) } });
       return;
     }
@@ -114,7 +114,7 @@ function record(
       return;
     }
     case 'asset':
-      // A job that runs for the second time has some of its files already.
+      // A job that runs for the second time already has some of its files.
       if (!job.assets.some(({ index }) => index === event.index)) emitAsset(job, event);
   }
 }
