@@ -1,8 +1,9 @@
 import { freemem, totalmem } from 'node:os';
 import { Command } from 'commander';
+import type { Provider } from '../device.js';
 import { findLlama } from '../enhancer/llama.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
-import { type Provider, probeProvider } from '../runtime/probe.js';
+import { probeProvider } from '../runtime/probe.js';
 
 interface Finding {
   readonly what: string;

@@ -1,7 +1,7 @@
 import { z } from 'zod';
+import { devices } from '../device.js';
 import { ggufTypes } from '../enhancer/qwen/convert.js';
 import { InferenceError, listProblems } from '../errors.js';
-import { devices } from '../pipelines/pipeline.js';
 import { predictionTypes } from '../pipelines/sdxl/checkpoint/checkpoint.js';
 import { parseAllowedHost } from '../references/allowed-hosts.js';
 import { type BridgeConfig, bridgeConfigSchema, withBridgeDefaults } from './bridge-config.js';

@@ -4,10 +4,11 @@ import { encodeImage } from '../media/encode-image.js';
 import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
 import { removeStaleClips } from '../media/video-writer.js';
-import type { Device, ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
+import type { ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
 import { createSdxlPipeline } from '../pipelines/sdxl/index.js';
 import { VariantPipeline } from '../pipelines/variant-pipeline.js';
 import { createWanPipeline } from '../pipelines/wan/pipeline.js';
+import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
 import { chooseDevice } from '../runtime/probe.js';
 import { version } from '../version.js';
@@ -25,7 +26,7 @@ serveEngine<PictureWork>({
   async load(spec) {
     modelName = spec.model;
     const { device, rejected } = await chooseDevice(spec.device);
-    pipeline = await createPipeline(spec, device);
+    pipeline = await createPipeline(spec, await openBackend({ provider: device, threads: spec.threads }));
     return { info: pipeline.info, device, rejected };
   },
   async run(jobs, desk) {
@@ -36,13 +37,13 @@ serveEngine<PictureWork>({
   },
 });
 
-async function createPipeline(spec: EngineSpec, device: Exclude<Device, 'auto'>): Promise<Pipeline> {
-  const { threads, batchPixels, variants = 1, reserveBytes = 0 } = spec;
+async function createPipeline(spec: EngineSpec, backend: Backend): Promise<Pipeline> {
+  const { batchPixels, variants = 1, reserveBytes = 0 } = spec;
   const bare =
     spec.family === 'wan'
-      ? await createWanPipeline({ ...spec.source, device, threads })
-      : await createSdxlPipeline({ ...spec.source, device, threads, batchPixels });
-  const freeBytes = async () => Math.max(0, (await measureMemory(device, [])).freeBytes - reserveBytes);
+      ? await createWanPipeline({ ...spec.source, backend })
+      : await createSdxlPipeline({ ...spec.source, backend, batchPixels });
+  const freeBytes = async () => Math.max(0, (await measureMemory(backend.provider, [])).freeBytes - reserveBytes);
   return new VariantPipeline(bare, { count: variants, freeBytes });
 }
 

@@ -1,9 +1,10 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
+import type { Backend } from '../runtime/backend.js';
 import { gigabytes } from '../std/format-bytes.js';
 import { variantKey } from './common/batching.js';
 import type { LoraSource } from './lora/read-lora.js';
-import type { BuiltVariants, Device, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
+import type { BuiltVariants, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
 
 /** A pipeline that can build itself anew with LoRAs folded into its weights. */
 export interface LoraPipeline extends Pipeline {
@@ -39,8 +40,8 @@ export class VariantPipeline implements Pipeline {
     return this.#base.info;
   }
 
-  get device(): Exclude<Device, 'auto'> {
-    return this.#base.device;
+  get backend(): Backend {
+    return this.#base.backend;
   }
 
   get variants(): BuiltVariants {

@@ -1,5 +1,6 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { defaultDialect } from '../graph/dialect.js';
 import { Graph } from '../graph/graph.js';
 import { Weights } from '../graph/weights.js';
 import { buildImageTower } from '../pipelines/wan/conditioning/image-encoder.js';
@@ -150,14 +151,14 @@ type Plan = readonly (readonly [string, readonly number[]])[];
 function planImageEncoder({ imageEncoder }: WanConfig): readonly Plan[] {
   if (imageEncoder === undefined) return [];
   const files = { path: 'image_encoder', tensors: new Map(), metadata: {} };
-  const weights = new Weights(new Graph('image_encoder', { attention: 'fused' }), files);
+  const weights = new Weights(new Graph('image_encoder', defaultDialect), files);
   buildImageTower(weights.graph, weights.root.at('vision_model'), imageEncoder);
   return [[...weights.wanted]];
 }
 
 function planTextEncoder({ textEncoder }: WanConfig): Plan {
   const files = { path: 'text_encoder', tensors: new Map(), metadata: {} };
-  const weights = new Weights(new Graph('text_encoder', { attention: 'fused' }), files);
+  const weights = new Weights(new Graph('text_encoder', defaultDialect), files);
   buildTextEncoder(weights.graph, weights.root, textEncoder);
   return [...weights.wanted];
 }

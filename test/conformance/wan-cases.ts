@@ -4,8 +4,8 @@ import { clipPixels } from '../../src/pipelines/wan/conditioning/clip-pixels.js'
 import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
 import type { TransformerCall, WanNetworks } from '../../src/pipelines/wan/networks.js';
 import type { PromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
-import { assertFloatType } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
+import { assertFloatType } from '../support/float-type.js';
 import type { Expected, ManifestEntry } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.js';

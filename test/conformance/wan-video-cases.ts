@@ -47,7 +47,7 @@ async function clipCase(entry: WanClipCase, expected: Expected, networks: WanNet
     seeds: [entry.seed],
     clip: { frames: entry.frames, shift: entry.shift, known: knownPictures(entry, expected, networks) },
   };
-  const pipeline = new WanPipeline(networks, 'cpu');
+  const pipeline = new WanPipeline(networks);
   const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
   const texts = await resultOf(pipeline.condition(0, request, running));
   const denoised = await resultOf(pipeline.denoise(0, request, texts ?? [], running));

@@ -1,3 +1,4 @@
+import { defaultDialect } from '../../graph/dialect.js';
 import { predictionOf, schedulerNames } from '../../schedulers/beta-schedulers.js';
 import type { ModelInfo } from '../pipeline.js';
 import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
@@ -14,7 +15,7 @@ export interface SdxlInspection {
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
 export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
   const checkpoint = await openSdxlCheckpoint(source);
-  const networks = await buildSdxlNetworks(checkpoint, { attention: 'fused' });
+  const networks = await buildSdxlNetworks(checkpoint, defaultDialect);
   const describe = ({ weights, graph }: Network) => ({ parameters: weights.parameters, files: graph.files });
   const { text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder } = networks;
   return {

@@ -1,10 +1,9 @@
-import { dialectFor } from '../../graph/dialect.js';
-import { isFusedAttentionRight } from '../../runtime/attention-probe.js';
+import type { Backend } from '../../runtime/backend.js';
 import { createSession, type NetworkSession, outputOf } from '../../runtime/session.js';
 import { join32 } from '../../std/concat-float32.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { type LoraSource, loraUpdates, readLora } from '../lora/read-lora.js';
-import type { Device, ModelInfo } from '../pipeline.js';
+import type { ModelInfo } from '../pipeline.js';
 import { openSdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
 import { describeSdxl, vaeScale } from './inspect.js';
 import { sdxlLoraNames } from './lora-names.js';
@@ -13,9 +12,7 @@ import { PromptEncoder } from './prompt/prompt-encoder.js';
 import { buildSdxlNetworks, type NetworkName, type Networks } from './weights.js';
 
 export interface SdxlOptions extends SdxlSource {
-  readonly device: Exclude<Device, 'auto'>;
-  /** Threads of a CPU session; 0 lets the runtime choose. */
-  readonly threads: number;
+  readonly backend: Backend;
 }
 
 export interface ImageSize {
@@ -75,6 +72,7 @@ type BuildVariant = (base: SdxlNetworks, loras: readonly LoraSource[]) => Promis
 export class SdxlNetworks {
   readonly config: SdxlConfig;
   readonly info: ModelInfo;
+  readonly backend: Backend;
   readonly prompts: PromptEncoder;
   /** A variant has those of its base that it does not change. */
   readonly sessions: Sessions;
@@ -85,13 +83,20 @@ export class SdxlNetworks {
   readonly variantBytes: number;
 
   constructor(
-    { config, info, prompts, variantBytes }: Pick<SdxlNetworks, 'config' | 'info' | 'prompts' | 'variantBytes'>,
+    {
+      config,
+      info,
+      backend,
+      prompts,
+      variantBytes,
+    }: Pick<SdxlNetworks, 'config' | 'info' | 'backend' | 'prompts' | 'variantBytes'>,
     sessions: Sessions,
     owned: readonly { release(): Promise<void> }[],
     buildVariant: BuildVariant,
   ) {
     this.config = config;
     this.info = info;
+    this.backend = backend;
     this.prompts = prompts;
     this.sessions = sessions;
     this.#owned = owned;
@@ -182,19 +187,17 @@ export class SdxlNetworks {
 }
 
 /** Loads a checkpoint: sessions are built here, once, for every size and batch. */
-export async function loadSdxlNetworks({ device, threads, ...source }: SdxlOptions): Promise<SdxlNetworks> {
+export async function loadSdxlNetworks({ backend, ...source }: SdxlOptions): Promise<SdxlNetworks> {
   const checkpoint = await openSdxlCheckpoint(source);
   const { config } = checkpoint;
-  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const dialect = dialectFor(device, attentionIsRight);
+  const { dialect } = backend;
   const [tokenizer, tokenizer2] = await checkpoint.readTokenizers();
   const encoderOf = (first: NetworkSession, second: NetworkSession) =>
     new PromptEncoder(
       { tokenizer, session: first, config: config.textEncoder },
       { tokenizer: tokenizer2, session: second, config: config.textEncoder2 },
     );
-  const opener = (networks: Networks) => (name: NetworkName) =>
-    createSession(networks[name].graph, { device, threads });
+  const opener = (networks: Networks) => (name: NetworkName) => createSession(networks[name].graph, backend);
 
   const buildVariant: BuildVariant = async (base, loras) => {
     const names = sdxlLoraNames(config);
@@ -212,7 +215,12 @@ export async function loadSdxlNetworks({ device, threads, ...source }: SdxlOptio
       const changesText = ['text_encoder', 'text_encoder_2'].some((component) => updatesOf(component).size > 0);
       const prompts = changesText ? encoderOf(await own('text_encoder'), await own('text_encoder_2')) : base.prompts;
       const { info, variantBytes } = base;
-      return new SdxlNetworks({ config, info, prompts, variantBytes }, { ...base.sessions, unet }, owned, buildVariant);
+      return new SdxlNetworks(
+        { config, info, backend, prompts, variantBytes },
+        { ...base.sessions, unet },
+        owned,
+        buildVariant,
+      );
     } catch (error) {
       // What was opened before memory ran out gives it back.
       for (const session of owned) await session.release();
@@ -231,7 +239,7 @@ export async function loadSdxlNetworks({ device, threads, ...source }: SdxlOptio
   const info = describeSdxl(checkpoint, networks);
   const owned = [prompts, ...Object.values(sessions)];
   const variantBytes = FLOAT32_BYTES * variantParameters(networks);
-  return new SdxlNetworks({ config, info, prompts, variantBytes }, sessions, owned, buildVariant);
+  return new SdxlNetworks({ config, info, backend, prompts, variantBytes }, sessions, owned, buildVariant);
 }
 
 function variantParameters({ unet, text_encoder, text_encoder_2 }: Networks): number {

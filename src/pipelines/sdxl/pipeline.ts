@@ -1,3 +1,4 @@
+import type { Backend } from '../../runtime/backend.js';
 import { predictionOf } from '../../schedulers/beta-schedulers.js';
 import { join32 } from '../../std/concat-float32.js';
 import { groupBy } from '../../std/group-by.js';
@@ -7,15 +8,7 @@ import { cleanLatents, PreviewClock, previewFromLatents } from '../common/previe
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
-import type {
-  Device,
-  GenerationRequest,
-  ModelInfo,
-  Pipeline,
-  PipelineEvent,
-  PipelineJob,
-  PromptReport,
-} from '../pipeline.js';
+import type { GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob, PromptReport } from '../pipeline.js';
 import { batches, type Conditioning, Picture } from './image-latents.js';
 import { sdxlColours } from './latent-colours.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
@@ -33,7 +26,6 @@ export async function createSdxlPipeline({ batchPixels, ...options }: SdxlPipeli
   const networks = await loadSdxlNetworks(options);
   return new SdxlPipeline(
     networks,
-    options.device,
     batchPixels ?? DEFAULT_BATCH * networks.info.nativeWidth * networks.info.nativeHeight,
   );
 }
@@ -41,13 +33,15 @@ export async function createSdxlPipeline({ batchPixels, ...options }: SdxlPipeli
 /** Text, or a picture and text, to pictures with SDXL. Between two `run()`s is host arithmetic over kilobytes of latents. */
 export class SdxlPipeline implements Pipeline {
   readonly networks: SdxlNetworks;
-  readonly device: Exclude<Device, 'auto'>;
   readonly #batchPixels: number;
 
-  constructor(networks: SdxlNetworks, device: Exclude<Device, 'auto'>, batchPixels: number) {
+  constructor(networks: SdxlNetworks, batchPixels: number) {
     this.networks = networks;
-    this.device = device;
     this.#batchPixels = batchPixels;
+  }
+
+  get backend(): Backend {
+    return this.networks.backend;
   }
 
   get info(): ModelInfo {
@@ -153,7 +147,7 @@ export class SdxlPipeline implements Pipeline {
 
   /** The same model with LoRAs folded in; it goes before its base does. */
   async withLoras(loras: readonly LoraSource[]): Promise<SdxlPipeline> {
-    return new SdxlPipeline(await this.networks.withLoras(loras), this.device, this.#batchPixels);
+    return new SdxlPipeline(await this.networks.withLoras(loras), this.#batchPixels);
   }
 
   dispose(): Promise<void> {

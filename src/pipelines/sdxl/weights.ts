@@ -1,5 +1,5 @@
 import { InferenceError, listProblems } from '../../errors.js';
-import type { Dialect } from '../../graph/dialect.js';
+import { type Dialect, defaultDialect } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
 import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint/checkpoint.js';
@@ -78,7 +78,7 @@ export function planSdxlWeights(config: SdxlConfig): Readonly<Record<ComponentNa
 }
 
 function plan(build: Builder['build']): [string, readonly number[]][] {
-  const weights = new Weights(new Graph('plan', { attention: 'fused' }), {
+  const weights = new Weights(new Graph('plan', defaultDialect), {
     path: '',
     tensors: new Map(),
     metadata: {},

@@ -1,3 +1,4 @@
+import { defaultDialect } from '../../graph/dialect.js';
 import type { Weights } from '../../graph/weights.js';
 import { flowSchedulerNames } from '../../schedulers/flow-schedulers.js';
 import type { ModelInfo } from '../pipeline.js';
@@ -20,9 +21,9 @@ export interface WanInspection {
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
 export async function inspectWan(source: WanSource): Promise<WanInspection> {
   const checkpoint = await openWanCheckpoint(source);
-  const networks = await buildWanNetworks(checkpoint, { attention: 'fused' });
-  const textEncoder = await buildPromptEncoder(checkpoint, { attention: 'fused' });
-  const imageEncoder = await buildImageEncoder(checkpoint, { attention: 'fused' });
+  const networks = await buildWanNetworks(checkpoint, defaultDialect);
+  const textEncoder = await buildPromptEncoder(checkpoint, defaultDialect);
+  const imageEncoder = await buildImageEncoder(checkpoint, defaultDialect);
   const describe = (all: readonly Weights[]) => ({
     parameters: all.reduce((sum, { parameters }) => sum + parameters, 0),
     files: [...new Set(all.flatMap(({ graph }) => graph.files))],

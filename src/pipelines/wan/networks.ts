@@ -1,10 +1,9 @@
-import { dialectFor } from '../../graph/dialect.js';
-import { isFusedAttentionRight } from '../../runtime/attention-probe.js';
+import type { Backend } from '../../runtime/backend.js';
 import { createSession, type Feed, Held, type NetworkSession, outputOf } from '../../runtime/session.js';
 import { join32 } from '../../std/concat-float32.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { type LoraSource, loraUpdates, readLora } from '../lora/read-lora.js';
-import type { Device, ModelInfo } from '../pipeline.js';
+import type { ModelInfo } from '../pipeline.js';
 import { openWanCheckpoint, type WanSource } from './checkpoint/checkpoint.js';
 import { type Condition, conditionFeeds, withChannels } from './conditioning/condition-feeds.js';
 import { buildImageEncoder, type ImageEncoder, loadImageEncoder } from './conditioning/image-encoder.js';
@@ -24,9 +23,7 @@ const TEXT_POSITIONS = 512;
 const PATCH = 2;
 
 export interface WanOptions extends WanSource {
-  readonly device: Exclude<Device, 'auto'>;
-  /** Threads of a CPU session; 0 lets the runtime choose. */
-  readonly threads: number;
+  readonly backend: Backend;
 }
 
 /** Of one clip, in pixels, or in latents where it says so. */
@@ -73,6 +70,7 @@ type OpenVariant = (loras: readonly LoraSource[]) => Promise<Pick<Sessions, 'tra
 export class WanNetworks {
   readonly config: WanConfig;
   readonly info: ModelInfo;
+  readonly backend: Backend;
   readonly prompts: Prompts;
   readonly #sessions: Sessions;
   readonly #openVariant: OpenVariant;
@@ -84,13 +82,20 @@ export class WanNetworks {
   #turn: { readonly key: string; readonly tables: RotaryTables } | undefined;
 
   constructor(
-    { config, info, prompts, variantBytes }: Pick<WanNetworks, 'config' | 'info' | 'prompts' | 'variantBytes'>,
+    {
+      config,
+      info,
+      backend,
+      prompts,
+      variantBytes,
+    }: Pick<WanNetworks, 'config' | 'info' | 'backend' | 'prompts' | 'variantBytes'>,
     sessions: Sessions,
     openVariant: OpenVariant,
     base?: WanNetworks,
   ) {
     this.config = config;
     this.info = info;
+    this.backend = backend;
     this.prompts = prompts;
     this.#sessions = sessions;
     this.#openVariant = openVariant;
@@ -324,23 +329,19 @@ export class WanNetworks {
  * Loads the transformer and the VAE of a checkpoint: sessions are built here, once, for every size and batch. The text encoder is
  * checked here and loaded with the first prompt, the image encoder with the first picture.
  */
-export async function loadWanNetworks({ device, threads, ...source }: WanOptions): Promise<WanNetworks> {
+export async function loadWanNetworks({ backend, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
-  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const dialect = dialectFor(device, attentionIsRight);
+  const { dialect } = backend;
   const networks = await buildWanNetworks(checkpoint, dialect);
   const textEncoder = await buildPromptEncoder(checkpoint, dialect);
   const imageEncoder = await buildImageEncoder(checkpoint, dialect);
   const { config } = checkpoint;
-  const prompts = new Prompts(
-    () => loadPromptEncoder(checkpoint, { device, threads }),
-    source.keepsTextEncoder ?? false,
-  );
+  const prompts = new Prompts(() => loadPromptEncoder(checkpoint, backend), source.keepsTextEncoder ?? false);
   const opener = (of: Networks) => (name: NetworkName) => {
     const { graph } = of[name];
     const kept = graph.outputs.filter((output) => output.startsWith(NEXT));
     const holds = new Map(kept.map((output) => [output, PAST + output.slice(NEXT.length)]));
-    return createSession(graph, { device, threads, holds });
+    return createSession(graph, backend, { holds });
   };
   const openVariant: OpenVariant = async (loras) => {
     const names = wanLoraNames(config);
@@ -355,11 +356,11 @@ export async function loadWanNetworks({ device, threads, ...source }: WanOptions
     transformer: await open('transformer'),
     decoder: { first: await open('vae_decoder_first'), later: await open('vae_decoder_later') },
     open,
-    openImageEncoder: imageEncoder && (() => loadImageEncoder(checkpoint, { device, threads })),
+    openImageEncoder: imageEncoder && (() => loadImageEncoder(checkpoint, backend)),
   };
   // Weights are computed with in float32, whatever they are stored as.
   const variantBytes = 4 * networks.transformer.weights.parameters;
-  return new WanNetworks({ config, info, prompts, variantBytes }, sessions, openVariant);
+  return new WanNetworks({ config, info, backend, prompts, variantBytes }, sessions, openVariant);
 }
 
 function split(values: Float32Array, length: number): readonly Float32Array[] {

@@ -1,4 +1,5 @@
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
+import type { Backend } from '../../runtime/backend.js';
 import { createFlowScheduler } from '../../schedulers/flow-schedulers.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { firstStep } from '../common/batching.js';
@@ -7,15 +8,7 @@ import { PreviewClock, previewFromLatents } from '../common/preview.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
-import type {
-  ClipRequest,
-  Device,
-  GenerationRequest,
-  ModelInfo,
-  Pipeline,
-  PipelineEvent,
-  PipelineJob,
-} from '../pipeline.js';
+import type { ClipRequest, GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../pipeline.js';
 import { encodeConditions } from './conditioning/conditions.js';
 import { HeldLatents } from './conditioning/latent-hold.js';
 import { BlankLatents } from './conditioning/vace-blank-cache.js';
@@ -27,7 +20,7 @@ import type { EncodedPrompt } from './prompt/prompt-encoder.js';
 import { type Texts, Velocity } from './velocity.js';
 
 export async function createWanPipeline(options: WanOptions): Promise<WanPipeline> {
-  return new WanPipeline(await loadWanNetworks(options), options.device);
+  return new WanPipeline(await loadWanNetworks(options));
 }
 
 interface Start {
@@ -47,12 +40,14 @@ export interface DenoisedClip {
 /** Text, or known frames and text, to clips and single frames with WAN 2.1. Jobs run one after the other. */
 export class WanPipeline implements Pipeline {
   readonly networks: WanNetworks;
-  readonly device: Exclude<Device, 'auto'>;
   readonly #blanks = new BlankLatents();
 
-  constructor(networks: WanNetworks, device: Exclude<Device, 'auto'>) {
+  constructor(networks: WanNetworks) {
     this.networks = networks;
-    this.device = device;
+  }
+
+  get backend(): Backend {
+    return this.networks.backend;
   }
 
   get info(): ModelInfo {
@@ -149,7 +144,7 @@ export class WanPipeline implements Pipeline {
 
   /** The same model with LoRAs folded in; it goes before its base does. */
   async withLoras(loras: readonly LoraSource[]): Promise<WanPipeline> {
-    return new WanPipeline(await this.networks.withLoras(loras), this.device);
+    return new WanPipeline(await this.networks.withLoras(loras));
   }
 
   dispose(): Promise<void> {

@@ -1,5 +1,5 @@
 import { InferenceError, listProblems } from '../../errors.js';
-import type { Dialect } from '../../graph/dialect.js';
+import { type Dialect, defaultDialect } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
 import type { WanCheckpoint } from './checkpoint/checkpoint.js';
@@ -83,7 +83,7 @@ export function planWanWeights(
   const planned = { transformer: new Map<string, readonly number[]>(), vae: new Map<string, readonly number[]>() };
   for (const { component, build } of Object.values(builders(config))) {
     const files = { path: component, tensors: new Map(), metadata: {} };
-    const weights = new Weights(new Graph(component, { attention: 'fused' }), files);
+    const weights = new Weights(new Graph(component, defaultDialect), files);
     build(weights);
     for (const [name, shape] of weights.wanted) planned[component].set(name, shape);
   }

@@ -5,6 +5,7 @@ import type { GenerationRequest, PipelineEvent } from '../../../src/pipelines/pi
 import { createSdxlPipeline, SdxlPipeline } from '../../../src/pipelines/sdxl/index.js';
 import { endTokenIndex } from '../../../src/pipelines/sdxl/prompt/text-rows.js';
 import { schedulerNames } from '../../../src/schedulers/beta-schedulers.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 
 const request: GenerationRequest = {
   prompt: 'a small blue star',
@@ -21,8 +22,7 @@ let pipeline: SdxlPipeline;
 beforeAll(async () => {
   pipeline = await createSdxlPipeline({
     path: inject('tinySdxl'),
-    device: 'cpu',
-    threads: 1,
+    backend: cpuBackend,
     batchPixels: 2 ** 20,
   });
 });
@@ -115,7 +115,7 @@ describe('a batch', () => {
   });
 
   it('is cut where its pixels pass the bound', async () => {
-    const small = new SdxlPipeline(pipeline.networks, 'cpu', 4 * 64 * 64);
+    const small = new SdxlPipeline(pipeline.networks, 4 * 64 * 64);
     const steps: number[] = [];
     const jobs = [
       { request: { ...request, seeds: [1, 2, 3, 4, 5, 6], steps: 2 }, signal: new AbortController().signal },

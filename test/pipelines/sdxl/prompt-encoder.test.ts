@@ -9,6 +9,7 @@ import { chunkRows } from '../../../src/pipelines/sdxl/prompt/prompt-conditionin
 import type { PromptEmbeds, PromptEncoder } from '../../../src/pipelines/sdxl/prompt/prompt-encoder.js';
 import { describePrompt } from '../../../src/pipelines/sdxl/prompt/tokenize.js';
 import { readClipTokenizer } from '../../../src/tokenizer/clip.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { tempFolder } from '../../support/temp-folder.js';
 
 /** States of the tiny model's first text encoder. */
@@ -29,7 +30,7 @@ const overlong = cases.find(({ key }) => key === 'c4')?.prompt ?? '';
 
 let pipeline: SdxlPipeline;
 beforeAll(async () => {
-  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), device: 'cpu', threads: 1 });
+  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
 
@@ -56,7 +57,7 @@ async function change(path: string, fields: object): Promise<void> {
 }
 
 async function withPrompts(path: string, use: (prompts: PromptEncoder) => Promise<void>): Promise<void> {
-  const opened = await createSdxlPipeline({ path, device: 'cpu', threads: 1 });
+  const opened = await createSdxlPipeline({ path, backend: cpuBackend });
   try {
     await use(opened.networks.prompts);
   } finally {
@@ -216,7 +217,7 @@ describe('PromptEncoder', () => {
     for (const [name, length] of Object.entries(lengths)) {
       await change(join(folder, name, 'tokenizer_config.json'), { model_max_length: length });
     }
-    await expect(createSdxlPipeline({ path: folder, device: 'cpu', threads: 1 })).rejects.toThrow(message);
+    await expect(createSdxlPipeline({ path: folder, backend: cpuBackend })).rejects.toThrow(message);
   });
 
   // In the released vocabulary "!!" is one token to the first encoder and two to the second, whose padding is "!".

@@ -4,12 +4,13 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { rotaryTables } from '../../../src/pipelines/wan/model/rotary-tables.js';
 import { loadWanNetworks, type WanNetworks } from '../../../src/pipelines/wan/networks.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { sharedTinyWan } from '../../support/tiny-wan.js';
 
 let networks: WanNetworks;
 beforeAll(async () => {
   const { path, remove } = await sharedTinyWan('F32');
-  networks = await loadWanNetworks({ path, device: 'cpu', threads: 1 });
+  networks = await loadWanNetworks({ path, backend: cpuBackend });
   return async () => {
     await networks.release();
     await remove();

@@ -3,6 +3,7 @@ import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-im
 import { RunningJobs } from '../../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest, KnownPictures, PipelineEvent } from '../../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { resultOf } from '../../support/result-of.js';
 
 const size = { width: 64, height: 48 };
@@ -19,7 +20,7 @@ const request: GenerationRequest = {
 
 let pipeline: WanPipeline;
 beforeAll(async () => {
-  pipeline = await createWanPipeline({ path: inject('tinyWan'), device: 'cpu', threads: 1 });
+  pipeline = await createWanPipeline({ path: inject('tinyWan'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
 

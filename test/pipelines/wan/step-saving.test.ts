@@ -3,6 +3,7 @@ import type { ClipRequest, GenerationRequest, PipelineEvent } from '../../../src
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { planSteps } from '../../../src/pipelines/wan/step-plan.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 
 const request: GenerationRequest = {
   prompt: 'a red kite over a field',
@@ -19,7 +20,7 @@ const request: GenerationRequest = {
 let pipeline: WanPipeline;
 let plain: Made;
 beforeAll(async () => {
-  pipeline = await createWanPipeline({ path: inject('tinyWan'), device: 'cpu', threads: 1 });
+  pipeline = await createWanPipeline({ path: inject('tinyWan'), backend: cpuBackend });
   plain = await made();
   return () => pipeline.dispose();
 });

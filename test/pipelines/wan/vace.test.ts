@@ -8,6 +8,7 @@ import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
 import { rebuildOriginal } from '../../conformance/wan-cases.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { gradient } from '../../support/image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
@@ -21,7 +22,7 @@ let pipeline: WanPipeline;
 beforeAll(async () => {
   const shared = await sharedTinyWan('BF16', 'wan-vace-tiny');
   path = shared.path;
-  pipeline = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+  pipeline = await createWanPipeline({ path, backend: cpuBackend });
   return async () => {
     await pipeline.dispose();
     await shared.remove();
@@ -53,7 +54,7 @@ describe('VACE', () => {
   });
 
   it('is the same for a clip of text alone whatever was made before', async () => {
-    const other = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+    const other = await createWanPipeline({ path, backend: cpuBackend });
     try {
       const made: Uint8Array[] = [];
       for await (const event of other.generate([{ request, signal: new AbortController().signal }]))

@@ -10,6 +10,7 @@ import { createWanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
 import { rebuildModel } from '../../conformance/golden-folder.js';
 import { rebuildOriginal } from '../../conformance/wan-cases.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { gradient } from '../../support/image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
@@ -140,7 +141,7 @@ describe('a clip of an image-to-video model', () => {
 
   it('needs its first frame, ends when it is told to, and may reuse residuals', async () => {
     const path = await diffusers('wan-i2v-tiny');
-    const pipeline = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+    const pipeline = await createWanPipeline({ path, backend: cpuBackend });
     const known: KnownPictures = { method: 'image_conditioning', start: gradient(size), strength: 1 };
     const run = async (clip: object, abort = new AbortController()) => {
       const seen: string[] = [];

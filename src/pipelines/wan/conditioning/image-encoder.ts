@@ -1,9 +1,9 @@
-import { type Dialect, dialectFor } from '../../../graph/dialect.js';
+import type { Dialect } from '../../../graph/dialect.js';
 import { Graph, type Value } from '../../../graph/graph.js';
 import { add, layerNorm, transpose } from '../../../graph/ops.js';
 import { type Scope, Weights } from '../../../graph/weights.js';
-import { isFusedAttentionRight } from '../../../runtime/attention-probe.js';
-import { createSession, type NetworkSession, outputOf, type SessionOptions } from '../../../runtime/session.js';
+import type { Backend } from '../../../runtime/backend.js';
+import { createSession, type NetworkSession, outputOf } from '../../../runtime/session.js';
 import { clipLayer } from '../../common/clip-layer.js';
 import type { WanCheckpoint } from '../checkpoint/checkpoint.js';
 import type { ImageEncoderConfig } from '../model/config.js';
@@ -19,7 +19,7 @@ export function buildImageTower(graph: Graph, w: Scope, config: ImageEncoderConf
   const { hidden_size: width, image_size: side, patch_size: patch } = config;
   const patches = (side / patch) ** 2;
   const tokens = 1 + patches;
-  const pixels = graph.input('pixels', 'f32', [1, 3, side, side]);
+  const pixels = graph.floatInput('pixels', [1, 3, side, side]);
 
   // 1. patch, class and position embeddings: [1, T, C]
   const e = w.at('embeddings');
@@ -87,15 +87,11 @@ export async function buildImageEncoder(checkpoint: WanCheckpoint, dialect: Dial
 }
 
 /** Loads the encoder. @throws InferenceError CHECKPOINT_INVALID */
-export async function loadImageEncoder(
-  checkpoint: WanCheckpoint,
-  { device, threads = 0 }: SessionOptions,
-): Promise<ImageEncoder> {
-  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const weights = await buildImageEncoder(checkpoint, dialectFor(device, attentionIsRight));
+export async function loadImageEncoder(checkpoint: WanCheckpoint, backend: Backend): Promise<ImageEncoder> {
+  const weights = await buildImageEncoder(checkpoint, backend.dialect);
   const { imageEncoder } = checkpoint.config;
   if (weights === undefined || imageEncoder === undefined) throw new Error(`${checkpoint.path} looks at no pictures`);
-  return new ImageEncoder(await createSession(weights.graph, { device, threads }), imageEncoder);
+  return new ImageEncoder(await createSession(weights.graph, backend), imageEncoder);
 }
 
 /** The last layer and the norm behind it; a buffer that older exports stored; the whole model's projection. */

@@ -1,10 +1,10 @@
 import { open, stat } from 'node:fs/promises';
 import { InferenceError } from '../../../errors.js';
-import { type Dialect, dialectFor } from '../../../graph/dialect.js';
+import type { Dialect } from '../../../graph/dialect.js';
 import { Graph } from '../../../graph/graph.js';
 import { Weights } from '../../../graph/weights.js';
-import { isFusedAttentionRight } from '../../../runtime/attention-probe.js';
-import { createSession, type NetworkSession, outputOf, type SessionOptions } from '../../../runtime/session.js';
+import type { Backend } from '../../../runtime/backend.js';
+import { createSession, type NetworkSession, outputOf } from '../../../runtime/session.js';
 import { readUmt5Tokenizer, type Umt5Tokenizer, umt5TokenizerFromModel } from '../../../tokenizer/umt5.js';
 import type { WeightFiles } from '../../../weights/weight-files.js';
 import type { WanCheckpoint } from '../checkpoint/checkpoint.js';
@@ -81,14 +81,10 @@ export async function buildPromptEncoder(checkpoint: WanCheckpoint, dialect: Dia
 }
 
 /** Loads the tokenizer and the encoder, the largest part of the model. @throws InferenceError CHECKPOINT_INVALID */
-export async function loadPromptEncoder(
-  checkpoint: WanCheckpoint,
-  { device, threads = 0 }: SessionOptions,
-): Promise<PromptEncoder> {
-  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const { graph, files } = await buildPromptEncoder(checkpoint, dialectFor(device, attentionIsRight));
+export async function loadPromptEncoder(checkpoint: WanCheckpoint, backend: Backend): Promise<PromptEncoder> {
+  const { graph, files } = await buildPromptEncoder(checkpoint, backend.dialect);
   const tokenizer = await openTokenizer(checkpoint.tokenizer, files);
-  return new PromptEncoder(tokenizer, await createSession(graph, { device, threads }), checkpoint.config.textEncoder);
+  return new PromptEncoder(tokenizer, await createSession(graph, backend), checkpoint.config.textEncoder);
 }
 
 /** The tokenizer beside the weights; where there is none, the `spiece.model` that ComfyUI stores among them. */
