@@ -1,7 +1,7 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipPixels } from '../../src/pipelines/wan/conditioning/clip-pixels.js';
-import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
+import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/model/latents.js';
 import type { TransformerCall, WanNetworks } from '../../src/pipelines/wan/networks.js';
 import type { PromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';

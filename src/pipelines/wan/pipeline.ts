@@ -14,7 +14,7 @@ import { HeldLatents } from './conditioning/latent-hold.js';
 import { BlankLatents } from './conditioning/vace-blank-cache.js';
 import { flowShiftOf } from './flow-shift.js';
 import { wanColours } from './latent-colours.js';
-import { withoutLeading } from './latents.js';
+import { withoutLeading } from './model/latents.js';
 import { type ClipSize, loadWanNetworks, type WanNetworks, type WanOptions } from './networks.js';
 import type { EncodedPrompt } from './prompt/prompt-encoder.js';
 import { type Texts, Velocity } from './velocity.js';

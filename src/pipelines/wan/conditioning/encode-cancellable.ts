@@ -1,6 +1,6 @@
 import type { RunningJobs } from '../../common/running-jobs.js';
 import type { PipelineEvent } from '../../pipeline.js';
-import { normalizedLatents } from '../latents.js';
+import { normalizedLatents } from '../model/latents.js';
 import type { ClipSize, WanNetworks } from '../networks.js';
 
 /**

@@ -3,7 +3,7 @@ import { join32 } from '../../../std/concat-float32.js';
 import { imageFromRgb } from '../../common/rgb-image.js';
 import type { RunningJobs } from '../../common/running-jobs.js';
 import type { FramePlace, KnownPictures, PipelineEvent } from '../../pipeline.js';
-import { clipOfFrames } from '../latents.js';
+import { clipOfFrames } from '../model/latents.js';
 import { frameConditioningOf, MASK_FRAMES } from '../model/variant.js';
 import type { ClipSize, WanNetworks } from '../networks.js';
 import type { KnownLatents } from './condition-feeds.js';

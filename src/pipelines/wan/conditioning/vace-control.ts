@@ -2,7 +2,7 @@ import { join32 } from '../../../std/concat-float32.js';
 import { imageFromRgb } from '../../common/rgb-image.js';
 import type { RunningJobs } from '../../common/running-jobs.js';
 import type { KnownPictures, PipelineEvent } from '../../pipeline.js';
-import { clipOfFrames } from '../latents.js';
+import { clipOfFrames } from '../model/latents.js';
 import { MASK_PIXELS } from '../model/variant.js';
 import type { ClipSize, WanNetworks } from '../networks.js';
 import type { VaceControl } from './condition-feeds.js';

@@ -1,6 +1,6 @@
 /** Latents between the transformer, which takes a clip [16, F, h, w] of mean 0 and deviation 1, and the VAE's frames. */
-import { join32 } from '../../std/concat-float32.js';
-import type { VaeConfig } from './model/config.js';
+import { join32 } from '../../../std/concat-float32.js';
+import type { VaeConfig } from './config.js';
 
 /** One frame [16, h, w] of a clip's latents, as the VAE takes it: deviation and mean of each channel put back. */
 export function latentFrame(latents: Float32Array, frame: number, frames: number, vae: VaeConfig): Float32Array {
