@@ -1,4 +1,3 @@
-import { InferenceError, listProblems } from '../errors.js';
 import { type FloatType, floatTypes } from '../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
 import type { Graph, Value } from './graph.js';
@@ -19,7 +18,7 @@ export interface WeightsOptions {
 
 /**
  * The weights of one network, handed to its graph by key. Building the graph is what checks the file: a missing, mis-shaped
- * or wrongly typed tensor is noted and building goes on, so that `check` reports everything together.
+ * or wrongly typed tensor is noted and building goes on, so that `problems` lists everything together.
  */
 export class Weights {
   readonly #problems: string[] = [];
@@ -77,16 +76,6 @@ export class Weights {
     const unused = this.options.unused ?? [];
     return [...this.files.tensors.keys()].filter(
       (key) => !this.#usedKeys.has(key) && !unused.some((pattern) => pattern.test(key)),
-    );
-  }
-
-  /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the file */
-  check(): void {
-    const { problems } = this;
-    if (problems.length === 0) return;
-    throw new InferenceError(
-      'CHECKPOINT_INVALID',
-      `${this.files.path} does not fit the model that its configuration describes:\n${listProblems(problems)}`,
     );
   }
 

@@ -2,9 +2,7 @@ import { cp, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
-import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { loadWanNetworks, type WanNetworks } from '../../src/pipelines/wan/networks.js';
-import { loadPromptEncoder, type PromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
 import type { Backend } from '../../src/runtime/backend.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { compelCases, isCompelCases } from './compel-cases.js';
@@ -65,16 +63,15 @@ async function casesOf(
     const cases = content as WanCases;
     const inputs = await expected();
     const original = join(folder, 'original_expected.safetensors');
-    const wan = await model.wan();
-    const known = wanCases(cases, inputs, wan.networks, wan.encoder);
+    const networks = await model.wan();
+    const known = wanCases(cases, inputs, networks);
     if (!(await exists(original))) return known;
-    const { networks, encoder } = await model.originalWan();
-    return [...known, ...originalCases(cases, inputs, await Expected.read(original), networks, encoder)];
+    return [...known, ...originalCases(cases, inputs, await Expected.read(original), await model.originalWan())];
   }
   const isModel = pipeline === 'StableDiffusionXLPipeline';
   if (isModel && isCompelCases(content)) {
     const { pipeline } = await model.diffusers();
-    return compelCases(content, await expected(), pipeline.networks.prompts);
+    return compelCases(content, await expected(), pipeline.networks.prompts.encoder);
   }
   if (file !== 'cases.json') return unknownCases(file, content);
   if (isLoraCases(content)) {
@@ -108,12 +105,6 @@ async function casesOf(
     return content.map((entry) => ({ name: entry.key, run: () => scheduleCase(entry, outputs) }));
   }
   return unknownCases(file, content);
-}
-
-/** Transformer and VAE, and the text encoder once a case asks for it. */
-interface GoldenWan {
-  readonly networks: WanNetworks;
-  readonly encoder: () => Promise<PromptEncoder>;
 }
 
 /** The model of a golden folder, rebuilt and loaded when the first file of cases asks for it. */
@@ -160,32 +151,20 @@ class GoldenModel {
     return this.#open({ path, tokenizer: await clipTokenizerNear(this.#goldens) });
   }
 
-  async wan(): Promise<GoldenWan> {
+  async wan(): Promise<WanNetworks> {
     return this.#openWan(await rebuildModel(this.#goldens, await this.#folder()));
   }
 
   /** The same kind of model in the original layout. */
-  async originalWan(): Promise<GoldenWan> {
+  async originalWan(): Promise<WanNetworks> {
     return this.#openWan(await rebuildOriginal(this.#goldens, await this.#folder()));
   }
 
-  async #openWan(path: string): Promise<GoldenWan> {
+  async #openWan(path: string): Promise<WanNetworks> {
     const backend = this.#backend;
     const networks = await loadWanNetworks({ path, backend });
     this.#finish.unshift(() => networks.release());
-    let encoder: Promise<PromptEncoder> | undefined;
-    const openEncoder = async () => {
-      const opened = await loadPromptEncoder(await openWanCheckpoint({ path }), backend);
-      this.#finish.unshift(() => opened.release());
-      return opened;
-    };
-    return {
-      networks,
-      encoder: () => {
-        encoder ??= openEncoder();
-        return encoder;
-      },
-    };
+    return networks;
   }
 
   async #folder(): Promise<string> {

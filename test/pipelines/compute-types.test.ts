@@ -5,8 +5,6 @@ import { onnxTypes } from '../../src/graph/onnx-proto.js';
 import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { buildSdxlNetworks } from '../../src/pipelines/sdxl/weights.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
-import { buildImageEncoder } from '../../src/pipelines/wan/conditioning/image-encoder.js';
-import { buildPromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
 import { createSession } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
@@ -25,12 +23,8 @@ async function sdxlGraphs(compute: ComputeType, attention: (typeof attentions)[n
 
 async function wanGraphs(path: string, compute: ComputeType, attention: (typeof attentions)[number]) {
   const checkpoint = await openWanCheckpoint({ path });
-  const dialect = { attention, compute };
-  const networks = Object.values(await buildWanNetworks(checkpoint, dialect));
-  const encoders = [await buildPromptEncoder(checkpoint, dialect), await buildImageEncoder(checkpoint, dialect)];
-  return [...networks, ...encoders.filter((encoder) => encoder !== undefined)].map(
-    ({ graph }) => [graph.name, graph] as const,
-  );
+  const networks = await buildWanNetworks(checkpoint, { attention, compute });
+  return Object.entries(networks).flatMap(([name, network]) => (network ? [[name, network.graph] as const] : []));
 }
 
 function expectOneType(graphs: readonly (readonly [string, Graph])[], compute: ComputeType): void {

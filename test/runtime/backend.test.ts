@@ -28,7 +28,7 @@ async function encodePrompts(backend: Awaited<ReturnType<typeof openBackend>>): 
   const networks = await loadWanNetworks({ path: inject('tinyWan'), backend });
   for (const prompt of ['a red circle', 'a blue square']) {
     await networks.prompts.encode(prompt);
-    await networks.prompts.rest();
+    await networks.prompts.releaseIfIdle();
   }
   await networks.release();
 }

@@ -184,8 +184,8 @@ describe('image to image', () => {
   });
 
   it('keeps less of the picture the stronger it is', async () => {
-    const latents = await pipeline.networks.encodeLatents(imageFromRgb(rgb, size), size);
-    const kept = rgbFromImage(await pipeline.networks.decode(latents, size), size);
+    const latents = await pipeline.networks.autoencoder.encodeLatents(imageFromRgb(rgb, size), size);
+    const kept = rgbFromImage(await pipeline.networks.autoencoder.decode(latents, size), size);
     const mean = (picture: Uint8Array | undefined) =>
       kept.reduce((sum, value, i) => sum + Math.abs(value - (picture?.[i] ?? 0)), 0) / kept.length;
     const [weak, strong] = [await from(0.1), await from(0.9)];

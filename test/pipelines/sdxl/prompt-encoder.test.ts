@@ -4,9 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { PromptSyntax } from '../../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, type SdxlPipeline } from '../../../src/pipelines/sdxl/index.js';
+import type { PromptCache } from '../../../src/pipelines/sdxl/prompt/prompt-cache.js';
 import { chunkText } from '../../../src/pipelines/sdxl/prompt/prompt-chunks.js';
 import { chunkRows } from '../../../src/pipelines/sdxl/prompt/prompt-conditioning.js';
-import type { PromptEmbeds, PromptEncoder } from '../../../src/pipelines/sdxl/prompt/prompt-encoder.js';
+import type { PromptEmbeds } from '../../../src/pipelines/sdxl/prompt/prompt-encoder.js';
 import { describePrompt } from '../../../src/pipelines/sdxl/prompt/tokenize.js';
 import { readClipTokenizer } from '../../../src/tokenizer/clip.js';
 import { cpuBackend } from '../../support/cpu-backend.js';
@@ -56,7 +57,7 @@ async function change(path: string, fields: object): Promise<void> {
   await writeFile(path, JSON.stringify({ ...content, ...fields }));
 }
 
-async function withPrompts(path: string, use: (prompts: PromptEncoder) => Promise<void>): Promise<void> {
+async function withPrompts(path: string, use: (prompts: PromptCache) => Promise<void>): Promise<void> {
   const opened = await createSdxlPipeline({ path, backend: cpuBackend });
   try {
     await use(opened.networks.prompts);
@@ -188,7 +189,7 @@ describe('PromptEncoder', () => {
 
   it('pads embeddings to the length of the longest with the empty prompt', async () => {
     const unequal = [await encode(red(160), 'weighted'), await encode('blurry', 'weighted')];
-    const [long, short] = await pipeline.networks.prompts.padToSameLength(unequal);
+    const [long, short] = await pipeline.networks.prompts.encoder.padToSameLength(unequal);
     expect([long?.tokens, short?.tokens, short?.embeds.length]).toEqual([231, 231, long?.embeds.length]);
     const empty = (await encode('', 'plain')).embeds;
     const blurry = (await encode('blurry', 'plain')).embeds;

@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { defaultDialect } from '../../../src/graph/dialect.js';
 import { openWanCheckpoint, type WanSource } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
-import { readWanConfig } from '../../../src/pipelines/wan/model/config.js';
+import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { loadWanNetworks } from '../../../src/pipelines/wan/networks.js';
 import { buildWanNetworks, planWanWeights } from '../../../src/pipelines/wan/weights.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
@@ -32,9 +32,15 @@ async function outputsOf(source: WanSource): Promise<{ flow: Float32Array; frame
     const size = { frames: 5, height: 16, width: 32 };
     const latents = hashTensor('latents', [1, 16, 2, 2, 4]);
     const texts = [hashTensor('text', [3, 32])];
-    const flow = await networks.predict({ latents, size: networks.latentSize(size), timestep: 700, texts });
+    const flow = await networks.denoiser.predict({
+      latents,
+      size: networks.autoencoder.latentSize(size),
+      timestep: 700,
+      texts,
+    });
     let frame = new Float32Array();
-    for await (const frames of networks.decodeChunks(latents, size)) frame = Float32Array.from(frames.at(-1) ?? []);
+    for await (const frames of networks.autoencoder.decodeChunks(latents, size))
+      frame = Float32Array.from(frames.at(-1) ?? []);
     return { flow, frame };
   } finally {
     await networks.release();

@@ -6,8 +6,8 @@ import {
   originalTransformerName,
   translateTransformer,
 } from '../../../src/pipelines/wan/checkpoint/original-layout.js';
+import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { wanLoraNames } from '../../../src/pipelines/wan/lora-names.js';
-import { readWanConfig } from '../../../src/pipelines/wan/model/config.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { planWanWeights } from '../../../src/pipelines/wan/weights.js';
 import { cpuBackend } from '../../support/cpu-backend.js';

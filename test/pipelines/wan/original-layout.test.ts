@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { defaultDialect } from '../../../src/graph/dialect.js';
 import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
-import { readWanConfig } from '../../../src/pipelines/wan/model/config.js';
+import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { buildWanNetworks } from '../../../src/pipelines/wan/weights.js';
 import { rebuildOriginal } from '../../conformance/wan-cases.js';
 import { tempFolder } from '../../support/temp-folder.js';

@@ -74,8 +74,8 @@ describe('VACE', () => {
       await frames({ method: 'vace', start, strength: 1 }),
     ];
     const { networks } = pipeline;
-    const latents = await networks.encodeLatents([imageFromRgb(start, size)], size);
-    const { value } = await networks.decodeChunks(latents, { ...size, frames: 1 }).next();
+    const latents = await networks.autoencoder.encodeLatents([imageFromRgb(start, size)], size);
+    const { value } = await networks.autoencoder.decodeChunks(latents, { ...size, frames: 1 }).next();
     const nearest = rgbFromImage(value?.[0] ?? new Float32Array(), size);
     const distance = (frame: Uint8Array = new Uint8Array()) =>
       frame.reduce((sum, x, i) => sum + Math.abs(x - (nearest[i] ?? 0)), 0) / frame.length;
@@ -104,8 +104,8 @@ describe('VACE', () => {
       texts: [hashTensor('a', [7, 32])],
       condition: { kind: 'vace', control: hashTensor('control', [96, 2, 4, 6]), scale: 0.5 },
     } as const;
-    const { flow, kept } = await pipeline.networks.predictAndKeep(call);
-    const same = await pipeline.networks.predictFrom(kept, call);
+    const { flow, kept } = await pipeline.networks.denoiser.predictAndKeep(call);
+    const same = await pipeline.networks.denoiser.predictFrom(kept, call);
     expect(Math.max(...same.map((x, i) => Math.abs(x - (flow[i] ?? 9))))).toBeLessThan(1e-6);
   });
 });

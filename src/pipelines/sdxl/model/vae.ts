@@ -121,3 +121,8 @@ function pixelAttention(w: Scope, x: Value, norm: Norm): Value {
   const y = graph.reshape(linear(w.at('to_out.0'), mixed, channels), pixels);
   return add(graph, transpose(graph, y, [0, 3, 1, 2], x.shape), x);
 }
+
+/** Pixels to a latent, along a side. */
+export function vaeScale(config: VaeConfig): number {
+  return 2 ** (config.block_out_channels.length - 1);
+}

@@ -2,7 +2,7 @@ import { dirname, join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
 import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { isLoraKey } from '../../lora/lora-header.js';
-import { type ImageEncoderConfig, readOriginalConfig, readWanConfig, type WanConfig } from '../model/config.js';
+import type { ImageEncoderConfig, WanConfig } from '../model/config.js';
 import { assertVariant } from '../model/variant.js';
 import {
   beside,
@@ -19,6 +19,7 @@ import {
 } from './checkpoint-parts.js';
 import { transformerConfigFromShapes } from './config-from-shapes.js';
 import { translateTransformer, withoutPrefix } from './original-layout.js';
+import { readOriginalConfig, readWanConfig } from './read-config.js';
 
 /** Where a model comes from: the checkpoint, and what the operator says beside it. */
 export interface WanSource {
