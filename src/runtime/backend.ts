@@ -1,14 +1,10 @@
 import type { Provider } from '../device.js';
 import type { Dialect } from '../graph/dialect.js';
 import { isFusedAttentionRight } from './attention-probe.js';
+import type { SessionDevice } from './session.js';
 
 /** What the sessions of one engine process run on, and how graphs are written for it. Chosen once, when the engine starts. */
-export interface Backend {
-  readonly provider: Provider;
-  /** Index of the card, on providers that can choose one: CUDA and TensorRT. */
-  readonly deviceId: number;
-  /** Threads of a CPU session; 0 lets the runtime choose. */
-  readonly threads: number;
+export interface Backend extends SessionDevice {
   readonly dialect: Dialect;
 }
 

@@ -2,10 +2,15 @@ import { dirname, relative, sep } from 'node:path';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { Provider } from '../device.js';
 import type { Graph } from '../graph/graph.js';
-import type { Backend } from './backend.js';
 
-/** The part of a backend that a session needs: its graph is already written in the backend's dialect. */
-export type SessionDevice = Omit<Backend, 'dialect'>;
+/** What sessions run on. */
+export interface SessionDevice {
+  readonly provider: Provider;
+  /** Index of the card, on providers that can choose one: CUDA and TensorRT. */
+  readonly deviceId: number;
+  /** Threads of a CPU session; 0 lets the runtime choose. */
+  readonly threads: number;
+}
 
 export interface SessionOptions {
   /** Outputs that stay where they were computed, and for each the input of a later run that takes it. */
