@@ -1,7 +1,8 @@
 import { createInterface } from 'node:readline';
 import { Command } from 'commander';
 import type { BridgeConfig } from '../config/bridge-config.js';
-import { readBridgeConfig } from '../config/server-config.js';
+import { readBridgeConfig } from '../config/bridge-config.js';
+import { environment } from '../environment.js';
 import { createLog, type Logger } from '../log.js';
 import { type RunningBridge, startBridge } from '../queue-bridge/bridge.js';
 import type { JobQueue } from '../queue-bridge/queue/job-queue.js';
@@ -21,7 +22,7 @@ export function createBridgeCommand(): Command {
 }
 
 async function bridge({ server, callback }: { server?: string; callback?: string }): Promise<void> {
-  const config = readBridgeConfig(process.env, {
+  const config = readBridgeConfig(environment(), {
     ...(server !== undefined && { DARKROOM_SERVER: server }),
     ...(callback !== undefined && { CALLBACK_URL: callback }),
   });

@@ -1,9 +1,10 @@
-import { homedir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
-import { readBridgeConfig, readConfig } from '../config/server-config.js';
+import { readBridgeConfig } from '../config/bridge-config.js';
+import { readConfig } from '../config/server-config.js';
 import { createEngines } from '../engine/create-engines.js';
+import { cacheFolder } from '../environment.js';
 import { createLog } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
 import type { CallbackBody } from '../queue-bridge/callback/callback-body.js';
@@ -25,7 +26,7 @@ export function createDemoCommand(): Command {
 }
 
 async function demo(): Promise<void> {
-  const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'darkroom');
+  const cache = cacheFolder();
   const sdxl = await writeTinySdxl(join(cache, 'tiny-sdxl'));
   const wan = await writeSyntheticWan(join(cache, 'tiny-wan'), 'wan-tiny');
   say(`1. a tiny SDXL and a tiny WAN with made-up weights, so what they make is noise: ${sdxl}, ${wan}`);
@@ -33,7 +34,7 @@ async function demo(): Promise<void> {
   const settings = { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', LOG_LEVEL: 'warn' };
   const config = readConfig({}, { ...settings, SDXL_PATH: sdxl, WAN_PATH: wan });
   const log = createLog(config.LOG_LEVEL);
-  const engines = createEngines(config, log);
+  const engines = createEngines({ config, log });
   const server = await createServer({ config, log, engines });
   const receiver = await startDemoReceiver();
   const bridgeConfig = readBridgeConfig(
@@ -50,8 +51,7 @@ async function demo(): Promise<void> {
     const jobs = demoJobs.filter(({ type }) => ffmpeg.found || !type.startsWith('video'));
     say(`4. ${jobs.length} jobs, one of each type${ffmpeg.found ? '' : ` but clips: ${ffmpeg.detail}; ${ffmpeg.fix}`}`);
     for (const job of jobs) {
-      const queue = job.type.startsWith('sdxl') ? bridgeConfig.BRIDGE_SDXL_QUEUE : bridgeConfig.BRIDGE_WAN_QUEUE;
-      await bridge.queue.push(queue, JSON.stringify(job));
+      await bridge.queue.push(bridgeConfig.BRIDGE_SDXL_QUEUE, JSON.stringify(job));
     }
     while (!(await isIdle(bridge.queue, bridge.running))) await new Promise((resolve) => setTimeout(resolve, 50));
     say('5. what became of them:');

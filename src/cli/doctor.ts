@@ -2,8 +2,10 @@ import { freemem, totalmem } from 'node:os';
 import { Command } from 'commander';
 import type { Provider } from '../device.js';
 import { findLlama } from '../enhancer/llama.js';
+import { environment } from '../environment.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
 import { probeProvider } from '../runtime/probe.js';
+import { formatBytes } from '../std/format-bytes.js';
 
 interface Finding {
   readonly what: string;
@@ -34,7 +36,7 @@ async function examine(): Promise<readonly Finding[]> {
     const { opens, detail, fix } = await probeProvider(provider);
     findings.push({ what: provider, ok: opens, detail, ...(fix !== undefined && { fix }) });
   }
-  const ffmpeg = await findFfmpeg(process.env.FFMPEG_PATH);
+  const ffmpeg = await findFfmpeg(environment().FFMPEG_PATH);
   findings.push(
     ffmpeg.found
       ? { what: 'ffmpeg', ok: true, detail: `${ffmpeg.version} at ${ffmpeg.path}` }
@@ -68,8 +70,7 @@ function node(): Finding {
 }
 
 function memory(): Finding {
-  const gigabytes = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
-  return { what: 'memory', ok: true, detail: `${gigabytes(freemem())} of ${gigabytes(totalmem())} GiB free` };
+  return { what: 'memory', ok: true, detail: `${formatBytes(freemem())} of ${formatBytes(totalmem())} free` };
 }
 
 function format({ what, ok, detail, fix }: Finding): string {

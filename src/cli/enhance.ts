@@ -1,13 +1,12 @@
 import { Command } from 'commander';
-import { connect, enhance } from '../client/client.js';
+import { enhance } from '../client/client.js';
 import type { EnhanceRequest } from '../gen/darkroom/v1/inference_service.js';
 import type { JobMetadata } from '../gen/darkroom/v1/job.js';
 import { integer, number } from './options/parse-option.js';
+import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { ProgressView } from './output/progress-view.js';
 
-interface EnhanceOptions {
-  readonly server: string;
-  readonly token?: string;
+interface EnhanceOptions extends ServerOptions {
   readonly model?: string;
   readonly maxTokens?: number;
   readonly temperature?: number;
@@ -17,11 +16,9 @@ interface EnhanceOptions {
 }
 
 export function createEnhanceCommand(): Command {
-  return new Command('enhance')
-    .description('have a prompt enriched by the language model of a server; the result goes to standard output')
-    .argument('<prompt>', 'what to enrich')
-    .option('--server <host:port>', 'the server', process.env.DARKROOM_SERVER ?? '127.0.0.1:50051')
-    .option('--token <token>', 'bearer token of the server', process.env.AUTH_TOKEN)
+  return addServerOptions(new Command('enhance'))
+    .description('rewrite a prompt with the language model of a server; the result goes to standard output')
+    .argument('<prompt>', 'the prompt to rewrite')
     .option('--model <name>', 'model, as the server lists it')
     .option('--max-tokens <n>', 'new tokens, 1 to 512', number)
     .option('--temperature <n>', '0 to 2; 0 always takes the likeliest token', number)
@@ -33,7 +30,7 @@ export function createEnhanceCommand(): Command {
 
 async function run(prompt: string, options: EnhanceOptions): Promise<void> {
   const { server, token, watch, ...rest } = options;
-  const client = connect(server, token === undefined ? {} : { token });
+  const client = await connectTo({ ...(server !== undefined && { server }), ...(token !== undefined && { token }) });
   const abort = new AbortController();
   process.once('SIGINT', () => abort.abort());
   const view = new ProgressView();

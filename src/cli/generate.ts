@@ -1,30 +1,20 @@
 import { Command } from 'commander';
-import { connect, generate } from '../client/client.js';
+import { type DarkroomClient, generate } from '../client/client.js';
 import { AssetSaver } from '../client/save-assets.js';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
-import { JobType } from '../gen/darkroom/v1/job.js';
+import { contractJobTypes, jobTypeOfValue } from '../job-types.js';
 import { type RequestOptions, requestFrom, requestOptions } from './options/generate-options.js';
+import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { ProgressView } from './output/progress-view.js';
 
-const ENHANCED: readonly JobType[] = [
-  JobType.JOB_TYPE_IMAGE7B_FAST_ENHANCED,
-  JobType.JOB_TYPE_IMAGE7B_HIGH_ENHANCED,
-  JobType.JOB_TYPE_VIDEO7B_FAST_ENHANCED,
-  JobType.JOB_TYPE_VIDEO7B_HIGH_ENHANCED,
-];
-
-interface GenerateOptions extends RequestOptions {
-  readonly server: string;
-  readonly token?: string;
+interface GenerateOptions extends RequestOptions, ServerOptions {
   readonly out: string;
 }
 
 export function createGenerateCommand(): Command {
-  const command = new Command('generate')
-    .description('make pictures on a server and write them to a folder')
-    .argument('<prompt>', 'what to make')
-    .option('--server <host:port>', 'the server', process.env.DARKROOM_SERVER ?? '127.0.0.1:50051')
-    .option('--token <token>', 'bearer token of the server', process.env.AUTH_TOKEN)
+  const command = addServerOptions(new Command('generate'))
+    .description('generate images or a video on a server and write the files to a folder')
+    .argument('<prompt>', 'what to generate')
     .option('--out <folder>', 'where files go', 'out')
     .action(run);
   for (const option of requestOptions()) command.addOption(option);
@@ -32,7 +22,7 @@ export function createGenerateCommand(): Command {
 }
 
 async function run(prompt: string, options: GenerateOptions): Promise<void> {
-  const client = connect(options.server, options.token === undefined ? {} : { token: options.token });
+  const client = await connectTo(options);
   const abort = new AbortController();
   process.once('SIGINT', () => abort.abort());
   try {
@@ -44,7 +34,7 @@ async function run(prompt: string, options: GenerateOptions): Promise<void> {
 
 /** Runs a job, shows its progress and writes its files; returns their paths. */
 async function generateFiles(
-  client: ReturnType<typeof connect>,
+  client: DarkroomClient,
   request: Partial<GenerateRequest>,
   folder: string,
   signal: AbortSignal,
@@ -67,7 +57,9 @@ async function generateFiles(
       process.stdout.write(`${seconds} s on ${metadata?.device}, ${metadata?.steps} steps, ${metadata?.scheduler}\n`);
       if (metadata?.enhancedPrompt) process.stdout.write(`enhanced prompt: ${metadata.enhancedPrompt}\n`);
       if (metadata?.promptProblem) {
-        const what = ENHANCED.includes(metadata.jobType) ? 'the prompt was not enhanced' : 'weights were left out';
+        const what = jobTypeOfValue(contractJobTypes, metadata.jobType)?.isEnhanced
+          ? 'the prompt was not enhanced'
+          : 'weights were left out';
         process.stderr.write(`${what}: ${metadata.promptProblem}\n`);
       }
       if (metadata?.referenceProblem) process.stderr.write(`${metadata.referenceProblem}\n`);

@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { readBridgeConfig } from '../config/server-config.js';
+import { readBridgeConfig } from '../config/bridge-config.js';
 import { InferenceError } from '../errors.js';
 import { failedBody } from '../queue-bridge/callback/callback-body.js';
 import { callerMessage } from '../queue-bridge/callback/callback-message.js';

@@ -2,32 +2,65 @@
 import { Command } from 'commander';
 import { InferenceError } from '../errors.js';
 import { version } from '../version.js';
-import { createBridgeCommand } from './bridge.js';
-import { createDemoCommand } from './demo.js';
-import { createDoctorCommand } from './doctor.js';
-import { createEnhanceCommand } from './enhance.js';
-import { createEstimateCommand } from './estimate.js';
-import { createGenerateCommand } from './generate.js';
-import { createJobsCommand } from './jobs.js';
-import { createModelsCommand } from './models.js';
-import { createServeCommand } from './serve.js';
-import { createTokenizeCommand } from './tokenize.js';
 
-const program = new Command('darkroom')
-  .description('SDXL pictures and WAN 2.1 clips over gRPC, from the checkpoints you have')
-  .version(version)
-  .addCommand(createServeCommand())
-  .addCommand(createBridgeCommand())
-  .addCommand(createJobsCommand())
-  .addCommand(createGenerateCommand())
-  .addCommand(createEnhanceCommand())
-  .addCommand(createEstimateCommand())
-  .addCommand(createTokenizeCommand())
-  .addCommand(createModelsCommand())
-  .addCommand(createDoctorCommand())
-  .addCommand(createDemoCommand());
+interface LazyCommand {
+  readonly summary: string;
+  load(): Promise<Command>;
+}
+
+/** Every command is imported when it is called, so that none fails or waits for what only another one needs. */
+const commands: Readonly<Record<string, LazyCommand>> = {
+  serve: {
+    summary: 'serve models over gRPC until SIGTERM',
+    load: async () => (await import('./serve.js')).createServeCommand(),
+  },
+  bridge: {
+    summary: 'take jobs from Redis to servers until SIGTERM',
+    load: async () => (await import('./bridge.js')).createBridgeCommand(),
+  },
+  jobs: {
+    summary: 'list, cancel and replay the jobs of the bridge',
+    load: async () => (await import('./jobs.js')).createJobsCommand(),
+  },
+  generate: {
+    summary: 'generate images or a video on a server',
+    load: async () => (await import('./generate.js')).createGenerateCommand(),
+  },
+  enhance: {
+    summary: 'rewrite a prompt with the language model of a server',
+    load: async () => (await import('./enhance.js')).createEnhanceCommand(),
+  },
+  estimate: {
+    summary: 'estimate time and memory of a job without running it',
+    load: async () => (await import('./estimate.js')).createEstimateCommand(),
+  },
+  tokenize: {
+    summary: 'count the tokens of a prompt and show its weights',
+    load: async () => (await import('./tokenize.js')).createTokenizeCommand(),
+  },
+  models: {
+    summary: 'inspect, convert and synthesize checkpoints',
+    load: async () => (await import('./models.js')).createModelsCommand(),
+  },
+  doctor: {
+    summary: 'check what works on this machine, and how to fix the rest',
+    load: async () => (await import('./doctor.js')).createDoctorCommand(),
+  },
+  demo: {
+    summary: 'run ten jobs, one of each type, from a queue to files and callbacks',
+    load: async () => (await import('./demo.js')).createDemoCommand(),
+  },
+};
 
 try {
+  const program = new Command('darkroom')
+    .description('SDXL images and WAN 2.1 videos over gRPC, from the checkpoints you have')
+    .version(version);
+  const [first, second] = process.argv.slice(2);
+  const called = first === 'help' ? second : first;
+  for (const [name, { summary, load }] of Object.entries(commands)) {
+    program.addCommand((name === called ? await load() : new Command(name)).summary(summary));
+  }
   await program.parseAsync();
 } catch (caught) {
   // One clear sentence; a stack is for what nobody foresaw.

@@ -1,62 +1,60 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import type { BridgeConfig } from '../config/bridge-config.js';
-import { readBridgeConfig, readConfig } from '../config/server-config.js';
+import { readBridgeConfig } from '../config/bridge-config.js';
+import { type Config, readConfig } from '../config/server-config.js';
 import { createEngines, createTextEngine } from '../engine/create-engines.js';
+import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
+import { builtInFamilies } from '../pipelines/families.js';
 import { createServer } from '../server/server.js';
 import { runBridge } from './bridge.js';
-import { type SourceOptions, sourceOptions, sourceVariables } from './options/source-options.js';
+import { addFamilyOptions, familyVariables } from './options/family-options.js';
 
-interface ServeOptions extends SourceOptions {
-  readonly listen?: string;
-  readonly sdxl?: string;
-  readonly wan?: string;
-  readonly qwen?: string;
-  readonly loraDir?: string;
-  readonly lora?: readonly string[];
-  readonly device?: string;
+/** Options of `serve` that are no family's, by the variable that each sets. */
+const OPTIONS = {
+  DARKROOM_LISTEN: new Option('--listen <host:port>', 'address (DARKROOM_LISTEN)'),
+  QWEN_PATH: new Option(
+    '--qwen <path>',
+    'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file or a safetensors folder (QWEN_PATH)',
+  ),
+  LORA_DIR: new Option('--lora-dir <folder>', 'folder of LoRA files that requests may name (LORA_DIR)'),
+  LORA_FILES: new Option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)'),
+  DEVICE: new Option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)'),
+} as const satisfies Partial<Record<keyof Config, Option>>;
+
+interface ServeOptions extends Readonly<Record<string, unknown>> {
   readonly withBridge?: boolean;
 }
 
 export function createServeCommand(): Command {
-  const command = new Command('serve')
-    .description('serve models over gRPC until SIGTERM; every option has a variable, see docs/reference/config.md')
-    .option('--listen <host:port>', 'address (DARKROOM_LISTEN)')
-    .option('--sdxl <path>', 'SDXL checkpoint: diffusers-layout folder or .safetensors file (SDXL_PATH)')
-    .option('--wan <path>', "WAN 2.1 checkpoint: diffusers-layout folder or the original code's (WAN_PATH)")
-    .option('--qwen <path>', 'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file or a safetensors folder (QWEN_PATH)')
-    .option('--lora-dir <folder>', 'folder of LoRA files that requests may name (LORA_DIR)')
-    .option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)')
-    .option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)')
-    .option('--with-bridge', 'take jobs from Redis as well, as darkroom bridge does')
-    .action(serve);
-  for (const option of sourceOptions()) command.addOption(option);
-  return command;
+  const command = new Command('serve').description(
+    'serve models over gRPC until SIGTERM; every option has a variable, see docs/reference/config.md',
+  );
+  addFamilyOptions(command, builtInFamilies, true);
+  for (const option of Object.values(OPTIONS)) command.addOption(option);
+  return command.option('--with-bridge', 'take jobs from Redis as well, as darkroom bridge does').action(serve);
 }
 
-async function serve(options: ServeOptions): Promise<void> {
-  const { listen, sdxl, wan, qwen, loraDir, lora, device, withBridge, ...source } = options;
-  const config = readConfig(process.env, {
-    ...(listen !== undefined && { DARKROOM_LISTEN: listen }),
-    ...(sdxl !== undefined && { SDXL_PATH: sdxl }),
-    ...(wan !== undefined && { WAN_PATH: wan }),
-    ...(qwen !== undefined && { QWEN_PATH: qwen }),
-    ...(loraDir !== undefined && { LORA_DIR: loraDir }),
-    ...(lora !== undefined && { LORA_FILES: lora.join(',') }),
-    ...(device !== undefined && { DEVICE: device }),
-    ...sourceVariables(source),
+async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
+  const own = Object.entries(OPTIONS).flatMap(([variable, option]) => {
+    const value = options[option.attributeName()];
+    return value === undefined ? [] : [[variable, String(value)] as const];
+  });
+  const config = readConfig(environment(), {
+    ...familyVariables(options, builtInFamilies),
+    ...Object.fromEntries(own),
   });
   const log = createLog(config.LOG_LEVEL);
   const bridgeConfig = withBridge ? bridgeConfigOf() : undefined;
-  const engines = createEngines(config, log);
+  const engines = createEngines({ config, log });
   const textEngine = await createTextEngine(config, log, engines);
   const server = await createServer({ config, log, engines, textEngine });
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
-  const own = `${/^(0\.0\.0\.0|\[::\])$/.test(host) ? '127.0.0.1' : host}:${server.port}`;
-  const bridge = bridgeConfig && (await runBridge({ ...bridgeConfig, DARKROOM_SERVER: [own] }, log, true));
+  const address = `${/^(0\.0\.0\.0|\[::\])$/.test(host) ? '127.0.0.1' : host}:${server.port}`;
+  const bridge = bridgeConfig && (await runBridge({ ...bridgeConfig, DARKROOM_SERVER: [address] }, log, true));
 
   let isStopping = false;
   const stop = async () => {

@@ -1,21 +1,17 @@
 import { Command } from 'commander';
-import { connect, tokenize } from '../client/client.js';
+import { tokenize } from '../client/client.js';
+import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 
 export function createTokenizeCommand(): Command {
-  return new Command('tokenize')
+  return addServerOptions(new Command('tokenize'))
     .description('tell how a prompt is cut into tokens and chunks, and what its weights apply to')
     .argument('<text>', 'the prompt')
     .option('--model <name>', 'model, as the server lists it')
-    .option('--server <host:port>', 'the server', process.env.DARKROOM_SERVER ?? '127.0.0.1:50051')
-    .option('--token <token>', 'bearer token of the server', process.env.AUTH_TOKEN)
     .action(run);
 }
 
-async function run(
-  text: string,
-  { model, server, token }: { model?: string; server: string; token?: string },
-): Promise<void> {
-  const client = connect(server, token === undefined ? {} : { token });
+async function run(text: string, { model, ...options }: ServerOptions & { model?: string }): Promise<void> {
+  const client = await connectTo(options);
   try {
     const { encoders, phrases, problem } = await tokenize(client, { text, model: model ?? '' });
     for (const { encoder, tokens, chunks, dropped } of encoders) {

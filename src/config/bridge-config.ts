@@ -1,6 +1,10 @@
 import { z } from 'zod';
-import { isWebhookSecret } from '../queue-bridge/callback/sign-webhook.js';
-import { count, sharedVariables } from './shared-variables.js';
+import { environment } from '../environment.js';
+import { isWebhookSecret } from '../std/standard-webhooks.js';
+import { count } from '../std/variable-kinds.js';
+import { clientVariables } from './client-config.js';
+import { readVariables } from './read-variables.js';
+import { sharedVariables } from './shared-variables.js';
 
 const httpUrl = z
   .string()
@@ -14,7 +18,7 @@ const list = (name: string) =>
     .default(name);
 const HOUR_MS = 3_600_000;
 
-/** Every variable of the bridge, with default and bounds; src/config.ts reads them. */
+/** Every variable of the bridge, with default and bounds. */
 export const bridgeConfigSchema = z.object({
   REDIS_URL: z
     .string()
@@ -23,15 +27,7 @@ export const bridgeConfigSchema = z.object({
     .describe('Redis 6.2 or newer with the queues.'),
   UPSTASH_REDIS_REST_URL: httpUrl.describe('The same over REST; used where REDIS_URL is unset.'),
   UPSTASH_REDIS_REST_TOKEN: text.describe('Token of that.'),
-  DARKROOM_SERVER: z
-    .string()
-    .transform((servers) => servers.split(',').flatMap((server) => server.trim() || []))
-    .refine(
-      (servers) => servers.length > 0 && servers.every((server) => /^.+:\d{1,5}$/.test(server)),
-      'must be host:port, several of them separated by commas',
-    )
-    .prefault('127.0.0.1:50051')
-    .describe('Servers that run the jobs, host:port, separated by commas.'),
+  DARKROOM_SERVER: clientVariables.DARKROOM_SERVER,
   BRIDGE_SDXL_QUEUE: list('sdxl_queue').describe('List that producers push SDXL jobs to.'),
   BRIDGE_WAN_QUEUE: list('wan_queue').describe('List that producers push WAN jobs to.'),
   BRIDGE_PREFIX: z
@@ -99,8 +95,19 @@ export const bridgeConfigSchema = z.object({
 
 export type BridgeConfig = Readonly<z.infer<typeof bridgeConfigSchema>>;
 
-/** What follows from other variables. */
-export function withBridgeDefaults(config: BridgeConfig): BridgeConfig {
+/**
+ * @param overrides values of the command line; they win over the environment
+ * @throws InferenceError INVALID_REQUEST that lists every bad variable
+ */
+export function readBridgeConfig(
+  env: NodeJS.ProcessEnv = environment(),
+  overrides: Partial<Record<keyof BridgeConfig, string>> = {},
+): BridgeConfig {
+  return withBridgeDefaults(readVariables(bridgeConfigSchema, { ...env, ...overrides }));
+}
+
+/** Fills in the defaults that depend on other variables. */
+function withBridgeDefaults(config: BridgeConfig): BridgeConfig {
   const { SUPABASE_URL, SUPABASE_SERVICE_KEY, CALLBACK_URL, CALLBACK_TOKEN } = config;
   if (CALLBACK_URL !== undefined || SUPABASE_URL === undefined) return config;
   return Object.freeze({

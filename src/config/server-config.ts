@@ -1,24 +1,17 @@
 import { z } from 'zod';
 import { devices } from '../device.js';
-import { ggufTypes } from '../enhancer/qwen/convert.js';
-import { InferenceError, listProblems } from '../errors.js';
-import { predictionTypes } from '../pipelines/sdxl/checkpoint/checkpoint.js';
+import { ggufTypes } from '../enhancer/qwen/gguf-file-types.js';
+import { environment } from '../environment.js';
+import { builtInFamilies, builtInVariables } from '../pipelines/families.js';
+import type { Families } from '../pipelines/family.js';
 import { parseAllowedHost } from '../references/allowed-hosts.js';
-import { type BridgeConfig, bridgeConfigSchema, withBridgeDefaults } from './bridge-config.js';
-import { count, sharedVariables } from './shared-variables.js';
-
-const modelName = (name: string) =>
-  z
-    .string()
-    .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" and "-"')
-    .default(name)
-    .describe('What requests call that model.');
-
-const path = z.string().min(1).optional();
+import { count, modelName, path } from '../std/variable-kinds.js';
+import { readVariables } from './read-variables.js';
+import { sharedVariables } from './shared-variables.js';
 
 /**
  * Every variable that the server reads, with default and bounds; docs/reference/config.md lists them and the bridge's, a test
- * compares the two. Only this file reads the environment.
+ * compares the two.
  */
 export const configSchema = z.object({
   DARKROOM_LISTEN: z
@@ -26,36 +19,7 @@ export const configSchema = z.object({
     .regex(/^.+:\d{1,5}$/, 'must be host:port, for example 0.0.0.0:50051')
     .default('127.0.0.1:50051')
     .describe('Address the server listens on; port 0 takes a free one.'),
-  SDXL_PATH: path.describe('SDXL checkpoint: a diffusers-layout folder, or a single .safetensors file.'),
-  SDXL_TOKENIZER: path.describe(
-    "Of a single file: folder with CLIP's vocab.json and merges.txt; unset: beside the file.",
-  ),
-  SDXL_VAE: path.describe("VAE in place of the checkpoint's: file or diffusers folder."),
-  SDXL_TEXT_ENCODER: path.describe("CLIP ViT-L in place of the checkpoint's: file or folder."),
-  SDXL_TEXT_ENCODER_2: path.describe("OpenCLIP ViT-bigG in place of the checkpoint's: file or folder."),
-  SDXL_PREDICTION_TYPE: z
-    .enum(predictionTypes)
-    .optional()
-    .describe('What the UNet predicts, where the checkpoint is wrong about it.'),
-  SDXL_ZERO_TERMINAL_SNR: z
-    .enum(['true', 'false'])
-    .optional()
-    .describe('Whether it was trained with zero terminal SNR, where the checkpoint is wrong about it.'),
-  SDXL_NAME: modelName('sdxl'),
-  WAN_PATH: path.describe('WAN 2.1 checkpoint: a diffusers-layout folder, or one as the original code has it.'),
-  WAN_NAME: modelName('wan'),
-  WAN_VAE: path.describe("VAE in place of the checkpoint's: file or diffusers folder."),
-  WAN_TEXT_ENCODER: path.describe("UMT5 encoder in place of the checkpoint's: file or folder."),
-  WAN_IMAGE_ENCODER: path.describe(
-    "CLIP's image encoder, of an image-to-video model, in place of the checkpoint's: file or folder.",
-  ),
-  WAN_TOKENIZER: path.describe(
-    "UMT5's tokenizer: folder with tokenizer.json or spiece.model; unset: the checkpoint's.",
-  ),
-  WAN_TEXT_ENCODER_RESIDENT: z
-    .enum(['true', 'false'])
-    .default('false')
-    .describe('Whether the text encoder stays loaded between prompts: 23 GB in float32 for the released one.'),
+  ...builtInVariables,
   QWEN_PATH: path.describe(
     'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file, or a folder as transformers saves it.',
   ),
@@ -122,36 +86,15 @@ export const configSchema = z.object({
 export type Config = Readonly<z.infer<typeof configSchema>>;
 
 /**
- * @param overrides what the command line says; it wins over the environment
+ * @param overrides values of the command line; they win over the environment
+ * @param families whose variables are read. Omitted: those that darkroom has
  * @throws InferenceError INVALID_REQUEST that lists every bad variable
  */
 export function readConfig(
-  env: NodeJS.ProcessEnv = process.env,
-  overrides: Partial<Record<keyof Config, string>> = {},
+  env: NodeJS.ProcessEnv = environment(),
+  overrides: Readonly<Record<string, string | undefined>> = {},
+  families: Families = builtInFamilies,
 ): Config {
-  return readVariables(configSchema, { ...env, ...overrides });
-}
-
-/** The same for `darkroom bridge` and `darkroom jobs`. */
-export function readBridgeConfig(
-  env: NodeJS.ProcessEnv = process.env,
-  overrides: Partial<Record<keyof BridgeConfig, string>> = {},
-): BridgeConfig {
-  return withBridgeDefaults(readVariables(bridgeConfigSchema, { ...env, ...overrides }));
-}
-
-/** Values that messages do not repeat. */
-const SECRET = /TOKEN|KEY|SECRET|REDIS_URL/;
-
-function readVariables<T extends z.ZodType>(schema: T, variables: NodeJS.ProcessEnv): Readonly<z.infer<T>> {
-  // A variable that is set to nothing is not set.
-  const given = Object.entries(variables).filter(([, value]) => value !== undefined && value !== '');
-  const parsed = schema.safeParse(Object.fromEntries(given));
-  if (parsed.success) return Object.freeze(parsed.data as object) as Readonly<z.infer<T>>;
-  const problems = parsed.error.issues.map((issue) => {
-    const name = String(issue.path[0]);
-    const value = Object.fromEntries(given)[name];
-    return `${name}${SECRET.test(name) || value === undefined ? '' : ` "${value}"`}: ${issue.message}`;
-  });
-  throw new InferenceError('INVALID_REQUEST', `the configuration has mistakes:\n${listProblems(problems)}`);
+  const schema = configSchema.extend(Object.assign({}, ...families.map(({ variables }) => variables)));
+  return readVariables(schema, { ...env, ...overrides }) as Config;
 }

@@ -3,24 +3,75 @@ import { estimateMemory } from '../enhancer/qwen/memory.js';
 import { readTemplate } from '../enhancer/template.js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
+import { builtInFamilies } from '../pipelines/families.js';
+import { type Families, flagOf } from '../pipelines/family.js';
 import { measureMemory } from '../runtime/device-memory.js';
-import { createSupervisor, type Supervisor } from './engine.js';
+import { createSupervisor, type Supervisor, type SupervisorOptions } from './engine.js';
 import { MemoryLedger } from './memory-ledger.js';
 import type { EngineSpec, TextWork } from './messages.js';
 import { OnDemandEngine } from './on-demand-engine.js';
 
-/** One supervised engine for every model that the configuration names. */
-export function createEngines(config: Config, log: Logger): readonly Supervisor[] {
-  const specs = [sdxlSpec(config), wanSpec(config)].filter((spec) => spec !== undefined);
+export interface CreateEnginesOptions {
+  readonly config: Config;
+  readonly log: Logger;
+  /** Omitted: those that darkroom has. */
+  readonly families?: Families;
+  /** Program of the engine processes, which has to know the families. Omitted: darkroom's own. */
+  readonly entry?: URL;
+  /** Omitted: as `createSupervisor` has it. */
+  readonly backoffMs?: NonNullable<SupervisorOptions['backoffMs']>;
+  /** Threads of each CPU engine. Omitted: ENGINE_THREADS. */
+  readonly threads?: number;
+}
+
+/**
+ * One supervised engine for every model that the configuration names; the caller starts them.
+ * @throws InferenceError INVALID_REQUEST where it names none, not even a language model
+ */
+export function createEngines({
+  config,
+  log,
+  families = builtInFamilies,
+  threads = config.ENGINE_THREADS,
+  ...options
+}: CreateEnginesOptions): readonly Supervisor[] {
+  const specs = families.flatMap((family): EngineSpec[] => {
+    const source = family.sourceFrom(config);
+    if (source === undefined) return [];
+    return [
+      {
+        model: family.modelName(config),
+        family: family.name,
+        source,
+        device: config.DEVICE,
+        threads,
+        // One pixel: every image is a batch of its own.
+        batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,
+        variants: config.LORA_VARIANTS,
+        reserveBytes: config.MEMORY_RESERVE_BYTES,
+      },
+    ];
+  });
   if (specs.length === 0 && config.QWEN_PATH === undefined) {
-    throw new InferenceError(
-      'INVALID_REQUEST',
-      'no model: give --sdxl PATH or set SDXL_PATH to an SDXL checkpoint, a diffusers-layout folder or a .safetensors file, give --wan PATH for WAN 2.1, or --qwen PATH for a Qwen that enhances prompts',
-    );
+    throw new InferenceError('INVALID_REQUEST', `no model: ${waysToNameOne(families)}`);
   }
   return specs.map((spec) =>
-    createSupervisor({ spec, log, cancelBoundMs: config.CANCEL_BOUND_MS, hangTimeoutMs: config.HANG_TIMEOUT_MS }),
+    createSupervisor({
+      spec,
+      log,
+      cancelBoundMs: config.CANCEL_BOUND_MS,
+      hangTimeoutMs: config.HANG_TIMEOUT_MS,
+      ...options,
+    }),
   );
+}
+
+function waysToNameOne(families: Families): string {
+  const ways = families.map(({ options, title }) => {
+    const [[variable = '', option] = []] = Object.entries(options);
+    return `give ${flagOf(option)} PATH or set ${variable} for ${title}`;
+  });
+  return [...ways, 'give --qwen PATH or set QWEN_PATH for a Qwen that enhances prompts'].join(', ');
 }
 
 /**
@@ -51,7 +102,7 @@ export async function createTextEngine(
     cancelBoundMs: config.CANCEL_BOUND_MS,
     hangTimeoutMs: config.HANG_TIMEOUT_MS,
   });
-  // What was seen is better than what was reckoned.
+  // Prefer the measured size to the estimate.
   let measuredBytes: number | undefined;
   supervisor.onStateChange((state) => {
     if (state !== 'ready') return;
@@ -64,48 +115,4 @@ export async function createTextEngine(
   });
   const grant = async () => ledger.grant(config.QWEN_NAME, measuredBytes ?? (await estimateMemory(source)));
   return new OnDemandEngine({ supervisor, grant, idleMs: config.QWEN_IDLE_MS, log });
-}
-
-function sdxlSpec(config: Config): EngineSpec | undefined {
-  if (config.SDXL_PATH === undefined) return undefined;
-  return {
-    model: config.SDXL_NAME,
-    family: 'sdxl',
-    source: {
-      path: config.SDXL_PATH,
-      tokenizer: config.SDXL_TOKENIZER,
-      vae: config.SDXL_VAE,
-      textEncoder: config.SDXL_TEXT_ENCODER,
-      textEncoder2: config.SDXL_TEXT_ENCODER_2,
-      predictionType: config.SDXL_PREDICTION_TYPE,
-      zeroTerminalSnr: config.SDXL_ZERO_TERMINAL_SNR && config.SDXL_ZERO_TERMINAL_SNR === 'true',
-    },
-    device: config.DEVICE,
-    threads: config.ENGINE_THREADS,
-    batchPixels: config.BATCH_PIXELS,
-    variants: config.LORA_VARIANTS,
-    reserveBytes: config.MEMORY_RESERVE_BYTES,
-  };
-}
-
-function wanSpec(config: Config): EngineSpec | undefined {
-  if (config.WAN_PATH === undefined) return undefined;
-  return {
-    model: config.WAN_NAME,
-    family: 'wan',
-    source: {
-      path: config.WAN_PATH,
-      vae: config.WAN_VAE,
-      textEncoder: config.WAN_TEXT_ENCODER,
-      imageEncoder: config.WAN_IMAGE_ENCODER,
-      tokenizer: config.WAN_TOKENIZER,
-      keepsTextEncoder: config.WAN_TEXT_ENCODER_RESIDENT === 'true',
-    },
-    device: config.DEVICE,
-    threads: config.ENGINE_THREADS,
-    // Clips are denoised one at a time.
-    batchPixels: 1,
-    variants: config.LORA_VARIANTS,
-    reserveBytes: config.MEMORY_RESERVE_BYTES,
-  };
 }

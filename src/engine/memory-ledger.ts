@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
 import type { DeviceMemory } from '../runtime/device-memory.js';
-import { gigabytes } from '../std/format-bytes.js';
+import { formatBytes } from '../std/format-bytes.js';
 
 export interface MemoryLedgerOptions {
   /** What there is now; asked anew for every decision. */
@@ -53,7 +53,7 @@ export class MemoryLedger {
       if (bytes > totalBytes - reserveBytes || performance.now() >= deadline) {
         throw new InferenceError(
           'OUT_OF_MEMORY',
-          `model ${model} needs ${gigabytes(bytes)} of ${kind}, ${gigabytes(Math.max(0, room))} of ${gigabytes(totalBytes)} are free beside the other models and ${gigabytes(reserveBytes)} in reserve; use a smaller one, or lower MEMORY_RESERVE_BYTES`,
+          `model ${model} needs ${formatBytes(bytes)} of ${kind}, ${formatBytes(Math.max(0, room))} of ${formatBytes(totalBytes)} are free beside the other models and ${formatBytes(reserveBytes)} in reserve; use a smaller one, or lower MEMORY_RESERVE_BYTES`,
         );
       }
       await sleep(pollMs, undefined, { signal });

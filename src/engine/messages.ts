@@ -5,8 +5,6 @@ import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
 import type { ClipFormat } from '../media/video-writer.js';
 import type { BuiltVariants, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
-import type { SdxlSource } from '../pipelines/sdxl/checkpoint/checkpoint.js';
-import type { WanSource } from '../pipelines/wan/checkpoint/checkpoint.js';
 
 /** What one kind of engine does: what it loads, its jobs, what these tell while they run, and what each ends with. */
 export interface Work {
@@ -57,15 +55,12 @@ export interface LoadProgress {
   readonly fraction: number;
 }
 
-/** What an engine process is told to load. */
-export type EngineSpec = EngineBasics & CheckpointOfFamily;
-
-/** The checkpoint, and what goes with it. */
-export type CheckpointOfFamily =
-  | { readonly family: 'sdxl'; readonly source: SdxlSource }
-  | { readonly family: 'wan'; readonly source: WanSource };
-
-interface EngineBasics {
+/** What an engine process loads. */
+export interface EngineSpec {
+  /** Name of the model's family. */
+  readonly family: string;
+  /** Where the model comes from, as its family has it: plain data. */
+  readonly source: object;
   /** The name clients use for the model. */
   readonly model: string;
   readonly device: Device;

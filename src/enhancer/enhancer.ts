@@ -14,7 +14,7 @@ import {
 } from './llama.js';
 import { MAX_PROMPT_TOKENS, PromptFrame } from './prompt-tokens.js';
 import { convertToGguf } from './qwen/convert.js';
-import type { GgufFileType } from './qwen/metadata.js';
+import type { GgufFileType } from './qwen/gguf-file-types.js';
 import { readQwenGguf } from './qwen/qwen-gguf.js';
 import { type EnhanceTemplate, MAX_NEW_TOKENS } from './template.js';
 import { TextWriter } from './text-writer.js';

@@ -1,10 +1,6 @@
 /** What every model family offers: an async generator over many short engine runs, and a description of the model. */
 import type { Backend } from '../runtime/backend.js';
 
-/** What a model is of: which pipeline runs it. */
-export const families = ['sdxl', 'wan'] as const;
-export type Family = (typeof families)[number];
-
 export type Phase = 'encode' | 'denoise' | 'decode';
 
 /** What happens to one of the jobs that run together; `job` is its place among them. */
@@ -66,7 +62,8 @@ export interface FramesEvent {
 
 /** What a loaded or inspected model is. */
 export interface ModelInfo {
-  readonly family: Family;
+  /** Name of its family. */
+  readonly family: string;
   /** Of all networks together. */
   readonly parameters: number;
   /** Bytes of weights on disk. */

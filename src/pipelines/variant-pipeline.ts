@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
 import type { Backend } from '../runtime/backend.js';
-import { gigabytes } from '../std/format-bytes.js';
+import { formatBytes } from '../std/format-bytes.js';
 import { variantKey } from './common/batching.js';
 import type { LoraSource } from './lora/read-lora.js';
 import type { BuiltVariants, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
@@ -11,6 +11,10 @@ export interface LoraPipeline extends Pipeline {
   withLoras(loras: readonly LoraSource[]): Promise<LoraPipeline>;
   /** What a variant takes at most, in bytes of the device's memory. */
   readonly variantBytes: number;
+}
+
+export function canTakeLoras(pipeline: Pipeline): pipeline is LoraPipeline {
+  return 'withLoras' in pipeline;
 }
 
 export interface VariantLimits {
@@ -93,7 +97,7 @@ export class VariantPipeline implements Pipeline {
       if (this.#variants.size === 0) {
         throw new InferenceError(
           'OUT_OF_MEMORY',
-          `Insufficient VRAM for generation: the model with these LoRAs needs up to ${gigabytes(variantBytes)} beside the bare one, ${gigabytes(freeBytes)} are free; lower MEMORY_RESERVE_BYTES, or leave the LoRAs out`,
+          `Insufficient VRAM for generation: the model with these LoRAs needs up to ${formatBytes(variantBytes)} beside the bare one, ${formatBytes(freeBytes)} are free; lower MEMORY_RESERVE_BYTES, or leave the LoRAs out`,
         );
       }
       await this.#forgetOldest();

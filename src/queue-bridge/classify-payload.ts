@@ -2,7 +2,7 @@ import { failedBody } from './callback/callback-body.js';
 import { callerMessage } from './callback/callback-message.js';
 import { jobTypes } from './payload/job-types.js';
 import { readPayload, rejectedRecord } from './payload/payload.js';
-import type { Admission, PendingPayload } from './queue/job-queue.js';
+import type { Admission, Lane, PendingPayload } from './queue/job-queue.js';
 
 /** What becomes of a payload: a job, a failed callback, or an entry in the list of rejected ones. */
 export function admissionOf({ queue, raw, bytes }: PendingPayload): Admission {
@@ -11,7 +11,7 @@ export function admissionOf({ queue, raw, bytes }: PendingPayload): Admission {
     case 'job': {
       const { id, user_id: user, type } = read.payload;
       // By its type and not by its list: a job on the wrong one is run all the same.
-      return { kind: 'job', id, user, type, lane: jobTypes.get(type)?.lane ?? 'sdxl' };
+      return { kind: 'job', id, user, type, lane: (jobTypes.get(type)?.family ?? 'sdxl') as Lane };
     }
     case 'invalid': {
       const { id, user, type, problem } = read;

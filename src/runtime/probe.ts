@@ -1,6 +1,7 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Device, Provider } from '../device.js';
+import { vulkanDriverFiles } from '../environment.js';
 import { InferenceError } from '../errors.js';
 
 export interface ProbeResult {
@@ -91,5 +92,5 @@ async function usable(provider: Provider, automatic: boolean): Promise<ProbeResu
 
 // The Vulkan loader's own variables: they say which driver it will take.
 function usesSoftwareVulkan(): boolean {
-  return /swiftshader|lvp_icd|llvmpipe/i.test(process.env.VK_DRIVER_FILES ?? process.env.VK_ICD_FILENAMES ?? '');
+  return /swiftshader|lvp_icd|llvmpipe/i.test(vulkanDriverFiles());
 }

@@ -11,18 +11,18 @@ import type {
   TokenizeRequest,
 } from '../gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
+import { jobTypeOfValue } from '../job-types.js';
 import { firstStep } from '../pipelines/common/batching.js';
-import type { Family } from '../pipelines/pipeline.js';
+import { type AnyFamily, familyNamed } from '../pipelines/family.js';
 import { enhance } from './enhance/enhance.js';
 import { enhanceForJob } from './enhance/prompt-enhancement.js';
 import { modelNotFound } from './jobs/admission.js';
 import { follow } from './jobs/follow-job.js';
 import { GenerateJob, type NewGenerateJob } from './jobs/generate-job.js';
 import type { Job } from './jobs/job.js';
-import { namesLoras } from './request/loras.js';
+import { hashRequest } from './request/hash-request.js';
 import { assertPolicy } from './request/policy.js';
-import { presetOf } from './request/presets.js';
-import { hashRequest, type JobPlan, resolveRequest } from './request/resolve.js';
+import { type JobPlan, type ParsedRequest, parseRequest, resolveRequest } from './request/resolve.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
 import { tokenize } from './tokenize.js';
@@ -32,11 +32,14 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
     generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
     enhance: streaming(state.calls, (request: EnhanceRequest, context) => enhance(state, request, context)),
     estimate: unary(state.calls, async ({ request }: EstimateRequest) => {
-      if (request !== undefined && namesLoras(request)) await state.loras.refresh();
-      return estimate(state, request);
+      if (request === undefined) {
+        const description = 'request must be set: the job to estimate';
+        throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'request', description }] });
+      }
+      return estimate(state, await parse(state, request));
     }),
     tokenize: unary(state.calls, async (request: TokenizeRequest) => {
-      const { spec } = engineOf(state, request.model || state.config.SDXL_NAME);
+      const { spec } = engineOf(state, request.model || tokenizedModel(state));
       return tokenize(request, await state.tokenizers.of(spec), state.config.LIMIT_PROMPT_BYTES);
     }),
   };
@@ -47,17 +50,24 @@ async function* generate(
   request: GenerateRequest,
   { signal }: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
-  if (namesLoras(request)) await state.loras.refresh();
-  const job = attachOrSubmit(state, request);
+  const job = attachOrSubmit(state, await parse(state, request));
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
   for await (const event of follow(job, signal, { cancelsOnLeave })) yield { event };
 }
 
-function attachOrSubmit(state: ServerState, request: GenerateRequest): Job {
+/** Parses a request; where it names LoRAs, their files are looked at. */
+async function parse(state: ServerState, request: GenerateRequest): Promise<ParsedRequest> {
+  const parsed = parseRequest(request);
+  if (parsed.named.loras.length > 0) await state.loras.refresh();
+  return parsed;
+}
+
+function attachOrSubmit(state: ServerState, parsed: ParsedRequest): Job {
+  const { request } = parsed;
   const requestHash = hashRequest(request);
   const known = state.jobs.attach(request.jobId, requestHash);
   if (known !== undefined) return known;
-  const { model, plan } = planOf(state, request);
+  const { model, plan } = planOf(state, parsed);
   state.admission.assertRoom(model);
   const id = request.jobId || randomUUID();
   const { jobType } = request;
@@ -88,22 +98,21 @@ function preparationOf(state: ServerState, { references, request, isEnhanced }: 
 }
 
 /** Everything that is refused before a job exists. */
-function planOf(state: ServerState, request: GenerateRequest): { readonly model: string; readonly plan: JobPlan } {
-  const model = request.model || modelOfFamily(state, presetOf(request.jobType)?.family ?? 'sdxl');
+function planOf(state: ServerState, parsed: ParsedRequest): { readonly model: string; readonly plan: JobPlan } {
+  const { request } = parsed;
+  const needed = jobTypeOfValue(state.jobTypes, request.jobType)?.family ?? state.families[0].name;
+  const model = request.model || modelOfFamily(state, familyNamed(state.families, needed));
   const { spec, info } = engineOf(state, model);
-  const plan = resolveRequest(request, state.config, { name: model, family: spec.family, info }, state);
+  const family = familyNamed(state.families, spec.family);
+  const plan = resolveRequest(parsed, { ...state, model: { name: model, family, info } });
   assertPolicy(`${request.prompt} ${request.weights}`);
-  // What stood on both sides of a LoRA is one word once that is taken out.
+  // Text on both sides of a LoRA sign becomes one word once the sign is gone.
   assertPolicy(`${plan.request.prompt} ${plan.request.weights ?? ''}`);
   return { model, plan };
 }
 
-function estimate(state: ServerState, request: GenerateRequest | undefined): EstimateResponse {
-  if (request === undefined) {
-    const description = 'request must be set: the job to estimate';
-    throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'request', description }] });
-  }
-  const { model, plan } = planOf(state, request);
+function estimate(state: ServerState, parsed: ParsedRequest): EstimateResponse {
+  const { model, plan } = planOf(state, parsed);
   const share = plan.references?.denoisingStrength;
   const init = share === undefined ? undefined : { rgb: new Uint8Array(), strength: share };
   const { width, height, ...rest } = { ...plan.request, init };
@@ -119,10 +128,15 @@ function estimate(state: ServerState, request: GenerateRequest | undefined): Est
   };
 }
 
-/** The server's own model of the family. */
-function modelOfFamily({ engines, config }: ServerState, family: Family): string {
-  const own = engines.find(({ spec }) => spec.family === family)?.spec.model;
-  return own ?? { sdxl: config.SDXL_NAME, wan: config.WAN_NAME }[family];
+/** The server's model of a family; the name it would have, where there is none. */
+function modelOfFamily({ engines, config }: ServerState, family: AnyFamily): string {
+  return engines.find(({ spec }) => spec.family === family.name)?.spec.model ?? family.modelName(config);
+}
+
+/** The model whose prompts Tokenize counts where the request names none. */
+function tokenizedModel(state: ServerState): string {
+  const served = state.families.find(({ openTokenizer }) => openTokenizer !== undefined);
+  return modelOfFamily(state, served ?? state.families[0]);
 }
 
 function engineOf(state: ServerState, model: string): Supervisor {

@@ -30,9 +30,8 @@ export function createModelService(state: ServerState): ModelServiceServer {
   ];
   const modelsWithLoras = async () => {
     await state.loras.refresh();
-    const families = new Map(state.engines.map(({ spec }) => [spec.model, spec.family]));
     return models().map((model) => {
-      const family = families.get(model.name);
+      const family = state.families.find(({ name }) => name === model.family);
       return family === undefined ? model : { ...model, loras: state.loras.of(family).map(describeLora) };
     });
   };

@@ -10,8 +10,11 @@ import { InferenceError } from '../errors.js';
 import { InferenceServiceService } from '../gen/darkroom/v1/inference_service.js';
 import { JobServiceService } from '../gen/darkroom/v1/job_service.js';
 import { ModelServiceService } from '../gen/darkroom/v1/model_service.js';
+import { contractJobTypes, type JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
+import { builtInFamilies } from '../pipelines/families.js';
+import type { Families } from '../pipelines/family.js';
 import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
 import type { EnhancementOptions } from './enhance/prompt-enhancement.js';
@@ -25,9 +28,9 @@ import { addReflection } from './reflection.js';
 import { LoraRegistry } from './request/lora-registry.js';
 import { createReferenceLoader } from './request/reference-loader.js';
 import type { ServerState } from './state.js';
-import { TokenizerShelf } from './tokenize.js';
+import { TokenizerCache } from './tokenize.js';
 
-/** References will come as bytes; nothing a request holds is larger. */
+/** References may come as bytes; nothing else in a request is larger. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
 /** How long running calls may take to read their last events once all jobs have ended. */
 const CLOSE_GRACE_MS = 5000;
@@ -41,6 +44,10 @@ export interface ServerOptions {
   readonly engines: readonly Supervisor[];
   /** What enhances prompts, started by itself when a prompt comes; omitted: prompts are used as they are. */
   readonly textEngine?: OnDemandEngine<TextWork> | undefined;
+  /** Families that the engines' models are of. Omitted: those that darkroom has. */
+  readonly families?: Families;
+  /** Omitted: those of the contract. */
+  readonly jobTypes?: JobTypes;
   /** Fetches references; omitted, as the configuration says. */
   readonly fetcher?: ReferenceFetcher;
 }
@@ -56,7 +63,7 @@ export interface RunningServer {
 
 /** Binds the gRPC server and serves. */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
-  const { config, log, engines, fetcher } = options;
+  const { config, log, engines, fetcher, families = builtInFamilies, jobTypes = contractJobTypes } = options;
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
   const admission = new Admission({
     engines,
@@ -69,13 +76,15 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   const { enhancer } = enhancement;
   const state: ServerState = {
     config,
+    families,
+    jobTypes,
     engines,
     jobs,
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
     references: createReferenceLoader(config, (model, signal) => infoOf(engines, model, signal), fetcher),
     loras: new LoraRegistry({ folder: config.LORA_DIR, files: namedFiles(config.LORA_FILES) }),
-    tokenizers: new TokenizerShelf(),
+    tokenizers: new TokenizerCache(families),
     enhancement,
     calls: { log, token: config.AUTH_TOKEN },
     engine: (model) => engines.find(({ spec }) => spec.model === model),

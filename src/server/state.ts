@@ -1,17 +1,22 @@
 import type { Config } from '../config/server-config.js';
 import type { Supervisor } from '../engine/engine.js';
+import type { JobTypes } from '../job-types.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
+import type { Families } from '../pipelines/family.js';
 import type { EnhancementOptions } from './enhance/prompt-enhancement.js';
 import type { Admission } from './jobs/admission.js';
 import type { JobStore } from './jobs/job-store.js';
 import type { LoraRegistry } from './request/lora-registry.js';
 import type { ReferenceLoader } from './request/reference-loader.js';
 import type { CallOptions } from './stream.js';
-import type { TokenizerShelf } from './tokenize.js';
+import type { TokenizerCache } from './tokenize.js';
 
 /** What the handlers of one server share. */
 export interface ServerState {
   readonly config: Config;
+  /** Families that requests may be for. */
+  readonly families: Families;
+  readonly jobTypes: JobTypes;
   readonly engines: readonly Supervisor[];
   readonly jobs: JobStore;
   readonly admission: Admission;
@@ -19,7 +24,7 @@ export interface ServerState {
   readonly ffmpeg: FfmpegFinding;
   readonly references: ReferenceLoader;
   readonly loras: LoraRegistry;
-  readonly tokenizers: TokenizerShelf;
+  readonly tokenizers: TokenizerCache;
   /** What enhances prompts, and how. */
   readonly enhancement: EnhancementOptions;
   readonly calls: CallOptions;

@@ -2,43 +2,45 @@ import type { EngineSpec } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
 import type { TokenizeRequest, TokenizeResponse } from '../gen/darkroom/v1/inference_service.js';
 import { PromptSyntax } from '../gen/darkroom/v1/job.js';
-import { openSdxlCheckpoint } from '../pipelines/sdxl/checkpoint/checkpoint.js';
-import { describePrompt } from '../pipelines/sdxl/prompt/tokenize.js';
-import type { ClipTokenizer } from '../tokenizer/clip.js';
-import { promptSyntaxes } from './request/resolve.js';
+import { type Families, familyNamed, type PromptTokenizer, titlesOf } from '../pipelines/family.js';
+import { promptSyntaxes } from './request/plan-prompt.js';
 
-/** Reads the tokenizers of a model once. Tokens are told here, not by the engine: it may sit in a run for seconds. */
-export class TokenizerShelf {
-  readonly #tokenizers = new Map<string, Promise<readonly ClipTokenizer[]>>();
+/** Opens the tokenizer of each model once. Tokens are counted here, not by the engine: it may be inside a run for seconds. */
+export class TokenizerCache {
+  readonly #families: Families;
+  readonly #tokenizers = new Map<string, Promise<PromptTokenizer>>();
 
-  /** @throws InferenceError MODEL_UNSUPPORTED for a model that is no SDXL */
-  of(spec: EngineSpec): Promise<readonly ClipTokenizer[]> {
-    if (spec.family !== 'sdxl') {
+  constructor(families: Families) {
+    this.#families = families;
+  }
+
+  /** @throws InferenceError MODEL_UNSUPPORTED for a family that Tokenize does not serve */
+  async of({ model, family: name, source }: EngineSpec): Promise<PromptTokenizer> {
+    const family = familyNamed(this.#families, name);
+    if (family.openTokenizer === undefined) {
+      const served = titlesOf(this.#families, ({ openTokenizer }) => openTokenizer !== undefined);
       throw new InferenceError(
         'MODEL_UNSUPPORTED',
-        `model "${spec.model}" is of the family ${spec.family}; Tokenize serves SDXL`,
+        `model "${model}" is of the family ${name}; Tokenize serves ${served}`,
       );
     }
-    const { model, source } = spec;
-    let tokenizers = this.#tokenizers.get(model);
-    if (tokenizers === undefined) {
-      tokenizers = openSdxlCheckpoint(source).then((checkpoint) => checkpoint.readTokenizers());
-      this.#tokenizers.set(model, tokenizers);
+    let tokenizer = this.#tokenizers.get(model);
+    if (tokenizer === undefined) {
+      tokenizer = family.openTokenizer(source);
+      this.#tokenizers.set(model, tokenizer);
       // What could not be read may be readable next time.
-      tokenizers.catch(() => this.#tokenizers.delete(model));
+      tokenizer.catch(() => this.#tokenizers.delete(model));
     }
-    return tokenizers;
+    return tokenizer;
   }
 }
-
-const ENCODERS = ['text_encoder', 'text_encoder_2'] as const;
 
 const SYNTAXES: typeof promptSyntaxes = { ...promptSyntaxes, [PromptSyntax.PROMPT_SYNTAX_UNSPECIFIED]: 'weighted' };
 
 /** @throws InferenceError INVALID_REQUEST */
 export function tokenize(
   { text, promptSyntax }: TokenizeRequest,
-  tokenizers: readonly ClipTokenizer[],
+  tokenizer: PromptTokenizer,
   limitBytes: number,
 ): TokenizeResponse {
   const refuse = (field: string, description: string): never => {
@@ -49,12 +51,12 @@ export function tokenize(
     refuse('text', `text of ${bytes} bytes must be <= ${limitBytes}; shorten it or raise LIMIT_PROMPT_BYTES`);
   const syntax =
     SYNTAXES[promptSyntax] ?? refuse('prompt_syntax', 'prompt_syntax is unknown; use a value of PromptSyntax');
-  const { encoders, fragments, report } = describePrompt(tokenizers, text, syntax);
+  const { encoders, phrases, report } = tokenizer.tokenize(text, syntax);
   return {
     problem: report.problem ?? '',
-    phrases: fragments.map(({ text: phrase, weight, tokens }) => ({ text: phrase, weight, tokens })),
-    encoders: encoders.map(({ chunks, tokens, dropped }, i) => ({
-      encoder: ENCODERS[i] ?? '',
+    phrases: phrases.map(({ text: phrase, weight, tokens }) => ({ text: phrase, weight, tokens })),
+    encoders: encoders.map(({ encoder, chunks, tokens, dropped }) => ({
+      encoder,
       ids: chunks.flatMap((ids) => [...ids]),
       chunks: chunks.length,
       tokens,

@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { pino } from 'pino';
 import { connect, generate } from '../../src/client/client.js';
-import { readBridgeConfig } from '../../src/config/server-config.js';
+import { readBridgeConfig } from '../../src/config/bridge-config.js';
 import { startBridge } from '../../src/queue-bridge/bridge.js';
 import { openQueue } from '../../src/queue-bridge/queue/open-queue.js';
 import { LocalStore } from '../../src/storage/local-store.js';

@@ -59,10 +59,10 @@ describe('darkroom', () => {
     expect(code).toBe(0);
     const first = (type: string) => join('out', type, 'demo', `demo-${type.replaceAll('_', '-')}`);
     for (const [type, { makes }] of jobTypes) {
-      const file = join(first(type), makes === 'clip' ? '0.mp4' : '0.png');
+      const file = join(first(type), makes === 'video' ? '0.mp4' : '0.png');
       expect(stdout).toMatch(new RegExp(`^ +processing, completed .* ${file}$`, 'm'));
       expect((await readdir(join(folder, first(type)))).sort()).toEqual(
-        makes === 'clip'
+        makes === 'video'
           ? ['0.mp4', '1.jpg', '2.jpg']
           : type === 'sdxl_image_fast'
             ? ['0.png', '1.png', '2.png']
@@ -306,7 +306,7 @@ describe('darkroom', () => {
     const second = await ask('generate', 'a kite', ...size, '--out', out, '--job-id', 'b', ...reference);
     expect([second.code, await readdir(out)]).toEqual([0, ['a-0.webp', 'b-0.jpg']]);
     const estimated = await ask('estimate', 'a kite', ...size, ...reference);
-    expect(estimated.stdout).toMatch(/^64x64, 3 steps: \d+\.\d s after 0\.0 s in the queue, \d+\.\d GiB at most\n$/);
+    expect(estimated.stdout).toMatch(/^64x64, 3 steps: \d+\.\d s after 0\.0 s in the queue, \d+.\d GB at most\n$/);
     const tokens = await ask('tokenize', 'a (red:1.2) kite');
     expect(tokens.stdout).toMatch(/^text_encoder: \d+ tokens in 1 of 75\ntext_encoder_2: /);
     expect(tokens.stdout).toMatch(/ {2}1\.20 +\d+ tokens {2}red\n/);

@@ -4,7 +4,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { completedMetadata, renderedMetadata } from '../../src/queue-bridge/callback/callback-metadata.js';
-import { webhookHeaders } from '../../src/queue-bridge/callback/sign-webhook.js';
+import { webhookHeaders } from '../../src/std/standard-webhooks.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 const read = (path: string) => readFile(fileURLToPath(new URL(`../../docs/${path}`, import.meta.url)), 'utf8');

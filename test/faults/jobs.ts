@@ -20,7 +20,7 @@ export function stormJobs(count: number, random: Seeded): readonly StormJob[] {
   const types = [...jobTypes.keys()];
   return Array.from({ length: count }, (_, i) => {
     const type = types[i % types.length] ?? '';
-    const isWan = jobTypes.get(type)?.lane === 'wan';
+    const isWan = jobTypes.get(type)?.family === 'wan';
     const id = `storm-${i}`;
     const user = random.pick(['ann', 'bob', 'cid']);
     const seed = 1 + random.below(3);

@@ -39,8 +39,8 @@ describe('a bridge', () => {
     const { start, push, ended, receiver, folder } = await bridging(address);
     await start();
     const info = jobTypes.get(type);
-    const list = info?.lane === 'wan' ? 'wan_queue' : 'sdxl_queue';
-    const isClip = info?.makes === 'clip';
+    const list = info?.family === 'wan' ? 'wan_queue' : 'sdxl_queue';
+    const isClip = info?.makes === 'video';
     const config = { seed: 11, ...(isClip && { frame_num: 6 }) };
     const id = `job-${type}`;
     await push(quickPayload(id, { type, config }), list);
@@ -57,7 +57,7 @@ describe('a bridge', () => {
       width: 64,
       height: 64,
       steps: 2,
-      frames: isClip ? 5 : info?.lane === 'wan' ? 1 : null,
+      frames: isClip ? 5 : info?.family === 'wan' ? 1 : null,
       fps: isClip ? 16 : null,
       user_id: 'ann',
       original_prompt: 'a red circle',

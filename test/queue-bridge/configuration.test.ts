@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { readBridgeConfig } from '../../src/config/server-config.js';
+import { readBridgeConfig } from '../../src/config/bridge-config.js';
 import { openSpool } from '../../src/queue-bridge/open-spool.js';
 import { openQueue } from '../../src/queue-bridge/queue/open-queue.js';
 import { openStore } from '../../src/storage/open-store.js';

@@ -85,7 +85,7 @@ describe('a model that continues a frame', () => {
     expect([error?.status, error?.reason, error?.message]).toEqual([
       'FAILED_PRECONDITION',
       'REFERENCE_NEEDED',
-      `model "wan" makes clips of a first frame; ${remedy}use a text-to-video or a VACE model`,
+      `model "wan" makes videos of a first frame; ${remedy}use a text-to-video or a VACE model`,
     ]);
   });
 
@@ -112,11 +112,11 @@ describe('a model between two frames', () => {
     }
     const { error } = await outcomeOf(twoFrames.client, { ...clip, references: await references(START) });
     expect(error?.message).toBe(
-      'model "wan" makes clips of a first and a last frame; give a start and an end reference, or use a text-to-video or a VACE model',
+      'model "wan" makes videos of a first and a last frame; give a start and an end reference, or use a text-to-video or a VACE model',
     );
     const picture = await outcomeOf(twoFrames.client, { ...image, references: await references(SINGLE) });
     expect(picture.error?.message).toBe(
-      'model "wan" makes clips of a first and a last frame; use a text-to-video or a VACE model',
+      'model "wan" makes videos of a first and a last frame; use a text-to-video or a VACE model',
     );
   });
 });

@@ -127,11 +127,11 @@ describe('a reference', () => {
   it('is refused before a job exists where its fields are wrong', async () => {
     const bytes = await picture(1);
     const cases: [Reference[], object, string][] = [
-      [[image(bytes), image(bytes)], {}, 'references of a picture must be at most 1, these are 2'],
+      [[image(bytes), image(bytes)], {}, 'references of an image must be at most 1, these are 2'],
       [
         [image(bytes, { role: ReferenceRole.REFERENCE_ROLE_START })],
         {},
-        'references[0].role is for clips; leave it out for a picture',
+        'references[0].role is for videos; leave it out for an image',
       ],
       [[image(bytes, { strength: 0.05 })], {}, 'references[0].strength 0.05 must be >= 0.1 and <= 1'],
       [[image(bytes, { denoisingStrength: 0 })], {}, 'references[0].denoising_strength 0 must be > 0 and <= 1'],

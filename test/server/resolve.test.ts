@@ -3,22 +3,27 @@ import { readConfig } from '../../src/config/server-config.js';
 import { InferenceError } from '../../src/errors.js';
 import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
-import type { Family } from '../../src/pipelines/pipeline.js';
+import { contractJobTypes } from '../../src/job-types.js';
+import { builtInFamilies } from '../../src/pipelines/families.js';
+import { familyNamed } from '../../src/pipelines/family.js';
+import { hashRequest } from '../../src/server/request/hash-request.js';
 import { LoraRegistry } from '../../src/server/request/lora-registry.js';
-import { hashRequest, resolveRequest } from '../../src/server/request/resolve.js';
+import { parseRequest, resolveRequest } from '../../src/server/request/resolve.js';
 
 const config = readConfig({});
 const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
 const loras = new LoraRegistry({});
-const resolve = (request: Partial<GenerateRequest>, family: Family = 'sdxl') =>
-  resolveRequest(
-    GenerateRequest.fromPartial(request),
+const resolve = (request: Partial<GenerateRequest>, family = 'sdxl') =>
+  resolveRequest(parseRequest(GenerateRequest.fromPartial(request)), {
     config,
-    { name: family, family, info: undefined },
-    { ffmpeg, loras },
-  );
+    families: builtInFamilies,
+    jobTypes: contractJobTypes,
+    model: { name: family, family: familyNamed(builtInFamilies, family), info: undefined },
+    ffmpeg,
+    loras,
+  });
 
-function violationsOf(request: Partial<GenerateRequest>, family?: Family): Record<string, string> {
+function violationsOf(request: Partial<GenerateRequest>, family?: string): Record<string, string> {
   try {
     resolve(request, family);
   } catch (error) {

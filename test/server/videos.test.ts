@@ -255,7 +255,7 @@ describe('what WAN does not take', () => {
     [
       'PNG for a clip',
       { outputFormat: OutputFormat.OUTPUT_FORMAT_PNG },
-      'output_format of a clip must be OUTPUT_FORMAT_MP4 or OUTPUT_FORMAT_WEBP',
+      'output_format of a video must be OUTPUT_FORMAT_MP4 or OUTPUT_FORMAT_WEBP',
     ],
     ['a width that is no multiple of 16', { width: 72 }, 'width 72 must be a multiple of 16; use 64 or 80'],
     ['too many frames', { frames: 200 }, 'frames 200 must be >= 1 and <= 161; change it or raise LIMIT_FRAMES'],
@@ -280,7 +280,7 @@ describe('what WAN does not take', () => {
       expect([error?.status, error?.reason, error?.message]).toEqual([
         'FAILED_PRECONDITION',
         'FFMPEG_MISSING',
-        'clips need ffmpeg: /nowhere/ffmpeg does not run; apt-get install ffmpeg, or set FFMPEG_PATH',
+        'videos need ffmpeg: /nowhere/ffmpeg does not run; apt-get install ffmpeg, or set FFMPEG_PATH',
       ]);
       const { error: none } = await outcomeOf(other.client, { ...small, jobType: JobType.JOB_TYPE_IMAGE_FAST });
       expect(none).toBeUndefined();

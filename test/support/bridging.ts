@@ -1,6 +1,6 @@
 import { onTestFinished } from 'vitest';
 import type { BridgeConfig } from '../../src/config/bridge-config.js';
-import { readBridgeConfig } from '../../src/config/server-config.js';
+import { readBridgeConfig } from '../../src/config/bridge-config.js';
 import { type RunningBridge, startBridge } from '../../src/queue-bridge/bridge.js';
 import type { CallbackBody } from '../../src/queue-bridge/callback/callback-body.js';
 import type { JobQueue } from '../../src/queue-bridge/queue/job-queue.js';

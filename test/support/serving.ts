@@ -2,9 +2,9 @@ import { pino } from 'pino';
 import { inject } from 'vitest';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config/server-config.js';
-import { createTextEngine } from '../../src/engine/create-engines.js';
-import { createSupervisor, type Supervisor } from '../../src/engine/engine.js';
-import type { EngineSpec, TextWork } from '../../src/engine/messages.js';
+import { createEngines, createTextEngine } from '../../src/engine/create-engines.js';
+import type { Supervisor } from '../../src/engine/engine.js';
+import type { TextWork } from '../../src/engine/messages.js';
 import type { OnDemandEngine } from '../../src/engine/on-demand-engine.js';
 import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
@@ -45,38 +45,17 @@ export async function serve(
     {},
     { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
   );
-  const basics = {
-    device: config.DEVICE,
-    threads: 1,
-    batchPixels: config.BATCH_PIXELS,
-    variants: config.LORA_VARIANTS,
-    reserveBytes: config.MEMORY_RESERVE_BYTES,
-  };
-  const create = (spec: EngineSpec) =>
-    createSupervisor({
-      spec,
-      log: silent,
-      entry: engineEntry,
-      cancelBoundMs: config.CANCEL_BOUND_MS,
-      hangTimeoutMs: config.HANG_TIMEOUT_MS,
-      backoffMs: { initial: 50, max: 1000 },
-    });
-  const sdxl = {
-    ...basics,
-    model: config.SDXL_NAME,
-    family: 'sdxl',
-    source: { path: config.SDXL_PATH ?? '' },
-  } as const;
-  const wan = {
-    ...basics,
-    model: config.WAN_NAME,
-    family: 'wan',
-    source: { path: config.WAN_PATH ?? inject('tinyWan') },
-    batchPixels: 1,
-  } as const;
   // One engine: the one that the test is about.
-  const engine = create(config.WAN_PATH === undefined ? sdxl : wan);
-  const engines = withWan ? [engine, create(wan)] : [engine];
+  const named = config.WAN_PATH === undefined || withWan ? config : { ...config, SDXL_PATH: undefined };
+  const engines = createEngines({
+    config: withWan ? { ...named, WAN_PATH: config.WAN_PATH ?? inject('tinyWan') } : named,
+    log: silent,
+    entry: engineEntry,
+    threads: 1,
+    backoffMs: { initial: 50, max: 1000 },
+  });
+  const [engine] = engines;
+  if (engine === undefined) throw new Error('no engine');
   const textEngine = await createTextEngine(config, silent, engines, textEntry);
   const server = await createServer({ config, log: silent, engines, textEngine, ...options });
   if (!startsLater) await Promise.all(engines.map((one) => one.start()));

@@ -1,12 +1,12 @@
-import { type Command, Option } from 'commander';
-import { type ConversionProgress, convertToGguf, defaultGgufCache, ggufTypes } from '../../enhancer/qwen/convert.js';
-import type { GgufFileType } from '../../enhancer/qwen/metadata.js';
+import { Command, Option } from 'commander';
+import { type ConversionProgress, convertToGguf, defaultGgufCache } from '../../enhancer/qwen/convert.js';
+import { type GgufFileType, ggufTypes } from '../../enhancer/qwen/gguf-file-types.js';
+import { formatBytes } from '../../std/format-bytes.js';
 
-/** Adds `convert`, which makes what Enhance would make on first use. */
-export function addConvertCommand(models: Command): void {
-  models
-    .command('convert')
-    .description('make a GGUF file of a Qwen2 or Qwen2.5 safetensors folder')
+/** `convert` writes the file that Enhance would write on first use. */
+export function createConvertCommand(): Command {
+  return new Command('convert')
+    .description('convert a Qwen2 or Qwen2.5 safetensors folder to a GGUF file')
     .argument('<folder>', 'as transformers saves a model: config.json, safetensors, tokenizer')
     .addOption(new Option('--type <type>', 'storage type of the matrices').choices(ggufTypes).default('q8_0'))
     .option('--out <file>', `the file to write; omitted, one in ${defaultGgufCache()} that is used again`)
@@ -22,7 +22,7 @@ export function addConvertCommand(models: Command): void {
           onProgress: progressLine(process.stderr),
           ...(out !== undefined && { out }),
         });
-        process.stdout.write(`${isReused ? 'already there:' : 'wrote'} ${path} (${(bytes / 1e9).toFixed(2)} GB)\n`);
+        process.stdout.write(`${isReused ? 'already there:' : 'wrote'} ${path} (${formatBytes(bytes, 2)})\n`);
       } finally {
         process.off('SIGINT', end);
         process.off('SIGTERM', end);
@@ -38,7 +38,7 @@ function progressLine(out: NodeJS.WriteStream): (progress: ConversionProgress) =
     const percent = Math.floor((100 * bytesDone) / bytesTotal / step) * step;
     if (percent === shown) return;
     shown = percent;
-    const text = `${percent}%  ${(bytesDone / 1e9).toFixed(2)} of ${(bytesTotal / 1e9).toFixed(2)} GB`;
+    const text = `${percent}%  ${(bytesDone / 1e9).toFixed(2)} of ${formatBytes(bytesTotal, 2)}`;
     out.write(out.isTTY ? `\r\x1b[2K${text}${percent === 100 ? '\n' : ''}` : `${text}\n`);
   };
 }

@@ -1,23 +1,22 @@
 import { createHash } from 'node:crypto';
 import { mkdir, open, readFile, realpath, stat, statfs } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
+import { cacheFolder } from '../../environment.js';
 import { InferenceError } from '../../errors.js';
+import { formatBytes } from '../../std/format-bytes.js';
 import { readGgufHeader } from '../../weights/gguf/gguf-header.js';
 import type { WrittenType } from '../../weights/gguf/gguf-types.js';
 import { type GgufFile, planGguf, writeGguf } from '../../weights/gguf/gguf-writer.js';
 import { readWeightFiles, type WeightFiles } from '../../weights/weight-files.js';
 import { readQwenConfig } from './config.js';
-import { type GgufFileType, qwenMetadata } from './metadata.js';
+import type { GgufFileType } from './gguf-file-types.js';
+import { qwenMetadata } from './metadata.js';
 import { writeOnce } from './part-file.js';
 import { readVocabulary, vocabularyFiles } from './vocabulary.js';
 import { ggufTensors } from './weights.js';
 
 /** Part of every cached file's name: to be raised when the same sources would be written differently. */
 const FORMAT = 1;
-
-/** What matrices can be stored as, the smallest first. */
-export const ggufTypes = ['q8_0', 'f16', 'bf16', 'f32'] as const satisfies readonly GgufFileType[];
 
 export const matrixTypes: Readonly<Record<GgufFileType, WrittenType>> = {
   q8_0: 'Q8_0',
@@ -53,7 +52,7 @@ export interface Conversion {
 }
 
 export function defaultGgufCache(): string {
-  return join(homedir(), '.cache', 'darkroom', 'gguf');
+  return join(cacheFolder(), 'gguf');
 }
 
 /**
@@ -66,8 +65,8 @@ export async function convertToGguf(folder: string, options: ConvertOptions = {}
   const { type = 'q8_0', out, signal, onProgress, staleMs } = options;
   const files = await readWeightFiles(folder, ['model']);
   const sources = await fingerprint(folder, files);
-  const cacheFolder = options.cacheFolder ?? defaultGgufCache();
-  const path = resolve(out ?? join(cacheFolder, `qwen2-${sources.slice(0, 32)}-${type}.gguf`));
+  const folderOfCache = options.cacheFolder ?? defaultGgufCache();
+  const path = resolve(out ?? join(folderOfCache, `qwen2-${sources.slice(0, 32)}-${type}.gguf`));
   const planned = await planConversion(folder, files, type);
   const { bytes } = planGguf(planned);
   const report = (bytesDone: number) => onProgress?.({ bytesDone, bytesTotal: bytes });
@@ -125,7 +124,7 @@ async function isWhole(path: string, bytes: number): Promise<boolean> {
 /** Said before the first byte rather than after the last that fits. */
 async function assertRoom(path: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(dirname(path));
-  if (bavail * bsize < bytes) throw diskFull(path, bytes, `${gigabytes(bavail * bsize)} free`);
+  if (bavail * bsize < bytes) throw diskFull(path, bytes, `${formatBytes(bavail * bsize, 2)} free`);
 }
 
 async function writePart(part: string, file: GgufFile, options: Parameters<typeof writeGguf>[2]): Promise<void> {
@@ -141,13 +140,9 @@ async function writePart(part: string, file: GgufFile, options: Parameters<typeo
 function diskFull(path: string, bytes: number, left: string, cause?: unknown): InferenceError {
   return new InferenceError(
     'OUT_OF_MEMORY',
-    `${dirname(path)} has no room for ${gigabytes(bytes)} (${left}); free some, name another folder or convert to a smaller type`,
+    `${dirname(path)} has no room for ${formatBytes(bytes, 2)} (${left}); free some, name another folder or convert to a smaller type`,
     { cause },
   );
-}
-
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(2)} GB`;
 }
 
 function asInferenceError(error: unknown, path: string, bytes: number, signal: AbortSignal | undefined): unknown {

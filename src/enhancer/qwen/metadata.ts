@@ -1,10 +1,7 @@
 import type { MetadataValue } from '../../weights/gguf/gguf-writer.js';
 import type { QwenConfig } from './config.js';
+import { type GgufFileType, ggufFileTypes } from './gguf-file-types.js';
 import type { TokenKind, Vocabulary } from './vocabulary.js';
-
-/** What a whole file's matrices are stored as, and `general.file_type`'s number for it. https://github.com/ggml-org/ggml/blob/d99724f2b141fed9e1a9f402213506c081433465/docs/gguf.md#general-metadata */
-export const ggufFileTypes = { f32: 0, f16: 1, q8_0: 7, bf16: 32 } as const;
-export type GgufFileType = keyof typeof ggufFileTypes;
 
 const tokenTypes: Readonly<Record<TokenKind, number>> = { normal: 1, control: 3, 'user-defined': 4, unused: 5 };
 

@@ -1,3 +1,3 @@
-export { predictionTypes, type SdxlSource } from './checkpoint/checkpoint.js';
+export type { SdxlSource } from './checkpoint/checkpoint.js';
 export { inspectSdxl, type SdxlInspection } from './inspect.js';
 export { createSdxlPipeline, SdxlPipeline, type SdxlPipelineOptions } from './pipeline.js';

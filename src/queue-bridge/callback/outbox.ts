@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../log.js';
+import { webhookHeaders } from '../../std/standard-webhooks.js';
 import type { Delivery, JobQueue, Settlement } from '../queue/job-queue.js';
 import { processingBody } from './callback-body.js';
 import { retryDelayMs } from './retry-delay.js';
-import { webhookHeaders, webhookId } from './sign-webhook.js';
+import { webhookId } from './webhook-id.js';
 
 /** Longer than a try can take: while it lasts, nobody else delivers the same. */
 const LEASE_SLACK_MS = 2000;

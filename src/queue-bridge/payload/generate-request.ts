@@ -38,10 +38,10 @@ export function generateRequestFrom(payload: JobPayload, { jobId, seed, labels }
   const info = jobTypes.get(type);
   return GenerateRequest.fromPartial({
     jobId,
-    jobType: info?.jobType ?? JobType.JOB_TYPE_UNSPECIFIED,
+    jobType: info?.value ?? JobType.JOB_TYPE_UNSPECIFIED,
     prompt,
     // WAN has no weights: they say nothing there, as in the old system.
-    weights: compel_enabled === true && info?.lane === 'sdxl' ? compel_weights : '',
+    weights: compel_enabled === true && info?.takesWeights ? compel_weights : '',
     negativePrompt: config.negative_prompt,
     width: config.width ?? 0,
     height: config.height ?? 0,
@@ -50,7 +50,7 @@ export function generateRequestFrom(payload: JobPayload, { jobId, seed, labels }
     scheduler: config.scheduler ?? '',
     numImages: config.num_images ?? 0,
     seed: BigInt(config.seed ?? seed),
-    frames: info?.makes === 'clip' ? (config.frames ?? config.frame_num ?? 0) : 0,
+    frames: info?.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
     references: [...referencesFrom(payload)],
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     // A bridge that dies leaves its job to the next one.
@@ -75,7 +75,7 @@ function referencesFrom({ type, config = noConfig, metadata = noMetadata }: JobP
     denoisingStrength: undefined,
   });
   const { REFERENCE_ROLE_UNSPECIFIED, REFERENCE_ROLE_START, REFERENCE_ROLE_END } = ReferenceRole;
-  if (jobTypes.get(type)?.makes !== 'clip') {
+  if (jobTypes.get(type)?.makes !== 'video') {
     const picture = single ?? start ?? end;
     return picture === undefined ? [] : [reference(picture, REFERENCE_ROLE_UNSPECIFIED)];
   }

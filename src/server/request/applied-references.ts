@@ -17,9 +17,9 @@ export interface AppliedReferences {
 const UNSAID: FrameConditioning = { method: 'latent_hold', takes: ['start', 'end'], needs: [] };
 
 /** Pictures start from their reference, unless the model has a way of its own. */
-export function referenceMethod(isClip: boolean, info: Pick<ModelInfo, 'frames'> | undefined): ReferenceMethod {
+export function referenceMethod(isVideo: boolean, info: Pick<ModelInfo, 'frames'> | undefined): ReferenceMethod {
   const { method } = info?.frames ?? UNSAID;
-  return method === 'latent_hold' && !isClip ? 'img2img' : method;
+  return method === 'latent_hold' && !isVideo ? 'img2img' : method;
 }
 
 const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end' };
@@ -37,24 +37,24 @@ export function applyReferences(
     left.length === 0
       ? undefined
       : `the ${left.join(' and ')} reference was left out: the model takes ${takes.map((place) => ARTICLES[place]).join(' and ')} reference alone`;
-  return { method: referenceMethod(planned.isClip, info), places, problem };
+  return { method: referenceMethod(planned.isVideo, info), places, problem };
 }
 
 /** @throws InferenceError REFERENCE_NEEDED where a model cannot do without references that a job has not got */
 export function assertNeeded(
   planned: PlannedReferences | undefined,
-  { model, isClip, info }: { model: string; isClip: boolean; info: Pick<ModelInfo, 'frames'> | undefined },
+  { model, isVideo, info }: { model: string; isVideo: boolean; info: Pick<ModelInfo, 'frames'> | undefined },
 ): void {
   const { needs } = info?.frames ?? UNSAID;
   const given = planned === undefined ? [] : placesOf(planned);
   if (needs.every((place) => given.includes(place))) return;
   const frames = needs.map((place) => ({ start: 'a first', end: 'a last' })[place]).join(' and ');
-  const wanted = isClip ? needs.map((place) => ARTICLES[place]).join(' and ') : 'a';
+  const wanted = isVideo ? needs.map((place) => ARTICLES[place]).join(' and ') : 'a';
   // A picture has one reference.
-  const remedy = isClip || needs.length === 1 ? `give ${wanted} reference, or ` : '';
+  const remedy = isVideo || needs.length === 1 ? `give ${wanted} reference, or ` : '';
   throw new InferenceError(
     'REFERENCE_NEEDED',
-    `model "${model}" makes clips of ${frames} frame; ${remedy}use a text-to-video or a VACE model`,
+    `model "${model}" makes videos of ${frames} frame; ${remedy}use a text-to-video or a VACE model`,
   );
 }
 

@@ -29,6 +29,18 @@ export function checkJobId(jobId: string, check: Check): void {
   );
 }
 
+const MAX_LABELS = 64;
+const MAX_LABEL_BYTES = 1024;
+
+export function checkLabels(labels: Readonly<Record<string, string>>, check: Check): void {
+  const entries = Object.entries(labels);
+  check(
+    entries.length <= MAX_LABELS && entries.every((entry) => Buffer.byteLength(entry.join('')) <= MAX_LABEL_BYTES),
+    'labels',
+    `labels must be at most ${MAX_LABELS} entries of ${MAX_LABEL_BYTES} bytes`,
+  );
+}
+
 /** @param limit in bytes: LIMIT_PROMPT_BYTES */
 export function checkText(field: string, text: string, limit: number, check: Check): void {
   const bytes = Buffer.byteLength(text);

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { InferenceError } from '../../errors.js';
+import type { AnyFamily } from '../../pipelines/family.js';
 import { type LoraHeader, readLoraHeader } from '../../pipelines/lora/lora-header.js';
-import type { Family } from '../../pipelines/pipeline.js';
 import { nearestNames } from './nearest-names.js';
 
 const SUFFIX = '.safetensors';
@@ -47,14 +47,14 @@ export class LoraRegistry {
   }
 
   /** Those of a model, and those of which nothing can be told. */
-  of(family: Family): readonly KnownLora[] {
+  of(family: AnyFamily): readonly KnownLora[] {
     return this.all.filter(({ header }) => header === undefined || header.base === 'unknown' || isFor(header, family));
   }
 
   /**
    * @throws InferenceError LORA_NOT_FOUND with the nearest names; MODEL_UNSUPPORTED for one of another model; what is wrong with its file
    */
-  get(name: string, family: Family): KnownLora {
+  get(name: string, family: AnyFamily): KnownLora {
     const lora = this.#loras.get(name);
     if (lora === undefined) {
       const known = this.of(family).map((each) => each.name);
@@ -66,7 +66,7 @@ export class LoraRegistry {
     if (lora.header !== undefined && lora.header.base !== 'unknown' && !isFor(lora.header, family)) {
       throw new InferenceError(
         'MODEL_UNSUPPORTED',
-        `LoRA "${name}" is for ${lora.header.base}; the model is ${BASES[family]}`,
+        `LoRA "${name}" is for ${lora.header.base}; the model is ${family.loraBase ?? family.title}`,
       );
     }
     return lora;
@@ -104,10 +104,8 @@ export class LoraRegistry {
   }
 }
 
-const BASES = { sdxl: 'SDXL', wan: 'WAN 2.1' } as const satisfies Record<Family, LoraHeader['base']>;
-
-function isFor({ base }: LoraHeader, family: Family): boolean {
-  return base === BASES[family];
+function isFor({ base }: LoraHeader, family: AnyFamily): boolean {
+  return base === family.loraBase;
 }
 
 async function filesBelow(folder: string): Promise<readonly (readonly [name: string, path: string])[]> {

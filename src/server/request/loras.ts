@@ -1,6 +1,7 @@
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { type Lora, PromptSyntax } from '../../gen/darkroom/v1/job.js';
-import type { Family, RequestLora } from '../../pipelines/pipeline.js';
+import type { AnyFamily } from '../../pipelines/family.js';
+import type { RequestLora } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
 import type { LoraRegistry } from './lora-registry.js';
 
@@ -17,11 +18,6 @@ export interface NamedLoras {
   readonly prompt: string;
   readonly weights: string;
   readonly loras: readonly Lora[];
-}
-
-/** Whether it names any: whether the files have to be looked at. */
-export function namesLoras(request: GenerateRequest): boolean {
-  return takeLoras(request).loras.length > 0;
 }
 
 /** Takes the LoRAs out of the texts, unless signs are text. */
@@ -71,7 +67,7 @@ export function checkLoras(loras: readonly Lora[], check: Check): void {
  * Finds the files of a request's LoRAs, which were checked.
  * @throws InferenceError LORA_NOT_FOUND, MODEL_UNSUPPORTED, or what is wrong with a file
  */
-export function findLoras(loras: readonly Lora[], family: Family, registry: LoraRegistry): readonly RequestLora[] {
+export function findLoras(loras: readonly Lora[], family: AnyFamily, registry: LoraRegistry): readonly RequestLora[] {
   return loras.map(({ name, ...weights }) => {
     const { path, revision } = registry.get(name, family);
     return { name, path, revision, ...withDefaults(weights) };

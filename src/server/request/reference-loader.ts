@@ -60,7 +60,7 @@ export function createReferenceLoader(
         return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength } };
       }
       // A picture is not to be its reference, but to look like it.
-      const frames = method === 'vace' && !references.isClip ? { look: start } : { start, end };
+      const frames = method === 'vace' && !references.isVideo ? { look: start } : { start, end };
       return { clip: { ...clip, known: { method, ...frames, strength } } };
     },
   };

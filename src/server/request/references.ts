@@ -1,10 +1,10 @@
 import { type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
-import type { Family, ModelInfo } from '../../pipelines/pipeline.js';
 import { referenceMethod } from './applied-references.js';
 import type { Check } from './field-checks.js';
 import type { Preset } from './presets.js';
+import type { RequestedModel } from './request-context.js';
 
-/** A picture that is still to be fetched or decoded. */
+/** An image that is not fetched or decoded yet. */
 export type ReferenceSource =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'url'; readonly url: string };
@@ -13,7 +13,7 @@ export type ReferenceSource =
 export interface PlannedReferences {
   /** Name of the model that they are for: what it makes of them, it says once it is known (applied-references.ts). */
   readonly model: string;
-  readonly isClip: boolean;
+  readonly isVideo: boolean;
   /** As the contract names them. */
   readonly mode: 'single' | 'start' | 'end' | 'both';
   /** Of `single` the one there is. */
@@ -26,7 +26,6 @@ export interface PlannedReferences {
 }
 
 const MIN_STRENGTH = 0.1;
-const DEFAULT_STRENGTH: Readonly<Record<Family, number>> = { sdxl: 0.5, wan: 0.85 };
 
 /**
  * Which share of the steps is run on a reference at the weakest strength (0.1) and at the strongest (1.0): the more steps, the
@@ -40,11 +39,8 @@ const DENOISING: Readonly<Record<number, { readonly weakest: number; readonly st
   [ReferenceType.REFERENCE_TYPE_CHARACTER]: { weakest: 0.85, strongest: 0.4 },
 };
 
-interface Circumstances {
-  readonly model: string;
-  readonly family: Family;
-  /** Of the model, once it is known. */
-  readonly info: ModelInfo | undefined;
+interface ReferenceContext {
+  readonly model: RequestedModel;
   readonly makes: Preset['makes'];
   readonly steps: number;
   readonly limitBytes: number;
@@ -53,31 +49,31 @@ interface Circumstances {
 /** Checks the references of a request; undefined where there is none, or none that could be used. */
 export function planReferences(
   references: readonly Reference[],
-  { model, family, info, makes, steps, limitBytes }: Circumstances,
+  { model: { name: model, family, info }, makes, steps, limitBytes }: ReferenceContext,
   check: Check,
 ): PlannedReferences | undefined {
-  const most = makes === 'clip' ? 2 : 1;
+  const most = makes === 'video' ? 2 : 1;
   check(
     references.length <= most,
     'references',
-    `references of a ${makes === 'clip' ? 'clip' : 'picture'} must be at most ${most}, these are ${references.length}`,
+    `references of ${makes === 'video' ? 'a video' : 'an image'} must be at most ${most}, these are ${references.length}`,
   );
   const [first, second] = references;
   if (first === undefined) return undefined;
   const sources = references.map((reference, i) => sourceOf(reference, i, limitBytes, check));
-  const strength = first.strength ?? DEFAULT_STRENGTH[family];
+  const strength = first.strength ?? family.references.defaultStrength;
   check(
     strength >= MIN_STRENGTH && strength <= 1,
     'references[0].strength',
     `references[0].strength ${strength} must be >= ${MIN_STRENGTH} and <= 1`,
   );
-  if (makes !== 'clip') {
+  if (makes !== 'video') {
     const role = first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
-    check(role, 'references[0].role', 'references[0].role is for clips; leave it out for a picture');
+    check(role, 'references[0].role', 'references[0].role is for videos; leave it out for an image');
     const isStart = referenceMethod(false, info) === 'img2img';
     const denoisingStrength = isStart ? shareOf(first, strength, steps, check) : undefined;
     const [start] = sources;
-    return start && { model, isClip: false, mode: 'single', start, strength, denoisingStrength };
+    return start && { model, isVideo: false, mode: 'single', start, strength, denoisingStrength };
   }
   const endsWith = references.findIndex(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);
   const startsWith = references.findIndex(({ role }) => role !== ReferenceRole.REFERENCE_ROLE_END);
@@ -90,7 +86,7 @@ export function planReferences(
   const isSingle = end === undefined && first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
   return {
     model,
-    isClip: true,
+    isVideo: true,
     mode: start !== undefined && end !== undefined ? 'both' : end !== undefined ? 'end' : isSingle ? 'single' : 'start',
     ...(start && { start }),
     ...(end && { end }),

@@ -1,18 +1,21 @@
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
-import type { ClipRequest, Family } from '../../pipelines/pipeline.js';
+import { titlesOf } from '../../pipelines/family.js';
+import type { ClipRequest } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
+import type { RequestContext } from './request-context.js';
 
-/** Checks what a request says about saving steps. @returns nothing where it saves none: the default is to be left untouched */
+/** Checks the fields that save denoising steps. @returns an empty object where the request saves none */
 export function planStepSaving(
   { guidanceInterval, reuseThreshold }: GenerateRequest,
-  family: Family,
+  { families, model: { family } }: RequestContext,
   check: Check,
 ): Pick<ClipRequest, 'guidanceInterval' | 'reuseThreshold'> {
   const { start = 0, end = 1 } = guidanceInterval ?? {};
-  if (family !== 'wan') {
-    const isUnset = guidanceInterval === undefined;
-    check(isUnset, 'guidance_interval', 'guidance_interval is for WAN; leave it out for SDXL');
-    check(reuseThreshold === 0, 'reuse_threshold', 'reuse_threshold is for WAN; leave it out for SDXL');
+  if (!family.takes.stepSaving) {
+    const takers = titlesOf(families, ({ takes }) => takes.stepSaving);
+    const remedy = `is for ${takers}; leave it out for ${family.title}`;
+    check(guidanceInterval === undefined, 'guidance_interval', `guidance_interval ${remedy}`);
+    check(reuseThreshold === 0, 'reuse_threshold', `reuse_threshold ${remedy}`);
     return {};
   }
   for (const [field, value] of Object.entries({ start, end })) {

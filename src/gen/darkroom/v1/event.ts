@@ -13,17 +13,17 @@ export const protobufPackage = "darkroom.v1";
 
 export const protobufFileName = "darkroom/v1/event.proto";
 
-/** Phase is what a running job is doing. */
+/** Phase is the part of the work that a job is in. */
 export const Phase = {
   /** PHASE_UNSPECIFIED - PHASE_UNSPECIFIED is never sent. */
   PHASE_UNSPECIFIED: 0,
-  /** PHASE_ENCODE - The text encoders run; skipped for prompts just seen. */
+  /** PHASE_ENCODE - The text encoders run. Prompts that are still in the cache skip this phase. */
   PHASE_ENCODE: 1,
-  /** PHASE_DENOISE - Denoising steps. */
+  /** PHASE_DENOISE - The denoising steps run. */
   PHASE_DENOISE: 2,
-  /** PHASE_DECODE - The VAE turns latents into pictures. */
+  /** PHASE_DECODE - The VAE turns latents into images or frames. */
   PHASE_DECODE: 3,
-  /** PHASE_ENHANCE - The prompt is being enhanced. */
+  /** PHASE_ENHANCE - The language model enhances the prompt. */
   PHASE_ENHANCE: 4,
 } as const;
 
@@ -76,134 +76,137 @@ export function phaseToJSON(object: Phase): string {
   }
 }
 
-/** JobEvent is one thing that happened to a job. The last event of every job is `completed` or `failed`. */
+/** JobEvent is one event of a job. The last event of every job is `completed` or `failed`. */
 export interface JobEvent {
-  /** The job it belongs to. */
+  /** Id of the job. */
   jobId: string;
-  /** Rises with every event of a job, from 1. WatchJob goes on after it. */
+  /**
+   * Sequence number, from 1, rising with every event of the job. WatchJob resumes after it. When a job ends, the server drops
+   * its previews, which leaves gaps in the numbers.
+   */
   sequence: bigint;
-  /** When it happened. */
+  /** Time of the event. */
   time:
     | Date
     | undefined;
   /** event is what happened. */
   event:
     | //
-    /** The job waits, at this place. */
+    /** The job waits in the queue. */
     { $case: "queued"; value: Queued }
     | //
-    /** The model is not ready and is being loaded. */
+    /** The job waits until a model is loaded. */
     { $case: "modelLoading"; value: ModelLoading }
     | //
-    /** The work began. */
+    /** The model started the job. */
     { $case: "started"; value: Started }
     | //
-    /** A step was done. */
+    /** A step finished. */
     { $case: "progress"; value: Progress }
     | //
-    /** A picture of how far it is; only where the request asked for previews. */
+    /** A small image of the current state. Sent only if the request asked for previews. */
     { $case: "preview"; value: Preview }
     | //
-    /** A piece of a finished file. */
+    /** A part of a finished file. */
     { $case: "assetChunk"; value: AssetChunk }
     | //
-    /** A piece of enhanced prompt, as the model writes it. The metadata has the whole, cleaned. */
+    /** A part of the enhanced prompt, sent while the model writes it. The final metadata has the whole text, cleaned. */
     { $case: "textDelta"; value: TextDelta }
     | //
-    /** All assets were sent. */
+    /** The job completed, and all its files were sent. */
     { $case: "completed"; value: Completed }
     | //
-    /** The job ended with an error; the stream ends with the matching status. */
+    /** The job failed or was cancelled. The stream then ends with the matching gRPC status. */
     { $case: "failed"; value: Failed }
     | undefined;
 }
 
-/** Queued tells a waiting job's place. Sent on acceptance and whenever the place changes. */
+/** Queued reports the position of a waiting job. The server sends it when it accepts the job, and each time the position changes. */
 export interface Queued {
-  /** Jobs before this one, the running one counted; 0 is next. */
+  /** Number of jobs before this one, including those that run. 0: this job is next. */
   position: number;
-  /** Seconds until it starts, from the cost model behind Estimate; unset while nothing is known. */
+  /** Seconds until the job starts, estimated by the cost model behind Estimate. Unset until the server has measured a job. */
   etaSeconds?: number | undefined;
 }
 
-/** ModelLoading tells that the job waits for its model, or for the one that enhances its prompt, not for other jobs. */
+/** ModelLoading reports that the job waits for its model, or for the language model that enhances its prompt. */
 export interface ModelLoading {
   /** Name of the model. */
   model: string;
-  /** Of its loading or converting, 0 to 1. Unset where it is not known. */
+  /** Fraction of the loading or the conversion that is done, 0 to 1. Unset if unknown. */
   fraction?:
     | number
     | undefined;
-  /** Whether its weights are first converted into the file that is loaded: once, in minutes rather than seconds. */
+  /** True while the weights are converted into the file that is loaded. A conversion runs once and takes minutes, not seconds. */
   converting: boolean;
-  /** Where the model is there, but not yet with the job's LoRAs: these, which are folded into its weights now. */
+  /** LoRAs of the job that are being folded into the weights. Empty while the model itself loads. */
   loras: Lora[];
 }
 
-/** Started tells what will be done, presets and defaults filled in. */
+/** Started reports the resolved request, with presets and defaults filled in. */
 export interface Started {
-  /** Without timings and sizes, which are not known yet. */
+  /** Planned values. Timings and sizes are not known yet. */
   metadata: JobMetadata | undefined;
 }
 
-/** Progress counts steps. */
+/** Progress reports the steps of a job. */
 export interface Progress {
-  /** What is being done. */
+  /** Current phase. */
   phase: Phase;
-  /** Steps of this phase that are done, over all pictures. */
+  /** Finished steps of this phase, summed over all images of the job. */
   step: number;
-  /** Steps of this phase in all. */
+  /** All steps of this phase, summed over all images of the job. */
   total: number;
-  /** Of the whole job, 0 to 1; never falls. */
+  /** Finished fraction of the whole job, 0 to 1. It never decreases. */
   fraction: number;
   /**
-   * Seconds to the end: from the cost model behind Estimate, and from the second denoising step on from this job's own steps.
-   * Unset while nothing is known.
+   * Seconds until the job ends. The cost model behind Estimate supplies it first; from the second denoising step on it follows
+   * from the job's own speed. Unset if unknown.
    */
   etaSeconds?: number | undefined;
 }
 
-/** Preview is a small picture of a running job: a guess from its latents, rough in colour. */
+/** Preview is a small image, computed from the latents of a running job. Its colours are approximate. */
 export interface Preview {
-  /** Which picture of the job, from 0. */
+  /** Index of the image in the job, from 0. */
   index: number;
-  /** "image/jpeg". */
+  /** Media type: "image/jpeg". */
   contentType: string;
-  /** The file: at most 256 pixels a side, some kilobytes. */
+  /** Bytes of the JPEG file: at most 256 pixels a side, a few kilobytes. */
   image: Buffer;
 }
 
-/** AssetChunk is a piece of a file. Pieces come in order, file after file. */
+/** AssetChunk is a part of a file. Chunks arrive in order, one file after the other. */
 export interface AssetChunk {
-  /** Place of the file in the job, from 0. */
+  /** Index of the file in the job, from 0. */
   index: number;
-  /** Where in the file this piece begins, in bytes. */
+  /** Offset of this chunk in the file, in bytes. */
   offset: bigint;
-  /** At most 262144 bytes. */
+  /** Bytes of the chunk, at most 262144. */
   data: Buffer;
-  /** Set on the file's last piece only: what the file is, with its SHA-256. */
+  /** Description of the file, with its SHA-256. Set only on the file's last chunk. */
   asset: Asset | undefined;
 }
 
-/** TextDelta is a piece of text, to be appended. */
+/** TextDelta is a piece of text. Append it to the pieces before it. */
 export interface TextDelta {
-  /** UTF-8, may be part of a word. */
+  /** UTF-8 text. It may end within a word. */
   text: string;
 }
 
-/** Completed tells that the job is done. */
+/** Completed reports that the job is done. */
 export interface Completed {
-  /** What was really done. */
+  /** Values that were really used, with timings and sizes. */
   metadata:
     | JobMetadata
     | undefined;
-  /** All files, without their bytes. */
+  /** All files of the job, without their bytes. */
   assets: Asset[];
 }
 
-/** Failed tells why the job ended. */
+/** Failed reports why the job ended early. */
 export interface Failed {
-  /** The reason and the sentence. */
+  /** Reason and message. */
   error: JobError | undefined;
 }
 

@@ -46,88 +46,101 @@ export const protobufPackage = "darkroom.v1";
 
 export const protobufFileName = "darkroom/v1/inference_service.proto";
 
-/** GenerateRequest describes a job. Only the prompt has no default, and even that may be empty. */
+/** GenerateRequest describes a job. All fields have defaults; an empty prompt is valid. */
 export interface GenerateRequest {
-  /** Idempotency key: 1 to 128 characters of letters, digits, ".", "_", ":" and "-". Empty: the server chooses a UUID. */
+  /** Idempotency key: 1 to 128 letters, digits, ".", "_", ":" or "-". Empty: the server chooses a UUID. */
   jobId: string;
-  /** The preset. Default: 15 steps of SDXL, see JOB_TYPE_UNSPECIFIED. */
+  /** Preset. Default: 15 steps of SDXL, see JOB_TYPE_UNSPECIFIED. */
   jobType: JobType;
   /** Name of the model, as ListModels shows it. Empty: the server's model of the preset's family. */
   model: string;
-  /** What to make: UTF-8 without NUL, at most 16384 bytes (LIMIT_PROMPT_BYTES). How it is read: prompt_syntax. */
+  /** Prompt: UTF-8 without NUL, at most 16384 bytes (LIMIT_PROMPT_BYTES). prompt_syntax says how it is parsed. */
   prompt: string;
   /**
-   * What to avoid, bounded like the prompt. Unset: the preset's own; for SDXL a short quality list, extended when the prompt
-   * has more than one person. Unset without a job_type: absent, as in diffusers (zero embeddings where the checkpoint's
-   * force_zeros_for_empty_prompt says so). Empty is not the same as unset.
+   * Negative prompt, with the same bounds. An empty one is not the same as an unset one. Unset, with a job_type of SDXL: a short
+   * quality list, longer if the prompt has more than one person. Unset, on WAN: the negative prompt that the model was published
+   * with. Unset, on SDXL without a job_type: none, as in diffusers (zero embeddings if the checkpoint's
+   * force_zeros_for_empty_prompt says so).
    */
   negativePrompt?:
     | string
     | undefined;
-  /** In pixels, a multiple of 8 (WAN: 16), 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's own, 1024 for SDXL, 832 for WAN. */
+  /** Width in pixels: a multiple of 8 (WAN: 16), 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's own, 1024 for SDXL, 832 for WAN. */
   width: number;
-  /** In pixels, a multiple of 8 (WAN: 16), 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's own, 1024 for SDXL, 480 for WAN. */
+  /** Height in pixels: a multiple of 8 (WAN: 16), 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's own, 1024 for SDXL, 480 for WAN. */
   height: number;
   /** Denoising steps, 1 to 1000 (LIMIT_STEPS). Unset: the preset's. */
   steps?:
     | number
     | undefined;
   /**
-   * Classifier-free guidance scale, 0 to 50; 1 and less is none. Unset: the preset's; for WAN with a reference
+   * Classifier-free guidance scale, 0 to 50. Values up to 1 turn guidance off. Unset: the preset's; for WAN with a reference
    * 5 + 4 * reference strength.
    */
   guidanceScale?:
     | number
     | undefined;
   /**
-   * Name of a scheduler that ListModels shows for the model, for example dpmpp_2m_karras. The names that diffusers, ComfyUI and
-   * A1111 use are understood ("DPM++ 2M Karras"). Empty: euler for SDXL, flow_unipc for WAN.
+   * Name of a scheduler that ListModels shows for the model, for example dpmpp_2m_karras. The names of diffusers, ComfyUI and A1111
+   * work too ("DPM++ 2M Karras"). Empty: euler for SDXL, flow_unipc for WAN.
    */
   scheduler: string;
-  /** 1, 3 or 6; 1 for WAN. 0: 1. */
+  /** Number of images: 1, 3 or 6 for SDXL, 1 for WAN. 0: 1. */
   numImages: number;
-  /** 0 to 2^53 - 1. Picture k uses seed + k and equals what that seed gives alone. Unset: drawn from 1 to 999999999. */
+  /** Seed, 0 to 2^53 - 1. Image k uses seed + k and is the same image that this seed gives alone. Unset: random, 1 to 999999999. */
   seed?:
     | bigint
     | undefined;
-  /** Default: cancel. */
+  /** What happens to the job when this stream ends early. Default: cancel. */
   disconnectPolicy: DisconnectPolicy;
-  /** Default: PNG, MP4 for clips. */
+  /** File format. Default: PNG for images, MP4 for videos. */
   outputFormat: OutputFormat;
-  /** At most so many previews a second, 0 to 4. 0: none. */
+  /** Largest number of previews per second, 0 to 4. 0: none. */
   previewsPerSecond: number;
   /**
-   * Weighted phrases appended to the prompt, for example "(golden hour:1.3), (film grain:0.8)", bounded like it. If they cannot
-   * be parsed, the job runs on the plain prompt and its metadata says so.
+   * Weighted phrases that are appended to the prompt, for example "(golden hour:1.3), (film grain:0.8)". SDXL only; same bounds as
+   * the prompt. If they cannot be parsed, the job runs on the plain prompt, and the metadata reports that.
    */
   weights: string;
-  /** Pictures to start from: at most 1 for pictures; for clips a first and a last frame. */
+  /** Reference images: at most 1 for an image; for a video a first frame, a last frame, or both. */
   references: Reference[];
   /**
-   * On top of the model: at most 4, each name once, those in the prompt counted. A prompt may name them as A1111 writes them,
-   * <lora:NAME>, <lora:NAME:WEIGHT> or <lora:NAME:TEXT_ENCODER_WEIGHT:WEIGHT>; that is taken out of the text, but for
-   * PROMPT_SYNTAX_DIFFUSERS. The model with just these LoRAs is built when the first job needs it (`model_loading` says so) and kept
-   * while others do not need its room.
+   * LoRAs, at most 4, including those in the prompt, each name once. A prompt can name them in A1111's syntax: <lora:NAME>,
+   * <lora:NAME:WEIGHT> or <lora:NAME:TEXT_ENCODER_WEIGHT:WEIGHT>. The server removes these signs from the text; with
+   * PROMPT_SYNTAX_DIFFUSERS they are plain text. The first job with a combination builds the model's variant for it (`model_loading`
+   * reports that). The variant stays until another one needs its memory or LORA_VARIANTS is exceeded.
    */
   loras: Lora[];
-  /** Frames of a clip, 1 to 161 (LIMIT_FRAMES), rounded down to 4n+1. 0: 81. A clip has 16 a second. */
+  /**
+   * Frames of a video, 1 to 161 (LIMIT_FRAMES), rounded down to 4n+1; at least 5 with a last frame. 0: 81. A video has 16 frames per
+   * second. Must be 0 or 1 for an image.
+   */
   frames: number;
-  /** Kept with the job and returned by nobody: the caller's own. At most 64 entries of 1024 bytes. */
+  /**
+   * Labels for the caller's own use. They count as part of the body when the job id is compared; the server neither uses nor
+   * returns them. At most 64 entries of 1024 bytes, key and value together.
+   */
   labels: { [key: string]: string };
-  /** How the signs of prompt and negative_prompt are read, and what becomes of long ones. */
+  /**
+   * How prompt and negative_prompt are parsed, and what happens to long ones. With weights it must be unset or
+   * PROMPT_SYNTAX_WEIGHTED.
+   */
   promptSyntax: PromptSyntax;
-  /** Of WebP and JPEG, 1 to 100. 0: 90. PNG is lossless and has none. */
+  /**
+   * Quality of WebP and JPEG, 1 to 100. 0: 90. PNG is lossless and ignores it. For a video it is the quality of the poster;
+   * VIDEO_CRF sets the quality of an MP4, and an animated WebP has quality 80.
+   */
   outputQuality: number;
-  /** What is written into the files beside the picture. */
+  /** What the files say about their making. */
   outputMetadata: OutputMetadata;
-  /** The steps that are guided; the others run the prompt alone, which is half the work. WAN only. Unset: all steps. */
+  /** Guided steps. The other steps run the prompt alone, which is half the work. WAN only. Unset: all steps. */
   guidanceInterval:
     | GuidanceInterval
     | undefined;
   /**
-   * Steps leave out the transformer's blocks and add what these added the last time, until the timestep embedding has changed
-   * by this much, relatively: 0 to 1, the more the faster and the further from the whole. The first and the last step are always
-   * whole. WAN only. 0: off.
+   * Reuse threshold, 0 to 1. A step skips the transformer's blocks and adds their previous output (the residual) again, until the
+   * timestep embedding has changed by this relative amount. Higher values are faster and less exact. The first and the last step
+   * always run in full. WAN only. 0: off.
    */
   reuseThreshold: number;
 }
@@ -139,46 +152,52 @@ export interface GenerateRequest_LabelsEntry {
 
 /** GenerateResponse carries one event. */
 export interface GenerateResponse {
-  /** What happened. */
+  /** The event. */
   event: JobEvent | undefined;
 }
 
-/** EnhanceRequest asks for a richer prompt. */
+/** EnhanceRequest asks for a more detailed prompt. */
 export interface EnhanceRequest {
   /** Idempotency key, as in GenerateRequest. */
   jobId: string;
-  /** What to enrich: UTF-8 without NUL, 1 to 16384 bytes (LIMIT_PROMPT_BYTES); cut at 1024 of the model's tokens. */
+  /**
+   * Prompt to enhance: UTF-8 without NUL, not blank, at most 16384 bytes (LIMIT_PROMPT_BYTES). It is cut off after 1024 tokens of the
+   * language model.
+   */
   prompt: string;
-  /** New tokens, 1 to 512. Unset: the template's, 512 in the built-in one. */
+  /** Largest number of new tokens, 1 to 512. Unset: the template's; the built-in one has 512. */
   maxTokens?:
     | number
     | undefined;
-  /** 0 to 2; 0 always takes the likeliest token. Unset: the template's, 0.7 in the built-in one. */
+  /** Sampling temperature, 0 to 2. 0 always picks the most likely token. Unset: the template's; the built-in one has 0.7. */
   temperature?:
     | number
     | undefined;
   /**
-   * 0 to 2^53 - 1; the lower 32 bits count. On the same machine the same seed writes the same text, as long as no other prompt is
-   * written at the same time. Unset: the template's, else drawn.
+   * Seed, 0 to 2^53 - 1; only the lower 32 bits are used. On the same machine, the same seed writes the same text if no other prompt
+   * is written at the same time. Unset: the template's; without one, random.
    */
   seed?:
     | bigint
     | undefined;
-  /** Name of the model, as ListModels shows it. Empty: the server's own. */
+  /** Name of the model, as ListModels shows it. Empty: the server's language model. */
   model: string;
-  /** Share of probability that tokens are drawn from, above 0 and up to 1. Unset: the template's, 0.9 in the built-in one. */
+  /**
+   * Nucleus sampling: tokens are drawn from the most likely ones up to this share of the probability, above 0 and up to 1. Unset: the
+   * template's; the built-in one has 0.9.
+   */
   topP?: number | undefined;
 }
 
-/** EnhanceResponse carries one event: text deltas as the model writes them, then `completed`. */
+/** EnhanceResponse carries one event: text deltas while the model writes, then `completed`. */
 export interface EnhanceResponse {
-  /** What happened. */
+  /** The event. */
   event:
     | JobEvent
     | undefined;
-  /** With the last event: the enhanced prompt, cleaned: one paragraph of whole sentences. It replaces the deltas. */
+  /** Enhanced prompt, cleaned: one paragraph of complete sentences. It replaces the deltas. Set with the last event only. */
   enhancedPrompt: string;
-  /** With the last event: qwen. */
+  /** Enhancement strategy: qwen. Set with the last event only. */
   strategy: string;
 }
 
@@ -188,65 +207,65 @@ export interface EstimateRequest {
   request: GenerateRequest | undefined;
 }
 
-/** EstimateResponse tells what the job would cost here and now. */
+/** EstimateResponse holds the expected cost of the job on this server. */
 export interface EstimateResponse {
-  /** Seconds of work, the queue and the enhancement of a prompt not counted. 0 until the model finished its first job: nothing was measured yet. */
+  /** Seconds of work, without the queue and the enhancement of the prompt. 0 until the model has completed a job. */
   seconds: number;
-  /** Most resident memory of the engine process, in bytes; on a GPU that is not the device's. 0 until a job was measured. */
+  /** Peak resident memory of the engine process, in bytes. It does not include GPU memory. 0 until a job was measured. */
   peakMemoryBytes: bigint;
-  /** In pixels, as it would really be. */
+  /** Width of the result, in pixels. */
   width: number;
-  /** In pixels, as it would really be. */
+  /** Height of the result, in pixels. */
   height: number;
-  /** Frames, as they would really be; 0 for pictures. */
+  /** Frames of the result: 1 for an image of WAN, 0 for SDXL. */
   frames: number;
-  /** Seconds until it would start if it were sent now; 0 when nothing is ahead of it or nothing was measured yet. */
+  /** Seconds until the job would start. 0 if no job is ahead of it, or if nothing was measured yet. */
   queueSeconds: number;
-  /** Denoising steps that would really be run for each picture: fewer than asked for when it starts from a reference. */
+  /** Denoising steps that would run for each image. Fewer than requested with img2img. */
   denoisingSteps: number;
 }
 
-/** TokenizeRequest asks how text is cut. */
+/** TokenizeRequest asks how text is split. */
 export interface TokenizeRequest {
-  /** Name of the model. Empty: the SDXL model. */
+  /** Name of an SDXL model. Empty: the server's SDXL model. */
   model: string;
-  /** At most 16384 bytes. */
+  /** Text, at most 16384 bytes (LIMIT_PROMPT_BYTES). */
   text: string;
-  /** How signs are read. Unspecified: PROMPT_SYNTAX_WEIGHTED. */
+  /** How the text is parsed. Unspecified: PROMPT_SYNTAX_WEIGHTED. */
   promptSyntax: PromptSyntax;
 }
 
-/** TokenizeResponse tells the tokens of each text encoder. */
+/** TokenizeResponse holds the tokens of each text encoder. */
 export interface TokenizeResponse {
-  /** In the model's order. */
+  /** Tokens by encoder, in the model's order. */
   encoders: TokenizeResponse_EncoderTokens[];
-  /** Why the text cannot be read as weighted: a job would run on it as plain. Empty otherwise. */
+  /** Reason why the text cannot be parsed as weighted. A job would then run on it as plain text. Empty otherwise. */
   problem: string;
-  /** Every piece of the text in order, the neutral ones too. */
+  /** All pieces of the text in order, including neutral ones. */
   phrases: TokenizeResponse_WeightedPhrase[];
 }
 
-/** WeightedPhrase is a piece of the text and what weighs it. */
+/** WeightedPhrase is a piece of the text and its weight. */
 export interface TokenizeResponse_WeightedPhrase {
-  /** As it is encoded: without the signs. */
+  /** Text as it is encoded, without the signs. */
   text: string;
-  /** 1 is neutral. */
+  /** Weight. 1 is neutral. */
   weight: number;
-  /** Its tokens, in the encoder that needs more of them. */
+  /** Number of its tokens, in the encoder that needs more of them. */
   tokens: number;
 }
 
-/** EncoderTokens is one encoder's view of the text. */
+/** EncoderTokens holds the tokens of one text encoder. */
 export interface TokenizeResponse_EncoderTokens {
-  /** For example text_encoder. */
+  /** Name of the encoder, for example text_encoder. */
   encoder: string;
-  /** Ids of all chunks, each with its begin, end and padding. */
+  /** Token ids of all chunks, each with its start token, end token and padding. */
   ids: number[];
-  /** Chunks of 75 tokens that they fill. */
+  /** Number of chunks of 75 tokens. */
   chunks: number;
-  /** Tokens of the text alone. */
+  /** Number of tokens of the text alone. */
   tokens: number;
-  /** Of those, tokens that would be cut off: with PROMPT_SYNTAX_DIFFUSERS past 75, else past 4800. */
+  /** Number of tokens that would be cut off: after 75 with PROMPT_SYNTAX_DIFFUSERS, otherwise after 4800. */
   dropped: number;
 }
 
@@ -1983,23 +2002,24 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
 };
 
 /**
- * InferenceService makes pictures, clips and prompts.
+ * InferenceService makes images and videos, and enhances prompts.
  *
- * Errors carry google.rpc details in `grpc-status-details-bin`: ErrorInfo (domain "darkroom", reason as in
- * docs/reference/errors.md) always, BadRequest with every bad field at once, RetryInfo where trying again makes sense.
+ * Errors carry google.rpc details in `grpc-status-details-bin`: always ErrorInfo (domain "darkroom", a reason from
+ * docs/reference/errors.md), BadRequest with every bad field, and RetryInfo if a retry makes sense.
  */
 export type InferenceServiceService = typeof InferenceServiceService;
 export const InferenceServiceService = {
   /**
-   * Generate runs one job and streams its events, the files included.
+   * Generate runs one job and streams its events, including the files.
    *
-   * The job id is the idempotency key: the same id with the same body attaches to the job, running or finished, and streams
-   * its events from the first one; the same id with another body is ALREADY_EXISTS. A job that failed for a reason that may pass
-   * (`JobError.retryable`) is started anew by the same id and body.
+   * The job id is the idempotency key. The same id with the same body attaches to the job, running or ended, and streams its events
+   * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
+   * (`JobError.retryable`), the same id and body start it again.
    *
-   * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
-   * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
-   * RetryInfo: draining, or the engine died under the job.
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
+   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
+   * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
+   * could not be fetched.
    */
   generate: {
     path: "/darkroom.v1.InferenceService/Generate" as const,
@@ -2011,15 +2031,18 @@ export const InferenceServiceService = {
     responseDeserialize: (value: Buffer): GenerateResponse => GenerateResponse.decode(value),
   },
   /**
-   * Enhance rewrites a prompt with the server's language model and streams the text as it is written. The model is loaded with
-   * the first call and given up after a while without any; loading is announced. The events are a job's: JobService watches,
-   * cancels and lists it. The same id with the same body attaches, as with Generate.
+   * Enhance rewrites a prompt with the server's language model and streams the text as the model writes it.
    *
-   * INVALID_ARGUMENT: bad fields. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy, on the prompt or on
-   * what was written (reason POLICY); the model's file cannot be used; node-llama-cpp is missing (reason LLAMA_MISSING).
-   * RESOURCE_EXHAUSTED with RetryInfo: too many wait; without: no memory beside the resident models. DEADLINE_EXCEEDED: writing
-   * took longer than ENHANCE_TIMEOUT_MS, or the call's own deadline passed. UNAVAILABLE with RetryInfo: the engine died, or the
-   * server drains. INTERNAL with reason ENHANCEMENT_EMPTY: nothing of use was written; another seed may do.
+   * The first call loads the model; ModelLoading events report it. The model is unloaded after QWEN_IDLE_MS without a prompt. A call
+   * is a job: JobService watches, cancels and lists it, and the job id is the idempotency key, as in Generate. If the stream ends
+   * early, the job is cancelled, unless another stream watches it.
+   *
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy rejects the
+   * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
+   * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
+   * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.
+   * UNAVAILABLE with RetryInfo: the engine died, or the server drains. INTERNAL with reason ENHANCEMENT_EMPTY: the model wrote
+   * nothing usable; try another seed.
    */
   enhance: {
     path: "/darkroom.v1.InferenceService/Enhance" as const,
@@ -2030,7 +2053,10 @@ export const InferenceServiceService = {
     responseSerialize: (value: EnhanceResponse): Buffer => Buffer.from(EnhanceResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): EnhanceResponse => EnhanceResponse.decode(value),
   },
-  /** Estimate tells what a Generate would cost, from what this server measured. Nothing is queued or run; errors are Generate's. */
+  /**
+   * Estimate returns what a Generate would cost, from this server's own measurements. It runs nothing and fetches no reference. It
+   * returns the errors with which Generate would reject the request, except a full queue and a draining server.
+   */
   estimate: {
     path: "/darkroom.v1.InferenceService/Estimate" as const,
     requestStream: false as const,
@@ -2040,7 +2066,7 @@ export const InferenceServiceService = {
     responseSerialize: (value: EstimateResponse): Buffer => Buffer.from(EstimateResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): EstimateResponse => EstimateResponse.decode(value),
   },
-  /** Tokenize tells how a prompt is cut into tokens and chunks, and what each weight applies to: what keeps weights short. */
+  /** Tokenize shows how a prompt of SDXL is split into tokens and chunks, and which weight each phrase has. */
   tokenize: {
     path: "/darkroom.v1.InferenceService/Tokenize" as const,
     requestStream: false as const,
@@ -2054,46 +2080,54 @@ export const InferenceServiceService = {
 
 export interface InferenceServiceServer extends UntypedServiceImplementation {
   /**
-   * Generate runs one job and streams its events, the files included.
+   * Generate runs one job and streams its events, including the files.
    *
-   * The job id is the idempotency key: the same id with the same body attaches to the job, running or finished, and streams
-   * its events from the first one; the same id with another body is ALREADY_EXISTS. A job that failed for a reason that may pass
-   * (`JobError.retryable`) is started anew by the same id and body.
+   * The job id is the idempotency key. The same id with the same body attaches to the job, running or ended, and streams its events
+   * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
+   * (`JobError.retryable`), the same id and body start it again.
    *
-   * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
-   * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
-   * RetryInfo: draining, or the engine died under the job.
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
+   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
+   * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
+   * could not be fetched.
    */
   generate: handleServerStreamingCall<GenerateRequest, GenerateResponse>;
   /**
-   * Enhance rewrites a prompt with the server's language model and streams the text as it is written. The model is loaded with
-   * the first call and given up after a while without any; loading is announced. The events are a job's: JobService watches,
-   * cancels and lists it. The same id with the same body attaches, as with Generate.
+   * Enhance rewrites a prompt with the server's language model and streams the text as the model writes it.
    *
-   * INVALID_ARGUMENT: bad fields. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy, on the prompt or on
-   * what was written (reason POLICY); the model's file cannot be used; node-llama-cpp is missing (reason LLAMA_MISSING).
-   * RESOURCE_EXHAUSTED with RetryInfo: too many wait; without: no memory beside the resident models. DEADLINE_EXCEEDED: writing
-   * took longer than ENHANCE_TIMEOUT_MS, or the call's own deadline passed. UNAVAILABLE with RetryInfo: the engine died, or the
-   * server drains. INTERNAL with reason ENHANCEMENT_EMPTY: nothing of use was written; another seed may do.
+   * The first call loads the model; ModelLoading events report it. The model is unloaded after QWEN_IDLE_MS without a prompt. A call
+   * is a job: JobService watches, cancels and lists it, and the job id is the idempotency key, as in Generate. If the stream ends
+   * early, the job is cancelled, unless another stream watches it.
+   *
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy rejects the
+   * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
+   * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
+   * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.
+   * UNAVAILABLE with RetryInfo: the engine died, or the server drains. INTERNAL with reason ENHANCEMENT_EMPTY: the model wrote
+   * nothing usable; try another seed.
    */
   enhance: handleServerStreamingCall<EnhanceRequest, EnhanceResponse>;
-  /** Estimate tells what a Generate would cost, from what this server measured. Nothing is queued or run; errors are Generate's. */
+  /**
+   * Estimate returns what a Generate would cost, from this server's own measurements. It runs nothing and fetches no reference. It
+   * returns the errors with which Generate would reject the request, except a full queue and a draining server.
+   */
   estimate: handleUnaryCall<EstimateRequest, EstimateResponse>;
-  /** Tokenize tells how a prompt is cut into tokens and chunks, and what each weight applies to: what keeps weights short. */
+  /** Tokenize shows how a prompt of SDXL is split into tokens and chunks, and which weight each phrase has. */
   tokenize: handleUnaryCall<TokenizeRequest, TokenizeResponse>;
 }
 
 export interface InferenceServiceClient extends Client {
   /**
-   * Generate runs one job and streams its events, the files included.
+   * Generate runs one job and streams its events, including the files.
    *
-   * The job id is the idempotency key: the same id with the same body attaches to the job, running or finished, and streams
-   * its events from the first one; the same id with another body is ALREADY_EXISTS. A job that failed for a reason that may pass
-   * (`JobError.retryable`) is started anew by the same id and body.
+   * The job id is the idempotency key. The same id with the same body attaches to the job, running or ended, and streams its events
+   * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
+   * (`JobError.retryable`), the same id and body start it again.
    *
-   * INVALID_ARGUMENT: bad fields, all named. NOT_FOUND: unknown model. FAILED_PRECONDITION: the policy (reason POLICY), or the
-   * model cannot do it. RESOURCE_EXHAUSTED with RetryInfo: the queue is full; without: out of memory. UNAVAILABLE with
-   * RetryInfo: draining, or the engine died under the job.
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
+   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
+   * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
+   * could not be fetched.
    */
   generate(request: GenerateRequest, options?: Partial<CallOptions>): ClientReadableStream<GenerateResponse>;
   generate(
@@ -2102,15 +2136,18 @@ export interface InferenceServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<GenerateResponse>;
   /**
-   * Enhance rewrites a prompt with the server's language model and streams the text as it is written. The model is loaded with
-   * the first call and given up after a while without any; loading is announced. The events are a job's: JobService watches,
-   * cancels and lists it. The same id with the same body attaches, as with Generate.
+   * Enhance rewrites a prompt with the server's language model and streams the text as the model writes it.
    *
-   * INVALID_ARGUMENT: bad fields. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy, on the prompt or on
-   * what was written (reason POLICY); the model's file cannot be used; node-llama-cpp is missing (reason LLAMA_MISSING).
-   * RESOURCE_EXHAUSTED with RetryInfo: too many wait; without: no memory beside the resident models. DEADLINE_EXCEEDED: writing
-   * took longer than ENHANCE_TIMEOUT_MS, or the call's own deadline passed. UNAVAILABLE with RetryInfo: the engine died, or the
-   * server drains. INTERNAL with reason ENHANCEMENT_EMPTY: nothing of use was written; another seed may do.
+   * The first call loads the model; ModelLoading events report it. The model is unloaded after QWEN_IDLE_MS without a prompt. A call
+   * is a job: JobService watches, cancels and lists it, and the job id is the idempotency key, as in Generate. If the stream ends
+   * early, the job is cancelled, unless another stream watches it.
+   *
+   * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: the server has no such model. FAILED_PRECONDITION: the policy rejects the
+   * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
+   * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
+   * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.
+   * UNAVAILABLE with RetryInfo: the engine died, or the server drains. INTERNAL with reason ENHANCEMENT_EMPTY: the model wrote
+   * nothing usable; try another seed.
    */
   enhance(request: EnhanceRequest, options?: Partial<CallOptions>): ClientReadableStream<EnhanceResponse>;
   enhance(
@@ -2118,7 +2155,10 @@ export interface InferenceServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<EnhanceResponse>;
-  /** Estimate tells what a Generate would cost, from what this server measured. Nothing is queued or run; errors are Generate's. */
+  /**
+   * Estimate returns what a Generate would cost, from this server's own measurements. It runs nothing and fetches no reference. It
+   * returns the errors with which Generate would reject the request, except a full queue and a draining server.
+   */
   estimate(
     request: EstimateRequest,
     callback: (error: ServiceError | null, response: EstimateResponse) => void,
@@ -2134,7 +2174,7 @@ export interface InferenceServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: EstimateResponse) => void,
   ): ClientUnaryCall;
-  /** Tokenize tells how a prompt is cut into tokens and chunks, and what each weight applies to: what keeps weights short. */
+  /** Tokenize shows how a prompt of SDXL is split into tokens and chunks, and which weight each phrase has. */
   tokenize(
     request: TokenizeRequest,
     callback: (error: ServiceError | null, response: TokenizeResponse) => void,

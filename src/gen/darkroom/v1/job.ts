@@ -13,34 +13,36 @@ export const protobufPackage = "darkroom.v1";
 export const protobufFileName = "darkroom/v1/job.proto";
 
 /**
- * JobType names a preset: model, steps, guidance scale and what is made. Every preset value may be overridden. The enhanced
- * ones never fail for want of the enhancement: Completed.metadata says whether and why it was left out. Only the policy refuses.
+ * JobType names a preset: model family, steps, guidance scale and kind of result. A request may override steps and guidance scale.
+ *
+ * The enhanced types first rewrite the prompt with the language model. If that fails, the job runs on the original prompt, and the
+ * metadata has the reason. Only a prompt that the policy rejects fails the job.
  */
 export const JobType = {
   /**
-   * JOB_TYPE_UNSPECIFIED - JOB_TYPE_UNSPECIFIED has the steps and guidance scale of JOB_TYPE_SDXL_IMAGE_FAST, and no default negative prompt: an
-   * unset one is absent, as in diffusers. With the name of a WAN model: a clip, 50 steps, guidance scale 5.
+   * JOB_TYPE_UNSPECIFIED - JOB_TYPE_UNSPECIFIED depends on the model that the request names. SDXL, or no model: the steps and guidance scale of
+   * JOB_TYPE_SDXL_IMAGE_FAST, without its default negative prompt. WAN: a video, 50 steps, guidance scale 5.
    */
   JOB_TYPE_UNSPECIFIED: 0,
-  /** JOB_TYPE_SDXL_IMAGE_FAST - SDXL, 15 steps, guidance scale 6.0, pictures. */
+  /** JOB_TYPE_SDXL_IMAGE_FAST - SDXL, 15 steps, guidance scale 6.0, images. */
   JOB_TYPE_SDXL_IMAGE_FAST: 1,
-  /** JOB_TYPE_SDXL_IMAGE_HIGH - SDXL, 25 steps, guidance scale 7.5, pictures. */
+  /** JOB_TYPE_SDXL_IMAGE_HIGH - SDXL, 25 steps, guidance scale 7.5, images. */
   JOB_TYPE_SDXL_IMAGE_HIGH: 2,
-  /** JOB_TYPE_IMAGE_FAST - WAN, 25 steps, guidance scale 6.5, one picture. */
+  /** JOB_TYPE_IMAGE_FAST - WAN, 25 steps, guidance scale 6.5, one image. */
   JOB_TYPE_IMAGE_FAST: 3,
-  /** JOB_TYPE_IMAGE_HIGH - WAN, 50 steps, guidance scale 7.5, one picture. */
+  /** JOB_TYPE_IMAGE_HIGH - WAN, 50 steps, guidance scale 7.5, one image. */
   JOB_TYPE_IMAGE_HIGH: 4,
-  /** JOB_TYPE_VIDEO_FAST - WAN, 25 steps, guidance scale 6.5, one clip. */
+  /** JOB_TYPE_VIDEO_FAST - WAN, 25 steps, guidance scale 6.5, one video. */
   JOB_TYPE_VIDEO_FAST: 5,
-  /** JOB_TYPE_VIDEO_HIGH - WAN, 50 steps, guidance scale 7.5, one clip. */
+  /** JOB_TYPE_VIDEO_HIGH - WAN, 50 steps, guidance scale 7.5, one video. */
   JOB_TYPE_VIDEO_HIGH: 6,
-  /** JOB_TYPE_IMAGE7B_FAST_ENHANCED - JOB_TYPE_IMAGE_FAST after the prompt was enhanced; on the prompt as it was sent where that fails. */
+  /** JOB_TYPE_IMAGE7B_FAST_ENHANCED - JOB_TYPE_IMAGE_FAST with an enhanced prompt. */
   JOB_TYPE_IMAGE7B_FAST_ENHANCED: 7,
-  /** JOB_TYPE_IMAGE7B_HIGH_ENHANCED - JOB_TYPE_IMAGE_HIGH after the prompt was enhanced; on the prompt as it was sent where that fails. */
+  /** JOB_TYPE_IMAGE7B_HIGH_ENHANCED - JOB_TYPE_IMAGE_HIGH with an enhanced prompt. */
   JOB_TYPE_IMAGE7B_HIGH_ENHANCED: 8,
-  /** JOB_TYPE_VIDEO7B_FAST_ENHANCED - JOB_TYPE_VIDEO_FAST after the prompt was enhanced; on the prompt as it was sent where that fails. */
+  /** JOB_TYPE_VIDEO7B_FAST_ENHANCED - JOB_TYPE_VIDEO_FAST with an enhanced prompt. */
   JOB_TYPE_VIDEO7B_FAST_ENHANCED: 9,
-  /** JOB_TYPE_VIDEO7B_HIGH_ENHANCED - JOB_TYPE_VIDEO_HIGH after the prompt was enhanced; on the prompt as it was sent where that fails. */
+  /** JOB_TYPE_VIDEO7B_HIGH_ENHANCED - JOB_TYPE_VIDEO_HIGH with an enhanced prompt. */
   JOB_TYPE_VIDEO7B_HIGH_ENHANCED: 10,
 } as const;
 
@@ -129,19 +131,19 @@ export function jobTypeToJSON(object: JobType): string {
   }
 }
 
-/** JobState is where a job is. */
+/** JobState is the state of a job. */
 export const JobState = {
   /** JOB_STATE_UNSPECIFIED - JOB_STATE_UNSPECIFIED is never sent. */
   JOB_STATE_UNSPECIFIED: 0,
-  /** JOB_STATE_QUEUED - Accepted, waiting for its model. */
+  /** JOB_STATE_QUEUED - The job was accepted and waits for its model. */
   JOB_STATE_QUEUED: 1,
-  /** JOB_STATE_RUNNING - The model works on it. */
+  /** JOB_STATE_RUNNING - The model runs the job. */
   JOB_STATE_RUNNING: 2,
-  /** JOB_STATE_COMPLETED - All assets were made. */
+  /** JOB_STATE_COMPLETED - The job completed. */
   JOB_STATE_COMPLETED: 3,
-  /** JOB_STATE_FAILED - It ended with an error; `Job.error` says which. */
+  /** JOB_STATE_FAILED - The job failed. `Job.error` has the reason. */
   JOB_STATE_FAILED: 4,
-  /** JOB_STATE_CANCELLED - It was cancelled by a client, a deadline or a disconnect. */
+  /** JOB_STATE_CANCELLED - A client, a deadline or a disconnect cancelled the job. */
   JOB_STATE_CANCELLED: 5,
 } as const;
 
@@ -200,13 +202,13 @@ export function jobStateToJSON(object: JobState): string {
   }
 }
 
-/** DisconnectPolicy says what becomes of a job when the stream of the Generate that started it ends early. */
+/** DisconnectPolicy says what happens to a job when the stream of the Generate call that started it ends early. */
 export const DisconnectPolicy = {
   /** DISCONNECT_POLICY_UNSPECIFIED - DISCONNECT_POLICY_UNSPECIFIED is the same as DISCONNECT_POLICY_CANCEL. */
   DISCONNECT_POLICY_UNSPECIFIED: 0,
   /** DISCONNECT_POLICY_CANCEL - The job is cancelled, unless another stream watches it. A deadline counts as a disconnect. */
   DISCONNECT_POLICY_CANCEL: 1,
-  /** DISCONNECT_POLICY_CONTINUE - The job goes on; WatchJob picks it up again. */
+  /** DISCONNECT_POLICY_CONTINUE - The job continues. WatchJob picks it up again. */
   DISCONNECT_POLICY_CONTINUE: 2,
 } as const;
 
@@ -247,17 +249,17 @@ export function disconnectPolicyToJSON(object: DisconnectPolicy): string {
   }
 }
 
-/** OutputFormat is the file format of pictures and clips. */
+/** OutputFormat is the file format of images and videos. */
 export const OutputFormat = {
-  /** OUTPUT_FORMAT_UNSPECIFIED - OUTPUT_FORMAT_UNSPECIFIED is OUTPUT_FORMAT_PNG for pictures and OUTPUT_FORMAT_MP4 for clips. */
+  /** OUTPUT_FORMAT_UNSPECIFIED - OUTPUT_FORMAT_UNSPECIFIED is OUTPUT_FORMAT_PNG for images and OUTPUT_FORMAT_MP4 for videos. */
   OUTPUT_FORMAT_UNSPECIFIED: 0,
-  /** OUTPUT_FORMAT_PNG - PNG, lossless. */
+  /** OUTPUT_FORMAT_PNG - PNG, lossless. Images only. */
   OUTPUT_FORMAT_PNG: 1,
-  /** OUTPUT_FORMAT_WEBP - WebP; of clips an animated one. */
+  /** OUTPUT_FORMAT_WEBP - WebP. A video becomes an animated WebP. */
   OUTPUT_FORMAT_WEBP: 2,
-  /** OUTPUT_FORMAT_JPEG - JPEG. */
+  /** OUTPUT_FORMAT_JPEG - JPEG. Images only. */
   OUTPUT_FORMAT_JPEG: 3,
-  /** OUTPUT_FORMAT_MP4 - MP4: H.264, yuv420p, index in front. Of clips only. */
+  /** OUTPUT_FORMAT_MP4 - MP4: H.264, yuv420p, faststart (index at the front). Videos only. */
   OUTPUT_FORMAT_MP4: 4,
 } as const;
 
@@ -310,15 +312,15 @@ export function outputFormatToJSON(object: OutputFormat): string {
   }
 }
 
-/** AssetRole is what a file of a job is. */
+/** AssetRole is the role of a file in its job. */
 export const AssetRole = {
   /** ASSET_ROLE_UNSPECIFIED - ASSET_ROLE_UNSPECIFIED is never sent. */
   ASSET_ROLE_UNSPECIFIED: 0,
-  /** ASSET_ROLE_RESULT - A picture or clip that the job was asked for. */
+  /** ASSET_ROLE_RESULT - An image or video that the request asked for. */
   ASSET_ROLE_RESULT: 1,
-  /** ASSET_ROLE_POSTER - The first frame of a clip, a JPEG. */
+  /** ASSET_ROLE_POSTER - First frame of a video, a JPEG of full size. */
   ASSET_ROLE_POSTER: 2,
-  /** ASSET_ROLE_THUMBNAIL - The same, at most 256 pixels a side. */
+  /** ASSET_ROLE_THUMBNAIL - First frame of a video, a JPEG of at most 256 pixels a side. */
   ASSET_ROLE_THUMBNAIL: 3,
 } as const;
 
@@ -365,16 +367,19 @@ export function assetRoleToJSON(object: AssetRole): string {
   }
 }
 
-/** OutputMetadata is what a file says about itself. */
+/** OutputMetadata says what is written into the files about their making. See docs/reference/output-files.md. */
 export const OutputMetadata = {
-  /** OUTPUT_METADATA_UNSPECIFIED - OUTPUT_METADATA_UNSPECIFIED is the server's choice (OUTPUT_METADATA), OUTPUT_METADATA_FULL unless the operator changed it. */
+  /**
+   * OUTPUT_METADATA_UNSPECIFIED - OUTPUT_METADATA_UNSPECIFIED is the server's default, set by the variable OUTPUT_METADATA. If that is unset:
+   * OUTPUT_METADATA_FULL.
+   */
   OUTPUT_METADATA_UNSPECIFIED: 0,
   /**
-   * OUTPUT_METADATA_FULL - Prompts, seed and parameters as A1111 writes them, and the mark that it was made by a trained model (IPTC digital source
-   * type trainedAlgorithmicMedia).
+   * OUTPUT_METADATA_FULL - Prompts, seed and parameters in A1111's format, and the mark that a trained model made the file (IPTC digital source type
+   * trainedAlgorithmicMedia).
    */
   OUTPUT_METADATA_FULL: 1,
-  /** OUTPUT_METADATA_PROVENANCE - The mark alone: no prompt leaves the server in the file. */
+  /** OUTPUT_METADATA_PROVENANCE - The mark alone. No prompt leaves the server in the file. */
   OUTPUT_METADATA_PROVENANCE: 2,
   /** OUTPUT_METADATA_NONE - Nothing. */
   OUTPUT_METADATA_NONE: 3,
@@ -423,23 +428,27 @@ export function outputMetadataToJSON(object: OutputMetadata): string {
   }
 }
 
-/** PromptSyntax says how a prompt's text becomes conditioning. */
+/**
+ * PromptSyntax says how an SDXL prompt is parsed, and what happens to a long one. WAN ignores it, except for LoRA signs: see
+ * GenerateRequest.loras.
+ */
 export const PromptSyntax = {
   /**
-   * PROMPT_SYNTAX_UNSPECIFIED - PROMPT_SYNTAX_UNSPECIFIED: PROMPT_SYNTAX_WEIGHTED where the request has weights; else PROMPT_SYNTAX_PLAIN with a job_type,
-   * PROMPT_SYNTAX_DIFFUSERS without one.
+   * PROMPT_SYNTAX_UNSPECIFIED - PROMPT_SYNTAX_UNSPECIFIED is PROMPT_SYNTAX_WEIGHTED if the request has weights. Otherwise it is PROMPT_SYNTAX_PLAIN with a
+   * job_type and PROMPT_SYNTAX_DIFFUSERS without one.
    */
   PROMPT_SYNTAX_UNSPECIFIED: 0,
-  /** PROMPT_SYNTAX_DIFFUSERS - Signs are text; tokens past the text encoders' 75 are cut off, as in diffusers. The metadata counts them. */
+  /** PROMPT_SYNTAX_DIFFUSERS - Signs are plain text. Tokens after the first 75 are cut off, as in diffusers. The metadata counts them. */
   PROMPT_SYNTAX_DIFFUSERS: 1,
   /**
-   * PROMPT_SYNTAX_PLAIN - Signs are text; longer prompts go on in further chunks of 75 tokens, up to 64 of them. Up to 75 tokens the same as
-   * PROMPT_SYNTAX_DIFFUSERS.
+   * PROMPT_SYNTAX_PLAIN - Signs are plain text. A longer prompt is split into chunks of 75 tokens, at most 64. A prompt of up to 75 tokens gives the
+   * same result as PROMPT_SYNTAX_DIFFUSERS.
    */
   PROMPT_SYNTAX_PLAIN: 2,
   /**
-   * PROMPT_SYNTAX_WEIGHTED - `(phrase:1.3)`, `(phrase)1.3`, `phrase++`, `phrase--`, `("a", "b").and()`, `("a", "b").blend(0.7, 0.3)` as compel weighs them
-   * (docs/reference/prompt-weights.md), in chunks. What cannot be parsed runs as PROMPT_SYNTAX_PLAIN and is reported.
+   * PROMPT_SYNTAX_WEIGHTED - `(phrase:1.3)`, `(phrase)1.3`, `phrase++`, `phrase--`, `("a", "b").and()`, `("a", "b").blend(0.7, 0.3)`, weighted as in
+   * compel, in chunks. See docs/reference/prompt-weights.md. A prompt that cannot be parsed runs as PROMPT_SYNTAX_PLAIN, and the
+   * metadata reports that.
    */
   PROMPT_SYNTAX_WEIGHTED: 3,
 } as const;
@@ -487,16 +496,13 @@ export function promptSyntaxToJSON(object: PromptSyntax): string {
   }
 }
 
-/** ReferenceType is what a reference picture stands for. */
+/** ReferenceType says what the result should keep of a reference image. Only img2img uses it; the other methods ignore it. */
 export const ReferenceType = {
-  /**
-   * REFERENCE_TYPE_UNSPECIFIED - REFERENCE_TYPE_UNSPECIFIED is the same as REFERENCE_TYPE_COMPOSITION for pictures that start from their reference (img2img);
-   * the other methods ignore the type.
-   */
+  /** REFERENCE_TYPE_UNSPECIFIED - REFERENCE_TYPE_UNSPECIFIED is the same as REFERENCE_TYPE_COMPOSITION. */
   REFERENCE_TYPE_UNSPECIFIED: 0,
   /** REFERENCE_TYPE_STYLE - Colours and texture. */
   REFERENCE_TYPE_STYLE: 1,
-  /** REFERENCE_TYPE_COMPOSITION - The arrangement of the picture. */
+  /** REFERENCE_TYPE_COMPOSITION - The arrangement of the image. */
   REFERENCE_TYPE_COMPOSITION: 2,
   /** REFERENCE_TYPE_CHARACTER - A person or figure. */
   REFERENCE_TYPE_CHARACTER: 3,
@@ -545,13 +551,13 @@ export function referenceTypeToJSON(object: ReferenceType): string {
   }
 }
 
-/** ReferenceRole is where in the result a reference picture stands. */
+/** ReferenceRole says where a reference image stands in the result. */
 export const ReferenceRole = {
-  /** REFERENCE_ROLE_UNSPECIFIED - REFERENCE_ROLE_UNSPECIFIED is a single reference: image to image, or the first frame of a clip. */
+  /** REFERENCE_ROLE_UNSPECIFIED - REFERENCE_ROLE_UNSPECIFIED is a single reference: the start of img2img, or the first frame of a video. */
   REFERENCE_ROLE_UNSPECIFIED: 0,
-  /** REFERENCE_ROLE_START - The first frame of a clip. */
+  /** REFERENCE_ROLE_START - First frame of a video. */
   REFERENCE_ROLE_START: 1,
-  /** REFERENCE_ROLE_END - The last frame of a clip. */
+  /** REFERENCE_ROLE_END - Last frame of a video. */
   REFERENCE_ROLE_END: 2,
 } as const;
 
@@ -593,154 +599,155 @@ export function referenceRoleToJSON(object: ReferenceRole): string {
 }
 
 /**
- * Reference is a picture that conditions the result. A picture starts from it (image to image); how much of it is left depends
- * on type and strength. A clip has it as its first or last frame, held while the rest is made (latent_hold) or in the way that
- * the model was trained for (vace, image_conditioning). See docs/reference/references.md.
+ * Reference is an image that conditions the result. An image starts from it (img2img) or follows its look (vace); a video has it
+ * as its first or last frame (latent_hold, vace, image_conditioning). The model decides the method. See
+ * docs/reference/references.md.
  */
 export interface Reference {
-  /** source is where the picture comes from; one of the two must be set. */
+  /** source is where the image comes from. One of the two must be set. */
   source:
     | //
     /**
-     * The picture itself: PNG, JPEG or WebP, at most 20 MiB (REFERENCE_MAX_BYTES). Fitted to the result's size: scaled to cover
-     * it, what overhangs is cut off evenly.
+     * Bytes of a PNG, JPEG or WebP file, at most 20 MiB (REFERENCE_MAX_BYTES). The server scales the image until it covers the
+     * result's size, and crops it evenly around the centre.
      */
     { $case: "image"; value: Buffer }
     | //
-    /** An https URL on a host that the server's operator allows (REFERENCE_HOSTS). */
+    /** https URL on a host that the operator allows (REFERENCE_HOSTS). */
     { $case: "url"; value: string }
     | undefined;
-  /** What it stands for. Default: composition. */
+  /** What the result should keep of it. Default: composition. */
   type: ReferenceType;
-  /** Where it stands. Default: single. */
+  /** Where it stands in a video. Default: single. Must be unset for an image. */
   role: ReferenceRole;
   /**
-   * How strongly it conditions, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. With WAN it also sets the guidance scale, where the
-   * request has none: 5 + 4 x strength. docs/guide/wan.md says what else it does on which model.
+   * How strongly the reference conditions the result, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. With two references the first
+   * one's value counts for both. For WAN it also sets the guidance scale to 5 + 4 x strength, unless the request has one.
+   * docs/guide/wan.md lists its other effects by model.
    */
   strength?:
     | number
     | undefined;
   /**
-   * The strength of diffusers, ComfyUI's denoise, over 0 to 1: which share of the steps is run on it. Set, it replaces what type
-   * and strength say. SDXL only.
+   * Fraction of the steps that run on the reference, above 0 and up to 1: `strength` in diffusers, `denoise` in ComfyUI. If set, it
+   * replaces the fraction that follows from type and strength. Only img2img uses it.
    */
   denoisingStrength?: number | undefined;
 }
 
-/** GuidanceInterval is a part of the denoising steps: step i of n, from 0, is inside where start <= i / n < end. */
+/** GuidanceInterval is a range of the denoising steps. Step i of n, from 0, is inside if start <= i / n < end. */
 export interface GuidanceInterval {
-  /** 0 to 1. Unset: 0. */
+  /** Start of the range, 0 to 1. Unset: 0. */
   start?:
     | number
     | undefined;
-  /** 0 to 1, at least start; equal to it no step is inside. Unset: 1. */
+  /** End of the range, 0 to 1, at least start. If both are equal, no step is inside. Unset: 1. */
   end?: number | undefined;
 }
 
-/** Lora is a low-rank adaptation on top of the model: scale * up * down added to its weights. */
+/** Lora is a low-rank adaptation of the model: scale * up * down is added to its weights. */
 export interface Lora {
-  /** A name that ListModels shows for the model; NOT_FOUND (reason LORA_NOT_FOUND) with the nearest ones for another. */
+  /** Name, as ListModels shows it for the model. An unknown name is NOT_FOUND (reason LORA_NOT_FOUND), with the nearest names. */
   name: string;
-  /** Of the denoiser, -2 to 2. 0 leaves it as it is. Unset: 1. */
+  /** Weight in the denoiser, -2 to 2. 0 leaves the denoiser unchanged. Unset: 1. */
   weight?:
     | number
     | undefined;
-  /** Of the text encoders, -2 to 2. Unset: the same as weight. */
+  /** Weight in the text encoders, -2 to 2. Unset: the same as weight. WAN has no LoRAs for its text encoder. */
   textEncoderWeight?: number | undefined;
 }
 
 /** Asset describes one finished file. */
 export interface Asset {
-  /** Place in the job, from 0. */
+  /** Index of the file in the job, from 0. */
   index: number;
-  /** For example "image/png". */
+  /** Media type, for example "image/png". */
   contentType: string;
-  /** In bytes. */
+  /** Size of the file, in bytes. */
   sizeBytes: bigint;
   /** SHA-256 of the file, 32 bytes. */
   sha256: Buffer;
-  /** In pixels. */
+  /** Width in pixels. */
   width: number;
-  /** In pixels. */
+  /** Height in pixels. */
   height: number;
-  /** What this picture's noise was drawn from: the job's seed + index. */
+  /** Seed of this image's noise: the seed of the job + index. The files of a video all have the seed of the job. */
   seed: bigint;
-  /** What the file is. */
+  /** Role of the file. */
   role: AssetRole;
 }
 
-/** JobMetadata is what was really done. Values that do not apply are unset, never invented. */
+/** JobMetadata holds the values that were really used. Values that do not apply are unset. */
 export interface JobMetadata {
-  /** Seed of the first picture. */
+  /** Seed of the first image. */
   seed: bigint;
-  /** Seeds of all pictures, in order. */
+  /** Seeds of all images, in order. */
   seeds: bigint[];
-  /** The preset that the job named. */
+  /** Preset that the request named. */
   jobType: JobType;
   /** Name of the model. */
   model: string;
-  /** In pixels. */
+  /** Width in pixels. */
   width: number;
-  /** In pixels. */
+  /** Height in pixels. */
   height: number;
-  /** Denoising steps of each picture. */
+  /** Denoising steps of the schedule. With img2img only a part of them runs: see denoising_strength. */
   steps: number;
-  /** Classifier-free guidance scale; 1 is none. */
+  /** Classifier-free guidance scale. Values up to 1 mean no guidance. */
   guidanceScale: number;
   /** Name of the scheduler. */
   scheduler: string;
-  /** How many pictures were made. */
+  /** Number of images. */
   numImages: number;
-  /** The prompt as it was sent. */
+  /** Prompt as it was sent. */
   originalPrompt: string;
-  /** The negative prompt that was used, the default one included. */
+  /** Negative prompt that was used: the request's or the default one. Empty if there was none. */
   negativePrompt: string;
-  /** Provider that the model ran on: cpu, webgpu, cuda. */
+  /** Provider that the model ran on: cpu, webgpu, cuda or tensorrt. */
   device: string;
   /** Seconds from acceptance to the start of the work. */
   queueSeconds: number;
-  /** Seconds of the work: text encoding to the last file. */
+  /** Seconds of work, from text encoding to the last file. */
   generationSeconds: number;
-  /** Of that, seconds in the text encoders (0 when the prompt was just seen). */
+  /** Part of generation_seconds in the text encoders. 0 if the prompt was still in the cache. */
   encodeSeconds: number;
-  /** Of that, seconds in the denoising steps. */
+  /** Part of generation_seconds in the denoising steps. */
   denoiseSeconds: number;
-  /** Of that, seconds in the VAE. */
+  /** Part of generation_seconds in the VAE. */
   decodeSeconds: number;
-  /** Bytes of all files together. */
+  /** Size of all files together, in bytes. */
   totalSizeBytes: bigint;
   /** Version of the server. */
   serverVersion: string;
-  /** Frames of a clip. */
+  /** Number of frames. 1 for an image of WAN. Unset for SDXL. */
   frames?:
     | number
     | undefined;
-  /** Frames a second of a clip. */
+  /** Frames per second. Set for videos only. */
   fps?:
     | number
     | undefined;
-  /** The prompt after enhancement: what was really rendered. Unset where there was none. */
+  /** Enhanced prompt, which replaced the original one. Unset if the prompt was used as it was sent. */
   enhancedPrompt?:
     | string
     | undefined;
-  /** How references were used: none, single, start, end, both. */
+  /** References of the request: none, single, start, end or both. */
   referenceMode?:
     | string
     | undefined;
-  /** Whether references were really applied, all of them. */
+  /** True if all references were applied. Unset without references. */
   referenceApplied?:
     | boolean
     | undefined;
-  /** How: img2img, latent_hold, vace, image_conditioning. */
+  /** Method of conditioning: img2img, latent_hold, vace or image_conditioning. */
   referenceMethod?:
     | string
     | undefined;
-  /** The strength that the reference was given or got by default, 0.1 to 1.0. */
+  /** Strength of the reference, given or default, 0.1 to 1.0. */
   referenceStrength?:
     | number
     | undefined;
-  /** The share of the steps that was run on the reference, as diffusers counts it. */
+  /** Fraction of the steps that ran on the reference, as diffusers counts it. Set for img2img only. */
   denoisingStrength?:
     | number
     | undefined;
@@ -748,153 +755,153 @@ export interface JobMetadata {
   promptTokens?:
     | number
     | undefined;
-  /** Of those, tokens that were cut off: with PROMPT_SYNTAX_DIFFUSERS past 75, else past 4800. */
+  /** Tokens of the prompt that were cut off. SDXL: after 75 with PROMPT_SYNTAX_DIFFUSERS, otherwise after 4800. WAN: after 511. */
   droppedTokens?:
     | number
     | undefined;
-  /** Chunks of 75 tokens that the prompt took. */
+  /** Chunks of 75 tokens that the prompt was split into. 1 for WAN. */
   promptChunks?:
     | number
     | undefined;
   /**
-   * compel: weights were applied; qwen: the prompt was enhanced; fallback: one of the two was asked for and left out; none: neither
-   * was asked for.
+   * What changed the prompt: compel (weights were applied), qwen (the prompt was enhanced), fallback (one of them was requested but
+   * left out) or none (neither was requested).
    */
   enhancementStrategy?:
     | string
     | undefined;
-  /** With fallback: why. */
+  /** Reason of fallback. */
   promptProblem?:
     | string
     | undefined;
-  /** conditioning_tensor where weights were applied, else string. */
+  /** conditioning_tensor if weights were applied, otherwise string. */
   finalPromptType?:
     | string
     | undefined;
-  /** The weighted phrases as they were sent. */
+  /** Weighted phrases as they were sent. */
   weights?:
     | string
     | undefined;
-  /** Pictures of all jobs that were denoised together with this one's, its own counted. */
+  /** Number of images that were denoised together, over all jobs of the batch, including this one. */
   batchImages?:
     | number
     | undefined;
-  /** Most resident memory of the engine process so far, in bytes. */
+  /** Peak resident memory of the engine process so far, in bytes. */
   enginePeakBytes?:
     | bigint
     | undefined;
   /**
-   * Runs of the denoiser's blocks, over one text each: two in a guided step, one in another, none in one that reused a residual.
-   * WAN only, unset until the job completed.
+   * Number of runs of the denoiser's blocks, each over one text: 2 in a guided step, 1 in an unguided one, 0 in a step that reused
+   * a residual. WAN only. Unset until the job completed.
    */
   forwards?:
     | number
     | undefined;
-  /** The steps that were guided, where they were not all. */
+  /** Guided steps, if the request had an interval. */
   guidanceInterval?:
     | GuidanceInterval
     | undefined;
-  /** Where it was not 0. */
+  /** Reuse threshold. Unset if it was 0. */
   reuseThreshold?:
     | number
     | undefined;
-  /** How the prompt was enhanced. Unset where it was not, or with fallback. */
+  /** Details of the enhancement. Unset if the prompt was not enhanced. */
   enhancement?:
     | Enhancement
     | undefined;
   /**
-   * How references of another size were fitted to the result's. cover_center_crop: scaled until they cover it, what juts out cut
-   * off evenly at both ends.
+   * How references were fitted to the result's size. cover_center_crop: scaled until they cover it, then cropped evenly around the
+   * centre.
    */
   referenceFit?:
     | string
     | undefined;
-  /** Where reference_applied is false: which reference was left out, and why. */
+  /** If reference_applied is false: which reference was left out, and why. */
   referenceProblem?:
     | string
     | undefined;
-  /** The LoRAs on top of the model, those of the prompt too, with both weights. */
+  /** LoRAs of the request and of its prompt, with both weights. */
   loras: Lora[];
-  /** Of the generation, seconds in which the model was built with its LoRAs; 0 when that was there. */
+  /** Part of generation_seconds in which the variant of the model with these LoRAs was built. 0 if it was already built. */
   buildSeconds: number;
   /**
-   * Memory of the NVIDIA card that everything on it together took while the job's last step ended, in bytes. Unset on other
-   * devices, and where the driver did not answer in time.
+   * Memory in use on the NVIDIA card at the end of the last denoising step, by all its processes, in bytes. Unset on other devices,
+   * and if the driver did not answer in time.
    */
   vramUsedBytes?:
     | bigint
     | undefined;
-  /** All of the card's memory, in bytes; unset where vram_used_bytes is. */
+  /** Memory of the NVIDIA card, in bytes. Unset if vram_used_bytes is. */
   vramTotalBytes?: bigint | undefined;
 }
 
-/** Enhancement is what a rewritten prompt took. */
+/** Enhancement describes how a prompt was rewritten. */
 export interface Enhancement {
   /** Name of the language model. */
   model: string;
-  /** Provider that it ran on: cpu, cuda, vulkan, metal. */
+  /** Provider that it ran on: cpu, cuda, vulkan or metal. */
   device: string;
   /** Tokens of the prompt that was sent. */
   promptTokens: number;
-  /** Of those, tokens past 1024 that were cut off. */
+  /** Tokens of the prompt after the first 1024, which were cut off. If the model has a short context, the limit is lower. */
   droppedTokens: number;
-  /** Tokens that were written. */
+  /** Tokens that the model wrote. */
   newTokens: number;
-  /** Seconds from the request to the model's readiness for it: loading and waiting, 0 when it was warm and free. */
+  /** Seconds until the model was ready for the prompt: waiting and loading. */
   waitSeconds: number;
-  /** Seconds to the first token: the prompt was read. */
+  /** Seconds from then to the first token. In this time the model reads the prompt. */
   firstTokenSeconds: number;
-  /** Seconds to the last one. */
+  /** Seconds from then to the last token. */
   totalSeconds: number;
-  /** Whether max_tokens ended the text; the half sentence at its end is then cut off. */
+  /** True if max_tokens ended the text. The half sentence at its end is then removed. */
   reachedMaxTokens: boolean;
 }
 
-/** JobError is why a job ended without its assets. */
+/** JobError is the reason why a job ended without its files. */
 export interface JobError {
-  /** One of docs/reference/errors.md, for example ENGINE_CRASHED. */
+  /** Reason from docs/reference/errors.md, for example ENGINE_CRASHED. */
   reason: string;
-  /** One sentence: field, value, bound, what to do. */
+  /** Message of one sentence: field, value, bound, remedy. */
   message: string;
-  /** Whether the same request may work later. */
+  /** True if the same request may succeed later. */
   retryable: boolean;
 }
 
 /** Job is a job as the server keeps it. */
 export interface Job {
-  /** Chosen by the client, or by the server when the request had none. */
+  /** Id, chosen by the client. If the request had none, the server chose a UUID. */
   jobId: string;
-  /** Where it is. */
+  /** Current state. */
   state: JobState;
-  /** The preset that it named. */
+  /** Preset that the request named. */
   jobType: JobType;
-  /** Name of its model. */
+  /** Name of the model. */
   model: string;
-  /** Sequence number of its last event. */
+  /** Sequence number of the last event. */
   lastSequence: bigint;
-  /** Jobs before it, while queued. */
+  /** Number of jobs before this one while it is queued. 0 otherwise. */
   queuePosition: number;
-  /** Fraction done, 0 to 1. */
+  /** Finished fraction, 0 to 1. */
   fraction: number;
-  /** When it was accepted. */
+  /** Time of acceptance. */
   createTime:
     | Date
     | undefined;
-  /** When the work began; unset before. */
+  /** Time when the work started. Unset before. */
   startTime:
     | Date
     | undefined;
-  /** When it ended; unset before. */
+  /** Time when the job ended. Unset before. */
   endTime:
     | Date
     | undefined;
-  /** Its finished files; their bytes come through WatchJob. */
+  /** Finished files, without their bytes. WatchJob streams the bytes. */
   assets: Asset[];
-  /** Set once completed. */
+  /** Metadata of a completed job. Unset before. */
   metadata:
     | JobMetadata
     | undefined;
-  /** Set once failed or cancelled. */
+  /** Error of a failed or cancelled job. Unset otherwise. */
   error: JobError | undefined;
 }
 

@@ -27,27 +27,27 @@ export const protobufPackage = "darkroom.v1";
 
 export const protobufFileName = "darkroom/v1/job_service.proto";
 
-/** WatchJobRequest names a job and a place in its events. */
+/** WatchJobRequest names a job and where to start in its events. */
 export interface WatchJobRequest {
-  /** The job. */
+  /** Id of the job. */
   jobId: string;
-  /** Events up to this one are left out. 0: all are sent. */
+  /** The stream starts after the event with this sequence number. 0: all events. */
   afterSequence: bigint;
 }
 
 /** WatchJobResponse carries one event. */
 export interface WatchJobResponse {
-  /** What happened. */
+  /** The event. */
   event: JobEvent | undefined;
 }
 
 /** CancelJobRequest names a job. */
 export interface CancelJobRequest {
-  /** The job. */
+  /** Id of the job. */
   jobId: string;
 }
 
-/** CancelJobResponse tells the job as it is now: a running one may still be ending. */
+/** CancelJobResponse holds the job after the request. A job that was running may still be stopping. */
 export interface CancelJobResponse {
   /** The job. */
   job: Job | undefined;
@@ -55,7 +55,7 @@ export interface CancelJobResponse {
 
 /** GetJobRequest names a job. */
 export interface GetJobRequest {
-  /** The job. */
+  /** Id of the job. */
   jobId: string;
 }
 
@@ -67,19 +67,19 @@ export interface GetJobResponse {
 
 /** ListJobsRequest asks for a page of jobs. */
 export interface ListJobsRequest {
-  /** At most so many, 1 to 1000. 0: 100. */
+  /** Largest number of jobs to return, 1 to 1000. 0: 100. */
   pageSize: number;
-  /** From the last page. Empty: the first page. */
+  /** `next_page_token` of the previous page. Empty: the first page. */
   pageToken: string;
-  /** Only jobs in these states. Empty: all. */
+  /** Return only jobs in these states. Empty: all states. */
   states: JobState[];
 }
 
 /** ListJobsResponse holds a page of jobs. */
 export interface ListJobsResponse {
-  /** Newest first. */
+  /** Jobs, newest first. */
   jobs: Job[];
-  /** For the next page. Empty: this was the last. */
+  /** `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
@@ -743,14 +743,16 @@ export const ListJobsResponse: MessageFns<ListJobsResponse> = {
 };
 
 /**
- * JobService looks after jobs that Generate started. Finished jobs are kept, with their files, until newer ones need the room
- * (JOB_RETENTION, JOB_RETENTION_BYTES); after that they are NOT_FOUND.
+ * JobService watches, cancels and lists the jobs that Generate and Enhance started. The server keeps ended jobs with their files
+ * and evicts the oldest first when JOB_RETENTION or JOB_RETENTION_BYTES is exceeded. Evicted jobs are NOT_FOUND.
  */
 export type JobServiceService = typeof JobServiceService;
 export const JobServiceService = {
   /**
-   * WatchJob streams a job's events after a sequence number: those that happened already, then those that come. Ending the
-   * stream does not touch the job. NOT_FOUND: no such job. Ends with the job's own status, OK when it completed.
+   * WatchJob streams the events of a job after a sequence number: first the past ones, then new ones as they happen. Closing
+   * the stream does not change the job. The stream ends with the status of the job, OK if it completed.
+   *
+   * NOT_FOUND: no such job.
    */
   watchJob: {
     path: "/darkroom.v1.JobService/WatchJob" as const,
@@ -762,8 +764,11 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): WatchJobResponse => WatchJobResponse.decode(value),
   },
   /**
-   * CancelJob ends a job and answers at once. A queued job never starts; a running one stops after its current step or decode,
-   * or its engine is killed (CANCEL_BOUND_MS). Cancelling a finished job is no error and changes nothing.
+   * CancelJob cancels a job and returns at once. A queued job never starts. A running job stops after its current step or decode;
+   * if that takes longer than CANCEL_BOUND_MS, the server kills the engine. Cancelling an ended job changes nothing and is no
+   * error.
+   *
+   * NOT_FOUND: no such job.
    */
   cancelJob: {
     path: "/darkroom.v1.JobService/CancelJob" as const,
@@ -774,7 +779,11 @@ export const JobServiceService = {
     responseSerialize: (value: CancelJobResponse): Buffer => Buffer.from(CancelJobResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CancelJobResponse => CancelJobResponse.decode(value),
   },
-  /** GetJob tells a job's state. NOT_FOUND: no such job. */
+  /**
+   * GetJob returns the current state of a job.
+   *
+   * NOT_FOUND: no such job.
+   */
   getJob: {
     path: "/darkroom.v1.JobService/GetJob" as const,
     requestStream: false as const,
@@ -798,16 +807,25 @@ export const JobServiceService = {
 
 export interface JobServiceServer extends UntypedServiceImplementation {
   /**
-   * WatchJob streams a job's events after a sequence number: those that happened already, then those that come. Ending the
-   * stream does not touch the job. NOT_FOUND: no such job. Ends with the job's own status, OK when it completed.
+   * WatchJob streams the events of a job after a sequence number: first the past ones, then new ones as they happen. Closing
+   * the stream does not change the job. The stream ends with the status of the job, OK if it completed.
+   *
+   * NOT_FOUND: no such job.
    */
   watchJob: handleServerStreamingCall<WatchJobRequest, WatchJobResponse>;
   /**
-   * CancelJob ends a job and answers at once. A queued job never starts; a running one stops after its current step or decode,
-   * or its engine is killed (CANCEL_BOUND_MS). Cancelling a finished job is no error and changes nothing.
+   * CancelJob cancels a job and returns at once. A queued job never starts. A running job stops after its current step or decode;
+   * if that takes longer than CANCEL_BOUND_MS, the server kills the engine. Cancelling an ended job changes nothing and is no
+   * error.
+   *
+   * NOT_FOUND: no such job.
    */
   cancelJob: handleUnaryCall<CancelJobRequest, CancelJobResponse>;
-  /** GetJob tells a job's state. NOT_FOUND: no such job. */
+  /**
+   * GetJob returns the current state of a job.
+   *
+   * NOT_FOUND: no such job.
+   */
   getJob: handleUnaryCall<GetJobRequest, GetJobResponse>;
   /** ListJobs lists jobs, newest first. */
   listJobs: handleUnaryCall<ListJobsRequest, ListJobsResponse>;
@@ -815,8 +833,10 @@ export interface JobServiceServer extends UntypedServiceImplementation {
 
 export interface JobServiceClient extends Client {
   /**
-   * WatchJob streams a job's events after a sequence number: those that happened already, then those that come. Ending the
-   * stream does not touch the job. NOT_FOUND: no such job. Ends with the job's own status, OK when it completed.
+   * WatchJob streams the events of a job after a sequence number: first the past ones, then new ones as they happen. Closing
+   * the stream does not change the job. The stream ends with the status of the job, OK if it completed.
+   *
+   * NOT_FOUND: no such job.
    */
   watchJob(request: WatchJobRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchJobResponse>;
   watchJob(
@@ -825,8 +845,11 @@ export interface JobServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<WatchJobResponse>;
   /**
-   * CancelJob ends a job and answers at once. A queued job never starts; a running one stops after its current step or decode,
-   * or its engine is killed (CANCEL_BOUND_MS). Cancelling a finished job is no error and changes nothing.
+   * CancelJob cancels a job and returns at once. A queued job never starts. A running job stops after its current step or decode;
+   * if that takes longer than CANCEL_BOUND_MS, the server kills the engine. Cancelling an ended job changes nothing and is no
+   * error.
+   *
+   * NOT_FOUND: no such job.
    */
   cancelJob(
     request: CancelJobRequest,
@@ -843,7 +866,11 @@ export interface JobServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CancelJobResponse) => void,
   ): ClientUnaryCall;
-  /** GetJob tells a job's state. NOT_FOUND: no such job. */
+  /**
+   * GetJob returns the current state of a job.
+   *
+   * NOT_FOUND: no such job.
+   */
   getJob(
     request: GetJobRequest,
     callback: (error: ServiceError | null, response: GetJobResponse) => void,

@@ -23,21 +23,24 @@ export const protobufPackage = "darkroom.v1";
 
 export const protobufFileName = "darkroom/v1/model_service.proto";
 
-/** ModelState is whether a model can take a job. */
+/** ModelState is the state of a model's engine process. */
 export const ModelState = {
   /** MODEL_STATE_UNSPECIFIED - MODEL_STATE_UNSPECIFIED is never sent. */
   MODEL_STATE_UNSPECIFIED: 0,
-  /** MODEL_STATE_LOADING - Its engine process loads it. */
+  /** MODEL_STATE_LOADING - The engine process loads the model. */
   MODEL_STATE_LOADING: 1,
-  /** MODEL_STATE_READY - It waits for a job. */
+  /** MODEL_STATE_READY - The model is loaded and idle. */
   MODEL_STATE_READY: 2,
-  /** MODEL_STATE_BUSY - It runs one. */
+  /** MODEL_STATE_BUSY - The model runs a job. */
   MODEL_STATE_BUSY: 3,
-  /** MODEL_STATE_RESTARTING - Its engine died and starts again. */
+  /** MODEL_STATE_RESTARTING - The engine process died and is being restarted. */
   MODEL_STATE_RESTARTING: 4,
-  /** MODEL_STATE_FAILED - It cannot be loaded; `Model.problem` says why. */
+  /**
+   * MODEL_STATE_FAILED - The model cannot be loaded, or its engine process died too often. `Model.problem` has the reason. The server tries a qwen
+   * model again with a later prompt.
+   */
   MODEL_STATE_FAILED: 5,
-  /** MODEL_STATE_UNLOADED - It is not loaded. */
+  /** MODEL_STATE_UNLOADED - The model is not loaded. */
   MODEL_STATE_UNLOADED: 6,
 } as const;
 
@@ -102,65 +105,68 @@ export function modelStateToJSON(object: ModelState): string {
   }
 }
 
-/** Model is one model. */
+/** Model describes one model. */
 export interface Model {
-  /** What requests call it. */
+  /** Name that requests use. */
   name: string;
-  /** sdxl, wan or qwen. */
+  /** Model family: sdxl, wan or qwen. */
   family: string;
-  /** Whether it can take a job. */
+  /** State of its engine process. */
   state: ModelState;
-  /** Provider that it runs on: cpu, webgpu, cuda. Empty until it was loaded once. */
+  /**
+   * Provider that the model runs on: cpu, webgpu, cuda or tensorrt; for qwen cpu, cuda, vulkan or metal. Empty until the model
+   * was loaded once. Until then the fields that describe the checkpoint are unset, too.
+   */
   device: string;
-  /** Weights of all its networks together. */
+  /** Number of weights of all its networks. */
   parameters: bigint;
-  /** Bytes of them on disk. */
+  /** Size of the weights on disk, in bytes. */
   weightBytes: bigint;
-  /** Storage type of most of them: F16, BF16 or F32. */
+  /** Storage type of the largest network: F16, BF16 or F32. For qwen: ggml's type of the largest tensor, for example Q8_0. */
   storage: string;
-  /** epsilon or v_prediction. */
+  /** What the denoiser predicts: epsilon, v_prediction or sample for SDXL, flow for WAN. Empty for qwen. */
   predictionType: string;
-  /** Names that GenerateRequest.scheduler takes. */
+  /** Names that GenerateRequest.scheduler accepts. */
   schedulers: string[];
-  /** Side in pixels that it was trained at; the longer one of native_width and native_height. */
+  /** The larger of native_width and native_height, in pixels. */
   nativeSize: number;
-  /** Width and height are multiples of this many pixels. */
+  /** Width and height must be multiples of this number of pixels. */
   sizeMultiple: number;
-  /** Resident memory of its engine process, in bytes; 0 where it cannot be told. */
+  /** Resident memory of the engine process, in bytes. 0 if unknown. */
   residentBytes: bigint;
-  /** How often its engine was started again. */
+  /** Number of restarts of the engine process. */
   restarts: number;
-  /** Why it failed, empty otherwise. */
+  /** Reason of MODEL_STATE_FAILED. Empty otherwise. */
   problem: string;
-  /** In pixels: the width of a request that has none. */
+  /** Default width of a request, in pixels. */
   nativeWidth: number;
-  /** In pixels: the height of a request that has none. */
+  /** Default height of a request, in pixels. */
   nativeHeight: number;
-  /** What GenerateRequest.loras may name for it, and files that cannot be used, each with its problem. */
+  /** LoRAs that requests can name for this model, and LoRA files that cannot be used, with the reason. Only in ListModels. */
   loras: LoraInfo[];
-  /** Variants with LoRAs that are there now. */
+  /** Number of LoRA variants that are built now. */
   variants: number;
-  /** Variants that were built since its engine started: where that is most of the jobs, LORA_VARIANTS is too small for them. */
+  /** Number of variants that were built since the engine started. If it is close to the number of jobs, raise LORA_VARIANTS. */
   variantBuilds: number;
 }
 
-/** LoraInfo is one LoRA file that the server found. */
+/** LoraInfo describes one LoRA file. */
 export interface LoraInfo {
-  /** What requests call it. */
+  /** Name that requests use. */
   name: string;
-  /** What it was trained on top of, as its keys tell: SDXL, WAN 2.1. */
+  /** Base model that the LoRA was trained on, as its keys show: SDXL, WAN 2.1, another one, or unknown. */
   base: string;
-  /** kohya or peft. */
+  /** Key format: kohya or peft. */
   format: string;
-  /** The largest of its modules. */
+  /** Largest rank of its modules. */
   rank: number;
-  /** Weights that it changes. */
+  /** Number of weights that it changes. */
   modules: number;
-  /** Bytes of its file. */
+  /** Size of the file, in bytes. */
   sizeBytes: bigint;
-  /** What its pictures were described with in training, the most frequent first, at most 20; from the file's own metadata. */
+  /** Tags of its training images, the most frequent first, at most 20. They come from the file's own metadata. */
   trainedTags: string[];
-  /** Why it cannot be used. Empty otherwise. */
+  /** Reason why the file cannot be used. Empty otherwise. */
   problem: string;
 }
 
@@ -170,17 +176,17 @@ export interface ListModelsRequest {
 
 /** ListModelsResponse holds all models. */
 export interface ListModelsResponse {
-  /** In the order they were configured. */
+  /** Models in this order: SDXL, WAN, Qwen. */
   models: Model[];
 }
 
 /** LoadModelRequest names a model. */
 export interface LoadModelRequest {
-  /** As ListModels shows it. */
+  /** Name of the model, as ListModels shows it. */
   name: string;
 }
 
-/** LoadModelResponse tells the model as it is now. */
+/** LoadModelResponse holds the model after loading. */
 export interface LoadModelResponse {
   /** The model. */
   model: Model | undefined;
@@ -188,11 +194,11 @@ export interface LoadModelResponse {
 
 /** UnloadModelRequest names a model. */
 export interface UnloadModelRequest {
-  /** As ListModels shows it. */
+  /** Name of the model, as ListModels shows it. */
   name: string;
 }
 
-/** UnloadModelResponse tells the model as it is now. */
+/** UnloadModelResponse holds the model after unloading. */
 export interface UnloadModelResponse {
   /** The model. */
   model: Model | undefined;
@@ -202,23 +208,26 @@ export interface UnloadModelResponse {
 export interface GetServerStatusRequest {
 }
 
-/** GetServerStatusResponse tells the load and the limits. */
+/** GetServerStatusResponse holds the load and the limits of the server. */
 export interface GetServerStatusResponse {
   /** Version of the server. */
   version: string;
-  /** Seconds since it started. */
+  /** Seconds since the server started. */
   uptimeSeconds: number;
-  /** It finishes its jobs and takes no more. */
+  /** True while the server finishes its jobs and accepts no new ones. */
   draining: boolean;
-  /** Jobs that run. */
+  /** Number of running Generate jobs. */
   runningJobs: number;
-  /** Jobs that wait. */
+  /** Number of waiting Generate jobs. */
   queuedJobs: number;
-  /** Most jobs that may wait or run at once (LIMIT_QUEUE). */
+  /**
+   * Largest number of Generate jobs that wait or run, over all models (LIMIT_QUEUE). Enhance calls have the same limit, counted
+   * separately.
+   */
   queueLimit: number;
   /** Resident memory of the server process itself, in bytes. */
   residentBytes: bigint;
-  /** All models, without their LoRAs: ListModels has those. */
+  /** All models, without their LoRAs. */
   models: Model[];
 }
 
@@ -1498,10 +1507,10 @@ export const GetServerStatusResponse: MessageFns<GetServerStatusResponse> = {
   },
 };
 
-/** ModelService tells about models and the server itself. */
+/** ModelService reports on the models and on the server itself. */
 export type ModelServiceService = typeof ModelServiceService;
 export const ModelServiceService = {
-  /** ListModels lists the models that this server was started with. */
+  /** ListModels lists the models that the server was started with. */
   listModels: {
     path: "/darkroom.v1.ModelService/ListModels" as const,
     requestStream: false as const,
@@ -1512,8 +1521,11 @@ export const ModelServiceService = {
     responseDeserialize: (value: Buffer): ListModelsResponse => ListModelsResponse.decode(value),
   },
   /**
-   * LoadModel loads a model that is loaded on demand (qwen) and returns once it is ready; one that is loaded stays as it is. Its
-   * idle time begins. FAILED_PRECONDITION, RESOURCE_EXHAUSTED: as Enhance, which loads it by itself too.
+   * LoadModel loads a model of the family qwen and returns when it is ready. If it is already loaded, the call returns at once.
+   * Either way its idle time (QWEN_IDLE_MS) starts anew. Enhance and enhanced jobs also load it when they need it.
+   *
+   * NOT_FOUND: unknown model. FAILED_PRECONDITION with reason MODEL_UNSUPPORTED: the model always stays loaded. Other errors are
+   * those of loading, as in Enhance.
    */
   loadModel: {
     path: "/darkroom.v1.ModelService/LoadModel" as const,
@@ -1525,8 +1537,10 @@ export const ModelServiceService = {
     responseDeserialize: (value: Buffer): LoadModelResponse => LoadModelResponse.decode(value),
   },
   /**
-   * UnloadModel ends the process of a model that is loaded on demand, once what it writes now is done, and returns when its memory
-   * is free. FAILED_PRECONDITION (reason MODEL_UNSUPPORTED) for a model that stays resident.
+   * UnloadModel ends the process of a model of the family qwen. It waits for the prompts that the model is writing, and returns
+   * when the memory is free.
+   *
+   * NOT_FOUND: unknown model. FAILED_PRECONDITION with reason MODEL_UNSUPPORTED: the model always stays loaded.
    */
   unloadModel: {
     path: "/darkroom.v1.ModelService/UnloadModel" as const,
@@ -1537,7 +1551,7 @@ export const ModelServiceService = {
     responseSerialize: (value: UnloadModelResponse): Buffer => Buffer.from(UnloadModelResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UnloadModelResponse => UnloadModelResponse.decode(value),
   },
-  /** GetServerStatus tells the load and the limits of the server. */
+  /** GetServerStatus returns the load and the limits of the server. */
   getServerStatus: {
     path: "/darkroom.v1.ModelService/GetServerStatus" as const,
     requestStream: false as const,
@@ -1552,24 +1566,29 @@ export const ModelServiceService = {
 } as const;
 
 export interface ModelServiceServer extends UntypedServiceImplementation {
-  /** ListModels lists the models that this server was started with. */
+  /** ListModels lists the models that the server was started with. */
   listModels: handleUnaryCall<ListModelsRequest, ListModelsResponse>;
   /**
-   * LoadModel loads a model that is loaded on demand (qwen) and returns once it is ready; one that is loaded stays as it is. Its
-   * idle time begins. FAILED_PRECONDITION, RESOURCE_EXHAUSTED: as Enhance, which loads it by itself too.
+   * LoadModel loads a model of the family qwen and returns when it is ready. If it is already loaded, the call returns at once.
+   * Either way its idle time (QWEN_IDLE_MS) starts anew. Enhance and enhanced jobs also load it when they need it.
+   *
+   * NOT_FOUND: unknown model. FAILED_PRECONDITION with reason MODEL_UNSUPPORTED: the model always stays loaded. Other errors are
+   * those of loading, as in Enhance.
    */
   loadModel: handleUnaryCall<LoadModelRequest, LoadModelResponse>;
   /**
-   * UnloadModel ends the process of a model that is loaded on demand, once what it writes now is done, and returns when its memory
-   * is free. FAILED_PRECONDITION (reason MODEL_UNSUPPORTED) for a model that stays resident.
+   * UnloadModel ends the process of a model of the family qwen. It waits for the prompts that the model is writing, and returns
+   * when the memory is free.
+   *
+   * NOT_FOUND: unknown model. FAILED_PRECONDITION with reason MODEL_UNSUPPORTED: the model always stays loaded.
    */
   unloadModel: handleUnaryCall<UnloadModelRequest, UnloadModelResponse>;
-  /** GetServerStatus tells the load and the limits of the server. */
+  /** GetServerStatus returns the load and the limits of the server. */
   getServerStatus: handleUnaryCall<GetServerStatusRequest, GetServerStatusResponse>;
 }
 
 export interface ModelServiceClient extends Client {
-  /** ListModels lists the models that this server was started with. */
+  /** ListModels lists the models that the server was started with. */
   listModels(
     request: ListModelsRequest,
     callback: (error: ServiceError | null, response: ListModelsResponse) => void,
@@ -1586,8 +1605,11 @@ export interface ModelServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListModelsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * LoadModel loads a model that is loaded on demand (qwen) and returns once it is ready; one that is loaded stays as it is. Its
-   * idle time begins. FAILED_PRECONDITION, RESOURCE_EXHAUSTED: as Enhance, which loads it by itself too.
+   * LoadModel loads a model of the family qwen and returns when it is ready. If it is already loaded, the call returns at once.
+   * Either way its idle time (QWEN_IDLE_MS) starts anew. Enhance and enhanced jobs also load it when they need it.
+   *
+   * NOT_FOUND: unknown model. FAILED_PRECONDITION with reason MODEL_UNSUPPORTED: the model always stays loaded. Other errors are
+   * those of loading, as in Enhance.
    */
   loadModel(
     request: LoadModelRequest,
@@ -1605,8 +1627,10 @@ export interface ModelServiceClient extends Client {
     callback: (error: ServiceError | null, response: LoadModelResponse) => void,
   ): ClientUnaryCall;
   /**
-   * UnloadModel ends the process of a model that is loaded on demand, once what it writes now is done, and returns when its memory
-   * is free. FAILED_PRECONDITION (reason MODEL_UNSUPPORTED) for a model that stays resident.
+   * UnloadModel ends the process of a model of the family qwen. It waits for the prompts that the model is writing, and returns
+   * when the memory is free.
+   *
+   * NOT_FOUND: unknown model. FAILED_PRECONDITION with reason MODEL_UNSUPPORTED: the model always stays loaded.
    */
   unloadModel(
     request: UnloadModelRequest,
@@ -1623,7 +1647,7 @@ export interface ModelServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UnloadModelResponse) => void,
   ): ClientUnaryCall;
-  /** GetServerStatus tells the load and the limits of the server. */
+  /** GetServerStatus returns the load and the limits of the server. */
   getServerStatus(
     request: GetServerStatusRequest,
     callback: (error: ServiceError | null, response: GetServerStatusResponse) => void,

@@ -4,8 +4,10 @@ import { InferenceError } from '../../../errors.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../../tokenizer/clip.js';
 import { readSafetensors } from '../../../weights/safetensors.js';
 import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
+import { flagOf } from '../../family.js';
 import { isLoraKey } from '../../lora/lora-header.js';
 import type { SdxlConfig } from '../model/config.js';
+import { type PredictionType, sdxlOptions } from '../variables.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
 import { translateOpenClip, translateUNet, translateVae } from './original-layout.js';
 import { readSdxlConfig, readTextEncoderConfig, readVaeConfig } from './read-config.js';
@@ -13,9 +15,6 @@ import { readSdxlConfig, readTextEncoderConfig, readVaeConfig } from './read-con
 /** The parts that a checkpoint is made of, as its folders are called. */
 export const componentNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;
 export type ComponentName = (typeof componentNames)[number];
-
-export const predictionTypes = ['epsilon', 'v_prediction'] as const;
-export type PredictionType = (typeof predictionTypes)[number];
 
 /** Where a model comes from: the checkpoint, and what the operator says beside it. */
 export interface SdxlSource {
@@ -161,7 +160,11 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
     refuse('is a Flux checkpoint; darkroom serves SDXL');
   if (!has(PREFIXES.unet))
     refuse(`has no ${PREFIXES.unet}* tensors: it is no SDXL checkpoint in the original key layout`);
-  const remedies = { text_encoder: '--text-encoder', text_encoder_2: '--text-encoder-2', vae: '--vae' } as const;
+  const remedies = {
+    text_encoder: flagOf(sdxlOptions.SDXL_TEXT_ENCODER),
+    text_encoder_2: flagOf(sdxlOptions.SDXL_TEXT_ENCODER_2),
+    vae: flagOf(sdxlOptions.SDXL_VAE),
+  } as const;
   for (const [name, option] of Object.entries(remedies) as [keyof typeof remedies, string][]) {
     if (replaced[name] !== undefined || has(PREFIXES[name])) continue;
     throw new InferenceError(
@@ -253,7 +256,7 @@ async function readTokenizers({ path, tokenizer }: SdxlSource): Promise<readonly
   if (tokenizer === undefined) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${path} is a single file, and those hold no tokenizer; give a folder with CLIP's vocab.json and merges.txt with --tokenizer FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
+      `${path} is a single file, and those hold no tokenizer; give a folder with CLIP's vocab.json and merges.txt with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
     );
   }
   return [await readClipTokenizer(folder), await readClipTokenizer(folder, padded)];

@@ -1,6 +1,26 @@
 import type { ClipTokenizer } from '../../../tokenizer/clip.js';
+import type { PromptTokenizer } from '../../family.js';
 import type { PromptReport, PromptSyntax } from '../../pipeline.js';
+import { openSdxlCheckpoint, type SdxlSource } from '../checkpoint/checkpoint.js';
 import { planPrompt } from './prompt-plan.js';
+
+const ENCODERS = ['text_encoder', 'text_encoder_2'] as const;
+
+/** Opens the tokenizers of a checkpoint's two text encoders. @throws InferenceError CHECKPOINT_INVALID */
+export async function openPromptTokenizer(source: SdxlSource): Promise<PromptTokenizer> {
+  const checkpoint = await openSdxlCheckpoint(source);
+  const tokenizers = await checkpoint.readTokenizers();
+  return {
+    tokenize(text, syntax) {
+      const { encoders, fragments, report } = describePrompt(tokenizers, text, syntax);
+      return {
+        encoders: encoders.map((tokens, i) => ({ encoder: ENCODERS[i] ?? '', ...tokens })),
+        phrases: fragments,
+        report,
+      };
+    },
+  };
+}
 
 /** How a prompt would be read, without a network. */
 export interface PromptTokens {

@@ -5,6 +5,7 @@ import { InferenceError } from '../../../errors.js';
 import { readPth } from '../../../weights/pth/pth.js';
 import { readSafetensors } from '../../../weights/safetensors.js';
 import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
+import { type FamilyOption, flagOf } from '../../family.js';
 import type { ImageEncoderConfig, TextEncoderConfig, VaeConfig } from '../model/config.js';
 import {
   imageEncoderConfigFromShapes,
@@ -91,11 +92,11 @@ export async function readTensors(path: string): Promise<WeightFiles> {
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID that names the option which gives the file */
-export async function beside(folder: string, name: keyof typeof BESIDE, option: string): Promise<string> {
+export async function beside(folder: string, name: keyof typeof BESIDE, option: FamilyOption): Promise<string> {
   for (const file of BESIDE[name]) if (await exists(join(folder, file))) return join(folder, file);
   throw new InferenceError(
     'CHECKPOINT_INVALID',
-    `${folder} has no ${BESIDE[name][0]} (or ${BESIDE[name].slice(1).join(', ')}); give one with ${option} FILE`,
+    `${folder} has no ${BESIDE[name][0]} (or ${BESIDE[name].slice(1).join(', ')}); give one with ${flagOf(option)} FILE`,
   );
 }
 

@@ -1,9 +1,11 @@
 import { dirname, join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
 import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
+import { flagOf } from '../../family.js';
 import { isLoraKey } from '../../lora/lora-header.js';
 import type { ImageEncoderConfig, WanConfig } from '../model/config.js';
 import { assertVariant } from '../model/variant.js';
+import { wanOptions } from '../variables.js';
 import {
   beside,
   type ComponentName,
@@ -96,11 +98,11 @@ async function openOriginal({ path, tokenizer }: WanSource, { vae, text, image }
   const transformer = { ...found, tensors: isOurs ? bare : translateTransformer(bare) };
   const config = transformerConfigFromShapes(transformer, await readOriginalConfig(folder));
   assertVariant(config, found.path);
-  const autoencoder = vae ?? (await readVae(await beside(folder, 'vae', '--vae')));
-  const encoder = text ?? (await readTextEncoder(await beside(folder, 'text_encoder', '--text-encoder')));
+  const autoencoder = vae ?? (await readVae(await beside(folder, 'vae', wanOptions.WAN_VAE)));
+  const encoder = text ?? (await readTextEncoder(await beside(folder, 'text_encoder', wanOptions.WAN_TEXT_ENCODER)));
   const looks = config.image_dim != null;
   const eye = looks
-    ? (image ?? (await readImageEncoder(await beside(folder, 'image_encoder', '--image-encoder'))))
+    ? (image ?? (await readImageEncoder(await beside(folder, 'image_encoder', wanOptions.WAN_IMAGE_ENCODER))))
     : undefined;
   assertPictures(config, eye?.config, path);
   return {
@@ -133,7 +135,8 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   const served = 'darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1';
   if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
   if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN with inputs of its own; ${served}`);
-  if (has('decoder.') && !has('blocks.')) refuse('is a VAE; give the transformer, and the VAE with --vae');
+  if (has('decoder.') && !has('blocks.'))
+    refuse(`is a VAE; give the transformer, and the VAE with ${flagOf(wanOptions.WAN_VAE)}`);
   if (!has('patch_embedding.') || !has('blocks.'))
     refuse('has no patch_embedding.* and blocks.* tensors: it is no WAN');
 }

@@ -9,7 +9,7 @@ export interface Webhook {
   readonly body: string;
 }
 
-/** Whether a secret is one as Standard Webhooks writes it: `whsec_` and base64 of 24 to 64 bytes. */
+/** True for a secret as Standard Webhooks writes it: `whsec_` and base64 of 24 to 64 bytes. */
 export function isWebhookSecret(secret: string): boolean {
   const text = secret.slice(PREFIX.length);
   const key = Buffer.from(text, 'base64');
@@ -27,13 +27,4 @@ export function webhookHeaders({ id, timestamp, body }: Webhook, secret?: string
   const key = Buffer.from(secret.slice(PREFIX.length), 'base64');
   const signature = createHmac('sha256', key).update(`${id}.${timestamp}.${body}`).digest('base64');
   return { ...headers, 'webhook-signature': `v1,${signature}` };
-}
-
-/**
- * The id of a callback: the same for every try, and for every repeat. A job has one of each kind, and one more for each time
- * that an operator lets it run again.
- */
-export function webhookId(jobId: string, run: number, kind: 'processing' | 'terminal'): string {
-  // "." divides what is signed.
-  return `${jobId.replaceAll('.', '~')}:${run}:${kind}`;
 }

@@ -1,0 +1,94 @@
+import { Command } from 'commander';
+import { z } from 'zod';
+import { readVariables } from '../../config/read-variables.js';
+import { InferenceError } from '../../errors.js';
+import { familyOfCheckpoint } from '../../pipelines/checkpoint-glance.js';
+import { builtInFamilies } from '../../pipelines/families.js';
+import { type AnyFamily, flagOf, type Inspection } from '../../pipelines/family.js';
+import type { ModelInfo } from '../../pipelines/pipeline.js';
+import { formatBytes } from '../../std/format-bytes.js';
+import { addFamilyOptions, familyVariables } from '../options/family-options.js';
+import { describeLora, inspectLora } from './inspect-lora.js';
+
+/** Keys that are not used, as many as are listed. */
+const MAX_UNUSED_SHOWN = 8;
+
+export function createInspectCommand(): Command {
+  const inspect = new Command('inspect')
+    .description('show what a checkpoint or a LoRA is and whether it is whole, without loading it')
+    .argument(
+      '<path>',
+      "a diffusers-layout folder, or the original code's layout: one .safetensors file, or a folder for WAN",
+    )
+    .option('--json', 'machine-readable')
+    .action(async (path: string, { json, ...options }: { json?: boolean }) => {
+      const print = (result: object, text: () => string) =>
+        process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : text());
+      const lora = await inspectLora(path);
+      if (lora !== undefined) {
+        print(lora, () => describeLora(path, lora));
+        return;
+      }
+      const inspection = await inspectCheckpoint(path, options);
+      print(inspection, () => describe(path, inspection));
+    });
+  addFamilyOptions(inspect, builtInFamilies, false);
+  return inspect;
+}
+
+async function inspectCheckpoint(path: string, options: Readonly<Record<string, unknown>>): Promise<Inspection> {
+  const family = await familyOfCheckpoint(builtInFamilies, path);
+  assertNoneOfOthers(family, options);
+  const [pathVariable = ''] = Object.keys(family.options);
+  const variables = readVariables(z.object(family.variables), {
+    ...familyVariables(options, [family]),
+    [pathVariable]: path,
+  });
+  const source = family.sourceFrom(variables);
+  if (source === undefined) throw new Error(`${family.name} makes no source of a path`);
+  return family.inspect(source);
+}
+
+/** @throws InferenceError INVALID_REQUEST for options of another family: they would be ignored */
+function assertNoneOfOthers(family: AnyFamily, options: Readonly<Record<string, unknown>>): void {
+  for (const other of builtInFamilies) {
+    if (other === family) continue;
+    const [foreign] = Object.keys(familyVariables(options, [other]));
+    if (foreign === undefined) continue;
+    const flags = Object.values(family.options).slice(1).map(flagOf).join(', ');
+    throw new InferenceError(
+      'INVALID_REQUEST',
+      `${flagOf(other.options[foreign])} is for ${other.title}, the checkpoint is of ${family.title}; use ${flags}`,
+    );
+  }
+}
+
+function describe(path: string, { title, layout, info, networks }: Inspection): string {
+  const rows = Object.entries(networks).map(
+    ([name, { parameters, files }]) =>
+      `  ${name.padEnd(16)} ${millions(parameters).padStart(9)} parameters  ${files.length} ${files.length === 1 ? 'file' : 'files'}`,
+  );
+  const { unused } = info;
+  const rest = unused.length > MAX_UNUSED_SHOWN ? ` and ${unused.length - MAX_UNUSED_SHOWN} more` : '';
+  return [
+    `${path} is a whole ${title} checkpoint in ${layout === 'diffusers' ? "diffusers' layout" : 'the original layout'}.`,
+    ...rows,
+    `  ${'together'.padEnd(16)} ${millions(info.parameters).padStart(9)} parameters  ${formatBytes(info.weightBytes, 2)}, ${info.storage}`,
+    `  native size ${info.nativeWidth}x${info.nativeHeight}, sizes a multiple of ${info.sizeMultiple}, prediction type ${info.predictionType}`,
+    `  schedulers ${info.schedulers.join(', ')}`,
+    ...framesLine(info),
+    ...(unused.length > 0 ? [`  not used: ${unused.slice(0, MAX_UNUSED_SHOWN).join(', ')}${rest}`] : []),
+    '',
+  ].join('\n');
+}
+
+/** What a video model does with known frames. */
+function framesLine({ frames }: ModelInfo): readonly string[] {
+  if (frames === undefined) return [];
+  const needs = frames.needs.length > 0 ? `, needs ${frames.needs.join(' and ')}` : '';
+  return [`  references ${frames.takes.join(', ')}${needs}, by ${frames.method}`];
+}
+
+function millions(count: number): string {
+  return `${(count / 1e6).toFixed(1)} M`;
+}

@@ -1,0 +1,22 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { syntheticModels } from '../../synthetic/models.js';
+import { type FloatType, floatTypes } from '../../weights/safetensors.js';
+
+export function createSynthesizeCommand(): Command {
+  const names = [...syntheticModels.keys()].join(', ');
+  return new Command('synthesize')
+    .description('write a model of made-up weights for measurements: its images are noise')
+    .argument('<model>', names)
+    .argument('<path>', 'a folder, or for SDXL a file that ends in .safetensors for the original layout')
+    .addOption(
+      new Option('--dtype <type>', 'storage type of the weights: F16 for SDXL, BF16 for the others').choices(
+        floatTypes,
+      ),
+    )
+    .action(async (model: string, path: string, { dtype }: { dtype?: FloatType }) => {
+      const write = syntheticModels.get(model);
+      if (write === undefined) throw new InvalidArgumentError(`model "${model}" must be one of ${names}`);
+      await write(path, dtype);
+      process.stdout.write(`wrote ${path}\n`);
+    });
+}

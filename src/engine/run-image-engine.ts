@@ -1,0 +1,201 @@
+import { InferenceError } from '../errors.js';
+import { encodeImage } from '../media/encode-image.js';
+import type { ImageMetadata } from '../media/image-metadata.js';
+import { previewImage } from '../media/preview-image.js';
+import { removeStaleClips } from '../media/video-writer.js';
+import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
+import type { ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
+import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
+import { type Backend, openBackend } from '../runtime/backend.js';
+import { measureMemory } from '../runtime/device-memory.js';
+import { chooseDevice } from '../runtime/probe.js';
+import { version } from '../version.js';
+import { type JobDesk, serveEngine } from './engine-process.js';
+import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, PictureWork } from './messages.js';
+import { ClipAssets } from './video-assets.js';
+
+/** Serves image and video jobs from this process: loads one model of these families and runs its jobs, one batch at a time. */
+export function runImageEngine(families: Families): void {
+  // A folder that cannot be taken away is no reason not to serve.
+  removeStaleClips().catch(() => undefined);
+  let pipeline: Pipeline | undefined;
+  let model = '';
+  serveEngine<PictureWork>({
+    async load(spec) {
+      model = spec.model;
+      const { device, rejected } = await chooseDevice(spec.device);
+      const backend = await openBackend({ provider: device, threads: spec.threads });
+      pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
+      return { info: pipeline.info, device, rejected };
+    },
+    async run(jobs, desk) {
+      if (pipeline === undefined || desk.running > jobs.length) {
+        throw new InferenceError('INTERNAL', `the engine got jobs while ${pipeline ? 'busy' : 'not loaded'}`);
+      }
+      await runBatch({ name: model, pipeline }, jobs, desk);
+    },
+  });
+}
+
+async function openModel(family: AnyFamily, spec: EngineSpec, backend: Backend): Promise<Pipeline> {
+  const { source, batchPixels, variants = 1, reserveBytes = 0 } = spec;
+  const bare = await family.open(source, { backend, batchPixels });
+  const freeBytes = async () => Math.max(0, (await measureMemory(backend.provider, [])).freeBytes - reserveBytes);
+  return canTakeLoras(bare) ? new VariantPipeline(bare, { count: variants, freeBytes }) : bare;
+}
+
+interface LoadedModel {
+  readonly name: string;
+  readonly pipeline: Pipeline;
+}
+
+async function runBatch(
+  { name, pipeline }: LoadedModel,
+  jobs: readonly EngineJob[],
+  desk: JobDesk<PictureWork>,
+): Promise<void> {
+  const clock = new JobClock();
+  const together = jobs.map(({ jobId, request }) => ({
+    request,
+    signal: desk.signal(jobId),
+  }));
+  const batchImages = jobs.reduce((count, { request }) => count + request.seeds.length, 0);
+  const clips = new Map<EngineJob, ClipAssets>();
+  let isBuilding = false;
+  try {
+    for await (const event of pipeline.generate(together)) {
+      const job = jobs[event.job] as EngineJob;
+      const tell = (told: EngineEvent) => desk.tell(job.jobId, told);
+      // Whatever comes after it, the variant was built until now.
+      if (isBuilding && event.kind !== 'building') {
+        clock.lap('build');
+        isBuilding = false;
+      }
+      switch (event.kind) {
+        case 'building':
+          isBuilding = true;
+          tell({ kind: 'building' });
+          break;
+        case 'prompt':
+          tell({ kind: 'prompt', report: event.report });
+          break;
+        case 'progress': {
+          clock.lap(event.phase);
+          const { phase, step, total } = event;
+          tell({ kind: 'progress', phase, step, total });
+          break;
+        }
+        case 'preview': {
+          const bytes = await previewImage(event.rgb, event);
+          tell({ kind: 'preview', index: event.index, contentType: 'image/jpeg', bytes });
+          clock.lap('media');
+          break;
+        }
+        case 'image':
+          clock.lap('decode');
+          tell(await imageAsset(name, job, event, event.index));
+          clock.lap('media');
+          break;
+        case 'frames':
+          clock.lap('decode');
+          if (job.output.clip === undefined) {
+            const [rgb = new Uint8Array()] = event.frames;
+            tell(await imageAsset(name, job, { ...event, rgb }, 0));
+          } else {
+            const clip =
+              clips.get(job) ?? (await ClipAssets.start(job.output.clip, event, metadataOf(name, job, event.seed)));
+            clips.set(job, clip);
+            await clip.write(event.frames);
+          }
+          clock.lap('media');
+          break;
+        case 'done': {
+          const assets = (await clips.get(job)?.finish(job.output.quality)) ?? [];
+          clips.delete(job);
+          for (const asset of assets) tell(asset);
+          clock.lap('media');
+          const { forwards } = event;
+          const variants = pipeline.variants ?? { keys: [], builds: 0 };
+          const counted = {
+            batchImages,
+            peakBytes: peakBytes(),
+            variants,
+            ...(forwards !== undefined && { forwards }),
+          };
+          desk.done(job.jobId, { ...clock.timings(), ...counted });
+          break;
+        }
+        case 'aborted':
+          await clips.get(job)?.abort();
+          clips.delete(job);
+          desk.fail(job.jobId, desk.signal(job.jobId).reason);
+      }
+    }
+  } finally {
+    // What is still there belongs to a job that failed.
+    for (const clip of clips.values()) await clip.abort();
+  }
+}
+
+async function imageAsset(
+  model: string,
+  job: EngineJob,
+  { rgb, width, height, seed }: Pick<ImageEvent, 'rgb' | 'width' | 'height' | 'seed'>,
+  index: number,
+): Promise<EngineEvent> {
+  const { format, quality } = job.output;
+  const metadata = metadataOf(model, job, seed);
+  const file = await encodeImage(rgb, { width, height }, { format, quality, metadata });
+  return { kind: 'asset', role: 'result', index, seed, width, height, ...file };
+}
+
+/** What the file of one picture says about itself. */
+function metadataOf(model: string, { request, output }: EngineJob, seed: number): ImageMetadata {
+  if (output.metadata !== 'full') return { kind: output.metadata };
+  const { weights, init, clip, prompt, loras = [], ...rest } = request;
+  const promptWeights = weights || undefined;
+  return {
+    kind: 'full',
+    parameters: {
+      ...rest,
+      // As A1111 writes them, and as this server reads them.
+      prompt: [prompt, ...loras.map(loraSign)].join(' '),
+      seed,
+      model,
+      promptWeights,
+      referenceStrength: init?.strength,
+      guidanceInterval: clip?.guidanceInterval,
+      reuseThreshold: clip?.reuseThreshold,
+      version,
+    },
+  };
+}
+
+function loraSign({ name, weight, textEncoderWeight }: RequestLora): string {
+  const weights = weight === textEncoderWeight ? [weight] : [textEncoderWeight, weight];
+  return `<lora:${[name, ...weights].join(':')}>`;
+}
+
+function peakBytes(): number {
+  return process.resourceUsage().maxRSS * 1024;
+}
+
+/** Where the time of the jobs that run together went. */
+class JobClock {
+  readonly #startedAt = performance.now();
+  readonly #spent: Record<Phase | 'media' | 'build', number> = { encode: 0, denoise: 0, decode: 0, media: 0, build: 0 };
+  #mark = this.#startedAt;
+
+  /** What passed since the last lap was spent on this. */
+  lap(phase: Phase | 'media' | 'build'): void {
+    const now = performance.now();
+    this.#spent[phase] += now - this.#mark;
+    this.#mark = now;
+  }
+
+  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants'> {
+    const { encode, denoise, decode, media, build } = this.#spent;
+    const totalMs = performance.now() - this.#startedAt;
+    return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs: media, buildMs: build, totalMs };
+  }
+}

@@ -1,0 +1,17 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
+/** The only reader of `process.env`: configuration, command line and runtime get the environment from here. */
+export function environment(): NodeJS.ProcessEnv {
+  return process.env;
+}
+
+/** Folder for files that can be made again: `$XDG_CACHE_HOME/darkroom`, else `~/.cache/darkroom`. */
+export function cacheFolder({ XDG_CACHE_HOME }: NodeJS.ProcessEnv = environment()): string {
+  return join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'darkroom');
+}
+
+/** Driver files that the Vulkan loader is limited to; empty where it looks for drivers itself. */
+export function vulkanDriverFiles({ VK_DRIVER_FILES, VK_ICD_FILENAMES }: NodeJS.ProcessEnv = environment()): string {
+  return VK_DRIVER_FILES ?? VK_ICD_FILENAMES ?? '';
+}

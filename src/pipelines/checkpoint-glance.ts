@@ -1,0 +1,33 @@
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { InferenceError } from '../errors.js';
+import { readSafetensors } from '../weights/safetensors.js';
+import type { AnyFamily, Families } from './family.js';
+
+/** What tells the family of a checkpoint: little enough to read for every family at once. */
+export interface CheckpointGlance {
+  readonly isFolder: boolean;
+  /** Text of `model_index.json` of a diffusers-layout folder. */
+  readonly index: string | undefined;
+  /** Names of the tensors of a single `.safetensors` file. */
+  readonly keys: readonly string[];
+}
+
+/** @throws InferenceError CHECKPOINT_INVALID for a path that does not exist or a file that cannot be read */
+export async function glanceAt(path: string): Promise<CheckpointGlance> {
+  const entry = await stat(path).catch(() => undefined);
+  if (entry === undefined) throw new InferenceError('CHECKPOINT_INVALID', `${path} does not exist`);
+  const isFolder = entry.isDirectory();
+  if (isFolder) {
+    const index = await readFile(join(path, 'model_index.json'), 'utf8').catch(() => undefined);
+    return { isFolder, index, keys: [] };
+  }
+  const keys = path.endsWith('.safetensors') ? [...(await readSafetensors(path)).tensors.keys()] : [];
+  return { isFolder, index: undefined, keys };
+}
+
+/** The family of a checkpoint. Where no family recognises it, the first one, whose error says what the file is instead. */
+export async function familyOfCheckpoint(families: Families, path: string): Promise<AnyFamily> {
+  const checkpoint = await glanceAt(path);
+  return families.find((family) => family.recognises(checkpoint)) ?? families[0];
+}

@@ -1,0 +1,56 @@
+import { schedulerNamed, schedulerNames } from '../../schedulers/beta-schedulers.js';
+import type { Family } from '../family.js';
+import type { SdxlSource } from './checkpoint/checkpoint.js';
+import { sdxlNegativePrompt } from './negative-prompt.js';
+import { type SdxlVariables, sdxlOptions, sdxlVariables } from './variables.js';
+
+/** Stable Diffusion XL. */
+export const sdxl: Family<SdxlVariables, SdxlSource> = {
+  name: 'sdxl',
+  title: 'SDXL',
+  loraBase: 'SDXL',
+  defaults: { nativeWidth: 1024, nativeHeight: 1024, sizeMultiple: 8 },
+  isBatched: true,
+  schedulers: {
+    names: schedulerNames,
+    default: 'euler',
+    resolve: (name) => schedulerNamed(name, schedulerNames),
+  },
+  // As diffusers: without a job type an absent negative prompt stays absent, which is not an empty one.
+  bareCall: { makes: 'images', steps: 15, guidanceScale: 6, hasNegativePrompt: false },
+  negativePrompt: sdxlNegativePrompt,
+  references: { defaultStrength: 0.5 },
+  takes: { weights: true, stepSaving: false },
+
+  variables: sdxlVariables,
+  options: sdxlOptions,
+  modelName: ({ SDXL_NAME }) => SDXL_NAME,
+  sourceFrom(variables) {
+    if (variables.SDXL_PATH === undefined) return undefined;
+    return {
+      path: variables.SDXL_PATH,
+      tokenizer: variables.SDXL_TOKENIZER,
+      vae: variables.SDXL_VAE,
+      textEncoder: variables.SDXL_TEXT_ENCODER,
+      textEncoder2: variables.SDXL_TEXT_ENCODER_2,
+      predictionType: variables.SDXL_PREDICTION_TYPE,
+      zeroTerminalSnr: variables.SDXL_ZERO_TERMINAL_SNR && variables.SDXL_ZERO_TERMINAL_SNR === 'true',
+    };
+  },
+
+  recognises: ({ index, keys }) =>
+    index?.includes('"StableDiffusionXL') === true ||
+    keys.some((key) => key.startsWith('model.diffusion_model.input_blocks.')),
+  async open(source, options) {
+    const { createSdxlPipeline } = await import('./pipeline.js');
+    return createSdxlPipeline({ ...source, ...options });
+  },
+  async inspect(source) {
+    const { inspectSdxl } = await import('./inspect.js');
+    return { title: 'SDXL', ...(await inspectSdxl(source)) };
+  },
+  async openTokenizer(source) {
+    const { openPromptTokenizer } = await import('./prompt/tokenize.js');
+    return openPromptTokenizer(source);
+  },
+};

@@ -1,0 +1,35 @@
+import type { Config } from '../../config/server-config.js';
+import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
+import { ReferenceRole } from '../../gen/darkroom/v1/job.js';
+import type { AnyFamily } from '../../pipelines/family.js';
+import type { Check } from './field-checks.js';
+import type { Preset } from './presets.js';
+
+/** Frames that are rendered: 1 for an image; undefined for a family that makes images only. */
+export function planFrames(
+  { frames, references }: GenerateRequest,
+  makes: Preset['makes'],
+  { video }: AnyFamily,
+  { LIMIT_FRAMES }: Config,
+  check: Check,
+): number | undefined {
+  if (makes !== 'video') {
+    check(frames <= 1, 'frames', `frames ${frames} are for videos; leave them out for an image`);
+    return video && 1;
+  }
+  if (video === undefined) throw new Error('a job type makes videos of a family that makes none');
+  check(
+    frames <= LIMIT_FRAMES,
+    'frames',
+    `frames ${frames} must be >= 1 and <= ${LIMIT_FRAMES}; change it or raise LIMIT_FRAMES`,
+  );
+  // A video of one latent frame has no end apart from its start.
+  const { minFramesWithEnd } = video;
+  const hasEnd = references.some(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);
+  check(
+    frames === 0 || frames >= minFramesWithEnd || !hasEnd,
+    'frames',
+    `frames ${frames} must be >= ${minFramesWithEnd} with an end reference`,
+  );
+  return video.roundFrames(frames || video.defaultFrames);
+}

@@ -1,0 +1,54 @@
+import type { Config } from '../../config/server-config.js';
+import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
+import type { AnyFamily } from '../../pipelines/family.js';
+import type { Check } from './field-checks.js';
+import type { Preset } from './presets.js';
+import type { PlannedReferences } from './references.js';
+
+const MAX_GUIDANCE = 50;
+
+/** Denoising steps: the request's, else the preset's. */
+export function planSteps(
+  request: GenerateRequest,
+  preset: Preset | undefined,
+  { LIMIT_STEPS }: Config,
+  check: Check,
+): number {
+  const steps = request.steps ?? preset?.steps ?? 1;
+  check(
+    steps >= 1 && steps <= LIMIT_STEPS,
+    'steps',
+    `steps ${steps} must be >= 1 and <= ${LIMIT_STEPS}; change it or raise LIMIT_STEPS`,
+  );
+  return steps;
+}
+
+/** The guidance scale: the request's, else what a reference makes of it, else the preset's. */
+export function planGuidance(
+  request: GenerateRequest,
+  preset: Preset | undefined,
+  family: AnyFamily,
+  references: PlannedReferences | undefined,
+  check: Check,
+): number {
+  const byReference = references && family.references.guidanceScale?.(references.strength);
+  const guidanceScale = request.guidanceScale ?? byReference ?? preset?.guidanceScale ?? 1;
+  check(
+    guidanceScale >= 0 && guidanceScale <= MAX_GUIDANCE,
+    'guidance_scale',
+    `guidance_scale ${guidanceScale} must be >= 0 and <= ${MAX_GUIDANCE}`,
+  );
+  return guidanceScale;
+}
+
+/** The scheduler by the family's own name for it. */
+export function planScheduler(request: GenerateRequest, { schedulers }: AnyFamily, check: Check): string {
+  const requested = request.scheduler || schedulers.default;
+  const scheduler = schedulers.resolve(requested) ?? '';
+  check(
+    scheduler !== '',
+    'scheduler',
+    `scheduler "${requested.slice(0, 64)}" must be one of ${schedulers.names.join(', ')}`,
+  );
+  return scheduler;
+}

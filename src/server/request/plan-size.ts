@@ -1,0 +1,34 @@
+import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
+import type { Check } from './field-checks.js';
+import type { RequestContext } from './request-context.js';
+
+const MIN_SIDE_PIXELS = 64;
+
+/** Width and height in pixels; the model's native size where the request has none. */
+export function planSize(
+  request: GenerateRequest,
+  { config, model: { family, info } }: RequestContext,
+  check: Check,
+): { readonly width: number; readonly height: number } {
+  const { nativeWidth, nativeHeight, sizeMultiple } = info ?? family.defaults;
+  const max = config.LIMIT_SIDE_PIXELS;
+  const side = (field: 'width' | 'height', native: number) => {
+    const value = request[field] || native;
+    if (value < Math.min(MIN_SIDE_PIXELS, native) || value > max) {
+      check(
+        false,
+        field,
+        `${field} ${value} must be >= ${MIN_SIDE_PIXELS} and <= ${max}; change it or raise LIMIT_SIDE_PIXELS`,
+      );
+    } else if (value % sizeMultiple !== 0) {
+      const below = value - (value % sizeMultiple);
+      check(
+        false,
+        field,
+        `${field} ${value} must be a multiple of ${sizeMultiple}; use ${below} or ${below + sizeMultiple}`,
+      );
+    }
+    return value;
+  };
+  return { width: side('width', nativeWidth), height: side('height', nativeHeight) };
+}
