@@ -89,7 +89,7 @@ describe('the original layout', () => {
     const path = join(folder, DIT);
     await expect(openWanCheckpoint({ path })).rejects.toMatchObject({
       reason: 'CHECKPOINT_INVALID',
-      message: `${folder} has no Wan2.1_VAE.pth (or Wan2.1_VAE.safetensors, wan_2.1_vae.safetensors); give one with --vae FILE`,
+      message: `${folder} has no Wan2.1_VAE.pth (or Wan2.1_VAE.safetensors, wan_2.1_vae.safetensors); give one with --wan-vae FILE`,
     });
     const vae = join(elsewhere, VAE);
     await expect(openWanCheckpoint({ path, vae })).rejects.toThrow(/; give one with --text-encoder FILE$/);

@@ -69,7 +69,7 @@ describe('an image encoder', () => {
     await rename(join(folder, EYE), eye);
     await expect(openWanCheckpoint({ path: folder })).rejects.toMatchObject({
       reason: 'CHECKPOINT_INVALID',
-      message: `${folder} has no models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth (or ${EYE}, clip_vision_h.safetensors); give one with --image-encoder FILE`,
+      message: `${folder} has no models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth (or ${EYE}, clip_vision_h.safetensors); give one with --wan-image-encoder FILE`,
     });
     const { config } = await openWanCheckpoint({ path: folder, imageEncoder: eye });
     expect(config.imageEncoder).toMatchObject({
