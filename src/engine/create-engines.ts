@@ -6,7 +6,7 @@ import type { Logger } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { type Families, flagOf } from '../pipelines/family.js';
 import { measureMemory } from '../runtime/device-memory.js';
-import { createSupervisor, type Supervisor, type SupervisorOptions } from './engine.js';
+import { createEngine, type Engine, type EngineOptions } from './engine.js';
 import { MemoryLedger } from './memory-ledger.js';
 import type { EngineSpec, TextWork } from './messages.js';
 import { OnDemandEngine } from './on-demand-engine.js';
@@ -18,8 +18,8 @@ export interface CreateEnginesOptions {
   readonly families?: Families;
   /** Program of the engine processes, which has to know the families. Omitted: darkroom's own. */
   readonly entry?: URL;
-  /** Omitted: as `createSupervisor` has it. */
-  readonly backoffMs?: NonNullable<SupervisorOptions['backoffMs']>;
+  /** Omitted: as `createEngine` has it. */
+  readonly backoffMs?: NonNullable<EngineOptions['backoffMs']>;
   /** Threads of each CPU engine. Omitted: ENGINE_THREADS. */
   readonly threads?: number;
 }
@@ -34,7 +34,7 @@ export function createEngines({
   families = builtInFamilies,
   threads = config.ENGINE_THREADS,
   ...options
-}: CreateEnginesOptions): readonly Supervisor[] {
+}: CreateEnginesOptions): readonly Engine[] {
   const specs = families.flatMap((family): EngineSpec[] => {
     const source = family.sourceFrom(config);
     if (source === undefined) return [];
@@ -56,7 +56,7 @@ export function createEngines({
     throw new InferenceError('INVALID_REQUEST', `no model: ${waysToNameOne(families)}`);
   }
   return specs.map((spec) =>
-    createSupervisor({
+    createEngine({
       spec,
       log,
       cancelBoundMs: config.CANCEL_BOUND_MS,
@@ -82,7 +82,7 @@ function waysToNameOne(families: Families): string {
 export async function createTextEngine(
   config: Config,
   log: Logger,
-  residents: readonly Supervisor[],
+  residents: readonly Engine[],
   entry = new URL('./text-process.js', import.meta.url),
 ): Promise<OnDemandEngine<TextWork> | undefined> {
   const template = await readTemplate(config.ENHANCE_TEMPLATE);
@@ -94,7 +94,7 @@ export async function createTextEngine(
     template,
     parallel: config.QWEN_PARALLEL,
   };
-  const supervisor = createSupervisor<TextWork>({
+  const engine = createEngine<TextWork>({
     spec: { model: config.QWEN_NAME, family: 'qwen', source, device: config.DEVICE, threads: config.ENGINE_THREADS },
     log,
     entry,
@@ -104,9 +104,9 @@ export async function createTextEngine(
   });
   // Prefer the measured size to the estimate.
   let measuredBytes: number | undefined;
-  supervisor.onStateChange((state) => {
+  engine.onStateChange((state) => {
     if (state !== 'ready') return;
-    const { device, info, peakBytes } = supervisor;
+    const { device, info, peakBytes } = engine;
     measuredBytes = device === 'cpu' ? peakBytes : info?.memory.vram;
   });
   const ledger = new MemoryLedger({
@@ -114,5 +114,5 @@ export async function createTextEngine(
     reserveBytes: config.MEMORY_RESERVE_BYTES,
   });
   const grant = async () => ledger.grant(config.QWEN_NAME, measuredBytes ?? (await estimateMemory(source)));
-  return new OnDemandEngine({ supervisor, grant, idleMs: config.QWEN_IDLE_MS, log });
+  return new OnDemandEngine({ engine, grant, idleMs: config.QWEN_IDLE_MS, log });
 }

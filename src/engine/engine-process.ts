@@ -8,30 +8,30 @@ export interface EngineProgram<W extends Work> {
   /** Called once, before anything is run. */
   load(spec: W['spec'], onProgress: (progress: LoadProgress) => void): Promise<Loaded<W>>;
   /** Runs jobs that came together; each has ended, or the returned promise rejects, and with it those that have not. */
-  run(jobs: readonly W['job'][], desk: JobDesk<W>): Promise<void>;
+  run(jobs: readonly W['job'][], reporter: JobReporter<W>): Promise<void>;
 }
 
 /** Where a program tells what becomes of its jobs. */
-export interface JobDesk<W extends Work> {
+export interface JobReporter<W extends Work> {
   /** Aborted with the InferenceError that ends the job. */
   signal(jobId: string): AbortSignal;
-  tell(jobId: string, event: W['event']): void;
+  emit(jobId: string, event: W['event']): void;
   done(jobId: string, result: W['result']): void;
   fail(jobId: string, error: unknown): void;
   /** Jobs that have not ended, of all that came. */
   readonly running: number;
 }
 
-/** Speaks the supervisor's protocol for a program; this process ends with its parent. */
+/** Speaks the protocol of the parent's `Engine` for a program; this process ends with its parent. */
 export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
   endWithParent();
   const running = new Map<string, AbortController>();
   const end = (jobId: string, message: MessageFromEngine<W>) => {
     if (running.delete(jobId)) send(message);
   };
-  const desk: JobDesk<W> = {
+  const reporter: JobReporter<W> = {
     signal: (jobId) => running.get(jobId)?.signal ?? AbortSignal.abort(),
-    tell: (jobId, event) => send({ kind: 'event', jobId, event }),
+    emit: (jobId, event) => send({ kind: 'event', jobId, event }),
     done: (jobId, result) => end(jobId, { kind: 'done', jobId, result }),
     fail: (jobId, error) => end(jobId, { kind: 'failed', jobId, error: toEngineError(error).toJSON() }),
     get running() {
@@ -51,10 +51,10 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
   const run = async (jobs: readonly W['job'][]) => {
     for (const { jobId } of jobs) running.set(jobId, new AbortController());
     try {
-      await program.run(jobs, desk);
+      await program.run(jobs, reporter);
     } catch (error) {
       // What fails one fails all that shared its runs.
-      for (const { jobId } of jobs) desk.fail(jobId, error);
+      for (const { jobId } of jobs) reporter.fail(jobId, error);
     }
   };
   process.on('message', (message: MessageToEngine<W>) => {

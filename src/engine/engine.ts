@@ -5,7 +5,7 @@ import type { Logger } from 'pino';
 import { InferenceError } from '../errors.js';
 import { createBackoff } from '../std/backoff.js';
 import { EventQueue } from './event-queue.js';
-import type { LoadProgress, MessageFromEngine, MessageToEngine, PictureWork, Work } from './messages.js';
+import type { ImageWork, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
 
 /**
  * `starting`: the first process loads. `restarting`: one died and another loads, or waits for its turn. `failed`: it cannot
@@ -13,7 +13,7 @@ import type { LoadProgress, MessageFromEngine, MessageToEngine, PictureWork, Wor
  */
 export type EngineState = 'starting' | 'ready' | 'busy' | 'restarting' | 'failed' | 'stopped';
 
-export interface RunHandle<W extends Work = PictureWork> {
+export interface RunHandle<W extends Work = ImageWork> {
   readonly events: AsyncIterable<W['event']>;
   /** Settles after the last event: what came of the job, or an InferenceError. */
   readonly result: Promise<W['result']>;
@@ -22,7 +22,7 @@ export interface RunHandle<W extends Work = PictureWork> {
 }
 
 /** Keeps one engine process alive: the parent's side of a model. */
-export interface Supervisor<W extends Work = PictureWork> {
+export interface Engine<W extends Work = ImageWork> {
   readonly spec: W['spec'];
   readonly state: EngineState;
   /** Known once it was loaded. */
@@ -50,7 +50,7 @@ export interface Supervisor<W extends Work = PictureWork> {
   stop(): Promise<void>;
 }
 
-export interface SupervisorOptions<W extends Work = PictureWork> {
+export interface EngineOptions<W extends Work = ImageWork> {
   readonly spec: W['spec'];
   readonly log: Logger;
   /** The engine process's program; that of pictures and clips when omitted. */
@@ -79,8 +79,8 @@ const HEALTHY_MS = 60_000;
 /** From the polite end of a process to the kill. */
 const STOP_GRACE_MS = 2_000;
 
-export function createSupervisor<W extends Work = PictureWork>(options: SupervisorOptions<W>): Supervisor<W> {
-  return new EngineSupervisor(options);
+export function createEngine<W extends Work = ImageWork>(options: EngineOptions<W>): Engine<W> {
+  return new SupervisedEngine(options);
 }
 
 interface RunningJob<W extends Work> {
@@ -93,7 +93,7 @@ interface RunningJob<W extends Work> {
   cancelTimer?: NodeJS.Timeout;
 }
 
-class EngineSupervisor<W extends Work> implements Supervisor<W> {
+class SupervisedEngine<W extends Work> implements Engine<W> {
   readonly spec: W['spec'];
   state: EngineState = 'stopped';
   info: W['info'] | undefined;
@@ -101,7 +101,7 @@ class EngineSupervisor<W extends Work> implements Supervisor<W> {
   device: string | undefined;
   restarts = 0;
   failure: InferenceError | undefined;
-  readonly #options: SupervisorOptions<W>;
+  readonly #options: EngineOptions<W>;
   readonly #log: Logger;
   readonly #listeners = new Set<(state: EngineState) => void>();
   readonly #backoff: ReturnType<typeof createBackoff>;
@@ -113,7 +113,7 @@ class EngineSupervisor<W extends Work> implements Supervisor<W> {
   /** A kill of ours: the next process may start at once. */
   #killedOnPurpose = false;
 
-  constructor(options: SupervisorOptions<W>) {
+  constructor(options: EngineOptions<W>) {
     this.spec = options.spec;
     this.#options = options;
     this.#log = options.log.child({ model: options.spec.model });

@@ -17,7 +17,7 @@ export interface Work {
 }
 
 /** Pictures and clips. */
-export interface PictureWork extends Work {
+export interface ImageWork extends Work {
   readonly spec: EngineSpec;
   readonly info: ModelInfo;
   readonly job: EngineJob;

@@ -1,13 +1,13 @@
 import type { Logger } from 'pino';
 import { InferenceError } from '../errors.js';
 import { createBackoff } from '../std/backoff.js';
-import type { RunHandle, Supervisor } from './engine.js';
+import type { Engine, RunHandle } from './engine.js';
 import type { Grant } from './memory-ledger.js';
 import type { LoadProgress, Work } from './messages.js';
 
 export interface OnDemandOptions<W extends Work> {
   /** Of the kind `on-demand`. */
-  readonly supervisor: Supervisor<W>;
+  readonly engine: Engine<W>;
   /** Asks for the memory of the model. */
   readonly grant: () => Promise<Grant>;
   /** From its last use to its end. */
@@ -16,7 +16,7 @@ export interface OnDemandOptions<W extends Work> {
 }
 
 /** The right to run jobs; the engine stays loaded until it is given back. */
-export interface Use<W extends Work> {
+export interface EngineLease<W extends Work> {
   run(job: W['job']): RunHandle<W>;
   release(): void;
 }
@@ -26,7 +26,7 @@ export interface Use<W extends Work> {
  * back. Who comes while it loads waits for the same loading.
  */
 export class OnDemandEngine<W extends Work> {
-  readonly supervisor: Supervisor<W>;
+  readonly engine: Engine<W>;
   readonly #options: OnDemandOptions<W>;
   readonly #log: Logger;
   /** A model that does not load is not tried for every prompt. */
@@ -39,13 +39,13 @@ export class OnDemandEngine<W extends Work> {
   #whenUnused: (() => void) | undefined;
 
   constructor(options: OnDemandOptions<W>) {
-    this.supervisor = options.supervisor;
+    this.engine = options.engine;
     this.#options = options;
-    this.#log = options.log.child({ model: options.supervisor.spec.model });
+    this.#log = options.log.child({ model: options.engine.spec.model });
   }
 
   get isLoaded(): boolean {
-    const { state } = this.supervisor;
+    const { state } = this.engine;
     return state === 'ready' || state === 'busy';
   }
 
@@ -54,7 +54,7 @@ export class OnDemandEngine<W extends Work> {
    * @param onLoading called while it loads, at least once
    * @throws InferenceError why it cannot be loaded; the signal's reason
    */
-  async use(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<Use<W>> {
+  async acquire(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<EngineLease<W>> {
     // Whoever it is ended for does not wait for those that come now.
     while (this.#ending !== undefined) await settledOrAborted(this.#ending, signal);
     this.#users += 1;
@@ -64,7 +64,7 @@ export class OnDemandEngine<W extends Work> {
       if (isReleased) return;
       isReleased = true;
       this.#users -= 1;
-      this.#rest();
+      this.#endWhenIdle();
     };
     try {
       while (!this.isLoaded) {
@@ -77,7 +77,7 @@ export class OnDemandEngine<W extends Work> {
     }
     return {
       run: (job) => {
-        const [handle] = this.supervisor.run([job]);
+        const [handle] = this.engine.run([job]);
         if (handle === undefined) throw new Error('a job without a handle');
         return handle;
       },
@@ -96,19 +96,19 @@ export class OnDemandEngine<W extends Work> {
   /** Ends the engine and what it runs at once. */
   async stop(): Promise<void> {
     clearTimeout(this.#idleTimer);
-    await this.supervisor.stop();
+    await this.engine.stop();
   }
 
   async #load(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<void> {
-    const { supervisor } = this;
-    onLoading(supervisor.loading);
-    const stopListening = supervisor.onStateChange(() => {
-      if (supervisor.loading !== undefined) onLoading(supervisor.loading);
+    const { engine } = this;
+    onLoading(engine.loading);
+    const stopListening = engine.onStateChange(() => {
+      if (engine.loading !== undefined) onLoading(engine.loading);
     });
     try {
       this.#starting ??= this.#start().finally(() => {
         this.#starting = undefined;
-        this.#rest();
+        this.#endWhenIdle();
       });
       await settledOrAborted(this.#starting, signal);
     } finally {
@@ -120,7 +120,7 @@ export class OnDemandEngine<W extends Work> {
     if (this.#failure !== undefined && performance.now() < this.#failure.until) throw this.#failure.error;
     const grant = await this.#options.grant();
     try {
-      await this.supervisor.start();
+      await this.engine.start();
       this.#failure = undefined;
       this.#backoff.reset();
     } catch (caught) {
@@ -133,7 +133,7 @@ export class OnDemandEngine<W extends Work> {
   }
 
   /** Nobody uses it: it ends, now or in a while. */
-  #rest(): void {
+  #endWhenIdle(): void {
     clearTimeout(this.#idleTimer);
     if (this.#users > 0) return;
     this.#whenUnused?.();
@@ -157,7 +157,7 @@ export class OnDemandEngine<W extends Work> {
       this.#whenUnused = undefined;
       clearTimeout(this.#idleTimer);
     }
-    await this.supervisor.stop();
+    await this.engine.stop();
   }
 }
 

@@ -10,9 +10,9 @@ import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
 import { chooseDevice } from '../runtime/probe.js';
 import { version } from '../version.js';
-import { type JobDesk, serveEngine } from './engine-process.js';
-import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, PictureWork } from './messages.js';
-import { ClipAssets } from './video-assets.js';
+import { type JobReporter, serveEngine } from './engine-process.js';
+import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, ImageWork } from './messages.js';
+import { VideoAssets } from './video-assets.js';
 
 /** Serves image and video jobs from this process: loads one model of these families and runs its jobs, one batch at a time. */
 export function runImageEngine(families: Families): void {
@@ -20,7 +20,7 @@ export function runImageEngine(families: Families): void {
   removeStaleClips().catch(() => undefined);
   let pipeline: Pipeline | undefined;
   let model = '';
-  serveEngine<PictureWork>({
+  serveEngine<ImageWork>({
     async load(spec) {
       model = spec.model;
       const { device, rejected } = await chooseDevice(spec.device);
@@ -28,11 +28,11 @@ export function runImageEngine(families: Families): void {
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
       return { info: pipeline.info, device, rejected };
     },
-    async run(jobs, desk) {
-      if (pipeline === undefined || desk.running > jobs.length) {
+    async run(jobs, reporter) {
+      if (pipeline === undefined || reporter.running > jobs.length) {
         throw new InferenceError('INTERNAL', `the engine got jobs while ${pipeline ? 'busy' : 'not loaded'}`);
       }
-      await runBatch({ name: model, pipeline }, jobs, desk);
+      await renderBatch({ name: model, pipeline }, jobs, reporter);
     },
   });
 }
@@ -49,23 +49,23 @@ interface LoadedModel {
   readonly pipeline: Pipeline;
 }
 
-async function runBatch(
+async function renderBatch(
   { name, pipeline }: LoadedModel,
   jobs: readonly EngineJob[],
-  desk: JobDesk<PictureWork>,
+  reporter: JobReporter<ImageWork>,
 ): Promise<void> {
   const clock = new JobClock();
   const together = jobs.map(({ jobId, request }) => ({
     request,
-    signal: desk.signal(jobId),
+    signal: reporter.signal(jobId),
   }));
   const batchImages = jobs.reduce((count, { request }) => count + request.seeds.length, 0);
-  const clips = new Map<EngineJob, ClipAssets>();
+  const clips = new Map<EngineJob, VideoAssets>();
   let isBuilding = false;
   try {
     for await (const event of pipeline.generate(together)) {
       const job = jobs[event.job] as EngineJob;
-      const tell = (told: EngineEvent) => desk.tell(job.jobId, told);
+      const emit = (emitted: EngineEvent) => reporter.emit(job.jobId, emitted);
       // Whatever comes after it, the variant was built until now.
       if (isBuilding && event.kind !== 'building') {
         clock.lap('build');
@@ -74,36 +74,36 @@ async function runBatch(
       switch (event.kind) {
         case 'building':
           isBuilding = true;
-          tell({ kind: 'building' });
+          emit({ kind: 'building' });
           break;
         case 'prompt':
-          tell({ kind: 'prompt', report: event.report });
+          emit({ kind: 'prompt', report: event.report });
           break;
         case 'progress': {
           clock.lap(event.phase);
           const { phase, step, total } = event;
-          tell({ kind: 'progress', phase, step, total });
+          emit({ kind: 'progress', phase, step, total });
           break;
         }
         case 'preview': {
           const bytes = await previewImage(event.rgb, event);
-          tell({ kind: 'preview', index: event.index, contentType: 'image/jpeg', bytes });
+          emit({ kind: 'preview', index: event.index, contentType: 'image/jpeg', bytes });
           clock.lap('media');
           break;
         }
         case 'image':
           clock.lap('decode');
-          tell(await imageAsset(name, job, event, event.index));
+          emit(await imageAsset(name, job, event, event.index));
           clock.lap('media');
           break;
         case 'frames':
           clock.lap('decode');
           if (job.output.clip === undefined) {
             const [rgb = new Uint8Array()] = event.frames;
-            tell(await imageAsset(name, job, { ...event, rgb }, 0));
+            emit(await imageAsset(name, job, { ...event, rgb }, 0));
           } else {
             const clip =
-              clips.get(job) ?? (await ClipAssets.start(job.output.clip, event, metadataOf(name, job, event.seed)));
+              clips.get(job) ?? (await VideoAssets.start(job.output.clip, event, metadataOf(name, job, event.seed)));
             clips.set(job, clip);
             await clip.write(event.frames);
           }
@@ -112,7 +112,7 @@ async function runBatch(
         case 'done': {
           const assets = (await clips.get(job)?.finish(job.output.quality)) ?? [];
           clips.delete(job);
-          for (const asset of assets) tell(asset);
+          for (const asset of assets) emit(asset);
           clock.lap('media');
           const { forwards } = event;
           const variants = pipeline.variants ?? { keys: [], builds: 0 };
@@ -122,13 +122,13 @@ async function runBatch(
             variants,
             ...(forwards !== undefined && { forwards }),
           };
-          desk.done(job.jobId, { ...clock.timings(), ...counted });
+          reporter.done(job.jobId, { ...clock.timings(), ...counted });
           break;
         }
         case 'aborted':
           await clips.get(job)?.abort();
           clips.delete(job);
-          desk.fail(job.jobId, desk.signal(job.jobId).reason);
+          reporter.fail(job.jobId, reporter.signal(job.jobId).reason);
       }
     }
   } finally {

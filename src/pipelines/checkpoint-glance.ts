@@ -2,7 +2,6 @@ import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InferenceError } from '../errors.js';
 import { readSafetensors } from '../weights/safetensors.js';
-import type { AnyFamily, Families } from './family.js';
 
 /** What tells the family of a checkpoint: little enough to read for every family at once. */
 export interface CheckpointGlance {
@@ -24,10 +23,4 @@ export async function glanceAt(path: string): Promise<CheckpointGlance> {
   }
   const keys = path.endsWith('.safetensors') ? [...(await readSafetensors(path)).tensors.keys()] : [];
   return { isFolder, index: undefined, keys };
-}
-
-/** The family of a checkpoint. Where no family recognises it, the first one, whose error says what the file is instead. */
-export async function familyOfCheckpoint(families: Families, path: string): Promise<AnyFamily> {
-  const checkpoint = await glanceAt(path);
-  return families.find((family) => family.recognises(checkpoint)) ?? families[0];
 }

@@ -2,7 +2,7 @@ import type { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import type { Makes } from '../job-types.js';
 import type { Backend } from '../runtime/backend.js';
-import type { CheckpointGlance } from './checkpoint-glance.js';
+import { type CheckpointGlance, glanceAt } from './checkpoint-glance.js';
 import type { LoraBase } from './lora/lora-header.js';
 import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax } from './pipeline.js';
 
@@ -160,4 +160,10 @@ export function titlesOf(families: Families, holds: (family: AnyFamily) => boole
     .filter(holds)
     .map(({ title }) => title)
     .join(' and ');
+}
+
+/** The family of a checkpoint. Where no family recognises it, the first one, whose error says what the file is instead. */
+export async function familyOfCheckpoint(families: Families, path: string): Promise<AnyFamily> {
+  const checkpoint = await glanceAt(path);
+  return families.find((family) => family.recognises(checkpoint)) ?? families[0];
 }

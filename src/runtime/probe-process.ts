@@ -1,10 +1,11 @@
-/** Run by probe.ts: opens a session with one Add on the provider named, runs it, and says `ok` or why not. */
+/** Run by probe.ts: opens a session with one Add on the named provider, runs it, and reports `ok` or why it failed. */
 import type { Provider } from '../device.js';
 import { Graph } from '../graph/graph.js';
 import { add } from '../graph/ops.js';
-import { createSession } from './session.js';
 
 async function probe(provider: Provider): Promise<string> {
+  // Imported here: where the addon does not load, that is the answer.
+  const { createSession } = await import('./session.js');
   const graph = new Graph('probe', { attention: 'decomposed', compute: 'f32' });
   const x = graph.floatInput('x', [4]);
   graph.output('y', add(graph, x, x));

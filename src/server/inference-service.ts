@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Supervisor } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import { InferenceError } from '../errors.js';
 import type {
   EnhanceRequest,
@@ -15,9 +15,9 @@ import { jobTypeOfValue } from '../job-types.js';
 import { firstStep } from '../pipelines/common/batching.js';
 import { type AnyFamily, familyNamed } from '../pipelines/family.js';
 import { enhance } from './enhance/enhance.js';
-import { enhanceForJob } from './enhance/prompt-enhancement.js';
+import { enhanceForJob } from './enhance/enhance-for-job.js';
 import { modelNotFound } from './jobs/admission.js';
-import { follow } from './jobs/follow-job.js';
+import { followJob } from './jobs/follow-job.js';
 import { GenerateJob, type NewGenerateJob } from './jobs/generate-job.js';
 import type { Job } from './jobs/job.js';
 import { hashRequest } from './request/hash-request.js';
@@ -52,7 +52,7 @@ async function* generate(
 ): AsyncGenerator<GenerateResponse, void, undefined> {
   const job = attachOrSubmit(state, await parse(state, request));
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
-  for await (const event of follow(job, signal, { cancelsOnLeave })) yield { event };
+  for await (const event of followJob(job, signal, { cancelsOnLeave })) yield { event };
 }
 
 /** Parses a request; where it names LoRAs, their files are looked at. */
@@ -139,7 +139,7 @@ function tokenizedModel(state: ServerState): string {
   return modelOfFamily(state, served ?? state.families[0]);
 }
 
-function engineOf(state: ServerState, model: string): Supervisor {
+function engineOf(state: ServerState, model: string): Engine {
   const engine = state.engine(model);
   if (engine !== undefined) return engine;
   throw modelNotFound(

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Config } from '../config/server-config.js';
-import type { Supervisor } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import type { TextWork } from '../engine/messages.js';
 import type { OnDemandEngine } from '../engine/on-demand-engine.js';
 import { builtInTemplate } from '../enhancer/template.js';
@@ -17,11 +17,12 @@ import { builtInFamilies } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
 import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
-import type { EnhancementOptions } from './enhance/prompt-enhancement.js';
+import type { EnhancementOptions } from './enhance/enhancement.js';
 import { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { createInferenceService } from './inference-service.js';
 import { createJobService } from './job-service.js';
 import { Admission } from './jobs/admission.js';
+import { endJob } from './jobs/end-job.js';
 import { JobStore } from './jobs/job-store.js';
 import { createModelService } from './model-service.js';
 import { addReflection } from './reflection.js';
@@ -41,7 +42,7 @@ export interface ServerOptions {
   readonly config: Config;
   readonly log: Logger;
   /** Started by the caller; jobs wait for them. */
-  readonly engines: readonly Supervisor[];
+  readonly engines: readonly Engine[];
   /** What enhances prompts, started by itself when a prompt comes; omitted: prompts are used as they are. */
   readonly textEngine?: OnDemandEngine<TextWork> | undefined;
   /** Families that the engines' models are of. Omitted: those that darkroom has. */
@@ -69,8 +70,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     engines,
     limit: config.LIMIT_QUEUE,
     patienceMs: config.LORA_PATIENCE_MS,
-    log,
-    onEnd: (job) => jobs.finish(job),
+    onEnd: (job, error) => endJob(job, error, { log, jobs }),
   });
   const enhancement = enhancementOf(options);
   const { enhancer } = enhancement;
@@ -153,11 +153,7 @@ function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string
 }
 
 /** What a model is: jobs may come before it was ever ready. @throws InferenceError why it cannot start */
-async function infoOf(
-  engines: readonly Supervisor[],
-  model: string,
-  signal: AbortSignal,
-): Promise<ModelInfo | undefined> {
+async function infoOf(engines: readonly Engine[], model: string, signal: AbortSignal): Promise<ModelInfo | undefined> {
   const engine = engines.find(({ spec }) => spec.model === model);
   if (engine?.info === undefined) await engine?.whenReady(signal);
   return engine?.info;
@@ -166,9 +162,9 @@ async function infoOf(
 function enhancementOf({ config, log, textEngine }: ServerOptions): EnhancementOptions {
   const timeoutMs = config.ENHANCE_TIMEOUT_MS;
   if (textEngine === undefined) return { enhancer: undefined, defaults: builtInTemplate, timeoutMs, log };
-  const { template, parallel } = textEngine.supervisor.spec.source;
+  const { template, parallel } = textEngine.engine.spec.source;
   const limit = config.LIMIT_QUEUE;
-  const enhancer = new PromptEnhancer({ engine: textEngine, parallel, limit, timeoutMs });
+  const enhancer = new PromptEnhancer({ onDemand: textEngine, parallel, limit, timeoutMs });
   return { enhancer, defaults: template, timeoutMs, log };
 }
 

@@ -1,9 +1,9 @@
 import type { Config } from '../config/server-config.js';
-import type { Supervisor } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import type { JobTypes } from '../job-types.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Families } from '../pipelines/family.js';
-import type { EnhancementOptions } from './enhance/prompt-enhancement.js';
+import type { EnhancementOptions } from './enhance/enhancement.js';
 import type { Admission } from './jobs/admission.js';
 import type { JobStore } from './jobs/job-store.js';
 import type { LoraRegistry } from './request/lora-registry.js';
@@ -17,7 +17,7 @@ export interface ServerState {
   /** Families that requests may be for. */
   readonly families: Families;
   readonly jobTypes: JobTypes;
-  readonly engines: readonly Supervisor[];
+  readonly engines: readonly Engine[];
   readonly jobs: JobStore;
   readonly admission: Admission;
   /** What writes clips, found when the server started. */
@@ -29,5 +29,5 @@ export interface ServerState {
   readonly enhancement: EnhancementOptions;
   readonly calls: CallOptions;
   /** The engine of a model; undefined for a name that is not served. */
-  engine(model: string): Supervisor | undefined;
+  engine(model: string): Engine | undefined;
 }

@@ -1,20 +1,25 @@
 import type { FloatType } from '../weights/safetensors.js';
-import { syntheticQwenSizes, writeSyntheticQwen } from './qwen.js';
-import { syntheticSizes, writeSyntheticSdxl } from './sdxl.js';
-import { syntheticWanSizes, writeSyntheticWan } from './wan.js';
+import { syntheticQwenSizes, syntheticSizes, syntheticWanSizes } from './sizes.js';
 
-/** Writes a model to a path. @param dtype storage type of the weights; omitted, what the released model has */
+/** Writes a model to a path. @param dtype storage type of the weights; omitted, the released model's */
 type WriteModel = (path: string, dtype?: FloatType) => Promise<unknown>;
 
-/** The models of made-up weights that can be written, by name. */
+/** Models with made-up weights by name. The code that writes one is imported when it is called. */
 export const syntheticModels: ReadonlyMap<string, WriteModel> = new Map<string, WriteModel>([
-  ...syntheticSizes.map(
-    (size) => [size, (path, dtype) => writeSyntheticSdxl(path, size, dtype)] as [string, WriteModel],
+  ...rows(syntheticSizes, async (path, size, dtype) =>
+    (await import('./sdxl.js')).writeSyntheticSdxl(path, size, dtype),
   ),
-  ...syntheticWanSizes.map(
-    (size) => [size, (path, dtype) => writeSyntheticWan(path, size, dtype)] as [string, WriteModel],
+  ...rows(syntheticWanSizes, async (path, size, dtype) =>
+    (await import('./wan.js')).writeSyntheticWan(path, size, dtype),
   ),
-  ...syntheticQwenSizes.map(
-    (size) => [size, (path, dtype) => writeSyntheticQwen(path, size, dtype)] as [string, WriteModel],
+  ...rows(syntheticQwenSizes, async (path, size, dtype) =>
+    (await import('./qwen.js')).writeSyntheticQwen(path, size, dtype),
   ),
 ]);
+
+function rows<Size extends string>(
+  sizes: readonly Size[],
+  write: (path: string, size: Size, dtype?: FloatType) => Promise<unknown>,
+): readonly (readonly [string, WriteModel])[] {
+  return sizes.map((size) => [size, (path, dtype) => write(path, size, dtype)] as const);
+}

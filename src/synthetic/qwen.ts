@@ -4,11 +4,8 @@ import { readQwenConfig } from '../enhancer/qwen/config.js';
 import { wantedTensors } from '../enhancer/qwen/weights.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
+import type { SyntheticQwenSize } from './sizes.js';
 import { writeHashSafetensors } from './write-safetensors.js';
-
-/** `qwen-tiny` has 120,000 weights; the others are as large as the released models of that size. */
-export const syntheticQwenSizes = ['qwen-tiny', 'qwen-0.5b', 'qwen-7b'] as const;
-export type SyntheticQwenSize = (typeof syntheticQwenSizes)[number];
 
 /** What makes a released model larger than the tiny one. */
 const changes: Readonly<Record<SyntheticQwenSize, object>> = {

@@ -7,6 +7,7 @@ import { readSdxlConfig } from '../pipelines/sdxl/checkpoint/read-config.js';
 import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
+import type { SyntheticSize } from './sizes.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 
 const FILES: Readonly<Record<ComponentName, string>> = {
@@ -15,10 +16,6 @@ const FILES: Readonly<Record<ComponentName, string>> = {
   unet: 'diffusion_pytorch_model.safetensors',
   vae: 'diffusion_pytorch_model.safetensors',
 };
-
-/** `sdxl-tiny` has 8.5 million weights; `sdxl-base` the 3.5 billion of the released model, 6.9 GB in F16. */
-export const syntheticSizes = ['sdxl-tiny', 'sdxl-base'] as const;
-export type SyntheticSize = (typeof syntheticSizes)[number];
 
 /**
  * Makes an SDXL of hash weights: the real architecture, file layout and names; its pictures are noise. Does nothing where one

@@ -4,21 +4,8 @@ import { readWanConfig } from '../pipelines/wan/checkpoint/read-config.js';
 import { planWanWeights } from '../pipelines/wan/weights.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
+import type { SyntheticWanSize } from './sizes.js';
 import { writeHashSafetensors } from './write-safetensors.js';
-
-/**
- * `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. The same with
- * VACE's control branch; and image-to-video, of which 14B is the only one released.
- */
-export const syntheticWanSizes = [
-  'wan-tiny',
-  'wan-1.3b',
-  'wan-vace-tiny',
-  'wan-vace-1.3b',
-  'wan-i2v-tiny',
-  'wan-i2v-14b',
-] as const;
-export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
 
 /** What makes the released model larger than the tiny one. https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers */
 const wan13B = {

@@ -12,28 +12,12 @@ import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { readGgufHeader } from '../../src/weights/gguf/gguf-header.js';
 import { rebuildModel } from '../conformance/golden-folder.js';
+import { darkroom, main } from '../support/command-line.js';
 import { isAlive, outcomeOf, quick, slow, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
-const main = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
 const qwenGoldens = fileURLToPath(new URL('../fixtures/goldens/qwen-tiny', import.meta.url));
 const buf = fileURLToPath(new URL('../../node_modules/.bin/buf', import.meta.url));
-
-function darkroom(
-  args: readonly string[],
-  options: { cwd?: string; env?: Record<string, string> } = {},
-): Promise<{ code: number; stdout: string; stderr: string }> {
-  return new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [main, ...args],
-      { ...options, env: { ...process.env, ...options.env } },
-      (error, stdout, stderr) => {
-        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
-      },
-    );
-  });
-}
 
 async function serve(
   model: readonly string[] = [inject('tinySdxl')],

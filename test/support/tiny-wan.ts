@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
-import { type SyntheticWanSize, writeSyntheticWan } from '../../src/synthetic/wan.js';
+import type { SyntheticWanSize } from '../../src/synthetic/sizes.js';
+import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 import type { FloatType } from '../../src/weights/safetensors.js';
 
 export function goldens(name: string): string {

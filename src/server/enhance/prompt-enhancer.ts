@@ -9,7 +9,7 @@ import { assertPolicy } from '../request/policy.js';
 const RETRY_MS = 2_000;
 
 export interface PromptEnhancerOptions {
-  readonly engine: OnDemandEngine<TextWork>;
+  readonly onDemand: OnDemandEngine<TextWork>;
   /** Prompts that are written at the same time. */
   readonly parallel: number;
   /** Most calls of Enhance that wait or run at once; prompts of accepted jobs do not count. */
@@ -52,12 +52,12 @@ export class PromptEnhancer {
     this.#options = options;
   }
 
-  get engine(): OnDemandEngine<TextWork> {
-    return this.#options.engine;
+  get onDemand(): OnDemandEngine<TextWork> {
+    return this.#options.onDemand;
   }
 
   get model(): string {
-    return this.engine.supervisor.spec.model;
+    return this.onDemand.engine.spec.model;
   }
 
   /** Resolves when no call of Enhance waits or runs. */
@@ -101,19 +101,19 @@ export class PromptEnhancer {
     signal: AbortSignal,
     listener: EnhanceListener,
   ): Promise<Enhanced> {
-    const { engine } = this;
+    const { onDemand } = this;
     const startedAt = performance.now();
     await this.#turn(signal, listener.onPosition);
     try {
-      const use = await engine.use(signal, listener.onLoading);
+      const lease = await onDemand.acquire(signal, listener.onLoading);
       try {
-        const device = engine.supervisor.device ?? '';
+        const device = onDemand.engine.device ?? '';
         listener.onStarted(device);
         const waitMs = performance.now() - startedAt;
-        const enhancement = await this.#write(use.run({ jobId, request }), signal, listener);
+        const enhancement = await this.#write(lease.run({ jobId, request }), signal, listener);
         return { ...enhancement, model: this.model, device, waitMs };
       } finally {
-        use.release();
+        lease.release();
       }
     } finally {
       this.#running -= 1;

@@ -1,13 +1,11 @@
-import type { Supervisor } from '../../engine/engine.js';
+import type { Engine } from '../../engine/engine.js';
 import { InferenceError } from '../../errors.js';
-import type { Logger } from '../../log.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
 import type { BuiltVariants, GenerationRequest } from '../../pipelines/pipeline.js';
-import { hideInternals } from '../../rpc/status.js';
-import { loadingEvent } from '../enhance/prompt-enhancement.js';
+import { loadingEvent } from '../enhance/enhance-for-job.js';
 import { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
-import { runTogether } from './run-batch.js';
+import { runBatch } from './run-batch.js';
 
 /** What a client that found the queue full is told to wait when nothing is known yet. */
 const FIRST_RETRY_MS = 1000;
@@ -15,8 +13,8 @@ const MIN_RETRY_MS = 100;
 
 const NO_VARIANTS: BuiltVariants = { keys: [], builds: 0 };
 
-interface Line {
-  readonly engine: Supervisor;
+interface ModelQueue {
+  readonly engine: Engine;
   readonly costs: CostModel;
   /** Accepted, but not in the line yet: their references are on their way. */
   readonly preparing: Set<GenerateJob>;
@@ -30,14 +28,13 @@ interface Line {
 }
 
 export interface AdmissionOptions {
-  readonly engines: readonly Supervisor[];
+  readonly engines: readonly Engine[];
   /** Most jobs that wait or run at once, over all models. */
   readonly limit: number;
   /** How long a job may be passed over by others that need no variant of their model built, in milliseconds. */
   readonly patienceMs: number;
-  readonly log: Logger;
-  /** Called once for every job that was admitted, when it ended. */
-  readonly onEnd: (job: GenerateJob) => void;
+  /** Called once for every admitted job when it ends. `error`: what ended it early. */
+  readonly onEnd: (job: GenerateJob, error?: unknown) => void;
 }
 
 /**
@@ -47,7 +44,7 @@ export interface AdmissionOptions {
  */
 export class Admission {
   readonly #options: AdmissionOptions;
-  readonly #lines: ReadonlyMap<string, Line>;
+  readonly #lines: ReadonlyMap<string, ModelQueue>;
   /** Jobs that failed in company, through no fault that is known to be theirs: they run alone once more. */
   readonly #alone = new WeakSet<GenerateJob>();
   /** Jobs that were the oldest and did not go first, and when that began. */
@@ -157,7 +154,7 @@ export class Admission {
   }
 
   // The job leaves a line that it still waits in; a running one is told through its signal.
-  #abandon(line: Line, job: GenerateJob): void {
+  #abandon(line: ModelQueue, job: GenerateJob): void {
     const wasPreparing = line.preparing.delete(job);
     const place = line.waiting.indexOf(job);
     if (place >= 0) line.waiting.splice(place, 1);
@@ -167,20 +164,20 @@ export class Admission {
     this.#settle();
   }
 
-  #enqueue(line: Line, job: GenerateJob): void {
+  #enqueue(line: ModelQueue, job: GenerateJob): void {
     line.waiting.push(job);
     this.#tellPosition(line, job, line.waiting.length - 1);
     if (!line.isServed) void this.#serve(line);
   }
 
-  async #serve(line: Line): Promise<void> {
+  async #serve(line: ModelQueue): Promise<void> {
     line.isServed = true;
     while (line.waiting.length > 0) await this.#serveNext(line);
     line.isServed = false;
     this.#settle();
   }
 
-  async #serveNext(line: Line): Promise<void> {
+  async #serveNext(line: ModelQueue): Promise<void> {
     const [next] = line.waiting;
     if (line.engine.state !== 'ready') {
       line.variants = NO_VARIANTS;
@@ -200,7 +197,7 @@ export class Admission {
     const onVariants = (variants: BuiltVariants) => {
       line.variants = variants;
     };
-    const errors = await runTogether(jobs, line.engine, line.costs, onVariants).catch((error: unknown) =>
+    const errors = await runBatch(jobs, line.engine, line.costs, onVariants).catch((error: unknown) =>
       jobs.map(() => error),
     );
     line.running = [];
@@ -213,7 +210,7 @@ export class Admission {
   }
 
   /** The next job, and those that fit into its batch, in their order. */
-  #take(line: Line): readonly GenerateJob[] {
+  #take(line: ModelQueue): readonly GenerateJob[] {
     const first = this.#choose(line);
     if (first === undefined) return [];
     const others = line.waiting.filter((job) => job !== first);
@@ -231,7 +228,7 @@ export class Admission {
   }
 
   /** The oldest, unless it would have a variant built and there is one that would not, and has not been passed over for too long. */
-  #choose({ waiting, variants }: Line): GenerateJob | undefined {
+  #choose({ waiting, variants }: ModelQueue): GenerateJob | undefined {
     const [oldest] = waiting;
     const isBuilt = ({ request }: GenerateJob) => {
       const key = variantKey(request);
@@ -249,32 +246,25 @@ export class Admission {
     return error !== undefined && company > 1 && !job.signal.aborted;
   }
 
-  #failFirst(line: Line, error: unknown): void {
+  #failFirst(line: ModelQueue, error: unknown): void {
     const job = line.waiting.shift();
     if (job !== undefined) this.#finish(job, error);
   }
 
   #finish(job: GenerateJob, error?: unknown): void {
-    const { log, onEnd } = this.#options;
-    if (error !== undefined) job.fail(hideInternals(InferenceError.from(error), log));
-    const ms = Date.now() - job.createTime.getTime();
-    log.info(
-      { jobId: job.id, model: job.model, ms, images: job.assets.length, reason: job.error?.reason },
-      'job ended',
-    );
-    onEnd(job);
+    this.#options.onEnd(job, error);
   }
 
-  #tellPositions(line: Line, from: number): void {
+  #tellPositions(line: ModelQueue, from: number): void {
     for (const [place, job] of line.waiting.entries()) if (place >= from) this.#tellPosition(line, job, place);
   }
 
-  #tellPosition(line: Line, job: GenerateJob, place: number): void {
+  #tellPosition(line: ModelQueue, job: GenerateJob, place: number): void {
     const position = place + line.running.length;
     job.emit({ $case: 'queued', value: { position, etaSeconds: this.#secondsBefore(line, place) } });
   }
 
-  #secondsBefore(line: Line, place: number): number | undefined {
+  #secondsBefore(line: ModelQueue, place: number): number | undefined {
     return secondsOf([...line.running, ...line.waiting.slice(0, place)], line);
   }
 
@@ -282,7 +272,7 @@ export class Admission {
     if (this.running + this.waiting === 0) this.#idle?.();
   }
 
-  #line(model: string): Line {
+  #line(model: string): ModelQueue {
     const line = this.#lines.get(model);
     if (line !== undefined) return line;
     throw modelNotFound(model, [...this.#lines.keys()]);
@@ -303,7 +293,7 @@ export interface Estimate {
 }
 
 /** What is left of jobs, one after the other; undefined while nothing was measured. */
-function secondsOf(jobs: readonly GenerateJob[], { costs }: Line): number | undefined {
+function secondsOf(jobs: readonly GenerateJob[], { costs }: ModelQueue): number | undefined {
   let sum = 0;
   for (const job of jobs) {
     const cost = costs.estimate(job.request);

@@ -7,7 +7,7 @@ import type { Job } from './job.js';
  * @param signal aborted when the client left, with the InferenceError that says how
  * @throws InferenceError what the job failed with
  */
-export async function* follow(
+export async function* followJob(
   job: Job,
   signal: AbortSignal,
   { cancelsOnLeave }: { readonly cancelsOnLeave: boolean },

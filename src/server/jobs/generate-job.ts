@@ -1,5 +1,5 @@
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
-import type { EnhancementOutcome } from '../enhance/prompt-enhancement.js';
+import type { EnhancementOutcome } from '../enhance/enhancement.js';
 import type { JobPlan } from '../request/resolve.js';
 import { Job, type NewJob } from './job.js';
 

@@ -1,4 +1,4 @@
-import type { Supervisor } from '../../engine/engine.js';
+import type { Engine } from '../../engine/engine.js';
 import type { EngineTimings } from '../../engine/messages.js';
 import type { Enhancement, JobMetadata } from '../../gen/darkroom/v1/job.js';
 import { firstStep } from '../../pipelines/common/batching.js';
@@ -13,7 +13,7 @@ import type { GenerateJob } from './generate-job.js';
 /** What will be done, before the work begins. */
 export function plannedMetadata(
   job: GenerateJob,
-  { device, info }: Pick<Supervisor, 'device' | 'info'>,
+  { device, info }: Pick<Engine, 'device' | 'info'>,
   startedAtMs: number,
 ): JobMetadata {
   const { request, plan } = job;

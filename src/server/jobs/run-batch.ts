@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { RunHandle, Supervisor } from '../../engine/engine.js';
+import type { Engine, RunHandle } from '../../engine/engine.js';
 import type { EngineEvent } from '../../engine/messages.js';
 import type { ModelLoading } from '../../gen/darkroom/v1/event.js';
 import { AssetRole } from '../../gen/darkroom/v1/job.js';
@@ -24,11 +24,11 @@ const ROLES = {
  * Runs jobs together on an engine that is ready, and records their events.
  * @returns for each job what ended it early; undefined where it completed
  */
-export async function runTogether(
+export async function runBatch(
   jobs: readonly GenerateJob[],
-  engine: Supervisor,
+  engine: Engine,
   costs: CostModel,
-  onVariants: Surroundings['onVariants'],
+  onVariants: BatchContext['onVariants'],
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
@@ -38,7 +38,7 @@ export async function runTogether(
   const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
-      follow(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onVariants }).then(
+      followRun(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onVariants }).then(
         () => undefined,
         (error: unknown) => error ?? new Error('a job ended with nothing'),
       ),
@@ -46,18 +46,18 @@ export async function runTogether(
   );
 }
 
-interface Surroundings {
-  readonly engine: Supervisor;
+interface BatchContext {
+  readonly engine: Engine;
   readonly costs: CostModel;
   readonly startedAt: number;
   /** Told which variants of the model there are. */
   readonly onVariants: (variants: BuiltVariants) => void;
 }
 
-async function follow(
+async function followRun(
   job: GenerateJob,
   run: RunHandle,
-  { engine, costs, startedAt, onVariants }: Surroundings,
+  { engine, costs, startedAt, onVariants }: BatchContext,
 ): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   if (job.signal.aborted) cancel();

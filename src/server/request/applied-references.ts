@@ -1,6 +1,6 @@
 import { InferenceError } from '../../errors.js';
 import type { FrameConditioning, FrameMethod, FramePlace, ModelInfo } from '../../pipelines/pipeline.js';
-import type { PlannedReferences } from './references.js';
+import type { PlannedReferences } from './planned-references.js';
 
 export type ReferenceMethod = 'img2img' | FrameMethod;
 

@@ -2,8 +2,8 @@ import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import type { AnyFamily } from '../../pipelines/family.js';
 import type { Check } from './field-checks.js';
+import type { PlannedReferences } from './planned-references.js';
 import type { Preset } from './presets.js';
-import type { PlannedReferences } from './references.js';
 
 const MAX_GUIDANCE = 50;
 

@@ -14,12 +14,10 @@ export function planSize(
   const max = config.LIMIT_SIDE_PIXELS;
   const side = (field: 'width' | 'height', native: number) => {
     const value = request[field] || native;
-    if (value < Math.min(MIN_SIDE_PIXELS, native) || value > max) {
-      check(
-        false,
-        field,
-        `${field} ${value} must be >= ${MIN_SIDE_PIXELS} and <= ${max}; change it or raise LIMIT_SIDE_PIXELS`,
-      );
+    // Models of toy size have native sizes below the bound.
+    const min = Math.min(MIN_SIDE_PIXELS, native);
+    if (value < min || value > max) {
+      check(false, field, `${field} ${value} must be >= ${min} and <= ${max}; change it or raise LIMIT_SIDE_PIXELS`);
     } else if (value % sizeMultiple !== 0) {
       const below = value - (value % sizeMultiple);
       check(

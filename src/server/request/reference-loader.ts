@@ -4,7 +4,7 @@ import type { Size } from '../../media/encode-image.js';
 import type { FramePlace, GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
 import { applyReferences } from './applied-references.js';
-import type { PlannedReferences, ReferenceSource } from './references.js';
+import type { PlannedReferences, ReferenceSource } from './planned-references.js';
 
 /** Fetches and decodes at once: a large picture takes up to 400 MB while it is decoded (docs/reference/references.md). */
 const AT_ONCE = 2;

@@ -12,8 +12,9 @@ import { planPrompt } from './plan-prompt.js';
 import { planGuidance, planScheduler, planSteps } from './plan-sampling.js';
 import { planSeeds } from './plan-seeds.js';
 import { planSize } from './plan-size.js';
+import type { PlannedReferences } from './planned-references.js';
 import { presetOf } from './presets.js';
-import { type PlannedReferences, planReferences } from './references.js';
+import { planReferences } from './references.js';
 import type { RequestContext } from './request-context.js';
 import { planStepSaving } from './step-saving.js';
 

@@ -92,7 +92,7 @@ describe('the original layout', () => {
       message: `${folder} has no Wan2.1_VAE.pth (or Wan2.1_VAE.safetensors, wan_2.1_vae.safetensors); give one with --wan-vae FILE`,
     });
     const vae = join(elsewhere, VAE);
-    await expect(openWanCheckpoint({ path, vae })).rejects.toThrow(/; give one with --text-encoder FILE$/);
+    await expect(openWanCheckpoint({ path, vae })).rejects.toThrow(/; give one with --wan-text-encoder FILE$/);
     const { layout, config } = await openWanCheckpoint({ path, vae, textEncoder: join(elsewhere, T5) });
     expect([layout, config.vae.base_dim, config.textEncoder.d_model]).toEqual(['original', 8, 32]);
   });

@@ -1,0 +1,23 @@
+/** Sizes of the models with made-up weights, apart from the code that writes them. */
+
+/** `sdxl-tiny` has 8.5 million weights; `sdxl-base` the 3.5 billion of the released model, 6.9 GB in F16. */
+export const syntheticSizes = ['sdxl-tiny', 'sdxl-base'] as const;
+export type SyntheticSize = (typeof syntheticSizes)[number];
+
+/**
+ * `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. The same with
+ * VACE's control branch; and image-to-video, of which 14B is the only one released.
+ */
+export const syntheticWanSizes = [
+  'wan-tiny',
+  'wan-1.3b',
+  'wan-vace-tiny',
+  'wan-vace-1.3b',
+  'wan-i2v-tiny',
+  'wan-i2v-14b',
+] as const;
+export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
+
+/** `qwen-tiny` has 120,000 weights; the others are as large as the released models of that size. */
+export const syntheticQwenSizes = ['qwen-tiny', 'qwen-0.5b', 'qwen-7b'] as const;
+export type SyntheticQwenSize = (typeof syntheticQwenSizes)[number];

@@ -1,0 +1,100 @@
+import { copyFile, cp, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, inject, it } from 'vitest';
+import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
+import { darkroom } from '../support/command-line.js';
+import { serve } from '../support/serving.js';
+import { tempFolder } from '../support/temp-folder.js';
+import { TRANSFORMER } from '../support/tiny-wan.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** The build beside packages of which onnxruntime's does not load, as where a shared library is missing. */
+async function installationWithoutOnnxruntime(): Promise<string> {
+  const folder = await tempFolder();
+  await cp(join(root, 'dist/src'), join(folder, 'dist/src'), { recursive: true });
+  await writeFile(join(folder, 'package.json'), '{"type": "module"}');
+  const modules = join(folder, 'node_modules');
+  await mkdir(modules);
+  for (const name of await readdir(join(root, 'node_modules'))) {
+    if (name === 'onnxruntime-node' || name.startsWith('.')) continue;
+    await symlink(join(root, 'node_modules', name), join(modules, name));
+  }
+  const [own, real] = [join(modules, 'onnxruntime-node'), join(root, 'node_modules/onnxruntime-node')];
+  for (const part of ['package.json', 'dist']) await cp(join(real, part), join(own, part), { recursive: true });
+  const addon = join('bin/napi-v6', process.platform, process.arch);
+  await mkdir(join(own, addon), { recursive: true });
+  await writeFile(join(own, addon, 'onnxruntime_binding.node'), 'no shared library');
+  return join(folder, 'dist/src/cli/main.js');
+}
+
+describe('where the addon of onnxruntime does not load', () => {
+  it('doctor works, and says that no provider opens and why', async () => {
+    const program = await installationWithoutOnnxruntime();
+    const { code, stdout, stderr } = await darkroom(['doctor'], { program });
+    expect([code, stderr]).toEqual([1, '']);
+    expect(stdout).toMatch(/^ok {2}node/m);
+    expect(stdout).toMatch(/^no {2}cpu .*onnxruntime_binding\.node: (file too short|invalid ELF header)/m);
+  });
+
+  it.each([['bridge'], ['jobs'], ['generate'], ['serve'], ['models']])('%s shows its options', async (command) => {
+    const program = await installationWithoutOnnxruntime();
+    const { code, stdout } = await darkroom([command, '--help'], { program });
+    expect([code, stdout]).toEqual([0, expect.stringMatching(`^Usage: darkroom ${command}`)]);
+  });
+});
+
+describe('DARKROOM_SERVER with several addresses', () => {
+  it.each([
+    ['generate', ['a red circle', '--width', '64', '--height', '64', '--steps', '1']],
+    ['estimate', ['a red circle', '--width', '64', '--height', '64', '--steps', '1']],
+    ['tokenize', ['a red circle']],
+  ])('takes %s to the first server that answers', async (command, args) => {
+    const serving = await serve();
+    try {
+      const { code, stderr } = await darkroom([command, ...args], {
+        cwd: await tempFolder(),
+        env: { DARKROOM_SERVER: `127.0.0.1:1,127.0.0.1:${serving.server.port}` },
+      });
+      expect([code, stderr.includes('darkroom:')]).toEqual([0, false]);
+    } finally {
+      await serving.stop();
+    }
+  });
+
+  it('names every server where none answers, in each command that calls one', async () => {
+    for (const command of ['generate', 'estimate', 'enhance', 'tokenize']) {
+      const { code, stderr } = await darkroom([command, 'a red circle'], {
+        env: { DARKROOM_SERVER: '127.0.0.1:1,127.0.0.1:2' },
+      });
+      expect([command, code]).toEqual([command, 1]);
+      expect(stderr).toMatch(/^darkroom: no server takes calls: .*127\.0\.0\.1:1.*; .*127\.0\.0\.1:2/s);
+    }
+  });
+});
+
+describe('a remedy that names an option', () => {
+  it("names one that serve has for that model's family", async () => {
+    const folder = await tempFolder();
+    const path = join(folder, 'transformer.safetensors');
+    await copyFile(join(inject('tinyWan'), TRANSFORMER), path);
+    await writeFile(join(folder, 'config.json'), '{"num_heads": 2}');
+    const error = await openWanCheckpoint({ path }).catch((caught: unknown) => caught);
+    const [, flag = ''] = /give one with (--[\w-]+) FILE/.exec(String(error)) ?? [];
+    const { stdout } = await darkroom(['serve', '--help']);
+    // Commander breaks long lines between words.
+    const help = stdout.replace(/\s+/g, ' ');
+    expect(help).toMatch(new RegExp(`${flag} <path> WAN: .*?\\(WAN_VAE\\)`));
+  });
+});
+
+describe('models inspect', () => {
+  it('refuses an option of another family instead of ignoring it', async () => {
+    const { code, stderr } = await darkroom(['models', 'inspect', inject('tinyWan'), '--vae', 'vae.safetensors']);
+    expect([code, stderr]).toEqual([
+      1,
+      'darkroom: --vae is for SDXL, the checkpoint is of WAN; use --wan-vae, --wan-text-encoder, --wan-image-encoder, --wan-tokenizer\n',
+    ]);
+  });
+});

@@ -1,0 +1,71 @@
+import { z } from 'zod';
+import type { Family } from '../../src/pipelines/family.js';
+import type { ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../../src/pipelines/pipeline.js';
+
+/** Variables of the made-up family: PAINT_PATH is the colour that it paints with, as six hexadecimal digits. */
+const paintVariables = {
+  PAINT_PATH: z.string().optional().describe('Colour to paint with.'),
+  PAINT_NAME: z.string().default('paint').describe('Name of the model.'),
+} as const;
+
+interface PaintSource {
+  readonly colour: string;
+}
+
+/** A family that exists in tests alone: its images have one colour. Nothing outside of the test knows it. */
+export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSource> = {
+  name: 'paint',
+  title: 'Paint',
+  defaults: { nativeWidth: 32, nativeHeight: 16, sizeMultiple: 4 },
+  isBatched: true,
+  schedulers: { names: ['brush'], default: 'brush', resolve: (name) => (name === 'brush' ? name : undefined) },
+  bareCall: { makes: 'images', steps: 2, guidanceScale: 1, hasNegativePrompt: false },
+  negativePrompt: () => 'grey',
+  references: { defaultStrength: 0.5 },
+  takes: { weights: false, stepSaving: false },
+  variables: paintVariables,
+  options: { PAINT_PATH: { flags: '--paint <colour>' } },
+  modelName: ({ PAINT_NAME }) => PAINT_NAME,
+  sourceFrom: ({ PAINT_PATH: colour }) => (colour === undefined ? undefined : { colour }),
+  recognises: () => false,
+  open: async ({ colour }, { device }) => new PaintPipeline(Buffer.from(colour, 'hex'), device),
+  inspect: async () => ({ title: 'Paint', layout: 'original', info, networks: {} }),
+};
+
+const info: ModelInfo = {
+  family: 'paint',
+  parameters: 3,
+  weightBytes: 3,
+  storage: 'F32',
+  predictionType: 'sample',
+  schedulers: ['brush'],
+  sizeMultiple: 4,
+  nativeWidth: 32,
+  nativeHeight: 16,
+  unused: [],
+};
+
+class PaintPipeline implements Pipeline {
+  readonly info = info;
+  readonly device: Pipeline['device'];
+  readonly #rgb: Uint8Array;
+
+  constructor(rgb: Uint8Array, device: Pipeline['device']) {
+    this.#rgb = rgb;
+    this.device = device;
+  }
+
+  async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {
+    for (const [job, { request }] of jobs.entries()) {
+      const { width, height, steps, seeds } = request;
+      yield { job, kind: 'progress', phase: 'denoise', step: steps, total: steps };
+      for (const [index, seed] of seeds.entries()) {
+        const rgb = Uint8Array.from({ length: width * height * 3 }, (_, i) => this.#rgb[i % 3] ?? 0);
+        yield { job, kind: 'image', index, seed, width, height, rgb };
+      }
+      yield { job, kind: 'done' };
+    }
+  }
+
+  async dispose(): Promise<void> {}
+}

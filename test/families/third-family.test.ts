@@ -1,0 +1,65 @@
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connect, type DarkroomClient, serverStatus } from '../../src/client/client.js';
+import { readConfig } from '../../src/config/server-config.js';
+import { createEngines } from '../../src/engine/create-engines.js';
+import type { Engine } from '../../src/engine/engine.js';
+import { builtInFamilies } from '../../src/pipelines/families.js';
+import type { Families } from '../../src/pipelines/family.js';
+import { createServer, type RunningServer } from '../../src/server/server.js';
+import { completed, outcomeOf, silent } from '../support/serving.js';
+import { paint } from './paint.js';
+
+const families: Families = [...builtInFamilies, paint];
+const entry = new URL('../../dist/test/families/paint-process.js', import.meta.url);
+
+let engines: readonly Engine[];
+let server: RunningServer;
+let client: DarkroomClient;
+
+beforeAll(async () => {
+  const config = readConfig({}, { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', PAINT_PATH: '2080c0' }, families);
+  engines = createEngines({ config, log: silent, families, entry });
+  server = await createServer({ config, log: silent, engines, families });
+  await Promise.all(engines.map((engine) => engine.start()));
+  client = connect(`127.0.0.1:${server.port}`);
+});
+
+afterAll(async () => {
+  client.close();
+  await server.close();
+  await Promise.all(engines.map((engine) => engine.stop()));
+});
+
+describe('a family that a test registers', () => {
+  it('generates images through the server and an engine process', async () => {
+    const outcome = await outcomeOf(client, { model: 'paint', prompt: 'a wall', numImages: 3, seed: 5n });
+    const { metadata, assets } = completed(outcome);
+    expect(metadata).toMatchObject({ width: 32, height: 16, steps: 2, scheduler: 'brush', seeds: [5n, 6n, 7n] });
+    expect(assets).toHaveLength(3);
+    const { data, info } = await sharp(outcome.files[0]).raw().toBuffer({ resolveWithObject: true });
+    expect([info.width, info.height, [...data.subarray(0, 3)]]).toEqual([32, 16, [0x20, 0x80, 0xc0]]);
+  });
+
+  it('is listed, and its fields are checked by what it says of itself', async () => {
+    expect((await serverStatus(client, 5000)).models).toMatchObject([
+      { name: 'paint', family: 'paint', nativeWidth: 32 },
+    ]);
+    const { error } = await outcomeOf(client, {
+      model: 'paint',
+      prompt: 'a wall',
+      width: 34,
+      scheduler: 'euler',
+      weights: '(wall:1.2)',
+      frames: 5,
+      reuseThreshold: 0.1,
+    });
+    expect(error?.violations.map(({ description }) => description)).toEqual([
+      'weights are for SDXL; leave them out for Paint',
+      'width 34 must be a multiple of 4; use 32 or 36',
+      'reuse_threshold is for WAN; leave it out for Paint',
+      'scheduler "euler" must be one of brush',
+      'frames 5 are for videos; leave them out for an image',
+    ]);
+  });
+});
