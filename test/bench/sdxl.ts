@@ -10,7 +10,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { openBackend } from '../../src/runtime/backend.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
 import { type Lap, median, memoryRow, print, row, stopwatch } from './stopwatch.js';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import type { Backend } from '../../src/runtime/backend.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';

@@ -1,7 +1,7 @@
 import { cp, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { loadWanNetworks, type WanNetworks } from '../../src/pipelines/wan/networks.js';
 import type { Backend } from '../../src/runtime/backend.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';

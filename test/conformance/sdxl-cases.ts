@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import { RunningJobs } from '../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
-import type { SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import type { SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { encodePrompts } from '../../src/pipelines/sdxl/prompt/encode-prompts.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
 import { schedulerNames } from '../../src/schedulers/beta-schedulers.js';

@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { variantKey } from '../../src/pipelines/common/batching.js';
 import type { GenerationRequest, PipelineEvent, RequestLora } from '../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { VariantPipeline } from '../../src/pipelines/variant-pipeline.js';
 import { cpuBackend } from '../support/cpu-backend.js';
 

@@ -3,7 +3,7 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { type Job, JobState, JobType } from '../../src/gen/darkroom/v1/job.js';
 import type { ListJobsRequest, ListJobsResponse } from '../../src/gen/darkroom/v1/job_service.js';
-import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { cpuBackend } from '../support/cpu-backend.js';
 import { kinds, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 

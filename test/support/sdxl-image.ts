@@ -1,6 +1,6 @@
 import type { LoraSource } from '../../src/pipelines/lora/read-lora.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, type SdxlPipelineOptions } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipelineOptions } from '../../src/pipelines/sdxl/pipeline.js';
 import { cpuBackend } from './cpu-backend.js';
 
 /** RGB of one small picture from a pipeline of its own: [height, width, 3]. */

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { cleanLatents } from '../../../src/pipelines/common/preview.js';
 import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
 import type { GenerationRequest, PipelineEvent } from '../../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, SdxlPipeline } from '../../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, SdxlPipeline } from '../../../src/pipelines/sdxl/pipeline.js';
 import { endTokenIndex } from '../../../src/pipelines/sdxl/prompt/text-rows.js';
 import { schedulerNames } from '../../../src/schedulers/beta-schedulers.js';
 import { cpuBackend } from '../../support/cpu-backend.js';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { PromptSyntax } from '../../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, type SdxlPipeline } from '../../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../../src/pipelines/sdxl/pipeline.js';
 import type { PromptCache } from '../../../src/pipelines/sdxl/prompt/prompt-cache.js';
 import { chunkText } from '../../../src/pipelines/sdxl/prompt/prompt-chunks.js';
 import { chunkRows } from '../../../src/pipelines/sdxl/prompt/prompt-conditioning.js';
