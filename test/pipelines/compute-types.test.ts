@@ -8,7 +8,7 @@ import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
 import { createSession } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
-import type { SyntheticWanSize } from '../../src/synthetic/wan.js';
+import type { SyntheticWanSize } from '../../src/synthetic/sizes.js';
 import { cpuBackend } from '../support/cpu-backend.js';
 import { sharedTinyWan } from '../support/tiny-wan.js';
 import { computedTypes, typeProblems } from '../support/type-problems.js';
