@@ -1,9 +1,10 @@
 import { freemem, totalmem } from 'node:os';
 import { Command } from 'commander';
+import type { Provider } from '../device.js';
 import { findLlama } from '../enhancer/llama.js';
 import { environment } from '../environment.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
-import { type Provider, probeProvider } from '../runtime/probe.js';
+import { probeProvider } from '../runtime/probe.js';
 import { formatBytes } from '../std/format-bytes.js';
 
 interface Finding {

@@ -1,9 +1,9 @@
 import { z } from 'zod';
+import { devices } from '../device.js';
 import { ggufTypes } from '../enhancer/qwen/gguf-file-types.js';
 import { environment } from '../environment.js';
 import { builtInFamilies, builtInVariables } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
-import { devices } from '../pipelines/pipeline.js';
 import { parseAllowedHost } from '../references/allowed-hosts.js';
 import { count, modelName, path } from '../std/variable-kinds.js';
 import { readVariables } from './read-variables.js';

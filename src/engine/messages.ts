@@ -1,16 +1,10 @@
+import type { Device } from '../device.js';
 import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent } from '../enhancer/enhancer.js';
 import type { SerializedError } from '../errors.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
 import type { ClipFormat } from '../media/video-writer.js';
-import type {
-  BuiltVariants,
-  Device,
-  GenerationRequest,
-  ModelInfo,
-  ProgressEvent,
-  PromptEvent,
-} from '../pipelines/pipeline.js';
+import type { BuiltVariants, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
 
 /** Types of one kind of engine: its spec, its jobs, their events and results. */
 export interface Work {

@@ -6,6 +6,7 @@ import { removeStaleClips } from '../media/video-writer.js';
 import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
 import type { ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
 import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
+import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
 import { chooseDevice } from '../runtime/probe.js';
 import { version } from '../version.js';
@@ -25,7 +26,8 @@ export function runImageEngine(families: Families): void {
     async load(spec) {
       model = spec.model;
       const { device, rejected } = await chooseDevice(spec.device);
-      pipeline = await openModel(familyNamed(families, spec.family), spec, device);
+      const backend = await openBackend({ provider: device, threads: spec.threads });
+      pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
       return { info: pipeline.info, device, rejected };
     },
     async run(jobs, reporter) {
@@ -37,10 +39,10 @@ export function runImageEngine(families: Families): void {
   });
 }
 
-async function openModel(family: AnyFamily, spec: EngineSpec, device: Pipeline['device']): Promise<Pipeline> {
-  const { source, threads, batchPixels, variants = 1, reserveBytes = 0 } = spec;
-  const bare = await family.open(source, { device, threads, batchPixels });
-  const freeBytes = async () => Math.max(0, (await measureMemory(device, [])).freeBytes - reserveBytes);
+async function openModel(family: AnyFamily, spec: EngineSpec, backend: Backend): Promise<Pipeline> {
+  const { source, batchPixels, variants = 1, reserveBytes = 0 } = spec;
+  const bare = await family.open(source, { backend, batchPixels });
+  const freeBytes = async () => Math.max(0, (await measureMemory(backend.provider, [])).freeBytes - reserveBytes);
   return canTakeLoras(bare) ? new VariantPipeline(bare, { count: variants, freeBytes }) : bare;
 }
 

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import type { Device } from '../device.js';
 import { InferenceError } from '../errors.js';
-import type { Device } from '../pipelines/pipeline.js';
 import type { GgufHeader } from '../weights/gguf/gguf-header.js';
 import { cleanEnhancement } from './clean-text.js';
 import {

@@ -146,7 +146,6 @@ export function slice(graph: Graph, x: Value, { axis, start, end, step = 1 }: Ra
     'Slice',
     inputs,
     x.shape.map((dim, i) => (i === axis ? size : dim)),
-    { type: x.type },
   );
 }
 

@@ -201,7 +201,8 @@ const NEAREST = { mode: 'nearest', coordinate_transformation_mode: 'asymmetric',
 /** Nearest neighbour, twice the size. x: [B, C, H, W] -> [B, C, 2H, 2W] */
 export function upsample2x(graph: Graph, x: Value): Value {
   const [batch, channels, height, width] = rank4('upsample', x);
-  const scales = graph.constant(Float32Array.of(1, 1, 2, 2), [4]);
+  // float32 in every dialect: the type of this input is fixed.
+  const scales = graph.constant(Float32Array.of(1, 1, 2, 2), [4], 'f32');
   const shape = [batch, channels, doubled(height), doubled(width)];
   return graph.node('Resize', [x, undefined, scales], shape, { attributes: NEAREST });
 }
