@@ -1,4 +1,4 @@
-/** gRPC status codes that darkroom answers with. https://grpc.io/docs/guides/status-codes/ */
+/** gRPC status codes that darkroom returns. https://grpc.io/docs/guides/status-codes/ */
 export const statusCodes = {
   CANCELLED: 1,
   INVALID_ARGUMENT: 3,
@@ -15,7 +15,7 @@ export const statusCodes = {
 export type StatusName = keyof typeof statusCodes;
 
 /**
- * Every reason darkroom fails for, with the gRPC status it travels as and whether the same request may work later.
+ * Every error reason, with its gRPC status and whether a retry of the same request may succeed.
  * `docs/reference/errors.md` has an entry for each; a test compares the two.
  */
 export const errorReasons = {
@@ -51,7 +51,7 @@ export const errorReasons = {
 
 export type ErrorReason = keyof typeof errorReasons;
 
-/** One bad field of a request: its path as the proto spells it, and one sentence with value, bound and remedy. */
+/** One bad field of a request: its path in the proto, and one sentence with value, bound and remedy. */
 export interface FieldViolation {
   readonly field: string;
   readonly description: string;
@@ -61,7 +61,7 @@ export interface InferenceErrorOptions {
   readonly cause?: unknown;
   /** All bad fields of a request, reported together. */
   readonly violations?: readonly FieldViolation[];
-  /** When trying again makes sense, in milliseconds from now. Omitted: the client is not told. */
+  /** Delay after which a retry makes sense, in ms. Omitted: none is sent to the client. */
   readonly retryAfterMs?: number;
 }
 
@@ -73,7 +73,10 @@ export interface SerializedError {
   readonly retryAfterMs?: number;
 }
 
-/** The one error type of darkroom: a reason of the closed list, and a sentence that names field, value, bound and remedy. */
+/**
+ * The one error type of darkroom: a reason of the closed list, and a sentence that names field, value, bound and
+ * remedy.
+ */
 export class InferenceError extends Error {
   readonly reason: ErrorReason;
   readonly violations: readonly FieldViolation[];
@@ -108,7 +111,7 @@ export class InferenceError extends Error {
     return new InferenceError(error.reason, error.message, error);
   }
 
-  /** Turns anything caught into an InferenceError; what is not one becomes INTERNAL with the original as its cause. */
+  /** Turns anything caught into an InferenceError. Other errors become INTERNAL with the original as cause. */
   static from(error: unknown): InferenceError {
     if (error instanceof InferenceError) return error;
     const message = error instanceof Error ? error.message : String(error);
@@ -116,7 +119,7 @@ export class InferenceError extends Error {
   }
 }
 
-/** All problems of a checkpoint or a request in one sentence list, at most `limit` of them spelled out. */
+/** The problems of a checkpoint or a request as one list, at most `limit` of them in full. */
 export function listProblems(problems: readonly string[], limit = 12): string {
   const shown = problems.slice(0, limit).map((problem) => `  - ${problem}`);
   if (problems.length > limit) shown.push(`  - and ${problems.length - limit} more`);

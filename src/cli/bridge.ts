@@ -27,7 +27,7 @@ async function bridge({ server, callback }: { server?: string; callback?: string
 
   let isStopping = false;
   const end = async () => {
-    // A second signal does not wait.
+    // A second signal ends the process at once.
     if (isStopping) process.exit(1);
     isStopping = true;
     await stop();

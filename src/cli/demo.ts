@@ -49,7 +49,9 @@ async function demo(): Promise<void> {
     say('3. a queue in memory, a bridge that takes jobs from it to the server, and a receiver of callbacks');
     const ffmpeg = await findFfmpeg(config.FFMPEG_PATH);
     const jobs = demoJobs.filter(({ type }) => ffmpeg.found || !type.startsWith('video'));
-    say(`4. ${jobs.length} jobs, one of each type${ffmpeg.found ? '' : ` but clips: ${ffmpeg.detail}; ${ffmpeg.fix}`}`);
+    say(
+      `4. ${jobs.length} jobs, one of each type${ffmpeg.found ? '' : ` except videos: ${ffmpeg.detail}; ${ffmpeg.fix}`}`,
+    );
     for (const job of jobs) {
       await bridge.queue.push(bridgeConfig.lanes[0].queue, JSON.stringify(job));
     }
@@ -75,7 +77,7 @@ async function demo(): Promise<void> {
   say('  npm run setup:llama && npm run darkroom -- serve --wan PATH/TO/wan --qwen PATH/TO/qwen');
 }
 
-/** A job's callbacks as rows of a table: the first one whole, further files below it. */
+/** Prints a job's callbacks as table rows: the first file beside them, further files below. */
 function tell(id: string, receiver: DemoReceiver): void {
   const callbacks = receiver.of(id);
   const last = callbacks.at(-1);
@@ -92,8 +94,8 @@ function tell(id: string, receiver: DemoReceiver): void {
 }
 
 function sizeOf({ width, height, frames, generation_time }: CallbackBody['metadata']): string {
-  const clip = typeof frames === 'number' && frames > 1 ? `, ${frames} frames` : '';
-  return `${width}x${height}${clip}, ${Number(generation_time).toFixed(1)} s`;
+  const video = typeof frames === 'number' && frames > 1 ? `, ${frames} frames` : '';
+  return `${width}x${height}${video}, ${Number(generation_time).toFixed(1)} s`;
 }
 
 function row(callbacks: string, enhanced: string, made = '', path = ''): void {

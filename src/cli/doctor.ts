@@ -1,16 +1,17 @@
 import { freemem, totalmem } from 'node:os';
 import { Command } from 'commander';
+import type { Provider } from '../device.js';
 import { findLlama } from '../enhancer/llama.js';
 import { environment } from '../environment.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
-import { type Provider, probeProvider } from '../runtime/probe.js';
+import { probeProvider } from '../runtime/probe.js';
 import { formatBytes } from '../std/format-bytes.js';
 
 interface Finding {
   readonly what: string;
   readonly ok: boolean;
   readonly detail: string;
-  /** What to do where it is not ok. */
+  /** Remedy for a finding that is not ok. */
   readonly fix?: string;
 }
 
@@ -19,7 +20,7 @@ const MIN_NODE = [20, 19] as const;
 
 export function createDoctorCommand(): Command {
   return new Command('doctor')
-    .description('tell what works here: Node, providers that really open, memory, ffmpeg, each with its fix')
+    .description('check Node, memory, the providers that really open, ffmpeg and llama.cpp, with a fix for each')
     .option('--json', 'machine-readable')
     .action(async ({ json }: { json?: boolean }) => {
       const findings = await examine();
@@ -39,7 +40,7 @@ async function examine(): Promise<readonly Finding[]> {
   findings.push(
     ffmpeg.found
       ? { what: 'ffmpeg', ok: true, detail: `${ffmpeg.version} at ${ffmpeg.path}` }
-      : { what: 'ffmpeg', ok: false, detail: `${ffmpeg.detail}; only clips need it`, fix: ffmpeg.fix },
+      : { what: 'ffmpeg', ok: false, detail: `${ffmpeg.detail}; only videos need it`, fix: ffmpeg.fix },
   );
   findings.push(await llama());
   return findings;

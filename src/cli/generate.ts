@@ -32,7 +32,7 @@ async function run(prompt: string, options: GenerateOptions): Promise<void> {
   }
 }
 
-/** Runs a job, shows its progress and writes its files; returns their paths. */
+/** Runs a job, shows its progress and writes its files. Returns their paths. */
 async function generateFiles(
   client: DarkroomClient,
   request: Partial<GenerateRequest>,

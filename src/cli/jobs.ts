@@ -8,7 +8,7 @@ import { shownFields } from '../queue-bridge/queue/journal-fields.js';
 import { openQueue } from '../queue-bridge/queue/open-queue.js';
 
 const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
-/** Somebody waits for the answer. */
+/** Longest wait for the store, in ms: a person waits for the answer. */
 const PATIENCE_MS = 5000;
 const MAX_SHOWN_CHARACTERS = 200;
 

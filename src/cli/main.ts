@@ -8,7 +8,7 @@ interface LazyCommand {
   load(): Promise<Command>;
 }
 
-/** Every command is imported when it is called, so that none fails or waits for what only another one needs. */
+/** Commands are imported when they are called, so that none fails because of a module that only another one needs. */
 const commands: Readonly<Record<string, LazyCommand>> = {
   serve: {
     summary: 'serve models over gRPC until SIGTERM',
@@ -63,7 +63,7 @@ try {
   }
   await program.parseAsync();
 } catch (caught) {
-  // One clear sentence; a stack is for what nobody foresaw.
+  // Print one clear sentence; a stack only for unforeseen errors.
   const error = InferenceError.from(caught);
   process.stderr.write(`darkroom: ${error.message}\n`);
   for (const { field, description } of error.violations) process.stderr.write(`  ${field}: ${description}\n`);

@@ -11,7 +11,7 @@ import { runBridge } from '../queue-bridge/run-bridge.js';
 import { createServer } from '../server/server.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
 
-/** Options of `serve` that are no family's, by the variable that each sets. */
+/** Options of `serve` that belong to no family, by the variable that each sets. */
 const OPTIONS = {
   DARKROOM_LISTEN: new Option('--listen <host:port>', 'address (DARKROOM_LISTEN)'),
   QWEN_PATH: new Option(
@@ -60,10 +60,10 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
 
   let isStopping = false;
   const stop = async () => {
-    // A second signal does not wait.
+    // A second signal ends the process at once.
     if (isStopping) process.exit(1);
     isStopping = true;
-    // First the jobs that it can give back, then the server's own.
+    // First the jobs that the bridge can give back, then the server's own.
     await bridge?.stop();
     await server.drain();
     await stopEngines();
@@ -84,7 +84,7 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
   for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);
 }
 
-/** @throws InferenceError where there is no queue that others can push to */
+/** @throws InferenceError INVALID_REQUEST if no shared queue is configured */
 function bridgeConfigOf(): BridgeConfig {
   const config = readBridgeConfig();
   if (config.REDIS_URL !== undefined || config.UPSTASH_REDIS_REST_URL !== undefined) return config;

@@ -4,7 +4,7 @@ import { addServerOptions, connectTo, type ServerOptions } from './options/serve
 
 export function createTokenizeCommand(): Command {
   return addServerOptions(new Command('tokenize'))
-    .description('tell how a prompt is cut into tokens and chunks, and what its weights apply to')
+    .description('count the tokens and chunks of a prompt, and show its weights')
     .argument('<text>', 'the prompt')
     .option('--model <name>', 'model, as the server lists it')
     .action(run);

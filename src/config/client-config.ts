@@ -13,7 +13,7 @@ export const clientVariables = {
       'must be host:port, several of them separated by commas',
     )
     .prefault('127.0.0.1:50051')
-    .describe('Servers that run the jobs, host:port, separated by commas.'),
+    .describe('Servers that run the jobs: host:port, separated by commas.'),
   AUTH_TOKEN: sharedVariables.AUTH_TOKEN,
 } as const;
 

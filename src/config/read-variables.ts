@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { InferenceError, listProblems } from '../errors.js';
 
-/** Values that messages do not repeat. */
+/** Variables whose values messages do not show. */
 const SECRET = /TOKEN|KEY|SECRET|REDIS_URL/;
 
 /**

@@ -1,93 +1,121 @@
 import { z } from 'zod';
+import { devices } from '../device.js';
 import { ggufTypes } from '../enhancer/qwen/gguf-file-types.js';
 import { environment } from '../environment.js';
 import { builtInFamilies, builtInVariables } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
-import { devices } from '../pipelines/pipeline.js';
 import { parseAllowedHost } from '../references/allowed-hosts.js';
 import { count, modelName, path } from '../std/variable-kinds.js';
 import { readVariables } from './read-variables.js';
 import { sharedVariables } from './shared-variables.js';
 
 /**
- * Every variable that the server reads, with default and bounds; docs/reference/config.md lists them and the bridge's, a test
- * compares the two.
+ * Every variable of the server, with default and bounds. A test compares this and the bridge's schema with
+ * docs/reference/config.md.
  */
 export const configSchema = z.object({
   DARKROOM_LISTEN: z
     .string()
     .regex(/^.+:\d{1,5}$/, 'must be host:port, for example 0.0.0.0:50051')
     .default('127.0.0.1:50051')
-    .describe('Address the server listens on; port 0 takes a free one.'),
+    .describe('Address that the server listens on, host:port. Port 0 picks a free port.'),
   ...builtInVariables,
   QWEN_PATH: path.describe(
-    'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file, or a folder as transformers saves it.',
+    "Qwen2 or Qwen2.5 model that enhances prompts: a GGUF file, or a folder in transformers' layout. Unset: prompts are not enhanced.",
   ),
-  QWEN_NAME: modelName('qwen'),
-  QWEN_TYPE: z.enum(ggufTypes).default('q8_0').describe('What a folder is converted to.'),
-  QWEN_CACHE: path.describe('Folder of converted models; unset: ~/.cache/darkroom/gguf.'),
+  QWEN_NAME: modelName('qwen', 'language'),
+  QWEN_TYPE: z.enum(ggufTypes).default('q8_0').describe('Storage type that a QWEN_PATH folder is converted to.'),
+  QWEN_CACHE: path.describe(
+    'Folder for converted Qwen models. Unset: darkroom/gguf in XDG_CACHE_HOME, else in ~/.cache.',
+  ),
   QWEN_IDLE_MS: count(300_000, 0, 2 ** 31 - 1).describe(
-    'How long it stays loaded after its last prompt, in ms; then its process ends.',
+    'Idle time of the language model in ms. Its process ends when no prompt came for this long.',
   ),
-  QWEN_PARALLEL: count(4, 1, 64).describe('Prompts that it writes at the same time.'),
-  ENHANCE_TEMPLATE: path.describe('How prompts are put to it: a YAML file; unset: the built-in one.'),
+  QWEN_PARALLEL: count(4, 1, 64).describe(
+    'Number of prompts that the language model writes at the same time. Each one takes memory.',
+  ),
+  ENHANCE_TEMPLATE: path.describe('YAML file with the template for enhancing prompts. Unset: the built-in template.'),
   ENHANCE_TIMEOUT_MS: count(60_000, 1, 3_600_000).describe(
-    'Time to enhance a prompt, in ms: of a job from its acceptance, of a call from when the model is ready.',
+    'Time limit for enhancing a prompt, in ms. For a job it counts from acceptance, for an Enhance call from when the model is ready.',
   ),
   MEMORY_RESERVE_BYTES: count(2 ** 30, 0, 2 ** 40).describe(
-    'Memory, of a GPU its own, that language models and variants with LoRAs leave free.',
+    'Memory that the language model and LoRA variants must leave free, in bytes: of the NVIDIA card, otherwise of the machine.',
   ),
-  LORA_DIR: path.describe('Folder of LoRA files, .safetensors; looked into again when a request comes.'),
+  LORA_DIR: path.describe(
+    'Folder with LoRA files (.safetensors), subfolders included. The server notices changes while it runs. Unset: none.',
+  ),
   LORA_FILES: z
     .string()
     .transform((list) => list.split(',').flatMap((entry) => entry.trim() || []))
     .refine((files) => files.every((file) => /^[^=]+=.+$/.test(file)), 'must be NAME=PATH, separated by commas')
     .optional()
-    .describe('LoRA files outside of it, NAME=PATH, separated by commas.'),
+    .describe('LoRA files outside LORA_DIR, as NAME=PATH, separated by commas.'),
   LORA_VARIANTS: count(2, 1, 64).describe(
-    'Variants with LoRAs that are kept beside each bare model; an SDXL one takes 10 GB in float32.',
+    'Number of LoRA variants that are kept for each model, beside the bare model. One of SDXL takes 10 GB in float32.',
   ),
   LORA_PATIENCE_MS: count(60_000, 0, 86_400_000).describe(
-    'How long a job may be passed over by others that need no variant built, in ms.',
+    'Longest time in ms that a job which needs a new LoRA variant may be overtaken by jobs that need none.',
   ),
-  DEVICE: z.enum(devices).default('auto').describe('Where models run; auto takes the best that really opens.'),
-  ENGINE_THREADS: count(0, 0, 1024).describe('Threads of a CPU engine; 0 lets the runtime choose.'),
+  DEVICE: z
+    .enum(devices)
+    .default('auto')
+    .describe('Device that models run on. auto tries CUDA, then WebGPU, then the CPU.'),
+  ENGINE_THREADS: count(0, 0, 1024).describe(
+    "CPU threads of an engine. 0: the runtime's choice; for the language model one less than there are cores.",
+  ),
   BATCH_PIXELS: count(3 * 1024 * 1024, 4096, 2 ** 40).describe(
-    'Pixels of all pictures that are denoised together; one alone may have more.',
+    'Largest number of pixels of all images that are denoised together. A single image may have more.',
   ),
   OUTPUT_METADATA: z
     .enum(['full', 'provenance', 'none'])
     .default('full')
-    .describe('What files say about themselves where the request leaves it open.'),
-  VIDEO_CRF: count(18, 0, 51).describe('Quality of MP4 clips, on the scale of x264: 0 is lossless.'),
-  FFMPEG_PATH: path.describe('ffmpeg that writes clips; unset: the optional package, else the PATH.'),
-  LIMIT_QUEUE: count(64, 1, 100_000).describe('Most jobs that wait or run at once.'),
-  LIMIT_STEPS: count(1000, 1, 10_000).describe('Most denoising steps of a job.'),
-  LIMIT_FRAMES: count(161, 1, 10_000).describe('Most frames of a clip.'),
-  LIMIT_SIDE_PIXELS: count(2048, 64, 16_384).describe('Largest width or height, in pixels.'),
-  LIMIT_PROMPT_BYTES: count(16_384, 1, 1_000_000).describe('Longest prompt, in bytes of UTF-8.'),
-  CANCEL_BOUND_MS: count(30_000, 100, 3_600_000).describe('From a cancel to the kill of the engine, in ms.'),
-  HANG_TIMEOUT_MS: count(600_000, 1000, 86_400_000).describe('Silence of a running job that counts as a hang, in ms.'),
-  DRAIN_TIMEOUT_MS: count(600_000, 0, 86_400_000).describe('How long SIGTERM waits for accepted jobs, in ms.'),
-  JOB_RETENTION: count(1000, 1, 1_000_000).describe('Finished jobs that are kept.'),
-  JOB_RETENTION_BYTES: count(512 * 1024 * 1024, 0, 2 ** 40).describe('Bytes of finished files that are kept.'),
+    .describe('What files say about their making if the request does not say.'),
+  VIDEO_CRF: count(18, 0, 51).describe("Quality of MP4 videos on x264's CRF scale: 0 is lossless, 51 the worst."),
+  FFMPEG_PATH: path.describe(
+    'Path of ffmpeg, which writes videos. Unset: the binary of the optional package ffmpeg-static, otherwise ffmpeg on the PATH.',
+  ),
+  LIMIT_QUEUE: count(64, 1, 100_000).describe(
+    'Largest number of jobs that wait or run, over all models. Enhance calls are counted separately, with the same limit.',
+  ),
+  LIMIT_STEPS: count(1000, 1, 10_000).describe('Largest number of denoising steps of a job.'),
+  LIMIT_FRAMES: count(161, 1, 10_000).describe('Largest number of frames of a video.'),
+  LIMIT_SIDE_PIXELS: count(2048, 64, 16_384).describe('Largest width and height of a result, in pixels.'),
+  LIMIT_PROMPT_BYTES: count(16_384, 1, 1_000_000).describe('Largest size of a prompt, in bytes of UTF-8.'),
+  CANCEL_BOUND_MS: count(30_000, 100, 3_600_000).describe(
+    'Time in ms that a cancelled job has to stop. After it the engine is killed.',
+  ),
+  HANG_TIMEOUT_MS: count(600_000, 1000, 86_400_000).describe(
+    'Time in ms without any event from a running job after which the engine counts as hung and is killed.',
+  ),
+  DRAIN_TIMEOUT_MS: count(600_000, 0, 86_400_000).describe(
+    'Time in ms that the server waits for accepted jobs after SIGTERM. The rest is cancelled.',
+  ),
+  JOB_RETENTION: count(1000, 1, 1_000_000).describe('Number of ended jobs that the server keeps.'),
+  JOB_RETENTION_BYTES: count(512 * 1024 * 1024, 0, 2 ** 40).describe(
+    'Size of all kept files of ended jobs, in bytes. The job that ended last is kept whatever its size.',
+  ),
   REFERENCE_HOSTS: z
     .string()
     .transform((list) => list.split(',').flatMap((entry) => entry.trim() || []))
     .refine((hosts) => hosts.every((host) => parseAllowedHost(host) !== undefined), 'must be names like *.supabase.co')
     .optional()
-    .describe('Hosts that references are fetched from, separated by commas; unset: none.'),
-  REFERENCE_MAX_BYTES: count(20 * 1024 * 1024, 1024, 2 ** 30).describe('Largest reference, in bytes.'),
-  REFERENCE_TIMEOUT_MS: count(10_000, 100, 600_000).describe('From a request for a reference to its last byte, in ms.'),
-  REFERENCE_MAX_PIXELS: count(50_000_000, 4096, 1_000_000_000).describe('Largest reference, in pixels of its own.'),
+    .describe('Hosts that references may be fetched from, separated by commas. Unset: no reference is fetched.'),
+  REFERENCE_MAX_BYTES: count(20 * 1024 * 1024, 1024, 2 ** 30).describe('Largest file size of a reference, in bytes.'),
+  REFERENCE_TIMEOUT_MS: count(10_000, 100, 600_000).describe(
+    'Time limit for fetching a reference, redirects included, in ms.',
+  ),
+  REFERENCE_MAX_PIXELS: count(50_000_000, 4096, 1_000_000_000).describe(
+    'Largest width times height of a reference, in pixels.',
+  ),
   ...sharedVariables,
 });
 
 export type Config = Readonly<z.infer<typeof configSchema>>;
 
 /**
+ * Reads the configuration of the server.
  * @param overrides values of the command line; they win over the environment
- * @param families whose variables are read. Omitted: those that darkroom has
+ * @param families families whose variables are read. Default: the built-in ones
  * @throws InferenceError INVALID_REQUEST that lists every bad variable
  */
 export function readConfig(

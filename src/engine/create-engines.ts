@@ -6,7 +6,7 @@ import type { Logger } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { type Families, flagOf } from '../pipelines/family.js';
 import { measureMemory } from '../runtime/device-memory.js';
-import { createSupervisor, type Supervisor, type SupervisorOptions } from './engine.js';
+import { createEngine, type Engine, type EngineOptions } from './engine.js';
 import { MemoryLedger } from './memory-ledger.js';
 import type { EngineSpec, TextWork } from './messages.js';
 import { OnDemandEngine } from './on-demand-engine.js';
@@ -14,19 +14,19 @@ import { OnDemandEngine } from './on-demand-engine.js';
 export interface CreateEnginesOptions {
   readonly config: Config;
   readonly log: Logger;
-  /** Omitted: those that darkroom has. */
+  /** Default: the built-in families. */
   readonly families?: Families;
-  /** Program of the engine processes, which has to know the families. Omitted: darkroom's own. */
+  /** Program of the engine processes. It must know the families. Default: darkroom's own program. */
   readonly entry?: URL;
-  /** Omitted: as `createSupervisor` has it. */
-  readonly backoffMs?: NonNullable<SupervisorOptions['backoffMs']>;
-  /** Threads of each CPU engine. Omitted: ENGINE_THREADS. */
+  /** Default: that of `createEngine`. */
+  readonly backoffMs?: NonNullable<EngineOptions['backoffMs']>;
+  /** Threads of each CPU engine. Default: ENGINE_THREADS. */
   readonly threads?: number;
 }
 
 /**
- * One supervised engine for every model that the configuration names; the caller starts them.
- * @throws InferenceError INVALID_REQUEST where it names none, not even a language model
+ * Creates one engine for every model that the configuration names. The caller starts them.
+ * @throws InferenceError INVALID_REQUEST if the configuration names no model at all
  */
 export function createEngines({
   config,
@@ -34,7 +34,7 @@ export function createEngines({
   families = builtInFamilies,
   threads = config.ENGINE_THREADS,
   ...options
-}: CreateEnginesOptions): readonly Supervisor[] {
+}: CreateEnginesOptions): readonly Engine[] {
   const specs = families.flatMap((family): EngineSpec[] => {
     const source = family.sourceFrom(config);
     if (source === undefined) return [];
@@ -45,7 +45,7 @@ export function createEngines({
         source,
         device: config.DEVICE,
         threads,
-        // One pixel: every image is a batch of its own.
+        // A limit of one pixel makes every image a batch of its own.
         batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,
         variants: config.LORA_VARIANTS,
         reserveBytes: config.MEMORY_RESERVE_BYTES,
@@ -56,7 +56,7 @@ export function createEngines({
     throw new InferenceError('INVALID_REQUEST', `no model: ${waysToNameOne(families)}`);
   }
   return specs.map((spec) =>
-    createSupervisor({
+    createEngine({
       spec,
       log,
       cancelBoundMs: config.CANCEL_BOUND_MS,
@@ -75,14 +75,15 @@ function waysToNameOne(families: Families): string {
 }
 
 /**
- * The language model that enhances prompts, loaded when the first one comes; undefined where the configuration names none.
- * @param residents engines that it has to fit beside
- * @throws InferenceError INVALID_REQUEST of the template
+ * Creates the language model that enhances prompts. It loads when the first prompt comes. Returns undefined if the
+ * configuration names none.
+ * @param residents engines that share the memory with it
+ * @throws InferenceError INVALID_REQUEST if the template is wrong
  */
 export async function createTextEngine(
   config: Config,
   log: Logger,
-  residents: readonly Supervisor[],
+  residents: readonly Engine[],
   entry = new URL('./text-process.js', import.meta.url),
 ): Promise<OnDemandEngine<TextWork> | undefined> {
   const template = await readTemplate(config.ENHANCE_TEMPLATE);
@@ -94,7 +95,7 @@ export async function createTextEngine(
     template,
     parallel: config.QWEN_PARALLEL,
   };
-  const supervisor = createSupervisor<TextWork>({
+  const engine = createEngine<TextWork>({
     spec: { model: config.QWEN_NAME, family: 'qwen', source, device: config.DEVICE, threads: config.ENGINE_THREADS },
     log,
     entry,
@@ -104,9 +105,9 @@ export async function createTextEngine(
   });
   // Prefer the measured size to the estimate.
   let measuredBytes: number | undefined;
-  supervisor.onStateChange((state) => {
+  engine.onStateChange((state) => {
     if (state !== 'ready') return;
-    const { device, info, peakBytes } = supervisor;
+    const { device, info, peakBytes } = engine;
     measuredBytes = device === 'cpu' ? peakBytes : info?.memory.vram;
   });
   const ledger = new MemoryLedger({
@@ -114,5 +115,5 @@ export async function createTextEngine(
     reserveBytes: config.MEMORY_RESERVE_BYTES,
   });
   const grant = async () => ledger.grant(config.QWEN_NAME, measuredBytes ?? (await estimateMemory(source)));
-  return new OnDemandEngine({ supervisor, grant, idleMs: config.QWEN_IDLE_MS, log });
+  return new OnDemandEngine({ engine, grant, idleMs: config.QWEN_IDLE_MS, log });
 }

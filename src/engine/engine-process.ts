@@ -3,35 +3,37 @@ import { toEngineError } from './engine-error.js';
 import type { Loaded, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
 import { endWithParent } from './parent-watch.js';
 
-/** What a program of an engine process does; the rest is the same for all of them. */
+/** The part of an engine process that differs between kinds of engines. */
 export interface EngineProgram<W extends Work> {
-  /** Called once, before anything is run. */
+  /** Called once, before the first run. */
   load(spec: W['spec'], onProgress: (progress: LoadProgress) => void): Promise<Loaded<W>>;
-  /** Runs jobs that came together; each has ended, or the returned promise rejects, and with it those that have not. */
-  run(jobs: readonly W['job'][], desk: JobDesk<W>): Promise<void>;
+  /**
+   * Runs a batch of jobs. Reports the end of each one; if the promise rejects, the remaining ones fail with that error.
+   */
+  run(jobs: readonly W['job'][], reporter: JobReporter<W>): Promise<void>;
 }
 
-/** Where a program tells what becomes of its jobs. */
-export interface JobDesk<W extends Work> {
+/** Reports events and results of jobs to the parent process. */
+export interface JobReporter<W extends Work> {
   /** Aborted with the InferenceError that ends the job. */
   signal(jobId: string): AbortSignal;
-  tell(jobId: string, event: W['event']): void;
+  emit(jobId: string, event: W['event']): void;
   done(jobId: string, result: W['result']): void;
   fail(jobId: string, error: unknown): void;
-  /** Jobs that have not ended, of all that came. */
+  /** Number of received jobs that have not ended. */
   readonly running: number;
 }
 
-/** Speaks the supervisor's protocol for a program; this process ends with its parent. */
+/** Speaks the protocol of the parent's `Engine` for a program. This process ends with its parent. */
 export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
   endWithParent();
   const running = new Map<string, AbortController>();
   const end = (jobId: string, message: MessageFromEngine<W>) => {
     if (running.delete(jobId)) send(message);
   };
-  const desk: JobDesk<W> = {
+  const reporter: JobReporter<W> = {
     signal: (jobId) => running.get(jobId)?.signal ?? AbortSignal.abort(),
-    tell: (jobId, event) => send({ kind: 'event', jobId, event }),
+    emit: (jobId, event) => send({ kind: 'event', jobId, event }),
     done: (jobId, result) => end(jobId, { kind: 'done', jobId, result }),
     fail: (jobId, error) => end(jobId, { kind: 'failed', jobId, error: toEngineError(error).toJSON() }),
     get running() {
@@ -51,10 +53,10 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
   const run = async (jobs: readonly W['job'][]) => {
     for (const { jobId } of jobs) running.set(jobId, new AbortController());
     try {
-      await program.run(jobs, desk);
+      await program.run(jobs, reporter);
     } catch (error) {
-      // What fails one fails all that shared its runs.
-      for (const { jobId } of jobs) desk.fail(jobId, error);
+      // Jobs of a batch share their runs, so one failure fails all of them.
+      for (const { jobId } of jobs) reporter.fail(jobId, error);
     }
   };
   process.on('message', (message: MessageToEngine<W>) => {
@@ -74,7 +76,7 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
   });
 
   function send(message: MessageFromEngine<W>, sent?: () => void): void {
-    // A parent that is gone does not listen; this process ends with it.
+    // If the parent is gone nobody listens; this process ends with it.
     if (process.connected) process.send?.(message, undefined, undefined, () => sent?.());
   }
 }

@@ -5,82 +5,88 @@ import type { Logger } from 'pino';
 import { InferenceError } from '../errors.js';
 import { createBackoff } from '../std/backoff.js';
 import { EventQueue } from './event-queue.js';
-import type { LoadProgress, MessageFromEngine, MessageToEngine, PictureWork, Work } from './messages.js';
+import type { ImageWork, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
 
 /**
- * `starting`: the first process loads. `restarting`: one died and another loads, or waits for its turn. `failed`: it cannot
- * start, and trying again would not help. `stopped`: by `stop()`.
+ * `starting`: the first process loads. `restarting`: a process died; another one loads or waits for its backoff.
+ * `failed`: the engine cannot start and a retry would not help. `stopped`: by `stop()`.
  */
 export type EngineState = 'starting' | 'ready' | 'busy' | 'restarting' | 'failed' | 'stopped';
 
-export interface RunHandle<W extends Work = PictureWork> {
+export interface RunHandle<W extends Work = ImageWork> {
   readonly events: AsyncIterable<W['event']>;
-  /** Settles after the last event: what came of the job, or an InferenceError. */
+  /** Settles after the last event, with the result or an InferenceError. */
   readonly result: Promise<W['result']>;
-  /** Returns at once. The job ends between two runs; past the bound its process is killed. */
+  /** Returns at once. The job ends between two runs. After the cancel bound the engine process is killed. */
   cancel(reason?: InferenceError): void;
 }
 
-/** Keeps one engine process alive: the parent's side of a model. */
-export interface Supervisor<W extends Work = PictureWork> {
+/** The parent's handle of one engine process: it starts, watches and restarts the process. */
+export interface Engine<W extends Work = ImageWork> {
   readonly spec: W['spec'];
   readonly state: EngineState;
-  /** Known once it was loaded. */
+  /** Undefined until the model was loaded once. */
   readonly info: W['info'] | undefined;
-  /** Of the process that loads now, where it tells. */
+  /** Progress of the process that loads now, if it reports any. */
   readonly loading: LoadProgress | undefined;
   readonly device: string | undefined;
   readonly pid: number | undefined;
-  /** Processes started after the first. */
+  /** Number of processes started after the first one. */
   readonly restarts: number;
-  /** Why `state` is `failed`. */
+  /** Reason for the state `failed`. */
   readonly failure: InferenceError | undefined;
-  /** Resident memory of the engine process. */
+  /** Resident memory of the engine process, in bytes. */
   readonly residentBytes: number | undefined;
-  /** The most that it was. */
+  /** Largest resident memory so far, in bytes. */
   readonly peakBytes: number | undefined;
-  /** Starts the process; resolves when it is ready, rejects when it cannot start. */
+  /** Starts the process. Resolves when it is ready, rejects when it cannot start. */
   start(): Promise<void>;
-  /** Waits for `ready` over restarts; rejects when the engine failed or stopped. */
+  /** Waits for `ready`, across restarts. Rejects when the engine failed or stopped. */
   whenReady(signal?: AbortSignal): Promise<void>;
-  /** Runs jobs together, a handle each; the engine must be `ready`, or `busy` where it takes several lots. */
+  /**
+   * Runs a batch of jobs and returns one handle for each. The engine must be `ready`; an on-demand engine may also be
+   * `busy`.
+   */
   run(jobs: readonly W['job'][]): readonly RunHandle<W>[];
-  /** Called on changes of `state` and of `loading`. */
+  /** Adds a listener for changes of `state` and of `loading`. Returns the function that removes it. */
   onStateChange(listener: (state: EngineState) => void): () => void;
   stop(): Promise<void>;
 }
 
-export interface SupervisorOptions<W extends Work = PictureWork> {
+export interface EngineOptions<W extends Work = ImageWork> {
   readonly spec: W['spec'];
   readonly log: Logger;
-  /** The engine process's program; that of pictures and clips when omitted. */
+  /** Program of the engine process. Default: the one for images and videos. */
   readonly entry?: URL;
   /**
-   * `resident`: started again when it dies, one lot of jobs at a time. `on-demand`: started by whoever needs it, again after it
-   * died, and takes jobs while others run. Omitted: `resident`.
+   * `resident`: restarted when it dies, runs one batch at a time. `on-demand`: started by its users, also after it
+   * died, and accepts jobs while others run. Default: `resident`.
    */
   readonly kind?: 'resident' | 'on-demand';
-  /** From a cancel to the kill. Default 30 s: a denoise step or a decode of the largest picture on a slow device. */
+  /**
+   * Time from a cancel to the kill, in ms. Default 30 s: one denoising step or one decode of the largest image on a
+   * slow device.
+   */
   readonly cancelBoundMs?: number;
-  /** Silence of a running job that counts as a hang. Default 10 min. */
+  /** Time without an event of a running job after which the engine counts as hung, in ms. Default 10 min. */
   readonly hangTimeoutMs?: number;
-  /** From the start of a process to `ready`. Default 30 min: a large checkpoint from a slow disk. */
+  /** Time limit from the start of a process to `ready`, in ms. Default 30 min: a large checkpoint on a slow disk. */
   readonly startTimeoutMs?: number;
-  /** Wait before a restart: doubles from `initial` to `max`. Default 0.5 s to 60 s. */
+  /** Wait before a restart, in ms. It doubles from `initial` to `max`. Default 0.5 s to 60 s. */
   readonly backoffMs?: { readonly initial: number; readonly max: number };
 }
 
-/** Keys of a checkpoint that are named in the log; an EMA doubles a file's keys. */
+/** Number of unused checkpoint keys that the log names. An EMA doubles the keys of a file. */
 const MAX_KEYS_LOGGED = 20;
-/** Crashes while loading, one after another, that end the trying. */
+/** Number of crashes in a row while loading after which the engine gives up. */
 const MAX_START_CRASHES = 5;
-/** A process that lived this long was healthy: the backoff starts anew. */
+/** A process that lived this long was healthy, so the backoff starts again from its initial value. */
 const HEALTHY_MS = 60_000;
-/** From the polite end of a process to the kill. */
+/** Time from a polite shutdown request to the kill, in ms. */
 const STOP_GRACE_MS = 2_000;
 
-export function createSupervisor<W extends Work = PictureWork>(options: SupervisorOptions<W>): Supervisor<W> {
-  return new EngineSupervisor(options);
+export function createEngine<W extends Work = ImageWork>(options: EngineOptions<W>): Engine<W> {
+  return new SupervisedEngine(options);
 }
 
 interface RunningJob<W extends Work> {
@@ -88,12 +94,12 @@ interface RunningJob<W extends Work> {
   readonly events: EventQueue<W['event']>;
   resolve(result: W['result']): void;
   reject(error: InferenceError): void;
-  /** Why the job was told to end. */
+  /** Cancel reason of a cancelled job. */
   cancelled?: InferenceError;
   cancelTimer?: NodeJS.Timeout;
 }
 
-class EngineSupervisor<W extends Work> implements Supervisor<W> {
+class SupervisedEngine<W extends Work> implements Engine<W> {
   readonly spec: W['spec'];
   state: EngineState = 'stopped';
   info: W['info'] | undefined;
@@ -101,7 +107,7 @@ class EngineSupervisor<W extends Work> implements Supervisor<W> {
   device: string | undefined;
   restarts = 0;
   failure: InferenceError | undefined;
-  readonly #options: SupervisorOptions<W>;
+  readonly #options: EngineOptions<W>;
   readonly #log: Logger;
   readonly #listeners = new Set<(state: EngineState) => void>();
   readonly #backoff: ReturnType<typeof createBackoff>;
@@ -110,10 +116,10 @@ class EngineSupervisor<W extends Work> implements Supervisor<W> {
   #hangTimer: NodeJS.Timeout | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
   #startCrashes = 0;
-  /** A kill of ours: the next process may start at once. */
+  /** We killed the process ourselves, so the next one may start without backoff. */
   #killedOnPurpose = false;
 
-  constructor(options: SupervisorOptions<W>) {
+  constructor(options: EngineOptions<W>) {
     this.spec = options.spec;
     this.#options = options;
     this.#log = options.log.child({ model: options.spec.model });
@@ -185,7 +191,7 @@ class EngineSupervisor<W extends Work> implements Supervisor<W> {
       const result = new Promise<W['result']>((resolve, reject) => {
         this.#jobs.set(jobId, { jobId, events, resolve, reject });
       });
-      // Whoever iterates the events may not have asked for the result yet.
+      // A caller that iterates the events may not have awaited the result yet.
       result.catch(() => undefined);
       return { events, result, cancel: (reason) => this.#cancel(jobId, reason) };
     });
@@ -241,7 +247,7 @@ class EngineSupervisor<W extends Work> implements Supervisor<W> {
     });
     child.on('error', (error) => {
       this.#log.error({ err: error }, 'engine process error');
-      // A process that could not be started has no exit either.
+      // A process that could not be started emits no exit event.
       if (child.pid === undefined && this.#child === child) {
         clearTimeout(startTimer);
         this.#onExit(null, null, 0);
@@ -374,7 +380,7 @@ class EngineSupervisor<W extends Work> implements Supervisor<W> {
     for (const jobId of [...this.#jobs.keys()]) this.#endJob(jobId, error);
   }
 
-  /** A job that was told to end ends for that reason, however it does. */
+  /** A cancelled job reports its cancel reason, even if it failed for another one. */
   #endJob(jobId: string, outcome: W['result'] | InferenceError): void {
     const job = this.#jobs.get(jobId);
     if (job === undefined) return;
@@ -387,7 +393,7 @@ class EngineSupervisor<W extends Work> implements Supervisor<W> {
   }
 
   #send(message: MessageToEngine<W>): void {
-    // A process that just died is reported by its exit.
+    // A process that just died is handled by its exit event.
     this.#child?.send(message, () => undefined);
   }
 

@@ -1,4 +1,6 @@
-/** Pushed on one side, iterated once on the other; keeps what was not taken yet. */
+/**
+ * A queue with one producer and one consumer, which iterates it once. It keeps the events that were not consumed yet.
+ */
 export class EventQueue<T> implements AsyncIterable<T> {
   readonly #waiting: T[] = [];
   #wake: (() => void) | undefined;

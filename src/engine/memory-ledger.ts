@@ -4,26 +4,26 @@ import type { DeviceMemory } from '../runtime/device-memory.js';
 import { formatBytes } from '../std/format-bytes.js';
 
 export interface MemoryLedgerOptions {
-  /** What there is now; asked anew for every decision. */
+  /** Measures the memory now. Called for every decision. */
   readonly measure: () => Promise<DeviceMemory>;
-  /** Left free whatever comes. */
+  /** Memory that always stays free, in bytes. */
   readonly reserveBytes: number;
-  /** How long a model waits for room that others may give back. Omitted: 20 s, a text encoder's run and its release. */
+  /** Time that a model waits for room, in ms. Default 20 s: one run and release of a text encoder. */
   readonly waitMs?: number;
-  /** Omitted: 0.5 s. */
+  /** Time between two measurements, in ms. Default 0.5 s. */
   readonly pollMs?: number;
 }
 
 /** Room that was granted to a model which does not fill it yet. */
 export interface Grant {
-  /** The model is loaded or given up: measuring sees it. */
+  /** Call it when the model is loaded or given up: from then on a measurement includes it. */
   settle(): void;
 }
 
 const WAIT_MS = 20_000;
 const POLL_MS = 500;
 
-/** Decides whether a model that is loaded on demand fits beside those that are. */
+/** Decides if an on-demand model fits beside the loaded ones. */
 export class MemoryLedger {
   readonly #options: MemoryLedgerOptions;
   readonly #pending = new Set<{ readonly bytes: number }>();
@@ -34,8 +34,8 @@ export class MemoryLedger {
 
   /**
    * Waits until there is room.
-   * @param bytes that the model takes at its peak
-   * @throws InferenceError OUT_OF_MEMORY that says what is needed and what there is, at once where it can never fit
+   * @param bytes peak memory of the model
+   * @throws InferenceError OUT_OF_MEMORY with the needed and the free memory; at once if the model can never fit
    */
   async grant(model: string, bytes: number, signal?: AbortSignal): Promise<Grant> {
     const { measure, reserveBytes, waitMs = WAIT_MS, pollMs = POLL_MS } = this.#options;

@@ -1,29 +1,23 @@
+import type { Device } from '../device.js';
 import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent } from '../enhancer/enhancer.js';
 import type { SerializedError } from '../errors.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
 import type { ClipFormat } from '../media/video-writer.js';
-import type {
-  BuiltVariants,
-  Device,
-  GenerationRequest,
-  ModelInfo,
-  ProgressEvent,
-  PromptEvent,
-} from '../pipelines/pipeline.js';
+import type { BuiltVariants, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
 
-/** What one kind of engine does: what it loads, its jobs, what these tell while they run, and what each ends with. */
+/** Types of one kind of engine: its spec, its jobs, their events and results. */
 export interface Work {
   readonly spec: { readonly model: string };
-  /** `unused`: keys of the checkpoint that are not used. */
+  /** `unused`: checkpoint keys that no network uses. */
   readonly info: { readonly unused: readonly string[] };
   readonly job: { readonly jobId: string };
   readonly event: object;
   readonly result: object;
 }
 
-/** Pictures and clips. */
-export interface PictureWork extends Work {
+/** Engines for images and videos. */
+export interface ImageWork extends Work {
   readonly spec: EngineSpec;
   readonly info: ModelInfo;
   readonly job: EngineJob;
@@ -31,7 +25,7 @@ export interface PictureWork extends Work {
   readonly result: EngineTimings;
 }
 
-/** Prompts that are enhanced. */
+/** Engines that enhance prompts. */
 export interface TextWork extends Work {
   readonly spec: TextEngineSpec;
   readonly info: EnhancerInfo;
@@ -40,7 +34,7 @@ export interface TextWork extends Work {
   readonly result: Enhancement;
 }
 
-/** What a text engine process is told to load. */
+/** Spec of a text engine process. */
 export interface TextEngineSpec {
   readonly model: string;
   readonly family: 'qwen';
@@ -55,39 +49,39 @@ export interface TextEngineJob {
   readonly request: EnhanceRequest;
 }
 
-/** How far a model's loading is, 0 to 1; `converting`: its weights are first written as the file that is loaded. */
+/** Load progress, 0 to 1. `converting`: the weights are first converted to the file that is loaded. */
 export interface LoadProgress {
   readonly stage: 'converting' | 'loading';
   readonly fraction: number;
 }
 
-/** What an engine process loads. */
+/** Spec of an engine process for images and videos. */
 export interface EngineSpec {
   /** Name of the model's family. */
   readonly family: string;
-  /** Where the model comes from, as its family has it: plain data. */
+  /** Source of the model in its family's form: plain data. */
   readonly source: object;
-  /** The name clients use for the model. */
+  /** Name of the model in requests. */
   readonly model: string;
   readonly device: Device;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
-  /** Pixels of all pictures that are denoised together. */
+  /** Largest number of pixels of all images that are denoised together. */
   readonly batchPixels: number;
-  /** Variants with LoRAs that are kept beside the bare model. Omitted: 1. */
+  /** Number of LoRA variants that are kept beside the bare model. Default 1. */
   readonly variants?: number;
-  /** Memory of the device that they leave free. Omitted: 0. */
+  /** Memory of the device that variants leave free, in bytes. Default 0. */
   readonly reserveBytes?: number;
 }
 
-/** How finished pictures become files. */
+/** Format and metadata of the result files. */
 export interface OutputOptions {
   readonly format: ImageFormat;
-  /** 1 to 100; omitted, the format's default. */
+  /** 1 to 100. Default: that of the format. */
   readonly quality?: number;
-  /** What the file says about itself. */
+  /** Amount of metadata in the file. */
   readonly metadata: MetadataLevel;
-  /** Of a clip; omitted, frames are pictures. `format` and `quality` are then those of its poster. */
+  /** Settings of a video. Omitted: frames are images. For a video, `format` and `quality` apply to its poster. */
   readonly clip?: { readonly ffmpeg: string; readonly format: ClipFormat; readonly fps: number; readonly crf: number };
 }
 
@@ -99,33 +93,33 @@ export interface EngineJob {
 }
 
 /**
- * What one job spent, in milliseconds of wall time inside the engine process. Jobs that run together share their time: it
- * counts for each of them.
+ * Time that one job took, in ms of wall time inside the engine process. Jobs of a batch share their time: it counts for
+ * each of them.
  */
 export interface EngineTimings {
   readonly encodeMs: number;
   readonly denoiseMs: number;
   readonly decodeMs: number;
-  /** Encoding the pictures as files. */
+  /** Encoding of the result files. */
   readonly mediaMs: number;
-  /** Building the variant of the model that it needed. */
+  /** Build time of the LoRA variant that the job needed. */
   readonly buildMs: number;
-  /** From taking the job to its last event. */
+  /** Time from receiving the job to its last event. */
   readonly totalMs: number;
-  /** Pictures of all jobs that ran together, this one's included. */
+  /** Number of images of the whole batch, this job's included. */
   readonly batchImages: number;
-  /** Most resident memory of the process so far. */
+  /** Largest resident memory of the process so far, in bytes. */
   readonly peakBytes: number;
-  /** Runs of the denoiser over one text; omitted, they were not counted. */
+  /** Number of denoiser runs, counted per text. Omitted: not counted. */
   readonly forwards?: number;
-  /** Of the model, as they are now. */
+  /** Variants that the engine holds now. */
   readonly variants: BuiltVariants;
 }
 
-/** A clip comes with a picture of its first frame and a small one of it. */
+/** A video comes with a poster of its first frame and a thumbnail. */
 export type AssetRole = 'result' | 'poster' | 'thumbnail';
 
-/** What a running job tells. */
+/** Events of a running job. */
 export type EngineEvent =
   | PromptEvent
   | ProgressEvent
@@ -148,19 +142,19 @@ export type MessageToEngine<W extends Work = Work> =
   | { readonly kind: 'cancel'; readonly jobId: string }
   | { readonly kind: 'shutdown' };
 
-/** What a loaded engine says of itself. */
+/** Description of a loaded engine. */
 export interface Loaded<W extends Work> {
   readonly info: W['info'];
-  /** Provider that it runs on. */
+  /** Provider that the model runs on. */
   readonly device: string;
-  /** Of `auto`: the better providers that do not open, and why. */
+  /** For `auto`: the better providers that do not open, and the reasons. */
   readonly rejected: readonly { readonly provider: string; readonly detail: string }[];
 }
 
 export type MessageFromEngine<W extends Work = Work> =
   | ({ readonly kind: 'loading' } & LoadProgress)
   | ({ readonly kind: 'ready'; readonly loadMs: number } & Loaded<W>)
-  /** Loading failed for good: a missing file, a wrong checkpoint, a provider that does not open. */
+  /** Loading failed for good: a missing file, a wrong checkpoint, or a provider that does not open. */
   | { readonly kind: 'start-failed'; readonly error: SerializedError }
   | { readonly kind: 'event'; readonly jobId: string; readonly event: W['event'] }
   | { readonly kind: 'done'; readonly jobId: string; readonly result: W['result'] }

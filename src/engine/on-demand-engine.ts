@@ -1,35 +1,35 @@
 import type { Logger } from 'pino';
 import { InferenceError } from '../errors.js';
 import { createBackoff } from '../std/backoff.js';
-import type { RunHandle, Supervisor } from './engine.js';
+import type { Engine, RunHandle } from './engine.js';
 import type { Grant } from './memory-ledger.js';
 import type { LoadProgress, Work } from './messages.js';
 
 export interface OnDemandOptions<W extends Work> {
-  /** Of the kind `on-demand`. */
-  readonly supervisor: Supervisor<W>;
-  /** Asks for the memory of the model. */
+  /** An engine of the kind `on-demand`. */
+  readonly engine: Engine<W>;
+  /** Requests the memory of the model. */
   readonly grant: () => Promise<Grant>;
-  /** From its last use to its end. */
+  /** Time from the last use to the end of the process, in ms. */
   readonly idleMs: number;
   readonly log: Logger;
 }
 
-/** The right to run jobs; the engine stays loaded until it is given back. */
-export interface Use<W extends Work> {
+/** The right to run jobs. The engine stays loaded until the lease is released. */
+export interface EngineLease<W extends Work> {
   run(job: W['job']): RunHandle<W>;
   release(): void;
 }
 
 /**
- * An engine that is loaded by its first user and ended when it has had none for a while: ending its process is what gives its memory
- * back. Who comes while it loads waits for the same loading.
+ * An engine that its first user loads and that ends after an idle time. Only the end of its process frees its memory.
+ * Users that come while it loads wait for the same load.
  */
 export class OnDemandEngine<W extends Work> {
-  readonly supervisor: Supervisor<W>;
+  readonly engine: Engine<W>;
   readonly #options: OnDemandOptions<W>;
   readonly #log: Logger;
-  /** A model that does not load is not tried for every prompt. */
+  /** A model that failed to load is not tried again for every prompt. */
   readonly #backoff = createBackoff({ initial: 1_000, max: 60_000 });
   #users = 0;
   #starting: Promise<void> | undefined;
@@ -39,23 +39,23 @@ export class OnDemandEngine<W extends Work> {
   #whenUnused: (() => void) | undefined;
 
   constructor(options: OnDemandOptions<W>) {
-    this.supervisor = options.supervisor;
+    this.engine = options.engine;
     this.#options = options;
-    this.#log = options.log.child({ model: options.supervisor.spec.model });
+    this.#log = options.log.child({ model: options.engine.spec.model });
   }
 
   get isLoaded(): boolean {
-    const { state } = this.supervisor;
+    const { state } = this.engine;
     return state === 'ready' || state === 'busy';
   }
 
   /**
-   * Loads the engine where it is not.
-   * @param onLoading called while it loads, at least once
-   * @throws InferenceError why it cannot be loaded; the signal's reason
+   * Loads the engine if needed, and leases it.
+   * @param onLoading called while the engine loads, at least once
+   * @throws InferenceError the load failure; the signal's reason
    */
-  async use(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<Use<W>> {
-    // Whoever it is ended for does not wait for those that come now.
+  async acquire(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<EngineLease<W>> {
+    // Let a pending unload finish first, so that new users cannot delay it forever.
     while (this.#ending !== undefined) await settledOrAborted(this.#ending, signal);
     this.#users += 1;
     clearTimeout(this.#idleTimer);
@@ -64,7 +64,7 @@ export class OnDemandEngine<W extends Work> {
       if (isReleased) return;
       isReleased = true;
       this.#users -= 1;
-      this.#rest();
+      this.#endWhenIdle();
     };
     try {
       while (!this.isLoaded) {
@@ -77,7 +77,7 @@ export class OnDemandEngine<W extends Work> {
     }
     return {
       run: (job) => {
-        const [handle] = this.supervisor.run([job]);
+        const [handle] = this.engine.run([job]);
         if (handle === undefined) throw new Error('a job without a handle');
         return handle;
       },
@@ -85,7 +85,7 @@ export class OnDemandEngine<W extends Work> {
     };
   }
 
-  /** Ends the engine once its users are done; who comes meanwhile waits and loads it anew. */
+  /** Ends the engine when its users are done. Users that come meanwhile wait and load it again. */
   async unload(): Promise<void> {
     this.#ending ??= this.#end().finally(() => {
       this.#ending = undefined;
@@ -93,22 +93,22 @@ export class OnDemandEngine<W extends Work> {
     await this.#ending;
   }
 
-  /** Ends the engine and what it runs at once. */
+  /** Ends the engine and its jobs at once. */
   async stop(): Promise<void> {
     clearTimeout(this.#idleTimer);
-    await this.supervisor.stop();
+    await this.engine.stop();
   }
 
   async #load(signal: AbortSignal, onLoading: (progress: LoadProgress | undefined) => void): Promise<void> {
-    const { supervisor } = this;
-    onLoading(supervisor.loading);
-    const stopListening = supervisor.onStateChange(() => {
-      if (supervisor.loading !== undefined) onLoading(supervisor.loading);
+    const { engine } = this;
+    onLoading(engine.loading);
+    const stopListening = engine.onStateChange(() => {
+      if (engine.loading !== undefined) onLoading(engine.loading);
     });
     try {
       this.#starting ??= this.#start().finally(() => {
         this.#starting = undefined;
-        this.#rest();
+        this.#endWhenIdle();
       });
       await settledOrAborted(this.#starting, signal);
     } finally {
@@ -120,7 +120,7 @@ export class OnDemandEngine<W extends Work> {
     if (this.#failure !== undefined && performance.now() < this.#failure.until) throw this.#failure.error;
     const grant = await this.#options.grant();
     try {
-      await this.supervisor.start();
+      await this.engine.start();
       this.#failure = undefined;
       this.#backoff.reset();
     } catch (caught) {
@@ -132,8 +132,8 @@ export class OnDemandEngine<W extends Work> {
     }
   }
 
-  /** Nobody uses it: it ends, now or in a while. */
-  #rest(): void {
+  /** Starts the idle timer if nobody uses the engine. */
+  #endWhenIdle(): void {
     clearTimeout(this.#idleTimer);
     if (this.#users > 0) return;
     this.#whenUnused?.();
@@ -143,7 +143,7 @@ export class OnDemandEngine<W extends Work> {
       this.#log.info({ idleMs }, 'engine was idle: ended');
       void this.unload();
     }, idleMs);
-    // An idle engine does not keep the server from ending.
+    // The timer of an idle engine does not keep the server process alive.
     this.#idleTimer.unref();
   }
 
@@ -157,7 +157,7 @@ export class OnDemandEngine<W extends Work> {
       this.#whenUnused = undefined;
       clearTimeout(this.#idleTimer);
     }
-    await this.supervisor.stop();
+    await this.engine.stop();
   }
 }
 

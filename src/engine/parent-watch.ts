@@ -3,13 +3,13 @@ import { Worker } from 'node:worker_threads';
 const POLL_MS = 250;
 
 /**
- * Ends this process when its parent ends, however that happened. The channel's end says so between runs; a thread of its own
- * sees it during one, when the main thread is blocked in native code.
+ * Ends this process when its parent ends, however that happened. Between runs the closed IPC channel shows it. During a
+ * run native code blocks the main thread, so a worker thread watches, too.
  */
 export function endWithParent(): void {
   process.once('disconnect', () => process.exit(0));
   const parent = process.ppid;
-  // A process whose parent died gets another one.
+  // An orphaned process gets a new parent id.
   const program = `setInterval(() => {
     if (process.ppid !== ${parent}) process.kill(process.pid, 'SIGKILL');
   }, ${POLL_MS});`;

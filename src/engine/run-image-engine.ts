@@ -6,39 +6,43 @@ import { removeStaleClips } from '../media/video-writer.js';
 import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
 import type { ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
 import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
+import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
 import { chooseDevice } from '../runtime/probe.js';
 import { version } from '../version.js';
-import { type JobDesk, serveEngine } from './engine-process.js';
-import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, PictureWork } from './messages.js';
-import { ClipAssets } from './video-assets.js';
+import { type JobReporter, serveEngine } from './engine-process.js';
+import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, ImageWork } from './messages.js';
+import { VideoAssets } from './video-assets.js';
 
-/** Serves image and video jobs from this process: loads one model of these families and runs its jobs, one batch at a time. */
+/**
+ * Serves image and video jobs from this process. It loads one model of these families and runs one batch at a time.
+ */
 export function runImageEngine(families: Families): void {
-  // A folder that cannot be taken away is no reason not to serve.
+  // Serving goes on if a stale folder cannot be removed.
   removeStaleClips().catch(() => undefined);
   let pipeline: Pipeline | undefined;
   let model = '';
-  serveEngine<PictureWork>({
+  serveEngine<ImageWork>({
     async load(spec) {
       model = spec.model;
       const { device, rejected } = await chooseDevice(spec.device);
-      pipeline = await openModel(familyNamed(families, spec.family), spec, device);
+      const backend = await openBackend({ provider: device, threads: spec.threads });
+      pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
       return { info: pipeline.info, device, rejected };
     },
-    async run(jobs, desk) {
-      if (pipeline === undefined || desk.running > jobs.length) {
+    async run(jobs, reporter) {
+      if (pipeline === undefined || reporter.running > jobs.length) {
         throw new InferenceError('INTERNAL', `the engine got jobs while ${pipeline ? 'busy' : 'not loaded'}`);
       }
-      await runBatch({ name: model, pipeline }, jobs, desk);
+      await renderBatch({ name: model, pipeline }, jobs, reporter);
     },
   });
 }
 
-async function openModel(family: AnyFamily, spec: EngineSpec, device: Pipeline['device']): Promise<Pipeline> {
-  const { source, threads, batchPixels, variants = 1, reserveBytes = 0 } = spec;
-  const bare = await family.open(source, { device, threads, batchPixels });
-  const freeBytes = async () => Math.max(0, (await measureMemory(device, [])).freeBytes - reserveBytes);
+async function openModel(family: AnyFamily, spec: EngineSpec, backend: Backend): Promise<Pipeline> {
+  const { source, batchPixels, variants = 1, reserveBytes = 0 } = spec;
+  const bare = await family.open(source, { backend, batchPixels });
+  const freeBytes = async () => Math.max(0, (await measureMemory(backend.provider, [])).freeBytes - reserveBytes);
   return canTakeLoras(bare) ? new VariantPipeline(bare, { count: variants, freeBytes }) : bare;
 }
 
@@ -47,24 +51,24 @@ interface LoadedModel {
   readonly pipeline: Pipeline;
 }
 
-async function runBatch(
+async function renderBatch(
   { name, pipeline }: LoadedModel,
   jobs: readonly EngineJob[],
-  desk: JobDesk<PictureWork>,
+  reporter: JobReporter<ImageWork>,
 ): Promise<void> {
   const clock = new JobClock();
   const together = jobs.map(({ jobId, request }) => ({
     request,
-    signal: desk.signal(jobId),
+    signal: reporter.signal(jobId),
   }));
   const batchImages = jobs.reduce((count, { request }) => count + request.seeds.length, 0);
-  const clips = new Map<EngineJob, ClipAssets>();
+  const clips = new Map<EngineJob, VideoAssets>();
   let isBuilding = false;
   try {
     for await (const event of pipeline.generate(together)) {
       const job = jobs[event.job] as EngineJob;
-      const tell = (told: EngineEvent) => desk.tell(job.jobId, told);
-      // Whatever comes after it, the variant was built until now.
+      const emit = (emitted: EngineEvent) => reporter.emit(job.jobId, emitted);
+      // The first event after `building` ends the time of the build.
       if (isBuilding && event.kind !== 'building') {
         clock.lap('build');
         isBuilding = false;
@@ -72,36 +76,36 @@ async function runBatch(
       switch (event.kind) {
         case 'building':
           isBuilding = true;
-          tell({ kind: 'building' });
+          emit({ kind: 'building' });
           break;
         case 'prompt':
-          tell({ kind: 'prompt', report: event.report });
+          emit({ kind: 'prompt', report: event.report });
           break;
         case 'progress': {
           clock.lap(event.phase);
           const { phase, step, total } = event;
-          tell({ kind: 'progress', phase, step, total });
+          emit({ kind: 'progress', phase, step, total });
           break;
         }
         case 'preview': {
           const bytes = await previewImage(event.rgb, event);
-          tell({ kind: 'preview', index: event.index, contentType: 'image/jpeg', bytes });
+          emit({ kind: 'preview', index: event.index, contentType: 'image/jpeg', bytes });
           clock.lap('media');
           break;
         }
         case 'image':
           clock.lap('decode');
-          tell(await imageAsset(name, job, event, event.index));
+          emit(await imageAsset(name, job, event, event.index));
           clock.lap('media');
           break;
         case 'frames':
           clock.lap('decode');
           if (job.output.clip === undefined) {
             const [rgb = new Uint8Array()] = event.frames;
-            tell(await imageAsset(name, job, { ...event, rgb }, 0));
+            emit(await imageAsset(name, job, { ...event, rgb }, 0));
           } else {
             const clip =
-              clips.get(job) ?? (await ClipAssets.start(job.output.clip, event, metadataOf(name, job, event.seed)));
+              clips.get(job) ?? (await VideoAssets.start(job.output.clip, event, metadataOf(name, job, event.seed)));
             clips.set(job, clip);
             await clip.write(event.frames);
           }
@@ -110,7 +114,7 @@ async function runBatch(
         case 'done': {
           const assets = (await clips.get(job)?.finish(job.output.quality)) ?? [];
           clips.delete(job);
-          for (const asset of assets) tell(asset);
+          for (const asset of assets) emit(asset);
           clock.lap('media');
           const { forwards } = event;
           const variants = pipeline.variants ?? { keys: [], builds: 0 };
@@ -120,17 +124,17 @@ async function runBatch(
             variants,
             ...(forwards !== undefined && { forwards }),
           };
-          desk.done(job.jobId, { ...clock.timings(), ...counted });
+          reporter.done(job.jobId, { ...clock.timings(), ...counted });
           break;
         }
         case 'aborted':
           await clips.get(job)?.abort();
           clips.delete(job);
-          desk.fail(job.jobId, desk.signal(job.jobId).reason);
+          reporter.fail(job.jobId, reporter.signal(job.jobId).reason);
       }
     }
   } finally {
-    // What is still there belongs to a job that failed.
+    // The videos that are left belong to failed jobs.
     for (const clip of clips.values()) await clip.abort();
   }
 }
@@ -147,7 +151,7 @@ async function imageAsset(
   return { kind: 'asset', role: 'result', index, seed, width, height, ...file };
 }
 
-/** What the file of one picture says about itself. */
+/** Metadata in the file of one image. */
 function metadataOf(model: string, { request, output }: EngineJob, seed: number): ImageMetadata {
   if (output.metadata !== 'full') return { kind: output.metadata };
   const { weights, init, clip, prompt, loras = [], ...rest } = request;
@@ -156,7 +160,7 @@ function metadataOf(model: string, { request, output }: EngineJob, seed: number)
     kind: 'full',
     parameters: {
       ...rest,
-      // As A1111 writes them, and as this server reads them.
+      // LoRA signs in A1111's syntax, which this server reads, too.
       prompt: [prompt, ...loras.map(loraSign)].join(' '),
       seed,
       model,
@@ -178,13 +182,13 @@ function peakBytes(): number {
   return process.resourceUsage().maxRSS * 1024;
 }
 
-/** Where the time of the jobs that run together went. */
+/** Splits the time of a batch between the phases. */
 class JobClock {
   readonly #startedAt = performance.now();
   readonly #spent: Record<Phase | 'media' | 'build', number> = { encode: 0, denoise: 0, decode: 0, media: 0, build: 0 };
   #mark = this.#startedAt;
 
-  /** What passed since the last lap was spent on this. */
+  /** Adds the time since the last call to a phase. */
   lap(phase: Phase | 'media' | 'build'): void {
     const now = performance.now();
     this.#spent[phase] += now - this.#mark;

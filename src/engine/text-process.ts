@@ -1,9 +1,9 @@
-/** The engine process of enhanced prompts: loads one language model and writes several prompts at a time. */
+/** The engine process for prompts: it loads one language model and writes several prompts at a time. */
 import { Enhancer } from '../enhancer/enhancer.js';
 import { serveEngine } from './engine-process.js';
 import type { TextWork } from './messages.js';
 
-/** Loading tells of itself at most so often. */
+/** Smallest time between two reports of load progress, in ms. */
 const PROGRESS_MS = 250;
 
 let enhancer: Enhancer | undefined;
@@ -23,18 +23,18 @@ serveEngine<TextWork>({
     });
     return { info: enhancer.info, device: enhancer.device, rejected: [] };
   },
-  async run(jobs, desk) {
+  async run(jobs, reporter) {
     await Promise.all(
       jobs.map(async ({ jobId, request }) => {
         try {
           if (enhancer === undefined) throw new Error('the engine got a prompt while it was not loaded');
-          const events = enhancer.enhance(request, desk.signal(jobId));
+          const events = enhancer.enhance(request, reporter.signal(jobId));
           for (let next = await events.next(); ; next = await events.next()) {
-            if (next.done) return desk.done(jobId, next.value);
-            desk.tell(jobId, next.value);
+            if (next.done) return reporter.done(jobId, next.value);
+            reporter.emit(jobId, next.value);
           }
         } catch (error) {
-          desk.fail(jobId, error);
+          reporter.fail(jobId, error);
         }
       }),
     );

@@ -7,8 +7,8 @@ import type { EngineEvent, OutputOptions } from './messages.js';
 
 type Asset = Extract<EngineEvent, { kind: 'asset' }>;
 
-/** One clip on its way to its files: the clip itself, a poster of its first frame, and a thumbnail. */
-export class ClipAssets {
+/** Writes one video to its files: the video, a poster of its first frame, and a thumbnail. */
+export class VideoAssets {
   readonly #writer: ClipWriter;
   readonly #metadata: ImageMetadata;
   readonly #place: Pick<FramesEvent, 'seed' | 'width' | 'height'>;
@@ -28,11 +28,11 @@ export class ClipAssets {
     { ffmpeg, format, fps, crf }: NonNullable<OutputOptions['clip']>,
     { seed, width, height }: FramesEvent,
     metadata: ImageMetadata,
-  ): Promise<ClipAssets> {
+  ): Promise<VideoAssets> {
     const comment = metadata.kind === 'full' ? parametersText(metadata.parameters) : undefined;
     const said = { comment, isProvenanceMarked: metadata.kind !== 'none' };
     const writer = await ClipWriter.start(ffmpeg, { width, height, fps, format, crf, metadata: said });
-    return new ClipAssets(writer, metadata, { seed, width, height });
+    return new VideoAssets(writer, metadata, { seed, width, height });
   }
 
   async write(frames: readonly Uint8Array[]): Promise<void> {

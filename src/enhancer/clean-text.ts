@@ -1,4 +1,4 @@
-/** Quotation marks that a text may be wrapped in, opening and closing. */
+/** Pairs of quotation marks that may wrap a text. */
 const QUOTES: readonly (readonly [string, string])[] = [
   ['"', '"'],
   ["'", "'"],
@@ -7,27 +7,27 @@ const QUOTES: readonly (readonly [string, string])[] = [
   ['«', '»'],
   ['`', '`'],
 ];
-/** "Enhanced prompt:", "**Description:**" and their like at the start. */
+/** Labels at the start, such as "Enhanced prompt:" or "**Description:**". */
 const LABEL =
   /^\W{0,3}(?:(?:the |an? |your |here(?:'s| is| are) )?(?:(?:enhanced|detailed|cinematic|rewritten|revised|improved|final|new|expanded|refined)[ ,]*(?:and )?)*(?:prompt|description|version|idea|caption|output|response|answer|rewrite))\W{0,3}:\W{0,3}\s*/i;
-/** "Sure! Here is a cinematic description of the idea:" and its like: a sentence of courtesy that ends in a colon. */
+/** A courtesy at the start that ends in a colon, such as "Sure! Here is a cinematic description of the idea:". */
 const COURTESY =
   /^(?:(?:sure|certainly|of course|absolutely|okay|ok)\b[^.!?:\n]{0,40}[.!,:]?\s*)?(?:here(?:'s|’s| is| are)\b[^.!?\n]{0,120}:)?\s*/i;
 const SENTENCE_END = /[.!?…。！？](?=["'”’»)\]]*(?:\s|$))["'”’»)\]]*/gu;
-/** Control tokens that a model wrote out as text. */
+/** Control tokens that the model wrote as text. */
 const CONTROL = /<\|[a-z_]{1,40}\|>/g;
 
 /**
- * Makes a prompt of what a language model wrote: one paragraph, without courtesies, labels, quotation marks around it or
- * Markdown.
+ * Turns the output of a language model into a prompt: one paragraph without courtesies, labels, outer quotation marks
+ * and Markdown.
  *
- * @param isWhole whether the model ended the text itself; otherwise the half sentence at its end is cut off, if a whole one stands
- * before it
- * @returns an empty text where nothing is left
+ * @param isWhole true if the model ended the text itself. Otherwise a half sentence at the end is cut, if a whole one
+ * stands before it
+ * @returns an empty string if nothing is left
  */
 export function cleanEnhancement(written: string, isWhole: boolean): string {
   const paragraph = written
-    // The end of a character that the last token did not finish.
+    // Remove the bytes of a character that the last token did not complete.
     .replace(/\uFFFD+$/u, '')
     .replace(CONTROL, ' ')
     .replace(/^\s*(?:[-*#>]|\d+\.)\s+/gm, '')
@@ -38,7 +38,7 @@ export function cleanEnhancement(written: string, isWhole: boolean): string {
   return isWhole ? text : withoutHalfSentence(text);
 }
 
-/** Marks are taken off in pairs, or the one that a cut text begins with. */
+/** Removes quotation marks in pairs, or a single opening one of a cut text. */
 function withoutQuotes(text: string): string {
   for (const [open, close] of QUOTES) {
     if (!text.startsWith(open)) continue;

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import type { Device } from '../device.js';
 import { InferenceError } from '../errors.js';
-import type { Device } from '../pipelines/pipeline.js';
 import type { GgufHeader } from '../weights/gguf/gguf-header.js';
 import { cleanEnhancement } from './clean-text.js';
 import {
@@ -19,44 +19,44 @@ import { readQwenGguf } from './qwen/qwen-gguf.js';
 import { type EnhanceTemplate, MAX_NEW_TOKENS } from './template.js';
 import { TextWriter } from './text-writer.js';
 
-/** Where the language model is, and how it is asked. */
+/** Location and settings of the language model. */
 export interface QwenSource {
-  /** A GGUF file, or a folder as transformers saves a Qwen2 or Qwen2.5. */
+  /** A GGUF file, or a Qwen2 or Qwen2.5 folder in transformers' layout. */
   readonly path: string;
-  /** What a folder is converted to. */
+  /** Storage type that a folder is converted to. */
   readonly type: GgufFileType;
-  /** Where converted files are kept; omitted: `defaultGgufCache()`. */
+  /** Folder for converted files. Default: `defaultGgufCache()`. */
   readonly cacheFolder?: string | undefined;
   readonly template: EnhanceTemplate;
-  /** Prompts that are written at the same time. */
+  /** Number of prompts that are written at the same time. */
   readonly parallel: number;
 }
 
-/** One prompt, every field resolved and valid. */
+/** One prompt with resolved and valid settings. */
 export interface EnhanceRequest {
   readonly prompt: string;
   readonly maxTokens: number;
-  /** 0: always the likeliest token. */
+  /** 0 always picks the likeliest token. */
   readonly temperature: number;
   readonly topP: number;
   readonly seed: number;
 }
 
-/** A piece of text as the model writes it. */
+/** A piece of text, emitted as the model writes it. */
 export interface TextEvent {
   readonly kind: 'text';
   readonly text: string;
 }
 
-/** What came of a prompt. */
+/** Result of enhancing a prompt. */
 export interface Enhancement {
-  /** Cleaned; never empty. */
+  /** Cleaned text; never empty. */
   readonly prompt: string;
   readonly promptTokens: number;
-  /** Of those, cut off. */
+  /** Number of prompt tokens that were cut. */
   readonly droppedTokens: number;
   readonly newTokens: number;
-  /** From the request to the first new token, in milliseconds inside the engine process. */
+  /** Time from the request to the first new token, in ms inside the engine process. */
   readonly firstTokenMs: number;
   readonly totalMs: number;
   readonly reachedMaxTokens: boolean;
@@ -66,17 +66,17 @@ export interface EnhancerInfo {
   readonly family: 'qwen';
   readonly parameters: number;
   readonly weightBytes: number;
-  /** Of the largest tensor, as ggml names it. */
+  /** Storage type of the largest tensor, by ggml's name. */
   readonly storage: string;
   readonly isChat: boolean;
-  /** What llama.cpp expects to take, in bytes. */
+  /** Memory that llama.cpp expects to need, in bytes. */
   readonly memory: { readonly ram: number; readonly vram: number };
   readonly unused: readonly string[];
 }
 
 export interface LoadEnhancerOptions {
   readonly device: Device;
-  /** Of the CPU; 0: one less than there are cores. */
+  /** CPU threads; 0: one less than there are cores. */
   readonly threads: number;
   readonly onProgress?: (stage: 'converting' | 'loading', fraction: number) => void;
 }
@@ -89,7 +89,7 @@ const GPUS: Readonly<Record<Device, LlamaGpu | 'auto' | false>> = {
   webgpu: 'vulkan',
 };
 
-/** A loaded language model that enhances prompts, some at a time; each of the others waits for the caller to come back. */
+/** A loaded language model that enhances up to `parallel` prompts at a time. The caller limits the number. */
 export class Enhancer {
   readonly info: EnhancerInfo;
   /** cpu, cuda, vulkan or metal. */
@@ -99,7 +99,7 @@ export class Enhancer {
   readonly #frame: PromptFrame;
   readonly #template: EnhanceTemplate;
   readonly #contextSize: number;
-  /** Those that are free; the one used last comes first, its prefix is evaluated. */
+  /** Free sequences. The last used one comes first, because its prefix is evaluated. */
   readonly #sequences: LlamaSequence[];
 
   private constructor(
@@ -124,8 +124,9 @@ export class Enhancer {
   }
 
   /**
-   * Converts the model where it is a folder, loads it and reads the template's fixed part.
-   * @throws InferenceError LLAMA_MISSING, PROVIDER_UNAVAILABLE, OUT_OF_MEMORY, and those of reading and converting the model
+   * Converts the model if it is a folder, loads it and evaluates the template's fixed part.
+   * @throws InferenceError LLAMA_MISSING, PROVIDER_UNAVAILABLE, OUT_OF_MEMORY, and the errors of reading and converting
+   * the model
    */
   static async load(source: QwenSource, { device, threads, onProgress }: LoadEnhancerOptions): Promise<Enhancer> {
     const { template, parallel } = source;
@@ -137,7 +138,7 @@ export class Enhancer {
       build: 'never',
       skipDownload: true,
       logLevel: 'error',
-      // Threads wait for each other in a loop: one that has to share its core holds up all of them.
+      // llama.cpp's threads spin at barriers: one thread that shares its core delays all of them.
       maxThreads: threads || Math.max(1, availableParallelism() - 1),
     }).catch((error: unknown) => refuseDevice(device, error));
     const model = await llama
@@ -164,10 +165,10 @@ export class Enhancer {
   }
 
   /**
-   * Writes one prompt; text events as it goes, then what came of it.
+   * Writes one prompt: text events, then the result.
    *
-   * @param signal looked at between two tokens; its reason is thrown
-   * @throws InferenceError ENHANCEMENT_EMPTY where nothing of use was written
+   * @param signal checked between two tokens; its reason is thrown
+   * @throws InferenceError ENHANCEMENT_EMPTY if the model wrote nothing useful
    */
   async *enhance(
     { prompt, maxTokens, temperature, topP, seed }: EnhanceRequest,
@@ -224,7 +225,7 @@ export class Enhancer {
     await this.#llama.dispose();
   }
 
-  /** Exactly the prefix is kept: with the same tokens in the same runs, the same seed writes the same text. */
+  /** Keeps exactly the prefix: only the same tokens in the same runs give the same text for the same seed. */
   async #evaluatePrefix(sequence: LlamaSequence): Promise<void> {
     const { prefix } = this.#frame;
     await sequence.adaptStateToTokens(prefix, false);
@@ -232,7 +233,7 @@ export class Enhancer {
     if (rest.length > 0) await sequence.evaluateWithoutGeneratingNewTokens(rest);
   }
 
-  /** A base model goes on with further examples: its text ends with its paragraph. */
+  /** A base model continues with further examples, so its text ends with its paragraph. */
   #stops(): readonly string[] {
     return this.info.isChat ? this.#template.stop : [...this.#template.stop, '\n'];
   }
@@ -250,7 +251,7 @@ async function ggufOf(
     type,
     ...(cacheFolder !== undefined && { cacheFolder }),
     onProgress({ bytesDone, bytesTotal }) {
-      // A file that was in the cache is told of once, as whole.
+      // A cached file reports progress once, as complete.
       isConverting ||= bytesDone < bytesTotal;
       if (isConverting) onFraction(bytesDone / bytesTotal);
     },
@@ -258,7 +259,7 @@ async function ggufOf(
   return converted.path;
 }
 
-/** Base models ship the chat template too; but only a model that was trained on turns ends its text with the end of one. */
+/** Base models ship the chat template, too. Only instruct models have the end of a turn as their end-of-text token. */
 function takesTurns({ metadata }: GgufHeader): boolean {
   const tokens = metadata.get('tokenizer.ggml.tokens');
   const eos = metadata.get('tokenizer.ggml.eos_token_id');
@@ -300,7 +301,7 @@ function refuseDevice(device: Device, error: unknown): never {
 
 function refuseModel(path: string, error: unknown): never {
   const problem = error instanceof Error ? error.message.split('\n')[0] : String(error);
-  // node-llama-cpp's InsufficientMemoryError, by its name: the class is not exported where it is thrown.
+  // node-llama-cpp's InsufficientMemoryError by name: the class is not exported.
   if (error instanceof Error && /InsufficientMemory/.test(error.constructor.name)) {
     throw new InferenceError('OUT_OF_MEMORY', `there is not enough memory for ${path}: ${problem}`, { cause: error });
   }

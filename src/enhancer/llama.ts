@@ -3,13 +3,13 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { InferenceError } from '../errors.js';
 
-/** The version that was tried; `npm run setup:llama` installs it. */
+/** The tested version, which `npm run setup:llama` installs. */
 export const LLAMA_VERSION = '3.22.1';
 const PACKAGE = 'node-llama-cpp';
-/** Where `npm run setup:llama` puts it, in the folder of this installation. */
+/** Folder of `npm run setup:llama`, inside this installation. */
 const FOLDER = '.llama';
 
-/** As much of node-llama-cpp as is used here: an optional package, so its own types need not be there. */
+/** The part of node-llama-cpp that is used here. The package is optional, so its own types may be missing. */
 export interface LlamaPackage {
   getLlama(options: {
     /** false: the CPU. */
@@ -34,16 +34,16 @@ export interface Llama {
   dispose(): Promise<void>;
 }
 
-/** What the package expects that its part of memory is, in bytes. */
+/** Memory that the package expects to need, in bytes. */
 interface LlamaMemory {
   readonly memoryUsage: { readonly ram: number; readonly vram: number };
 }
 
 export interface LlamaModel extends LlamaMemory {
   readonly trainContextSize: number;
-  /** @param specialTokens whether `<|im_end|>` and the like are tokens of their own, or text */
+  /** @param specialTokens true: `<|im_end|>` and the like are control tokens; false: they are text */
   tokenize(text: string, specialTokens: boolean): readonly number[];
-  /** @param lastTokens what stands before: a space may depend on it */
+  /** @param lastTokens the tokens before: a space may depend on them */
   detokenize(tokens: readonly number[], specialTokens: boolean, lastTokens?: readonly number[]): string;
   createContext(options: {
     readonly contextSize: number;
@@ -58,10 +58,10 @@ export interface LlamaContext extends LlamaMemory {
   dispose(): Promise<void>;
 }
 
-/** One text in a context: its tokens so far are kept, evaluated. */
+/** One text in a context. Its tokens so far stay evaluated. */
 export interface LlamaSequence {
   readonly nextTokenIndex: number;
-  /** Keeps what the tokens begin with alike, and forgets the rest. */
+  /** Keeps the common beginning of the evaluated and the given tokens, and drops the rest. */
   adaptStateToTokens(tokens: readonly number[], allowShift: boolean): Promise<void>;
   evaluateWithoutGeneratingNewTokens(tokens: readonly number[]): Promise<void>;
   /** Evaluates tokens, then yields new ones until the model ends its text. */
@@ -77,12 +77,12 @@ export interface LlamaSequence {
 }
 
 /**
- * Finds node-llama-cpp, as an ordinary dependency or where `npm run setup:llama` put it.
- * @returns undefined where it is not installed
+ * Finds node-llama-cpp as an ordinary dependency or where `npm run setup:llama` put it.
+ * @returns undefined if it is not installed
  */
 export async function findLlama(): Promise<LlamaPackage | undefined> {
   const here = fileURLToPath(import.meta.url);
-  // The folder of package.json is above this file, as source and, one level more, as build.
+  // The folder of package.json is above this file; in the build it is one level higher.
   for (let folder = dirname(here); folder !== dirname(folder); folder = dirname(folder)) {
     const found = resolveFrom(join(folder, FOLDER, 'package.json'));
     if (found !== undefined) return import(found);

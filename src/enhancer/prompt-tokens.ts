@@ -1,31 +1,34 @@
 import type { LlamaModel } from './llama.js';
 import { type EnhanceTemplate, PLACE } from './template.js';
 
-/** The contract's bound: what is longer is cut. */
+/** The contract's bound; longer prompts are cut. */
 export const MAX_PROMPT_TOKENS = 1024;
 
-/** A prompt as the model reads it. */
+/** A prompt as tokens. */
 export interface PromptTokens {
   readonly tokens: readonly number[];
-  /** Of the prompt alone. */
+  /** Tokens of the prompt alone. */
   readonly promptTokens: number;
-  /** Of those, cut off. */
+  /** Number of tokens that were cut. */
   readonly droppedTokens: number;
 }
 
 /**
- * A template as tokens around the prompt's. The template's signs are control tokens where they name one; the prompt's never are: it
- * cannot end its own turn.
+ * A template as tokens around those of the prompt. Control tokens in the template are control tokens; in the prompt
+ * they are text, so that a prompt cannot end its turn.
  */
 export class PromptFrame {
   readonly #model: LlamaModel;
-  /** What every prompt begins with: worth keeping evaluated. */
+  /** Tokens at the start of every prompt, worth keeping evaluated. */
   readonly prefix: readonly number[];
   readonly #suffix: readonly number[];
-  /** Goes before the prompt: "Idea: a boat" has the token " a", "Idea: " and "a boat" have not. */
+  /**
+   * Text before the prompt. It is tokenized together with it: "Idea: a boat" has the token " a", "Idea: " and "a boat"
+   * have not.
+   */
   readonly #gap: string;
 
-  /** @param isChat whether the model takes turns (ChatML, as Qwen's instruct models do) */
+  /** @param isChat true for models with turns (ChatML, as Qwen's instruct models) */
   constructor(model: LlamaModel, template: EnhanceTemplate, isChat: boolean) {
     this.#model = model;
     const [before = '', after = ''] = (isChat ? chatOf(template) : template.plain).split(PLACE);
@@ -35,12 +38,12 @@ export class PromptFrame {
     this.#suffix = model.tokenize(isChat ? after : after.replace(/ +$/, ''), true);
   }
 
-  /** Tokens that the template itself takes. */
+  /** Number of tokens of the template itself. */
   get length(): number {
     return this.prefix.length + this.#suffix.length;
   }
 
-  /** @param prompt Qwen's vocabulary is of composed characters: it is brought to NFC, as transformers does */
+  /** @param prompt brought to NFC as transformers does, because Qwen's vocabulary has composed characters */
   around(prompt: string, maxTokens = MAX_PROMPT_TOKENS): PromptTokens {
     const tokens = this.#model.tokenize(`${this.#gap}${prompt.normalize('NFC').trim()}`, false);
     const kept = tokens.slice(0, maxTokens);
@@ -52,7 +55,7 @@ export class PromptFrame {
   }
 }
 
-/** ChatML, as the chat templates of Qwen2's and Qwen2.5's tokenizers write it. */
+/** ChatML, as in the chat templates of Qwen2's and Qwen2.5's tokenizers. */
 function chatOf({ system, user }: EnhanceTemplate): string {
   const turn = (role: string, text: string) => `<|im_start|>${role}\n${text}<|im_end|>\n`;
   return `${system === '' ? '' : turn('system', system)}${turn('user', user)}<|im_start|>assistant\n`;

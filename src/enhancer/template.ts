@@ -3,9 +3,9 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import { InferenceError, listProblems } from '../errors.js';
 
-/** A page of instructions has some kilobytes. */
+/** A page of instructions takes a few kilobytes. */
 const MAX_TEMPLATE_BYTES = 64 * 1024;
-/** Where the prompt goes. */
+/** Placeholder of the prompt. */
 export const PLACE = '{prompt}';
 
 /** The contract's bound. */
@@ -13,7 +13,7 @@ export const MAX_NEW_TOKENS = 512;
 
 const withPlace = z.string().refine((text) => text.split(PLACE).length === 2, `must have ${PLACE} in it, once`);
 
-/** What an operator's file may say; what it leaves out is the built-in template's. */
+/** Fields of an operator's file. The built-in template supplies the missing ones. */
 const templateSchema = z.strictObject({
   format: z.enum(['auto', 'chat', 'plain']).default('auto'),
   system: z.string().optional(),
@@ -26,22 +26,25 @@ const templateSchema = z.strictObject({
   seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
 });
 
-/** How a prompt is put to the model, and how the model writes. */
+/** The text around a prompt and the sampling settings. */
 export interface EnhanceTemplate {
-  /** `chat`: system and user turns, for instruct models; `plain`: text to go on with, for base models; `auto`: as the model is. */
+  /**
+   * `chat`: system and user turns, for instruct models. `plain`: text to continue, for base models. `auto`: depends on
+   * the model.
+   */
   readonly format: 'auto' | 'chat' | 'plain';
   readonly system: string;
-  /** Has `{prompt}` in it, once. */
+  /** Contains `{prompt}` once. */
   readonly user: string;
-  /** Has `{prompt}` in it, once. */
+  /** Contains `{prompt}` once. */
   readonly plain: string;
-  /** New tokens, 1 to 512. */
+  /** Number of new tokens, 1 to 512. */
   readonly maxTokens: number;
   readonly temperature: number;
   readonly topP: number;
-  /** Texts that end what is written; they are left out. */
+  /** Texts that end the output; they are not part of it. */
   readonly stop: readonly string[];
-  /** Omitted: drawn for each prompt. */
+  /** Omitted: a random seed for each prompt. */
   readonly seed?: number;
 }
 
@@ -73,7 +76,7 @@ export const builtInTemplate: EnhanceTemplate = Object.freeze({
 /**
  * Reads an operator's template, a YAML file.
  * @param path omitted: the built-in template
- * @throws InferenceError INVALID_REQUEST that lists everything that is wrong with it
+ * @throws InferenceError INVALID_REQUEST that lists every fault of the file
  */
 export async function readTemplate(path: string | undefined): Promise<EnhanceTemplate> {
   if (path === undefined) return builtInTemplate;

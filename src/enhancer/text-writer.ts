@@ -1,6 +1,6 @@
 import type { LlamaModel } from './llama.js';
 
-/** Tokens to text: what a token leaves unfinished, half a character or a stop text, is held back. */
+/** Turns tokens into text. Unfinished parts, half a character or half a stop text, are held back. */
 export class TextWriter {
   readonly #model: LlamaModel;
   readonly #stops: readonly string[];
@@ -19,13 +19,13 @@ export class TextWriter {
     return this.#written.length;
   }
 
-  /** @returns what the token adds, empty while a character is not whole */
+  /** @returns the text that the token adds; empty while a character is incomplete */
   add(token: number): string {
     const before = this.#written.slice(0, this.#written.length - this.#pending.length).slice(-8);
     this.#written.push(token);
     this.#pending.push(token);
     const piece = this.#model.detokenize(this.#pending, false, before);
-    // A character has four bytes, a token of its own each at worst.
+    // A character has up to four bytes, each possibly a token of its own.
     if (piece.endsWith('\uFFFD') && this.#pending.length < 4) return '';
     this.#pending = [];
     const from = this.text.length;

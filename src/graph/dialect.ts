@@ -1,18 +1,16 @@
-import type { Device } from '../pipelines/pipeline.js';
+/** The type that a graph computes in. */
+export type ComputeType = 'f32' | 'f16' | 'bf16';
 
-/** How the graph spells what providers differ in. */
+/** How a graph is written for one provider. */
 export interface Dialect {
   /**
    * `fused`: com.microsoft.MultiHeadAttention, blocked, never holds the score matrix.
    * `decomposed`: MatMul, Softmax, MatMul; right on every provider, but holds the score matrix.
    */
   readonly attention: 'fused' | 'decomposed';
+  /** Weights, constants and float inputs are cast to this type; every result has the type of its inputs. */
+  readonly compute: ComputeType;
 }
 
-/**
- * The dialect of a provider. WebGPU's attention program gives wrong numbers on some adapters without saying so (seen on
- * SwiftShader from 64 tokens on), so it is used there only where `attentionIsRight` was measured (attention-probe.ts).
- */
-export function dialectFor(device: Exclude<Device, 'auto'>, attentionIsRight: boolean): Dialect {
-  return { attention: device === 'webgpu' && !attentionIsRight ? 'decomposed' : 'fused' };
-}
+/** The dialect of graphs that are only inspected, and of the CPU. */
+export const defaultDialect: Dialect = { attention: 'fused', compute: 'f32' };

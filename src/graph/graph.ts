@@ -1,6 +1,18 @@
-import type { Dialect } from './dialect.js';
-import { type Attribute, encodeModel, type InitializerProto, type NodeProto, type OnnxType } from './onnx-proto.js';
-import { formatShape, type Shape, sameElementCount } from './shape.js';
+import { formatShape } from '../std/format-shape.js';
+import { bytesFromFloats } from '../weights/half-floats.js';
+import type { ComputeType, Dialect } from './dialect.js';
+import {
+  type Attribute,
+  encodeModel,
+  type InitializerProto,
+  type NodeProto,
+  type OnnxType,
+  onnxTypes,
+} from './onnx-proto.js';
+import { type Shape, sameElementCount } from './shape.js';
+
+/** How weight files call the types that a graph computes in. */
+const STORAGE = { f32: 'F32', f16: 'F16', bf16: 'BF16' } as const;
 
 /** A tensor in the graph: the name it has there, its type and its shape. */
 export interface Value {
@@ -26,6 +38,7 @@ interface ExternalInitializer extends ExternalRange {
 export interface NodeOptions {
   readonly attributes?: Readonly<Record<string, Attribute>>;
   readonly domain?: '' | 'com.microsoft';
+  /** Type of the results. Omitted: that of the first input. */
   readonly type?: OnnxType;
 }
 
@@ -54,11 +67,25 @@ export class Graph {
     return value;
   }
 
-  /** Names a value as an output of the graph. */
+  /** An input that is fed in float32 and computed with in the dialect's type: the casts of a graph stand at its borders. */
+  floatInput(name: string, shape: Shape): Value {
+    return this.cast(this.input(name, 'f32', shape), this.dialect.compute);
+  }
+
+  /** Names a value as an output of the graph. Floats leave it in float32, whatever they were computed in. */
   output(name: string, value: Value): void {
-    const named = { ...value, name };
-    this.#nodes.push({ op: 'Identity', domain: '', name, inputs: [value.name], outputs: [name], attributes: {} });
-    this.#outputs.push(named);
+    const isHalf = value.type === 'f16' || value.type === 'bf16';
+    const [op, attributes] = isHalf ? ['Cast', { to: onnxTypes.f32 }] : ['Identity', {}];
+    this.#nodes.push({ op, domain: '', name, inputs: [value.name], outputs: [name], attributes });
+    this.#outputs.push({ ...value, name, type: isHalf ? 'f32' : value.type });
+  }
+
+  /** The same elements in another type. The runtime folds casts of initializers while it loads: a step does not pay for them. */
+  cast(x: Value, type: OnnxType): Value {
+    if (x.type === type) return x;
+    return this.cached(`${type} ${x.name}`, () =>
+      this.node('Cast', [x], x.shape, { type, attributes: { to: onnxTypes[type] } }),
+    );
   }
 
   node(op: string, inputs: readonly (Value | undefined)[], shape: Shape, options: NodeOptions = {}): Value {
@@ -72,7 +99,7 @@ export class Graph {
     shapes: readonly Shape[],
     options: NodeOptions = {},
   ): Value[] {
-    const { attributes = {}, domain = '', type = 'f32' } = options;
+    const { attributes = {}, domain = '', type = inputs[0]?.type ?? this.dialect.compute } = options;
     const name = `${op}.${this.#nodes.length}`;
     const outputs = shapes.map((shape, i) => this.#value(shapes.length === 1 ? name : `${name}:${i}`, type, shape));
     this.#nodes.push({
@@ -86,12 +113,22 @@ export class Graph {
     return outputs;
   }
 
-  /** A small constant inside the model; equal ones are shared. */
-  constant(data: Float32Array | BigInt64Array | Int32Array, shape: readonly number[]): Value {
-    const type = data instanceof Float32Array ? 'f32' : data instanceof Int32Array ? 'i32' : 'i64';
+  /**
+   * A small constant inside the model; equal ones are shared.
+   * @param floatType type of the elements of a Float32Array. Omitted: the dialect's
+   */
+  constant(
+    data: Float32Array | BigInt64Array | Int32Array,
+    shape: readonly number[],
+    floatType: ComputeType = this.dialect.compute,
+  ): Value {
+    const type = data instanceof Float32Array ? floatType : data instanceof Int32Array ? 'i32' : 'i64';
     return this.cached(`constant ${type} ${shape} ${data}`, () => {
       const name = `constant.${this.#constants.length}`;
-      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      const bytes =
+        data instanceof Float32Array
+          ? bytesFromFloats(STORAGE[floatType], data)
+          : new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
       this.#constants.push({ name, type, shape, content: { kind: 'raw', bytes } });
       return { name, type, shape };
     });
@@ -121,7 +158,7 @@ export class Graph {
     if (!sameElementCount(x.shape, shape)) {
       throw new Error(`${x.name}: ${formatShape(x.shape)} cannot be reshaped to ${formatShape(shape)}`);
     }
-    return this.node('Reshape', [x, this.#targetShape(x.shape, shape)], shape, { type: x.type });
+    return this.node('Reshape', [x, this.#targetShape(x.shape, shape)], shape);
   }
 
   /** A run-time dimension as an int64 [1] value. */

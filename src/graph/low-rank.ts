@@ -1,7 +1,7 @@
+import { formatShape } from '../std/format-shape.js';
 import type { FloatType, TensorRecord } from '../weights/safetensors.js';
 import type { Graph, Value } from './graph.js';
-import { formatShape } from './shape.js';
-import { storedTensor, toFloat32 } from './stored-tensor.js';
+import { storedTensor } from './stored-tensor.js';
 
 /** What a LoRA adds to one weight: scale * up * down. Hu et al., arXiv:2106.09685, section 4.1. */
 export interface LowRankUpdate {
@@ -36,7 +36,7 @@ export function addLowRank(graph: Graph, weight: Value, { down, up, scale, name 
   const [outputs = 0] = up.shape;
   const columns = count(from);
   const factor = (record: LowRankFactor, shape: readonly number[], which: string) =>
-    toFloat32(graph, storedTensor(graph, `${name}.${which}`, record.dtype, shape, record));
+    graph.cast(storedTensor(graph, `${name}.${which}`, record.dtype, shape, record), weight.type);
   const factors = [factor(up, [outputs, rank], 'up'), factor(down, [rank, columns], 'down')];
   const update = graph.node('Gemm', factors, [outputs, columns], { attributes: { alpha: { float: scale } } });
   return graph.node('Add', [weight, graph.reshape(update, weight.shape)], weight.shape);

@@ -3,8 +3,10 @@
  * shapes when they do not fit. Which ONNX op stands for what, and on which providers it was seen to be right, is in
  * docs/reference/graph.md.
  */
+
+import { formatShape } from '../std/format-shape.js';
 import type { Graph, Value } from './graph.js';
-import { broadcast, doubled, formatShape, halved, product, type Shape } from './shape.js';
+import { broadcast, doubled, halved, product, type Shape } from './shape.js';
 import type { Scope } from './weights.js';
 
 export function add(graph: Graph, a: Value, b: Value): Value {
@@ -201,7 +203,8 @@ const NEAREST = { mode: 'nearest', coordinate_transformation_mode: 'asymmetric',
 /** Nearest neighbour, twice the size. x: [B, C, H, W] -> [B, C, 2H, 2W] */
 export function upsample2x(graph: Graph, x: Value): Value {
   const [batch, channels, height, width] = rank4('upsample', x);
-  const scales = graph.constant(Float32Array.of(1, 1, 2, 2), [4]);
+  // float32 in every dialect: the type of this input is fixed.
+  const scales = graph.constant(Float32Array.of(1, 1, 2, 2), [4], 'f32');
   const shape = [batch, channels, doubled(height), doubled(width)];
   return graph.node('Resize', [x, undefined, scales], shape, { attributes: NEAREST });
 }

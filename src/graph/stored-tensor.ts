@@ -13,9 +13,3 @@ export function storedTensor(
 ): Value {
   return graph.external(name, ONNX_TYPE[dtype], shape, range);
 }
-
-/** The same elements as float32. The runtime folds casts of initializers while it loads: a step does not pay for them. */
-export function toFloat32(graph: Graph, x: Value): Value {
-  if (x.type === 'f32') return x;
-  return graph.cached(`f32 ${x.name}`, () => graph.node('Cast', [x], x.shape, { attributes: { to: 1 } }));
-}

@@ -1,10 +1,10 @@
-import { InferenceError, listProblems } from '../errors.js';
+import { formatShape } from '../std/format-shape.js';
 import { type FloatType, floatTypes } from '../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
 import type { Graph, Value } from './graph.js';
 import { addLowRank, type LowRankUpdate, lowRankProblem } from './low-rank.js';
-import { formatShape, sameShape } from './shape.js';
-import { storedTensor, toFloat32 } from './stored-tensor.js';
+import { sameShape } from './shape.js';
+import { storedTensor } from './stored-tensor.js';
 
 export interface WeightsOptions {
   /** Other names that files use for a key of ours, tried in order when the key itself is not there. */
@@ -19,7 +19,7 @@ export interface WeightsOptions {
 
 /**
  * The weights of one network, handed to its graph by key. Building the graph is what checks the file: a missing, mis-shaped
- * or wrongly typed tensor is noted and building goes on, so that `check` reports everything together.
+ * or wrongly typed tensor is noted and building goes on, so that `problems` lists everything together.
  */
 export class Weights {
   readonly #problems: string[] = [];
@@ -80,21 +80,11 @@ export class Weights {
     );
   }
 
-  /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the file */
-  check(): void {
-    const { problems } = this;
-    if (problems.length === 0) return;
-    throw new InferenceError(
-      'CHECKPOINT_INVALID',
-      `${this.files.path} does not fit the model that its configuration describes:\n${listProblems(problems)}`,
-    );
-  }
-
   has(key: string): boolean {
     return this.#nameOf(key) !== undefined;
   }
 
-  /** float32 [view ?? shape], cast from the file's storage type when the session is built. */
+  /** [view ?? shape] in the dialect's type, cast from the file's storage type when the session is built. */
   tensor(key: string, shape: readonly number[], view: readonly number[] = shape): Value {
     let value = this.#stored(key, shape, view);
     for (const update of this.options.updates?.get(key) ?? []) {
@@ -107,12 +97,13 @@ export class Weights {
 
   #stored(key: string, shape: readonly number[], view: readonly number[]): Value {
     const found = this.#find(key, shape);
-    if (found === undefined) return { name: key, type: 'f32', shape: view };
+    const { compute } = this.graph.dialect;
+    if (found === undefined) return { name: key, type: compute, shape: view };
     const { record, type } = found;
     const isTransposed = record.isTransposed === true;
     const storedView = isTransposed ? [...view].reverse() : view;
     const stored = storedTensor(this.graph, key, type, storedView, record);
-    const cast = toFloat32(this.graph, stored);
+    const cast = this.graph.cast(stored, compute);
     if (!isTransposed) return cast;
     // Folded like the cast.
     return this.graph.cached(`transposed ${stored.name}`, () =>
@@ -121,19 +112,19 @@ export class Weights {
   }
 
   /**
-   * float32 rows of a table: [N, C] and ids int32 [...] -> [..., C]. They are picked in the storage type and cast after, so that
-   * the table itself is never copied: that of UMT5-XXL has a thousand million elements, of which a prompt needs a few rows.
+   * Rows of a table in the dialect's type: [N, C] and ids int32 [...] -> [..., C]. They are picked in the storage type and cast
+   * after, so that the table itself is never copied: that of UMT5-XXL has 1e9 elements, of which a prompt needs a few rows.
    */
   rows(key: string, shape: readonly [number, number], ids: Value): Value {
     const picked = [...ids.shape, shape[1]];
     const found = this.#find(key, shape);
-    if (found === undefined) return { name: key, type: 'f32', shape: picked };
-    if (found.type === 'F32' || found.record.isTransposed === true) {
-      return this.graph.node('Gather', [this.tensor(key, shape), ids], picked, { attributes: { axis: 0 } });
-    }
-    const stored = storedTensor(this.graph, key, found.type, shape, found.record);
-    const rows = this.graph.node('Gather', [stored, ids], picked, { attributes: { axis: 0 }, type: stored.type });
-    return toFloat32(this.graph, rows);
+    const { compute } = this.graph.dialect;
+    if (found === undefined) return { name: key, type: compute, shape: picked };
+    const isTransposed = found.record.isTransposed === true;
+    const table = isTransposed
+      ? this.tensor(key, shape)
+      : storedTensor(this.graph, key, found.type, shape, found.record);
+    return this.graph.cast(this.graph.node('Gather', [table, ids], picked, { attributes: { axis: 0 } }), compute);
   }
 
   /** The tensor of a key, if it is as it must be; what is wrong is noted. */

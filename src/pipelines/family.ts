@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import type { Makes } from '../job-types.js';
+import type { Backend } from '../runtime/backend.js';
 import { type CheckpointGlance, glanceAt } from './checkpoint-glance.js';
 import type { LoraBase } from './lora/lora-header.js';
 import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax } from './pipeline.js';
@@ -106,9 +107,7 @@ export function flagOf(option: FamilyOption | undefined): string {
 }
 
 export interface OpenOptions {
-  readonly device: Pipeline['device'];
-  /** Threads of a CPU session; 0 lets the runtime choose. */
-  readonly threads: number;
+  readonly backend: Backend;
   /** Pixels of all images that are denoised together. */
   readonly batchPixels: number;
 }

@@ -1,8 +1,5 @@
 /** What every model family offers: an async generator over many short engine runs, and a description of the model. */
-
-/** Where a session runs. `auto` takes the best provider that really opens. */
-export const devices = ['auto', 'cuda', 'tensorrt', 'webgpu', 'cpu'] as const;
-export type Device = (typeof devices)[number];
+import type { Backend } from '../runtime/backend.js';
 
 export type Phase = 'encode' | 'denoise' | 'decode';
 
@@ -229,8 +226,8 @@ export interface Pipeline {
   readonly info: ModelInfo;
   /** Variants of the model. Omitted: it has none. */
   readonly variants?: BuiltVariants;
-  /** The provider that its sessions run on. */
-  readonly device: Exclude<Device, 'auto'>;
+  /** What its sessions run on. */
+  readonly backend: Backend;
   /** Runs jobs together; pictures that can share runs of the denoiser do. Retains nothing once ended. */
   generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined>;
   dispose(): Promise<void>;

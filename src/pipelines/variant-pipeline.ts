@@ -1,14 +1,16 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
+import type { Backend } from '../runtime/backend.js';
 import { formatBytes } from '../std/format-bytes.js';
+import { LruMap } from '../std/lru-map.js';
 import { variantKey } from './common/batching.js';
 import type { LoraSource } from './lora/read-lora.js';
-import type { BuiltVariants, Device, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
+import type { BuiltVariants, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
 
-/** A pipeline that can build itself anew with LoRAs folded into its weights. */
+/** A pipeline that can build a variant of itself, with LoRAs folded into its weights. */
 export interface LoraPipeline extends Pipeline {
   withLoras(loras: readonly LoraSource[]): Promise<LoraPipeline>;
-  /** What a variant takes at most, in bytes of the device's memory. */
+  /** Bytes of the device's memory that a variant takes at most. */
   readonly variantBytes: number;
 }
 
@@ -19,19 +21,19 @@ export function canTakeLoras(pipeline: Pipeline): pipeline is LoraPipeline {
 export interface VariantLimits {
   /** Variants that are kept beside the bare model, at least 1. */
   readonly count: number;
-  /** Memory that a variant may take now. */
+  /** Measures the bytes of memory that a variant may take now. */
   readonly freeBytes: () => Promise<number>;
 }
 
 /**
- * A model and its variants with LoRAs: the bare model is always there, variants are built when a job needs one and kept until
- * others need their room.
+ * A model and its variants with LoRAs. The bare model stays loaded; a variant is built when a job needs it and kept until others
+ * need its room.
  */
 export class VariantPipeline implements Pipeline {
   readonly #base: LoraPipeline;
   readonly #limits: VariantLimits;
-  /** By key, the one used last at the end. */
-  readonly #variants = new Map<string, LoraPipeline>();
+  /** By key. Its entries are taken out before others are built, as a variant must be disposed of first. */
+  readonly #variants = new LruMap<string, LoraPipeline>(Number.POSITIVE_INFINITY);
   #builds = 0;
 
   constructor(base: LoraPipeline, limits: VariantLimits) {
@@ -43,12 +45,12 @@ export class VariantPipeline implements Pipeline {
     return this.#base.info;
   }
 
-  get device(): Exclude<Device, 'auto'> {
-    return this.#base.device;
+  get backend(): Backend {
+    return this.#base.backend;
   }
 
   get variants(): BuiltVariants {
-    return { keys: [...this.#variants.keys()], builds: this.#builds };
+    return { keys: this.#variants.keys(), builds: this.#builds };
   }
 
   /** All jobs need the same variant. */
@@ -63,7 +65,6 @@ export class VariantPipeline implements Pipeline {
       await nextTurn();
     }
     const pipeline = known ?? (await this.#build(first.request.loras ?? []));
-    this.#variants.delete(key);
     if (key !== '') this.#variants.set(key, pipeline);
     yield* pipeline.generate(jobs);
   }
@@ -75,15 +76,15 @@ export class VariantPipeline implements Pipeline {
 
   /** @throws InferenceError OUT_OF_MEMORY where there is no room even without the other variants */
   async #build(loras: readonly LoraSource[]): Promise<LoraPipeline> {
-    while (this.#variants.size >= this.#limits.count) await this.#forgetOldest();
+    while (this.#variants.size >= this.#limits.count) await this.#disposeOldest();
     await this.#makeRoom();
     this.#builds += 1;
     try {
       return await this.#base.withLoras(loras);
     } catch (error) {
-      // What is wrong with a file stays wrong; what the runtime fails with may be that there is no room beside the others.
+      // A problem of a file stays one. An error of the runtime may be a lack of room beside the other variants.
       if (error instanceof InferenceError || this.#variants.size === 0) throw error;
-      while (this.#variants.size > 0) await this.#forgetOldest();
+      while (this.#variants.size > 0) await this.#disposeOldest();
       return this.#base.withLoras(loras);
     }
   }
@@ -99,15 +100,11 @@ export class VariantPipeline implements Pipeline {
           `Insufficient VRAM for generation: the model with these LoRAs needs up to ${formatBytes(variantBytes)} beside the bare one, ${formatBytes(freeBytes)} are free; lower MEMORY_RESERVE_BYTES, or leave the LoRAs out`,
         );
       }
-      await this.#forgetOldest();
+      await this.#disposeOldest();
     }
   }
 
-  async #forgetOldest(): Promise<void> {
-    for (const [key, variant] of this.#variants) {
-      this.#variants.delete(key);
-      await variant.dispose();
-      return;
-    }
+  async #disposeOldest(): Promise<void> {
+    await this.#variants.takeOldest()?.dispose();
   }
 }

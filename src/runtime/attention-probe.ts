@@ -1,7 +1,6 @@
 import { Graph } from '../graph/graph.js';
 import { attention } from '../graph/ops.js';
-import type { Device } from '../pipelines/pipeline.js';
-import { createSession } from './session.js';
+import { createSession, type SessionDevice } from './session.js';
 
 /** Where the wrong programs were seen to go wrong: 64 tokens and more (docs/reference/graph.md). */
 const TOKENS = 128;
@@ -11,10 +10,10 @@ const HEAD_WIDTH = 64;
 const TOLERANCE = 1e-3;
 
 /** Runs fused attention once on the device and compares it with the same sum on the host. */
-export async function isFusedAttentionRight(device: Exclude<Device, 'auto'>): Promise<boolean> {
+export async function isFusedAttentionRight(device: SessionDevice): Promise<boolean> {
   const width = HEADS * HEAD_WIDTH;
-  const graph = new Graph('attention-probe', { attention: 'fused' });
-  const [q, k, v] = ['q', 'k', 'v'].map((name) => graph.input(name, 'f32', [1, TOKENS, width]));
+  const graph = new Graph('attention-probe', { attention: 'fused', compute: 'f32' });
+  const [q, k, v] = ['q', 'k', 'v'].map((name) => graph.floatInput(name, [1, TOKENS, width]));
   if (q === undefined || k === undefined || v === undefined) return false;
   graph.output('mixed', attention(graph, { q, k, v, heads: HEADS }));
   const feed = (phase: number) => ({
@@ -22,7 +21,7 @@ export async function isFusedAttentionRight(device: Exclude<Device, 'auto'>): Pr
     shape: [1, TOKENS, width],
   });
   const feeds = { q: feed(1), k: feed(2), v: feed(3) };
-  const session = await createSession(graph, { device }).catch(() => undefined);
+  const session = await createSession(graph, device).catch(() => undefined);
   if (session === undefined) return false;
   try {
     const { mixed } = await session.run(feeds);

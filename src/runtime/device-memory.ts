@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { promisify } from 'node:util';
-import type { Device } from '../pipelines/pipeline.js';
+import type { Device } from '../device.js';
 
 /** A driver that hangs must not hold up a prompt for longer. */
 const SMI_TIMEOUT_MS = 5_000;

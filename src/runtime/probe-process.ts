@@ -1,15 +1,15 @@
-/** Run by probe.ts: opens a session with one Add on the provider named, runs it, and says `ok` or why not. */
+/** Run by probe.ts: opens a session with one Add on the named provider, runs it, and reports `ok` or why it failed. */
+import type { Provider } from '../device.js';
 import { Graph } from '../graph/graph.js';
 import { add } from '../graph/ops.js';
-import type { Provider } from './probe.js';
 
 async function probe(provider: Provider): Promise<string> {
   // Imported here: where the addon does not load, that is the answer.
   const { createSession } = await import('./session.js');
-  const graph = new Graph('probe', { attention: 'decomposed' });
-  const x = graph.input('x', 'f32', [4]);
+  const graph = new Graph('probe', { attention: 'decomposed', compute: 'f32' });
+  const x = graph.floatInput('x', [4]);
   graph.output('y', add(graph, x, x));
-  const session = await createSession(graph, { device: provider });
+  const session = await createSession(graph, { provider, deviceId: 0, threads: 0 });
   const { y } = await session.run({ x: { data: Float32Array.of(1, 2, 3, 4), shape: [4] } });
   return y?.join() === '2,4,6,8' ? 'ok' : `adds wrongly: ${y?.join()}`;
 }

@@ -1,10 +1,8 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import type { Device, Provider } from '../device.js';
 import { vulkanDriverFiles } from '../environment.js';
 import { InferenceError } from '../errors.js';
-import type { Device } from '../pipelines/pipeline.js';
-
-export type Provider = Exclude<Device, 'auto'>;
 
 export interface ProbeResult {
   readonly provider: Provider;

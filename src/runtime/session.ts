@@ -1,12 +1,18 @@
 import { dirname, relative, sep } from 'node:path';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
+import type { Provider } from '../device.js';
 import type { Graph } from '../graph/graph.js';
-import type { Device } from '../pipelines/pipeline.js';
+
+/** What sessions run on. */
+export interface SessionDevice {
+  readonly provider: Provider;
+  /** Index of the card, on providers that can choose one: CUDA and TensorRT. */
+  readonly deviceId: number;
+  /** Threads of a CPU session; 0 lets the runtime choose. */
+  readonly threads: number;
+}
 
 export interface SessionOptions {
-  readonly device: Exclude<Device, 'auto'>;
-  /** Threads of a CPU session; 0 lets the runtime choose. */
-  readonly threads?: number;
   /** Outputs that stay where they were computed, and for each the input of a later run that takes it. */
   readonly holds?: ReadonlyMap<string, string>;
 }
@@ -60,17 +66,18 @@ export function outputOf(outputs: Readonly<Record<string, Float32Array>>, name: 
 /** Opens a session over the graph's bytes; its initializers are read where they lie, nothing is written. */
 export async function createSession(
   graph: Graph,
-  { device, threads = 0, holds = new Map() }: SessionOptions,
+  { provider, deviceId, threads }: SessionDevice,
+  { holds = new Map() }: SessionOptions = {},
 ): Promise<NetworkSession> {
   const folder = commonFolder(graph.files);
   const model = graph.encode((file) => relative(folder, file).split(sep).join('/'));
   const session = await InferenceSession.create(model, {
-    executionProviders: [device],
+    executionProviders: [takesDeviceId(provider) ? { name: provider, deviceId } : provider],
     graphOptimizationLevel: 'all',
     ...(threads > 0 && { intraOpNumThreads: threads }),
     // Errors only: the runtime writes a warning for every node it moves between providers.
     logSeverityLevel: 3,
-    ...(device === 'webgpu' &&
+    ...(provider === 'webgpu' &&
       holds.size > 0 && {
         preferredOutputLocation: Object.fromEntries([...holds.keys()].map((name) => [name, 'gpu-buffer' as const])),
       }),
@@ -98,6 +105,11 @@ export async function createSession(
     },
     release: () => session.release(),
   };
+}
+
+/** The runtime has no such option for its other providers. */
+function takesDeviceId(provider: Provider): provider is 'cuda' | 'tensorrt' {
+  return provider === 'cuda' || provider === 'tensorrt';
 }
 
 /** The deepest folder that holds all files: a location may lead down from it, never up. */

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Supervisor } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import { InferenceError } from '../errors.js';
 import type {
   EnhanceRequest,
@@ -15,9 +15,9 @@ import { jobTypeOfValue } from '../job-types.js';
 import { firstStep } from '../pipelines/common/batching.js';
 import { type AnyFamily, familyNamed } from '../pipelines/family.js';
 import { enhance } from './enhance/enhance.js';
-import { enhanceForJob } from './enhance/prompt-enhancement.js';
+import { enhanceForJob } from './enhance/enhance-for-job.js';
 import { modelNotFound } from './jobs/admission.js';
-import { follow } from './jobs/follow-job.js';
+import { followJob } from './jobs/follow-job.js';
 import { GenerateJob, type NewGenerateJob } from './jobs/generate-job.js';
 import type { Job } from './jobs/job.js';
 import { hashRequest } from './request/hash-request.js';
@@ -52,10 +52,10 @@ async function* generate(
 ): AsyncGenerator<GenerateResponse, void, undefined> {
   const job = attachOrSubmit(state, await parse(state, request));
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
-  for await (const event of follow(job, signal, { cancelsOnLeave })) yield { event };
+  for await (const event of followJob(job, signal, { cancelsOnLeave })) yield { event };
 }
 
-/** Parses a request; where it names LoRAs, their files are looked at. */
+/** Parses a request. If it names LoRAs, refreshes the list of LoRA files. */
 async function parse(state: ServerState, request: GenerateRequest): Promise<ParsedRequest> {
   const parsed = parseRequest(request);
   if (parsed.named.loras.length > 0) await state.loras.refresh();
@@ -77,11 +77,11 @@ function attachOrSubmit(state: ServerState, parsed: ParsedRequest): Job {
   return job;
 }
 
-/** What a job needs before it can run; undefined where that is nothing. References are fetched while the prompt is enhanced. */
+/** Prepares a job: fetches its references while its prompt is enhanced. Undefined if it needs neither. */
 function preparationOf(state: ServerState, { references, request, isEnhanced }: JobPlan): NewGenerateJob['prepare'] {
   if (references === undefined && !isEnhanced) return undefined;
   return async (job) => {
-    // What one of the two ends the job with ends the other.
+    // If one of the two fails, the other one is aborted.
     const both = new AbortController();
     const signal = AbortSignal.any([job.signal, both.signal]);
     try {
@@ -97,7 +97,7 @@ function preparationOf(state: ServerState, { references, request, isEnhanced }: 
   };
 }
 
-/** Everything that is refused before a job exists. */
+/** Checks everything that is refused before a job exists. */
 function planOf(state: ServerState, parsed: ParsedRequest): { readonly model: string; readonly plan: JobPlan } {
   const { request } = parsed;
   const needed = jobTypeOfValue(state.jobTypes, request.jobType)?.family ?? state.families[0].name;
@@ -128,18 +128,18 @@ function estimate(state: ServerState, parsed: ParsedRequest): EstimateResponse {
   };
 }
 
-/** The server's model of a family; the name it would have, where there is none. */
+/** Name of the server's model of a family; without one, the configured name. */
 function modelOfFamily({ engines, config }: ServerState, family: AnyFamily): string {
   return engines.find(({ spec }) => spec.family === family.name)?.spec.model ?? family.modelName(config);
 }
 
-/** The model whose prompts Tokenize counts where the request names none. */
+/** Name of the model that Tokenize uses if the request names none. */
 function tokenizedModel(state: ServerState): string {
   const served = state.families.find(({ openTokenizer }) => openTokenizer !== undefined);
   return modelOfFamily(state, served ?? state.families[0]);
 }
 
-function engineOf(state: ServerState, model: string): Supervisor {
+function engineOf(state: ServerState, model: string): Engine {
   const engine = state.engine(model);
   if (engine !== undefined) return engine;
   throw modelNotFound(

@@ -41,7 +41,7 @@ function listJobs(state: ServerState, { pageSize, pageToken, states }: ListJobsR
     throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'page_size', description }] });
   }
   const jobs = state.jobs.list().filter((job) => states.length === 0 || states.includes(job.state));
-  // A page begins after the job that the token names; one that was forgotten meanwhile ends the list.
+  // A page starts after the job that the token names. If that job was evicted, the list ends.
   const start = pageToken === '' ? 0 : jobs.findIndex(({ id }) => id === pageToken) + 1;
   const page = start === 0 && pageToken !== '' ? [] : jobs.slice(start, start + size);
   return {

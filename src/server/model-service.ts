@@ -1,4 +1,4 @@
-import type { EngineState, Supervisor } from '../engine/engine.js';
+import type { Engine, EngineState } from '../engine/engine.js';
 import { InferenceError } from '../errors.js';
 import { type LoraInfo, Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
 import { trainedTags } from '../pipelines/lora/lora-header.js';
@@ -10,7 +10,7 @@ import type { KnownLora } from './request/lora-registry.js';
 import type { ServerState } from './state.js';
 import { unary } from './stream.js';
 
-/** Of a LoRA's training. */
+/** Largest number of trained tags that ListModels reports per LoRA. */
 const MAX_TAGS = 20;
 
 const STATES: Readonly<Record<EngineState, ModelState>> = {
@@ -39,13 +39,13 @@ export function createModelService(state: ServerState): ModelServiceServer {
     listModels: unary(state.calls, async () => ({ models: await modelsWithLoras() })),
     loadModel: unary(state.calls, async ({ name }) => {
       const onDemand = enhancerNamed(state, name);
-      const use = await onDemand.engine.use(new AbortController().signal, () => undefined);
-      use.release();
+      const lease = await onDemand.onDemand.acquire(new AbortController().signal, () => undefined);
+      lease.release();
       return { model: describeEnhancer(onDemand) };
     }),
     unloadModel: unary(state.calls, async ({ name }) => {
       const onDemand = enhancerNamed(state, name);
-      await onDemand.engine.unload();
+      await onDemand.onDemand.unload();
       return { model: describeEnhancer(onDemand) };
     }),
     getServerStatus: unary(state.calls, () => ({
@@ -61,7 +61,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
   };
 }
 
-/** @throws InferenceError MODEL_NOT_FOUND; MODEL_UNSUPPORTED for a model that stays loaded */
+/** @throws InferenceError MODEL_NOT_FOUND; MODEL_UNSUPPORTED for a model that always stays loaded */
 function enhancerNamed({ engines, enhancement: { enhancer } }: ServerState, name: string): PromptEnhancer {
   if (enhancer?.model === name) return enhancer;
   const residents = engines.map(({ spec }) => spec.model);
@@ -72,19 +72,19 @@ function enhancerNamed({ engines, enhancement: { enhancer } }: ServerState, name
   );
 }
 
-function describeEnhancer({ engine: { supervisor }, model }: PromptEnhancer): Model {
-  const { info } = supervisor;
+function describeEnhancer({ onDemand: { engine }, model }: PromptEnhancer): Model {
+  const { info } = engine;
   return Model.fromPartial({
     name: model,
     family: 'qwen',
-    state: STATES[supervisor.state],
-    device: supervisor.device ?? '',
+    state: STATES[engine.state],
+    device: engine.device ?? '',
     parameters: BigInt(info?.parameters ?? 0),
     weightBytes: BigInt(info?.weightBytes ?? 0),
     storage: info?.storage ?? '',
-    residentBytes: BigInt(supervisor.residentBytes ?? 0),
-    restarts: supervisor.restarts,
-    problem: supervisor.failure?.message ?? '',
+    residentBytes: BigInt(engine.residentBytes ?? 0),
+    restarts: engine.restarts,
+    problem: engine.failure?.message ?? '',
   });
 }
 
@@ -101,7 +101,7 @@ function describeLora({ name, header, problem }: KnownLora): LoraInfo {
   };
 }
 
-function describeModel(engine: Supervisor, { keys, builds }: BuiltVariants): Model {
+function describeModel(engine: Engine, { keys, builds }: BuiltVariants): Model {
   const { info } = engine;
   return {
     name: engine.spec.model,

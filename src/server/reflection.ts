@@ -17,11 +17,11 @@ import { ServerReflectionService as AlphaService } from '../gen/grpc/reflection/
 type Answer = NonNullable<ServerReflectionResponse['messageResponse']>;
 
 /**
- * Server reflection, v1 and v1alpha, over the descriptor set that buf built: each file as it was written. (The library for it
- * merges the files of a package under one name, and clients then miss what a file imports.)
+ * Server reflection v1 and v1alpha over the descriptor set that buf built, each file as it was written. The library for
+ * it merges the files of a package under one name, and then clients miss what a file imports.
  * https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
  *
- * @param descriptors a FileDescriptorSet, dependencies included
+ * @param descriptors a FileDescriptorSet with all dependencies
  */
 export function addReflection(server: Server, descriptors: Uint8Array): void {
   const index = indexFiles(fromBinary(FileDescriptorSetSchema, descriptors).file);
@@ -40,7 +40,7 @@ export function addReflection(server: Server, descriptors: Uint8Array): void {
 
 interface Index {
   readonly files: ReadonlyMap<string, FileDescriptorProto>;
-  /** Full name of a message, enum, service or method, to its file. */
+  /** File of each message, enum, service and method, by full name. */
   readonly symbols: ReadonlyMap<string, FileDescriptorProto>;
   readonly services: readonly string[];
 }
@@ -90,7 +90,7 @@ function answer(index: Index, request: ServerReflectionRequest['messageRequest']
 
 function fileAnswer(index: Index, file: FileDescriptorProto | undefined, asked: string): Answer {
   if (file === undefined) return notFound(asked);
-  // With everything it imports, so that a client asks once.
+  // The answer contains all imports, so that a client asks once.
   const found = new Set<FileDescriptorProto>();
   const collect = (next: FileDescriptorProto | undefined) => {
     if (next === undefined || found.has(next)) return;

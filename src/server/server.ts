@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Config } from '../config/server-config.js';
-import type { Supervisor } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import type { TextWork } from '../engine/messages.js';
 import type { OnDemandEngine } from '../engine/on-demand-engine.js';
 import { builtInTemplate } from '../enhancer/template.js';
@@ -17,11 +17,12 @@ import { builtInFamilies } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
 import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
-import type { EnhancementOptions } from './enhance/prompt-enhancement.js';
+import type { EnhancementOptions } from './enhance/enhancement.js';
 import { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { createInferenceService } from './inference-service.js';
 import { createJobService } from './job-service.js';
 import { Admission } from './jobs/admission.js';
+import { endJob } from './jobs/end-job.js';
 import { JobStore } from './jobs/job-store.js';
 import { createModelService } from './model-service.js';
 import { addReflection } from './reflection.js';
@@ -32,7 +33,7 @@ import { TokenizerCache } from './tokenize.js';
 
 /** References may come as bytes; nothing else in a request is larger. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/** How long running calls may take to read their last events once all jobs have ended. */
+/** Time that running calls have to read their last events after all jobs ended, in ms. */
 const CLOSE_GRACE_MS = 5000;
 /** Services whose health follows the models. */
 const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
@@ -40,24 +41,24 @@ const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
 export interface ServerOptions {
   readonly config: Config;
   readonly log: Logger;
-  /** Started by the caller; jobs wait for them. */
-  readonly engines: readonly Supervisor[];
-  /** What enhances prompts, started by itself when a prompt comes; omitted: prompts are used as they are. */
+  /** The caller starts them; jobs wait until they are ready. */
+  readonly engines: readonly Engine[];
+  /** The engine that enhances prompts. It starts when a prompt comes. Omitted: prompts are used as they are. */
   readonly textEngine?: OnDemandEngine<TextWork> | undefined;
-  /** Families that the engines' models are of. Omitted: those that darkroom has. */
+  /** Families of the engines' models. Default: the built-in families. */
   readonly families?: Families;
-  /** Omitted: those of the contract. */
+  /** Default: those of the contract. */
   readonly jobTypes?: JobTypes;
-  /** Fetches references; omitted, as the configuration says. */
+  /** Fetches references. Default: as the configuration says. */
   readonly fetcher?: ReferenceFetcher;
 }
 
 export interface RunningServer {
   /** The bound port. */
   readonly port: number;
-  /** Takes no more jobs, lets the accepted ones end (DRAIN_TIMEOUT_MS at most), then closes. */
+  /** Accepts no more jobs, lets the accepted ones end (DRAIN_TIMEOUT_MS at most), then closes. */
   drain(): Promise<void>;
-  /** Closes at once: running jobs are cancelled. */
+  /** Cancels running jobs and closes. */
   close(): Promise<void>;
 }
 
@@ -69,8 +70,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     engines,
     limit: config.LIMIT_QUEUE,
     patienceMs: config.LORA_PATIENCE_MS,
-    log,
-    onEnd: (job) => jobs.finish(job),
+    onEnd: (job, error) => endJob(job, error, { log, jobs }),
   });
   const enhancement = enhancementOf(options);
   const { enhancer } = enhancement;
@@ -91,7 +91,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   };
   const server = new Server({
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
-    // A client that vanished without a word is noticed within a minute.
+    // A client that vanished without closing its connection is noticed within a minute.
     'grpc.keepalive_time_ms': 40_000,
     'grpc.keepalive_timeout_ms': 20_000,
   });
@@ -103,18 +103,18 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   health.setStatus('darkroom.v1.ModelService', 'SERVING');
   health.addToServer(server);
   addReflection(server, readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)));
-  let told: boolean | undefined;
-  const tellHealth = () => {
-    // A language model is loaded when it is needed: a server that has nothing else serves.
+  let reported: boolean | undefined;
+  const updateHealth = () => {
+    // A language model loads on demand, so a server with nothing else serves.
     const hasEngine = engines.some(({ state }) => state !== 'failed' && state !== 'stopped');
     const canServe = !admission.draining && (hasEngine || (engines.length === 0 && enhancer !== undefined));
-    // A watcher is told of changes, not of every look.
-    if (canServe === told) return;
-    told = canServe;
+    // Watchers get changes only.
+    if (canServe === reported) return;
+    reported = canServe;
     for (const name of SERVICES) health.setStatus(name, canServe ? 'SERVING' : 'NOT_SERVING');
   };
-  for (const engine of engines) engine.onStateChange(tellHealth);
-  tellHealth();
+  for (const engine of engines) engine.onStateChange(updateHealth);
+  updateHealth();
 
   const port = await bind(server, config.DARKROOM_LISTEN);
   const close = async () => {
@@ -131,7 +131,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     close,
     async drain() {
       const drained = Promise.all([admission.drain(), enhancer?.idle()]);
-      tellHealth();
+      updateHealth();
       log.info({ running: admission.running, waiting: admission.waiting }, 'draining');
       await Promise.race([
         drained,
@@ -142,7 +142,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   };
 }
 
-/** NAME=PATH each. */
+/** Parses NAME=PATH entries. */
 function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string> {
   return new Map(
     entries.map((entry) => {
@@ -152,12 +152,8 @@ function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string
   );
 }
 
-/** What a model is: jobs may come before it was ever ready. @throws InferenceError why it cannot start */
-async function infoOf(
-  engines: readonly Supervisor[],
-  model: string,
-  signal: AbortSignal,
-): Promise<ModelInfo | undefined> {
+/** Info of a model, once it was ready: jobs may come before. @throws InferenceError the reason why it cannot start */
+async function infoOf(engines: readonly Engine[], model: string, signal: AbortSignal): Promise<ModelInfo | undefined> {
   const engine = engines.find(({ spec }) => spec.model === model);
   if (engine?.info === undefined) await engine?.whenReady(signal);
   return engine?.info;
@@ -166,9 +162,9 @@ async function infoOf(
 function enhancementOf({ config, log, textEngine }: ServerOptions): EnhancementOptions {
   const timeoutMs = config.ENHANCE_TIMEOUT_MS;
   if (textEngine === undefined) return { enhancer: undefined, defaults: builtInTemplate, timeoutMs, log };
-  const { template, parallel } = textEngine.supervisor.spec.source;
+  const { template, parallel } = textEngine.engine.spec.source;
   const limit = config.LIMIT_QUEUE;
-  const enhancer = new PromptEnhancer({ engine: textEngine, parallel, limit, timeoutMs });
+  const enhancer = new PromptEnhancer({ onDemand: textEngine, parallel, limit, timeoutMs });
   return { enhancer, defaults: template, timeoutMs, log };
 }
 

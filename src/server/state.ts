@@ -1,9 +1,9 @@
 import type { Config } from '../config/server-config.js';
-import type { Supervisor } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import type { JobTypes } from '../job-types.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Families } from '../pipelines/family.js';
-import type { EnhancementOptions } from './enhance/prompt-enhancement.js';
+import type { EnhancementOptions } from './enhance/enhancement.js';
 import type { Admission } from './jobs/admission.js';
 import type { JobStore } from './jobs/job-store.js';
 import type { LoraRegistry } from './request/lora-registry.js';
@@ -11,23 +11,23 @@ import type { ReferenceLoader } from './request/reference-loader.js';
 import type { CallOptions } from './stream.js';
 import type { TokenizerCache } from './tokenize.js';
 
-/** What the handlers of one server share. */
+/** State that the handlers of one server share. */
 export interface ServerState {
   readonly config: Config;
   /** Families that requests may be for. */
   readonly families: Families;
   readonly jobTypes: JobTypes;
-  readonly engines: readonly Supervisor[];
+  readonly engines: readonly Engine[];
   readonly jobs: JobStore;
   readonly admission: Admission;
-  /** What writes clips, found when the server started. */
+  /** The ffmpeg that writes videos, as found when the server started. */
   readonly ffmpeg: FfmpegFinding;
   readonly references: ReferenceLoader;
   readonly loras: LoraRegistry;
   readonly tokenizers: TokenizerCache;
-  /** What enhances prompts, and how. */
+  /** The enhancer of prompts and its settings. */
   readonly enhancement: EnhancementOptions;
   readonly calls: CallOptions;
   /** The engine of a model; undefined for a name that is not served. */
-  engine(model: string): Supervisor | undefined;
+  engine(model: string): Engine | undefined;
 }

@@ -5,21 +5,21 @@ import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from '../rpc/status.js';
 
-/** A client's own deadline passes earlier than ours by the time that its call took to get here; then it hangs up. */
+/** A client's deadline passes earlier than ours by the latency of its call; then the client hangs up. */
 const DEADLINE_SLACK_MS = 500;
 
 export interface CallContext {
-  /** Aborted when the client is gone or its deadline has passed, with the InferenceError that says which. */
+  /** Aborted with an InferenceError when the client is gone or its deadline has passed. */
   readonly signal: AbortSignal;
 }
 
 export interface CallOptions {
   readonly log: Logger;
-  /** Bearer token that a call must carry; undefined: none. */
+  /** Bearer token that every call must carry; undefined: none. */
   readonly token: string | undefined;
 }
 
-/** Makes a gRPC handler of an async generator: a slow client slows the generator, an error becomes a status. */
+/** Turns an async generator into a gRPC handler. A slow client slows the generator; an error becomes a status. */
 export function streaming<Request, Response>(
   { log, token }: CallOptions,
   handle: (request: Request, context: CallContext) => AsyncIterable<Response>,
@@ -35,7 +35,7 @@ export function streaming<Request, Response>(
       call.end();
     };
     run().catch((error: unknown) => {
-      // Nobody reads the status of a call that is gone.
+      // Nobody reads the status of a closed call.
       if (!call.cancelled) call.emit('error', statusFromError(error, log));
     });
   };

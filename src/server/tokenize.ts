@@ -5,7 +5,10 @@ import { PromptSyntax } from '../gen/darkroom/v1/job.js';
 import { type Families, familyNamed, type PromptTokenizer, titlesOf } from '../pipelines/family.js';
 import { promptSyntaxes } from './request/plan-prompt.js';
 
-/** Opens the tokenizer of each model once. Tokens are counted here, not by the engine: it may be inside a run for seconds. */
+/**
+ * Opens the tokenizer of each model once. The server counts tokens itself: the engine may be blocked in a run for
+ * seconds.
+ */
 export class TokenizerCache {
   readonly #families: Families;
   readonly #tokenizers = new Map<string, Promise<PromptTokenizer>>();
@@ -28,7 +31,7 @@ export class TokenizerCache {
     if (tokenizer === undefined) {
       tokenizer = family.openTokenizer(source);
       this.#tokenizers.set(model, tokenizer);
-      // What could not be read may be readable next time.
+      // A file that cannot be read now may be readable next time.
       tokenizer.catch(() => this.#tokenizers.delete(model));
     }
     return tokenizer;

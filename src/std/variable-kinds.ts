@@ -8,13 +8,13 @@ export function count(fallback: number, min: number, max: number) {
   return z.coerce.number().int().min(min).max(max).default(fallback);
 }
 
-/** The name that requests use for a model. */
-export function modelName(fallback: string) {
+/** The name that requests use for a model. @param kind as the description calls it: "SDXL" */
+export function modelName(fallback: string, kind: string) {
   return z
     .string()
     .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" and "-"')
     .default(fallback)
-    .describe('Name that requests use for this model.');
+    .describe(`Name of the ${kind} model in requests: lower-case letters, digits, ".", "_" and "-".`);
 }
 
 /** `true` or `false`, or nothing. */

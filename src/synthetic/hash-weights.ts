@@ -3,8 +3,6 @@
  * manifest of names and shapes. The rule (docs/reference/hash-weights.md): FNV-1a of the name, a golden-ratio counter through
  * murmur3's finaliser, 24 bits of it as a number in [-1, 1), scaled by what kind of tensor it is.
  */
-import { bfloat16Bits, float16Bits } from '../weights/half-floats.js';
-import { type FloatType, floatTypes } from '../weights/safetensors.js';
 
 /** 32-bit FNV-1a of the UTF-8 bytes. http://www.isthe.com/chongo/tech/comp/fnv/ */
 export function fnv1a32(text: string): number {
@@ -32,20 +30,4 @@ export function hashTensor(name: string, shape: readonly number[]): Float32Array
   const values = new Float32Array(length);
   for (let i = 0; i < length; i += 1) values[i] = offset + spread * hashUnit(hash, i);
   return values;
-}
-
-/** The elements as a file stores them, little-endian, rounded to nearest even. */
-export function storeAs(type: FloatType, values: Float32Array): Uint8Array {
-  if (type === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  const round = type === 'F16' ? float16Bits : bfloat16Bits;
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const stored = new Uint16Array(bits.length);
-  for (let i = 0; i < bits.length; i += 1) stored[i] = round(bits[i] ?? 0);
-  return new Uint8Array(stored.buffer);
-}
-
-export function assertFloatType(type: string): FloatType {
-  const known = floatTypes.find((name) => name === type);
-  if (known === undefined) throw new Error(`type ${type} must be one of ${floatTypes.join(', ')}`);
-  return known;
 }

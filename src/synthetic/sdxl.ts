@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type ComponentName, componentNames } from '../pipelines/sdxl/checkpoint/checkpoint.js';
 import { originalTensors } from '../pipelines/sdxl/checkpoint/original-names.js';
-import { readSdxlConfig } from '../pipelines/sdxl/model/config.js';
+import { readSdxlConfig } from '../pipelines/sdxl/checkpoint/read-config.js';
 import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';

@@ -1,10 +1,6 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { Graph } from '../graph/graph.js';
-import { Weights } from '../graph/weights.js';
-import { buildImageTower } from '../pipelines/wan/conditioning/image-encoder.js';
-import { readWanConfig, type WanConfig } from '../pipelines/wan/model/config.js';
-import { buildTextEncoder } from '../pipelines/wan/model/text-encoder.js';
+import { readWanConfig } from '../pipelines/wan/checkpoint/read-config.js';
 import { planWanWeights } from '../pipelines/wan/weights.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
@@ -113,38 +109,20 @@ export async function writeSyntheticWan(
     await mkdir(dirname(path), { recursive: true });
     await writeFile(path, JSON.stringify({ ...config, ...values }, null, 2));
   }
-  const config = await readWanConfig(folder);
-  const { transformer, vae } = planWanWeights(config);
+  const { transformer, vae, text_encoder, image_encoder } = planWanWeights(await readWanConfig(folder));
+  // Released checkpoints hold the tower under the name that it has in a whole CLIP.
+  const tower = image_encoder.map(([name, shape]) => [`vision_model.${name}`, shape] as const);
   for (const [file, hashPrefix, type, tensors] of [
     ['transformer/diffusion_pytorch_model.safetensors', 'a:transformer.', dtype, transformer],
     // The released VAE is float32.
     ['vae/diffusion_pytorch_model.safetensors', 'a:vae.', dtype === 'BF16' ? 'F32' : dtype, vae],
-    ...planImageEncoder(config).map(
-      (tensors) => ['image_encoder/model.safetensors', 'a:image_encoder.', dtype, tensors] as const,
-    ),
+    ['image_encoder/model.safetensors', 'a:image_encoder.', dtype, tower],
     // The last one: where it is, all are.
-    ['text_encoder/model.safetensors', 'a:text_encoder.', dtype, planTextEncoder(config)],
+    ['text_encoder/model.safetensors', 'a:text_encoder.', dtype, text_encoder],
   ] as const) {
+    if (tensors.length === 0) continue;
     await mkdir(dirname(join(folder, file)), { recursive: true });
     await writeHashSafetensors(join(folder, file), { dtype: type, hashPrefix, tensors });
   }
   return folder;
-}
-
-type Plan = readonly (readonly [string, readonly number[]])[];
-
-/** None for a model that looks at no pictures. Names as in the released checkpoints. */
-function planImageEncoder({ imageEncoder }: WanConfig): readonly Plan[] {
-  if (imageEncoder === undefined) return [];
-  const files = { path: 'image_encoder', tensors: new Map(), metadata: {} };
-  const weights = new Weights(new Graph('image_encoder', { attention: 'fused' }), files);
-  buildImageTower(weights.graph, weights.root.at('vision_model'), imageEncoder);
-  return [[...weights.wanted]];
-}
-
-function planTextEncoder({ textEncoder }: WanConfig): Plan {
-  const files = { path: 'text_encoder', tensors: new Map(), metadata: {} };
-  const weights = new Weights(new Graph('text_encoder', { attention: 'fused' }), files);
-  buildTextEncoder(weights.graph, weights.root, textEncoder);
-  return [...weights.wanted];
 }

@@ -1,6 +1,7 @@
 import { open, rename } from 'node:fs/promises';
+import { bytesFromFloats } from '../weights/half-floats.js';
 import { type FloatType, floatBytes } from '../weights/safetensors.js';
-import { hashTensor, storeAs } from './hash-weights.js';
+import { hashTensor } from './hash-weights.js';
 
 export interface HashFile {
   readonly dtype: FloatType;
@@ -25,7 +26,7 @@ export async function writeHashSafetensors(path: string, { dtype, hashPrefix, te
   const file = await open(part, 'w');
   try {
     await file.write(Buffer.concat([length, json]));
-    for (const [name, shape] of tensors) await file.write(storeAs(dtype, hashTensor(hashPrefix + name, shape)));
+    for (const [name, shape] of tensors) await file.write(bytesFromFloats(dtype, hashTensor(hashPrefix + name, shape)));
   } finally {
     await file.close();
   }

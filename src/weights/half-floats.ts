@@ -48,6 +48,16 @@ export function floatsFrom(type: FloatType, bytes: Uint8Array): Float32Array {
   return values;
 }
 
+/** Elements as a file stores them, little-endian, rounded to nearest even. */
+export function bytesFromFloats(type: FloatType, values: Float32Array): Uint8Array {
+  if (type === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  const round = type === 'F16' ? float16Bits : bfloat16Bits;
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const stored = new Uint16Array(bits.length);
+  for (let i = 0; i < bits.length; i += 1) stored[i] = round(bits[i] ?? 0);
+  return new Uint8Array(stored.buffer);
+}
+
 // value / 2^shift, to nearest even; value is positive and below 2^31.
 function roundShift(value: number, shift: number): number {
   const kept = value >>> shift;

@@ -10,7 +10,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
+import { openBackend } from '../../src/runtime/backend.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
 import { type Lap, median, memoryRow, print, row, stopwatch } from './stopwatch.js';
 
@@ -46,7 +47,11 @@ try {
 
 async function measure(path: string, on: 'cpu' | 'webgpu' | 'cuda', threads: number): Promise<void> {
   const lap = stopwatch();
-  const pipeline = await createSdxlPipeline({ path, tokenizer: options.tokenizer, device: on, threads });
+  const pipeline = await createSdxlPipeline({
+    path,
+    tokenizer: options.tokenizer,
+    backend: await openBackend({ provider: on, threads }),
+  });
   row('load', lap());
   await memoryRow();
   const width = Number(options.width);

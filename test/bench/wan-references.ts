@@ -13,6 +13,7 @@ import { imageFromRgb, rgbFromImage } from '../../src/pipelines/common/rgb-image
 import type { FrameMethod, GenerationRequest, KnownPictures } from '../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
+import { cpuBackend } from '../support/cpu-backend.js';
 import { gradient } from '../support/image.js';
 import { print } from './stopwatch.js';
 
@@ -33,7 +34,7 @@ const strength = Number(options.strength);
 const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'));
 try {
   const path = options.model ?? (await writeSyntheticWan(join(folder, 'wan'), 'wan-vace-tiny'));
-  const pipeline = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+  const pipeline = await createWanPipeline({ path, backend: cpuBackend });
   const own = pipeline.info.frames?.method ?? 'latent_hold';
   const start = gradient(size);
   const nearest = await throughVae(pipeline, start);
@@ -74,8 +75,8 @@ async function firstFrame(pipeline: WanPipeline, seed: number, known: KnownPictu
 }
 
 async function throughVae({ networks }: WanPipeline, rgb: Uint8Array): Promise<Uint8Array> {
-  const latents = await networks.encodeLatents([imageFromRgb(rgb, size)], size);
-  for await (const [frame = new Float32Array()] of networks.decodeChunks(latents, { ...size, frames: 1 })) {
+  const latents = await networks.autoencoder.encodeLatents([imageFromRgb(rgb, size)], size);
+  for await (const [frame = new Float32Array()] of networks.autoencoder.decodeChunks(latents, { ...size, frames: 1 })) {
     return rgbFromImage(frame, size);
   }
   throw new Error('a picture that the VAE makes nothing of');

@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { ClipRequest, GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
+import { openBackend } from '../../src/runtime/backend.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 import { type Lap, median, memoryRow, print, row, stopwatch, sum } from './stopwatch.js';
 
@@ -49,7 +50,7 @@ try {
     `${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}, ${device}, ${threads || 'all'} threads; ${model}`,
   );
   const load = stopwatch();
-  const pipeline = await createWanPipeline({ path, device, threads });
+  const pipeline = await createWanPipeline({ path, backend: await openBackend({ provider: device, threads }) });
   row('load', load());
   await memoryRow();
   const plain = await make(pipeline, {});

@@ -1,9 +1,10 @@
 import { cp, mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { assertFloatType, hashTensor } from '../../src/synthetic/hash-weights.js';
+import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import { readSafetensors, type SafetensorsFile } from '../../src/weights/safetensors.js';
+import { assertFloatType } from '../support/float-type.js';
 
 /** Expected outputs, read into memory as numbers. */
 export class Expected {

@@ -1,13 +1,16 @@
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { openBackend } from '../../src/runtime/backend.js';
 import { type CaseResult, judge } from './report.js';
 import { runGoldens } from './run.js';
+
+const backend = await openBackend({ provider: 'cpu' });
 
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/goldens/${name}`, import.meta.url));
 
 async function all(folder: string, only?: RegExp): Promise<CaseResult[]> {
   const results: CaseResult[] = [];
-  for await (const result of runGoldens(folder, { device: 'cpu', ...(only && { only }) })) results.push(result);
+  for await (const result of runGoldens(folder, { backend, ...(only && { only }) })) results.push(result);
   return results;
 }
 

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
+import type { Backend } from '../../src/runtime/backend.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';
 import { predictedNoise, type UNetCases } from './sdxl-cases.js';
@@ -26,7 +27,7 @@ export function isLoraCases(content: unknown): content is LoraCases {
 /** Prompt and UNet with a LoRA in each of its formats. @param inputs of the base's own UNet case */
 export function loraCases(
   { cases }: LoraCases,
-  { folder, model, inputs, expected, device, finish }: Surroundings,
+  { folder, model, inputs, expected, backend, finish }: Surroundings,
 ): readonly Case[] {
   let base: Promise<SdxlPipeline> | undefined;
   finish.unshift(async () => (await base)?.dispose());
@@ -34,7 +35,7 @@ export function loraCases(
     entry.files.map((file) => ({
       name: `${entry.name} ${file}`,
       run: async () => {
-        base ??= createSdxlPipeline({ path: model, device, threads: 0 });
+        base ??= createSdxlPipeline({ path: model, backend });
         const pipeline = await (await base).withLoras([{ path: join(folder, file), weight: entry.scale }]);
         try {
           return await loraCase(`${entry.name} ${file}`, entry, inputs, pipeline, expected);
@@ -52,7 +53,7 @@ interface Surroundings {
   readonly model: string;
   readonly inputs: UNetCases;
   readonly expected: Expected;
-  readonly device: 'cpu' | 'webgpu' | 'cuda' | 'tensorrt';
+  readonly backend: Backend;
   /** Takes what is to be run at the end. */
   readonly finish: (() => Promise<void>)[];
 }

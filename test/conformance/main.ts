@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { openBackend } from '../../src/runtime/backend.js';
 import type { Outcome } from './report.js';
 import { runGoldens } from './run.js';
 
@@ -12,12 +13,13 @@ if (positionals.length === 0 || (device !== 'cpu' && device !== 'webgpu' && devi
   process.exit(2);
 }
 
+const backend = await openBackend({ provider: device });
 const labels: Readonly<Record<Outcome, string>> = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' };
 const count = { passed: 0, failed: 0, skipped: 0 };
 for (const folder of positionals) {
   process.stdout.write(`${folder} on ${device}\n`);
   for await (const { name, outcome, detail } of runGoldens(folder, {
-    device,
+    backend,
     ...(values.only && { only: new RegExp(values.only) }),
   })) {
     count[outcome] += 1;

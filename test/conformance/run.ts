@@ -1,11 +1,9 @@
 import { cp, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Device } from '../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
-import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { loadWanNetworks, type WanNetworks } from '../../src/pipelines/wan/networks.js';
-import { loadPromptEncoder, type PromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
+import type { Backend } from '../../src/runtime/backend.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { compelCases, isCompelCases } from './compel-cases.js';
 import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
@@ -21,17 +19,17 @@ import { originalCases, rebuildOriginal, type WanCases, wanCases } from './wan-c
 const WAN_PIPELINES: readonly string[] = ['WanPipeline', 'WanVACEPipeline', 'WanImageToVideoPipeline'];
 
 export interface RunOptions {
-  readonly device: Exclude<Device, 'auto'>;
+  readonly backend: Backend;
   /** Cases to run, by name; all when omitted. */
   readonly only?: RegExp;
 }
 
 /** Runs every case of a golden folder; what it is follows from its files. A case that throws has failed, the others go on. */
-export async function* runGoldens(folder: string, { device, only }: RunOptions): AsyncGenerator<CaseResult> {
+export async function* runGoldens(folder: string, { backend, only }: RunOptions): AsyncGenerator<CaseResult> {
   const files = await caseFiles(folder);
   if (files.length === 0) throw new Error(`${folder} has no cases.json; give a folder of goldens`);
   const finish: (() => Promise<void>)[] = [];
-  const model = new GoldenModel(folder, device, finish);
+  const model = new GoldenModel(folder, backend, finish);
   try {
     for (const file of files) {
       const content = await readCases(join(folder, file));
@@ -65,16 +63,15 @@ async function casesOf(
     const cases = content as WanCases;
     const inputs = await expected();
     const original = join(folder, 'original_expected.safetensors');
-    const wan = await model.wan();
-    const known = wanCases(cases, inputs, wan.networks, wan.encoder);
+    const networks = await model.wan();
+    const known = wanCases(cases, inputs, networks);
     if (!(await exists(original))) return known;
-    const { networks, encoder } = await model.originalWan();
-    return [...known, ...originalCases(cases, inputs, await Expected.read(original), networks, encoder)];
+    return [...known, ...originalCases(cases, inputs, await Expected.read(original), await model.originalWan())];
   }
   const isModel = pipeline === 'StableDiffusionXLPipeline';
   if (isModel && isCompelCases(content)) {
     const { pipeline } = await model.diffusers();
-    return compelCases(content, await expected(), pipeline.networks.prompts);
+    return compelCases(content, await expected(), pipeline.networks.prompts.encoder);
   }
   if (file !== 'cases.json') return unknownCases(file, content);
   if (isLoraCases(content)) {
@@ -87,7 +84,7 @@ async function casesOf(
       model: path,
       inputs: unet,
       expected: await expected(),
-      device: model.device,
+      backend: model.backend,
       finish,
     });
   }
@@ -110,23 +107,17 @@ async function casesOf(
   return unknownCases(file, content);
 }
 
-/** Transformer and VAE, and the text encoder once a case asks for it. */
-interface GoldenWan {
-  readonly networks: WanNetworks;
-  readonly encoder: () => Promise<PromptEncoder>;
-}
-
 /** The model of a golden folder, rebuilt and loaded when the first file of cases asks for it. */
 class GoldenModel {
   readonly #goldens: string;
-  readonly #device: RunOptions['device'];
+  readonly #backend: Backend;
   readonly #finish: (() => Promise<void>)[];
   #diffusers: Promise<{ path: string; pipeline: SdxlPipeline }> | undefined;
 
   /** @param finish takes what is to be run at the end, in order */
-  constructor(goldens: string, device: RunOptions['device'], finish: (() => Promise<void>)[]) {
+  constructor(goldens: string, backend: Backend, finish: (() => Promise<void>)[]) {
     this.#goldens = goldens;
-    this.#device = device;
+    this.#backend = backend;
     this.#finish = finish;
   }
 
@@ -150,8 +141,8 @@ class GoldenModel {
     return path;
   }
 
-  get device(): RunOptions['device'] {
-    return this.#device;
+  get backend(): Backend {
+    return this.#backend;
   }
 
   /** One file in the original key layout. */
@@ -160,32 +151,20 @@ class GoldenModel {
     return this.#open({ path, tokenizer: await clipTokenizerNear(this.#goldens) });
   }
 
-  async wan(): Promise<GoldenWan> {
+  async wan(): Promise<WanNetworks> {
     return this.#openWan(await rebuildModel(this.#goldens, await this.#folder()));
   }
 
   /** The same kind of model in the original layout. */
-  async originalWan(): Promise<GoldenWan> {
+  async originalWan(): Promise<WanNetworks> {
     return this.#openWan(await rebuildOriginal(this.#goldens, await this.#folder()));
   }
 
-  async #openWan(path: string): Promise<GoldenWan> {
-    const device = this.#device;
-    const networks = await loadWanNetworks({ path, device, threads: 0 });
+  async #openWan(path: string): Promise<WanNetworks> {
+    const backend = this.#backend;
+    const networks = await loadWanNetworks({ path, backend });
     this.#finish.unshift(() => networks.release());
-    let encoder: Promise<PromptEncoder> | undefined;
-    const openEncoder = async () => {
-      const opened = await loadPromptEncoder(await openWanCheckpoint({ path }), { device });
-      this.#finish.unshift(() => opened.release());
-      return opened;
-    };
-    return {
-      networks,
-      encoder: () => {
-        encoder ??= openEncoder();
-        return encoder;
-      },
-    };
+    return networks;
   }
 
   async #folder(): Promise<string> {
@@ -195,7 +174,7 @@ class GoldenModel {
   }
 
   async #open(source: { path: string; tokenizer?: string }): Promise<SdxlPipeline> {
-    const pipeline = await createSdxlPipeline({ ...source, device: this.#device, threads: 0 });
+    const pipeline = await createSdxlPipeline({ ...source, backend: this.#backend });
     this.#finish.unshift(() => pipeline.dispose());
     return pipeline;
   }

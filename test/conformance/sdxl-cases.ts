@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import { RunningJobs } from '../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
-import type { SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import type { SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
+import { encodePrompts } from '../../src/pipelines/sdxl/prompt/encode-prompts.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
 import { schedulerNames } from '../../src/schedulers/beta-schedulers.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
@@ -122,7 +123,7 @@ async function unetCase(
 /** What the UNet makes of the inputs of its cases. */
 export function predictedNoise(cases: UNetCases, timestep: number, pipeline: SdxlPipeline): Promise<Float32Array> {
   const [, , shape] = cases.latents as [string, string, number[]];
-  return pipeline.networks.predictNoise({
+  return pipeline.networks.denoiser.predictNoise({
     latents: hashInput(cases.latents),
     height: shape[2] ?? 0,
     width: shape[3] ?? 0,
@@ -147,7 +148,7 @@ async function vaeCase(
   const want = expected.get(cases.decode);
   const side = Math.sqrt(want.length / 3 / (height * width));
   const size = { width: width * side, height: height * side };
-  const actual = await pipeline.networks.decode(
+  const actual = await pipeline.networks.autoencoder.decode(
     first.map((value) => value * config.scaling_factor),
     size,
   );
@@ -188,7 +189,7 @@ export async function txt2imgCase(
     comparisons.push({ what: `noise ${k}`, actual: drawn, expected: noise, tolerance: 'random' });
     const latents = pictures[k] ?? new Float32Array();
     comparisons.push({ what: `latents ${k}`, actual: latents, expected: item(want.latents, k), tolerance: 'loop' });
-    const rgb = rgbFromImage(await pipeline.networks.decode(latents, request), request);
+    const rgb = rgbFromImage(await pipeline.networks.autoencoder.decode(latents, request), request);
     comparisons.push({ what: `picture ${k}`, actual: rgb, expected: item(want.image, k), tolerance: 'picture' });
   }
   return judge(name, comparisons);
@@ -215,10 +216,10 @@ async function img2imgCase(
     init: { rgb: new Uint8Array(), strength },
   };
   const want = { init: expected.get(`${key}.init`), noise: expected.get(`${key}.noise`) };
-  const initLatents = await pipeline.networks.encodeLatents(caseImage(entry.init_image), request);
+  const initLatents = await pipeline.networks.autoencoder.encodeLatents(caseImage(entry.init_image), request);
   const drawn = new TorchCpuGenerator(seed).randn(want.noise.length);
   const [latents = new Float32Array()] = await denoised(pipeline, request, initLatents);
-  const rgb = rgbFromImage(await pipeline.networks.decode(latents, request), request);
+  const rgb = rgbFromImage(await pipeline.networks.autoencoder.decode(latents, request), request);
   return judge(key, [
     { what: 'init', actual: initLatents, expected: want.init, tolerance: 'network' },
     { what: 'noise', actual: drawn, expected: want.noise, tolerance: 'random' },
@@ -233,10 +234,11 @@ async function denoised(
   request: GenerationRequest,
   initLatents?: Float32Array,
 ): Promise<readonly Float32Array[]> {
+  const { prompts, config } = pipeline.networks;
   const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
-  const conditioning = await resultOf(pipeline.condition(0, request, running));
+  const conditioning = await resultOf(encodePrompts(0, request, running, prompts, config.forceZerosForEmptyPrompt));
   if (conditioning === undefined) throw new Error('the case was cancelled');
-  const pictures = request.seeds.map((_, k) => pipeline.picture(0, request, k, conditioning, { initLatents }));
+  const pictures = request.seeds.map((_, k) => pipeline.startImage(0, request, k, conditioning, { initLatents }));
   for await (const _ of pipeline.denoise(pictures, running));
   return pictures.map(({ latents }) => latents);
 }
@@ -256,7 +258,7 @@ async function vaeEncoderCase(
   }
   const [, , shape] = cases.image as [string, string, number[]];
   const [, , height = 0, width = 0] = shape;
-  const { mean, logVariance } = await pipeline.networks.encode(caseImage(cases.image), { width, height });
+  const { mean, logVariance } = await pipeline.networks.autoencoder.encode(caseImage(cases.image), { width, height });
   return judge('vae.enc', [
     { what: 'mean', actual: mean, expected: expected.get(cases.mean), tolerance: 'network' },
     { what: 'logvar', actual: logVariance, expected: expected.get(cases.logvar), tolerance: 'network' },

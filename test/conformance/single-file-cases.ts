@@ -1,4 +1,4 @@
-import type { SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import type { SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, judge } from './report.js';
 import { type TextToImageCase, txt2imgCase } from './sdxl-cases.js';

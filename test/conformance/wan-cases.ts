@@ -1,11 +1,11 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipPixels } from '../../src/pipelines/wan/conditioning/clip-pixels.js';
-import { clipOfFrames, normalizedLatents } from '../../src/pipelines/wan/latents.js';
-import type { TransformerCall, WanNetworks } from '../../src/pipelines/wan/networks.js';
-import type { PromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
-import { assertFloatType } from '../../src/synthetic/hash-weights.js';
+import type { TransformerCall } from '../../src/pipelines/wan/denoiser.js';
+import { normalizedLatents, videoOfFrames } from '../../src/pipelines/wan/model/latents.js';
+import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
+import { assertFloatType } from '../support/float-type.js';
 import type { Expected, ManifestEntry } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.js';
@@ -43,14 +43,9 @@ interface VaeCase {
 const KNOWN = new Set<string>(['transformer', 'image_encoder', 'vae', 'video', ...wanTextKinds]);
 
 /** Every case of a `cases.json` beside a WAN model's configurations. */
-export function wanCases(
-  cases: WanCases,
-  expected: Expected,
-  networks: WanNetworks,
-  encoder: () => Promise<PromptEncoder>,
-): readonly Case[] {
+export function wanCases(cases: WanCases, expected: Expected, networks: WanNetworks): readonly Case[] {
   return [
-    ...wanTextCases(cases, expected, encoder),
+    ...wanTextCases(cases, expected, networks.prompts),
     ...networkCases(cases, expected, expected, networks),
     ...wanClipCases(cases.video ?? [], expected, networks),
     ...Object.keys(cases)
@@ -65,10 +60,9 @@ export function originalCases(
   inputs: Expected,
   outputs: Expected,
   networks: WanNetworks,
-  encoder: () => Promise<PromptEncoder>,
 ): readonly Case[] {
   const known = [
-    ...wanTextCases({ prompts: cases.prompts ?? [] }, outputs, encoder),
+    ...wanTextCases({ prompts: cases.prompts ?? [] }, outputs, networks.prompts),
     ...networkCases(cases, inputs, outputs, networks),
   ];
   const rest = outputs.names.filter((name) => !known.some((entry) => entry.name === name));
@@ -130,7 +124,7 @@ async function transformerCase(
   networks: WanNetworks,
 ): Promise<CaseResult> {
   const [, , frames = 0, height = 0, width = 0] = inputs.shape('transformer.in');
-  const actual = await networks.predict({
+  const actual = await networks.denoiser.predict({
     latents: inputs.floats('transformer.in'),
     size: { frames, height, width },
     texts: [inputs.floats('transformer.text')],
@@ -149,7 +143,7 @@ async function imageCase(
   if (imageEncoder === undefined) throw new Error('the model has no image encoder');
   const [height = 0, width = 0] = inputs.shape(picture);
   const rgb = Uint8Array.from(inputs.get(picture));
-  const states = (await networks.encodePictures([rgb], { height, width })) ?? [];
+  const states = (await networks.imageEncoder?.encode([rgb], { height, width })) ?? [];
   const ready = clipPixels({ rgb, width, height }, imageEncoder);
   return judge(key, [
     { what: 'pixels', actual: ready, expected: inputs.floats(pixels), tolerance: 'network' },
@@ -167,8 +161,9 @@ async function decodeCase(
   // The case gives what enters the network; decodeChunks() undoes the statistics.
   const latents = normalizedLatents(inputs.floats(z), networks.config.vae);
   const decoded: Float32Array[] = [];
-  for await (const chunk of networks.decodeChunks(latents, { frames: count, height, width })) decoded.push(...chunk);
-  const actual = clipOfFrames(decoded, 3);
+  for await (const chunk of networks.autoencoder.decodeChunks(latents, { frames: count, height, width }))
+    decoded.push(...chunk);
+  const actual = videoOfFrames(decoded, 3);
   return judge(dec, [{ what: 'frames', actual, expected: outputs.get(dec), tolerance: 'network' }]);
 }
 
@@ -185,7 +180,7 @@ async function encodeCase(
     Float32Array.from({ length: colours * plane }, (_, i) => {
       return clip[(Math.floor(i / plane) * frames + f) * plane + (i % plane)] ?? 0;
     });
-  const actual = await networks.encode(
+  const actual = await networks.autoencoder.encode(
     Array.from({ length: frames }, (_, f) => frame(f)),
     { height, width },
   );

@@ -1,5 +1,5 @@
 import { cleanPrompt } from '../../src/pipelines/wan/prompt/clean-prompt.js';
-import type { PromptEncoder } from '../../src/pipelines/wan/prompt/prompt-encoder.js';
+import type { PromptCache } from '../../src/pipelines/wan/prompt/prompt-cache.js';
 import { type FlowScheduleCase, flowScheduleCases } from './flow-schedule-cases.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';
@@ -21,14 +21,14 @@ export interface WanTextCases {
 /** Kinds of cases that these functions know. */
 export const wanTextKinds = ['prompts', 'schedulers'] as const;
 
-/** @param encoder of the layout that `outputs` are of; asked for when the first prompt needs it */
+/** @param encoder of the layout that `outputs` are of */
 export function wanTextCases(
   { prompts = [], schedulers = [] }: WanTextCases,
   outputs: Expected,
-  encoder: () => Promise<PromptEncoder>,
+  encoder: PromptCache,
 ): readonly Case[] {
   return [
-    ...prompts.map((entry) => ({ name: entry.key, run: async () => promptCase(entry, outputs, await encoder()) })),
+    ...prompts.map((entry) => ({ name: entry.key, run: () => promptCase(entry, outputs, encoder) })),
     ...flowScheduleCases(schedulers, outputs),
   ];
 }
@@ -36,7 +36,7 @@ export function wanTextCases(
 async function promptCase(
   { text, cleaned, ids, key }: PromptCase,
   expected: Expected,
-  encoder: PromptEncoder,
+  encoder: PromptCache,
 ): Promise<CaseResult> {
   const characters = (value: string) => Array.from(value, (character) => character.codePointAt(0) ?? 0);
   const encoded = await encoder.encode(text);

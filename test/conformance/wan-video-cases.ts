@@ -3,6 +3,7 @@ import { RunningJobs } from '../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest, KnownPictures } from '../../src/pipelines/pipeline.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
 import { WanPipeline } from '../../src/pipelines/wan/pipeline.js';
+import { encodePrompts } from '../../src/pipelines/wan/prompt/encode-prompts.js';
 import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
 import { resultOf } from '../support/result-of.js';
 import type { Expected } from './golden-folder.js';
@@ -47,14 +48,14 @@ async function clipCase(entry: WanClipCase, expected: Expected, networks: WanNet
     seeds: [entry.seed],
     clip: { frames: entry.frames, shift: entry.shift, known: knownPictures(entry, expected, networks) },
   };
-  const pipeline = new WanPipeline(networks, 'cpu');
+  const pipeline = new WanPipeline(networks);
   const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
-  const texts = await resultOf(pipeline.condition(0, request, running));
+  const texts = await resultOf(encodePrompts(0, request, running, networks.prompts));
   const denoised = await resultOf(pipeline.denoise(0, request, texts ?? [], running));
   if (denoised === undefined) throw new Error('the job ended by itself');
   const frames: Uint8Array[] = [];
   const size = { frames: entry.frames, width: entry.w, height: entry.h };
-  for await (const chunk of networks.decodeChunks(pipeline.clipOf(denoised, size), size))
+  for await (const chunk of networks.autoencoder.decodeChunks(pipeline.ownLatents(denoised, size), size))
     frames.push(...chunk.map((frame) => rgbFromImage(frame, size)));
   const noise = expected.get(`${key}.noise`);
   return judge(key, [

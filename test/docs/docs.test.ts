@@ -2,6 +2,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import type { z } from 'zod';
 import { bridgeConfigSchema } from '../../src/config/bridge-config.js';
 import { configSchema } from '../../src/config/server-config.js';
 import { errorReasons } from '../../src/errors.js';
@@ -29,6 +30,17 @@ describe('the documentation', () => {
     const defaults: Record<string, unknown> = { ...bridgeConfigSchema.parse({}), ...configSchema.parse({}) };
     const names = new Set([...Object.keys(configSchema.shape), ...Object.keys(bridgeConfigSchema.shape)]);
     expect(rows).toEqual([...names].map((name) => [name, String(defaults[name] ?? 'unset')]));
+  });
+
+  it('describes every variable as the code does', async () => {
+    const text = await read('docs/reference/config.md');
+    const schemas: Readonly<Record<string, z.ZodType>> = { ...bridgeConfigSchema.shape, ...configSchema.shape };
+    for (const [, name = '', described = ''] of text.matchAll(/^\| `(\w+)` +\| .+? +\| (.*?) +\|$/gm)) {
+      // The page adds bounds and links.
+      const { description = '' } = schemas[name] ?? {};
+      const [first = ''] = description.split('. ');
+      expect([name, described.replaceAll('`', '')]).toEqual([name, expect.stringContaining(first)]);
+    }
   });
 
   it('has a line for every dependency that runs in production', async () => {

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { afterEach, describe, expect, inject, it } from 'vitest';
-import { createSupervisor, type RunHandle, type Supervisor, type SupervisorOptions } from '../../src/engine/engine.js';
+import { createEngine, type Engine, type EngineOptions, type RunHandle } from '../../src/engine/engine.js';
 import { InferenceError } from '../../src/errors.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { createBackoff } from '../../src/std/backoff.js';
@@ -22,11 +22,11 @@ const output = { format: 'png', metadata: 'none' } as const;
 /** Its decode is one run of some seconds. */
 const slow: GenerationRequest = { ...quick, width: 1024, height: 1024, steps: 1 };
 
-let engine: Supervisor;
+let engine: Engine;
 afterEach(() => engine.stop());
 
-function create(options: Partial<SupervisorOptions> = {}, path: string = inject('tinySdxl')): Supervisor {
-  engine = createSupervisor({
+function create(options: Partial<EngineOptions> = {}, path: string = inject('tinySdxl')): Engine {
+  engine = createEngine({
     spec: { model: 'tiny', family: 'sdxl', source: { path }, device: 'cpu', threads: 1, batchPixels: 2 ** 20 },
     log: silent,
     entry: engineEntry,
@@ -55,7 +55,7 @@ const reasonOf = (run: RunHandle) =>
     (error: InferenceError) => error.reason,
   );
 
-describe('Supervisor', () => {
+describe('Engine', () => {
   it('starts, runs a job, tells its events in order and its times', async () => {
     await create().start();
     expect(engine.state).toBe('ready');

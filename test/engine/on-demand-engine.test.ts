@@ -2,9 +2,9 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
-import { createSupervisor } from '../../src/engine/engine.js';
+import { createEngine } from '../../src/engine/engine.js';
 import type { LoadProgress, TextWork } from '../../src/engine/messages.js';
-import { OnDemandEngine, type Use } from '../../src/engine/on-demand-engine.js';
+import { type EngineLease, OnDemandEngine } from '../../src/engine/on-demand-engine.js';
 import { builtInTemplate } from '../../src/enhancer/template.js';
 import { InferenceError } from '../../src/errors.js';
 import { isAlive, silent, textEngineEntry, until } from '../support/serving.js';
@@ -29,17 +29,17 @@ function create({
 } = {}): OnDemandEngine<TextWork> {
   const source = { path, type: 'q8_0', cacheFolder, template: builtInTemplate, parallel: 2 } as const;
   const spec = { model: 'qwen', family: 'qwen', source, device: 'cpu', threads: 1 } as const;
-  const supervisor = createSupervisor<TextWork>({ spec, log: silent, entry: textEngineEntry, kind: 'on-demand' });
-  engine = new OnDemandEngine({ supervisor, grant, idleMs, log: silent });
+  const supervised = createEngine<TextWork>({ spec, log: silent, entry: textEngineEntry, kind: 'on-demand' });
+  engine = new OnDemandEngine({ engine: supervised, grant, idleMs, log: silent });
   return engine;
 }
 
 const never = new AbortController().signal;
 const take = (onLoading: (progress: LoadProgress | undefined) => void = () => undefined, signal = never) =>
-  engine.use(signal, onLoading);
+  engine.acquire(signal, onLoading);
 
 let jobs = 0;
-function start(use: Use<TextWork>, maxTokens = 8) {
+function start(use: EngineLease<TextWork>, maxTokens = 8) {
   jobs += 1;
   const request = { prompt: 'a lighthouse', maxTokens, temperature: 0.7, topP: 0.9, seed: 1 };
   return use.run({ jobId: `job-${jobs}`, request });
@@ -48,7 +48,7 @@ function start(use: Use<TextWork>, maxTokens = 8) {
 describe('OnDemandEngine', () => {
   it('loads with its first user, converting first, and the second waits for the same loading', async () => {
     create();
-    expect(engine.supervisor.pid).toBeUndefined();
+    expect(engine.engine.pid).toBeUndefined();
     const stages: (string | undefined)[] = [];
     const [one, two] = await Promise.all([take((progress) => stages.push(progress?.stage)), take()]);
     expect(stages[0]).toBeUndefined();
@@ -56,7 +56,7 @@ describe('OnDemandEngine', () => {
     expect(stages.at(-1)).toBe('loading');
     const results = await Promise.all([start(one).result, start(two).result]);
     expect(results.map(({ newTokens }) => newTokens)).toEqual([8, 8]);
-    expect(engine.supervisor.restarts).toBe(0);
+    expect(engine.engine.restarts).toBe(0);
     one.release();
     two.release();
   });
@@ -64,20 +64,20 @@ describe('OnDemandEngine', () => {
   it('ends its process when it was idle for long enough, and not while it is used', async () => {
     create({ idleMs: 300 });
     const use = await take();
-    const { pid = 0 } = engine.supervisor;
+    const { pid = 0 } = engine.engine;
     await new Promise((resolve) => setTimeout(resolve, 700));
     expect(isAlive(pid)).toBe(true);
     use.release();
     await until(() => !isAlive(pid));
-    expect(engine.supervisor.state).toBe('stopped');
+    expect(engine.engine.state).toBe('stopped');
     (await take()).release();
-    expect(engine.supervisor.pid).not.toBe(pid);
+    expect(engine.engine.pid).not.toBe(pid);
   });
 
   it('unloads once its users are done; who comes meanwhile gets a new process', async () => {
     create();
     const use = await take();
-    const { pid = 0 } = engine.supervisor;
+    const { pid = 0 } = engine.engine;
     const unloaded = engine.unload();
     const next = take();
     expect(isAlive(pid)).toBe(true);
@@ -94,7 +94,7 @@ describe('OnDemandEngine', () => {
     create();
     const use = await take();
     const run = start(use, 512);
-    for await (const _ of run.events) process.kill(engine.supervisor.pid ?? 0, 'SIGKILL');
+    for await (const _ of run.events) process.kill(engine.engine.pid ?? 0, 'SIGKILL');
     await expect(run.result).rejects.toMatchObject({ reason: 'ENGINE_CRASHED', retryable: true });
     use.release();
     const again = await take();
@@ -112,7 +112,7 @@ describe('OnDemandEngine', () => {
       },
     });
     for (let i = 0; i < 3; i += 1) {
-      await expect(failing.use(never, () => undefined)).rejects.toMatchObject({
+      await expect(failing.acquire(never, () => undefined)).rejects.toMatchObject({
         reason: 'CHECKPOINT_INVALID',
         message: '/nowhere.gguf does not exist or cannot be read',
       });
@@ -129,7 +129,7 @@ describe('OnDemandEngine', () => {
       },
     });
     await expect(take()).rejects.toMatchObject({ reason: 'OUT_OF_MEMORY' });
-    expect(engine.supervisor.pid).toBeUndefined();
+    expect(engine.engine.pid).toBeUndefined();
     hasRoom = true;
     (await take()).release();
   });
@@ -150,7 +150,7 @@ describe('OnDemandEngine', () => {
     for (let cycle = 0; cycle < 10; cycle += 1) {
       const use = await take();
       await start(use).result;
-      pids.add(engine.supervisor.pid ?? 0);
+      pids.add(engine.engine.pid ?? 0);
       use.release();
       await engine.unload();
       descriptors.push((await readdir('/proc/self/fd')).length);

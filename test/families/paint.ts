@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { Family } from '../../src/pipelines/family.js';
 import type { ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../../src/pipelines/pipeline.js';
+import type { Backend } from '../../src/runtime/backend.js';
 
 /** Variables of the made-up family: PAINT_PATH is the colour that it paints with, as six hexadecimal digits. */
 const paintVariables = {
@@ -28,7 +29,7 @@ export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSou
   modelName: ({ PAINT_NAME }) => PAINT_NAME,
   sourceFrom: ({ PAINT_PATH: colour }) => (colour === undefined ? undefined : { colour }),
   recognises: () => false,
-  open: async ({ colour }, { device }) => new PaintPipeline(Buffer.from(colour, 'hex'), device),
+  open: async ({ colour }, { backend }) => new PaintPipeline(Buffer.from(colour, 'hex'), backend),
   inspect: async () => ({ title: 'Paint', layout: 'original', info, networks: {} }),
 };
 
@@ -47,12 +48,12 @@ const info: ModelInfo = {
 
 class PaintPipeline implements Pipeline {
   readonly info = info;
-  readonly device: Pipeline['device'];
+  readonly backend: Backend;
   readonly #rgb: Uint8Array;
 
-  constructor(rgb: Uint8Array, device: Pipeline['device']) {
+  constructor(rgb: Uint8Array, backend: Backend) {
     this.#rgb = rgb;
-    this.device = device;
+    this.backend = backend;
   }
 
   async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {

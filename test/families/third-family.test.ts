@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect, type DarkroomClient, serverStatus } from '../../src/client/client.js';
 import { readConfig } from '../../src/config/server-config.js';
 import { createEngines } from '../../src/engine/create-engines.js';
-import type { Supervisor } from '../../src/engine/engine.js';
+import type { Engine } from '../../src/engine/engine.js';
 import { builtInFamilies } from '../../src/pipelines/families.js';
 import type { Families } from '../../src/pipelines/family.js';
 import { createServer, type RunningServer } from '../../src/server/server.js';
@@ -13,7 +13,7 @@ import { paint } from './paint.js';
 const families: Families = [...builtInFamilies, paint];
 const entry = new URL('../../dist/test/families/paint-process.js', import.meta.url);
 
-let engines: readonly Supervisor[];
+let engines: readonly Engine[];
 let server: RunningServer;
 let client: DarkroomClient;
 

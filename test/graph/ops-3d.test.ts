@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { defaultDialect } from '../../src/graph/dialect.js';
 import { Graph, type Value } from '../../src/graph/graph.js';
 import { chunks, plainLayerNorm, rmsNorm } from '../../src/graph/ops.js';
 import {
@@ -17,6 +18,7 @@ import { createSession, type Feed, Held } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import { readSafetensors } from '../../src/weights/safetensors.js';
+import { cpuBackend } from '../support/cpu-backend.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 const feed = (name: string, shape: number[]): Feed => ({ data: hashTensor(name, shape), shape });
@@ -25,11 +27,11 @@ const feed = (name: string, shape: number[]): Feed => ({ data: hashTensor(name, 
 async function weightsOf(tensors: readonly [string, number[]][]): Promise<Weights> {
   const path = join(await tempFolder(), 'weights.safetensors');
   await writeHashSafetensors(path, { dtype: 'F32', hashPrefix: '', tensors });
-  return new Weights(new Graph('test', { attention: 'fused' }), { ...(await readSafetensors(path)), path });
+  return new Weights(new Graph('test', defaultDialect), { ...(await readSafetensors(path)), path });
 }
 
 async function run(graph: Graph, feeds: Record<string, Feed>): Promise<Readonly<Record<string, Float32Array>>> {
-  const session = await createSession(graph, { device: 'cpu', threads: 1 });
+  const session = await createSession(graph, cpuBackend);
   try {
     return await session.run(feeds);
   } finally {
@@ -106,7 +108,7 @@ describe('temporalConv', () => {
 
 describe('ops of video', () => {
   it('turns neighbouring channels of each head by the angle of their position', async () => {
-    const graph = new Graph('test', { attention: 'fused' });
+    const graph = new Graph('test', defaultDialect);
     const x = graph.input('x', 'f32', ['B', 'L', 12]);
     const tables = { cos: graph.input('cos', 'f32', ['L', 3]), sin: graph.input('sin', 'f32', ['L', 3]) };
     graph.output('y', rotary(graph, x, { ...tables, heads: 2 }));
@@ -202,20 +204,20 @@ describe('ops of video', () => {
     ],
   ];
   it.each(misfits)('%s names the tensor and its shape where it does not fit', (_, build, message) => {
-    const graph = new Graph('test', { attention: 'fused' });
+    const graph = new Graph('test', defaultDialect);
     expect(() => build(graph, graph.input('x', 'f32', [2, 4, 8]))).toThrow(message);
   });
 });
 
 describe('held outputs', () => {
   it('go into the next run without being given', async () => {
-    const graph = new Graph('test', { attention: 'fused' });
+    const graph = new Graph('test', defaultDialect);
     const x = graph.input('x', 'f32', ['T', 1]);
     const past = graph.input('past', 'f32', [1, 1]);
     const all = concatFrames(graph, past, x);
     graph.output('next', slice(graph, all, { axis: 0, start: -1 }, 1));
     graph.output('y', all);
-    const session = await createSession(graph, { device: 'cpu', threads: 1, holds: new Map([['next', 'past']]) });
+    const session = await createSession(graph, cpuBackend, { holds: new Map([['next', 'past']]) });
     const held = new Held();
     const zero = { past: { data: Float32Array.of(0), shape: [1, 1] } };
     const first = await session.run({ x: { data: Float32Array.of(1, 2), shape: [2, 1] }, ...zero }, held);

@@ -1,12 +1,14 @@
 import { describe, expect, it } from 'vitest';
+import { defaultDialect } from '../../src/graph/dialect.js';
 import { Graph } from '../../src/graph/graph.js';
 import { add, attention, concat, conv2d, linear, upsampleTo } from '../../src/graph/ops.js';
 import { doubled, halved, product, sameElementCount } from '../../src/graph/shape.js';
 import { Weights } from '../../src/graph/weights.js';
 import { createSession, type Feed } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
+import { cpuBackend } from '../support/cpu-backend.js';
 
-const fused = { attention: 'fused' } as const;
+const fused = defaultDialect;
 const feed = (name: string, shape: number[]): Feed => ({ data: hashTensor(name, shape), shape });
 
 function scopeOfNothing(graph: Graph) {
@@ -73,12 +75,12 @@ describe('ops', () => {
   it('spells attention two ways with the same result', async () => {
     const results = await Promise.all(
       (['fused', 'decomposed'] as const).map(async (kind) => {
-        const graph = new Graph('test', { attention: kind });
+        const graph = new Graph('test', { ...defaultDialect, attention: kind });
         const q = graph.input('q', 'f32', ['B', 'L', 24]);
         const [k, v] = ['k', 'v'].map((name) => graph.input(name, 'f32', ['B', 'S', 24]));
         if (k === undefined || v === undefined) throw new Error('no inputs');
         graph.output('y', attention(graph, { q, k, v, heads: 3 }));
-        const session = await createSession(graph, { device: 'cpu', threads: 1 });
+        const session = await createSession(graph, cpuBackend);
         const { y } = await session.run({
           q: feed('q', [2, 5, 24]),
           k: feed('k', [2, 7, 24]),
@@ -98,7 +100,7 @@ describe('ops', () => {
     const x = graph.input('x', 'f32', ['B', 1, 'h', 'w']);
     const target = graph.input('target', 'f32', ['B', 1, 'H', 'W']);
     graph.output('y', upsampleTo(graph, x, target));
-    const session = await createSession(graph, { device: 'cpu', threads: 1 });
+    const session = await createSession(graph, cpuBackend);
     const { y } = await session.run({
       x: { data: Float32Array.of(1, 2, 3, 4, 5, 6), shape: [1, 1, 2, 3] },
       target: { data: new Float32Array(15), shape: [1, 1, 3, 5] },

@@ -2,15 +2,16 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { variantKey } from '../../src/pipelines/common/batching.js';
 import type { GenerationRequest, PipelineEvent, RequestLora } from '../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { VariantPipeline } from '../../src/pipelines/variant-pipeline.js';
+import { cpuBackend } from '../support/cpu-backend.js';
 
 const path = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
 const PLENTY = Number.MAX_SAFE_INTEGER;
 
 let base: SdxlPipeline;
 beforeAll(async () => {
-  base = await createSdxlPipeline({ path: inject('tinySdxl'), device: 'cpu', threads: 1 });
+  base = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
 });
 afterAll(() => base.dispose());
 

@@ -213,7 +213,7 @@ describe('Enhance', () => {
 
   it('kill -9 of the engine while it writes: UNAVAILABLE with RetryInfo, and the next call works', async () => {
     const { error } = await outcome(serving, { maxTokens: 512 }, ({ event }) => {
-      const pid = serving.textEngine?.supervisor.pid;
+      const pid = serving.textEngine?.engine.pid;
       if (event?.$case === 'textDelta' && pid !== undefined && isAlive(pid)) process.kill(pid, 'SIGKILL');
     });
     expect(error).toMatchObject({ status: 'UNAVAILABLE', reason: 'ENGINE_CRASHED', retryAfterMs: 1000 });
@@ -242,9 +242,9 @@ describe('LoadModel and UnloadModel', () => {
   it('load and end a language model', async () => {
     const load = () => call<{ model: Model | undefined }>((done) => models().loadModel({ name: 'qwen' }, done));
     expect((await load()).model?.state).toBe(ModelState.MODEL_STATE_READY);
-    const pid = serving.textEngine?.supervisor.pid ?? 0;
+    const pid = serving.textEngine?.engine.pid ?? 0;
     await load();
-    expect(serving.textEngine?.supervisor.pid).toBe(pid);
+    expect(serving.textEngine?.engine.pid).toBe(pid);
     const { model } = await call<{ model: Model | undefined }>((done) => models().unloadModel({ name: 'qwen' }, done));
     expect(model).toMatchObject({ state: ModelState.MODEL_STATE_UNLOADED, residentBytes: 0n });
     expect(isAlive(pid)).toBe(false);
@@ -288,7 +288,7 @@ describe('an enhanced job', () => {
   it('takes kill -9 of the engine under its prompt, and delivers on the prompt as it was sent', async () => {
     const done = await outcomeOf(serving.client, picture, {
       onEvent: ({ event }) => {
-        const pid = serving.textEngine?.supervisor.pid;
+        const pid = serving.textEngine?.engine.pid;
         if (event?.$case === 'textDelta' && pid !== undefined && isAlive(pid)) process.kill(pid, 'SIGKILL');
       },
     });

@@ -3,7 +3,8 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { type Job, JobState, JobType } from '../../src/gen/darkroom/v1/job.js';
 import type { ListJobsRequest, ListJobsResponse } from '../../src/gen/darkroom/v1/job_service.js';
-import { createSdxlPipeline } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
+import { cpuBackend } from '../support/cpu-backend.js';
 import { kinds, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 let serving: Serving;
@@ -58,7 +59,7 @@ describe('Generate', () => {
 
   it('gives the picture that the pipeline makes of the same request', async () => {
     const { files } = await outcomeOf(serving.client, { ...quick, negativePrompt: 'blurry', numImages: 3, seed: 40n });
-    const pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), device: 'cpu', threads: 1 });
+    const pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
     const request = {
       prompt: 'a red circle',
       negativePrompt: 'blurry',

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { InferenceError } from '../../src/errors.js';
 import { JobType, type Lora, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
-import { readWanConfig } from '../../src/pipelines/wan/model/config.js';
+import { readWanConfig } from '../../src/pipelines/wan/checkpoint/read-config.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { readParameters } from '../support/read-metadata.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';

@@ -1,13 +1,14 @@
 import type { LoraSource } from '../../src/pipelines/lora/read-lora.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, type SdxlPipelineOptions } from '../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipelineOptions } from '../../src/pipelines/sdxl/pipeline.js';
+import { cpuBackend } from './cpu-backend.js';
 
 /** RGB of one small picture from a pipeline of its own: [height, width, 3]. */
 export async function sdxlPicture(
-  { loras = [], ...options }: Omit<SdxlPipelineOptions, 'device' | 'threads'> & { loras?: readonly LoraSource[] },
+  { loras = [], ...options }: Omit<SdxlPipelineOptions, 'backend'> & { loras?: readonly LoraSource[] },
   changes: Partial<GenerationRequest> = {},
 ): Promise<Uint8Array> {
-  const base = await createSdxlPipeline({ ...options, device: 'cpu', threads: 1 });
+  const base = await createSdxlPipeline({ ...options, backend: cpuBackend });
   const pipeline = loras.length === 0 ? base : await base.withLoras(loras);
   const request: GenerationRequest = {
     prompt: 'a red circle',

@@ -3,7 +3,7 @@ import { inject } from 'vitest';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config/server-config.js';
 import { createEngines, createTextEngine } from '../../src/engine/create-engines.js';
-import type { Supervisor } from '../../src/engine/engine.js';
+import type { Engine } from '../../src/engine/engine.js';
 import type { TextWork } from '../../src/engine/messages.js';
 import type { OnDemandEngine } from '../../src/engine/on-demand-engine.js';
 import { InferenceError } from '../../src/errors.js';
@@ -19,7 +19,7 @@ export const textEngineEntry = new URL('../../dist/src/engine/text-process.js', 
 export const silent = pino({ level: 'silent' });
 
 export interface Serving {
-  readonly engine: Supervisor;
+  readonly engine: Engine;
   /** Where the variables name a language model. */
   readonly textEngine: OnDemandEngine<TextWork> | undefined;
   readonly server: RunningServer;

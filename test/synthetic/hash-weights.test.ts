@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { fnv1a32, hashTensor, hashUnit, storeAs } from '../../src/synthetic/hash-weights.js';
+import { fnv1a32, hashTensor, hashUnit } from '../../src/synthetic/hash-weights.js';
+import { bytesFromFloats } from '../../src/weights/half-floats.js';
 
 describe('hash weights', () => {
   it('match the numbers that the rule is published with', () => {
@@ -25,7 +26,7 @@ describe('hash weights', () => {
     ],
     ['BF16', [1, -2, 1 / 3, 1 + 2 ** -8, 1 + 3 * 2 ** -8], [0x3f80, 0xc000, 0x3eab, 0x3f80, 0x3f82]],
   ] as const)('round to nearest even in %s', (type, values, bits) => {
-    const stored = storeAs(type, Float32Array.from(values));
+    const stored = bytesFromFloats(type, Float32Array.from(values));
     expect([...new Uint16Array(stored.buffer)]).toEqual([...bits]);
   });
 });

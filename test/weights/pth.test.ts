@@ -3,8 +3,10 @@ import { readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { assertFloatType, hashTensor, storeAs } from '../../src/synthetic/hash-weights.js';
+import { hashTensor } from '../../src/synthetic/hash-weights.js';
+import { bytesFromFloats } from '../../src/weights/half-floats.js';
 import { readPth } from '../../src/weights/pth/pth.js';
+import { assertFloatType } from '../support/float-type.js';
 import {
   dict,
   int,
@@ -118,7 +120,7 @@ describe('readPth', () => {
       expect([...tensors.values()].map((record) => [record.name, record.shape])).toEqual(wanted);
       const bytes = await readFile(file);
       for (const { name, shape, offset, length } of tensors.values()) {
-        const expected = storeAs(assertFloatType(dtype), hashTensor(prefix + name, shape));
+        const expected = bytesFromFloats(assertFloatType(dtype), hashTensor(prefix + name, shape));
         expect(bytes.subarray(offset, offset + length).equals(expected), name).toBe(true);
       }
     });

@@ -2,7 +2,7 @@ const PICTURE = { width: 256, height: 256 };
 const WAN = { width: 128, height: 96, steps: 6 };
 const CLIP = { ...WAN, frame_num: 17 };
 
-/** A payload as a producer pushes it. */
+/** A payload as producers push it. */
 export interface DemoJob {
   readonly id: string;
   readonly type: string;
@@ -18,7 +18,7 @@ const job = (type: string, prompt: string, config: object, more: object = {}): D
   ...more,
 });
 
-/** One job of each of the ten types, in small sizes and few steps. */
+/** One job of each of the ten types, small and with few steps. */
 export const demoJobs: readonly DemoJob[] = [
   job(
     'sdxl_image_fast',

@@ -4,12 +4,12 @@ import type { CallbackBody } from '../../queue-bridge/callback/callback-body.js'
 
 export interface DemoReceiver {
   readonly url: string;
-  /** Callbacks of a job, in the order in which they came. */
+  /** Callbacks of a job, in the order of their arrival. */
   of(jobId: string): readonly CallbackBody[];
   close(): void;
 }
 
-/** What a caller runs: it takes callbacks and remembers them. */
+/** The receiver that a caller runs: it accepts callbacks and keeps them. */
 export async function startDemoReceiver(): Promise<DemoReceiver> {
   const received: CallbackBody[] = [];
   const server = createServer(async (request, response) => {

@@ -30,7 +30,7 @@ export function createConvertCommand(): Command {
     });
 }
 
-/** One line that changes on a terminal, a line every tenth elsewhere. */
+/** Shows progress: one line that changes on a terminal, a line per 10 % elsewhere. */
 function progressLine(out: NodeJS.WriteStream): (progress: ConversionProgress) => void {
   const step = out.isTTY ? 1 : 10;
   let shown = -1;

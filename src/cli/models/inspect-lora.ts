@@ -2,10 +2,10 @@ import { isLoraKey, type LoraHeader, readLoraHeader, trainedTags } from '../../p
 import { readSafetensors } from '../../weights/safetensors.js';
 
 const MAX_TAGS = 20;
-/** Keys that are spelled out. */
+/** Number of unknown keys that are listed. */
 const MAX_UNKNOWN_SHOWN = 8;
 
-/** What a LoRA file is; undefined for a file or folder that is none. @throws InferenceError of a LoRA that cannot be used */
+/** Inspects a LoRA file; undefined for anything else. @throws InferenceError if the LoRA cannot be used */
 export async function inspectLora(path: string): Promise<LoraInspection | undefined> {
   if (!path.endsWith('.safetensors')) return undefined;
   const { tensors } = await readSafetensors(path);
@@ -29,7 +29,7 @@ export interface LoraInspection
   extends Pick<LoraHeader, 'base' | 'format' | 'rank' | 'sizeBytes' | 'unknown' | 'metadata'> {
   readonly kind: 'lora';
   readonly modules: { readonly denoiser: number; readonly textEncoders: number };
-  /** What its pictures were described with in training, the most frequent first. */
+  /** Captions of its training images, most frequent first. */
   readonly tags: readonly string[];
 }
 

@@ -9,7 +9,7 @@ import { formatBytes } from '../../std/format-bytes.js';
 import { addFamilyOptions, familyVariables } from '../options/family-options.js';
 import { describeLora, inspectLora } from './inspect-lora.js';
 
-/** Keys that are not used, as many as are listed. */
+/** Number of unused keys that are listed. */
 const MAX_UNUSED_SHOWN = 8;
 
 export function createInspectCommand(): Command {
@@ -81,7 +81,7 @@ function describe(path: string, { title, layout, info, networks }: Inspection): 
   ].join('\n');
 }
 
-/** What a video model does with known frames. */
+/** The references that a video model takes. */
 function framesLine({ frames }: ModelInfo): readonly string[] {
   if (frames === undefined) return [];
   const needs = frames.needs.length > 0 ? `, needs ${frames.needs.join(' and ')}` : '';

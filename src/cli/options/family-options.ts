@@ -2,16 +2,18 @@ import { type Command, Option } from 'commander';
 import { z } from 'zod';
 import type { AnyFamily, Families } from '../../pipelines/family.js';
 
-/** An option of a family, and the variable that it sets. */
+/** An option of a family and the variable that it sets. */
 interface VariableOption {
   readonly family: AnyFamily;
   readonly variable: string;
   readonly option: Option;
-  /** Value that the option sets where its flag takes none. */
+  /** Value that a switch sets; undefined for options with a value. */
   readonly value: 'true' | 'false' | undefined;
 }
 
-/** Adds the options of every family to a command. @param withCheckpoints the options that name checkpoints are added, too */
+/**
+ * Adds the options of every family to a command. @param withCheckpoints adds the options that name checkpoints, too
+ */
 export function addFamilyOptions(command: Command, families: Families, withCheckpoints: boolean): void {
   for (const family of families) {
     const [path] = Object.keys(family.options);
@@ -21,7 +23,7 @@ export function addFamilyOptions(command: Command, families: Families, withCheck
   }
 }
 
-/** Values of the family options that a command line has, by variable. @param parsed what commander made of the command line */
+/** Values of the given family options, by variable. @param parsed options as commander parsed them */
 export function familyVariables(
   parsed: Readonly<Record<string, unknown>>,
   families: readonly AnyFamily[],

@@ -13,7 +13,7 @@ import {
 } from '../../gen/darkroom/v1/job.js';
 import { integer, number } from './parse-option.js';
 
-/** What `generate` asks of a server, as the command line says it. */
+/** Options of `generate` and `estimate`. */
 export interface RequestOptions {
   readonly jobId?: string;
   readonly jobType?: JobType;
@@ -58,16 +58,21 @@ export function requestOptions(): readonly Option[] {
     new Option('--height <pixels>', 'multiple of 8').argParser(number),
     new Option('--steps <n>', 'denoising steps').argParser(number),
     new Option('--guidance <scale>', 'guidance scale').argParser(number),
-    new Option('--guidance-start <share>', 'of the steps of a clip, where guidance begins, 0 to 1').argParser(number),
-    new Option('--guidance-end <share>', 'where it ends').argParser(number),
-    new Option('--reuse <threshold>', 'reuse the residual between the steps of a clip, 0 to 1').argParser(number),
+    new Option(
+      '--guidance-start <share>',
+      'share of the steps after which guidance begins, 0 to 1; videos only',
+    ).argParser(number),
+    new Option('--guidance-end <share>', 'share of the steps after which guidance ends, 0 to 1; videos only').argParser(
+      number,
+    ),
+    new Option('--reuse <threshold>', 'reuse the residual between steps, 0 to 1; videos only').argParser(number),
     new Option('--scheduler <name>', 'scheduler, as the server lists it'),
     new Option('--num-images <n>', '1, 3 or 6').argParser(number),
-    new Option('--seed <n>', 'seed of the first picture').argParser(integer),
-    new Option('--frames <n>', 'of a clip, 4n + 1').argParser(number),
-    new Option('--reference <file|url>', 'picture to start from; of a clip its first frame'),
-    new Option('--start <file|url>', 'first frame of a clip'),
-    new Option('--end <file|url>', 'last frame of a clip'),
+    new Option('--seed <n>', 'seed of the first image').argParser(integer),
+    new Option('--frames <n>', 'frames of a video, 4n + 1').argParser(number),
+    new Option('--reference <file|url>', 'image to start from; for a video its first frame'),
+    new Option('--start <file|url>', 'first frame of a video'),
+    new Option('--end <file|url>', 'last frame of a video'),
     new Option('--reference-type <name>', 'style, composition or character').argParser(
       enumParser(ReferenceType, 'REFERENCE_TYPE'),
     ),
@@ -76,7 +81,7 @@ export function requestOptions(): readonly Option[] {
     new Option('--lora <name[:weight]>', 'LoRA on top of the model, as the server lists it; up to four').argParser(
       (text: string, before: readonly Lora[] = []) => [...before, loraOf(text)],
     ),
-    new Option('--format <name>', 'png, webp or jpeg; mp4 or webp for clips').argParser(
+    new Option('--format <name>', 'png, webp or jpeg; mp4 or webp for videos').argParser(
       enumParser(OutputFormat, 'OUTPUT_FORMAT'),
     ),
     new Option('--quality <n>', 'of webp and jpeg, 1 to 100').argParser(number),
@@ -123,7 +128,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
   };
 }
 
-/** NAME, NAME:WEIGHT or NAME:TEXT_ENCODER_WEIGHT:WEIGHT, as in a prompt. */
+/** Parses NAME, NAME:WEIGHT or NAME:TEXT_ENCODER_WEIGHT:WEIGHT, as in a prompt. */
 function loraOf(text: string): Lora {
   const [name = '', first, second, ...rest] = text.split(':');
   if (name === '' || rest.length > 0) throw new InvalidArgumentError('must be NAME, NAME:WEIGHT or NAME:TEXT:WEIGHT.');
@@ -142,7 +147,7 @@ async function referenceFrom(place: string, role: ReferenceRole, options: Reques
   };
 }
 
-/** A parser of an enum's names without their prefix, whatever their case: "jpeg" is OUTPUT_FORMAT_JPEG. */
+/** Parses an enum's names without their prefix, in any case: "jpeg" is OUTPUT_FORMAT_JPEG. */
 function enumParser<T extends number>(values: Readonly<Record<string, T>>, prefix: string): (name: string) => T {
   const known = Object.entries(values).filter(([key]) => key.startsWith(prefix) && !key.endsWith('_UNSPECIFIED'));
   return (name) => {

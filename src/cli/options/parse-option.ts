@@ -1,13 +1,13 @@
 import { InvalidArgumentError } from 'commander';
 
-/** An option's value as a number. */
+/** Parses a number. */
 export function number(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('must be a number.');
   return value;
 }
 
-/** The same where it may be larger than a number holds. */
+/** Parses a whole number that may be larger than a number holds. */
 export function integer(text: string): bigint {
   if (!/^-?\d{1,19}$/.test(text)) throw new InvalidArgumentError('must be a whole number.');
   return BigInt(text);

@@ -4,16 +4,16 @@ import { readClientConfig } from '../../config/client-config.js';
 import { environment } from '../../environment.js';
 import { InferenceError } from '../../errors.js';
 
-/** With several servers: how long each may take to answer, in ms. */
+/** Time that each of several servers has to answer, in ms. */
 const ANSWER_MS = 5000;
 
-/** Where a command's server is. */
+/** Server of a command. */
 export interface ServerOptions {
   readonly server?: string;
   readonly token?: string;
 }
 
-/** Adds `--server` and `--token`, the same for every command that calls a server. */
+/** Adds `--server` and `--token`, which are the same for every command that calls a server. */
 export function addServerOptions(command: Command): Command {
   return command
     .addOption(
@@ -27,7 +27,7 @@ export function addServerOptions(command: Command): Command {
 
 /**
  * Connects to the server that the options or the environment name.
- * @throws InferenceError INVALID_REQUEST for an address that is none, UNREACHABLE where none of several answers
+ * @throws InferenceError INVALID_REQUEST for a malformed address; UNREACHABLE if none of several servers answers
  */
 export async function connectTo({ server, token }: ServerOptions): Promise<DarkroomClient> {
   const { DARKROOM_SERVER: addresses, AUTH_TOKEN } = readClientConfig(environment(), {

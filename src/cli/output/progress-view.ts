@@ -8,7 +8,7 @@ const NAMES: Readonly<Record<number, string>> = {
   [Phase.PHASE_ENHANCE]: 'enhance',
 };
 
-/** Shows a job's events: one line that changes on a terminal, a line a phase elsewhere. */
+/** Shows a job's events: one line that changes on a terminal, one line per phase elsewhere. */
 export class ProgressView {
   readonly #out: NodeJS.WriteStream;
   #shown = '';
@@ -48,7 +48,7 @@ export class ProgressView {
   }
 }
 
-/** Where it is not a terminal, not a line for every percent. */
+/** Elsewhere than on a terminal, not every percent gets a line. */
 function loadingLine({ model, fraction, converting, loras }: ModelLoading): string {
   if (loras.length > 0) return `model ${model} is built with ${loras.map(({ name }) => name).join(', ')}`;
   const percent = fraction === undefined ? '' : ` ${10 * Math.floor(fraction * 10)}%`;

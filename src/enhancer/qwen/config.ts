@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { InferenceError } from '../../errors.js';
 import { readJsonFile } from '../../std/json-file.js';
 
-/** Configurations take a few kilobytes. */
+/** Largest file size: configurations take a few kilobytes. */
 const CONFIG = { maxBytes: 1_000_000, missing: 'give a folder as transformers saves a model' };
 
 const count = z.int().min(1).max(1_000_000);
@@ -11,7 +11,7 @@ const tokenIds = z.union([z.int().min(0), z.array(z.int().min(0)).max(64)]).null
 
 const ropeSchema = z.object({
   rope_type: z.string().optional(),
-  /** What `rope_type` was called before. */
+  /** Former name of `rope_type`. */
   type: z.string().optional(),
   rope_theta: z.number().positive().optional(),
   factor: z.number().min(1).optional(),
@@ -48,7 +48,7 @@ const configSchema = z.object({
 
 const generationSchema = z.object({ bos_token_id: tokenIds, eos_token_id: tokenIds, pad_token_id: tokenIds });
 
-/** What a Qwen2 is, in the words of GGUF's keys. */
+/** Configuration of a Qwen2, in the terms of GGUF's keys. */
 export interface QwenConfig {
   readonly vocabSize: number;
   readonly embeddingLength: number;
@@ -59,7 +59,7 @@ export interface QwenConfig {
   readonly contextLength: number;
   readonly rmsEpsilon: number;
   readonly ropeBase: number;
-  /** Longer contexts by YaRN or by linear interpolation; omitted where the model was not set up for one. */
+  /** Longer contexts by YaRN or linear interpolation. Omitted: the model has none. */
   readonly ropeScaling?: {
     readonly type: 'yarn' | 'linear';
     readonly factor: number;
@@ -67,13 +67,13 @@ export interface QwenConfig {
   };
   /** The output layer is the token embedding. */
   readonly isTied: boolean;
-  /** As the configuration numbers them; the tokenizer's own come first. */
+  /** Ids of special tokens in the configuration. The tokenizer's own ids take precedence. */
   readonly specialIds: { readonly bos?: number; readonly eos?: number; readonly pad?: number };
 }
 
 /**
- * Reads `config.json`, and `generation_config.json` where there is one.
- * @throws InferenceError MODEL_UNSUPPORTED for another architecture, CHECKPOINT_INVALID for what is no configuration
+ * Reads `config.json`, and `generation_config.json` if it exists.
+ * @throws InferenceError MODEL_UNSUPPORTED for another architecture, CHECKPOINT_INVALID for an invalid configuration
  */
 export async function readQwenConfig(folder: string): Promise<QwenConfig> {
   const path = join(folder, 'config.json');
@@ -119,7 +119,8 @@ export async function readQwenConfig(folder: string): Promise<QwenConfig> {
     headCountKv: headsKv,
     contextLength: contextOf(config),
     rmsEpsilon: config.rms_norm_eps,
-    // transformers' own default. https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/qwen2/configuration_qwen2.py
+    // transformers' default.
+    // https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/qwen2/configuration_qwen2.py
     ropeBase: rope.rope_theta ?? config.rope_theta ?? 10_000,
     ...((type === 'yarn' || type === 'linear') && {
       ropeScaling: {
@@ -139,7 +140,7 @@ export async function readQwenConfig(folder: string): Promise<QwenConfig> {
   };
 }
 
-/** llama.cpp's qwen2 attends to everything: where a window is used, up to its size that is the same. */
+/** llama.cpp's qwen2 attends to all tokens. Up to the size of the window that is the same. */
 function contextOf({
   max_position_embeddings,
   use_sliding_window,

@@ -15,7 +15,7 @@ import { writeOnce } from './part-file.js';
 import { readVocabulary, vocabularyFiles } from './vocabulary.js';
 import { ggufTensors } from './weights.js';
 
-/** Part of every cached file's name: to be raised when the same sources would be written differently. */
+/** Version in the names of cached files. Raise it when the same sources are written differently. */
 const FORMAT = 1;
 
 export const matrixTypes: Readonly<Record<GgufFileType, WrittenType>> = {
@@ -31,23 +31,23 @@ export interface ConversionProgress {
 }
 
 export interface ConvertOptions {
-  /** Of the matrices; norms and biases are F32. Omitted: q8_0. */
+  /** Storage type of the matrices; norms and biases are F32. Default: q8_0. */
   readonly type?: GgufFileType;
-  /** Where converted files are kept. Omitted: `defaultGgufCache()`. */
+  /** Folder for converted files. Default: `defaultGgufCache()`. */
   readonly cacheFolder?: string;
-  /** The very file to write, instead of one in the cache; one that is there is replaced. */
+  /** Path of the output, instead of one in the cache. An existing file is replaced. */
   readonly out?: string;
   readonly onProgress?: (progress: ConversionProgress) => void;
-  /** Ends the conversion with CANCELLED; nothing of it is left. */
+  /** Ends the conversion with CANCELLED and leaves no file. */
   readonly signal?: AbortSignal;
-  /** How long the unfinished file of another conversion may stand still before it is replaced. Omitted: a minute. */
+  /** Time in ms after which another conversion's unfinished file that does not grow is replaced. Default: a minute. */
   readonly staleMs?: number;
 }
 
 export interface Conversion {
   readonly path: string;
   readonly bytes: number;
-  /** It was in the cache, or another conversion made it meanwhile. */
+  /** The file was in the cache, or another conversion wrote it meanwhile. */
   readonly isReused: boolean;
 }
 
@@ -56,10 +56,10 @@ export function defaultGgufCache(): string {
 }
 
 /**
- * Turns a Qwen2 or Qwen2.5 folder of transformers (base or instruct, one safetensors file or shards) into a GGUF file that
- * llama.cpp loads, reading and writing a few megabytes at a time. A file of the same sources is not made twice.
+ * Converts a Qwen2 or Qwen2.5 folder in transformers' layout (base or instruct, one safetensors file or shards) to a
+ * GGUF file for llama.cpp. Reads and writes a few megabytes at a time. Unchanged sources are not converted twice.
  *
- * @throws InferenceError CHECKPOINT_INVALID, MODEL_UNSUPPORTED, CANCELLED, and OUT_OF_MEMORY where the disk is full
+ * @throws InferenceError CHECKPOINT_INVALID, MODEL_UNSUPPORTED, CANCELLED, and OUT_OF_MEMORY if the disk is full
  */
 export async function convertToGguf(folder: string, options: ConvertOptions = {}): Promise<Conversion> {
   const { type = 'q8_0', out, signal, onProgress, staleMs } = options;
@@ -101,7 +101,7 @@ async function planConversion(folder: string, files: WeightFiles, type: GgufFile
   };
 }
 
-/** What a converted file follows from: the small files whole, weights by path, size and time. */
+/** Fingerprint of the sources: the contents of small files; path, size and time of weight files. */
 async function fingerprint(folder: string, files: WeightFiles): Promise<string> {
   const hash = createHash('sha256').update(`${FORMAT}\n`);
   for (const name of ['config.json', 'generation_config.json', ...vocabularyFiles]) {
@@ -121,7 +121,7 @@ async function isWhole(path: string, bytes: number): Promise<boolean> {
   return header?.fileBytes === bytes;
 }
 
-/** Said before the first byte rather than after the last that fits. */
+/** Check the free space before the first byte is written. */
 async function assertRoom(path: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(dirname(path));
   if (bavail * bsize < bytes) throw diskFull(path, bytes, `${formatBytes(bavail * bsize, 2)} free`);

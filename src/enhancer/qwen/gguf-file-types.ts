@@ -5,5 +5,5 @@
 export const ggufFileTypes = { f32: 0, f16: 1, q8_0: 7, bf16: 32 } as const;
 export type GgufFileType = keyof typeof ggufFileTypes;
 
-/** Those that a Qwen folder is converted to, the default first. */
+/** Types that a Qwen folder can be converted to, the default first. */
 export const ggufTypes = ['q8_0', 'f16', 'bf16', 'f32'] as const satisfies readonly GgufFileType[];

@@ -7,16 +7,19 @@ import { matrixTypes } from './convert.js';
 import { readQwenGguf } from './qwen-gguf.js';
 import { weightBytes } from './weights.js';
 
-/** The process, and llama.cpp's buffers: logits of 512 tokens of a vocabulary of 152,064 alone are 311 MB. */
+/**
+ * Memory of the process and of llama.cpp's buffers, in bytes. Logits of 512 tokens over a vocabulary of 152,064 alone
+ * take 311 MB.
+ */
 const OVERHEAD_BYTES = 512 * 2 ** 20;
-/** Room for a template; the real one's length is known once the model's tokenizer is. */
+/** Room for a template, in tokens: the real length is known once the tokenizer is loaded. */
 const TEMPLATE_TOKENS = 512;
-/** A key and a value of binary16 for each. */
+/** A key and a value in binary16. */
 const CACHE_BYTES = 4;
 
 /**
- * What a model will take once it is loaded, before it was measured: weights, and the keys and values of every text.
- * @throws InferenceError of what is no Qwen2
+ * Estimates the memory of a model before it was measured: its weights, and keys and values of every sequence.
+ * @throws InferenceError if the model is no Qwen2
  */
 export async function estimateMemory({ path, type, parallel }: QwenSource): Promise<number> {
   const tokens = (TEMPLATE_TOKENS + MAX_PROMPT_TOKENS + MAX_NEW_TOKENS) * parallel;

@@ -6,7 +6,7 @@ import type { TokenKind, Vocabulary } from './vocabulary.js';
 const tokenTypes: Readonly<Record<TokenKind, number>> = { normal: 1, control: 3, 'user-defined': 4, unused: 5 };
 
 /**
- * The metadata that llama.cpp reads of a qwen2. Keys and rules:
+ * The metadata that llama.cpp reads for a qwen2. Keys and rules:
  * https://github.com/ggml-org/llama.cpp/blob/2bbcf7fc93a460f04d5709756a48b2408443eecb/conversion/qwen.py
  */
 export function qwenMetadata(
@@ -20,7 +20,7 @@ export function qwenMetadata(
   const string = (value: string): MetadataValue => ({ kind: 'string', value });
   const { ropeScaling: scaling } = config;
   const ids = { ...config.specialIds, ...vocabulary.specialIds };
-  // A configuration may be of a larger vocabulary than the checkpoint's.
+  // A configuration may be for a larger vocabulary than the checkpoint's.
   const [bos, eos, pad] = [ids.bos, ids.eos, ids.pad].map((id) =>
     id !== undefined && id < config.vocabSize ? id : undefined,
   );
@@ -29,7 +29,7 @@ export function qwenMetadata(
     ['general.type', string('model')],
     ['general.name', string(name)],
     ['general.file_type', uint32(ggufFileTypes[type])],
-    // The version of the block formats: llama.cpp asks for it where blocks are used.
+    // Version of the block formats, which llama.cpp needs for quantised files.
     ['general.quantization_version', uint32(2)],
     ['qwen2.vocab_size', uint32(config.vocabSize)],
     ['qwen2.block_count', uint32(config.blockCount)],

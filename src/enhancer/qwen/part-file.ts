@@ -3,29 +3,29 @@ import { open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** A conversion writes all the time; one that has not for so long was interrupted. */
+/** Time in ms without growth after which a part file counts as interrupted. */
 const STALE_MS = 60_000;
 const POLL_MS = 250;
 
 export interface PartOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Bytes that another writer of the same file has got to, while it is waited for. */
+  /** Reports the size of another writer's file while this call waits for it. */
   readonly onBytes?: (done: number) => void;
-  /** Tells whether the file is there and whole: another writer may have made it. */
+  /** Returns true if the file exists and is complete: another writer may have finished it. */
   readonly isWhole: () => Promise<boolean>;
   /** Writes the file under another name. */
   readonly write: (part: string) => Promise<void>;
-  /** Given so that a test need not wait. */
+  /** Shorter in tests. */
   readonly staleMs?: number;
 }
 
 /**
- * Makes a file that is there whole or not at all, once, however many ask for it, in this process or others: each writer has a
- * `.part` of its own, the others wait while it grows, and parts that do not are deleted. Should two write after all, both write
- * the same and the later rename wins.
+ * Writes a file that is complete or absent, and only once, however many callers in any process want it. Each writer has
+ * its own `.part` file. The others wait while it grows; parts that do not grow are deleted. If two writers finish after
+ * all, both wrote the same bytes and the later rename wins.
  *
- * @returns whether this call wrote it
- * @throws what `write` throws, with nothing left behind
+ * @returns true if this call wrote the file
+ * @throws the error of `write`; no file is left behind
  */
 export async function writeOnce(path: string, options: PartOptions): Promise<boolean> {
   const { signal, isWhole, write } = options;
@@ -35,7 +35,7 @@ export async function writeOnce(path: string, options: PartOptions): Promise<boo
     if (await waitForOthers(path, undefined, options)) continue;
     const part = `${path}.${randomUUID()}.part`;
     try {
-      // Of those that begin at once, the one that sorts first goes on.
+      // Of writers that start at once, the one whose name sorts first continues.
       await touch(part);
       if (await waitForOthers(path, part, options)) continue;
       await write(part);
@@ -46,7 +46,7 @@ export async function writeOnce(path: string, options: PartOptions): Promise<boo
   }
 }
 
-/** False where another writer took this part for an interrupted one: a slow disk can stand still while it is flushed. */
+/** False if another writer deleted this part as interrupted: a slow disk can pause while it flushes. */
 async function renamed(part: string, path: string): Promise<boolean> {
   try {
     await rename(part, path);
@@ -61,14 +61,14 @@ async function touch(part: string): Promise<void> {
   await (await open(part, 'wx')).close();
 }
 
-/** Waits for the first other part, if it grows; true when it is gone, false when there is none to wait for. */
+/** Waits for the first other part while it grows. True when it is gone, false if there is none. */
 async function waitForOthers(path: string, own: string | undefined, options: PartOptions): Promise<boolean> {
   const { signal, onBytes, staleMs = STALE_MS } = options;
   let waited = false;
   for (const other of await partsOf(path)) {
     if (own !== undefined && other >= own) break;
     let seen: number | undefined;
-    // A part whose clock says it was left long ago is not watched first.
+    // A part with an old modification time is deleted without watching it first.
     let unchangedMs = Math.max(0, Date.now() - ((await stat(other).catch(() => undefined))?.mtimeMs ?? 0));
     for (;;) {
       const entry = await stat(other).catch(() => undefined);

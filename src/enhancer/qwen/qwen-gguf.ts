@@ -1,7 +1,7 @@
 import { InferenceError } from '../../errors.js';
 import { type GgufHeader, readGgufHeader } from '../../weights/gguf/gguf-header.js';
 
-/** What llama.cpp cannot load a qwen2 without. */
+/** Keys that llama.cpp needs to load a qwen2. */
 const REQUIRED = [
   'qwen2.block_count',
   'qwen2.context_length',
@@ -11,8 +11,8 @@ const REQUIRED = [
 ] as const;
 
 /**
- * Reads the header of a GGUF file and checks that it is a Qwen2, of any quantisation.
- * @throws InferenceError MODEL_UNSUPPORTED for another architecture, CHECKPOINT_INVALID for a file that is not whole
+ * Reads the header of a GGUF file and checks that it is a Qwen2 of any quantisation.
+ * @throws InferenceError MODEL_UNSUPPORTED for another architecture, CHECKPOINT_INVALID for an incomplete file
  */
 export async function readQwenGguf(path: string): Promise<GgufHeader> {
   const header = await readGgufHeader(path);

@@ -4,16 +4,19 @@ import { z } from 'zod';
 import { InferenceError } from '../../errors.js';
 import { readJsonFile, readTextFile } from '../../std/json-file.js';
 
-/** Qwen2's tokenizer.json has 7 MB, its vocab.json 3 MB. */
+/** Largest file size: Qwen2's tokenizer.json has 7 MB, its vocab.json 3 MB. */
 const TOKENIZER = { maxBytes: 100_000_000, missing: 'the folder needs tokenizer.json, or vocab.json and merges.txt' };
 const SETTINGS = { maxBytes: 10_000_000, missing: 'it names the special tokens' };
-/** The longest published template has some 10 KB. */
+/** Longest chat template: published ones have about 10 KB. */
 const MAX_TEMPLATE_BYTES = 1_000_000;
-/** Qwen2 has 151,643 tokens, 151,387 merges and some 20 added tokens. */
+/** Largest counts: Qwen2 has 151,643 tokens, 151,387 merges and about 20 added tokens. */
 const MAX_TOKENS = 2_000_000;
 const MAX_ADDED_TOKENS = 10_000;
 
-/** What Qwen2 cuts words with; llama.cpp's "qwen2" is this one. https://huggingface.co/Qwen/Qwen2.5-7B/blob/main/tokenizer.json */
+/**
+ * The pattern by which Qwen2 splits words; llama.cpp's "qwen2" has the same.
+ * https://huggingface.co/Qwen/Qwen2.5-7B/blob/main/tokenizer.json
+ */
 const WORDS =
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
@@ -52,20 +55,20 @@ type Settings = z.infer<typeof settingsSchema>;
 
 export type TokenKind = 'normal' | 'control' | 'user-defined' | 'unused';
 
-/** A byte-level BPE vocabulary, whole: every id has a token. */
+/** A byte-level BPE vocabulary in which every id has a token. */
 export interface Vocabulary {
   readonly tokens: readonly string[];
-  /** Of the same ids. */
+  /** Kinds of the tokens, by id. */
   readonly kinds: readonly TokenKind[];
-  /** "left right", in the order they are applied. */
+  /** "left right", in the order of application. */
   readonly merges: readonly string[];
-  /** As the tokenizer's own settings name them. */
+  /** Special tokens of the tokenizer's settings. */
   readonly specialIds: { readonly bos?: number; readonly eos?: number; readonly pad?: number };
   readonly addBos: boolean;
   readonly chatTemplate?: string;
 }
 
-/** Files that a vocabulary is read from, where they exist. */
+/** Files that a vocabulary may be read from. */
 export const vocabularyFiles = [
   'tokenizer.json',
   'vocab.json',
@@ -77,8 +80,8 @@ export const vocabularyFiles = [
 
 /**
  * Reads the tokenizer of a Qwen2 folder.
- * @param size tokens of the model: ids without one get a placeholder, a token beyond them is refused
- * @throws InferenceError CHECKPOINT_INVALID, MODEL_UNSUPPORTED for another way to cut words
+ * @param size number of the model's tokens. Ids without a token get a placeholder; a token beyond `size` is an error
+ * @throws InferenceError CHECKPOINT_INVALID; MODEL_UNSUPPORTED for another way to split words
  */
 export async function readVocabulary(folder: string, size: number): Promise<Vocabulary> {
   const settings = await readJsonFile(join(folder, 'tokenizer_config.json'), settingsSchema, {
@@ -100,7 +103,7 @@ export async function readVocabulary(folder: string, size: number): Promise<Voca
     kinds[id] = kind;
   };
   for (const [token, id] of Object.entries(vocab)) put(token, id, 'normal');
-  // Names in angle brackets are control tokens even where a file forgets to say so, as llama.cpp's own conversion has it.
+  // Names in angle brackets are control tokens even if a file does not mark them, as in llama.cpp's conversion.
   for (const { content, id, special } of added) {
     put(content, id, special || /^<\|.*\|>$/.test(content) ? 'control' : 'user-defined');
   }
@@ -153,7 +156,7 @@ async function readVocabAndMerges(folder: string, settings: Settings): Promise<P
   for (const [id, { content, special }] of Object.entries(settings.added_tokens_decoder ?? {})) {
     added.set(content, { content, id: Number(id), special });
   }
-  // A token that is only named gets the next free id, in the order that transformers adds them in.
+  // A token without an id gets the next free one, in transformers' order.
   const { bos_token, eos_token, unk_token, pad_token, additional_special_tokens } = settings;
   let next = 1 + Object.values(vocab).reduce((largest, id) => Math.max(largest, id), -1);
   for (const { id } of added.values()) next = Math.max(next, id + 1);
@@ -166,7 +169,7 @@ async function readVocabAndMerges(folder: string, settings: Settings): Promise<P
   return { vocab, merges, added: [...added.values()] };
 }
 
-/** Bytes are written as letters in such a vocabulary: a space can only stand between the two halves. */
+/** In this vocabulary letters stand for bytes, so a space can only separate the two halves. */
 function assertMerge(path: string, merge: string): string {
   const [left, right, ...rest] = merge.split(' ');
   if (!left || !right || rest.length > 0)

@@ -8,18 +8,24 @@ import { type FloatType, floatBytes, floatTypes, type TensorRecord } from '../..
 import type { WeightFiles } from '../../weights/weight-files.js';
 import type { QwenConfig } from './config.js';
 
-/** Elements that are converted at once: a multiple of every block, 8 MB as F32. */
+/** Number of elements that are converted at once: a multiple of every block, 8 MB as F32. */
 const CHUNK_ELEMENTS = 2 ** 21;
 
 interface Wanted {
-  /** In the checkpoint. */
+  /** Name in the checkpoint. */
   readonly key: string;
-  /** In GGUF. https://github.com/ggml-org/ggml/blob/d99724f2b141fed9e1a9f402213506c081433465/docs/gguf.md#standardized-tensor-names */
+  /**
+   * Name in GGUF.
+   * https://github.com/ggml-org/ggml/blob/d99724f2b141fed9e1a9f402213506c081433465/docs/gguf.md#standardized-tensor-names
+   */
   readonly name: string;
   readonly shape: readonly number[];
 }
 
-/** Every tensor of a Qwen2, in the order it is used. Its q and k need no permutation: rotary halves are split as llama.cpp's NeoX kind does. */
+/**
+ * Every tensor of a Qwen2 in the order of use. q and k need no permutation: rotary halves are split as in llama.cpp's
+ * NeoX kind.
+ */
 export function wantedTensors(config: QwenConfig): readonly Wanted[] {
   const { embeddingLength: width, feedForwardLength: wide, vocabSize, headCount, headCountKv, blockCount } = config;
   const kv = (width / headCount) * headCountKv;
@@ -49,7 +55,7 @@ export function wantedTensors(config: QwenConfig): readonly Wanted[] {
   return tensors;
 }
 
-/** What the weights of a model take as a GGUF file stores them. @param type of the matrices */
+/** Size of a model's weights in a GGUF file, in bytes. @param type storage type of the matrices */
 export function weightBytes(config: QwenConfig, type: WrittenType): number {
   return wantedTensors(config).reduce(
     (sum, { shape }) =>
@@ -63,8 +69,8 @@ export function weightBytes(config: QwenConfig, type: WrittenType): number {
 }
 
 /**
- * The tensors of a checkpoint as a GGUF file has them.
- * @param type of the matrices; norms and biases stay F32, which is what llama.cpp adds and multiplies by
+ * The tensors of a checkpoint for a GGUF file.
+ * @param type storage type of the matrices; norms and biases stay F32, because llama.cpp adds and multiplies in F32
  * @throws InferenceError CHECKPOINT_INVALID that lists every missing, spare and mis-shaped tensor
  */
 export function ggufTensors(files: WeightFiles, config: QwenConfig, type: WrittenType): readonly GgufTensor[] {
@@ -97,7 +103,7 @@ export function ggufTensors(files: WeightFiles, config: QwenConfig, type: Writte
   return tensors;
 }
 
-/** Old checkpoints keep what follows from the configuration, and some tied ones a copy of the embedding. */
+/** Old checkpoints store buffers that follow from the configuration; some tied ones store a copy of the embedding. */
 function isIdle(key: string, { isTied }: QwenConfig): boolean {
   return key.endsWith('.rotary_emb.inv_freq') || (isTied && key === 'lm_head.weight');
 }
@@ -108,7 +114,7 @@ function typeOf(type: WrittenType, shape: readonly number[]): WrittenType {
   return type === 'Q8_0' && (shape.at(-1) ?? 0) % 32 !== 0 ? 'F16' : type;
 }
 
-/** Reads and converts a tensor piece by piece: the embedding of a 7B alone would take 2 GB as F32. */
+/** Reads and converts a tensor piece by piece: the embedding of a 7B model alone would take 2 GB as F32. */
 async function* convertedBytes(
   record: TensorRecord,
   stored: FloatType,

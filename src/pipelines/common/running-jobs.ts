@@ -1,20 +1,20 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Phase, PipelineEvent, PipelineJob } from '../pipeline.js';
 
-/** Which jobs go on, and how far each is. */
+/** The jobs of one call of a pipeline: which of them are alive, and the progress of each. */
 export class RunningJobs {
   readonly #jobs: readonly PipelineJob[];
   readonly #ended = new Set<number>();
   readonly #steps = new Map<string, number>();
-  readonly #pictures = new Map<number, number>();
+  readonly #images = new Map<number, number>();
   readonly #forwards = new Map<number, number>();
 
   constructor(jobs: readonly PipelineJob[]) {
     this.#jobs = jobs;
   }
 
-  /** Lets messages in (a run blocks the thread, a cancel waits outside), then ends the jobs that were told to. */
-  async *look(): AsyncGenerator<PipelineEvent, void, undefined> {
+  /** Lets messages in (a run blocks the thread, so a cancel waits outside), then ends the jobs that were cancelled. */
+  async *checkCancelled(): AsyncGenerator<PipelineEvent, void, undefined> {
     await nextTurn();
     for (const [job, { signal }] of this.#jobs.entries()) {
       if (!signal.aborted || this.#ended.has(job)) continue;
@@ -46,10 +46,10 @@ export class RunningJobs {
     return this.#forwards.get(job) ?? 0;
   }
 
-  /** Counts a finished picture. @returns whether it was the job's last one */
-  endsWithPicture(job: number): boolean {
-    const done = (this.#pictures.get(job) ?? 0) + 1;
-    this.#pictures.set(job, done);
+  /** Counts a finished image, or a video. @returns true if it was the job's last one */
+  finishImage(job: number): boolean {
+    const done = (this.#images.get(job) ?? 0) + 1;
+    this.#images.set(job, done);
     const isLast = done === this.#jobs[job]?.request.seeds.length;
     if (isLast) this.#ended.add(job);
     return isLast;

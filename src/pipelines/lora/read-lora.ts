@@ -3,6 +3,7 @@ import { InferenceError } from '../../errors.js';
 import type { LowRankFactor, LowRankUpdate } from '../../graph/low-rank.js';
 import { floatsFrom } from '../../weights/half-floats.js';
 import type { TensorRecord } from '../../weights/safetensors.js';
+import type { WeightUpdates } from '../common/build-networks.js';
 import { type FittedModule, fitLora, type LoraNames } from './fit-lora.js';
 import { type LoraHeader, readLoraHeader } from './lora-header.js';
 
@@ -47,24 +48,27 @@ export async function readLora(path: string, names: LoraNames): Promise<LoraFile
 }
 
 /**
- * What LoRAs add to the weights of one component, by key.
- * @param isTextEncoder whether it is weighted as one
+ * Reads LoRAs and returns what they add to the weights of each component of the model.
+ * @param denoiser the component that takes a LoRA's `weight`; the others are text encoders
+ * @throws InferenceError for a LoRA that cannot be read or does not fit
  */
-export function loraUpdates(
-  loras: readonly (LoraSource & { readonly file: LoraFile })[],
-  component: string,
-  isTextEncoder: boolean,
-): ReadonlyMap<string, readonly LowRankUpdate[]> {
-  const updates = new Map<string, LowRankUpdate[]>();
-  for (const { file, weight, textEncoderWeight = weight } of loras) {
-    const strength = isTextEncoder ? textEncoderWeight : weight;
-    if (strength === 0) continue;
+export async function readLoraUpdates(
+  loras: readonly LoraSource[],
+  names: LoraNames,
+  denoiser: string,
+): Promise<WeightUpdates> {
+  const updates = new Map<string, Map<string, LowRankUpdate[]>>();
+  const files = await Promise.all(loras.map(async (lora) => ({ ...lora, file: await readLora(lora.path, names) })));
+  for (const { file, weight, textEncoderWeight = weight } of files) {
     for (const { target, down, up, alpha } of file.modules) {
-      if (target.component !== component) continue;
-      const { key } = target;
+      const { component, key } = target;
+      const strength = component === denoiser ? weight : textEncoderWeight;
+      if (strength === 0) continue;
       const scale = (strength * alpha) / (down.shape[0] ?? 1);
+      const ofComponent = updates.get(component) ?? new Map<string, LowRankUpdate[]>();
+      updates.set(component, ofComponent);
       const update = { down, up, scale, name: `${file.header.path}: ${component}.${key}` };
-      updates.set(key, [...(updates.get(key) ?? []), update]);
+      ofComponent.set(key, [...(ofComponent.get(key) ?? []), update]);
     }
   }
   return updates;

@@ -4,24 +4,18 @@ import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
 import type { GenerationRequest } from '../pipeline.js';
-import type { PromptEmbeds } from './prompt/prompt-encoder.js';
+import type { Conditioning } from './prompt/encode-prompts.js';
 
-/** What the UNet is told of the text: one row, or with guidance two, the negative one first. */
-export interface Conditioning {
-  /** All of the same length. */
-  readonly rows: readonly PromptEmbeds[];
-}
-
-export interface PictureOptions {
-  /** Which of the jobs that run together it belongs to. */
+export interface ImageOptions {
+  /** Index of its job among those that run together. */
   readonly job: number;
   readonly request: GenerationRequest;
-  /** Its place in the job. */
+  /** Index of the image in its job. */
   readonly index: number;
   readonly conditioning: Conditioning;
   /** The checkpoint's `scheduler_config.json`. */
   readonly schedulerConfig: unknown;
-  /** Elements of its latents. */
+  /** Number of elements of its latents. */
   readonly size: number;
   /** Scaled latents to start from: image to image. */
   readonly initLatents?: Float32Array | undefined;
@@ -29,8 +23,8 @@ export interface PictureOptions {
   readonly noise?: Float32Array | undefined;
 }
 
-/** One picture on its way from noise: its own scheduler, its own stream of random numbers, its latents. */
-export class Picture {
+/** One image on its way from noise: its own scheduler, its own stream of random numbers, its latents. */
+export class ImageLatents {
   readonly job: number;
   readonly request: GenerationRequest;
   readonly index: number;
@@ -42,7 +36,7 @@ export class Picture {
   readonly #scheduler: Scheduler;
   readonly #generator: TorchCpuGenerator;
 
-  constructor({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise }: PictureOptions) {
+  constructor({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise }: ImageOptions) {
     this.job = job;
     this.request = request;
     this.index = index;
@@ -81,12 +75,12 @@ export class Picture {
   }
 }
 
-/** Pictures that can share runs of the denoiser, in lots of at most `limit`. */
+/** Images that can share runs of the denoiser, in lots of at most `limit`. */
 export function batches(
-  pictures: readonly Picture[],
+  images: readonly ImageLatents[],
   limit: (request: GenerationRequest) => number,
-): readonly (readonly Picture[])[] {
-  return [...groupBy(pictures, ({ request }) => batchKey(request)).values()].flatMap((group) => {
+): readonly (readonly ImageLatents[])[] {
+  return [...groupBy(images, ({ request }) => batchKey(request)).values()].flatMap((group) => {
     const [first] = group;
     const size = first === undefined ? 1 : limit(first.request);
     return Array.from({ length: Math.ceil(group.length / size) }, (_, k) => group.slice(k * size, (k + 1) * size));

@@ -1,10 +1,12 @@
+import { defaultDialect } from '../../graph/dialect.js';
 import { predictionOf, schedulerNames } from '../../schedulers/beta-schedulers.js';
+import type { Network } from '../common/build-networks.js';
 import type { ModelInfo } from '../pipeline.js';
 import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
-import type { SdxlConfig } from './model/config.js';
-import { buildSdxlNetworks, type Network, type NetworkName, type Networks, networkNames } from './weights.js';
+import { vaeScale } from './model/vae.js';
+import { buildSdxlNetworks, type NetworkName, type SdxlGraphs } from './weights.js';
 
-/** What a checkpoint is, found out without loading it. */
+/** What an inspection finds out about a checkpoint, without loading it. */
 export interface SdxlInspection {
   readonly layout: SdxlCheckpoint['layout'];
   readonly info: ModelInfo;
@@ -14,28 +16,22 @@ export interface SdxlInspection {
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
 export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
   const checkpoint = await openSdxlCheckpoint(source);
-  const networks = await buildSdxlNetworks(checkpoint, { attention: 'fused' });
+  const networks = await buildSdxlNetworks(checkpoint, defaultDialect);
   const describe = ({ weights, graph }: Network) => ({ parameters: weights.parameters, files: graph.files });
-  const { text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder } = networks;
+  const entries = Object.entries(networks).map(([name, network]) => [name, describe(network)]);
   return {
     layout: checkpoint.layout,
     info: describeSdxl(checkpoint, networks),
-    networks: {
-      text_encoder: describe(text_encoder),
-      text_encoder_2: describe(text_encoder_2),
-      unet: describe(unet),
-      vae_decoder: describe(vae_decoder),
-      vae_encoder: describe(vae_encoder),
-    },
+    networks: Object.fromEntries(entries) as SdxlInspection['networks'],
   };
 }
 
-/** As the file calls them. */
+/** Names of the tensors that no graph takes, as the file calls them. */
 function spareNames({ spare, files }: Network['weights']): readonly string[] {
   return spare.map((key) => files.tensors.get(key)?.name ?? key);
 }
 
-export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: Networks): ModelInfo {
+export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: SdxlGraphs): ModelInfo {
   const all = Object.values(networks);
   return {
     family: 'sdxl',
@@ -44,15 +40,10 @@ export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: Netw
     storage: networks.unet.weights.storage,
     predictionType: predictionOf(config.scheduler),
     schedulers: schedulerNames,
-    sizeMultiple: vaeScale(config),
-    nativeWidth: config.unet.sample_size * vaeScale(config),
-    nativeHeight: config.unet.sample_size * vaeScale(config),
-    // Those of no network, then those that their network does not know.
-    unused: [...foreign, ...networkNames.flatMap((name) => spareNames(networks[name].weights))],
+    sizeMultiple: vaeScale(config.vae),
+    nativeWidth: config.unet.sample_size * vaeScale(config.vae),
+    nativeHeight: config.unet.sample_size * vaeScale(config.vae),
+    // Keys of no network, then keys that their network does not know.
+    unused: [...foreign, ...all.flatMap(({ weights }) => spareNames(weights))],
   };
-}
-
-/** Pixels to a latent, along a side. */
-export function vaeScale(config: SdxlConfig): number {
-  return 2 ** (config.vae.block_out_channels.length - 1);
 }

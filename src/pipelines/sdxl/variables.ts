@@ -8,21 +8,25 @@ export type PredictionType = (typeof predictionTypes)[number];
 
 /** Environment variables of SDXL. */
 export const sdxlVariables = {
-  SDXL_PATH: path.describe('SDXL checkpoint: a diffusers-layout folder, or a single .safetensors file.'),
-  SDXL_TOKENIZER: path.describe(
-    "Of a single file: folder with CLIP's vocab.json and merges.txt; unset: beside the file.",
+  SDXL_PATH: path.describe(
+    "SDXL checkpoint: a folder in diffusers' layout, or a single .safetensors file. Unset: no SDXL.",
   ),
-  SDXL_VAE: path.describe("VAE in place of the checkpoint's: file or diffusers folder."),
-  SDXL_TEXT_ENCODER: path.describe("CLIP ViT-L in place of the checkpoint's: file or folder."),
-  SDXL_TEXT_ENCODER_2: path.describe("OpenCLIP ViT-bigG in place of the checkpoint's: file or folder."),
+  SDXL_TOKENIZER: path.describe(
+    "Tokenizer for a single-file SDXL checkpoint: a folder with CLIP's vocab.json and merges.txt. Unset: the folder tokenizer beside the file.",
+  ),
+  SDXL_VAE: path.describe("VAE that replaces the SDXL checkpoint's: a file or a diffusers folder."),
+  SDXL_TEXT_ENCODER: path.describe("CLIP ViT-L text encoder that replaces the SDXL checkpoint's: a file or a folder."),
+  SDXL_TEXT_ENCODER_2: path.describe(
+    "OpenCLIP ViT-bigG text encoder that replaces the SDXL checkpoint's: a file or a folder.",
+  ),
   SDXL_PREDICTION_TYPE: z
     .enum(predictionTypes)
     .optional()
-    .describe('What the UNet predicts, where the checkpoint is wrong about it.'),
+    .describe("Prediction type of the UNet, if the checkpoint states a wrong one. Unset: the checkpoint's."),
   SDXL_ZERO_TERMINAL_SNR: flag.describe(
-    'Whether it was trained with zero terminal SNR, where the checkpoint is wrong about it.',
+    'Set it to true or false if the checkpoint is wrong about its training with zero terminal SNR. Unset: what the checkpoint says.',
   ),
-  SDXL_NAME: modelName('sdxl'),
+  SDXL_NAME: modelName('sdxl', 'SDXL'),
 } as const;
 
 export type SdxlVariables = z.infer<z.ZodObject<typeof sdxlVariables>>;

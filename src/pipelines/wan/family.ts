@@ -59,9 +59,9 @@ export const wan: Family<WanVariables, WanSource> = {
   recognises: ({ isFolder, index, keys }) =>
     (isFolder && (index === undefined || index.includes('"Wan'))) ||
     keys.some((key) => /(^|\.)patch_embedding\.weight$/.test(key)),
-  async open(source, { device, threads }) {
+  async open(source, { backend }) {
     const { createWanPipeline } = await import('./pipeline.js');
-    return createWanPipeline({ ...source, device, threads });
+    return createWanPipeline({ ...source, backend });
   },
   async inspect(source) {
     const { inspectWan } = await import('./inspect.js');

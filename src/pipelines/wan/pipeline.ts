@@ -1,99 +1,62 @@
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
+import type { Backend } from '../../runtime/backend.js';
 import { createFlowScheduler } from '../../schedulers/flow-schedulers.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { firstStep } from '../common/batching.js';
-import { isEverGuided } from '../common/guidance.js';
-import { PreviewClock, previewFromLatents } from '../common/preview.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
-import type {
-  ClipRequest,
-  Device,
-  GenerationRequest,
-  ModelInfo,
-  Pipeline,
-  PipelineEvent,
-  PipelineJob,
-} from '../pipeline.js';
+import type { ClipRequest, GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../pipeline.js';
 import { encodeConditions } from './conditioning/conditions.js';
 import { HeldLatents } from './conditioning/latent-hold.js';
-import { BlankLatents } from './conditioning/vace-blank-cache.js';
+import { createVaceBlankCache } from './conditioning/vace-control.js';
 import { flowShiftOf } from './flow-shift.js';
-import { wanColours } from './latent-colours.js';
-import { withoutLeading } from './latents.js';
-import { type ClipSize, loadWanNetworks, type WanNetworks, type WanOptions } from './networks.js';
-import type { EncodedPrompt } from './prompt/prompt-encoder.js';
-import { type Texts, Velocity } from './velocity.js';
+import { type VideoSize, withoutLeading } from './model/latents.js';
+import { loadWanNetworks, type WanNetworks, type WanOptions } from './networks.js';
+import { encodePrompts, type Texts } from './prompt/encode-prompts.js';
+import { Velocity } from './velocity.js';
+import { VideoPreviews } from './video-previews.js';
 
 export async function createWanPipeline(options: WanOptions): Promise<WanPipeline> {
-  return new WanPipeline(await loadWanNetworks(options), options.device);
+  return new WanPipeline(await loadWanNetworks(options));
 }
 
-interface Start {
+/** A video's latents at the beginning of its loop. */
+interface InitialVideo {
   readonly latents: Float32Array;
   readonly scheduler: Scheduler;
+  /** Known frames that are put back after each step. */
   readonly held: HeldLatents | undefined;
 }
 
-/** A clip's latents at the end of its loop. */
-export interface DenoisedClip {
+/** A video's latents at the end of its loop. */
+export interface DenoisedVideo {
   /** [16, leading + F, h, w] */
   readonly latents: Float32Array;
-  /** Latents before the clip's own: of pictures that it was to look like. */
+  /** Latents before the video's own: of images that it was to look like. */
   readonly leading: number;
 }
 
-/** Text, or known frames and text, to clips and single frames with WAN 2.1. Jobs run one after the other. */
+/** Text, or known frames and text, to videos and single frames with WAN 2.1. Jobs run one after the other. */
 export class WanPipeline implements Pipeline {
   readonly networks: WanNetworks;
-  readonly device: Exclude<Device, 'auto'>;
-  readonly #blanks = new BlankLatents();
+  readonly #blanks = createVaceBlankCache();
 
-  constructor(networks: WanNetworks, device: Exclude<Device, 'auto'>) {
+  constructor(networks: WanNetworks) {
     this.networks = networks;
-    this.device = device;
-  }
-
-  get info(): ModelInfo {
-    return this.networks.info;
   }
 
   async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {
     const running = new RunningJobs(jobs);
-    for (const [job, { request }] of jobs.entries()) yield* this.#run(job, request, running);
-  }
-
-  /** States of prompt and negative prompt; undefined when the job ended meanwhile. */
-  async *condition(
-    job: number,
-    request: GenerationRequest,
-    running: RunningJobs,
-  ): AsyncGenerator<PipelineEvent, Texts | undefined, undefined> {
-    const { prompts: encoder } = this.networks;
-    const { prompt, negativePrompt = '' } = request;
-    const texts = isEverGuided(request) ? [negativePrompt, prompt] : [prompt];
-    const unseen = new Set(texts.filter((text) => !encoder.isCached(text)));
-    const total = unseen.size;
-    const encoded: EncodedPrompt[] = [];
-    for (const text of texts) {
-      yield* running.look();
-      if (!running.isAlive(job)) break;
-      encoded.push(await encoder.encode(text));
-      if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
+    for (const [job, { request }] of jobs.entries()) {
+      const texts = yield* encodePrompts(job, request, running, this.networks.prompts);
+      const denoised = texts && (yield* this.denoise(job, request, texts, running));
+      if (denoised !== undefined) yield* this.#decode(job, request, denoised, running);
     }
-    await encoder.rest();
-    const positive = encoded.at(-1);
-    if (positive === undefined || encoded.length < texts.length) return undefined;
-    const { ids, length } = positive;
-    // The end token is none of the caller's.
-    const report = { chunks: 1, tokens: length - 1, dropped: length - ids.length, strategy: 'none' } as const;
-    yield { job, kind: 'prompt', report };
-    return encoded.map(({ states }) => states);
   }
 
   /**
-   * One clip's loop.
+   * One video's loop.
    * @param noise unscaled; omitted, drawn from the seed
    * @returns undefined when the job ended meanwhile
    */
@@ -103,115 +66,110 @@ export class WanPipeline implements Pipeline {
     texts: Texts,
     running: RunningJobs,
     noise?: Float32Array,
-  ): AsyncGenerator<PipelineEvent, DenoisedClip | undefined, undefined> {
+  ): AsyncGenerator<PipelineEvent, DenoisedVideo | undefined, undefined> {
     const conditions = yield* encodeConditions(job, running, this.networks, this.#blanks, request);
     if (conditions === undefined) return undefined;
     const { condition, leading } = conditions;
-    const own = this.networks.latentSize(clipSize(request));
+    const own = this.networks.autoencoder.latentSize(videoSize(request));
     const size = { ...own, frames: leading + own.frames };
-    const clock = new PreviewClock(request.previewsPerSecond ?? 0);
-    const first = firstStep(request);
     const { scheduler, held, latents: initial } = await this.#start(request, size, noise);
-    const timesteps = [...scheduler.timesteps];
-    const velocity = await Velocity.plan(this.networks, { request, texts, size, timesteps, condition });
-    let latents = held?.putBack(initial, scheduler.sigmas[first] ?? 1) ?? initial;
+    const { timesteps, sigmas } = scheduler;
+    const loop = { request, texts, size, timesteps: [...timesteps], condition };
+    const velocity = await Velocity.plan(this.networks.denoiser, loop);
+    const previews = new VideoPreviews(job, request, size, leading);
+    const first = firstStep(request);
+    let latents = held?.putBack(initial, sigmas[first] ?? 1) ?? initial;
     for (let i = first; i < request.steps; i += 1) {
-      yield* running.look();
+      yield* running.checkCancelled();
       if (!running.isAlive(job)) return undefined;
+      // 1. the velocity from latents to noise: the transformer over one text, or over two and guided
       const { flow, forwards } = await velocity.at(i, latents);
       running.countForwards(job, forwards);
-      const isDue = i < request.steps - 1 && clock.isDue(performance.now());
-      const clean = isDue ? cleanClip(latents, flow, scheduler.sigmas[i] ?? 0) : undefined;
+      const due = previews.due(i, latents, flow, sigmas[i] ?? 0);
+      // 2. the scheduler's step from this noise level to the next
       latents = scheduler.step(flow, latents, i, noNoise);
-      if (held?.holds(i + 1, request.steps)) latents = held.putBack(latents, scheduler.sigmas[i + 1] ?? 0);
+      // 3. known frames again, at the next noise level
+      if (held?.holds(i + 1, request.steps)) latents = held.putBack(latents, sigmas[i + 1] ?? 0);
       yield running.advance(job, 'denoise', 1, request.steps - first);
-      if (clean === undefined) continue;
-      // The frame in the middle says more of a clip than its first one.
-      yield {
-        job,
-        kind: 'preview',
-        index: 0,
-        ...previewFromLatents(clean, size, wanColours, leading + (own.frames >> 1)),
-      };
+      yield* due;
     }
     return { latents, leading };
   }
 
-  /** The clip's own latents, [16, F, h, w]. */
-  clipOf({ latents, leading }: DenoisedClip, size: ClipSize): Float32Array {
-    const { frames } = this.networks.latentSize(size);
+  /** The video's own latents, [16, F, h, w]. */
+  ownLatents({ latents, leading }: DenoisedVideo, size: VideoSize): Float32Array {
+    const { frames } = this.networks.autoencoder.latentSize(size);
     return withoutLeading(latents, leading, leading + frames, this.networks.config.vae.z_dim);
+  }
+
+  async *#decode(
+    job: number,
+    request: GenerationRequest,
+    denoised: DenoisedVideo,
+    running: RunningJobs,
+  ): AsyncGenerator<PipelineEvent, void, undefined> {
+    const { autoencoder } = this.networks;
+    const size = videoSize(request);
+    const { width, height } = size;
+    const total = autoencoder.latentSize(size).frames;
+    const [seed = 0] = request.seeds;
+    // Leaving the loop early releases the tensors that the decoder carries from chunk to chunk.
+    for await (const frames of autoencoder.decodeChunks(this.ownLatents(denoised, size), size)) {
+      yield* running.checkCancelled();
+      if (!running.isAlive(job)) return;
+      yield running.advance(job, 'decode', 1, total);
+      yield { job, kind: 'frames', seed, width, height, frames: frames.map((frame) => rgbFromImage(frame, size)) };
+    }
+    if (running.finishImage(job)) yield { job, kind: 'done', forwards: running.forwards(job) };
+  }
+
+  async #start(request: GenerationRequest, size: VideoSize, given: Float32Array | undefined): Promise<InitialVideo> {
+    const { autoencoder, config } = this.networks;
+    const { steps, scheduler: name, init, seeds } = request;
+    const { known, shift = flowShiftOf(config.transformer, request) } = videoOf(request);
+    const scheduler = createFlowScheduler(name, { shift, steps });
+    const channels = config.vae.z_dim;
+    const generator = new TorchCpuGenerator(seeds[0] ?? 0);
+    const noise = given ?? generator.randn(channels * size.frames * size.height * size.width);
+    if (init !== undefined) {
+      const clean = await autoencoder.encodeLatents([imageFromRgb(init.rgb, request)], request);
+      return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined };
+    }
+    const isHeld = known?.method === 'latent_hold';
+    const held = isHeld ? await HeldLatents.encode(autoencoder, known, request, { noise, size, channels }) : undefined;
+    return { latents: noise, scheduler, held };
+  }
+
+  get info(): ModelInfo {
+    return this.networks.info;
+  }
+
+  get backend(): Backend {
+    return this.networks.backend;
   }
 
   get variantBytes(): number {
     return this.networks.variantBytes;
   }
 
-  /** The same model with LoRAs folded in; it goes before its base does. */
+  /** The same model with LoRAs folded in; it is disposed of before its base. */
   async withLoras(loras: readonly LoraSource[]): Promise<WanPipeline> {
-    return new WanPipeline(await this.networks.withLoras(loras), this.device);
+    return new WanPipeline(await this.networks.withLoras(loras));
   }
 
   dispose(): Promise<void> {
     return this.networks.release();
   }
-
-  async *#run(
-    job: number,
-    request: GenerationRequest,
-    running: RunningJobs,
-  ): AsyncGenerator<PipelineEvent, void, undefined> {
-    const texts = yield* this.condition(job, request, running);
-    if (texts === undefined) return;
-    const denoised = yield* this.denoise(job, request, texts, running);
-    if (denoised === undefined) return;
-    const size = clipSize(request);
-    const latents = this.clipOf(denoised, size);
-    const total = this.networks.latentSize(size).frames;
-    const [seed = 0] = request.seeds;
-    // Leaving the loop early gives back what the decoder holds.
-    for await (const frames of this.networks.decodeChunks(latents, size)) {
-      yield* running.look();
-      if (!running.isAlive(job)) return;
-      yield running.advance(job, 'decode', 1, total);
-      const { width, height } = size;
-      yield { job, kind: 'frames', seed, width, height, frames: frames.map((frame) => rgbFromImage(frame, size)) };
-    }
-    if (running.endsWithPicture(job)) yield { job, kind: 'done', forwards: running.forwards(job) };
-  }
-
-  async #start(request: GenerationRequest, size: ClipSize, given: Float32Array | undefined): Promise<Start> {
-    const { steps, scheduler: name, init, seeds } = request;
-    const { known, shift = flowShiftOf(this.networks.config.transformer, request) } = clipOf(request);
-    const scheduler = createFlowScheduler(name, { shift, steps });
-    const { z_dim: channels } = this.networks.config.vae;
-    const generator = new TorchCpuGenerator(seeds[0] ?? 0);
-    const noise = given ?? generator.randn(channels * size.frames * size.height * size.width);
-    if (init !== undefined) {
-      const clean = await this.networks.encodeLatents([imageFromRgb(init.rgb, request)], request);
-      return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined };
-    }
-    const isHeld = known?.method === 'latent_hold';
-    const held = isHeld
-      ? await HeldLatents.encode(this.networks, known, request, { noise, size, channels })
-      : undefined;
-    return { latents: noise, scheduler, held };
-  }
 }
 
-function clipSize(request: GenerationRequest): ClipSize {
+function videoSize(request: GenerationRequest): VideoSize {
   const { width, height } = request;
-  return { width, height, frames: clipOf(request).frames };
+  return { width, height, frames: videoOf(request).frames };
 }
 
-function clipOf({ clip }: GenerationRequest): ClipRequest {
-  if (clip === undefined) throw new Error('a request to WAN without a clip');
+function videoOf({ clip }: GenerationRequest): ClipRequest {
+  if (clip === undefined) throw new Error('a request to WAN without a video');
   return clip;
-}
-
-/** What the velocity says the clip will be: x = (1 - sigma) x0 + sigma noise, and the velocity is noise - x0. */
-function cleanClip(latents: Float32Array, flow: Float32Array, sigma: number): Float32Array {
-  return latents.map((x, i) => x - sigma * (flow[i] ?? 0));
 }
 
 function noNoise(): never {

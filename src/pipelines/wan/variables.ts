@@ -4,20 +4,24 @@ import type { FamilyOption } from '../family.js';
 
 /** Environment variables of WAN. */
 export const wanVariables = {
-  WAN_PATH: path.describe('WAN 2.1 checkpoint: a diffusers-layout folder, or one as the original code has it.'),
-  WAN_NAME: modelName('wan'),
-  WAN_VAE: path.describe("VAE in place of the checkpoint's: file or diffusers folder."),
-  WAN_TEXT_ENCODER: path.describe("UMT5 encoder in place of the checkpoint's: file or folder."),
+  WAN_PATH: path.describe(
+    "WAN 2.1 checkpoint: a folder in diffusers' layout or in the original code's layout, or the transformer's .safetensors file. Unset: no WAN.",
+  ),
+  WAN_NAME: modelName('wan', 'WAN'),
+  WAN_VAE: path.describe("VAE that replaces the WAN checkpoint's: a file or a diffusers folder."),
+  WAN_TEXT_ENCODER: path.describe("UMT5 text encoder that replaces the WAN checkpoint's: a file or a folder."),
   WAN_IMAGE_ENCODER: path.describe(
-    "CLIP's image encoder, of an image-to-video model, in place of the checkpoint's: file or folder.",
+    'CLIP image encoder that replaces the one of an image-to-video checkpoint: a file or a folder.',
   ),
   WAN_TOKENIZER: path.describe(
-    "UMT5's tokenizer: folder with tokenizer.json or spiece.model; unset: the checkpoint's.",
+    "UMT5 tokenizer: a folder with tokenizer.json or spiece.model. Unset: the checkpoint's.",
   ),
   WAN_TEXT_ENCODER_RESIDENT: flag
     .unwrap()
     .default('false')
-    .describe('Whether the text encoder stays loaded between prompts: 23 GB in float32 for the released one.'),
+    .describe(
+      "true keeps WAN's text encoder loaded between jobs; the released one takes 23 GB in float32. false loads it for each prompt that is not cached.",
+    ),
 } as const;
 
 export type WanVariables = z.infer<z.ZodObject<typeof wanVariables>>;

@@ -2,44 +2,43 @@ import { join32 } from '../../std/concat-float32.js';
 import { guide } from '../common/guidance.js';
 import type { GenerationRequest } from '../pipeline.js';
 import type { Condition } from './conditioning/condition-feeds.js';
-import type { ClipSize, KeptRun, WanNetworks } from './networks.js';
+import type { Denoiser, KeptRun, TransformerCall } from './denoiser.js';
+import type { VideoSize } from './model/latents.js';
+import type { Texts } from './prompt/encode-prompts.js';
 import { type PlannedStep, planSteps } from './step-plan.js';
 
-/** What the transformer is told of the text: one or, with guidance, two states [T, C], the negative one first. */
-export type Texts = readonly Float32Array[];
-
-/** What a clip's steps are: of one job, for the length of its loop. */
-export interface ClipLoop {
+/** What all steps of one video have in common. */
+export interface VideoLoop {
   readonly request: GenerationRequest;
   readonly texts: Texts;
   /** In latents. */
-  readonly size: ClipSize;
+  readonly size: VideoSize;
   readonly timesteps: readonly number[];
   readonly condition: Condition | undefined;
 }
 
-/** The guided velocity at each step of one clip, by as many runs of the transformer as the request wants. */
+/** The guided velocity at each step of one video, by as many runs of the transformer as the request wants. */
 export class Velocity {
-  readonly #networks: WanNetworks;
-  readonly #loop: ClipLoop;
+  readonly #denoiser: Denoiser;
+  readonly #loop: VideoLoop;
   readonly #plan: readonly PlannedStep[];
-  /** Only held where a later step may reuse it. */
+  /** Only kept where a later step may reuse it. */
   #kept: KeptRun | undefined;
 
-  private constructor(networks: WanNetworks, loop: ClipLoop, plan: readonly PlannedStep[]) {
-    this.#networks = networks;
+  private constructor(denoiser: Denoiser, loop: VideoLoop, plan: readonly PlannedStep[]) {
+    this.#denoiser = denoiser;
     this.#loop = loop;
     this.#plan = plan;
   }
 
-  static async plan(networks: WanNetworks, loop: ClipLoop): Promise<Velocity> {
+  static async plan(denoiser: Denoiser, loop: VideoLoop): Promise<Velocity> {
     const { request, timesteps } = loop;
     const reuses = (request.clip?.reuseThreshold ?? 0) > 0;
-    const embeddings = reuses ? await networks.timeEmbeddings(timesteps) : undefined;
-    return new Velocity(networks, loop, planSteps(request, embeddings));
+    const embeddings = reuses ? await denoiser.timeEmbeddings(timesteps) : undefined;
+    return new Velocity(denoiser, loop, planSteps(request, embeddings));
   }
 
-  /** Steps are asked for in order. `forwards`: runs of the blocks that it took, over one text each. */
+  /** Called for each step in order. `forwards`: runs of the blocks over one text that the step took. */
   async at(step: number, latents: Float32Array): Promise<{ flow: Float32Array; forwards: number }> {
     const { request, size, timesteps, condition, ...loop } = this.#loop;
     const { isGuided = false, isReused = false } = this.#plan[step] ?? {};
@@ -53,22 +52,22 @@ export class Velocity {
     };
   }
 
-  async #run(call: Parameters<WanNetworks['predict']>[0], keeps: boolean): Promise<Float32Array> {
-    // Given back before the run: the next one would be there beside it.
+  async #run(call: TransformerCall, keeps: boolean): Promise<Float32Array> {
+    // Dropped before the run: otherwise two would be in memory.
     this.#kept = undefined;
-    if (!keeps) return this.#networks.predict(call);
-    const { flow, kept } = await this.#networks.predictAndKeep(call);
+    if (!keeps) return this.#denoiser.predict(call);
+    const { flow, kept } = await this.#denoiser.predictAndKeep(call);
     this.#kept = kept;
     return flow;
   }
 
-  #reuse(call: Parameters<WanNetworks['predictFrom']>[1]): Promise<Float32Array> {
+  #reuse(call: TransformerCall): Promise<Float32Array> {
     if (this.#kept === undefined) throw new Error('a step reuses a run that was not kept');
-    return this.#networks.predictFrom(lastRows(this.#kept, call.latents.length), call);
+    return this.#denoiser.predictFrom(lastRows(this.#kept, call.latents.length), call);
   }
 }
 
-/** Of a guided run's halves, the prompt's own where only one is wanted. */
+/** The prompt's half of a guided run, where only this one is wanted. */
 function lastRows({ latents, hidden }: KeptRun, length: number): KeptRun {
   const share = length / latents.length;
   return { latents: latents.subarray(-length), hidden: hidden.subarray(-hidden.length * share) };

@@ -4,41 +4,42 @@ import { MAX_NEW_TOKENS } from '../../enhancer/template.js';
 import { InferenceError } from '../../errors.js';
 import { EnhanceRequest, type EnhanceResponse } from '../../gen/darkroom/v1/inference_service.js';
 import { JobMetadata, JobType } from '../../gen/darkroom/v1/job.js';
-import { hideInternals } from '../../rpc/status.js';
 import { version } from '../../version.js';
 import { modelNotFound } from '../jobs/admission.js';
-import { follow } from '../jobs/follow-job.js';
+import { endJob } from '../jobs/end-job.js';
+import { followJob } from '../jobs/follow-job.js';
 import { Job } from '../jobs/job.js';
 import { enhancementMessage } from '../jobs/metadata.js';
 import { assertNoViolations, checkJobId, checkText, createCheck } from '../request/field-checks.js';
 import { assertPolicy } from '../request/policy.js';
 import type { ServerState } from '../state.js';
 import type { CallContext } from '../stream.js';
-import { type EnhanceDefaults, loadingEvent } from './prompt-enhancement.js';
+import { loadingEvent } from './enhance-for-job.js';
+import type { EnhanceDefaults } from './enhancement.js';
 import type { PromptEnhancer } from './prompt-enhancer.js';
 
 const MAX_TEMPERATURE = 2;
 const SEEDS = 2 ** 32;
 
-/** Serves one call of Enhance: its job's events, the last one with the whole prompt. */
+/** Serves one Enhance call: the events of its job, the last one with the enhanced prompt. */
 export async function* enhance(
   state: ServerState,
   request: EnhanceRequest,
   { signal }: CallContext,
 ): AsyncGenerator<EnhanceResponse, void, undefined> {
   const job = attachOrStart(state, request);
-  for await (const event of follow(job, signal, { cancelsOnLeave: true })) {
+  for await (const event of followJob(job, signal, { cancelsOnLeave: true })) {
     const done = event.event?.$case === 'completed' ? event.event.value.metadata : undefined;
     yield { event, enhancedPrompt: done?.enhancedPrompt ?? '', strategy: done?.enhancementStrategy ?? '' };
   }
 }
 
 function attachOrStart(state: ServerState, request: EnhanceRequest): Job {
-  const requestHash = hashRequest(request);
+  const requestHash = hashEnhanceRequest(request);
   const known = state.jobs.attach(request.jobId, requestHash);
   if (known !== undefined) return known;
   const { enhancer, defaults } = state.enhancement;
-  const resolved = resolveRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
+  const resolved = resolveEnhanceRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
   assertPolicy(request.prompt);
   if (enhancer === undefined || (request.model !== '' && request.model !== enhancer.model)) {
     throw enhancerNotFound(request.model, enhancer);
@@ -82,16 +83,18 @@ async function run(
       enhancement: enhancementMessage(enhanced),
     };
     job.emit({ $case: 'completed', value: { metadata, assets: [] } });
+    endJob(job, undefined, { log, jobs });
   } catch (error) {
-    job.fail(hideInternals(InferenceError.from(error), log));
+    endJob(job, error, { log, jobs });
   }
-  const ms = Date.now() - job.createTime.getTime();
-  log.info({ jobId: job.id, model: job.model, ms, reason: job.error?.reason }, 'prompt ended');
-  jobs.finish(job);
 }
 
 /** @throws InferenceError INVALID_REQUEST with every bad field */
-function resolveRequest(request: EnhanceRequest, defaults: EnhanceDefaults, limitBytes: number): ResolvedRequest {
+function resolveEnhanceRequest(
+  request: EnhanceRequest,
+  defaults: EnhanceDefaults,
+  limitBytes: number,
+): ResolvedRequest {
   const { check, violations } = createCheck();
   const { prompt } = request;
   const { maxTokens, temperature, topP } = defaults;
@@ -133,8 +136,8 @@ function enhancerNotFound(model: string, enhancer: PromptEnhancer | undefined): 
   );
 }
 
-/** An Enhance is never taken for a Generate of the same bytes. */
-function hashRequest(request: EnhanceRequest): string {
+/** The prefix keeps Enhance and Generate requests with equal bytes apart. */
+function hashEnhanceRequest(request: EnhanceRequest): string {
   return createHash('sha256')
     .update('enhance ')
     .update(EnhanceRequest.encode({ ...request, jobId: '' }).finish())

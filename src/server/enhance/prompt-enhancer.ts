@@ -5,30 +5,30 @@ import type { Enhancement, EnhanceRequest } from '../../enhancer/enhancer.js';
 import { InferenceError } from '../../errors.js';
 import { assertPolicy } from '../request/policy.js';
 
-/** What a client that found too many prompts waiting is told to wait. */
+/** Retry delay that a client gets when too many prompts wait, in ms. */
 const RETRY_MS = 2_000;
 
 export interface PromptEnhancerOptions {
-  readonly engine: OnDemandEngine<TextWork>;
-  /** Prompts that are written at the same time. */
+  readonly onDemand: OnDemandEngine<TextWork>;
+  /** Number of prompts that are written at the same time. */
   readonly parallel: number;
-  /** Most calls of Enhance that wait or run at once; prompts of accepted jobs do not count. */
+  /** Largest number of Enhance calls that wait or run. Prompts of accepted jobs do not count. */
   readonly limit: number;
-  /** From the model's readiness to its last token, in milliseconds. */
+  /** Time limit from the model's readiness to the last token, in ms. */
   readonly timeoutMs: number;
 }
 
-/** What happens to a prompt on its way. */
+/** Receives what happens to a prompt until it is enhanced. */
 export interface EnhanceListener {
-  /** Prompts before it. */
+  /** `position`: number of prompts before it. */
   onPosition(position: number): void;
   onLoading(progress: LoadProgress | undefined): void;
-  /** The model begins; `device` is where. */
+  /** The model starts to write on `device`. */
   onStarted(device: string): void;
   onText(text: string): void;
 }
 
-/** An enhancement, who made it, and how long it had to wait for it. */
+/** An enhancement, its model and device, and the time that it waited. */
 export interface Enhanced extends Enhancement {
   readonly model: string;
   readonly device: string;
@@ -40,7 +40,7 @@ interface Waiting {
   readonly onPosition: (position: number) => void;
 }
 
-/** Puts prompts to the language model, some at a time, in the order they came. */
+/** Sends prompts to the language model in FIFO order, `parallel` at a time. */
 export class PromptEnhancer {
   readonly #options: PromptEnhancerOptions;
   readonly #waiting: Waiting[] = [];
@@ -52,15 +52,15 @@ export class PromptEnhancer {
     this.#options = options;
   }
 
-  get engine(): OnDemandEngine<TextWork> {
-    return this.#options.engine;
+  get onDemand(): OnDemandEngine<TextWork> {
+    return this.#options.onDemand;
   }
 
   get model(): string {
-    return this.engine.supervisor.spec.model;
+    return this.onDemand.engine.spec.model;
   }
 
-  /** Resolves when no call of Enhance waits or runs. */
+  /** Resolves when no Enhance call waits or runs. */
   async idle(): Promise<void> {
     while (this.#calls > 0) {
       await new Promise<void>((resolve) => {
@@ -69,7 +69,7 @@ export class PromptEnhancer {
     }
   }
 
-  /** @throws InferenceError QUEUE_FULL with a time to try again */
+  /** @throws InferenceError QUEUE_FULL with a retry delay */
   assertRoom(): void {
     if (this.#calls < this.#options.limit) return;
     throw new InferenceError(
@@ -79,7 +79,7 @@ export class PromptEnhancer {
     );
   }
 
-  /** The same as `enhance`, for a call that `assertRoom` let in, in the same turn. */
+  /** `enhance` for an Enhance call. Call `assertRoom` before it, in the same turn of the event loop. */
   async enhanceCall(...call: Parameters<PromptEnhancer['enhance']>): Promise<Enhanced> {
     this.#calls += 1;
     try {
@@ -91,9 +91,9 @@ export class PromptEnhancer {
   }
 
   /**
-   * @param jobId of the running job, unique among those that run
-   * @throws InferenceError the signal's reason; POLICY where what was written may not be shown; DEADLINE_EXCEEDED where the time
-   * limit passed; why the model cannot be loaded, or what it failed with
+   * @param jobId unique among the running jobs
+   * @throws InferenceError the signal's reason; POLICY if the text is refused; DEADLINE_EXCEEDED after the time limit;
+   * the model's load failure or error
    */
   async enhance(
     jobId: string,
@@ -101,19 +101,19 @@ export class PromptEnhancer {
     signal: AbortSignal,
     listener: EnhanceListener,
   ): Promise<Enhanced> {
-    const { engine } = this;
+    const { onDemand } = this;
     const startedAt = performance.now();
     await this.#turn(signal, listener.onPosition);
     try {
-      const use = await engine.use(signal, listener.onLoading);
+      const lease = await onDemand.acquire(signal, listener.onLoading);
       try {
-        const device = engine.supervisor.device ?? '';
+        const device = onDemand.engine.device ?? '';
         listener.onStarted(device);
         const waitMs = performance.now() - startedAt;
-        const enhancement = await this.#write(use.run({ jobId, request }), signal, listener);
+        const enhancement = await this.#write(lease.run({ jobId, request }), signal, listener);
         return { ...enhancement, model: this.model, device, waitMs };
       } finally {
-        use.release();
+        lease.release();
       }
     } finally {
       this.#running -= 1;
@@ -138,7 +138,7 @@ export class PromptEnhancer {
       let written = '';
       for await (const { text } of run.events) {
         written += text;
-        // Nothing is shown before it was looked at, in one piece with what stands before it.
+        // Check the whole text so far before any of it is sent: a refused word may arrive in two parts.
         assertWritten(written);
         onText(text);
       }
@@ -154,14 +154,14 @@ export class PromptEnhancer {
     }
   }
 
-  /** Resolves when it is this prompt's turn; the caller calls `#next` when it is done. */
+  /** Resolves when it is this prompt's turn. The caller calls `#next` when it is done. */
   #turn(signal: AbortSignal, onPosition: (position: number) => void): Promise<void> {
     return new Promise((resolve, reject) => {
       const abort = () => {
         const place = this.#waiting.indexOf(waiting);
         if (place < 0) return;
         this.#waiting.splice(place, 1);
-        this.#tellPositions(place);
+        this.#reportPositions(place);
         reject(signal.reason);
       };
       const begin = () => {
@@ -173,7 +173,7 @@ export class PromptEnhancer {
       if (signal.aborted) return reject(signal.reason);
       signal.addEventListener('abort', abort, { once: true });
       this.#waiting.push(waiting);
-      this.#tellPositions(this.#waiting.length - 1);
+      this.#reportPositions(this.#waiting.length - 1);
       this.#next();
     });
   }
@@ -183,10 +183,10 @@ export class PromptEnhancer {
     const first = this.#waiting.shift();
     if (first === undefined) return;
     first.begin();
-    this.#tellPositions(0);
+    this.#reportPositions(0);
   }
 
-  #tellPositions(from: number): void {
+  #reportPositions(from: number): void {
     for (const [place, { onPosition }] of this.#waiting.entries()) if (place >= from) onPosition(place + this.#running);
   }
 }

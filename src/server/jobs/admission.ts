@@ -1,63 +1,59 @@
-import type { Supervisor } from '../../engine/engine.js';
+import type { Engine } from '../../engine/engine.js';
 import { InferenceError } from '../../errors.js';
-import type { Logger } from '../../log.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
 import type { BuiltVariants, GenerationRequest } from '../../pipelines/pipeline.js';
-import { hideInternals } from '../../rpc/status.js';
-import { loadingEvent } from '../enhance/prompt-enhancement.js';
+import { loadingEvent } from '../enhance/enhance-for-job.js';
 import { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
-import { runTogether } from './run-batch.js';
+import { runBatch } from './run-batch.js';
 
-/** What a client that found the queue full is told to wait when nothing is known yet. */
+/** Retry delay for a client that finds the queue full while no time was measured yet, in ms. */
 const FIRST_RETRY_MS = 1000;
 const MIN_RETRY_MS = 100;
 
 const NO_VARIANTS: BuiltVariants = { keys: [], builds: 0 };
 
-interface Line {
-  readonly engine: Supervisor;
+interface ModelQueue {
+  readonly engine: Engine;
   readonly costs: CostModel;
-  /** Accepted, but not in the line yet: their references are on their way. */
+  /** Accepted jobs whose references or prompts are still being prepared. */
   readonly preparing: Set<GenerateJob>;
-  /** In the order that they became ready. */
+  /** In the order in which they became ready. */
   readonly waiting: GenerateJob[];
   running: readonly GenerateJob[];
-  /** Variants of the model that its engine has. */
+  /** LoRA variants that the engine holds. */
   variants: BuiltVariants;
-  /** Whether somebody takes jobs from the line. */
+  /** A loop serves this queue now. */
   isServed: boolean;
 }
 
 export interface AdmissionOptions {
-  readonly engines: readonly Supervisor[];
-  /** Most jobs that wait or run at once, over all models. */
+  readonly engines: readonly Engine[];
+  /** Largest number of jobs that wait or run, over all models. */
   readonly limit: number;
-  /** How long a job may be passed over by others that need no variant of their model built, in milliseconds. */
+  /** Longest time that a job which needs a new variant may be overtaken, in ms. */
   readonly patienceMs: number;
-  readonly log: Logger;
-  /** Called once for every job that was admitted, when it ended. */
-  readonly onEnd: (job: GenerateJob) => void;
+  /** Called once for every admitted job when it ends. `error`: the reason for an early end. */
+  readonly onEnd: (job: GenerateJob, error?: unknown) => void;
 }
 
 /**
- * A bounded line of jobs before every model, served in the order they came, but for jobs that would have a variant of the model
- * built: those whose variant is there go before them, for a while. Whoever is next takes those along that wait anyway and fit
- * into the same runs of the denoiser.
+ * One bounded FIFO queue per model. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for
+ * up to `patienceMs`. Compatible waiting jobs are batched with the job that starts.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
-  readonly #lines: ReadonlyMap<string, Line>;
-  /** Jobs that failed in company, through no fault that is known to be theirs: they run alone once more. */
+  readonly #queues: ReadonlyMap<string, ModelQueue>;
+  /** Jobs that failed in a batch: any job of it may be the cause, so each runs once more, alone. */
   readonly #alone = new WeakSet<GenerateJob>();
-  /** Jobs that were the oldest and did not go first, and when that began. */
+  /** Jobs that were the oldest and were overtaken, with the time when that began. */
   readonly #passedOverSince = new WeakMap<GenerateJob, number>();
   #draining = false;
   #idle: (() => void) | undefined;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
-    this.#lines = new Map(
+    this.#queues = new Map(
       options.engines.map((engine) => [
         engine.spec.model,
         {
@@ -78,19 +74,19 @@ export class Admission {
   }
 
   get running(): number {
-    return [...this.#lines.values()].reduce((sum, { running }) => sum + running.length, 0);
+    return [...this.#queues.values()].reduce((sum, { running }) => sum + running.length, 0);
   }
 
   get waiting(): number {
-    return [...this.#lines.values()].reduce((sum, { waiting, preparing }) => sum + waiting.length + preparing.size, 0);
+    return [...this.#queues.values()].reduce((sum, { waiting, preparing }) => sum + waiting.length + preparing.size, 0);
   }
 
-  /** Variants of a model, as they were after its last job. */
+  /** LoRA variants of a model after its last job. */
   variants(model: string): BuiltVariants {
-    return this.#line(model).variants;
+    return this.#queue(model).variants;
   }
 
-  /** @throws InferenceError DRAINING with a time to try again */
+  /** @throws InferenceError DRAINING with a retry delay */
   assertNotDraining(): void {
     if (!this.#draining) return;
     throw new InferenceError(
@@ -102,52 +98,52 @@ export class Admission {
     );
   }
 
-  /** @throws InferenceError DRAINING or QUEUE_FULL, both with a time to try again; the model's failure if it cannot start */
+  /** @throws InferenceError DRAINING or QUEUE_FULL, both with a retry delay; the model's failure if it cannot start */
   assertRoom(model: string): void {
-    const line = this.#line(model);
+    const queue = this.#queue(model);
     this.assertNotDraining();
-    if (line.engine.failure !== undefined && line.engine.state === 'failed') throw line.engine.failure;
+    if (queue.engine.failure !== undefined && queue.engine.state === 'failed') throw queue.engine.failure;
     if (this.running + this.waiting < this.#options.limit) return;
     throw new InferenceError(
       'QUEUE_FULL',
       `the queue holds ${this.#options.limit} jobs, its limit; try again later or raise LIMIT_QUEUE`,
-      { retryAfterMs: Math.max(MIN_RETRY_MS, 1000 * (secondsOf(line.running, line) ?? FIRST_RETRY_MS / 1000)) },
+      { retryAfterMs: Math.max(MIN_RETRY_MS, 1000 * (secondsOf(queue.running, queue) ?? FIRST_RETRY_MS / 1000)) },
     );
   }
 
-  /** Puts a job into its model's line; `assertRoom` was called before, in the same turn. */
+  /** Puts a job into its model's queue. Call `assertRoom` before it, in the same turn of the event loop. */
   submit(job: GenerateJob): void {
-    const line = this.#line(job.model);
-    job.signal.addEventListener('abort', () => this.#abandon(line, job), { once: true });
+    const queue = this.#queue(job.model);
+    job.signal.addEventListener('abort', () => this.#abandon(queue, job), { once: true });
     if (!job.needsPreparation) {
-      this.#enqueue(line, job);
+      this.#enqueue(queue, job);
       return;
     }
-    line.preparing.add(job);
-    this.#tellPosition(line, job, line.waiting.length);
+    queue.preparing.add(job);
+    this.#emitPosition(queue, job, queue.waiting.length);
     job.prepare().then(
       () => {
-        if (line.preparing.delete(job)) this.#enqueue(line, job);
+        if (queue.preparing.delete(job)) this.#enqueue(queue, job);
       },
       (error: unknown) => {
-        if (line.preparing.delete(job)) this.#finish(job, error);
+        if (queue.preparing.delete(job)) this.#finish(job, error);
         this.#settle();
       },
     );
   }
 
-  /** What a job of the model would take, and how long it would wait; undefined while nothing was measured. */
+  /** Estimates a job of the model and its wait; undefined while nothing was measured. */
   estimate(model: string, request: GenerationRequest): Estimate {
-    const line = this.#line(model);
-    const seconds = line.costs.estimate(request)?.total;
+    const queue = this.#queue(model);
+    const seconds = queue.costs.estimate(request)?.total;
     return {
       seconds,
-      peakBytes: line.costs.peakBytes(request),
-      queueSeconds: this.#secondsBefore(line, line.waiting.length),
+      peakBytes: queue.costs.peakBytes(request),
+      queueSeconds: this.#secondsBefore(queue, queue.waiting.length),
     };
   }
 
-  /** Takes no more jobs; resolves when the accepted ones have ended. */
+  /** Accepts no more jobs. Resolves when the accepted ones have ended. */
   drain(): Promise<void> {
     this.#draining = true;
     return new Promise((resolve) => {
@@ -156,69 +152,69 @@ export class Admission {
     });
   }
 
-  // The job leaves a line that it still waits in; a running one is told through its signal.
-  #abandon(line: Line, job: GenerateJob): void {
-    const wasPreparing = line.preparing.delete(job);
-    const place = line.waiting.indexOf(job);
-    if (place >= 0) line.waiting.splice(place, 1);
+  // Removes a waiting job from its queue. A running job sees its signal instead.
+  #abandon(queue: ModelQueue, job: GenerateJob): void {
+    const wasPreparing = queue.preparing.delete(job);
+    const place = queue.waiting.indexOf(job);
+    if (place >= 0) queue.waiting.splice(place, 1);
     else if (!wasPreparing) return;
     this.#finish(job, job.signal.reason);
-    if (place >= 0) this.#tellPositions(line, place);
+    if (place >= 0) this.#emitPositions(queue, place);
     this.#settle();
   }
 
-  #enqueue(line: Line, job: GenerateJob): void {
-    line.waiting.push(job);
-    this.#tellPosition(line, job, line.waiting.length - 1);
-    if (!line.isServed) void this.#serve(line);
+  #enqueue(queue: ModelQueue, job: GenerateJob): void {
+    queue.waiting.push(job);
+    this.#emitPosition(queue, job, queue.waiting.length - 1);
+    if (!queue.isServed) void this.#serve(queue);
   }
 
-  async #serve(line: Line): Promise<void> {
-    line.isServed = true;
-    while (line.waiting.length > 0) await this.#serveNext(line);
-    line.isServed = false;
+  async #serve(queue: ModelQueue): Promise<void> {
+    queue.isServed = true;
+    while (queue.waiting.length > 0) await this.#serveNext(queue);
+    queue.isServed = false;
     this.#settle();
   }
 
-  async #serveNext(line: Line): Promise<void> {
-    const [next] = line.waiting;
-    if (line.engine.state !== 'ready') {
-      line.variants = NO_VARIANTS;
-      next?.emit({ $case: 'modelLoading', value: loadingEvent(line.engine.spec.model) });
-      const failure: unknown = await line.engine.whenReady().then(
+  async #serveNext(queue: ModelQueue): Promise<void> {
+    const [next] = queue.waiting;
+    if (queue.engine.state !== 'ready') {
+      queue.variants = NO_VARIANTS;
+      next?.emit({ $case: 'modelLoading', value: loadingEvent(queue.engine.spec.model) });
+      const failure: unknown = await queue.engine.whenReady().then(
         () => undefined,
         (error: unknown) => error,
       );
-      if (failure !== undefined) this.#failFirst(line, failure);
-      // The line may be another one by now.
+      if (failure !== undefined) this.#failFirst(queue, failure);
+      // The queue may have changed while we waited.
       return;
     }
-    const jobs = this.#take(line);
-    line.running = jobs;
-    this.#tellPositions(line, 0);
-    line.costs.observeLoaded(line.engine.residentBytes);
+    const jobs = this.#take(queue);
+    queue.running = jobs;
+    this.#emitPositions(queue, 0);
+    queue.costs.observeLoaded(queue.engine.residentBytes);
     const onVariants = (variants: BuiltVariants) => {
-      line.variants = variants;
+      queue.variants = variants;
     };
-    const errors = await runTogether(jobs, line.engine, line.costs, onVariants).catch((error: unknown) =>
+    const errors = await runBatch(jobs, queue.engine, queue.costs, onVariants).catch((error: unknown) =>
       jobs.map(() => error),
     );
-    line.running = [];
-    // What a job failed with may have cost variants.
-    if (errors.some((error) => error !== undefined)) line.variants = { ...line.variants, keys: [] };
+    queue.running = [];
+    // A failure may have evicted variants.
+    if (errors.some((error) => error !== undefined)) queue.variants = { ...queue.variants, keys: [] };
     const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
     for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
     for (const job of again) this.#alone.add(job);
-    line.waiting.unshift(...again);
+    queue.waiting.unshift(...again);
   }
 
-  /** The next job, and those that fit into its batch, in their order. */
-  #take(line: Line): readonly GenerateJob[] {
-    const first = this.#choose(line);
+  /** Removes the next job and the jobs that fit into its batch from the queue, in their order. */
+  #take(queue: ModelQueue): readonly GenerateJob[] {
+    const first = this.#choose(queue);
     if (first === undefined) return [];
-    const others = line.waiting.filter((job) => job !== first);
+    const others = queue.waiting.filter((job) => job !== first);
     const jobs = [first];
-    const limit = batchLimit(first.request, line.engine.spec.batchPixels);
+    const limit = batchLimit(first.request, queue.engine.spec.batchPixels);
     let images = first.request.seeds.length;
     for (const job of this.#alone.has(first) ? [] : others) {
       if (images + job.request.seeds.length > limit || this.#alone.has(job)) continue;
@@ -226,12 +222,15 @@ export class Admission {
       jobs.push(job);
       images += job.request.seeds.length;
     }
-    for (const job of jobs) line.waiting.splice(line.waiting.indexOf(job), 1);
+    for (const job of jobs) queue.waiting.splice(queue.waiting.indexOf(job), 1);
     return jobs;
   }
 
-  /** The oldest, unless it would have a variant built and there is one that would not, and has not been passed over for too long. */
-  #choose({ waiting, variants }: Line): GenerateJob | undefined {
+  /**
+   * The oldest job, or one whose variant is loaded if the oldest needs a new variant and has not waited longer than
+   * `patienceMs`.
+   */
+  #choose({ waiting, variants }: ModelQueue): GenerateJob | undefined {
     const [oldest] = waiting;
     const isBuilt = ({ request }: GenerateJob) => {
       const key = variantKey(request);
@@ -244,48 +243,41 @@ export class Admission {
     return waiting.find(isBuilt) ?? oldest;
   }
 
-  // What fails a batch may be any one of its jobs: each is tried alone, so that none fails for a neighbour.
+  // Any job of a failed batch may be the cause: each runs once more alone, so that none fails for another one.
   #failedInCompany(job: GenerateJob, error: unknown, company: number): boolean {
     return error !== undefined && company > 1 && !job.signal.aborted;
   }
 
-  #failFirst(line: Line, error: unknown): void {
-    const job = line.waiting.shift();
+  #failFirst(queue: ModelQueue, error: unknown): void {
+    const job = queue.waiting.shift();
     if (job !== undefined) this.#finish(job, error);
   }
 
   #finish(job: GenerateJob, error?: unknown): void {
-    const { log, onEnd } = this.#options;
-    if (error !== undefined) job.fail(hideInternals(InferenceError.from(error), log));
-    const ms = Date.now() - job.createTime.getTime();
-    log.info(
-      { jobId: job.id, model: job.model, ms, images: job.assets.length, reason: job.error?.reason },
-      'job ended',
-    );
-    onEnd(job);
+    this.#options.onEnd(job, error);
   }
 
-  #tellPositions(line: Line, from: number): void {
-    for (const [place, job] of line.waiting.entries()) if (place >= from) this.#tellPosition(line, job, place);
+  #emitPositions(queue: ModelQueue, from: number): void {
+    for (const [place, job] of queue.waiting.entries()) if (place >= from) this.#emitPosition(queue, job, place);
   }
 
-  #tellPosition(line: Line, job: GenerateJob, place: number): void {
-    const position = place + line.running.length;
-    job.emit({ $case: 'queued', value: { position, etaSeconds: this.#secondsBefore(line, place) } });
+  #emitPosition(queue: ModelQueue, job: GenerateJob, place: number): void {
+    const position = place + queue.running.length;
+    job.emit({ $case: 'queued', value: { position, etaSeconds: this.#secondsBefore(queue, place) } });
   }
 
-  #secondsBefore(line: Line, place: number): number | undefined {
-    return secondsOf([...line.running, ...line.waiting.slice(0, place)], line);
+  #secondsBefore(queue: ModelQueue, place: number): number | undefined {
+    return secondsOf([...queue.running, ...queue.waiting.slice(0, place)], queue);
   }
 
   #settle(): void {
     if (this.running + this.waiting === 0) this.#idle?.();
   }
 
-  #line(model: string): Line {
-    const line = this.#lines.get(model);
-    if (line !== undefined) return line;
-    throw modelNotFound(model, [...this.#lines.keys()]);
+  #queue(model: string): ModelQueue {
+    const queue = this.#queues.get(model);
+    if (queue !== undefined) return queue;
+    throw modelNotFound(model, [...this.#queues.keys()]);
   }
 }
 
@@ -302,8 +294,8 @@ export interface Estimate {
   readonly queueSeconds: number | undefined;
 }
 
-/** What is left of jobs, one after the other; undefined while nothing was measured. */
-function secondsOf(jobs: readonly GenerateJob[], { costs }: Line): number | undefined {
+/** Seconds that jobs still take, one after the other; undefined while nothing was measured. */
+function secondsOf(jobs: readonly GenerateJob[], { costs }: ModelQueue): number | undefined {
   let sum = 0;
   for (const job of jobs) {
     const cost = costs.estimate(job.request);

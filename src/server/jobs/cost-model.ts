@@ -3,40 +3,40 @@ import { batchLimit } from '../../pipelines/common/batching.js';
 import { plannedForwards } from '../../pipelines/common/guidance.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
 
-/** How much the last job counts against all before it. */
+/** Weight of the last job in the moving average. */
 const SMOOTHING = 0.3;
 
-/** What a job is expected to take, a part each, in seconds. */
+/** Expected seconds of a job, by part. */
 export interface Cost {
   readonly encode: number;
   readonly denoise: number;
-  /** VAE and files. */
+  /** VAE decode and file encoding. */
   readonly decode: number;
   readonly total: number;
 }
 
-/** Smoothed seconds of the parts of a job at one size. */
+/** Moving averages of one image size, in seconds. */
 interface Rates {
-  /** One run of the denoiser over one picture: two of them are a guided step. */
+  /** One denoiser run over one image. A guided step takes two. */
   readonly forward: number;
-  /** One picture through the VAE and into its file. */
+  /** VAE decode and file encoding of one image. */
   readonly decode: number;
 }
 
 /**
- * What jobs of one model take, learnt from those that ended. A picture's steps cost the same each; sizes that were not seen
- * are scaled by their pixels from the nearest that was.
+ * Predicts time and memory of one model's jobs from the jobs that ended. Steps of an image cost the same. Unseen sizes
+ * are scaled by pixels from the nearest seen one.
  */
 export class CostModel {
   readonly #rates = new Map<number, Rates>();
   #encode: number | undefined;
   #peakBytes = 0;
   #loadedBytes: number | undefined;
-  /** Memory above the loaded model, a pixel denoised at once. */
+  /** Memory above that of the loaded model, per pixel that is denoised at once. */
   #bytesPerPixel: number | undefined;
   readonly #batchPixels: number;
 
-  /** @param batchPixels that the engine denoises at once */
+  /** @param batchPixels largest number of pixels that the engine denoises at once */
   constructor(batchPixels: number) {
     this.#batchPixels = batchPixels;
   }
@@ -47,7 +47,7 @@ export class CostModel {
     const pixels = pixelsOf(request);
     const seen = this.#rates.get(pixels);
     this.#observePeak(request, batchImages, peakBytes);
-    // Where jobs ran together, the time of one holds parts of the others' decode.
+    // In a batch, the time of one job contains parts of the others' decode.
     if (batchImages > request.seeds.length && seen !== undefined) return;
     const forwards = timings.forwards ?? plannedForwards(request) * batchImages;
     this.#rates.set(pixels, {
@@ -57,14 +57,13 @@ export class CostModel {
     this.#encode = smooth(this.#encode, timings.encodeMs / 1000);
   }
 
-  /** The engine process's memory once the model was loaded, before any job. */
+  /** Records the memory of the engine process after loading, before the first job. */
   observeLoaded(bytes: number | undefined): void {
     this.#loadedBytes ??= bytes;
   }
 
   /**
-   * undefined until a job ended. Steps that reuse a residual are counted as if they did not: which ones do, the engine finds out
-   * from the weights.
+   * Undefined until a job ended. Steps that reuse a residual count as full steps: only the engine knows which ones do.
    */
   estimate(request: GenerationRequest): Cost | undefined {
     const rates = this.#ratesAt(pixelsOf(request));
@@ -76,13 +75,13 @@ export class CostModel {
     return { encode, denoise, decode, total: encode + denoise + decode };
   }
 
-  /** undefined until a job was measured. */
+  /** Undefined until a job was measured. */
   peakBytes(request: GenerationRequest): number | undefined {
     if (this.#loadedBytes === undefined || this.#bytesPerPixel === undefined) return undefined;
     return Math.round(this.#loadedBytes + this.#bytesPerPixel * this.#pixelsAtOnce(request, request.seeds.length));
   }
 
-  // The peak never falls: only the job that raised it says anything about its size.
+  // The peak never falls, so only a job that raised it says something about its size.
   #observePeak(request: GenerationRequest, images: number, peakBytes: number): void {
     if (this.#loadedBytes === undefined || peakBytes <= this.#peakBytes) return;
     this.#peakBytes = peakBytes;
@@ -105,7 +104,7 @@ export class CostModel {
   }
 }
 
-/** Of all frames. */
+/** Pixels of all frames. */
 function pixelsOf({ width, height, clip }: GenerationRequest): number {
   return width * height * (clip?.frames ?? 1);
 }

@@ -1,23 +1,23 @@
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
-import type { EnhancementOutcome } from '../enhance/prompt-enhancement.js';
+import type { EnhancementOutcome } from '../enhance/enhancement.js';
 import type { JobPlan } from '../request/resolve.js';
 import { Job, type NewJob } from './job.js';
 
-/** What a job got before it could run. */
+/** Results of preparing a job. */
 export interface Preparation {
-  /** Its references. */
+  /** Decoded references. */
   readonly references?: Pick<GenerationRequest, 'init' | 'clip'> | undefined;
-  /** What became of its prompt. */
+  /** The enhanced prompt, or the reason why there is none. */
   readonly enhancement?: EnhancementOutcome | undefined;
 }
 
 export interface NewGenerateJob extends NewJob {
   readonly plan: JobPlan;
-  /** Gets what is needed before it can run. Omitted: nothing is. */
+  /** Prepares the job. Omitted: it can run at once. */
   readonly prepare?: ((job: GenerateJob) => Promise<Preparation>) | undefined;
 }
 
-/** A job that makes pictures or a clip. */
+/** A job that generates images or a video. */
 export class GenerateJob extends Job {
   readonly plan: JobPlan;
   readonly #prepare: NewGenerateJob['prepare'];
@@ -31,12 +31,12 @@ export class GenerateJob extends Job {
     this.#prepare = prepare;
   }
 
-  /** What the engine is to do; its reference and its enhanced prompt are there once the job is prepared. */
+  /** The request that the engine runs. References and the enhanced prompt are part of it after `prepare`. */
   get request(): GenerationRequest {
     return this.#request;
   }
 
-  /** What became of the prompt; undefined where no enhancement was asked for. */
+  /** Result of enhancing the prompt; undefined if the job type has no enhancement. */
   get enhancement(): EnhancementOutcome | undefined {
     return this.#enhancement;
   }

@@ -2,24 +2,24 @@ import { Phase, type Progress } from '../../gen/darkroom/v1/event.js';
 import type { ProgressEvent } from '../../pipelines/pipeline.js';
 
 const PHASES = { encode: Phase.PHASE_ENCODE, denoise: Phase.PHASE_DENOISE, decode: Phase.PHASE_DECODE } as const;
-/** Of a job's time, what goes to its denoising while nothing was measured; the rest is its decode. */
+/** Share of denoising in a job's time while nothing was measured. The rest is decode. */
 const DENOISE_SHARE = 0.9;
 
-/** What the cost model expects of a job, in seconds. */
+/** Seconds that the cost model expects. */
 export interface Expected {
   readonly denoise: number;
   readonly decode: number;
   readonly total: number;
 }
 
-/** Turns the engine's steps into a fraction of the whole job that never falls, and a time to go. */
+/** Turns engine progress into a fraction of the whole job, which never falls, and a remaining time. */
 export class ProgressMeter {
   readonly #expected: Expected | undefined;
   readonly #denoiseShare: number;
   #denoised = 0;
   #decoded = 0;
   #fraction = 0;
-  /** The first denoising step: when it was done and how far the job was then. The speed is measured from there. */
+  /** Time and fraction after the first denoising step: the speed is measured from there. */
   #first: { readonly atMs: number; readonly fraction: number } | undefined;
 
   constructor(expected?: Expected) {

@@ -2,13 +2,13 @@ import { InferenceError } from '../../errors.js';
 import type { Job } from './job.js';
 
 export interface RetentionLimits {
-  /** Finished jobs that are kept. */
+  /** Largest number of ended jobs that are kept. */
   readonly maxJobs: number;
-  /** Bytes of their files. */
+  /** Largest size of their files, in bytes. */
   readonly maxBytes: number;
 }
 
-/** All jobs by id, oldest first. Finished ones are forgotten, the one that ended first first, when newer ones need the room. */
+/** All jobs by id, oldest first. Ended jobs are evicted in the order of their end when newer ones need the room. */
 export class JobStore {
   readonly #limits: RetentionLimits;
   readonly #jobs = new Map<string, Job>();
@@ -20,10 +20,10 @@ export class JobStore {
   }
 
   /**
-   * The job that a call attaches to: its id is the idempotency key. One that failed for a reason that may pass is not: it is
-   * tried anew under the id that its client knows it by.
-   * @returns undefined where the id is empty, new, or free again
-   * @throws InferenceError JOB_ID_CONFLICT where it belongs to another request
+   * Finds the job that a call attaches to: the job id is the idempotency key. A job that failed with a retryable error
+   * does not count, so that a client can retry under the same id.
+   * @returns undefined if the id is empty, new, or free again
+   * @throws InferenceError JOB_ID_CONFLICT if the id belongs to a job with another body
    */
   attach(id: string, requestHash: string): Job | undefined {
     const known = id === '' ? undefined : this.#jobs.get(id);
@@ -45,19 +45,19 @@ export class JobStore {
     );
   }
 
-  /** A job that ended and has the same id is replaced. */
+  /** Adds a job. It replaces an ended job with the same id. */
   add(job: Job): void {
     this.#jobs.delete(job.id);
     this.#jobs.set(job.id, job);
   }
 
-  /** Tells that a job ended: from now on it may be forgotten. */
+  /** Marks a job as ended: from now on it may be evicted. */
   finish(job: Job): void {
     this.#finished.add(job);
     this.#finishedBytes += job.assetBytes;
     for (const oldest of this.#finished) {
       const fits = this.#finished.size <= this.#limits.maxJobs && this.#finishedBytes <= this.#limits.maxBytes;
-      // The newest stays whatever its size: its own client may be about to read it.
+      // The newest job stays whatever its size: its client may be about to read it.
       if (fits || oldest === job) return;
       this.#finished.delete(oldest);
       this.#finishedBytes -= oldest.assetBytes;

@@ -17,7 +17,7 @@ export interface NewJob {
   readonly model: string;
 }
 
-/** One accepted job: its state, and all its events from the first one, for whoever watches from wherever. */
+/** One accepted job: its state and all its events from the first one, for any number of watchers. */
 export class Job {
   readonly id: string;
   readonly requestHash: string;
@@ -26,7 +26,7 @@ export class Job {
   readonly createTime = new Date();
   /** Aborted with the InferenceError that ends the job. */
   readonly #abort = new AbortController();
-  /** By sequence number less one; previews of a finished job are forgotten and leave a hole. */
+  /** Indexed by sequence number minus 1. Previews of an ended job are dropped and leave gaps. */
   readonly #events: (JobEvent | undefined)[] = [];
   readonly #wakers = new Set<() => void>();
   readonly #assets: Asset[] = [];
@@ -55,7 +55,7 @@ export class Job {
     return this.#endTime !== undefined;
   }
 
-  /** Why it ended without its assets. */
+  /** The failure; undefined unless the job failed or was cancelled. */
   get error(): InferenceError | undefined {
     return this.#error;
   }
@@ -69,17 +69,17 @@ export class Job {
     return this.#fraction;
   }
 
-  /** Streams that follow it now. */
+  /** Number of streams that follow the job now. */
   get watchers(): number {
     return this.#watchers;
   }
 
-  /** Bytes of its files, kept with its events. */
+  /** Size of the result files in bytes; they are kept with the events. */
   get assetBytes(): number {
     return this.#assetBytes;
   }
 
-  /** What was done, once it completed. */
+  /** Metadata of a completed job. */
   get metadata(): JobMetadata | undefined {
     return this.#metadata;
   }
@@ -88,7 +88,7 @@ export class Job {
     return this.#assets;
   }
 
-  /** Says that the job is to end: with the reason. */
+  /** Aborted with the reason when the job is cancelled. */
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
@@ -133,7 +133,7 @@ export class Job {
     this.#record({ $case: 'failed', value: { error: errorMessage(error) } });
   }
 
-  /** Events after a sequence number, those that happened and those that come; ends after the job's last one. */
+  /** Yields the events after a sequence number, past and future ones. Ends after the job's last event. */
   async *watch(afterSequence: number, signal: AbortSignal): AsyncGenerator<JobEvent, void, undefined> {
     this.#watchers += 1;
     try {
@@ -175,7 +175,7 @@ export class Job {
   #end(state: JobState): void {
     this.#state = state;
     this.#endTime = new Date();
-    // They told how the job went; kept, they would weigh as much as its files.
+    // Previews are only useful while the job runs, and would take as much memory as its files.
     for (const [i, event] of this.#events.entries()) if (event?.event?.$case === 'preview') this.#events[i] = undefined;
   }
 

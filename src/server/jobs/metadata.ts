@@ -1,4 +1,4 @@
-import type { Supervisor } from '../../engine/engine.js';
+import type { Engine } from '../../engine/engine.js';
 import type { EngineTimings } from '../../engine/messages.js';
 import type { Enhancement, JobMetadata } from '../../gen/darkroom/v1/job.js';
 import { firstStep } from '../../pipelines/common/batching.js';
@@ -10,10 +10,10 @@ import { applyReferences } from '../request/applied-references.js';
 import { loraMessages } from '../request/loras.js';
 import type { GenerateJob } from './generate-job.js';
 
-/** What will be done, before the work begins. */
+/** Metadata of a job before it starts. */
 export function plannedMetadata(
   job: GenerateJob,
-  { device, info }: Pick<Supervisor, 'device' | 'info'>,
+  { device, info }: Pick<Engine, 'device' | 'info'>,
   startedAtMs: number,
 ): JobMetadata {
   const { request, plan } = job;
@@ -45,11 +45,11 @@ export function plannedMetadata(
     fps: plan.output.clip?.fps,
     ...enhancementFields(job),
     referenceMode: references?.mode ?? 'none',
-    // Never pretended: true where all of them were.
+    // True only if every reference was applied.
     referenceApplied: applied && applied.problem === undefined,
     referenceMethod: applied?.method,
     referenceProblem: applied?.problem,
-    // decode-reference.ts
+    // The only way of fitting: see decode-reference.ts.
     referenceFit: references && 'cover_center_crop',
     referenceStrength: references?.strength,
     denoisingStrength: applied?.method === 'img2img' ? (request.steps - firstStep(request)) / request.steps : undefined,
@@ -82,7 +82,7 @@ function enhancementFields({
   };
 }
 
-/** What an enhancement took, as the API tells it. */
+/** An enhancement in the API's form. */
 export function enhancementMessage(enhanced: Enhanced): Enhancement {
   return {
     model: enhanced.model,
@@ -101,11 +101,11 @@ export interface WhatWasDone {
   readonly job: GenerateJob;
   readonly prompt: PromptReport | undefined;
   readonly timings: EngineTimings;
-  /** Its card at the end of the denoising, where there is one. */
+  /** Memory of the card at the end of the denoising, if there is a card. */
   readonly card: DeviceMemory | undefined;
 }
 
-/** What was really done. */
+/** Metadata of a completed job, with measured values. */
 export function completedMetadata(planned: JobMetadata, { job, prompt, timings, card }: WhatWasDone): JobMetadata {
   return {
     ...planned,

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { RunHandle, Supervisor } from '../../engine/engine.js';
+import type { Engine, RunHandle } from '../../engine/engine.js';
 import type { EngineEvent } from '../../engine/messages.js';
 import type { ModelLoading } from '../../gen/darkroom/v1/event.js';
 import { AssetRole } from '../../gen/darkroom/v1/job.js';
@@ -21,14 +21,14 @@ const ROLES = {
 } as const;
 
 /**
- * Runs jobs together on an engine that is ready, and records their events.
- * @returns for each job what ended it early; undefined where it completed
+ * Runs a batch of jobs on an engine that is ready and records their events.
+ * @returns for each job the reason for an early end; undefined if it completed
  */
-export async function runTogether(
+export async function runBatch(
   jobs: readonly GenerateJob[],
-  engine: Supervisor,
+  engine: Engine,
   costs: CostModel,
-  onVariants: Surroundings['onVariants'],
+  onVariants: BatchContext['onVariants'],
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
@@ -38,7 +38,7 @@ export async function runTogether(
   const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
-      follow(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onVariants }).then(
+      followRun(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onVariants }).then(
         () => undefined,
         (error: unknown) => error ?? new Error('a job ended with nothing'),
       ),
@@ -46,18 +46,18 @@ export async function runTogether(
   );
 }
 
-interface Surroundings {
-  readonly engine: Supervisor;
+interface BatchContext {
+  readonly engine: Engine;
   readonly costs: CostModel;
   readonly startedAt: number;
-  /** Told which variants of the model there are. */
+  /** Called with the LoRA variants that the engine holds after the job. */
   readonly onVariants: (variants: BuiltVariants) => void;
 }
 
-async function follow(
+async function followRun(
   job: GenerateJob,
   run: RunHandle,
-  { engine, costs, startedAt, onVariants }: Surroundings,
+  { engine, costs, startedAt, onVariants }: BatchContext,
 ): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   if (job.signal.aborted) cancel();
@@ -70,7 +70,7 @@ async function follow(
       if (event.kind === 'prompt') prompt = event.report;
       else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
       else record(job, event, meter);
-      // The driver is asked beside the decode, which takes most; an answer that comes later is not waited for.
+      // The driver is queried during the decode, the longest phase after denoising; a later answer is ignored.
       if (engine.device !== 'cpu' && isLastStep(event)) {
         void measureCard().then((measured) => {
           card = measured;
@@ -91,7 +91,7 @@ function isLastStep(event: EngineEvent): boolean {
   return event.kind === 'progress' && event.phase === 'denoise' && event.step === event.total;
 }
 
-/** The model is there, but not with the job's LoRAs. */
+/** The model is loaded, but not with the job's LoRAs. */
 function buildingEvent({ model, request }: GenerateJob): ModelLoading {
   return { model, fraction: undefined, converting: false, loras: loraMessages(request.loras) };
 }
@@ -104,7 +104,7 @@ function record(
   switch (event.kind) {
     case 'progress': {
       const progress = meter.advance(event, performance.now());
-      // A job that runs for the second time was further once.
+      // A job that runs for the second time keeps its largest fraction.
       job.emit({ $case: 'progress', value: { ...progress, fraction: Math.max(job.fraction, progress.fraction) } });
       return;
     }
@@ -114,7 +114,7 @@ function record(
       return;
     }
     case 'asset':
-      // A job that runs for the second time has some of its files already.
+      // A job that runs for the second time already has some of its files.
       if (!job.assets.some(({ index }) => index === event.index)) emitAsset(job, event);
   }
 }

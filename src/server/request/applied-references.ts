@@ -4,19 +4,22 @@ import type { PlannedReferences } from './planned-references.js';
 
 export type ReferenceMethod = 'img2img' | FrameMethod;
 
-/** What a model makes of a job's references. */
+/** References of a job as the model applies them. */
 export interface AppliedReferences {
   readonly method: ReferenceMethod;
-  /** Those that it takes. */
+  /** References that the model takes. */
   readonly places: readonly FramePlace[];
-  /** Why it does not take all of them. */
+  /** Reason why the model does not take all of them. */
   readonly problem: string | undefined;
 }
 
-/** What every model does that says nothing else: SDXL has no frames, and a text-to-video model can be held to some. */
+/**
+ * Default for models that report no frame conditioning: SDXL has no frames, and frames can be held on text-to-video
+ * models.
+ */
 const UNSAID: FrameConditioning = { method: 'latent_hold', takes: ['start', 'end'], needs: [] };
 
-/** Pictures start from their reference, unless the model has a way of its own. */
+/** An image starts from its reference unless the model has its own method. */
 export function referenceMethod(isVideo: boolean, info: Pick<ModelInfo, 'frames'> | undefined): ReferenceMethod {
   const { method } = info?.frames ?? UNSAID;
   return method === 'latent_hold' && !isVideo ? 'img2img' : method;
@@ -24,7 +27,7 @@ export function referenceMethod(isVideo: boolean, info: Pick<ModelInfo, 'frames'
 
 const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end' };
 
-/** @param info of the model that they are for; undefined, it says nothing of frames */
+/** @param info of the model; undefined counts as no frame conditioning */
 export function applyReferences(
   planned: PlannedReferences,
   info: Pick<ModelInfo, 'frames'> | undefined,
@@ -40,7 +43,7 @@ export function applyReferences(
   return { method: referenceMethod(planned.isVideo, info), places, problem };
 }
 
-/** @throws InferenceError REFERENCE_NEEDED where a model cannot do without references that a job has not got */
+/** @throws InferenceError REFERENCE_NEEDED if the model needs references that the job does not have */
 export function assertNeeded(
   planned: PlannedReferences | undefined,
   { model, isVideo, info }: { model: string; isVideo: boolean; info: Pick<ModelInfo, 'frames'> | undefined },
@@ -50,7 +53,7 @@ export function assertNeeded(
   if (needs.every((place) => given.includes(place))) return;
   const frames = needs.map((place) => ({ start: 'a first', end: 'a last' })[place]).join(' and ');
   const wanted = isVideo ? needs.map((place) => ARTICLES[place]).join(' and ') : 'a';
-  // A picture has one reference.
+  // An image job can have one reference only.
   const remedy = isVideo || needs.length === 1 ? `give ${wanted} reference, or ` : '';
   throw new InferenceError(
     'REFERENCE_NEEDED',
@@ -58,7 +61,7 @@ export function assertNeeded(
   );
 }
 
-/** A single reference of a clip is its first frame, that of a picture stands in its place. */
+/** A single reference of a video is its first frame; a reference of an image takes the same place. */
 function placesOf({ start, end }: PlannedReferences): readonly FramePlace[] {
   return [...(start ? (['start'] as const) : []), ...(end ? (['end'] as const) : [])];
 }

@@ -1,9 +1,11 @@
 import { type FieldViolation, InferenceError } from '../../errors.js';
 
-/** Notes a violation of a field unless something holds: the field's path as the proto spells it, and one sentence. */
+/**
+ * Records a violation of a field unless a condition holds. `field`: path as in the proto. `description`: one sentence.
+ */
 export type Check = (holds: boolean, field: string, description: string) => void;
 
-/** Room for a UUID, a date and a name; keys of logs and of stores. */
+/** Room for a UUID, a date and a name. Ids become keys of logs and stores. */
 const JOB_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 
 export function createCheck(): { readonly check: Check; readonly violations: readonly FieldViolation[] } {
@@ -14,7 +16,7 @@ export function createCheck(): { readonly check: Check; readonly violations: rea
   return { check, violations };
 }
 
-/** @throws InferenceError INVALID_REQUEST with every violation that was noted */
+/** @throws InferenceError INVALID_REQUEST with every recorded violation */
 export function assertNoViolations(violations: readonly FieldViolation[]): void {
   if (violations.length === 0) return;
   const all = violations.map(({ description }) => description).join('; ');

@@ -7,9 +7,9 @@ import { type LoraHeader, readLoraHeader } from '../../pipelines/lora/lora-heade
 import { nearestNames } from './nearest-names.js';
 
 const SUFFIX = '.safetensors';
-/** A folder is looked into at most so often. */
+/** Smallest time between two looks at the folder, in ms. */
 const LOOK_MS = 1_000;
-/** More is a mistake in the path rather than a collection. */
+/** A folder with more files is a wrong path rather than a collection. */
 const MAX_FILES = 10_000;
 const MAX_NEAREST = 3;
 
@@ -17,21 +17,24 @@ const MAX_NEAREST = 3;
 export interface KnownLora {
   readonly name: string;
   readonly path: string;
-  /** Another one when the file was replaced. */
+  /** Changes when the file is replaced. */
   readonly revision: string;
   readonly header?: LoraHeader;
-  /** Why it cannot be used. */
+  /** Reason why the file cannot be used. */
   readonly problem?: InferenceError;
 }
 
 export interface LoraRegistryOptions {
-  /** Every `.safetensors` in it and below it, named by its path from there without the ending. Omitted: none. */
+  /**
+   * Folder of `.safetensors` files, subfolders included. A LoRA is named by its path below the folder without the
+   * ending. Omitted: none.
+   */
   readonly folder?: string | undefined;
-  /** Files by name; they win over the folder's. */
+  /** Files by name. They take precedence over the folder's. */
   readonly files?: ReadonlyMap<string, string>;
 }
 
-/** The LoRA files that requests may name: those of the configuration, and what lies in its folder now. */
+/** The LoRA files that requests may name: those of the configuration and those in the folder now. */
 export class LoraRegistry {
   readonly #options: LoraRegistryOptions;
   #loras: ReadonlyMap<string, KnownLora> = new Map();
@@ -46,13 +49,14 @@ export class LoraRegistry {
     return [...this.#loras.values()];
   }
 
-  /** Those of a model, and those of which nothing can be told. */
+  /** LoRAs for a family, and LoRAs whose family is unknown. */
   of(family: AnyFamily): readonly KnownLora[] {
     return this.all.filter(({ header }) => header === undefined || header.base === 'unknown' || isFor(header, family));
   }
 
   /**
-   * @throws InferenceError LORA_NOT_FOUND with the nearest names; MODEL_UNSUPPORTED for one of another model; what is wrong with its file
+   * @throws InferenceError LORA_NOT_FOUND with the nearest names; MODEL_UNSUPPORTED for a LoRA of another family; the
+   * fault of its file
    */
   get(name: string, family: AnyFamily): KnownLora {
     const lora = this.#loras.get(name);
@@ -72,7 +76,7 @@ export class LoraRegistry {
     return lora;
   }
 
-  /** Looks at the files again, unless that was done just now. */
+  /** Looks at the files again unless it did so just now. */
   async refresh(): Promise<void> {
     if (performance.now() - this.#lookedAt < LOOK_MS) return;
     this.#looking ??= this.#look().finally(() => {
@@ -90,7 +94,7 @@ export class LoraRegistry {
     this.#loras = loras;
   }
 
-  /** Files that did not change are not read again. */
+  /** Unchanged files are not read again. */
   async #read(name: string, path: string): Promise<KnownLora> {
     const entry = await stat(path, { bigint: true }).catch(() => undefined);
     const revision = createHash('sha256').update(`${path} ${entry?.size} ${entry?.mtimeNs}`).digest('hex').slice(0, 16);

@@ -13,14 +13,14 @@ const MAX_WEIGHT = 2;
  */
 const SIGN = /(\s*,)?\s*<lora:([^<>:]+)(?::([^<>:]*))?(?::([^<>:]*))?>(\s*,)?/g;
 
-/** A request's texts without the LoRAs that they name, and all of its LoRAs. */
+/** Texts of a request without their LoRA signs, and all of its LoRAs. */
 export interface NamedLoras {
   readonly prompt: string;
   readonly weights: string;
   readonly loras: readonly Lora[];
 }
 
-/** Takes the LoRAs out of the texts, unless signs are text. */
+/** Removes the LoRA signs from the texts. With the `diffusers` syntax signs are text. */
 export function takeLoras({ prompt, weights, loras, promptSyntax }: GenerateRequest): NamedLoras {
   if (promptSyntax === PromptSyntax.PROMPT_SYNTAX_DIFFUSERS) return { prompt, weights, loras };
   const named: Lora[] = [];
@@ -36,14 +36,14 @@ export function takeLoras({ prompt, weights, loras, promptSyntax }: GenerateRequ
     named.push({ name: name.trim(), weight: second === undefined ? own : weightOf(second), textEncoderWeight: own });
     return before ?? after ?? '';
   };
-  // A comma that stood between it and its neighbours stays between these.
+  // A comma between a sign and its neighbours stays between the neighbours.
   const without = (text: string) =>
     text.includes('<lora:') ? text.replace(SIGN, take).replace(/^[\s,]+|[\s,]+$/g, '') : text;
   const texts = { prompt: without(prompt), weights: without(weights) };
   return { ...texts, loras: [...loras, ...named] };
 }
 
-/** An empty one is 1, as if it were not there; what is no number is told by `checkLoras`. */
+/** An empty weight is 1. `checkLoras` reports a weight that is no number. */
 function weightOf(text: string | undefined): number {
   return text === undefined || text.trim() === '' ? 1 : Number(text);
 }
@@ -64,8 +64,8 @@ export function checkLoras(loras: readonly Lora[], check: Check): void {
 }
 
 /**
- * Finds the files of a request's LoRAs, which were checked.
- * @throws InferenceError LORA_NOT_FOUND, MODEL_UNSUPPORTED, or what is wrong with a file
+ * Finds the files of a request's LoRAs, which must be checked before.
+ * @throws InferenceError LORA_NOT_FOUND, MODEL_UNSUPPORTED, or the fault of a file
  */
 export function findLoras(loras: readonly Lora[], family: AnyFamily, registry: LoraRegistry): readonly RequestLora[] {
   return loras.map(({ name, ...weights }) => {
@@ -81,7 +81,7 @@ function withDefaults({ weight = 1, textEncoderWeight = weight }: Omit<Lora, 'na
   return { weight, textEncoderWeight };
 }
 
-/** As the API tells them. */
+/** LoRAs in the API's form. */
 export function loraMessages(loras: readonly RequestLora[] = []): Lora[] {
   return loras.map(({ name, weight, textEncoderWeight }) => ({ name, weight, textEncoderWeight }));
 }

@@ -1,4 +1,4 @@
-/** The names that differ least from one that is not known, at most so many, the nearest first. */
+/** The known names that differ least from an unknown one: at most `count`, nearest first. */
 export function nearestNames(name: string, known: readonly string[], most: number): readonly string[] {
   const wanted = name.toLowerCase().slice(0, 128);
   return known
@@ -8,7 +8,7 @@ export function nearestNames(name: string, known: readonly string[], most: numbe
     .map(({ each }) => each);
 }
 
-/** Letters to insert, to delete or to replace. Levenshtein's, by Wagner and Fischer's table, a row at a time. */
+/** Levenshtein distance: letters to insert, delete or replace. Wagner and Fischer's table, one row at a time. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i += 1) {

@@ -3,18 +3,21 @@ export type ReferenceSource =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'url'; readonly url: string };
 
-/** What becomes of a request's references. */
+/** Checked references of a request. */
 export interface PlannedReferences {
-  /** Name of the model that they are for: what it makes of them, it says once it is known (applied-references.ts). */
+  /** Name of the model. The model's info decides how they apply (applied-references.ts). */
   readonly model: string;
   readonly isVideo: boolean;
-  /** As the contract names them. */
+  /** Reference mode of the contract. */
   readonly mode: 'single' | 'start' | 'end' | 'both';
-  /** Of `single` the one there is. */
+  /** The first frame; in mode `single` the only reference. */
   readonly start?: ReferenceSource;
   readonly end?: ReferenceSource;
-  /** As the caller said it, or the default: 0.1 to 1. */
+  /** Requested or default strength, 0.1 to 1. */
   readonly strength: number;
-  /** Of a picture, as diffusers counts it: the share of the steps that is run on it. Undefined on a model with a way of its own. */
+  /**
+   * Image jobs only: the share of the steps that runs on the image, as diffusers counts it. Undefined for models with
+   * their own method.
+   */
   readonly denoisingStrength: number | undefined;
 }

@@ -5,11 +5,11 @@ import { InferenceError } from '../../errors.js';
  * speaks of minors and of sexual content is refused, whatever else it says. It errs towards refusing.
  */
 
-/** Words for minors, as they stand after normalisation. */
+/** Words for minors, in normalised form. */
 const MINORS =
   /\b(child(ren|s|hood|like)?|kids?|kiddos?|minors?|under ?aged?|pre ?teens?|pre ?pubescents?|teens?|teen ?agers?|teenaged?|toddlers?|infants?|bab(y|ies)|newborns?|lolis?|lolitas?|shotas?|shotacon|lolicon|juveniles?|adolescents?|school ?(girls?|boys?|kids?|child(ren)?)|(elementary|primary|middle|high|grade) ?school(ers?)?|kindergart(en|ener|eners|ners?)|(little|young|small|tiny) (girls?|boys?|ones?|daughters?|sons?|sisters?|brothers?)|jail ?bait|daughters?|nieces?|nephews?)\b/;
 
-/** "girl" and "boy" alone are used for adults too: they count beside explicit words only. */
+/** "girl" and "boy" also mean adults, so they count only beside explicit words. */
 const PERHAPS_MINORS = /\b(girls?|boys?)\b/;
 
 const EXPLICIT =
@@ -18,7 +18,7 @@ const EXPLICIT =
 const SUGGESTIVE =
   /\b(sexy|sexi(er|est)|seductive(ly)?|seducing|sensual(ly)?|provocative(ly)?|lingerie|suggestive(ly)?|lustful(ly)?|lust|thongs?|stripping|striptease|strip ?tease|skimpy|scantily|see through|panties|panty|upskirt|cleavage)\b/;
 
-/** Colours and things that have "baby" or "kid" in their name. */
+/** Colours and things with "baby" or "kid" in their names. */
 const HARMLESS =
   /\b(baby (blue|pink|doll dress|grand|shower)|kid (leather|gloves?)|minor (key|scale|chord|details?|changes?))\b/g;
 
@@ -40,8 +40,8 @@ const AGE_WORDS =
   /\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen) years? ?olds?\b/;
 
 /**
- * @param text everything that will condition the picture: prompt and weighted phrases
- * @param what the message says was refused
+ * @param text everything that conditions the image: prompt and weighted phrases
+ * @param what subject of the error message
  * @throws InferenceError POLICY
  */
 export function assertPolicy(text: string, what = 'the prompt'): void {
@@ -51,7 +51,7 @@ export function assertPolicy(text: string, what = 'the prompt'): void {
 
 export function sexualisesMinors(text: string): boolean {
   const plain = collapse(normalise(text));
-  // Digits are letters in disguise or ages, and letters that stand alone may spell a word: every reading counts.
+  // Digits may be ages or disguised letters, and single letters may spell a word: every reading is checked.
   const readings = [text, text.replace(/[013457@$!]/g, (sign) => LEET[sign] ?? sign)]
     .map(normalise)
     .flatMap((reading) => [collapse(reading), joinLetters(collapse(reading)), collapse(joinLetters(reading))])
@@ -61,7 +61,7 @@ export function sexualisesMinors(text: string): boolean {
   return (minor && (any(EXPLICIT) || any(SUGGESTIVE))) || (any(PERHAPS_MINORS) && any(EXPLICIT));
 }
 
-/** Lower case, no diacritics, no invisible characters, a space for every other sign. */
+/** Lower case, without diacritics and invisible characters; every other sign becomes a space. */
 function normalise(text: string): string {
   return text
     .normalize('NFKD')

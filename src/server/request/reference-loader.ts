@@ -6,13 +6,16 @@ import { createReferenceFetcher, type ReferenceFetcher } from '../../references/
 import { applyReferences } from './applied-references.js';
 import type { PlannedReferences, ReferenceSource } from './planned-references.js';
 
-/** Fetches and decodes at once: a large picture takes up to 400 MB while it is decoded (docs/reference/references.md). */
+/**
+ * Number of references that are fetched and decoded at once. A large image takes up to 400 MB while it is decoded
+ * (docs/reference/references.md).
+ */
 const AT_ONCE = 2;
 
 export interface ReferenceLoader {
   /**
-   * The pictures that a job starts from or holds, fetched, decoded and fitted to its size.
-   * @returns what they add to the request
+   * Fetches and decodes the images that a job starts from or holds, and fits them to its size.
+   * @returns the fields that they add to the request
    * @throws InferenceError REFERENCE_INVALID, REFERENCE_UNAVAILABLE, or the signal's reason
    */
   load(
@@ -23,8 +26,8 @@ export interface ReferenceLoader {
 }
 
 /**
- * @param infoOf what a model is, once that is known
- * @param fetcher omitted, the one that the configuration describes
+ * @param infoOf resolves with a model's info once it is known
+ * @param fetcher default: the one that the configuration describes
  */
 export function createReferenceLoader(
   config: Config,
@@ -59,14 +62,14 @@ export function createReferenceLoader(
       if (method === 'img2img' || clip === undefined) {
         return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength } };
       }
-      // A picture is not to be its reference, but to look like it.
+      // VACE takes the reference of an image job as a look, not as a frame.
       const frames = method === 'vace' && !references.isVideo ? { look: start } : { start, end };
       return { clip: { ...clip, known: { method, ...frames, strength } } };
     },
   };
 }
 
-/** Runs at most so many at once, in the order they came. */
+/** Runs at most `limit` tasks at once, in FIFO order. */
 class Turns {
   readonly #waiting: (() => void)[] = [];
   #free: number;

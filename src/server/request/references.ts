@@ -8,9 +8,9 @@ import type { RequestedModel } from './request-context.js';
 const MIN_STRENGTH = 0.1;
 
 /**
- * Which share of the steps is run on a reference at the weakest strength (0.1) and at the strongest (1.0): the more steps, the
- * less of it is left. Style keeps colours and light only, so it leaves most of the work to the prompt; a composition is to stay
- * where it is; a character needs its features, but not its pose.
+ * Share of the steps that runs on a reference, at the weakest strength (0.1) and at the strongest (1.0). More steps
+ * leave less of the reference. Style keeps colours and light only, so the prompt does most of the work. A composition
+ * keeps its layout. A character keeps its features, but not its pose.
  */
 const DENOISING: Readonly<Record<number, { readonly weakest: number; readonly strongest: number }>> = {
   [ReferenceType.REFERENCE_TYPE_UNSPECIFIED]: { weakest: 0.9, strongest: 0.3 },
@@ -26,7 +26,7 @@ interface ReferenceContext {
   readonly limitBytes: number;
 }
 
-/** Checks the references of a request; undefined where there is none, or none that could be used. */
+/** Checks the references of a request. Undefined if it has none that can be used. */
 export function planReferences(
   references: readonly Reference[],
   { model: { name: model, family, info }, makes, steps, limitBytes }: ReferenceContext,
@@ -88,13 +88,13 @@ function sourceOf({ source }: Reference, i: number, limitBytes: number, check: C
   return { kind: 'bytes', bytes: source.value };
 }
 
-/** Of image to image: the share of the steps that is run on the picture. */
+/** Image-to-image: the share of the steps that runs on the image. */
 function shareOf(reference: Reference, strength: number, steps: number, check: Check): number {
   const range = DENOISING[reference.type];
   check(range !== undefined, 'references[0].type', 'references[0].type is unknown; use a value of ReferenceType');
   const { weakest = 1, strongest = 1 } = range ?? {};
   const byType = weakest - ((weakest - strongest) * (strength - MIN_STRENGTH)) / (1 - MIN_STRENGTH);
-  // A step must not be lost to the last bit of a sum.
+  // Round, so that a floating-point error does not cost a step.
   const share = reference.denoisingStrength ?? Number(byType.toFixed(6));
   const isShare = share > 0 && share <= 1;
   check(isShare, 'references[0].denoising_strength', `references[0].denoising_strength ${share} must be > 0 and <= 1`);

@@ -1,7 +1,7 @@
 import { cp, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
-import { inspectSdxl } from '../../../src/pipelines/sdxl/index.js';
+import { inspectSdxl } from '../../../src/pipelines/sdxl/inspect.js';
 import { writeTinySdxl } from '../../../src/synthetic/sdxl.js';
 import { sdxlPicture } from '../../support/sdxl-image.js';
 import { tempFolder } from '../../support/temp-folder.js';

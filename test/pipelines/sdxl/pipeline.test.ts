@@ -2,9 +2,10 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { cleanLatents } from '../../../src/pipelines/common/preview.js';
 import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
 import type { GenerationRequest, PipelineEvent } from '../../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, SdxlPipeline } from '../../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, SdxlPipeline } from '../../../src/pipelines/sdxl/pipeline.js';
 import { endTokenIndex } from '../../../src/pipelines/sdxl/prompt/text-rows.js';
 import { schedulerNames } from '../../../src/schedulers/beta-schedulers.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 
 const request: GenerationRequest = {
   prompt: 'a small blue star',
@@ -21,8 +22,7 @@ let pipeline: SdxlPipeline;
 beforeAll(async () => {
   pipeline = await createSdxlPipeline({
     path: inject('tinySdxl'),
-    device: 'cpu',
-    threads: 1,
+    backend: cpuBackend,
     batchPixels: 2 ** 20,
   });
 });
@@ -115,7 +115,7 @@ describe('a batch', () => {
   });
 
   it('is cut where its pixels pass the bound', async () => {
-    const small = new SdxlPipeline(pipeline.networks, 'cpu', 4 * 64 * 64);
+    const small = new SdxlPipeline(pipeline.networks, 4 * 64 * 64);
     const steps: number[] = [];
     const jobs = [
       { request: { ...request, seeds: [1, 2, 3, 4, 5, 6], steps: 2 }, signal: new AbortController().signal },
@@ -184,8 +184,8 @@ describe('image to image', () => {
   });
 
   it('keeps less of the picture the stronger it is', async () => {
-    const latents = await pipeline.networks.encodeLatents(imageFromRgb(rgb, size), size);
-    const kept = rgbFromImage(await pipeline.networks.decode(latents, size), size);
+    const latents = await pipeline.networks.autoencoder.encodeLatents(imageFromRgb(rgb, size), size);
+    const kept = rgbFromImage(await pipeline.networks.autoencoder.decode(latents, size), size);
     const mean = (picture: Uint8Array | undefined) =>
       kept.reduce((sum, value, i) => sum + Math.abs(value - (picture?.[i] ?? 0)), 0) / kept.length;
     const [weak, strong] = [await from(0.1), await from(0.9)];

@@ -3,12 +3,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { PromptSyntax } from '../../../src/pipelines/pipeline.js';
-import { createSdxlPipeline, type SdxlPipeline } from '../../../src/pipelines/sdxl/index.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../../src/pipelines/sdxl/pipeline.js';
+import type { PromptCache } from '../../../src/pipelines/sdxl/prompt/prompt-cache.js';
 import { chunkText } from '../../../src/pipelines/sdxl/prompt/prompt-chunks.js';
 import { chunkRows } from '../../../src/pipelines/sdxl/prompt/prompt-conditioning.js';
-import type { PromptEmbeds, PromptEncoder } from '../../../src/pipelines/sdxl/prompt/prompt-encoder.js';
+import type { PromptEmbeds } from '../../../src/pipelines/sdxl/prompt/prompt-encoder.js';
 import { describePrompt } from '../../../src/pipelines/sdxl/prompt/tokenize.js';
 import { readClipTokenizer } from '../../../src/tokenizer/clip.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { tempFolder } from '../../support/temp-folder.js';
 
 /** States of the tiny model's first text encoder. */
@@ -29,7 +31,7 @@ const overlong = cases.find(({ key }) => key === 'c4')?.prompt ?? '';
 
 let pipeline: SdxlPipeline;
 beforeAll(async () => {
-  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), device: 'cpu', threads: 1 });
+  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
 
@@ -55,8 +57,8 @@ async function change(path: string, fields: object): Promise<void> {
   await writeFile(path, JSON.stringify({ ...content, ...fields }));
 }
 
-async function withPrompts(path: string, use: (prompts: PromptEncoder) => Promise<void>): Promise<void> {
-  const opened = await createSdxlPipeline({ path, device: 'cpu', threads: 1 });
+async function withPrompts(path: string, use: (prompts: PromptCache) => Promise<void>): Promise<void> {
+  const opened = await createSdxlPipeline({ path, backend: cpuBackend });
   try {
     await use(opened.networks.prompts);
   } finally {
@@ -187,7 +189,7 @@ describe('PromptEncoder', () => {
 
   it('pads embeddings to the length of the longest with the empty prompt', async () => {
     const unequal = [await encode(red(160), 'weighted'), await encode('blurry', 'weighted')];
-    const [long, short] = await pipeline.networks.prompts.padToSameLength(unequal);
+    const [long, short] = await pipeline.networks.prompts.encoder.padToSameLength(unequal);
     expect([long?.tokens, short?.tokens, short?.embeds.length]).toEqual([231, 231, long?.embeds.length]);
     const empty = (await encode('', 'plain')).embeds;
     const blurry = (await encode('blurry', 'plain')).embeds;
@@ -216,7 +218,7 @@ describe('PromptEncoder', () => {
     for (const [name, length] of Object.entries(lengths)) {
       await change(join(folder, name, 'tokenizer_config.json'), { model_max_length: length });
     }
-    await expect(createSdxlPipeline({ path: folder, device: 'cpu', threads: 1 })).rejects.toThrow(message);
+    await expect(createSdxlPipeline({ path: folder, backend: cpuBackend })).rejects.toThrow(message);
   });
 
   // In the released vocabulary "!!" is one token to the first encoder and two to the second, whose padding is "!".

@@ -1,11 +1,13 @@
 import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { defaultDialect } from '../../../src/graph/dialect.js';
 import { openWanCheckpoint, type WanSource } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
-import { readWanConfig } from '../../../src/pipelines/wan/model/config.js';
+import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { loadWanNetworks } from '../../../src/pipelines/wan/networks.js';
 import { buildWanNetworks, planWanWeights } from '../../../src/pipelines/wan/weights.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, writeTensorFile } from '../../support/tensor-file.js';
 import { sharedTinyWan, TRANSFORMER, VAE, wanGoldens, writeTinyWan } from '../../support/tiny-wan.js';
@@ -25,14 +27,20 @@ async function copyOfTiny(): Promise<string> {
 
 /** The velocity and the last decoded frame of one small clip. */
 async function outputsOf(source: WanSource): Promise<{ flow: Float32Array; frame: Float32Array }> {
-  const networks = await loadWanNetworks({ ...source, device: 'cpu', threads: 1 });
+  const networks = await loadWanNetworks({ ...source, backend: cpuBackend });
   try {
     const size = { frames: 5, height: 16, width: 32 };
     const latents = hashTensor('latents', [1, 16, 2, 2, 4]);
     const texts = [hashTensor('text', [3, 32])];
-    const flow = await networks.predict({ latents, size: networks.latentSize(size), timestep: 700, texts });
+    const flow = await networks.denoiser.predict({
+      latents,
+      size: networks.autoencoder.latentSize(size),
+      timestep: 700,
+      texts,
+    });
     let frame = new Float32Array();
-    for await (const frames of networks.decodeChunks(latents, size)) frame = Float32Array.from(frames.at(-1) ?? []);
+    for await (const frames of networks.autoencoder.decodeChunks(latents, size))
+      frame = Float32Array.from(frames.at(-1) ?? []);
     return { flow, frame };
   } finally {
     await networks.release();
@@ -110,7 +118,7 @@ describe('a WAN folder', () => {
     vae.delete('decoder.conv_in.bias');
     await writeTensorFile(join(folder, VAE), vae);
     const error = await openWanCheckpoint({ path: folder })
-      .then((checkpoint) => buildWanNetworks(checkpoint, { attention: 'fused' }))
+      .then((checkpoint) => buildWanNetworks(checkpoint, defaultDialect))
       .catch((caught: unknown) => caught);
     expect(error).toMatchObject({ reason: 'CHECKPOINT_INVALID' });
     expect(String(error).split('\n').slice(1)).toEqual([

@@ -6,10 +6,11 @@ import {
   originalTransformerName,
   translateTransformer,
 } from '../../../src/pipelines/wan/checkpoint/original-layout.js';
+import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { wanLoraNames } from '../../../src/pipelines/wan/lora-names.js';
-import { readWanConfig } from '../../../src/pipelines/wan/model/config.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { planWanWeights } from '../../../src/pipelines/wan/weights.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { f32, factorsFor, mergeLora } from '../../support/merged-lora.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, writeTensorFile } from '../../support/tensor-file.js';
@@ -31,7 +32,7 @@ let wan: Awaited<ReturnType<typeof sharedTinyWan>>;
 let pipeline: WanPipeline;
 beforeAll(async () => {
   wan = await sharedTinyWan('F32');
-  pipeline = await createWanPipeline({ path: wan.path, device: 'cpu', threads: 1 });
+  pipeline = await createWanPipeline({ path: wan.path, backend: cpuBackend });
 });
 afterAll(async () => {
   await pipeline.dispose();
@@ -99,7 +100,7 @@ describe('a LoRA of WAN', () => {
       ['lora_down', 'lora_up'],
     ],
   ] as const)('in the names of %s makes what its sums make in the checkpoint', async (_, name, halves) => {
-    const merged = await createWanPipeline({ path: await mergedCheckpoint(0.5), device: 'cpu', threads: 1 });
+    const merged = await createWanPipeline({ path: await mergedCheckpoint(0.5), backend: cpuBackend });
     const variant = await pipeline.withLoras([{ path: await loraFile(name, halves), weight: 0.5 }]);
     try {
       const expected = await framesOf(merged);
@@ -114,7 +115,7 @@ describe('a LoRA of WAN', () => {
   it('changes steps that leave out the blocks, too; the bare model goes on after its variant went', async () => {
     const bare = await framesOf(pipeline, { reuseThreshold: 1 });
     const path = await loraFile((module) => `transformer.${module}`, ['lora_A', 'lora_B']);
-    const merged = await createWanPipeline({ path: await mergedCheckpoint(1), device: 'cpu', threads: 1 });
+    const merged = await createWanPipeline({ path: await mergedCheckpoint(1), backend: cpuBackend });
     const variant = await pipeline.withLoras([{ path, weight: 1 }]);
     const own = await framesOf(variant, { reuseThreshold: 1 });
     expect(farthest(own, await framesOf(merged, { reuseThreshold: 1 }))).toBeLessThanOrEqual(2);

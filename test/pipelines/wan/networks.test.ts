@@ -4,12 +4,13 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { rotaryTables } from '../../../src/pipelines/wan/model/rotary-tables.js';
 import { loadWanNetworks, type WanNetworks } from '../../../src/pipelines/wan/networks.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { sharedTinyWan } from '../../support/tiny-wan.js';
 
 let networks: WanNetworks;
 beforeAll(async () => {
   const { path, remove } = await sharedTinyWan('F32');
-  networks = await loadWanNetworks({ path, device: 'cpu', threads: 1 });
+  networks = await loadWanNetworks({ path, backend: cpuBackend });
   return async () => {
     await networks.release();
     await remove();
@@ -18,7 +19,7 @@ beforeAll(async () => {
 
 async function decoded(latents: Float32Array, size: Size, perRun?: number): Promise<Float32Array[]> {
   const frames: Float32Array[] = [];
-  for await (const chunk of networks.decodeChunks(latents, size, perRun)) frames.push(...chunk);
+  for await (const chunk of networks.autoencoder.decodeChunks(latents, size, perRun)) frames.push(...chunk);
   return frames;
 }
 
@@ -52,7 +53,7 @@ describe('the VAE', () => {
   it('yields the first frame alone and then four at a time, of -1 to 1', async () => {
     const size = { frames: 9, height: 16, width: 8 };
     const counts: number[] = [];
-    for await (const chunk of networks.decodeChunks(latentsOf(size), size)) {
+    for await (const chunk of networks.autoencoder.decodeChunks(latentsOf(size), size)) {
       counts.push(chunk.length);
       for (const frame of chunk) {
         expect(frame).toHaveLength(3 * 16 * 8);
@@ -66,7 +67,7 @@ describe('the VAE', () => {
     const size = { frames: 9, height: 16, width: 16 };
     const latents = latentsOf(size);
     const whole = await decoded(latents, size);
-    for await (const _ of networks.decodeChunks(latents, size)) break;
+    for await (const _ of networks.autoencoder.decodeChunks(latents, size)) break;
     expect(worst(await decoded(latents, size), whole)).toBe(0);
   });
 
@@ -76,7 +77,7 @@ describe('the VAE', () => {
     const peak = async (frames: number, perRun?: number) => {
       const size = { frames, height: 96, width: 96 };
       let most = 0;
-      for await (const _ of networks.decodeChunks(latentsOf(size), size, perRun)) {
+      for await (const _ of networks.autoencoder.decodeChunks(latentsOf(size), size, perRun)) {
         collect();
         most = Math.max(most, process.memoryUsage().rss);
       }
@@ -95,24 +96,24 @@ describe('the VAE', () => {
     async function* later() {
       for (const frame of frames) yield await Promise.resolve(frame);
     }
-    const means = await networks.encode(frames, size);
+    const means = await networks.autoencoder.encode(frames, size);
     expect(means).toHaveLength(16 * 3 * 2 * 3);
-    expect(await networks.encode(later(), size)).toEqual(means);
-    const latents = await networks.encodeLatents(frames, size);
+    expect(await networks.autoencoder.encode(later(), size)).toEqual(means);
+    const latents = await networks.autoencoder.encodeLatents(frames, size);
     const { latents_mean: mean, latents_std: deviation } = networks.config.vae;
     const last = means.length - 1;
     expect(latents[last]).toBeCloseTo(((means[last] ?? 0) - (mean[15] ?? 0)) / (deviation[15] ?? 1), 5);
     // Nothing later than a frame goes into its latents.
     const [first = new Float32Array()] = frames;
-    const alone = await networks.encode([first], size);
+    const alone = await networks.autoencoder.encode([first], size);
     const firsts = Array.from({ length: 16 }, (_, c) => means.subarray(c * 18, c * 18 + 6));
     expect(worst([alone], [Float32Array.from(firsts.flatMap((plane) => [...plane]))])).toBeLessThan(1e-6);
   });
 
   it.each([0, 4, 7])('refuses to encode %i frames', async (count) => {
     const frames = Array.from({ length: count }, () => new Float32Array(3 * 64));
-    await expect(networks.encode(frames, { height: 8, width: 8 })).rejects.toThrow(
-      /frames are left over: a clip has one and a multiple of four$/,
+    await expect(networks.autoencoder.encode(frames, { height: 8, width: 8 })).rejects.toThrow(
+      /frames are left over: a video has one and a multiple of four$/,
     );
   });
 });
@@ -121,7 +122,7 @@ describe('the transformer', () => {
   const size = { frames: 2, height: 4, width: 6 };
   const clip = hashTensor('noise', [16, 2, 4, 6]);
   const predict = (latents: Float32Array, texts: readonly Float32Array[]) =>
-    networks.predict({ latents, size, timestep: 321, texts });
+    networks.denoiser.predict({ latents, size, timestep: 321, texts });
 
   it('computes a batch as its items one by one', async () => {
     const texts = [hashTensor('a', [7, 32]), hashTensor('b', [3, 32])];

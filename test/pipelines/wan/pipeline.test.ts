@@ -3,6 +3,8 @@ import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-im
 import { RunningJobs } from '../../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest, KnownPictures, PipelineEvent } from '../../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
+import { encodePrompts } from '../../../src/pipelines/wan/prompt/encode-prompts.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { resultOf } from '../../support/result-of.js';
 
 const size = { width: 64, height: 48 };
@@ -19,7 +21,7 @@ const request: GenerationRequest = {
 
 let pipeline: WanPipeline;
 beforeAll(async () => {
-  pipeline = await createWanPipeline({ path: inject('tinyWan'), device: 'cpu', threads: 1 });
+  pipeline = await createWanPipeline({ path: inject('tinyWan'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
 
@@ -43,12 +45,12 @@ const distance = (a: Uint8Array | undefined, b: Uint8Array | undefined) =>
 
 /** What the VAE makes of pictures by itself: the nearest that a clip can come to them. */
 async function throughVae(frames: readonly Uint8Array[]): Promise<readonly Uint8Array[]> {
-  const latents = await pipeline.networks.encodeLatents(
+  const latents = await pipeline.networks.autoencoder.encodeLatents(
     frames.map((rgb) => imageFromRgb(rgb, size)),
     size,
   );
   const decoded: Uint8Array[] = [];
-  for await (const chunk of pipeline.networks.decodeChunks(latents, { ...size, frames: frames.length }))
+  for await (const chunk of pipeline.networks.autoencoder.decodeChunks(latents, { ...size, frames: frames.length }))
     decoded.push(...chunk.map((frame) => rgbFromImage(frame, size)));
   return decoded;
 }
@@ -91,7 +93,7 @@ describe('WanPipeline', () => {
 async function denoised(held?: Omit<KnownPictures, 'method'>): Promise<{ latents: Float32Array }> {
   const clip = { frames: 9, shift: 5, ...(held && { known: { method: 'latent_hold' as const, ...held } }) };
   const running = new RunningJobs([{ request: { ...request, clip }, signal: new AbortController().signal }]);
-  const texts = (await resultOf(pipeline.condition(0, request, running))) ?? [];
+  const texts = (await resultOf(encodePrompts(0, request, running, pipeline.networks.prompts))) ?? [];
   const denoised = await resultOf(pipeline.denoise(0, { ...request, clip }, texts, running));
   return { latents: denoised?.latents ?? new Float32Array() };
 }
@@ -126,8 +128,8 @@ describe('held frames', () => {
     const { latents: free } = await denoised();
     const stillEnd = Array.from({ length: 5 }, () => imageFromRgb(end, size));
     const [first, still] = [
-      await pipeline.networks.encodeLatents([imageFromRgb(start, size)], size),
-      await pipeline.networks.encodeLatents(stillEnd, size),
+      await pipeline.networks.autoencoder.encodeLatents([imageFromRgb(start, size)], size),
+      await pipeline.networks.autoencoder.encodeLatents(stillEnd, size),
     ];
     expect(farthest(frameOf(latents, 0, 3), first)).toBeLessThan(1e-5);
     expect(farthest(frameOf(latents, 2, 3), frameOf(still, 1, 2))).toBeLessThan(1e-5);

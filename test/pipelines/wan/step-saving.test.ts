@@ -3,6 +3,7 @@ import type { ClipRequest, GenerationRequest, PipelineEvent } from '../../../src
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { planSteps } from '../../../src/pipelines/wan/step-plan.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 
 const request: GenerationRequest = {
   prompt: 'a red kite over a field',
@@ -19,7 +20,7 @@ const request: GenerationRequest = {
 let pipeline: WanPipeline;
 let plain: Made;
 beforeAll(async () => {
-  pipeline = await createWanPipeline({ path: inject('tinyWan'), device: 'cpu', threads: 1 });
+  pipeline = await createWanPipeline({ path: inject('tinyWan'), backend: cpuBackend });
   plain = await made();
   return () => pipeline.dispose();
 });
@@ -114,16 +115,16 @@ describe('reuse of the residual', () => {
     const size = { frames: 2, height: 4, width: 6 };
     const latents = hashTensor('noise', [2, 16, 2, 4, 6]);
     const texts = [hashTensor('a', [7, 32]), hashTensor('b', [3, 32])];
-    const { flow, kept } = await pipeline.networks.predictAndKeep({ latents, size, timestep: 321, texts });
-    expect(await pipeline.networks.predict({ latents, size, timestep: 321, texts })).toEqual(flow);
-    const same = await pipeline.networks.predictFrom(kept, { latents, size, timestep: 321 });
+    const { flow, kept } = await pipeline.networks.denoiser.predictAndKeep({ latents, size, timestep: 321, texts });
+    expect(await pipeline.networks.denoiser.predict({ latents, size, timestep: 321, texts })).toEqual(flow);
+    const same = await pipeline.networks.denoiser.predictFrom(kept, { latents, size, timestep: 321 });
     expect(Math.max(...same.map((x, i) => Math.abs(x - (flow[i] ?? 9))))).toBeLessThan(1e-6);
     // Each half goes on from its own residual.
     const half = {
       latents: latents.subarray(latents.length / 2),
       hidden: kept.hidden.subarray(kept.hidden.length / 2),
     };
-    const second = await pipeline.networks.predictFrom(half, { latents: half.latents, size, timestep: 321 });
+    const second = await pipeline.networks.denoiser.predictFrom(half, { latents: half.latents, size, timestep: 321 });
     expect(Math.max(...second.map((x, i) => Math.abs(x - (flow[flow.length / 2 + i] ?? 9))))).toBeLessThan(1e-6);
   });
 
@@ -160,7 +161,7 @@ describe('planSteps', () => {
 /** Of the timestep embedding, from one step to the next. */
 async function meanChange(): Promise<number> {
   const timesteps = [1000, 900];
-  const [a = new Float32Array(), b = new Float32Array()] = await pipeline.networks.timeEmbeddings(timesteps);
+  const [a = new Float32Array(), b = new Float32Array()] = await pipeline.networks.denoiser.timeEmbeddings(timesteps);
   const size = a.reduce((sum, x) => sum + Math.abs(x), 0);
   return a.reduce((sum, x, i) => sum + Math.abs(x - (b[i] ?? 0)), 0) / size;
 }

@@ -1,13 +1,18 @@
 import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { defaultDialect } from '../../../src/graph/dialect.js';
+import { buildNetworks } from '../../../src/pipelines/common/build-networks.js';
 import { openWanCheckpoint, type WanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import {
   relativePositionBucket,
   relativePositionBuckets,
 } from '../../../src/pipelines/wan/model/relative-positions.js';
-import { buildPromptEncoder, loadPromptEncoder } from '../../../src/pipelines/wan/prompt/prompt-encoder.js';
-import { hashTensor, storeAs } from '../../../src/synthetic/hash-weights.js';
+import { openPromptEncoder, type PromptEncoder } from '../../../src/pipelines/wan/prompt/prompt-encoder.js';
+import { wanTable } from '../../../src/pipelines/wan/weights.js';
+import { hashTensor } from '../../../src/synthetic/hash-weights.js';
+import { bytesFromFloats } from '../../../src/weights/half-floats.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { safetensorsBytes } from '../../support/safetensors-bytes.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { wanGoldens } from '../../support/tiny-wan.js';
@@ -46,7 +51,7 @@ async function checkpointOf({ dtype = 'F32', factor = () => 1, rename = (name) =
   for (const [key, shape] of TENSORS) {
     const name = rename(key);
     if (name === undefined) continue;
-    const bytes = storeAs(
+    const bytes = bytesFromFloats(
       dtype,
       hashTensor(`a:text_encoder.${key}`, shape).map((value) => value * factor(key)),
     );
@@ -63,8 +68,18 @@ async function checkpointOf({ dtype = 'F32', factor = () => 1, rename = (name) =
   return openWanCheckpoint({ path });
 }
 
+/** The checkpoint has no other network. */
+async function buildTextEncoder(checkpoint: WanCheckpoint) {
+  const { text_encoder } = wanTable(checkpoint.config);
+  return buildNetworks(checkpoint, { model: 'WAN', table: { text_encoder }, dialect: defaultDialect });
+}
+
+async function openEncoder(checkpoint: WanCheckpoint): Promise<PromptEncoder> {
+  return openPromptEncoder(checkpoint, (await buildTextEncoder(checkpoint)).text_encoder, cpuBackend);
+}
+
 async function encode(checkpoint: WanCheckpoint, prompt: string): Promise<Float32Array> {
-  const encoder = await loadPromptEncoder(checkpoint, { device: 'cpu', threads: 1 });
+  const encoder = await openEncoder(checkpoint);
   try {
     return (await encoder.encode(prompt)).states;
   } finally {
@@ -74,7 +89,7 @@ async function encode(checkpoint: WanCheckpoint, prompt: string): Promise<Float3
 
 describe('the text encoder', () => {
   it('gives a row for each token of its own, 512 at most', async () => {
-    const encoder = await loadPromptEncoder(await checkpointOf(), { device: 'cpu', threads: 1 });
+    const encoder = await openEncoder(await checkpointOf());
     const short = await encoder.encode('a red circle');
     expect(short.states).toHaveLength(short.ids.length * 32);
     const long = await encoder.encode('red '.repeat(600));
@@ -125,12 +140,12 @@ describe('the text encoder', () => {
     const rename = (name: string) =>
       name.endsWith('wi_1.weight') ? undefined : name.replace('final_layer', 'last_layer');
     const checkpoint = await checkpointOf({ rename });
-    await expect(buildPromptEncoder(checkpoint, { attention: 'fused' })).rejects.toThrow(
+    await expect(buildTextEncoder(checkpoint)).rejects.toThrow(
       [
-        '  - missing: encoder.block.0.layer.1.DenseReluDense.wi_1.weight [64, 32]',
-        '  - missing: encoder.block.1.layer.1.DenseReluDense.wi_1.weight [64, 32]',
-        '  - missing: encoder.final_layer_norm.weight [32]',
-        '  - spare: encoder.last_layer_norm.weight F32 [32]',
+        '  - text_encoder: missing: encoder.block.0.layer.1.DenseReluDense.wi_1.weight [64, 32]',
+        '  - text_encoder: missing: encoder.block.1.layer.1.DenseReluDense.wi_1.weight [64, 32]',
+        '  - text_encoder: missing: encoder.final_layer_norm.weight [32]',
+        '  - text_encoder: spare: encoder.last_layer_norm.weight F32 [32]',
       ].join('\n'),
     );
   });

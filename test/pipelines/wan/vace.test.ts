@@ -8,6 +8,7 @@ import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
 import { rebuildOriginal } from '../../conformance/wan-cases.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { gradient } from '../../support/image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
@@ -21,7 +22,7 @@ let pipeline: WanPipeline;
 beforeAll(async () => {
   const shared = await sharedTinyWan('BF16', 'wan-vace-tiny');
   path = shared.path;
-  pipeline = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+  pipeline = await createWanPipeline({ path, backend: cpuBackend });
   return async () => {
     await pipeline.dispose();
     await shared.remove();
@@ -53,7 +54,7 @@ describe('VACE', () => {
   });
 
   it('is the same for a clip of text alone whatever was made before', async () => {
-    const other = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+    const other = await createWanPipeline({ path, backend: cpuBackend });
     try {
       const made: Uint8Array[] = [];
       for await (const event of other.generate([{ request, signal: new AbortController().signal }]))
@@ -73,8 +74,8 @@ describe('VACE', () => {
       await frames({ method: 'vace', start, strength: 1 }),
     ];
     const { networks } = pipeline;
-    const latents = await networks.encodeLatents([imageFromRgb(start, size)], size);
-    const { value } = await networks.decodeChunks(latents, { ...size, frames: 1 }).next();
+    const latents = await networks.autoencoder.encodeLatents([imageFromRgb(start, size)], size);
+    const { value } = await networks.autoencoder.decodeChunks(latents, { ...size, frames: 1 }).next();
     const nearest = rgbFromImage(value?.[0] ?? new Float32Array(), size);
     const distance = (frame: Uint8Array = new Uint8Array()) =>
       frame.reduce((sum, x, i) => sum + Math.abs(x - (nearest[i] ?? 0)), 0) / frame.length;
@@ -103,8 +104,8 @@ describe('VACE', () => {
       texts: [hashTensor('a', [7, 32])],
       condition: { kind: 'vace', control: hashTensor('control', [96, 2, 4, 6]), scale: 0.5 },
     } as const;
-    const { flow, kept } = await pipeline.networks.predictAndKeep(call);
-    const same = await pipeline.networks.predictFrom(kept, call);
+    const { flow, kept } = await pipeline.networks.denoiser.predictAndKeep(call);
+    const same = await pipeline.networks.denoiser.predictFrom(kept, call);
     expect(Math.max(...same.map((x, i) => Math.abs(x - (flow[i] ?? 9))))).toBeLessThan(1e-6);
   });
 });

@@ -3,13 +3,14 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { KnownPictures } from '../../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
+import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { flowShiftOf } from '../../../src/pipelines/wan/flow-shift.js';
 import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
-import { readWanConfig } from '../../../src/pipelines/wan/model/config.js';
 import { createWanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
 import { rebuildModel } from '../../conformance/golden-folder.js';
 import { rebuildOriginal } from '../../conformance/wan-cases.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { gradient } from '../../support/image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
@@ -140,7 +141,7 @@ describe('a clip of an image-to-video model', () => {
 
   it('needs its first frame, ends when it is told to, and may reuse residuals', async () => {
     const path = await diffusers('wan-i2v-tiny');
-    const pipeline = await createWanPipeline({ path, device: 'cpu', threads: 1 });
+    const pipeline = await createWanPipeline({ path, backend: cpuBackend });
     const known: KnownPictures = { method: 'image_conditioning', start: gradient(size), strength: 1 };
     const run = async (clip: object, abort = new AbortController()) => {
       const seen: string[] = [];
@@ -169,8 +170,8 @@ describe('a clip of an image-to-video model', () => {
           pictures: hashTensor('pictures', [5, 64]),
         },
       } as const;
-      const { flow, kept } = await pipeline.networks.predictAndKeep(call);
-      const same = await pipeline.networks.predictFrom(kept, call);
+      const { flow, kept } = await pipeline.networks.denoiser.predictAndKeep(call);
+      const same = await pipeline.networks.denoiser.predictFrom(kept, call);
       expect(Math.max(...same.map((x, i) => Math.abs(x - (flow[i] ?? 9))))).toBeLessThan(1e-6);
     } finally {
       await pipeline.dispose();

@@ -6,10 +6,11 @@ import { readSafetensors } from '../../../weights/safetensors.js';
 import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { flagOf } from '../../family.js';
 import { isLoraKey } from '../../lora/lora-header.js';
-import { readSdxlConfig, readTextEncoderConfig, readVaeConfig, type SdxlConfig } from '../model/config.js';
+import type { SdxlConfig } from '../model/config.js';
 import { type PredictionType, sdxlOptions } from '../variables.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
 import { translateOpenClip, translateUNet, translateVae } from './original-layout.js';
+import { readSdxlConfig, readTextEncoderConfig, readVaeConfig } from './read-config.js';
 
 /** The parts that a checkpoint is made of, as its folders are called. */
 export const componentNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;

@@ -1,17 +1,12 @@
-import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
-import { readJsonFile } from '../../../std/json-file.js';
-
-/** A configuration is a page of JSON; a megabyte is none. */
-const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout SDXL folder has it' };
 
 const counts = z.array(z.int().min(1)).min(1);
 /** Either one number for all blocks or one for each. */
 const perBlock = z.union([z.int().min(1), counts]);
 
 /** `unet/config.json`: what the shapes of the weights do not tell. Defaults are diffusers' own. */
-const unetSchema = z.object({
+export const unetSchema = z.object({
   _class_name: z.literal('UNet2DConditionModel').default('UNet2DConditionModel'),
   in_channels: z.int().min(1).default(4),
   out_channels: z.int().min(1).default(4),
@@ -37,7 +32,7 @@ const unetSchema = z.object({
   freq_shift: z.number().default(0),
 });
 
-const vaeSchema = z.object({
+export const vaeSchema = z.object({
   _class_name: z.literal('AutoencoderKL').default('AutoencoderKL'),
   in_channels: z.int().min(1).default(3),
   out_channels: z.literal(3).default(3),
@@ -55,7 +50,7 @@ const vaeSchema = z.object({
   mid_block_add_attention: z.boolean().default(true),
 });
 
-const textEncoderSchema = z.object({
+export const textEncoderSchema = z.object({
   vocab_size: z.int().min(1).default(49408),
   hidden_size: z.int().min(1).default(512),
   intermediate_size: z.int().min(1).default(2048),
@@ -67,14 +62,6 @@ const textEncoderSchema = z.object({
   projection_dim: z.int().min(1).default(512),
   eos_token_id: z.int().default(49407),
 });
-
-const indexSchema = z.object({
-  _class_name: z.string(),
-  // Absent in the file means true: StableDiffusionXLPipeline's own default.
-  force_zeros_for_empty_prompt: z.boolean().default(true),
-});
-
-const schedulerSchema = z.record(z.string(), z.unknown());
 
 type UNetFile = z.infer<typeof unetSchema>;
 
@@ -99,40 +86,9 @@ export interface SdxlConfig {
   readonly scheduler: Readonly<Record<string, unknown>>;
 }
 
-/**
- * Reads the configurations of a diffusers-layout SDXL folder.
- * @throws InferenceError CHECKPOINT_INVALID that names the file and each field
- */
-export async function readSdxlConfig(folder: string): Promise<SdxlConfig> {
-  const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
-  if (!/^StableDiffusionXL.*Pipeline$/.test(index._class_name)) {
-    throw new InferenceError(
-      'CHECKPOINT_INVALID',
-      `${join(folder, 'model_index.json')} describes a ${index._class_name}, darkroom needs a StableDiffusionXLPipeline`,
-    );
-  }
-  const unet = await readJsonFile(join(folder, 'unet', 'config.json'), unetSchema, FILE);
-  return {
-    forceZerosForEmptyPrompt: index.force_zeros_for_empty_prompt,
-    unet: spellOut(unet, join(folder, 'unet', 'config.json')),
-    vae: await readVaeConfig(join(folder, 'vae')),
-    textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
-    textEncoder2: await readTextEncoderConfig(join(folder, 'text_encoder_2')),
-    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
-  };
-}
-
-export function readVaeConfig(folder: string): Promise<VaeConfig> {
-  return readJsonFile(join(folder, 'config.json'), vaeSchema, FILE);
-}
-
-export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
-  return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
-}
-
 /** The same from values that stand in no `config.json`. `path` is what messages name. */
 export function parseUNetConfig(values: unknown, path: string): UNetConfig {
-  return spellOut(parse(unetSchema, values, path), path);
+  return spellOutUNet(parse(unetSchema, values, path), path);
 }
 
 export function parseVaeConfig(values: unknown, path: string): VaeConfig {
@@ -150,7 +106,8 @@ function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
   throw new InferenceError('CHECKPOINT_INVALID', `${path} is of no SDXL that is known here: ${problems.join('; ')}`);
 }
 
-function spellOut(unet: UNetFile, path: string): UNetConfig {
+/** Spells out per-block numbers. `path` is what messages name. */
+export function spellOutUNet(unet: UNetFile, path: string): UNetConfig {
   const blocks = unet.block_out_channels.length;
   const each = (field: string, value: number | readonly number[]): readonly number[] => {
     const list = typeof value === 'number' ? new Array<number>(blocks).fill(value) : value;

@@ -29,7 +29,7 @@ export function buildTextEncoder(graph: Graph, root: Scope, config: TextEncoderC
   let x = add(graph, gather(graph, table, ids), positions);
 
   // 2. layers; the last one and the final norm serve only the pooled vector
-  const hide = graph.reshape(graph.input('hide', 'f32', ['B', tokens]), ['B', 1, 1, tokens]);
+  const hide = graph.reshape(graph.floatInput('hide', ['B', tokens]), ['B', 1, 1, tokens]);
   const mask = add(graph, causalMask(graph, tokens), hide);
   const layer = (i: number) => clipLayer(w.at('encoder.layers', i), x, config, mask);
   for (let i = 0; i < config.num_hidden_layers - 1; i += 1) x = layer(i);

@@ -38,11 +38,11 @@ export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
   const pooledWidth = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim;
   const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
 
-  const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'H', 'W']);
-  const timestep = graph.input('timestep', 'f32', ['B', first]);
-  const sizes = graph.input('sizes', 'f32', ['B', 6 * config.addition_time_embed_dim]);
-  const context = graph.input('context', 'f32', ['B', 'T', config.cross_attention_dim]);
-  const pooled = graph.input('pooled', 'f32', ['B', pooledWidth]);
+  const latents = graph.floatInput('latents', ['B', config.in_channels, 'H', 'W']);
+  const timestep = graph.floatInput('timestep', ['B', first]);
+  const sizes = graph.floatInput('sizes', ['B', 6 * config.addition_time_embed_dim]);
+  const context = graph.floatInput('context', ['B', 'T', config.cross_attention_dim]);
+  const pooled = graph.floatInput('pooled', ['B', pooledWidth]);
 
   // 1. time, size and pooled text: [B, 4*C0]; every res block takes it after SiLU
   const emb = add(

@@ -17,7 +17,7 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig): v
   const channels = config.block_out_channels;
   const deepest = channels.at(-1) ?? 0;
   const norm = { groups: config.norm_num_groups, eps: NORM_EPS };
-  const latents = graph.input('latents', 'f32', ['B', config.latent_channels, 'H', 'W']);
+  const latents = graph.floatInput('latents', ['B', config.latent_channels, 'H', 'W']);
   const z = config.use_post_quant_conv
     ? conv2d(root.at('post_quant_conv'), latents, config.latent_channels, { kernel: 1 })
     : latents;
@@ -55,7 +55,7 @@ export function buildVaeEncoder(graph: Graph, root: Scope, config: VaeConfig): v
   const w = root.at('encoder');
 
   // 1. in, down
-  let x = conv2d(w.at('conv_in'), graph.input('image', 'f32', ['B', config.in_channels, 'H', 'W']), first);
+  let x = conv2d(w.at('conv_in'), graph.floatInput('image', ['B', config.in_channels, 'H', 'W']), first);
   for (const [i, outputs] of channels.entries()) {
     const block = w.at('down_blocks', i);
     for (let j = 0; j < config.layers_per_block; j += 1) x = resnetBlock(block.at('resnets', j), x, outputs, norm);
@@ -120,4 +120,9 @@ function pixelAttention(w: Scope, x: Value, norm: Norm): Value {
   });
   const y = graph.reshape(linear(w.at('to_out.0'), mixed, channels), pixels);
   return add(graph, transpose(graph, y, [0, 3, 1, 2], x.shape), x);
+}
+
+/** Pixels to a latent, along a side. */
+export function vaeScale(config: VaeConfig): number {
+  return 2 ** (config.block_out_channels.length - 1);
 }

@@ -15,9 +15,6 @@ import { chunkCount, planPrompt } from './prompt-plan.js';
 import type { ParsedPrompt } from './prompt-weights.js';
 import { type PromptTextEncoder, type RowStates, runTextRows } from './text-rows.js';
 
-/** Chunks of embeddings that are kept: 0.6 MB each on the released model. */
-const CACHE_CHUNKS = 64;
-
 /** Stands for the empty prompt's states where nothing needs them. */
 const NONE = new Float32Array();
 
@@ -32,10 +29,9 @@ export interface PromptEmbeds {
   readonly report: PromptReport;
 }
 
-/** Turns prompts into embeddings, and remembers the last ones. */
+/** Runs both text encoders over prompts. */
 export class PromptEncoder {
   readonly #encoders: readonly [PromptTextEncoder, PromptTextEncoder];
-  readonly #cache = new Map<string, PromptEmbeds>();
   readonly #empty = new Map<PromptTextEncoder, Float32Array>();
 
   /** @throws InferenceError CHECKPOINT_INVALID where the tokenizers do not fit the encoders */
@@ -59,66 +55,8 @@ export class PromptEncoder {
     return this.#encoders[0].tokenizer.maxLength;
   }
 
-  get width(): number {
-    return this.#encoders[0].config.hidden_size + this.#encoders[1].config.hidden_size;
-  }
-
-  get pooledWidth(): number {
-    return this.#encoders[1].config.projection_dim;
-  }
-
-  isCached(prompt: string, syntax: PromptSyntax): boolean {
-    return this.#cache.has(keyOf(prompt, syntax));
-  }
-
-  /** Never fails for what the prompt says: weights that cannot be read are text then, and `report` says why. */
+  /** Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` says why. */
   async encode(prompt: string, syntax: PromptSyntax): Promise<PromptEmbeds> {
-    const key = keyOf(prompt, syntax);
-    const known = this.#cache.get(key);
-    this.#cache.delete(key);
-    const embeds = known ?? (await this.#run(prompt, syntax));
-    this.#cache.set(key, embeds); // last in the map: used most recently
-    this.#forget(CACHE_CHUNKS);
-    return embeds;
-  }
-
-  /** Drops the embeddings used longest ago, never the last. */
-  #forget(most: number): void {
-    let chunks = [...this.#cache.values()].reduce((sum, { report }) => sum + report.chunks, 0);
-    for (const [key, { report }] of this.#cache) {
-      if (chunks <= most || this.#cache.size === 1) return;
-      this.#cache.delete(key);
-      chunks -= report.chunks;
-    }
-  }
-
-  /** What stands for a negative prompt that was not given: zeros, as the checkpoint asks. `tokens` as the prompt has them. */
-  zeros(tokens = this.tokens): PromptEmbeds {
-    return {
-      embeds: new Float32Array(tokens * this.width),
-      pooled: new Float32Array(this.pooledWidth),
-      tokens,
-      report: { chunks: tokens / this.tokens, tokens: 0, dropped: 0, strategy: 'none' },
-    };
-  }
-
-  /**
-   * Brings embeddings to the length of the longest: shorter ones go on as the empty prompt.
-   * https://github.com/damian0815/compel/blob/main/src/compel/compel.py#L302
-   */
-  async padToSameLength(embeds: readonly PromptEmbeds[]): Promise<readonly PromptEmbeds[]> {
-    const tokens = Math.max(...embeds.map((each) => each.tokens));
-    if (embeds.every((each) => each.tokens === tokens)) return embeds;
-    const [first, second] = this.#encoders;
-    const empty = sideBySide(await this.#emptyStates(first), await this.#emptyStates(second), this.tokens);
-    return embeds.map((each) => ({ ...each, tokens, embeds: padStates(each.embeds, tokens * this.width, empty) }));
-  }
-
-  async release(): Promise<void> {
-    for (const { session } of this.#encoders) await session.release();
-  }
-
-  async #run(prompt: string, syntax: PromptSyntax): Promise<PromptEmbeds> {
     const [first, second] = this.#encoders;
     const { parsed, encoders, report } = planPrompt([first.tokenizer, second.tokenizer], prompt, syntax);
     const [texts = [], texts2 = []] = encoders;
@@ -134,6 +72,33 @@ export class PromptEncoder {
       NONE,
     );
     return { embeds: sideBySide(one.states, two.states, tokens), pooled, tokens, report };
+  }
+
+  /** Zeros in the place of a negative prompt that was not given, as the checkpoint asks. `tokens`: as many as the prompt has. */
+  zeros(tokens = this.tokens): PromptEmbeds {
+    return {
+      embeds: new Float32Array(tokens * this.#width),
+      pooled: new Float32Array(this.#encoders[1].config.projection_dim),
+      tokens,
+      report: { chunks: tokens / this.tokens, tokens: 0, dropped: 0, strategy: 'none' },
+    };
+  }
+
+  /**
+   * Brings embeddings to the length of the longest: shorter ones go on as the empty prompt.
+   * https://github.com/damian0815/compel/blob/main/src/compel/compel.py#L302
+   */
+  async padToSameLength(embeds: readonly PromptEmbeds[]): Promise<readonly PromptEmbeds[]> {
+    const tokens = Math.max(...embeds.map((each) => each.tokens));
+    if (embeds.every((each) => each.tokens === tokens)) return embeds;
+    const [first, second] = this.#encoders;
+    const empty = sideBySide(await this.#emptyStates(first), await this.#emptyStates(second), this.tokens);
+    return embeds.map((each) => ({ ...each, tokens, embeds: padStates(each.embeds, tokens * this.#width, empty) }));
+  }
+
+  /** Width of the embeddings: both encoders' states side by side. */
+  get #width(): number {
+    return this.#encoders[0].config.hidden_size + this.#encoders[1].config.hidden_size;
   }
 
   /** States of one encoder, [tokens, C], with those of all rows it ran. */
@@ -186,8 +151,4 @@ function pooledOf(rows: ReadonlyMap<TextRow, RowStates>, row: TextRow): Float32A
   const pooled = rows.get(row)?.pooled;
   if (pooled === undefined) throw new Error('the second text encoder has no pooled output');
   return pooled;
-}
-
-function keyOf(prompt: string, syntax: PromptSyntax): string {
-  return `${syntax} ${prompt}`;
 }

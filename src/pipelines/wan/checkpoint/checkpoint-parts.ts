@@ -6,20 +6,14 @@ import { readPth } from '../../../weights/pth/pth.js';
 import { readSafetensors } from '../../../weights/safetensors.js';
 import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { type FamilyOption, flagOf } from '../../family.js';
-import {
-  type ImageEncoderConfig,
-  readImageEncoderConfig,
-  readTextEncoderConfig,
-  readVaeConfig,
-  type TextEncoderConfig,
-  type VaeConfig,
-} from '../model/config.js';
+import type { ImageEncoderConfig, TextEncoderConfig, VaeConfig } from '../model/config.js';
 import {
   imageEncoderConfigFromShapes,
   textEncoderConfigFromShapes,
   vaeConfigFromShapes,
 } from './config-from-shapes.js';
 import { translateImageEncoder, translateTextEncoder, translateVae } from './original-layout.js';
+import { readImageEncoderConfig, readTextEncoderConfig, readVaeConfig } from './read-config.js';
 
 /** The parts that a checkpoint is made of, as its folders are called. An image encoder is of models that look at pictures. */
 export const componentNames = ['transformer', 'vae', 'text_encoder', 'image_encoder'] as const;

@@ -3,7 +3,7 @@ import { InferenceError } from '../../../errors.js';
 import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { flagOf } from '../../family.js';
 import { isLoraKey } from '../../lora/lora-header.js';
-import { type ImageEncoderConfig, readOriginalConfig, readWanConfig, type WanConfig } from '../model/config.js';
+import type { ImageEncoderConfig, WanConfig } from '../model/config.js';
 import { assertVariant } from '../model/variant.js';
 import { wanOptions } from '../variables.js';
 import {
@@ -21,6 +21,7 @@ import {
 } from './checkpoint-parts.js';
 import { transformerConfigFromShapes } from './config-from-shapes.js';
 import { translateTransformer, withoutPrefix } from './original-layout.js';
+import { readOriginalConfig, readWanConfig } from './read-config.js';
 
 /** Where a model comes from: the checkpoint, and what the operator says beside it. */
 export interface WanSource {

@@ -3,7 +3,6 @@ import type { WeightFiles } from '../../../weights/weight-files.js';
 import { WeightShapes } from '../../../weights/weight-shapes.js';
 import {
   type ImageEncoderConfig,
-  type OriginalConfig,
   parseImageEncoderConfig,
   parseTextEncoderConfig,
   parseTransformerConfig,
@@ -12,6 +11,7 @@ import {
   type TransformerConfig,
   type VaeConfig,
 } from '../model/config.js';
+import type { OriginalConfig } from './read-config.js';
 
 /** Of every published WAN; a smaller model says its number of heads in its `config.json`. */
 const HEAD_WIDTH = 128;

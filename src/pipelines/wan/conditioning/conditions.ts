@@ -1,34 +1,33 @@
 import type { RunningJobs } from '../../common/running-jobs.js';
 import type { GenerationRequest, PipelineEvent } from '../../pipeline.js';
-import { variantOf } from '../model/variant.js';
-import type { WanNetworks } from '../networks.js';
+import { frameConditioningOf, variantOf } from '../model/variant.js';
 import type { Condition } from './condition-feeds.js';
+import type { ConditionNetworks } from './condition-networks.js';
 import { encodeKnownLatents } from './i2v-condition.js';
-import type { BlankLatents } from './vace-blank-cache.js';
-import { encodeVaceControl } from './vace-control.js';
+import { encodeVaceControl, type VaceBlankCache } from './vace-control.js';
 
-/** What a clip's loop goes by beside its texts. */
+/** What a video's loop is conditioned on beside its texts. */
 export interface Conditions {
-  /** Undefined: the model takes nothing but text. */
+  /** Undefined: the model takes text alone. */
   readonly condition: Condition | undefined;
-  /** Latents that stand before the clip's own in the loop and are cut off after. */
+  /** Latents that stand before the video's own in the loop and are cut off after it. */
   readonly leading: number;
 }
 
 /**
- * What the checkpoint takes of the pictures that a clip is made from.
+ * Encodes the images that a video is made from, the way the checkpoint takes them.
  * @param blanks kept from job to job
  * @returns undefined when the job ended meanwhile
  */
 export async function* encodeConditions(
   job: number,
   running: RunningJobs,
-  networks: WanNetworks,
-  blanks: BlankLatents,
+  networks: ConditionNetworks,
+  blanks: VaceBlankCache,
   { width, height, clip }: GenerationRequest,
 ): AsyncGenerator<PipelineEvent, Conditions | undefined, undefined> {
   const { known, frames = 1 } = clip ?? {};
-  const method = networks.info.frames?.method ?? 'latent_hold';
+  const { method } = frameConditioningOf(networks.config.transformer);
   if (known !== undefined && known.method !== method && known.method !== 'latent_hold') {
     throw new Error(`known frames by ${known.method} on a model that takes them by ${method}`);
   }

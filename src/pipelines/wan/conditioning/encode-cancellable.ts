@@ -1,27 +1,26 @@
 import type { RunningJobs } from '../../common/running-jobs.js';
 import type { PipelineEvent } from '../../pipeline.js';
-import { normalizedLatents } from '../latents.js';
-import type { ClipSize, WanNetworks } from '../networks.js';
+import { normalizedLatents, type VideoSize } from '../model/latents.js';
+import type { ConditionNetworks } from './condition-networks.js';
 
 /**
- * The latents of a clip, [16, h, w] each, as the transformer takes them. Encoding all frames of a clip takes many runs: between
- * them the job's signal is looked at.
+ * Encodes a video to latents, [16, h, w] each, as the transformer takes them. All frames of a video take many runs; the job can
+ * be cancelled between them.
  *
  * @param size of a frame in pixels
  * @returns undefined when the job ended meanwhile
  */
-export async function* watchedEncode(
+export async function* encodeCancellable(
   job: number,
   running: RunningJobs,
-  networks: WanNetworks,
+  { autoencoder, config: { vae } }: Pick<ConditionNetworks, 'autoencoder' | 'config'>,
   frames: Iterable<Float32Array>,
-  size: Omit<ClipSize, 'frames'>,
+  size: Omit<VideoSize, 'frames'>,
 ): AsyncGenerator<PipelineEvent, readonly Float32Array[] | undefined, undefined> {
-  const { vae } = networks.config;
   const latents: Float32Array[] = [];
-  // Leaving the loop early gives back what the encoder holds.
-  for await (const mean of networks.encodeChunks(frames, size)) {
-    yield* running.look();
+  // Leaving the loop early releases the tensors that the encoder carries from chunk to chunk.
+  for await (const mean of autoencoder.encodeChunks(frames, size)) {
+    yield* running.checkCancelled();
     if (!running.isAlive(job)) return undefined;
     latents.push(normalizedLatents(mean, vae));
   }

@@ -3,11 +3,11 @@ import { join32 } from '../../../std/concat-float32.js';
 import { imageFromRgb } from '../../common/rgb-image.js';
 import type { RunningJobs } from '../../common/running-jobs.js';
 import type { FramePlace, KnownPictures, PipelineEvent } from '../../pipeline.js';
-import { clipOfFrames } from '../latents.js';
+import { type VideoSize, videoOfFrames } from '../model/latents.js';
 import { frameConditioningOf, MASK_FRAMES } from '../model/variant.js';
-import type { ClipSize, WanNetworks } from '../networks.js';
 import type { KnownLatents } from './condition-feeds.js';
-import { watchedEncode } from './encode-cancellable.js';
+import type { ConditionNetworks } from './condition-networks.js';
+import { encodeCancellable } from './encode-cancellable.js';
 
 /**
  * What is known of a clip as an image-to-video model is told it: the latents of a clip that has the known frames and is grey in
@@ -23,8 +23,8 @@ import { watchedEncode } from './encode-cancellable.js';
 export async function* encodeKnownLatents(
   job: number,
   running: RunningJobs,
-  networks: WanNetworks,
-  clip: ClipSize,
+  networks: ConditionNetworks,
+  clip: VideoSize,
   known: Omit<KnownPictures, 'method'> | undefined,
 ): AsyncGenerator<PipelineEvent, KnownLatents | undefined, undefined> {
   const { width, height, frames } = clip;
@@ -42,7 +42,7 @@ export async function* encodeKnownLatents(
 
   const grey = new Float32Array(3 * width * height);
   const video = Array.from({ length: frames }, (_, i) => places.get(i));
-  const latents = yield* watchedEncode(job, running, networks, pictures(video, grey, clip), clip);
+  const latents = yield* encodeCancellable(job, running, networks, pictures(video, grey, clip), clip);
   if (latents === undefined) return undefined;
   // [20, h, w] each: a mask for each frame that a latent stands for, then the latent
   const plane = (latents[0]?.length ?? 0) / networks.config.vae.z_dim;
@@ -51,8 +51,8 @@ export async function* encodeKnownLatents(
   );
   return {
     kind: 'image',
-    channels: clipOfFrames(channels, MASK_FRAMES + networks.config.vae.z_dim),
-    pictures: await networks.encodePictures(
+    channels: videoOfFrames(channels, MASK_FRAMES + networks.config.vae.z_dim),
+    pictures: await networks.imageEncoder?.encode(
       [start, end].filter((rgb) => rgb !== undefined),
       clip,
     ),

@@ -1,12 +1,13 @@
 import { imageFromRgb } from '../../common/rgb-image.js';
 import type { GenerationRequest, KnownPictures } from '../../pipeline.js';
-import type { ClipSize, WanNetworks } from '../networks.js';
+import type { VideoSize } from '../model/latents.js';
+import type { VideoEncoder } from './condition-networks.js';
 
 interface ClipNoise {
   /** The clip's own initial noise, [C, F, h, w]. */
   readonly noise: Float32Array;
   /** Of the clip, in latents. */
-  readonly size: ClipSize;
+  readonly size: VideoSize;
   readonly channels: number;
 }
 
@@ -35,19 +36,19 @@ export class HeldLatents {
   }
 
   static async encode(
-    networks: WanNetworks,
+    autoencoder: VideoEncoder,
     { start, end, strength }: KnownPictures,
     request: Pick<GenerationRequest, 'width' | 'height'>,
     clip: ClipNoise,
   ): Promise<HeldLatents> {
     const held: HeldLatent[] = [];
     if (start !== undefined) {
-      held.push({ frame: 0, latents: await networks.encodeLatents([imageFromRgb(start, request)], request) });
+      held.push({ frame: 0, latents: await autoencoder.encodeLatents([imageFromRgb(start, request)], request) });
     }
     const last = clip.size.frames - 1;
     if (end !== undefined && last > 0) {
       const frame = imageFromRgb(end, request);
-      const still = await networks.encodeLatents([frame, frame, frame, frame, frame], request);
+      const still = await autoencoder.encodeLatents([frame, frame, frame, frame, frame], request);
       held.push({ frame: last, latents: frameOf(still, 1, 2, clip.channels) });
     }
     return new HeldLatents(held, strength, clip);

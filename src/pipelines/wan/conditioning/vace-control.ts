@@ -1,16 +1,24 @@
 import { join32 } from '../../../std/concat-float32.js';
+import { LruMap } from '../../../std/lru-map.js';
 import { imageFromRgb } from '../../common/rgb-image.js';
 import type { RunningJobs } from '../../common/running-jobs.js';
 import type { KnownPictures, PipelineEvent } from '../../pipeline.js';
-import { clipOfFrames } from '../latents.js';
+import { type VideoSize, videoOfFrames } from '../model/latents.js';
 import { MASK_PIXELS } from '../model/variant.js';
-import type { ClipSize, WanNetworks } from '../networks.js';
 import type { VaceControl } from './condition-feeds.js';
-import { watchedEncode } from './encode-cancellable.js';
-import type { BlankLatents } from './vace-blank-cache.js';
+import type { ConditionNetworks } from './condition-networks.js';
+import { encodeCancellable } from './encode-cancellable.js';
 
 /** Where anything is known of a clip, frames that are to be made are grey, 128 of 255: -1 to 1, as `imageFromRgb` makes it. */
 const GREY = Math.fround(2 * Math.fround(128 / 255)) - 1;
+
+/** Latents of a video of nothing but zeros, [16, h, w] each, by its size. */
+export type VaceBlankCache = LruMap<string, readonly Float32Array[]>;
+
+/** Every video that is made of text alone is conditioned on a blank one, and nearly all of those have one size. */
+export function createVaceBlankCache(): VaceBlankCache {
+  return new LruMap(1);
+}
 
 /** A control, and how many latents of it stand before the clip's own and are cut off after. */
 export interface LeadingControl extends VaceControl {
@@ -32,9 +40,9 @@ export interface LeadingControl extends VaceControl {
 export async function* encodeVaceControl(
   job: number,
   running: RunningJobs,
-  networks: WanNetworks,
-  blanks: BlankLatents,
-  clip: ClipSize,
+  networks: ConditionNetworks,
+  blanks: VaceBlankCache,
+  clip: VideoSize,
   known: Omit<KnownPictures, 'method'> | undefined,
 ): AsyncGenerator<PipelineEvent, LeadingControl | undefined, undefined> {
   const { width, height, frames } = clip;
@@ -43,13 +51,14 @@ export async function* encodeVaceControl(
   const at = (frame: number) => (frame === 0 ? start : frame === frames - 1 ? end : undefined);
   const zeros = new Float32Array(3 * width * height);
   const encoded = (frame: (i: number) => Float32Array, count = frames) =>
-    watchedEncode(job, running, networks, eachFrame(count, frame), { width, height });
+    encodeCancellable(job, running, networks, eachFrame(count, frame), { width, height });
 
+  const blankKey = `${frames} ${height} ${width}`;
   const isBlank = start === undefined && end === undefined;
-  const kept = isBlank ? blanks.find(clip) : undefined;
+  const kept = isBlank ? blanks.get(blankKey) : undefined;
   const inactive = kept ?? (yield* encoded((frame) => at(frame) ?? zeros));
   if (inactive === undefined) return undefined;
-  if (isBlank) blanks.keep(clip, inactive);
+  if (isBlank) blanks.set(blankKey, inactive);
   const grey = zeros.map(() => GREY);
   const reactive = known ? yield* encoded((frame) => (at(frame) === undefined ? grey : zeros)) : inactive;
   if (reactive === undefined) return undefined;
@@ -62,7 +71,7 @@ export async function* encodeVaceControl(
   const one = (kept: Float32Array, made: Float32Array | undefined, masked = 0) =>
     join32([kept, made ?? kept.map(() => 0), new Float32Array((MASK_PIXELS * kept.length) / z_dim).fill(masked)]);
   const clipped = inactive.map((latents, i) => one(latents, reactive[i], mask[i]));
-  const control = clipOfFrames(
+  const control = videoOfFrames(
     [...leading.map((latents) => one(latents, undefined)), ...clipped],
     2 * z_dim + MASK_PIXELS,
   );

@@ -1,11 +1,5 @@
-import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
-import { readJsonFile } from '../../../std/json-file.js';
-import { assertVariant } from './variant.js';
-
-/** A configuration is a page of JSON; a megabyte is none. */
-const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout WAN folder has it' };
 
 /** Mean and deviation of the latents of the released VAE, a channel each: wan/modules/vae.py of the original code. */
 const LATENTS_MEAN = [
@@ -18,7 +12,7 @@ const LATENTS_STD = [
 ];
 
 /** `transformer/config.json`. Defaults are diffusers' own. */
-const transformerSchema = z.object({
+export const transformerSchema = z.object({
   _class_name: z.string().default('WanTransformer3DModel'),
   patch_size: z.tuple([z.literal(1), z.literal(2), z.literal(2)]).default([1, 2, 2]),
   num_attention_heads: z.int().min(1).default(40),
@@ -44,7 +38,7 @@ const transformerSchema = z.object({
 });
 
 /** `vae/config.json`. Defaults are diffusers' own, the statistics of the latents among them. */
-const vaeSchema = z.object({
+export const vaeSchema = z.object({
   _class_name: z.literal('AutoencoderKLWan').default('AutoencoderKLWan'),
   base_dim: z.int().min(1).default(96),
   decoder_base_dim: z.int().min(1).nullish(),
@@ -62,7 +56,7 @@ const vaeSchema = z.object({
 });
 
 /** `text_encoder/config.json`. Defaults are transformers' own for UMT5. */
-const textEncoderSchema = z.object({
+export const textEncoderSchema = z.object({
   vocab_size: z.int().min(1).default(250112),
   d_model: z.int().min(1).default(512),
   d_kv: z.int().min(1).default(64),
@@ -76,7 +70,7 @@ const textEncoderSchema = z.object({
 });
 
 /** `image_encoder/config.json`. Defaults are those of the released one, OpenCLIP's ViT-H/14: transformers has a smaller model's. */
-const imageEncoderSchema = z.object({
+export const imageEncoderSchema = z.object({
   hidden_size: z.int().min(1).default(1280),
   intermediate_size: z.int().min(1).default(5120),
   num_hidden_layers: z.int().min(2).default(32),
@@ -88,7 +82,7 @@ const imageEncoderSchema = z.object({
 });
 
 /** `image_processor/preprocessor_config.json`, as far as it may differ from CLIP's own. */
-const imageProcessorSchema = z.object({
+export const imageProcessorSchema = z.object({
   image_mean: z.array(z.number()).length(3).default([0.48145466, 0.4578275, 0.40821073]),
   image_std: z.array(z.number().positive()).length(3).default([0.26862954, 0.26130258, 0.27577711]),
   do_resize: z.literal(true).default(true),
@@ -100,24 +94,11 @@ const imageProcessorSchema = z.object({
   crop_size: z.object({ height: z.int(), width: z.int() }).optional(),
 });
 
-/** A component is the library and the class that it is of; a part that a pipeline goes without is nulls. */
-const indexSchema = z.object({ _class_name: z.string(), transformer_2: z.array(z.string().nullable()).nullish() });
-const schedulerSchema = z.record(z.string(), z.unknown());
-
-/** `config.json` of the original code, beside its weights: what their shapes do not tell. */
-const originalSchema = z.object({
-  model_type: z.string().optional(),
-  num_heads: z.int().min(1).optional(),
-  eps: z.number().positive().optional(),
-  vace_layers: z.array(z.int().min(0)).min(1).optional(),
-});
-
 export type TransformerConfig = z.infer<typeof transformerSchema>;
 export type VaeConfig = z.infer<typeof vaeSchema>;
 export type TextEncoderConfig = z.infer<typeof textEncoderSchema>;
 export type ImageEncoderConfig = z.infer<typeof imageEncoderSchema> &
   Pick<z.infer<typeof imageProcessorSchema>, 'image_mean' | 'image_std'>;
-export type OriginalConfig = z.infer<typeof originalSchema>;
 
 export interface WanConfig {
   readonly transformer: TransformerConfig;
@@ -127,59 +108,6 @@ export interface WanConfig {
   readonly imageEncoder: ImageEncoderConfig | undefined;
   /** As the file has it; each scheduler reads its own options. */
   readonly scheduler: Readonly<Record<string, unknown>>;
-}
-
-/**
- * Reads the configurations of a diffusers-layout WAN folder.
- * @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED that names the file and each field
- */
-export async function readWanConfig(folder: string): Promise<WanConfig> {
-  const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
-  assertPipeline(index, join(folder, 'model_index.json'));
-  const path = join(folder, 'transformer', 'config.json');
-  const transformer = await readJsonFile(path, transformerSchema, FILE);
-  assertVariant(transformer, path);
-  const vae = await readVaeConfig(join(folder, 'vae'));
-  return {
-    transformer,
-    vae,
-    textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
-    imageEncoder:
-      transformer.image_dim == null ? undefined : await readImageEncoderConfig(join(folder, 'image_encoder')),
-    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
-  };
-}
-
-export async function readVaeConfig(folder: string): Promise<VaeConfig> {
-  const path = join(folder, 'config.json');
-  return checkVae(await readJsonFile(path, vaeSchema, FILE), path);
-}
-
-export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
-  return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
-}
-
-/** @param folder with `config.json`; how pictures are made ready is told in `image_processor` beside it, or is CLIP's own way */
-export async function readImageEncoderConfig(folder: string): Promise<ImageEncoderConfig> {
-  const path = join(folder, '..', 'image_processor', 'preprocessor_config.json');
-  const processor = await readJsonFile(path, imageProcessorSchema, { ...FILE, fallback: {} });
-  const encoder = await readJsonFile(join(folder, 'config.json'), imageEncoderSchema, FILE);
-  const { image_mean, image_std, size, crop_size: crop } = processor;
-  const other = [size?.shortest_edge, crop?.height, crop?.width].find(
-    (side) => (side ?? encoder.image_size) !== encoder.image_size,
-  );
-  if (other !== undefined) {
-    throw new InferenceError(
-      'CHECKPOINT_INVALID',
-      `${path} makes pictures ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
-    );
-  }
-  return { ...encoder, image_mean, image_std };
-}
-
-/** The original code's `config.json` in a folder; nothing is known where there is none. */
-export function readOriginalConfig(folder: string): Promise<OriginalConfig> {
-  return readJsonFile(join(folder, 'config.json'), originalSchema, { ...FILE, fallback: {} });
 }
 
 /** The same from values that stand in no `config.json`. `path` is what messages name. */
@@ -200,20 +128,8 @@ export function parseImageEncoderConfig(values: unknown, path: string): ImageEnc
   return { ...parse(imageEncoderSchema, values, path), image_mean, image_std };
 }
 
-function assertPipeline({ _class_name: name, transformer_2: second }: z.infer<typeof indexSchema>, path: string): void {
-  if (!/^Wan.*Pipeline$/.test(name)) {
-    throw new InferenceError('CHECKPOINT_INVALID', `${path} describes a ${name}, darkroom needs a WanPipeline`);
-  }
-  const isServed = ['WanPipeline', 'WanVACEPipeline', 'WanImageToVideoPipeline'].includes(name);
-  const isOne = (second ?? []).every((part) => part === null);
-  if (isServed && isOne) return;
-  throw new InferenceError(
-    'MODEL_UNSUPPORTED',
-    `${path} describes ${isServed ? 'a WAN 2.2 model (two transformers)' : `a ${name}`}; darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1`,
-  );
-}
-
-function checkVae(vae: VaeConfig, path: string): VaeConfig {
+/** @throws InferenceError CHECKPOINT_INVALID where the lengths of its lists do not agree */
+export function checkVae(vae: VaeConfig, path: string): VaeConfig {
   const counts: readonly (readonly [string, number, number])[] = [
     ['temperal_downsample', vae.temperal_downsample.length, vae.dim_mult.length - 1],
     ['latents_mean', vae.latents_mean.length, vae.z_dim],

@@ -24,12 +24,12 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   const { num_attention_heads: heads, attention_head_dim: headDim } = config;
   const width = heads * headDim;
   const tokens = product(GRID);
-  const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
-  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
-  const text = graph.input('text', 'f32', ['B', 'T', config.text_dim]);
+  const latents = graph.floatInput('latents', ['B', config.in_channels, 'F', '2h', '2w']);
+  const timestep = graph.floatInput('timestep', ['B', config.freq_dim]);
+  const text = graph.floatInput('text', ['B', 'T', config.text_dim]);
   const turn = {
-    cos: graph.input('cos', 'f32', [tokens, headDim / 2]),
-    sin: graph.input('sin', 'f32', [tokens, headDim / 2]),
+    cos: graph.floatInput('cos', [tokens, headDim / 2]),
+    sin: graph.floatInput('sin', [tokens, headDim / 2]),
     heads,
   };
 
@@ -46,7 +46,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
       ? undefined
       : imageEmbedder(
           c.at('image_embedder'),
-          graph.input('pictures', 'f32', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
+          graph.floatInput('pictures', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
           width,
           config,
         );
@@ -74,9 +74,9 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
  */
 export function buildReusingTransformer(graph: Graph, w: Scope, config: TransformerConfig): void {
   const width = config.num_attention_heads * config.attention_head_dim;
-  const hidden = graph.input('hidden', 'f32', ['B', product(GRID), width]);
-  const change = graph.input('change', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
-  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
+  const hidden = graph.floatInput('hidden', ['B', product(GRID), width]);
+  const change = graph.floatInput('change', ['B', config.in_channels, 'F', '2h', '2w']);
+  const timestep = graph.floatInput('timestep', ['B', config.freq_dim]);
   const patches = patchEmbedding(w.at('patch_embedding'), change, width, 2, GRID, { bias: false });
   const time = embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu);
   graph.output('flow', velocity(w, add(graph, hidden, patches), time, config));
@@ -85,7 +85,7 @@ export function buildReusingTransformer(graph: Graph, w: Scope, config: Transfor
 /** What the steps are told apart by. Input: `timestep` [S, freq_dim]; output: `time` [S, D]. */
 export function buildTimeEmbedder(graph: Graph, w: Scope, config: TransformerConfig): void {
   const width = config.num_attention_heads * config.attention_head_dim;
-  const timestep = graph.input('timestep', 'f32', ['S', config.freq_dim]);
+  const timestep = graph.floatInput('timestep', ['S', config.freq_dim]);
   graph.output('time', embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu));
 }
 

@@ -38,8 +38,8 @@ export class VaceBranch {
     this.#conditions = conditions;
     this.#config = config;
     this.#patches = patches;
-    const control = graph.input('control', 'f32', [1, config.vace_in_channels, 'F', '2h', '2w']);
-    this.#scale = graph.input('control_scale', 'f32', [1]);
+    const control = graph.floatInput('control', [1, config.vace_in_channels, 'F', '2h', '2w']);
+    this.#scale = graph.floatInput('control_scale', [1]);
     this.#state = patchEmbedding(w.at('vace_patch_embedding'), control, Number(patches.shape.at(-1)), 2, grid);
   }
 

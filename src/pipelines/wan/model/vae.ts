@@ -35,7 +35,7 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig, ki
   const base = config.decoder_base_dim ?? config.base_dim;
   const widths = config.dim_mult.map((factor) => base * factor).reverse();
   const doublesTime = [...config.temperal_downsample].reverse();
-  const latents = graph.input('latents', 'f32', [kind === 'first' ? 1 : 'T', config.z_dim, 'H', 'W']);
+  const latents = graph.floatInput('latents', [kind === 'first' ? 1 : 'T', config.z_dim, 'H', 'W']);
   const w = root.at('decoder');
 
   // 1. in, middle
@@ -74,7 +74,7 @@ export function buildVaeEncoder(graph: Graph, root: Scope, config: VaeConfig, ki
   const w = root.at('encoder');
 
   // 1. in
-  const frames = graph.input('frames', 'f32', [count, config.in_channels, multiple(side, 'H'), multiple(side, 'W')]);
+  const frames = graph.floatInput('frames', [count, config.in_channels, multiple(side, 'H'), multiple(side, 'W')]);
   let x = causalConv(w.at('conv_in'), frames, config.base_dim, past);
 
   // 2. down; the layers are numbered through
@@ -125,7 +125,7 @@ class Past {
   /** The last `frames` before `x` at this layer; undefined in the first chunk. */
   before(path: string, frames: number, x: Value): Value | undefined {
     if (this.kind === 'first') return undefined;
-    return this.#graph.input(PAST + path, 'f32', [frames, ...x.shape.slice(1)]);
+    return this.#graph.floatInput(PAST + path, [frames, ...x.shape.slice(1)]);
   }
 
   keep(path: string, frames: Value): void {

@@ -1,16 +1,17 @@
+import { LruMap } from '../../../std/lru-map.js';
 import type { EncodedPrompt, PromptEncoder } from './prompt-encoder.js';
 
 /** Prompts that are kept: up to 8 MB each on the released model, and the negative one is nearly always the same. */
 const CACHE_ENTRIES = 64;
 
 /**
- * Prompts and what they were encoded to. The encoder is the largest part of the model and is needed once a job: it is loaded
- * for prompts that are not known, and given back after them unless it is to stay.
+ * Encodes prompts, and keeps the states of those used last. The encoder is the largest part of the model and a job needs it
+ * once: it is loaded for prompts that are not cached, and released after them unless it is to stay.
  */
-export class Prompts {
+export class PromptCache {
   readonly #load: () => Promise<PromptEncoder>;
   readonly #keepsEncoder: boolean;
-  readonly #cache = new Map<string, EncodedPrompt>();
+  readonly #cache = new LruMap<string, EncodedPrompt>(CACHE_ENTRIES);
   #encoder: Promise<PromptEncoder> | undefined;
 
   constructor(load: () => Promise<PromptEncoder>, keepsEncoder: boolean) {
@@ -24,16 +25,15 @@ export class Prompts {
 
   async encode(prompt: string): Promise<EncodedPrompt> {
     const known = this.#cache.get(prompt);
-    this.#cache.delete(prompt);
-    const encoded = known ?? (await this.#run(prompt));
-    this.#cache.set(prompt, encoded); // last in the map: used most recently
-    const [oldest] = this.#cache.keys();
-    if (this.#cache.size > CACHE_ENTRIES && oldest !== undefined) this.#cache.delete(oldest);
+    if (known !== undefined) return known;
+    this.#encoder ??= this.#load();
+    const encoded = await (await this.#encoder).encode(prompt);
+    this.#cache.set(prompt, encoded);
     return encoded;
   }
 
-  /** All prompts of a job are encoded: the encoder's memory is for others now. */
-  async rest(): Promise<void> {
+  /** Called when all prompts of a job are encoded: the encoder's memory is needed by the other networks. */
+  async releaseIfIdle(): Promise<void> {
     if (!this.#keepsEncoder) await this.release();
   }
 
@@ -41,10 +41,5 @@ export class Prompts {
     const encoder = this.#encoder;
     this.#encoder = undefined;
     await (await encoder)?.release();
-  }
-
-  async #run(prompt: string): Promise<EncodedPrompt> {
-    this.#encoder ??= this.#load();
-    return (await this.#encoder).encode(prompt);
   }
 }

@@ -1,16 +1,13 @@
 import { open, stat } from 'node:fs/promises';
 import { InferenceError } from '../../../errors.js';
-import { type Dialect, dialectFor } from '../../../graph/dialect.js';
-import { Graph } from '../../../graph/graph.js';
-import { Weights } from '../../../graph/weights.js';
-import { isFusedAttentionRight } from '../../../runtime/attention-probe.js';
-import { createSession, type NetworkSession, outputOf, type SessionOptions } from '../../../runtime/session.js';
+import type { Backend } from '../../../runtime/backend.js';
+import { createSession, type NetworkSession, outputOf } from '../../../runtime/session.js';
 import { readUmt5Tokenizer, type Umt5Tokenizer, umt5TokenizerFromModel } from '../../../tokenizer/umt5.js';
 import type { WeightFiles } from '../../../weights/weight-files.js';
+import type { Network } from '../../common/build-networks.js';
 import type { WanCheckpoint } from '../checkpoint/checkpoint.js';
 import type { TextEncoderConfig } from '../model/config.js';
 import { relativePositionBuckets } from '../model/relative-positions.js';
-import { buildTextEncoder, textEncoderAliases, unusedTextEncoderKeys } from '../model/text-encoder.js';
 import { cleanPrompt } from './clean-prompt.js';
 
 /** What ComfyUI calls the tokenizer that it puts into the file of the text encoder. */
@@ -64,31 +61,16 @@ export class PromptEncoder {
 }
 
 /**
- * The encoder's graph over its file. Reads headers only, no weights.
- * @throws InferenceError CHECKPOINT_INVALID that lists every problem of the file
+ * Loads the tokenizer and the encoder, the largest part of the model.
+ * @throws InferenceError CHECKPOINT_INVALID for a tokenizer that cannot be read
  */
-export async function buildPromptEncoder(checkpoint: WanCheckpoint, dialect: Dialect): Promise<Weights> {
-  const files = await checkpoint.readWeights('text_encoder');
-  const weights = new Weights(new Graph('text_encoder', dialect), files, {
-    aliases: textEncoderAliases,
-    unused: unusedTextEncoderKeys,
-    // Single files carry whatever their makers' tools left in them.
-    refusesSpare: checkpoint.layout === 'diffusers',
-  });
-  buildTextEncoder(weights.graph, weights.root, checkpoint.config.textEncoder);
-  weights.check();
-  return weights;
-}
-
-/** Loads the tokenizer and the encoder, the largest part of the model. @throws InferenceError CHECKPOINT_INVALID */
-export async function loadPromptEncoder(
-  checkpoint: WanCheckpoint,
-  { device, threads = 0 }: SessionOptions,
+export async function openPromptEncoder(
+  { tokenizer: path, config }: WanCheckpoint,
+  { graph, weights }: Network,
+  backend: Backend,
 ): Promise<PromptEncoder> {
-  const attentionIsRight = device === 'webgpu' && (await isFusedAttentionRight(device));
-  const { graph, files } = await buildPromptEncoder(checkpoint, dialectFor(device, attentionIsRight));
-  const tokenizer = await openTokenizer(checkpoint.tokenizer, files);
-  return new PromptEncoder(tokenizer, await createSession(graph, { device, threads }), checkpoint.config.textEncoder);
+  const tokenizer = await openTokenizer(path, weights.files);
+  return new PromptEncoder(tokenizer, await createSession(graph, backend), config.textEncoder);
 }
 
 /** The tokenizer beside the weights; where there is none, the `spiece.model` that ComfyUI stores among them. */

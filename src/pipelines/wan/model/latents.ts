@@ -1,6 +1,13 @@
 /** Latents between the transformer, which takes a clip [16, F, h, w] of mean 0 and deviation 1, and the VAE's frames. */
-import { join32 } from '../../std/concat-float32.js';
-import type { VaeConfig } from './model/config.js';
+import { join32 } from '../../../std/concat-float32.js';
+import type { VaeConfig } from './config.js';
+
+/** The size of one video, in pixels, or in latents where it says so. */
+export interface VideoSize {
+  readonly frames: number;
+  readonly height: number;
+  readonly width: number;
+}
 
 /** One frame [16, h, w] of a clip's latents, as the VAE takes it: deviation and mean of each channel put back. */
 export function latentFrame(latents: Float32Array, frame: number, frames: number, vae: VaeConfig): Float32Array {
@@ -13,7 +20,7 @@ export function latentFrame(latents: Float32Array, frame: number, frames: number
 }
 
 /** Frames [C, h, w] to one clip [C, F, h, w]. */
-export function clipOfFrames(frames: readonly Float32Array[], channels: number): Float32Array {
+export function videoOfFrames(frames: readonly Float32Array[], channels: number): Float32Array {
   const clip = new Float32Array(frames.reduce((length, frame) => length + frame.length, 0));
   const plane = clip.length / channels / frames.length;
   for (const [f, frame] of frames.entries()) {
@@ -43,4 +50,9 @@ export function withoutLeading(clip: Float32Array, leading: number, frames: numb
       clip.subarray((channel * frames + leading) * plane, (channel + 1) * frames * plane),
     ),
   );
+}
+
+/** Views of equal parts. */
+export function split(values: Float32Array, length: number): readonly Float32Array[] {
+  return Array.from({ length: values.length / length }, (_, i) => values.subarray(i * length, (i + 1) * length));
 }

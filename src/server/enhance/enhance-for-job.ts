@@ -1,38 +1,13 @@
 import type { LoadProgress } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
 import { type ModelLoading, Phase } from '../../gen/darkroom/v1/event.js';
-import type { Logger } from '../../log.js';
 import { hideInternals } from '../../rpc/status.js';
 import type { GenerateJob } from '../jobs/generate-job.js';
-import type { Enhanced, PromptEnhancer } from './prompt-enhancer.js';
-
-/** What became of the prompt of a job that was to be enhanced. */
-export type EnhancementOutcome =
-  | ({ readonly strategy: 'qwen' } & Enhanced)
-  /** The prompt is used as it was sent, and why. */
-  | { readonly strategy: 'fallback'; readonly problem: string };
-
-export interface EnhancementOptions {
-  /** undefined: the server has no language model. */
-  readonly enhancer: PromptEnhancer | undefined;
-  readonly defaults: EnhanceDefaults;
-  /** From the job's acceptance, loading and waiting counted, in milliseconds. */
-  readonly timeoutMs: number;
-  readonly log: Logger;
-}
-
-/** Settings of the template. */
-export interface EnhanceDefaults {
-  readonly maxTokens: number;
-  readonly temperature: number;
-  readonly topP: number;
-  /** Omitted: drawn; of a job, its own. */
-  readonly seed?: number;
-}
+import type { EnhancementOptions, EnhancementOutcome } from './enhancement.js';
 
 /**
- * Enhances the prompt of a job while it waits. Whatever goes wrong, the job runs on the prompt it came with.
- * @throws InferenceError the signal's reason; POLICY where the enhanced prompt is refused
+ * Enhances the prompt of a waiting job. If anything fails, the job runs on its original prompt.
+ * @throws InferenceError the signal's reason; POLICY if the enhanced prompt is refused
  */
 export async function enhanceForJob(
   job: GenerateJob,
@@ -53,12 +28,12 @@ export async function enhanceForJob(
       value: { phase: Phase.PHASE_ENHANCE, step, total: 1, fraction: 0, etaSeconds: undefined },
     });
   try {
-    // A job with a seed is one that can be repeated, its enhancement included.
+    // The enhancement uses the job's seed, so that a job with a seed can be repeated.
     const [seed = 0] = job.request.seeds;
     const { maxTokens, temperature, topP } = defaults;
     const request = { prompt: job.request.prompt, maxTokens, temperature, topP, seed: defaults.seed ?? seed };
     const enhanced = await enhancer.enhance(job.id, request, AbortSignal.any([signal, late.signal]), {
-      // Its place among the prompts is not its place among the jobs.
+      // The position among prompts is not the position among jobs, so it is not emitted.
       onPosition: () => undefined,
       onLoading: (progress) => job.emit({ $case: 'modelLoading', value: loadingEvent(enhancer.model, progress) }),
       onStarted: () => tell(0),
@@ -76,7 +51,7 @@ export async function enhanceForJob(
   }
 }
 
-/** Of a model that loads, converts first, or waits for memory. */
+/** Event for a model that converts, loads or waits for memory. */
 export function loadingEvent(model: string, progress?: LoadProgress): ModelLoading {
   return { model, fraction: progress?.fraction, converting: progress?.stage === 'converting', loras: [] };
 }

@@ -1,0 +1,121 @@
+import { InferenceError, listProblems } from '../../errors.js';
+import { type Dialect, defaultDialect } from '../../graph/dialect.js';
+import { Graph } from '../../graph/graph.js';
+import type { LowRankUpdate } from '../../graph/low-rank.js';
+import { Weights, type WeightsOptions } from '../../graph/weights.js';
+import type { WeightFiles } from '../../weights/weight-files.js';
+
+/** One network of a checkpoint: its graph over the checkpoint's files, and the weights that were found there. */
+export interface Network {
+  readonly graph: Graph;
+  readonly weights: Weights;
+}
+
+/** How one network is built. */
+export interface NetworkBuilder<Component extends string = string> {
+  /** The part of the checkpoint that holds its weights. */
+  readonly component: Component;
+  readonly options?: WeightsOptions;
+  build(weights: Weights): void;
+}
+
+/** Builders by the name of their network; undefined for a network that this checkpoint does not have. */
+export type NetworkTable<Component extends string> = Readonly<Record<string, NetworkBuilder<Component> | undefined>>;
+
+/** The networks of a table, by name. */
+export type NetworksOf<Table> = {
+  readonly [Name in keyof Table]: undefined extends Table[Name] ? Network | undefined : Network;
+};
+
+export interface NetworkSource<Component extends string> {
+  /** The checkpoint as messages name it. */
+  readonly path: string;
+  readonly layout: 'diffusers' | 'original';
+  readWeights(component: Component): Promise<WeightFiles>;
+}
+
+/** What LoRAs add to weights: by component, then by key. */
+export type WeightUpdates = ReadonlyMap<string, ReadonlyMap<string, readonly LowRankUpdate[]>>;
+
+interface BuildOptions<Table> {
+  /** What messages call a checkpoint of this kind: SDXL, WAN. */
+  readonly model: string;
+  readonly table: Table;
+  readonly dialect: Dialect;
+  /** Omitted: none. */
+  readonly updates?: WeightUpdates | undefined;
+}
+
+/**
+ * Builds the graphs of a table over a checkpoint. Reads headers only, no weights.
+ * @throws InferenceError CHECKPOINT_INVALID that lists the problems of all networks together
+ */
+export async function buildNetworks<Component extends string, Table extends NetworkTable<Component>>(
+  checkpoint: NetworkSource<Component>,
+  { model, table, dialect, updates }: BuildOptions<Table>,
+): Promise<NetworksOf<Table>> {
+  const problems = new Set<string>();
+  const note = (error: unknown) => {
+    if (!(error instanceof InferenceError)) throw error;
+    problems.add(error.message);
+  };
+  const files = new Map<Component, WeightFiles | undefined>();
+  const networks: Record<string, Network> = {};
+  for (const [name, builder] of Object.entries(table)) {
+    if (builder === undefined) continue;
+    const { component } = builder;
+    if (!files.has(component)) {
+      files.set(component, (await checkpoint.readWeights(component).catch(note)) ?? undefined);
+    }
+    const source = files.get(component);
+    if (source === undefined) continue;
+    const added = updates?.get(component);
+    const weights = new Weights(new Graph(name, dialect), source, {
+      ...builder.options,
+      // Single files carry whatever their makers' tools left in them.
+      refusesSpare: checkpoint.layout === 'diffusers',
+      ...(added && { updates: added }),
+    });
+    try {
+      builder.build(weights);
+    } catch (error) {
+      note(error);
+    }
+    for (const problem of weights.problems) problems.add(`${component}: ${problem}`);
+    networks[name] = { graph: weights.graph, weights };
+  }
+  if (problems.size > 0) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${checkpoint.path} is not a whole ${model} checkpoint:\n${listProblems([...problems])}`,
+    );
+  }
+  return networks as NetworksOf<Table>;
+}
+
+/** Names and shapes of the tensors of one component, in the order in which its networks ask for them. */
+export type WeightPlan = readonly (readonly [name: string, shape: readonly number[]])[];
+
+/** The tensors that a table asks for, by component; none for a component that none of its networks reads. */
+export function planWeights<Component extends string>(
+  components: readonly Component[],
+  table: NetworkTable<Component>,
+): Readonly<Record<Component, WeightPlan>> {
+  const planned = components.map((component) => {
+    const shapes = new Map<string, readonly number[]>();
+    for (const builder of Object.values(table)) {
+      if (builder?.component !== component) continue;
+      const files = { path: component, tensors: new Map(), metadata: {} };
+      const weights = new Weights(new Graph(component, defaultDialect), files);
+      builder.build(weights);
+      for (const [name, shape] of weights.wanted) shapes.set(name, shape);
+    }
+    return [component, [...shapes]] as const;
+  });
+  return Object.fromEntries(planned) as unknown as Record<Component, WeightPlan>;
+}
+
+/** Bytes that networks take at most when their weights are computed with in float32, whatever they are stored as. */
+export function float32Bytes(networks: readonly Network[]): number {
+  return networks.reduce((bytes, { weights }) => bytes + 4 * weights.parameters, 0);
+}

@@ -1,0 +1,55 @@
+import { join } from 'node:path';
+import { z } from 'zod';
+import { InferenceError } from '../../../errors.js';
+import { readJsonFile } from '../../../std/json-file.js';
+import {
+  type SdxlConfig,
+  spellOutUNet,
+  type TextEncoderConfig,
+  textEncoderSchema,
+  unetSchema,
+  type VaeConfig,
+  vaeSchema,
+} from '../model/config.js';
+
+/** A configuration is a page of JSON; a megabyte is none. */
+const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout SDXL folder has it' };
+
+const indexSchema = z.object({
+  _class_name: z.string(),
+  // Absent in the file means true: StableDiffusionXLPipeline's own default.
+  force_zeros_for_empty_prompt: z.boolean().default(true),
+});
+
+const schedulerSchema = z.record(z.string(), z.unknown());
+
+/**
+ * Reads the configurations of a diffusers-layout SDXL folder.
+ * @throws InferenceError CHECKPOINT_INVALID that names the file and each field
+ */
+export async function readSdxlConfig(folder: string): Promise<SdxlConfig> {
+  const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
+  if (!/^StableDiffusionXL.*Pipeline$/.test(index._class_name)) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${join(folder, 'model_index.json')} describes a ${index._class_name}, darkroom needs a StableDiffusionXLPipeline`,
+    );
+  }
+  const unet = await readJsonFile(join(folder, 'unet', 'config.json'), unetSchema, FILE);
+  return {
+    forceZerosForEmptyPrompt: index.force_zeros_for_empty_prompt,
+    unet: spellOutUNet(unet, join(folder, 'unet', 'config.json')),
+    vae: await readVaeConfig(join(folder, 'vae')),
+    textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
+    textEncoder2: await readTextEncoderConfig(join(folder, 'text_encoder_2')),
+    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
+  };
+}
+
+export function readVaeConfig(folder: string): Promise<VaeConfig> {
+  return readJsonFile(join(folder, 'config.json'), vaeSchema, FILE);
+}
+
+export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
+  return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
+}

@@ -1,0 +1,41 @@
+import { join32 } from '../../std/concat-float32.js';
+import { groupBy } from '../../std/group-by.js';
+import type { GenerationRequest } from '../pipeline.js';
+import type { ImageLatents } from './image-latents.js';
+import type { SdxlNetworks } from './networks.js';
+
+/**
+ * Runs the UNet over the text rows of all images. Images whose text has another number of tokens go into a run of their own.
+ * @returns the noise of each image, [rows, 4, h, w], the negative prompt's first
+ */
+export async function predictBatch(
+  { denoiser, autoencoder }: SdxlNetworks,
+  images: readonly ImageLatents[],
+  step: number,
+): Promise<ReadonlyMap<ImageLatents, Float32Array>> {
+  const noise = new Map<ImageLatents, Float32Array>();
+  for (const group of groupBy(images, ({ conditioning }) => conditioning.rows[0]?.tokens).values()) {
+    const [first] = group as [ImageLatents, ...ImageLatents[]];
+    const rows = group.flatMap((image) => image.conditioning.rows.map((row) => ({ image, row })));
+    const output = await denoiser.predictNoise({
+      ...autoencoder.latentSize(first.request),
+      latents: join32(rows.map(({ image }) => image.modelInput(step))),
+      timestep: first.timestep(step),
+      context: join32(rows.map(({ row }) => row.embeds)),
+      pooled: join32(rows.map(({ row }) => row.pooled)),
+      timeIds: rows.map(({ image }) => sizeIds(image.request)),
+    });
+    let offset = 0;
+    for (const image of group) {
+      const end = offset + (output.length / rows.length) * image.conditioning.rows.length;
+      noise.set(image, output.subarray(offset, end));
+      offset = end;
+    }
+  }
+  return noise;
+}
+
+/** Original size, top left of the crop, target size: height before width. */
+function sizeIds({ width, height }: GenerationRequest): readonly number[] {
+  return [height, width, 0, 0, height, width];
+}

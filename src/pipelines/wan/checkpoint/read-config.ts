@@ -1,0 +1,99 @@
+import { join } from 'node:path';
+import { z } from 'zod';
+import { InferenceError } from '../../../errors.js';
+import { readJsonFile } from '../../../std/json-file.js';
+import {
+  checkVae,
+  type ImageEncoderConfig,
+  imageEncoderSchema,
+  imageProcessorSchema,
+  type TextEncoderConfig,
+  textEncoderSchema,
+  transformerSchema,
+  type VaeConfig,
+  vaeSchema,
+  type WanConfig,
+} from '../model/config.js';
+import { assertVariant } from '../model/variant.js';
+
+/** A configuration is a page of JSON; a megabyte is none. */
+const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout WAN folder has it' };
+
+/** A component is the library and the class that it is of; a part that a pipeline goes without is nulls. */
+const indexSchema = z.object({ _class_name: z.string(), transformer_2: z.array(z.string().nullable()).nullish() });
+const schedulerSchema = z.record(z.string(), z.unknown());
+
+/** `config.json` of the original code, beside its weights: what their shapes do not tell. */
+const originalSchema = z.object({
+  model_type: z.string().optional(),
+  num_heads: z.int().min(1).optional(),
+  eps: z.number().positive().optional(),
+  vace_layers: z.array(z.int().min(0)).min(1).optional(),
+});
+export type OriginalConfig = z.infer<typeof originalSchema>;
+
+/**
+ * Reads the configurations of a diffusers-layout WAN folder.
+ * @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED that names the file and each field
+ */
+export async function readWanConfig(folder: string): Promise<WanConfig> {
+  const index = await readJsonFile(join(folder, 'model_index.json'), indexSchema, FILE);
+  assertPipeline(index, join(folder, 'model_index.json'));
+  const path = join(folder, 'transformer', 'config.json');
+  const transformer = await readJsonFile(path, transformerSchema, FILE);
+  assertVariant(transformer, path);
+  const vae = await readVaeConfig(join(folder, 'vae'));
+  return {
+    transformer,
+    vae,
+    textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
+    imageEncoder:
+      transformer.image_dim == null ? undefined : await readImageEncoderConfig(join(folder, 'image_encoder')),
+    scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
+  };
+}
+
+export async function readVaeConfig(folder: string): Promise<VaeConfig> {
+  const path = join(folder, 'config.json');
+  return checkVae(await readJsonFile(path, vaeSchema, FILE), path);
+}
+
+export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
+  return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
+}
+
+/** @param folder with `config.json`; how pictures are made ready is told in `image_processor` beside it, or is CLIP's own way */
+export async function readImageEncoderConfig(folder: string): Promise<ImageEncoderConfig> {
+  const path = join(folder, '..', 'image_processor', 'preprocessor_config.json');
+  const processor = await readJsonFile(path, imageProcessorSchema, { ...FILE, fallback: {} });
+  const encoder = await readJsonFile(join(folder, 'config.json'), imageEncoderSchema, FILE);
+  const { image_mean, image_std, size, crop_size: crop } = processor;
+  const other = [size?.shortest_edge, crop?.height, crop?.width].find(
+    (side) => (side ?? encoder.image_size) !== encoder.image_size,
+  );
+  if (other !== undefined) {
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${path} makes pictures ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
+    );
+  }
+  return { ...encoder, image_mean, image_std };
+}
+
+/** The original code's `config.json` in a folder; nothing is known where there is none. */
+export function readOriginalConfig(folder: string): Promise<OriginalConfig> {
+  return readJsonFile(join(folder, 'config.json'), originalSchema, { ...FILE, fallback: {} });
+}
+
+function assertPipeline({ _class_name: name, transformer_2: second }: z.infer<typeof indexSchema>, path: string): void {
+  if (!/^Wan.*Pipeline$/.test(name)) {
+    throw new InferenceError('CHECKPOINT_INVALID', `${path} describes a ${name}, darkroom needs a WanPipeline`);
+  }
+  const isServed = ['WanPipeline', 'WanVACEPipeline', 'WanImageToVideoPipeline'].includes(name);
+  const isOne = (second ?? []).every((part) => part === null);
+  if (isServed && isOne) return;
+  throw new InferenceError(
+    'MODEL_UNSUPPORTED',
+    `${path} describes ${isServed ? 'a WAN 2.2 model (two transformers)' : `a ${name}`}; darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1`,
+  );
+}

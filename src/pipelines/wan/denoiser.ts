@@ -1,0 +1,160 @@
+import { type Feed, type NetworkSession, outputOf } from '../../runtime/session.js';
+import type { OnDemandSession, SessionGroup } from '../../runtime/session-group.js';
+import { join32 } from '../../std/concat-float32.js';
+import { LruMap } from '../../std/lru-map.js';
+import { timestepEmbedding } from '../common/timestep-embedding.js';
+import { type Condition, conditionFeeds, withChannels } from './conditioning/condition-feeds.js';
+import type { TransformerConfig } from './model/config.js';
+import { split, type VideoSize } from './model/latents.js';
+import { type Grid, type RotaryTables, rotaryTables } from './model/rotary-tables.js';
+import type { WanGraphs } from './weights.js';
+
+/** Texts are filled up with zeros to this many positions, all of which the model attends to: text_len of the original code. */
+const TEXT_POSITIONS = 512;
+/** Latents to a patch, along a side. */
+const PATCH = 2;
+
+export interface TransformerCall {
+  /** [B, 16, frames, height, width] */
+  readonly latents: Float32Array;
+  /** In latents; height and width even. */
+  readonly size: VideoSize;
+  readonly timestep: number;
+  /** B texts, [T, C] each, of up to 512 positions. */
+  readonly texts: readonly Float32Array[];
+  /** What the model takes beside text, the same for all of the batch. Omitted: it takes text alone. */
+  readonly condition?: Condition | undefined;
+}
+
+/** A whole run of the transformer, which later steps may build on without running its blocks. */
+export interface KeptRun {
+  readonly latents: Float32Array;
+  /** [B, patches, D]: the output of the blocks. */
+  readonly hidden: Float32Array;
+}
+
+/** Sessions of the two small graphs are opened by the first request that saves steps. */
+interface Sessions {
+  readonly whole: NetworkSession;
+  readonly openReusing: OnDemandSession;
+  readonly openTime: OnDemandSession;
+}
+
+/** The transformer, loaded. */
+export class Denoiser {
+  readonly #sessions: Sessions;
+  readonly #config: TransformerConfig;
+  /** All steps of a job have the same grid. */
+  readonly #tables = new LruMap<string, RotaryTables>(1);
+
+  private constructor(sessions: Sessions, config: TransformerConfig) {
+    this.#sessions = sessions;
+    this.#config = config;
+  }
+
+  static async open(
+    { transformer, transformer_reusing, transformer_time }: WanGraphs,
+    sessions: SessionGroup,
+    config: TransformerConfig,
+  ): Promise<Denoiser> {
+    const openReusing = sessions.onDemand(transformer_reusing.graph);
+    const openTime = sessions.onDemand(transformer_time.graph);
+    return new Denoiser({ whole: await sessions.open(transformer.graph), openReusing, openTime }, config);
+  }
+
+  /** One run of the transformer over a batch: the velocity from latents to noise. -> [B, 16, frames, height, width] */
+  async predict(call: TransformerCall): Promise<Float32Array> {
+    return outputOf(await this.#run(call, ['flow']), 'flow', 'the transformer');
+  }
+
+  /** The same velocity, and what `predictFrom` needs to leave out the blocks in a later step. */
+  async predictAndKeep(call: TransformerCall): Promise<{ readonly flow: Float32Array; readonly kept: KeptRun }> {
+    const outputs = await this.#run(call, ['flow', 'hidden']);
+    const kept = { latents: call.latents, hidden: outputOf(outputs, 'hidden', 'the transformer') };
+    return { flow: outputOf(outputs, 'flow', 'the transformer'), kept };
+  }
+
+  /** The velocity with what the blocks added in the kept run, which had the same batch. -> [B, 16, frames, height, width] */
+  async predictFrom(
+    { latents: before, hidden }: KeptRun,
+    { latents, size, timestep }: Omit<TransformerCall, 'texts'>,
+  ): Promise<Float32Array> {
+    const { in_channels: channels } = this.#config;
+    const latentChannels = this.#config.out_channels ?? channels;
+    const area = size.frames * size.height * size.width;
+    const batch = latents.length / (latentChannels * area);
+    const change = latents.map((x, i) => x - (before[i] ?? 0));
+    // The channels of known frames do not change.
+    const unchanged = new Float32Array((channels - latentChannels) * area);
+    const shape = [batch, channels, size.frames, size.height, size.width];
+    const session = await this.#sessions.openReusing();
+    const outputs = await session.run({
+      hidden: { data: hidden, shape: [batch, area / PATCH ** 2, this.#width] },
+      change: { data: withChannels(change, batch, unchanged), shape },
+      timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
+    });
+    return outputOf(outputs, 'flow', 'the reusing transformer');
+  }
+
+  /** The embedding of each timestep, before it is projected for the blocks. */
+  async timeEmbeddings(timesteps: readonly number[]): Promise<readonly Float32Array[]> {
+    const session = await this.#sessions.openTime();
+    const outputs = await session.run({ timestep: this.#timesteps(timesteps) });
+    return split(outputOf(outputs, 'time', 'the time embedder'), this.#width);
+  }
+
+  async #run(
+    { latents, size, timestep, texts, condition }: TransformerCall,
+    outputs: readonly string[],
+  ): Promise<Readonly<Record<string, Float32Array>>> {
+    const { in_channels: channels, attention_head_dim: headDim, text_dim: textWidth } = this.#config;
+    const batch = texts.length;
+    const shape = [size.frames, size.height, size.width];
+    const grid = { frames: size.frames, height: size.height / PATCH, width: size.width / PATCH };
+    const { cos, sin } = this.#rotaryTables(grid);
+    const tables = [grid.frames * grid.height * grid.width, headDim / 2];
+    const feeds = {
+      latents: {
+        data: withChannels(latents, batch, condition?.kind === 'image' ? condition.channels : undefined),
+        shape: [batch, channels, ...shape],
+      },
+      timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
+      text: { data: paddedTexts(texts, textWidth), shape: [batch, TEXT_POSITIONS, textWidth] },
+      cos: { data: cos, shape: tables },
+      sin: { data: sin, shape: tables },
+      ...conditionFeeds(condition, batch, shape, this.#config),
+    };
+    return this.#sessions.whole.run(feeds, undefined, outputs);
+  }
+
+  /** D */
+  get #width(): number {
+    return this.#config.attention_head_dim * this.#config.num_attention_heads;
+  }
+
+  #timesteps(timesteps: readonly number[]): Feed {
+    const { freq_dim: frequencies } = this.#config;
+    const options = { flipSinToCos: true, freqShift: 0 };
+    const data = join32(timesteps.map((timestep) => timestepEmbedding(timestep, frequencies, options)));
+    return { data, shape: [timesteps.length, frequencies] };
+  }
+
+  #rotaryTables(grid: Grid): RotaryTables {
+    const key = `${grid.frames} ${grid.height} ${grid.width}`;
+    const tables = this.#tables.get(key) ?? rotaryTables(this.#config.attention_head_dim, grid);
+    this.#tables.set(key, tables);
+    return tables;
+  }
+}
+
+// B texts [T, C], of different lengths -> [B, 512, C]
+function paddedTexts(texts: readonly Float32Array[], width: number): Float32Array {
+  const padded = new Float32Array(texts.length * TEXT_POSITIONS * width);
+  for (const [i, states] of texts.entries()) {
+    if (states.length > TEXT_POSITIONS * width) {
+      throw new Error(`a text of ${states.length / width} positions, the model takes ${TEXT_POSITIONS}`);
+    }
+    padded.set(states, i * TEXT_POSITIONS * width);
+  }
+  return padded;
+}

@@ -1,0 +1,27 @@
+import type { Provider } from '../device.js';
+import type { Dialect } from '../graph/dialect.js';
+import { isFusedAttentionRight } from './attention-probe.js';
+import type { SessionDevice } from './session.js';
+
+/** What the sessions of one engine process run on, and how graphs are written for it. Chosen once, when the engine starts. */
+export interface Backend extends SessionDevice {
+  readonly dialect: Dialect;
+}
+
+export interface BackendOptions {
+  readonly provider: Provider;
+  /** Omitted: 0, the first card. */
+  readonly deviceId?: number | undefined;
+  /** Omitted: 0. */
+  readonly threads?: number | undefined;
+}
+
+/**
+ * Chooses the dialect of a provider. WebGPU's attention program returns wrong numbers on some adapters without an error (seen on
+ * SwiftShader from 64 tokens on), so fused attention is used there only if a probe measures it right. The probe opens a session.
+ */
+export async function openBackend({ provider, deviceId = 0, threads = 0 }: BackendOptions): Promise<Backend> {
+  const device = { provider, deviceId, threads };
+  const isFused = provider !== 'webgpu' || (await isFusedAttentionRight(device));
+  return { ...device, dialect: { attention: isFused ? 'fused' : 'decomposed', compute: 'f32' } };
+}

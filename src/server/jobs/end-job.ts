@@ -1,0 +1,17 @@
+import { InferenceError } from '../../errors.js';
+import type { Logger } from '../../log.js';
+import { hideInternals } from '../../rpc/status.js';
+import type { Job } from './job.js';
+import type { JobStore } from './job-store.js';
+
+/**
+ * Ends a job. Jobs of Generate and of Enhance all end here, once each: whoever counts or measures jobs does it here.
+ * @param error what ended it early; undefined where it completed
+ */
+export function endJob(job: Job, error: unknown, { log, jobs }: { log: Logger; jobs: JobStore }): void {
+  if (error !== undefined) job.fail(hideInternals(InferenceError.from(error), log));
+  const { id: jobId, model, assets } = job;
+  const ms = Date.now() - job.createTime.getTime();
+  log.info({ jobId, model, ms, images: assets.length, reason: job.error?.reason }, 'job ended');
+  jobs.finish(job);
+}

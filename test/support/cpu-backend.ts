@@ -1,0 +1,5 @@
+import { defaultDialect } from '../../src/graph/dialect.js';
+import type { Backend } from '../../src/runtime/backend.js';
+
+/** One thread of the CPU: test files run side by side. */
+export const cpuBackend: Backend = { provider: 'cpu', deviceId: 0, threads: 1, dialect: defaultDialect };
