@@ -1,6 +1,8 @@
 import {
+  type ChannelInterface,
   type ClientOptions,
   type ClientReadableStream,
+  connectivityState,
   credentials,
   type Metadata,
   Metadata as MetadataClass,
@@ -21,6 +23,17 @@ import {
 import { type CancelJobResponse, JobServiceClient } from '../gen/darkroom/v1/job_service.js';
 import { type GetServerStatusResponse, ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
 import { errorFromStatus, isDetailed } from '../rpc/status.js';
+
+/** No server answered a call, or the answer broke off. */
+export class UnreachableError extends InferenceError {
+  /** False: no connection took the call, so no server has begun with it. */
+  readonly wasSent: boolean;
+
+  constructor(message: string, { cause, wasSent }: { readonly cause?: unknown; readonly wasSent: boolean }) {
+    super('UNREACHABLE', message, { cause });
+    this.wasSent = wasSent;
+  }
+}
 
 /** The three services of one server. */
 export interface DarkroomClient {
@@ -88,12 +101,18 @@ async function* responsesOf<Response>(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Response, void, undefined> {
   const cancel = () => stream.cancel();
-  signal?.addEventListener('abort', cancel, { once: true });
+  if (signal?.aborted) cancel();
+  else signal?.addEventListener('abort', cancel, { once: true });
+  const connection = watchConnection(client.inference.getChannel());
   try {
     for await (const response of stream as AsyncIterable<Response>) yield response;
   } catch (error) {
-    throw toldError(client, error, signal?.aborted);
+    throw callError(client, error, {
+      isCancelled: signal?.aborted ?? false,
+      wasSent: connection.wasReady,
+    });
   } finally {
+    connection.stop();
     signal?.removeEventListener('abort', cancel);
     stream.cancel();
   }
@@ -130,20 +149,50 @@ function answerOf<Response>(
   call: (done: (error: ServiceError | null, response: Response) => void) => void,
 ): Promise<Response> {
   return new Promise((resolve, reject) => {
-    call((error, response) => (error === null ? resolve(response) : reject(toldError(client, error))));
+    call((error, response) => (error === null ? resolve(response) : reject(callError(client, error))));
   });
 }
 
-/** What a call ends with when its connection does: gRPC's own words, where the server's errors carry a reason. */
+interface ConnectionWatch {
+  /** True if there was a connection at any time since the watch began. */
+  readonly wasReady: boolean;
+  stop(): void;
+}
+
+/** Watches a channel: a call that never had a connection was not sent, whatever gRPC says of its end. */
+function watchConnection(channel: ChannelInterface): ConnectionWatch {
+  const watch = { wasReady: false, isOver: false };
+  const look = () => {
+    if (watch.isOver) return;
+    const state = channel.getConnectivityState(false);
+    watch.wasReady = state === connectivityState.READY;
+    if (watch.wasReady || state === connectivityState.SHUTDOWN) return;
+    channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, look);
+  };
+  look();
+  return {
+    get wasReady() {
+      return watch.wasReady;
+    },
+    stop() {
+      watch.isOver = true;
+    },
+  };
+}
+
+/** Statuses with which gRPC itself ends a call whose connection breaks. The server's own errors carry a reason. */
 const BROKEN: readonly status[] = [status.UNAVAILABLE, status.INTERNAL, status.UNKNOWN, status.CANCELLED];
 
-/** The server's own error; UNREACHABLE where none answered, or the answer broke off. */
-function toldError(client: DarkroomClient, error: unknown, isCancelled = false): unknown {
+/** The server's own error; an UnreachableError if no server answered or the answer broke off. */
+function callError(
+  client: DarkroomClient,
+  error: unknown,
+  { isCancelled = false, wasSent = true }: { readonly isCancelled?: boolean; readonly wasSent?: boolean } = {},
+): unknown {
   if (!isServiceError(error)) return error;
-  const told = errorFromStatus(error);
-  if (isCancelled || !BROKEN.includes(error.code) || isDetailed(error)) return told;
+  if (isCancelled || !BROKEN.includes(error.code) || isDetailed(error)) return errorFromStatus(error);
   const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
-  return new InferenceError('UNREACHABLE', `no server answers at ${address}: ${error.details}`, { cause: error });
+  return new UnreachableError(`no server answers at ${address}: ${error.details}`, { cause: error, wasSent });
 }
 
 function isServiceError(error: unknown): error is ServiceError {

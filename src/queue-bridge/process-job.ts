@@ -1,15 +1,15 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cancelJob } from '../client/client.js';
+import { cancelJob, UnreachableError } from '../client/client.js';
 import { extensionOf } from '../client/save-assets.js';
 import { type ErrorReason, InferenceError } from '../errors.js';
 import type { JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
+import { backoffMs } from '../std/backoff.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { completedBody, failedBody } from './callback/callback-body.js';
 import { callerMessage } from './callback/callback-message.js';
 import { completedMetadata, renderedMetadata, roleName, type UploadedFile } from './callback/callback-metadata.js';
-import { retryDelayMs } from './callback/retry-delay.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { generateRequestFrom } from './payload/generate-request.js';
 import { type ReadJob, readPayload } from './payload/payload.js';
@@ -20,6 +20,8 @@ import type { PoolServer, ServerPool } from './server-pool.js';
 
 /** For the answer of a server that is told to end a job. */
 const CANCEL_TIMEOUT_MS = 5000;
+/** Longest delay before a job that no server accepted is offered again. */
+const UNSPENT_RETRY_MS = 200;
 
 export interface JobContext {
   readonly queue: JobQueue;
@@ -201,15 +203,11 @@ class JobRun {
     }
 
     const isGone = error.reason === 'UNREACHABLE';
-    const isSpent = this.#hasStarted || !neverStarted(error);
+    const isSpent = this.#hasStarted || !wasNotAccepted(error);
     if (this.#server !== undefined && (isGone || error.reason === 'DRAINING')) pool.doubt(this.#server.address);
     if (isSpent && attempts >= most) return this.#end('dead', error);
-    const retry = {
-      initialMs: isSpent ? retryMs : Math.min(retryMs, 200),
-      maxMs: retryMaxMs,
-      askedMs: error.retryAfterMs,
-    };
-    const delayMs = retryDelayMs(isSpent ? attempts : 1, retry);
+    const backoff = { initial: isSpent ? retryMs : Math.min(retryMs, UNSPENT_RETRY_MS), max: retryMaxMs };
+    const delayMs = (error.retryAfterMs ?? 0) + backoffMs(isSpent ? attempts : 1, backoff);
     this.#log.warn({ reason: error.reason, problem: error.message, delayMs, isSpent }, 'job put off');
     // A server that told of a failure has nothing to attach to; one that is gone may come back with the job.
     const keepsServer = isGone || error.reason === 'STORAGE_FAILED';
@@ -271,8 +269,8 @@ function mayPass(caught: unknown): boolean {
   return !(caught instanceof InferenceError) || caught.retryable || INSTALLATION.includes(caught.reason);
 }
 
-/** Whether a server did not as much as take the job: such an attempt does not count. */
-function neverStarted({ reason, message }: InferenceError): boolean {
-  if (reason === 'UNREACHABLE') return message.includes('No connection established');
-  return reason === 'QUEUE_FULL' || reason === 'DRAINING' || reason === 'ENGINE_STARTING';
+/** True if no server accepted the job. Such an attempt is not counted. */
+function wasNotAccepted(error: InferenceError): boolean {
+  if (error instanceof UnreachableError) return !error.wasSent;
+  return error.reason === 'QUEUE_FULL' || error.reason === 'DRAINING' || error.reason === 'ENGINE_STARTING';
 }

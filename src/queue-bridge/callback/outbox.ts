@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../log.js';
+import { backoffMs } from '../../std/backoff.js';
 import { webhookHeaders } from '../../std/standard-webhooks.js';
 import type { Delivery, JobQueue, Settlement } from '../queue/job-queue.js';
 import { processingBody } from './callback-body.js';
-import { retryDelayMs } from './retry-delay.js';
 import { webhookId } from './webhook-id.js';
 
 /** Longer than a try can take: while it lasts, nobody else delivers the same. */
@@ -114,7 +114,7 @@ export class Outbox {
     const { retryMs, retryMaxMs, maxAgeMs } = this.#options;
     if (ageMs >= maxAgeMs) return { kind: 'dead', reason };
     const asked = Math.min(askedMs, retryMaxMs);
-    const delayMs = retryDelayMs(attempts + 1, { initialMs: retryMs, maxMs: retryMaxMs, askedMs: asked });
+    const delayMs = asked + backoffMs(attempts + 1, { initial: retryMs, max: retryMaxMs });
     return { kind: 'retry', delayMs, reason };
   }
 }
