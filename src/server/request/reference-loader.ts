@@ -3,6 +3,7 @@ import { decodeReference } from '../../media/decode-reference.js';
 import type { Size } from '../../media/encode-image.js';
 import type { FramePlace, GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
+import { Semaphore } from '../../std/semaphore.js';
 import { applyReferences } from './applied-references.js';
 import type { PlannedReferences, ReferenceSource } from './planned-references.js';
 
@@ -41,9 +42,9 @@ export function createReferenceLoader(
       maxBytes: config.REFERENCE_MAX_BYTES,
       timeoutMs: config.REFERENCE_TIMEOUT_MS,
     });
-  const turns = new Turns(AT_ONCE);
+  const semaphore = new Semaphore(AT_ONCE);
   const load = (source: ReferenceSource, { width, height }: Size, signal: AbortSignal) =>
-    turns.take(async () => {
+    semaphore.run(async () => {
       signal.throwIfAborted();
       const bytes = source.kind === 'bytes' ? source.bytes : await fetch(source.url, signal);
       const { rgb } = await decodeReference(bytes, { width, height, maxPixels: config.REFERENCE_MAX_PIXELS });
@@ -67,26 +68,4 @@ export function createReferenceLoader(
       return { clip: { ...clip, known: { method, ...frames, strength } } };
     },
   };
-}
-
-/** Runs at most `limit` tasks at once, in FIFO order. */
-class Turns {
-  readonly #waiting: (() => void)[] = [];
-  #free: number;
-
-  constructor(atOnce: number) {
-    this.#free = atOnce;
-  }
-
-  async take<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free -= 1;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free += 1;
-      else next();
-    }
-  }
 }
