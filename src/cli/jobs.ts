@@ -2,7 +2,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { InferenceError } from '../errors.js';
 import { failedBody } from '../queue-bridge/callback/callback-body.js';
-import { callerMessage } from '../queue-bridge/callback/callback-message.js';
+import { callbackMessage } from '../queue-bridge/callback/callback-message.js';
 import type { JobQueue, JobState, Replayed } from '../queue-bridge/queue/job-queue.js';
 import { shownFields } from '../queue-bridge/queue/journal-fields.js';
 import { openQueue } from '../queue-bridge/queue/open-queue.js';
@@ -140,7 +140,7 @@ const REPLAYED: Readonly<Record<Replayed, string>> = {
 
 function cancelledBody(id: string): string {
   const reason = 'CANCELLED';
-  return failedBody(id, { reason, message: callerMessage({ reason, message: 'the job was cancelled' }) });
+  return failedBody(id, { reason, message: callbackMessage({ reason, message: 'the job was cancelled' }) });
 }
 
 function time(ms: string | undefined): string {

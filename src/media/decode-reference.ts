@@ -10,7 +10,7 @@ const MAX_DECODE_SECONDS = 30;
 const MAX_ASPECT_RATIO = 32;
 
 const NAMES: Readonly<Record<ReferenceFormat, string>> = { png: 'PNG', jpeg: 'JPEG', webp: 'WebP' };
-const SEND_A_PICTURE = 'send a PNG, a JPEG or a WebP';
+const SEND_AN_IMAGE = 'send a PNG, a JPEG or a WebP';
 
 export interface DecodeOptions extends Size {
   /** Most pixels of the file's own picture, told by its header. */
@@ -49,7 +49,7 @@ export async function decodeReference(
     .raw({ depth: 'uchar' })
     .timeout({ seconds: MAX_DECODE_SECONDS })
     .toBuffer({ resolveWithObject: true })
-    .catch((error: unknown) => refuseDamaged(format, error));
+    .catch((error: unknown) => rejectDamaged(format, error));
   const rgb = await sharp(whole.data, { raw: whole.info, limitInputPixels: maxPixels })
     .resize(width, height, { fit: 'cover', position: 'centre', kernel: 'lanczos3' })
     .toBuffer();
@@ -57,15 +57,15 @@ export async function decodeReference(
 }
 
 function formatOf(bytes: Uint8Array): ReferenceFormat {
-  if (bytes.length === 0) return refuse(`is empty; ${SEND_A_PICTURE}`);
+  if (bytes.length === 0) return rejectImage(`is empty; ${SEND_AN_IMAGE}`);
   const signature = signatureOf(bytes);
   switch (signature.kind) {
     case 'reference':
       return signature.format;
     case 'other':
-      return refuse(`is ${signature.name}; ${SEND_A_PICTURE}`);
+      return rejectImage(`is ${signature.name}; ${SEND_AN_IMAGE}`);
     case 'unknown':
-      return refuse(`begins like no picture that is known here; ${SEND_A_PICTURE}`);
+      return rejectImage(`begins like no picture that is known here; ${SEND_AN_IMAGE}`);
   }
 }
 
@@ -73,29 +73,29 @@ function formatOf(bytes: Uint8Array): ReferenceFormat {
 async function readHeader(bytes: Uint8Array, format: ReferenceFormat): Promise<Metadata> {
   const header = await sharp(bytes, { failOn: 'error', limitInputPixels: false })
     .metadata()
-    .catch((error: unknown) => refuseDamaged(format, error));
+    .catch((error: unknown) => rejectDamaged(format, error));
   if (header.format !== format)
-    return refuse(`begins as a ${NAMES[format]} and goes on as ${header.format}; ${SEND_A_PICTURE}`);
+    return rejectImage(`begins as a ${NAMES[format]} and goes on as ${header.format}; ${SEND_AN_IMAGE}`);
   return header;
 }
 
 function checkSize({ width, height }: Size, maxPixels: number): void {
   const pixels = width * height;
   if (pixels > maxPixels) {
-    refuse(`is ${width}x${height}, ${pixels} pixels, and the limit is ${maxPixels}; send a smaller picture`);
+    rejectImage(`is ${width}x${height}, ${pixels} pixels, and the limit is ${maxPixels}; send a smaller picture`);
   }
   if (Math.max(width, height) > MAX_ASPECT_RATIO * Math.min(width, height)) {
-    refuse(
+    rejectImage(
       `is ${width}x${height}, and a side may be at most ${MAX_ASPECT_RATIO} times the other; send a picture nearer to a square`,
     );
   }
 }
 
-function refuseDamaged(format: ReferenceFormat, cause: unknown): never {
+function rejectDamaged(format: ReferenceFormat, cause: unknown): never {
   const [said = ''] = (cause instanceof Error ? cause.message : String(cause)).split('\n');
-  return refuse(`is a ${NAMES[format]} that is damaged or cut short (${said}); send the whole file`, cause);
+  return rejectImage(`is a ${NAMES[format]} that is damaged or cut short (${said}); send the whole file`, cause);
 }
 
-function refuse(problem: string, cause?: unknown): never {
+function rejectImage(problem: string, cause?: unknown): never {
   throw new InferenceError('REFERENCE_INVALID', `the reference ${problem}`, { cause });
 }

@@ -7,35 +7,35 @@ import type { Writable } from 'node:stream';
 import { InferenceError } from '../errors.js';
 import { removeStaleFolders } from '../std/stale-folders.js';
 
-export const clipFormats = ['mp4', 'webp'] as const;
-export type ClipFormat = (typeof clipFormats)[number];
+export const videoFormats = ['mp4', 'webp'] as const;
+export type VideoFormat = (typeof videoFormats)[number];
 
 /** x264's scale: 0 is lossless, 51 the worst, 23 its own default. Visually lossless is about 18. */
 export const DEFAULT_CRF = 18;
 
-export interface ClipOptions {
+export interface VideoOptions {
   /** In pixels; even for MP4. */
   readonly width: number;
   readonly height: number;
   /** Frames a second. */
   readonly fps: number;
-  readonly format: ClipFormat;
+  readonly format: VideoFormat;
   /** Of MP4, 0 to 51. Omitted: 18. */
   readonly crf?: number | undefined;
   /** Of WebP, 1 to 100. Omitted: 80. */
   readonly quality?: number | undefined;
   /** What the file says about itself. */
-  readonly metadata?: ClipMetadata | undefined;
+  readonly metadata?: VideoMetadata | undefined;
 }
 
-export interface ClipMetadata {
+export interface VideoMetadata {
   /** Parameters, as text. */
   readonly comment?: string | undefined;
   /** Marks the clip as a trained model's work. */
   readonly isProvenanceMarked: boolean;
 }
 
-export interface EncodedClip {
+export interface EncodedVideo {
   readonly bytes: Uint8Array;
   readonly contentType: string;
 }
@@ -43,25 +43,25 @@ export interface EncodedClip {
 /** The value of IPTC's digital source type. http://cv.iptc.org/newscodes/digitalsourcetype/ */
 const TRAINED_MODEL = 'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia';
 /** Folders of clips on their way: this, the process that writes, and something unique. */
-const FOLDER = 'darkroom-clip-';
+const FOLDER_PREFIX = 'darkroom-video-';
 /** What is kept of ffmpeg's words; the last of them say what went wrong. */
-const MAX_WORDS = 2000;
+const MAX_STDERR_CHARACTERS = 2000;
 const DEFAULT_WEBP_QUALITY = 80;
 
 /**
  * One clip on its way through ffmpeg: frames go in as they are decoded. The file is made in a folder of its own, because its
  * index is moved to the front at the end (faststart); the folder is gone when the clip is finished or aborted.
  */
-export class ClipWriter {
-  readonly #options: ClipOptions;
+export class VideoWriter {
+  readonly #options: VideoOptions;
   readonly #folder: string;
   readonly #process: ChildProcess;
   readonly #input: Writable;
   readonly #ended: Promise<number | null>;
-  #words = '';
+  #stderr = '';
   #isBroken = false;
 
-  private constructor(ffmpeg: string, folder: string, options: ClipOptions) {
+  private constructor(ffmpeg: string, folder: string, options: VideoOptions) {
     this.#options = options;
     this.#folder = folder;
     // stdin carries the frames, stderr its complaints.
@@ -71,7 +71,7 @@ export class ClipWriter {
     this.#process = child;
     this.#input = child.stdin;
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      this.#words = (this.#words + text).slice(-MAX_WORDS);
+      this.#stderr = (this.#stderr + text).slice(-MAX_STDERR_CHARACTERS);
     });
     // A pipe that breaks is told by the exit, with its reason.
     child.stdin.on('error', () => {
@@ -79,7 +79,7 @@ export class ClipWriter {
     });
     this.#ended = new Promise((resolve) => {
       child.on('error', (error) => {
-        this.#words = error.message;
+        this.#stderr = error.message;
         resolve(null);
       });
       child.on('close', (code) => resolve(code));
@@ -87,8 +87,8 @@ export class ClipWriter {
   }
 
   /** @param ffmpeg that was found (ffmpeg.ts) */
-  static async start(ffmpeg: string, options: ClipOptions): Promise<ClipWriter> {
-    return new ClipWriter(ffmpeg, await mkdtemp(join(tmpdir(), `${FOLDER}${process.pid}-`)), options);
+  static async start(ffmpeg: string, options: VideoOptions): Promise<VideoWriter> {
+    return new VideoWriter(ffmpeg, await mkdtemp(join(tmpdir(), `${FOLDER_PREFIX}${process.pid}-`)), options);
   }
 
   get pid(): number | undefined {
@@ -104,7 +104,7 @@ export class ClipWriter {
   }
 
   /** The whole file. @throws InferenceError ENCODING_FAILED with what ffmpeg said */
-  async finish(): Promise<EncodedClip> {
+  async finish(): Promise<EncodedVideo> {
     this.#input.end();
     const code = await this.#ended;
     if (code !== 0) throw await this.#failure();
@@ -128,7 +128,7 @@ export class ClipWriter {
     const code = await this.#ended;
     await this.#clean();
     const how = this.#process.signalCode === null ? `exit code ${code}` : `signal ${this.#process.signalCode}`;
-    const last = this.#words.trim().split('\n').at(-1) ?? '';
+    const last = this.#stderr.trim().split('\n').at(-1) ?? '';
     return new InferenceError(
       'ENCODING_FAILED',
       `ffmpeg ended with ${how} while it wrote the clip: ${last || 'it said nothing'}`,
@@ -141,16 +141,16 @@ export class ClipWriter {
 }
 
 /** Takes away what processes that were killed left: their ffmpeg ends with them, their folders stay. */
-export function removeStaleClips(): Promise<void> {
-  return removeStaleFolders(tmpdir(), FOLDER);
+export function removeStaleVideos(): Promise<void> {
+  return removeStaleFolders(tmpdir(), FOLDER_PREFIX);
 }
 
-function fileName({ format }: ClipOptions): string {
-  return `clip.${format}`;
+function fileName({ format }: VideoOptions): string {
+  return `video.${format}`;
 }
 
 function ffmpegArguments(
-  { width, height, fps, format, crf, quality, metadata }: ClipOptions,
+  { width, height, fps, format, crf, quality, metadata }: VideoOptions,
   path: string,
 ): readonly string[] {
   const input = [
@@ -166,7 +166,7 @@ function ffmpegArguments(
     'pipe:0',
   ];
   const common = ['-hide_banner', '-loglevel', 'error', '-nostdin', '-y'];
-  const words = [
+  const tags = [
     ...(metadata?.comment === undefined ? [] : ['-metadata', `comment=${metadata.comment}`]),
     ...(metadata?.isProvenanceMarked ? ['-metadata', `description=DigitalSourceType: ${TRAINED_MODEL}`] : []),
   ];
@@ -194,5 +194,5 @@ function ffmpegArguments(
     'bt709',
   ];
   const codec = ['-c:v', 'libx264', '-preset', 'medium', '-crf', String(crf ?? DEFAULT_CRF), '-pix_fmt', 'yuv420p'];
-  return [...common, ...input, ...colours, ...codec, ...words, '-movflags', '+faststart', path];
+  return [...common, ...input, ...colours, ...codec, ...tags, '-movflags', '+faststart', path];
 }

@@ -9,17 +9,17 @@ import type { AssetStore } from '../storage/asset-store.js';
 import { Outbox } from './callback/outbox.js';
 import { classifyPayload } from './classify-payload.js';
 import { openSpool } from './open-spool.js';
-import { runJob } from './process-job.js';
+import { processJob } from './process-job.js';
 import { type JobQueue, type LaneTurn, listsOf, type PendingPayload, type Poll } from './queue/job-queue.js';
 import { ServerPool } from './server-pool.js';
 
 const MAX_DRAWN_SEED = 999_999_999;
 /** Between two looks at a queue that tells of pushes: for what other bridges left behind. */
-const LOOK_MS = 2000;
+const POLL_MS = 2000;
 /** Between two looks over REST while there is work. */
-const BUSY_LOOK_MS = 250;
+const BUSY_POLL_MS = 250;
 /** After a look that failed. */
-const FAILED_LOOK_MS = 1000;
+const FAILED_POLL_MS = 1000;
 
 export interface BridgeOptions {
   readonly config: BridgeConfig;
@@ -62,7 +62,7 @@ class Bridge implements RunningBridge {
   readonly #jobs = new Map<Promise<void>, string>();
   readonly #loop: Promise<void>;
   #wake = new AbortController();
-  #idleMs = BUSY_LOOK_MS;
+  #idleMs = BUSY_POLL_MS;
 
   constructor(options: BridgeOptions, spool: string) {
     const { config, queue, storage, log, endsServer = false, jobTypes = contractJobTypes } = options;
@@ -106,9 +106,9 @@ class Bridge implements RunningBridge {
     await Promise.all(this.#jobs.keys());
     clearTimeout(timer);
     // What just ended may be called back in the same breath.
-    await this.#outbox?.idle();
-    await this.#outbox?.pump().catch(() => undefined);
-    await this.#outbox?.idle();
+    await this.#outbox?.whenIdle();
+    await this.#outbox?.deliverDue().catch(() => undefined);
+    await this.#outbox?.whenIdle();
     this.#pool.close();
     await rm(this.#spool, { recursive: true, force: true });
   }
@@ -118,22 +118,22 @@ class Bridge implements RunningBridge {
       this.#wake = new AbortController();
       try {
         const poll = await this.#queue.poll();
-        if (await this.#work(poll)) this.#idleMs = BUSY_LOOK_MS;
-        else await this.#rest(poll.nextDueMs);
+        if (await this.#doWork(poll)) this.#idleMs = BUSY_POLL_MS;
+        else await this.#waitForWork(poll.nextDueMs);
       } catch (error) {
         this.#log.error({ err: error }, 'the queue failed');
-        await sleep(FAILED_LOOK_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
+        await sleep(FAILED_POLL_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
       }
     }
   }
 
   /** Does what there is to do. @returns whether there was something */
-  async #work({ payloads, waiting, dueDeliveries }: Poll): Promise<boolean> {
+  async #doWork({ payloads, waiting, dueDeliveries }: Poll): Promise<boolean> {
     if (payloads.length > 0) await this.#admit(payloads);
     const started = await this.#claim(payloads.length > 0 ? this.#config.lanes.map(({ name }) => name) : waiting);
     const { room = 0 } = this.#outbox ?? {};
     // Every start is called back, too.
-    const delivered = room > 0 && dueDeliveries + started > 0 ? await this.#outbox?.pump() : 0;
+    const delivered = room > 0 && dueDeliveries + started > 0 ? await this.#outbox?.deliverDue() : 0;
     return payloads.length > 0 || started > 0 || (delivered ?? 0) > 0;
   }
 
@@ -168,7 +168,7 @@ class Bridge implements RunningBridge {
       });
       if (lease === undefined) break;
       const { lane } = lease;
-      const job = runJob(lease, {
+      const job = processJob(lease, {
         queue: this.#queue,
         storage: this.#storage,
         pool: this.#pool,
@@ -204,8 +204,8 @@ class Bridge implements RunningBridge {
   }
 
   /** Waits until something may have happened. */
-  async #rest(nextDueMs: number | undefined): Promise<void> {
-    const longest = this.#queue.kind === 'upstash' ? this.#idleMs : LOOK_MS;
+  async #waitForWork(nextDueMs: number | undefined): Promise<void> {
+    const longest = this.#queue.kind === 'upstash' ? this.#idleMs : POLL_MS;
     this.#idleMs = Math.min(this.#idleMs * 2, this.#config.BRIDGE_IDLE_POLL_MS);
     // What is due now and was not done waits for room.
     const dueMs = nextDueMs || longest;

@@ -1,7 +1,7 @@
 import type { Lane } from '../config/bridge-lanes.js';
 import type { JobTypes } from '../job-types.js';
 import { failedBody } from './callback/callback-body.js';
-import { callerMessage } from './callback/callback-message.js';
+import { callbackMessage } from './callback/callback-message.js';
 import { readPayload, rejectedRecord } from './payload/payload.js';
 import type { Admission, PendingPayload } from './queue/job-queue.js';
 
@@ -25,7 +25,7 @@ export function classifyPayload(
     case 'invalid': {
       const { id, user, type, problem } = read;
       const lane = jobTypes.get(type)?.family ?? lanes.find((other) => other.queue === queue)?.name ?? '';
-      const message = callerMessage({ reason: 'INVALID_REQUEST', message: problem });
+      const message = callbackMessage({ reason: 'INVALID_REQUEST', message: problem });
       const callback = failedBody(id, { reason: 'INVALID_REQUEST', message });
       return { kind: 'refused', id, user, lane, type, callback };
     }

@@ -2,7 +2,7 @@ import { InferenceError } from '../errors.js';
 import type { JobQueue, Lease } from './queue/job-queue.js';
 
 /** How often a lease is renewed within its time: two renewals may fail. */
-const BEATS_PER_LEASE = 3;
+const RENEWALS_PER_LEASE = 3;
 
 export interface LeaseKeeperOptions {
   readonly leaseMs: number;
@@ -22,8 +22,8 @@ export class LeaseKeeper {
   #interruption: Interruption | undefined;
   #progress: string | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #beating: Promise<void> | undefined;
-  #lastBeat = performance.now();
+  #renewing: Promise<void> | undefined;
+  #renewedAt = performance.now();
   #isStopped = false;
 
   constructor(queue: JobQueue, lease: Lease, options: LeaseKeeperOptions) {
@@ -52,34 +52,34 @@ export class LeaseKeeper {
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
-    await this.#beating;
+    await this.#renewing;
   }
 
   /** Tells that a write found the lease lost. */
-  lose(): void {
+  markLost(): void {
     this.#interrupt('lost');
   }
 
   #schedule(): void {
-    if (this.#isStopped || this.#beating !== undefined) return;
+    if (this.#isStopped || this.#renewing !== undefined) return;
     const { leaseMs, progressMs } = this.#options;
-    const every = leaseMs / BEATS_PER_LEASE;
+    const every = leaseMs / RENEWALS_PER_LEASE;
     const wait = this.#progress === undefined ? every : Math.min(every, progressMs);
     clearTimeout(this.#timer);
-    const sinceBeat = performance.now() - this.#lastBeat;
+    const sinceRenewal = performance.now() - this.#renewedAt;
     this.#timer = setTimeout(
       () => {
-        this.#beating = this.#beat().finally(() => {
-          this.#beating = undefined;
+        this.#renewing = this.#renew().finally(() => {
+          this.#renewing = undefined;
           this.#schedule();
         });
       },
-      Math.max(0, wait - sinceBeat),
+      Math.max(0, wait - sinceRenewal),
     );
   }
 
-  async #beat(): Promise<void> {
-    this.#lastBeat = performance.now();
+  async #renew(): Promise<void> {
+    this.#renewedAt = performance.now();
     const progress = this.#progress;
     this.#progress = undefined;
     const { id, token } = this.#lease;

@@ -8,14 +8,14 @@ import type { Logger } from '../log.js';
 import { backoffMs } from '../std/backoff.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { completedBody, failedBody } from './callback/callback-body.js';
-import { callerMessage } from './callback/callback-message.js';
-import { completedMetadata, renderedMetadata, roleName, type UploadedFile } from './callback/callback-metadata.js';
+import { callbackMessage } from './callback/callback-message.js';
+import { callbackMetadata, generatedMetadata, roleName, type UploadedFile } from './callback/callback-metadata.js';
+import { fetchGenerated, progressFrom } from './fetch-generated.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { generateRequestFrom } from './payload/generate-request.js';
 import { type ReadJob, readPayload } from './payload/payload.js';
 import type { Finish, Held, JobQueue, Lease } from './queue/job-queue.js';
 import { type RecordedFields, uploadField } from './queue/journal-fields.js';
-import { progressOf, render } from './render.js';
 import type { PoolServer, ServerPool } from './server-pool.js';
 
 /** For the answer of a server that is told to end a job. */
@@ -54,7 +54,7 @@ interface GeneratedStage {
  * Takes a claimed job to its end, from the last stage that its journal has. Whatever happens, the job is ended, given back, or
  * somebody else's by then.
  */
-export async function runJob(lease: Lease, context: JobContext): Promise<void> {
+export async function processJob(lease: Lease, context: JobContext): Promise<void> {
   await new JobRun(lease, context).run();
 }
 
@@ -79,16 +79,16 @@ class JobRun {
 
   async run(): Promise<void> {
     try {
-      await this.#advance();
+      await this.#complete();
     } catch (error) {
-      await this.#giveUp(error).catch((cause: unknown) => this.#log.error({ err: cause }, 'job not given back'));
+      await this.#handleFailure(error).catch((cause: unknown) => this.#log.error({ err: cause }, 'job not given back'));
     } finally {
       await this.#keeper.stop();
       await rm(this.#folder, { recursive: true, force: true });
     }
   }
 
-  async #advance(): Promise<void> {
+  async #complete(): Promise<void> {
     const { payload, isCancelled, attempts, lastError } = this.#lease;
     if (isCancelled) throw cancelled();
     const read = readPayload(payload, this.#context);
@@ -99,10 +99,10 @@ class JobRun {
         new InferenceError('INTERNAL', `given up after ${attempts - 1} attempts: ${lastError ?? 'unknown'}`),
       );
     }
-    const { metadata, files } = this.#stored() ?? (await this.#renderAndStore(read));
+    const { metadata, files } = this.#stored() ?? (await this.#generateAndStore(read));
     await this.#keeper.stop();
     const results = files.filter(({ role }) => role === 'result').map(({ url }) => url);
-    await this.#finish('completed', completedBody(this.#lease.id, results, completedMetadata(metadata, files)));
+    await this.#finish('completed', completedBody(this.#lease.id, results, callbackMetadata(metadata, files)));
     this.#log.info({ ms: Math.round(performance.now() - this.#startedAt), files: files.length }, 'job completed');
   }
 
@@ -121,7 +121,7 @@ class JobRun {
     return file?.sha256 === sha256 ? file : undefined;
   }
 
-  async #renderAndStore(job: ReadJob) {
+  async #generateAndStore(job: ReadJob) {
     const { payload } = job;
     const { pool, drain, storage } = this.#context;
     const { id, lane, seed } = this.#lease;
@@ -131,20 +131,20 @@ class JobRun {
     this.#server = server;
     if (server.address !== this.#lease.server) await this.#record({ server: server.address });
     const signal = AbortSignal.any([this.#keeper.signal, drain]);
-    const release = pool.hold(server);
+    const release = pool.acquire(server);
     const request = generateRequestFrom(job, { jobId: this.#serverJobId, seed });
-    const rendered = await render(server.client, request, {
+    const generated = await fetchGenerated(server.client, request, {
       folder: this.#folder,
       signal,
       onEvent: (event) => {
         this.#hasStarted = true;
-        const progress = progressOf(event);
+        const progress = progressFrom(event);
         if (progress !== undefined) this.#keeper.report({ job_id: id, ...progress });
       },
     }).finally(release);
 
-    const metadata = renderedMetadata(job, rendered.metadata);
-    const hashed = rendered.files.map((saved) => ({ ...saved, sha256: saved.asset.sha256.toString('hex') }));
+    const metadata = generatedMetadata(job, generated.metadata);
+    const hashed = generated.files.map((saved) => ({ ...saved, sha256: saved.asset.sha256.toString('hex') }));
     const stage: GeneratedStage = {
       metadata,
       files: hashed.map(({ asset, sha256 }) => ({ index: asset.index, sha256 })),
@@ -175,7 +175,7 @@ class JobRun {
     return serverJob ?? (run === 1 ? id : `${id}:${run}`);
   }
 
-  async #giveUp(caught: unknown): Promise<void> {
+  async #handleFailure(caught: unknown): Promise<void> {
     const { queue, drain, attempts: most, retryMs, retryMaxMs, pool } = this.#context;
     const { id, token, run, attempts } = this.#lease;
     await this.#keeper.stop();
@@ -198,13 +198,14 @@ class JobRun {
     if (error.reason === 'JOB_ID_CONFLICT') {
       // Somebody else used the id there, or another version of the bridge asked in other words.
       await queue.record(id, token, { server_job: `${id}:${run}:${attempts}` });
-    } else if (!mayPass(caught)) {
+    } else if (!isTemporary(caught)) {
       return this.#end('failed', error);
     }
 
     const isGone = error.reason === 'UNREACHABLE';
     const isSpent = this.#hasStarted || !wasNotAccepted(error);
-    if (this.#server !== undefined && (isGone || error.reason === 'DRAINING')) pool.doubt(this.#server.address);
+    if (this.#server !== undefined && (isGone || error.reason === 'DRAINING'))
+      pool.markUnavailable(this.#server.address);
     if (isSpent && attempts >= most) return this.#end('dead', error);
     const backoff = { initial: isSpent ? retryMs : Math.min(retryMs, UNSPENT_RETRY_MS), max: retryMaxMs };
     const delayMs = (error.retryAfterMs ?? 0) + backoffMs(isSpent ? attempts : 1, backoff);
@@ -222,7 +223,7 @@ class JobRun {
 
   async #end(state: 'failed' | 'dead' | 'cancelled', error: InferenceError): Promise<void> {
     await this.#keeper.stop();
-    const message = callerMessage(error);
+    const message = callbackMessage(error);
     await this.#finish(state, failedBody(this.#lease.id, { reason: error.reason, message }));
     this.#log.info({ state, reason: error.reason }, 'job failed');
   }
@@ -246,7 +247,7 @@ class JobRun {
 
   #assertHeld(held: Held): void {
     if (held === 'held') return;
-    this.#keeper.lose();
+    this.#keeper.markLost();
     throw new InferenceError('CANCELLED', 'the lease of the job was lost');
   }
 }
@@ -256,7 +257,7 @@ function cancelled(): InferenceError {
 }
 
 /** Faults of an installation: another server has them not, or the operator mends them. */
-const INSTALLATION: readonly ErrorReason[] = [
+const MISCONFIGURED: readonly ErrorReason[] = [
   'FFMPEG_MISSING',
   'MODEL_NOT_FOUND',
   'CHECKPOINT_INVALID',
@@ -265,8 +266,8 @@ const INSTALLATION: readonly ErrorReason[] = [
 ];
 
 /** Whether another attempt may end otherwise. What neither server nor storage told is this machine's fault, not the job's. */
-function mayPass(caught: unknown): boolean {
-  return !(caught instanceof InferenceError) || caught.retryable || INSTALLATION.includes(caught.reason);
+function isTemporary(caught: unknown): boolean {
+  return !(caught instanceof InferenceError) || caught.retryable || MISCONFIGURED.includes(caught.reason);
 }
 
 /** True if no server accepted the job. Such an attempt is not counted. */

@@ -5,8 +5,8 @@ import type { Logger } from '../log.js';
 import { createBackoff } from '../std/backoff.js';
 
 /** How often a server that answers is asked again: it may drain, or lose a model. */
-const LOOK_MS = 5000;
-const LOOK_TIMEOUT_MS = 5000;
+const POLL_MS = 5000;
+const POLL_TIMEOUT_MS = 5000;
 
 export interface PoolServer {
   readonly address: string;
@@ -18,7 +18,7 @@ interface Entry extends PoolServer {
   lanes: readonly string[];
   running: number;
   /** Ends the wait for the next look. */
-  look: AbortController;
+  nextPoll: AbortController;
 }
 
 export interface ServerPoolOptions {
@@ -43,7 +43,7 @@ export class ServerPool {
       client: connect(address, options.token === undefined ? {} : { token: options.token }),
       lanes: [],
       running: 0,
-      look: new AbortController(),
+      nextPoll: new AbortController(),
     }));
     for (const entry of this.#entries) void this.#watch(entry);
   }
@@ -63,7 +63,7 @@ export class ServerPool {
   }
 
   /** Counts a job of a server until the returned function is called. */
-  hold({ address }: PoolServer): () => void {
+  acquire({ address }: PoolServer): () => void {
     const entry = this.#entries.find((other) => other.address === address);
     if (entry === undefined) return () => undefined;
     entry.running += 1;
@@ -73,11 +73,11 @@ export class ServerPool {
   }
 
   /** Tells that a server did not answer or takes no jobs: it gets none until it says otherwise. */
-  doubt(address: string): void {
+  markUnavailable(address: string): void {
     const entry = this.#entries.find((other) => other.address === address);
     if (entry === undefined) return;
-    this.#tell(entry, []);
-    entry.look.abort();
+    this.#setLanes(entry, []);
+    entry.nextPoll.abort();
   }
 
   close(): void {
@@ -86,20 +86,20 @@ export class ServerPool {
   }
 
   async #watch(entry: Entry): Promise<void> {
-    const backoff = createBackoff({ initial: 100, max: LOOK_MS });
+    const backoff = createBackoff({ initial: 100, max: POLL_MS });
     while (!this.#closing.signal.aborted) {
-      const served = await this.#ask(entry);
-      this.#tell(entry, served);
-      if (served.length > 0) backoff.reset();
-      entry.look = new AbortController();
-      const signal = AbortSignal.any([entry.look.signal, this.#closing.signal]);
-      await sleep(served.length > 0 ? LOOK_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
+      const lanes = await this.#fetchLanes(entry);
+      this.#setLanes(entry, lanes);
+      if (lanes.length > 0) backoff.reset();
+      entry.nextPoll = new AbortController();
+      const signal = AbortSignal.any([entry.nextPoll.signal, this.#closing.signal]);
+      await sleep(lanes.length > 0 ? POLL_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
     }
   }
 
-  async #ask({ client }: Entry): Promise<readonly string[]> {
+  async #fetchLanes({ client }: Entry): Promise<readonly string[]> {
     try {
-      const { draining, models } = await serverStatus(client, LOOK_TIMEOUT_MS);
+      const { draining, models } = await serverStatus(client, POLL_TIMEOUT_MS);
       if (draining) return [];
       const able = models.filter(({ state }) => state !== ModelState.MODEL_STATE_FAILED);
       return [...new Set(able.map(({ family }) => family))].sort();
@@ -108,10 +108,10 @@ export class ServerPool {
     }
   }
 
-  #tell(entry: Entry, served: readonly string[]): void {
-    if (served.join() === entry.lanes.join()) return;
-    entry.lanes = served;
-    this.#options.log.info({ server: entry.address, lanes: served }, 'server changed');
+  #setLanes(entry: Entry, lanes: readonly string[]): void {
+    if (lanes.join() === entry.lanes.join()) return;
+    entry.lanes = lanes;
+    this.#options.log.info({ server: entry.address, lanes }, 'server changed');
     this.#options.onChange();
   }
 }

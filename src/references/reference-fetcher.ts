@@ -5,8 +5,8 @@ import { parseAllowedHost } from './allowed-hosts.js';
 import { checkUrl, type UrlRules } from './check-url.js';
 import { httpsGet } from './https-get.js';
 import { isPublicAddress } from './public-address.js';
-import { type Answer, readAnswer } from './read-answer.js';
-import { connectionError, refuse, unavailable } from './reference-error.js';
+import { type ReferenceResponse, readResponse } from './read-response.js';
+import { connectionError, referenceUnavailable, rejectReference } from './reference-error.js';
 import { type ResolveRules, resolveHost } from './resolve-host.js';
 
 /** A store's front door, its region, its bucket. */
@@ -67,7 +67,7 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
       const forward = () => abort.abort(signal.reason);
       signal.addEventListener('abort', forward, { once: true });
       const late = `the reference did not arrive within ${timeoutMs} ms; try again later or raise REFERENCE_TIMEOUT_MS`;
-      const timer = setTimeout(() => abort.abort(unavailable(late)), timeoutMs);
+      const timer = setTimeout(() => abort.abort(referenceUnavailable(late)), timeoutMs);
       try {
         return await fetchReference(url, { ...rules, signal: abort.signal });
       } catch (error) {
@@ -88,15 +88,15 @@ async function fetchReference(given: string, rules: Rules): Promise<Uint8Array> 
     if (answer.kind === 'body') return answer.bytes;
     url = checkUrl(answer.location, rules, url);
   }
-  return refuse(`the reference redirects more than ${rules.maxRedirects} times; give the URL that it ends at`);
+  return rejectReference(`the reference redirects more than ${rules.maxRedirects} times; give the URL that it ends at`);
 }
 
-async function askFor(url: URL, rules: Rules): Promise<Answer> {
+async function askFor(url: URL, rules: Rules): Promise<ReferenceResponse> {
   const addresses = await resolveHost(url.hostname, rules);
   try {
     const response = await httpsGet(url, { addresses, ca: rules.ca, signal: rules.signal });
     try {
-      return await readAnswer(response, url.host, rules.maxBytes);
+      return await readResponse(response, url.host, rules.maxBytes);
     } finally {
       response.destroy();
     }

@@ -1,6 +1,6 @@
 import type { LookupAddress } from 'node:dns';
 import { isIP } from 'node:net';
-import { connectionError, refuse } from './reference-error.js';
+import { connectionError, rejectReference } from './reference-error.js';
 
 export interface ResolveRules {
   readonly lookup: (hostname: string) => Promise<readonly LookupAddress[]>;
@@ -20,9 +20,12 @@ export async function resolveHost(
     if (error instanceof Error && 'code' in error && error.code === 'ENOTFOUND') return [];
     throw connectionError(error, hostname);
   });
-  if (found.length === 0) return refuse(`the host of the reference, "${hostname}", is not found; check its URL`);
+  if (found.length === 0)
+    return rejectReference(`the host of the reference, "${hostname}", is not found; check its URL`);
   if (!found.every(({ address }) => isAllowedAddress(address))) {
-    return refuse(`the host of the reference, "${hostname}", has an address that is not public; use another host`);
+    return rejectReference(
+      `the host of the reference, "${hostname}", has an address that is not public; use another host`,
+    );
   }
   return found.map(({ address }) => ({ address, family: isIP(address) }));
 }

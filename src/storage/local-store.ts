@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 import type { AssetStore, StoredObject } from './asset-store.js';
 import { objectPath } from './object-path.js';
-import { storageFailed } from './storage-failed.js';
+import { storageError } from './storage-error.js';
 
 /** Beside the buckets: files that are not whole yet. */
 const PARTS = '.parts';
@@ -43,7 +43,7 @@ export class LocalStore implements AssetStore {
       await rename(part, target);
     } catch (error) {
       await rm(part, { force: true });
-      throw storageFailed(`${target} could not be written`, error);
+      throw storageError(`${target} could not be written`, error);
     }
     return this.#baseUrl === undefined ? pathToFileURL(target).href : `${this.#baseUrl}/${objectPath(bucket, key)}`;
   }

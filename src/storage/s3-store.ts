@@ -3,8 +3,8 @@ import type { S3Client } from '@aws-sdk/client-s3';
 import { InferenceError } from '../errors.js';
 import type { AssetStore, StoredObject } from './asset-store.js';
 import { objectPath } from './object-path.js';
-import { retriedPut } from './retried-put.js';
-import { storageFailed } from './storage-failed.js';
+import { putWithRetries } from './put-with-retries.js';
+import { storageError } from './storage-error.js';
 
 export interface S3StoreOptions {
   /** One for all job types: names of buckets in S3 have no "_", so the job type is the first part of the key. */
@@ -67,9 +67,9 @@ export class S3Store implements AssetStore {
         { abortSignal: AbortSignal.any([attempt, AbortSignal.timeout(timeoutMs)]) },
       );
     try {
-      await retriedPut(store, signal);
+      await putWithRetries(store, signal);
     } catch (error) {
-      throw storageFailed(`S3 did not take ${bucket}/${key}`, error);
+      throw storageError(`S3 did not take ${bucket}/${key}`, error);
     }
     return `${this.#baseUrl}/${objectPath(key)}`;
   }

@@ -4,8 +4,8 @@ import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import type { AssetStore, StoredObject } from './asset-store.js';
 import { objectPath } from './object-path.js';
-import { retriedPut } from './retried-put.js';
-import { storageFailed } from './storage-failed.js';
+import { putWithRetries } from './put-with-retries.js';
+import { storageError } from './storage-error.js';
 
 const MAX_ANSWER_CHARACTERS = 300;
 
@@ -32,7 +32,7 @@ export class SupabaseStore implements AssetStore {
 
   async put(object: StoredObject, signal: AbortSignal): Promise<string> {
     const path = objectPath(object.bucket, object.key);
-    await retriedPut(
+    await putWithRetries(
       (attempt) =>
         this.#ask(`object/${path}`, attempt, {
           headers: {
@@ -48,7 +48,7 @@ export class SupabaseStore implements AssetStore {
     );
     const { signedUrlSeconds } = this.#options;
     if (signedUrlSeconds === 0) return `${this.#base}/object/public/${path}`;
-    const answer = await retriedPut(
+    const answer = await putWithRetries(
       (attempt) =>
         this.#ask(`object/sign/${path}`, attempt, {
           headers: { 'content-type': 'application/json' },
@@ -77,7 +77,7 @@ export class SupabaseStore implements AssetStore {
     };
     const response = await fetch(`${this.#base}/${path}`, request as RequestInit).catch((error: unknown) => {
       const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-      throw storageFailed(`Supabase Storage did not take ${path}`, cause);
+      throw storageError(`Supabase Storage did not take ${path}`, cause);
     });
     const text = await response.text();
     if (!response.ok) {

@@ -7,7 +7,7 @@ import { clientVariables } from '../../src/config/client-config.js';
 import { sharedVariables } from '../../src/config/shared-variables.js';
 import { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { contractJobTypes } from '../../src/job-types.js';
-import { completedMetadata, renderedMetadata } from '../../src/queue-bridge/callback/callback-metadata.js';
+import { callbackMetadata, generatedMetadata } from '../../src/queue-bridge/callback/callback-metadata.js';
 import { readPayload } from '../../src/queue-bridge/payload/payload.js';
 import { journalFields } from '../../src/queue-bridge/queue/journal-fields.js';
 import { webhookHeaders } from '../../src/std/standard-webhooks.js';
@@ -63,7 +63,7 @@ describe('the pages of the bridge', () => {
     const payload = '{"id":"a","type":"video_fast","prompt":"","user_id":"u"}';
     const job = readPayload(payload, { jobTypes: contractJobTypes });
     if (job.kind !== 'job') throw new Error(job.problem);
-    const metadata = completedMetadata(renderedMetadata(job, JobMetadata.fromPartial({})), []);
+    const metadata = callbackMetadata(generatedMetadata(job, JobMetadata.fromPartial({})), []);
     for (const field of Object.keys(metadata)) expect(text).toContain(`\`${field}\``);
   });
 });

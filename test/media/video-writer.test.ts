@@ -5,11 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { type ClipOptions, ClipWriter } from '../../src/media/video-writer.js';
+import { type VideoOptions, VideoWriter } from '../../src/media/video-writer.js';
 import { isAlive } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
-const options: ClipOptions = { width: 64, height: 48, fps: 16, format: 'mp4' };
+const options: VideoOptions = { width: 64, height: 48, fps: 16, format: 'mp4' };
 /** A square that moves to the right. */
 const frame = (i: number) =>
   Uint8Array.from({ length: 64 * 48 * 3 }, (_, at) => {
@@ -30,8 +30,8 @@ async function scratch(): Promise<string> {
   return folder;
 }
 
-async function clipOf(frames: number, more: Partial<ClipOptions> = {}): Promise<Buffer> {
-  const writer = await ClipWriter.start('ffmpeg', { ...options, ...more });
+async function clipOf(frames: number, more: Partial<VideoOptions> = {}): Promise<Buffer> {
+  const writer = await VideoWriter.start('ffmpeg', { ...options, ...more });
   for (let i = 0; i < frames; i += 1) await writer.write(frame(i));
   return Buffer.from((await writer.finish()).bytes);
 }
@@ -60,7 +60,7 @@ describe('ClipWriter', () => {
       color_space: 'bt709',
     });
     expect(file.indexOf('moov')).toBeLessThan(file.indexOf('mdat'));
-    expect((await readdir(folder)).filter((name) => name.startsWith('darkroom-clip-'))).toEqual([]);
+    expect((await readdir(folder)).filter((name) => name.startsWith('darkroom-video-'))).toEqual([]);
   });
 
   it('is smaller at a higher CRF', async () => {
@@ -83,7 +83,7 @@ describe('ClipWriter', () => {
 
   it('leaves no process and no file when it is aborted', async () => {
     const folder = await scratch();
-    const writer = await ClipWriter.start('ffmpeg', options);
+    const writer = await VideoWriter.start('ffmpeg', options);
     await writer.write(frame(0));
     await writer.abort();
     expect(isAlive(writer.pid ?? 0)).toBe(false);
@@ -92,7 +92,7 @@ describe('ClipWriter', () => {
 
   it('fails with the signal when ffmpeg is killed, and cleans up', async () => {
     const folder = await scratch();
-    const writer = await ClipWriter.start('ffmpeg', options);
+    const writer = await VideoWriter.start('ffmpeg', options);
     await writer.write(frame(0));
     process.kill(writer.pid ?? 0, 'SIGKILL');
     const go = async () => {
@@ -107,7 +107,7 @@ describe('ClipWriter', () => {
 
   it('fails with the words of ffmpeg, a size that H.264 cannot have for example', async () => {
     const folder = await scratch();
-    const writer = await ClipWriter.start('ffmpeg', { ...options, width: 63 });
+    const writer = await VideoWriter.start('ffmpeg', { ...options, width: 63 });
     const go = async () => {
       for (let i = 0; i < 20; i += 1) await writer.write(new Uint8Array(63 * 48 * 3));
       await writer.finish();
@@ -124,7 +124,7 @@ describe('ClipWriter', () => {
     const ffmpeg = join(await tempFolder(), 'ffmpeg');
     const folder = await scratch();
     await writeFile(ffmpeg, '#!/bin/sh\ntrap "" XFSZ\nulimit -f 4\nexec ffmpeg "$@"\n', { mode: 0o755 });
-    const writer = await ClipWriter.start(ffmpeg, { ...options, crf: 0 });
+    const writer = await VideoWriter.start(ffmpeg, { ...options, crf: 0 });
     const go = async () => {
       // Noise, which nothing makes smaller.
       for (let i = 0; i < 200; i += 1) await writer.write(randomBytes(64 * 48 * 3));
@@ -138,7 +138,7 @@ describe('ClipWriter', () => {
   });
 
   it('fails where there is no such program', async () => {
-    const writer = await ClipWriter.start('/nowhere/ffmpeg', options);
+    const writer = await VideoWriter.start('/nowhere/ffmpeg', options);
     await expect(writer.finish()).rejects.toMatchObject({
       reason: 'ENCODING_FAILED',
       message: expect.stringContaining('ENOENT'),

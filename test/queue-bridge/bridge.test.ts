@@ -9,7 +9,7 @@ import { contractJobTypes as jobTypes } from '../../src/job-types.js';
 import type { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
 import type { AssetStore } from '../../src/storage/asset-store.js';
 import { LocalStore } from '../../src/storage/local-store.js';
-import { storageFailed } from '../../src/storage/storage-failed.js';
+import { storageError } from '../../src/storage/storage-error.js';
 import { version } from '../../src/version.js';
 import { bridging, quickPayload } from '../support/bridging.js';
 import { outcomeOf, quick, type Serving, serve, until } from '../support/serving.js';
@@ -318,7 +318,7 @@ describe('a bridge', () => {
         const [, id = ''] = object.key.split('/');
         const left = failures.get(id) ?? 0;
         failures.set(id, left - 1);
-        if (left > 0) throw storageFailed('the disk is full', new Error('ENOSPC'));
+        if (left > 0) throw storageError('the disk is full', new Error('ENOSPC'));
         return local.put(object, signal);
       },
     };

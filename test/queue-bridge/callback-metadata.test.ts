@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { contractJobTypes } from '../../src/job-types.js';
-import { renderedMetadata } from '../../src/queue-bridge/callback/callback-metadata.js';
+import { generatedMetadata } from '../../src/queue-bridge/callback/callback-metadata.js';
 import { readPayload } from '../../src/queue-bridge/payload/payload.js';
 
 const job = (fields: object = {}) => {
@@ -10,7 +10,7 @@ const job = (fields: object = {}) => {
   if (read.kind !== 'job') throw new Error(read.problem);
   return read;
 };
-const metadataOf = (done: Partial<JobMetadata>) => renderedMetadata(job(), JobMetadata.fromPartial(done));
+const metadataOf = (done: Partial<JobMetadata>) => generatedMetadata(job(), JobMetadata.fromPartial(done));
 
 describe('renderedMetadata', () => {
   it("tells a card's memory in GiB and percent, and nothing where there is none", () => {
@@ -31,7 +31,7 @@ describe('renderedMetadata', () => {
     (enhancementStrategy, isAsked, success) => {
       const asked = job({ compel_enabled: isAsked, compel_weights: '(dawn:1.2)' });
       const done = JobMetadata.fromPartial({ enhancementStrategy });
-      expect(renderedMetadata(asked, done).compel_success).toBe(success);
+      expect(generatedMetadata(asked, done).compel_success).toBe(success);
     },
   );
 });

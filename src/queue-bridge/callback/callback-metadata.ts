@@ -21,7 +21,7 @@ export function roleName(role: AssetRole): UploadedFile['role'] {
 }
 
 /** The `metadata` of a completed job's callback, but for what is known only at its end. Values that do not apply are null. */
-export function renderedMetadata(
+export function generatedMetadata(
   { payload, jobType }: Pick<ReadJob, 'payload' | 'jobType'>,
   done: JobMetadata,
 ): Readonly<Record<string, unknown>> {
@@ -73,7 +73,7 @@ function vramFields({ vramUsedBytes: used, vramTotalBytes: total }: JobMetadata)
 }
 
 /** The same with what the stored files add. */
-export function completedMetadata(
+export function callbackMetadata(
   rendered: Readonly<Record<string, unknown>>,
   files: readonly UploadedFile[],
 ): Readonly<Record<string, unknown>> {

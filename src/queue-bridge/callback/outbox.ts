@@ -9,7 +9,7 @@ import { webhookId } from './webhook-id.js';
 /** Longer than a try can take: while it lasts, nobody else delivers the same. */
 const LEASE_SLACK_MS = 2000;
 /** Statuses below 500 that may pass: timeout, too early, too many. */
-const PASSING = [408, 425, 429];
+const TEMPORARY_STATUSES = [408, 425, 429];
 const MAX_REASON_CHARACTERS = 300;
 
 export interface OutboxOptions {
@@ -33,35 +33,35 @@ export interface OutboxOptions {
 /** Delivers callbacks that are due; several bridges share one outbox. */
 export class Outbox {
   readonly #options: OutboxOptions;
-  readonly #under = new Set<Promise<void>>();
+  readonly #inFlight = new Set<Promise<void>>();
 
   constructor(options: OutboxOptions) {
     this.#options = options;
   }
 
   get room(): number {
-    return this.#options.concurrency - this.#under.size;
+    return this.#options.concurrency - this.#inFlight.size;
   }
 
   /** Starts as many deliveries as there is room for. @returns how many */
-  async pump(): Promise<number> {
+  async deliverDue(): Promise<number> {
     const { queue, timeoutMs } = this.#options;
     const takenAt = performance.now();
     const leaseMs = timeoutMs + LEASE_SLACK_MS;
     const deliveries = await queue.takeDeliveries(randomUUID(), this.room, leaseMs);
     for (const delivery of deliveries) {
       const done = this.#deliver(delivery, takenAt + LEASE_SLACK_MS / 2).finally(() => {
-        this.#under.delete(done);
+        this.#inFlight.delete(done);
         this.#options.onSettled();
       });
-      this.#under.add(done);
+      this.#inFlight.add(done);
     }
     return deliveries.length;
   }
 
   /** Waits for the deliveries that are under way. */
-  async idle(): Promise<void> {
-    await Promise.all(this.#under);
+  async whenIdle(): Promise<void> {
+    await Promise.all(this.#inFlight);
   }
 
   async #deliver(delivery: Delivery, startBy: number): Promise<void> {
@@ -69,7 +69,7 @@ export class Outbox {
     const { id, token, kind, run } = delivery;
     // Whoever slept so long may come after the one who took over.
     if (performance.now() > startBy) return;
-    const settlement = await this.#attempt(delivery);
+    const settlement = await this.#send(delivery);
     const facts = { jobId: id, run, callback: kind, attempts: delivery.attempts + 1 };
     if (settlement.kind === 'dead') log.error({ ...facts, reason: settlement.reason }, 'callback given up');
     else if (settlement.kind === 'retry') log.warn({ ...facts, ...settlement }, 'callback failed');
@@ -80,7 +80,7 @@ export class Outbox {
       .catch((error: unknown) => log.error({ err: error, ...facts }, 'callback not settled'));
   }
 
-  async #attempt(delivery: Delivery): Promise<Settlement> {
+  async #send(delivery: Delivery): Promise<Settlement> {
     const { url, token, secret, timeoutMs } = this.#options;
     const { id, kind, run } = delivery;
     const body = kind === 'processing' ? processingBody(id, delivery) : delivery.callback;
@@ -103,7 +103,7 @@ export class Outbox {
       await response.body?.cancel();
       if (response.ok) return { kind: 'delivered' };
       const reason = `the receiver answered ${response.status}`;
-      if (response.status < 500 && !PASSING.includes(response.status)) return { kind: 'dead', reason };
+      if (response.status < 500 && !TEMPORARY_STATUSES.includes(response.status)) return { kind: 'dead', reason };
       return this.#retry(delivery, reason, retryAfterMs(response.headers.get('retry-after')));
     } catch (error) {
       return this.#retry(delivery, reasonOf(error));

@@ -5,7 +5,7 @@ import { type JournalFields, uploadIndex } from './journal-fields.js';
 export const LEASE_EXPIRED = 'lease expired: the worker stopped renewing it';
 
 /** A hash as Redis lists it: field, value, field, value. */
-export function pairs(flat: readonly string[]): JournalFields {
+export function fieldsFrom(flat: readonly string[]): JournalFields {
   const fields: Record<string, string> = {};
   for (let i = 0; i + 1 < flat.length; i += 2) fields[flat[i] ?? ''] = flat[i + 1] ?? '';
   return fields;

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { aborted } from '../../std/when-aborted.js';
+import { whenAborted } from '../../std/when-aborted.js';
 import {
   MAX_BYTES_PER_POLL,
   MAX_PAYLOAD_BYTES,
@@ -210,7 +210,7 @@ export class MemoryQueue implements JobQueue {
       wake = resolve;
     });
     this.#wakers.add(wake);
-    await Promise.race([aborted(signal), pushed]);
+    await Promise.race([whenAborted(signal), pushed]);
     this.#wakers.delete(wake);
   }
 

@@ -1,17 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient, ErrorReply } from 'redis';
-import { aborted } from '../../std/when-aborted.js';
-import { retrying } from './retry.js';
+import { whenAborted } from '../../std/when-aborted.js';
+import { retry } from './retry.js';
 import type { Script } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
-import { refused } from './store-error.js';
+import { storeError } from './store-error.js';
 
 type Client = ReturnType<typeof newClient>;
 
 /** How long one blocking wait takes; then it is asked again, so that a connection that died is noticed. */
 const BLOCK_SECONDS = 5;
 /** Answers that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors */
-const PASSING = /^(LOADING|BUSY|MASTERDOWN|READONLY|TRYAGAIN|CLUSTERDOWN)/;
+const TEMPORARY = /^(LOADING|BUSY|MASTERDOWN|READONLY|TRYAGAIN|CLUSTERDOWN)/;
 
 /** A Redis over TCP, 6.2 or newer. Connects on first use, again after every break. */
 export class RedisRunner implements ScriptRunner {
@@ -35,7 +35,7 @@ export class RedisRunner implements ScriptRunner {
 
   run({ source, sha1 }: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     const options = { keys: [...keys], arguments: [...args] };
-    return this.#retrying(async (client) => {
+    return this.#retry(async (client) => {
       try {
         return await client.evalSha(sha1, options);
       } catch (error) {
@@ -47,11 +47,11 @@ export class RedisRunner implements ScriptRunner {
   }
 
   async push(list: string, value: string): Promise<void> {
-    await this.#retrying((client) => client.lPush(list, value));
+    await this.#retry((client) => client.lPush(list, value));
   }
 
   async waitForPush(lists: readonly string[], signal: AbortSignal): Promise<void> {
-    await Promise.race([aborted(signal), ...lists.map((list) => this.#pushed(list))]);
+    await Promise.race([whenAborted(signal), ...lists.map((list) => this.#pushed(list))]);
   }
 
   async close(): Promise<void> {
@@ -80,7 +80,7 @@ export class RedisRunner implements ScriptRunner {
     }
   }
 
-  async #retrying<T>(ask: (client: Client) => Promise<T>): Promise<T> {
+  async #retry<T>(ask: (client: Client) => Promise<T>): Promise<T> {
     const attempt = async () => {
       try {
         return await ask(await this.#client('commands'));
@@ -89,14 +89,14 @@ export class RedisRunner implements ScriptRunner {
       }
     };
     try {
-      return await retrying(attempt, {
-        what: 'Redis (REDIS_URL)',
+      return await retry(attempt, {
+        store: 'Redis (REDIS_URL)',
         patienceMs: this.#patienceMs,
-        mayPass: (error) => !(error instanceof ErrorReply) || PASSING.test(error.message),
+        isTemporary: (error) => !(error instanceof ErrorReply) || TEMPORARY.test(error.message),
         signal: this.#closing.signal,
       });
     } catch (error) {
-      throw error instanceof ErrorReply ? refused('Redis (REDIS_URL)', error.message) : error;
+      throw error instanceof ErrorReply ? storeError('Redis (REDIS_URL)', error.message) : error;
     }
   }
 

@@ -28,7 +28,7 @@ import {
   type Replayed,
   type Settlement,
 } from './job-queue.js';
-import { deliveryFrom, LEASE_EXPIRED, leaseFrom, pairs } from './journal.js';
+import { deliveryFrom, fieldsFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
 import type { JournalFields, RecordedFields } from './journal-fields.js';
 import { type Script, scriptArguments } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
@@ -97,7 +97,7 @@ export class ScriptQueue implements JobQueue {
     const claimed = await this.#run('claim', { token, worker, leaseMs, seed, callsBack }, { rows: lanes });
     if (claimed === null) return undefined;
     const [, isCancelled, fields] = claimed;
-    return leaseFrom(pairs(fields), isCancelled === 1);
+    return leaseFrom(fieldsFrom(fields), isCancelled === 1);
   }
 
   heartbeat({ id, token, leaseMs, progress = '' }: Heartbeat): Promise<Held | 'cancelled'> {
@@ -138,12 +138,12 @@ export class ScriptQueue implements JobQueue {
   }
 
   async list(most: number, state?: JobState): Promise<readonly JournalFields[]> {
-    return (await this.#run('list', { most, state: state ?? '' })).map(pairs);
+    return (await this.#run('list', { most, state: state ?? '' })).map(fieldsFrom);
   }
 
   async show(id: string): Promise<JournalFields | undefined> {
     const fields = await this.#run('show', { id });
-    return fields.length === 0 ? undefined : pairs(fields);
+    return fields.length === 0 ? undefined : fieldsFrom(fields);
   }
 
   async counts(): Promise<QueueCounts> {

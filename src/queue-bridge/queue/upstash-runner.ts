@@ -1,13 +1,13 @@
 import { errors, Redis } from '@upstash/redis';
-import { aborted } from '../../std/when-aborted.js';
-import { retrying } from './retry.js';
+import { whenAborted } from '../../std/when-aborted.js';
+import { retry } from './retry.js';
 import type { Script } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
-import { refused } from './store-error.js';
+import { storeError } from './store-error.js';
 
 const REQUEST_TIMEOUT_MS = 15_000;
 /** Answers that say "not now". */
-const PASSING = /^(LOADING|BUSY|TRYAGAIN|READONLY)/;
+const TEMPORARY = /^(LOADING|BUSY|TRYAGAIN|READONLY)/;
 
 /** A Redis behind Upstash's REST: https://upstash.com/docs/redis/features/restapi. Nothing blocks there, so pushes are found by looking. */
 export class UpstashRunner implements ScriptRunner {
@@ -33,7 +33,7 @@ export class UpstashRunner implements ScriptRunner {
   }
 
   run({ source, sha1 }: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
-    return this.#retrying(async () => {
+    return this.#retry(async () => {
       try {
         return await this.#redis.evalsha(sha1, [...keys], [...args]);
       } catch (error) {
@@ -44,33 +44,33 @@ export class UpstashRunner implements ScriptRunner {
   }
 
   async push(list: string, value: string): Promise<void> {
-    await this.#retrying(() => this.#redis.lpush(list, value));
+    await this.#retry(() => this.#redis.lpush(list, value));
   }
 
   waitForPush(_lists: readonly string[], signal: AbortSignal): Promise<void> {
-    return aborted(signal);
+    return whenAborted(signal);
   }
 
   async close(): Promise<void> {
     this.#closing.abort();
   }
 
-  async #retrying<T>(ask: () => Promise<T>): Promise<T> {
+  async #retry<T>(ask: () => Promise<T>): Promise<T> {
     try {
-      return await retrying(ask, {
-        what: 'Upstash (UPSTASH_REDIS_REST_URL)',
+      return await retry(ask, {
+        store: 'Upstash (UPSTASH_REDIS_REST_URL)',
         patienceMs: this.#patienceMs,
-        mayPass: (error) =>
+        isTemporary: (error) =>
           !(error instanceof errors.UpstashError) ||
           error instanceof errors.UpstashJSONParseError ||
-          PASSING.test(error.message),
+          TEMPORARY.test(error.message),
         signal: this.#closing.signal,
       });
     } catch (error) {
       if (!(error instanceof errors.UpstashError)) throw error;
       // The client's message repeats the whole command, prompts included.
       const [said = ''] = error.message.split(', command was: ');
-      throw refused('Upstash (UPSTASH_REDIS_REST_URL)', said);
+      throw storeError('Upstash (UPSTASH_REDIS_REST_URL)', said);
     }
   }
 }

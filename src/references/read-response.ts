@@ -1,43 +1,49 @@
 import type { IncomingMessage } from 'node:http';
 import { readBody } from './read-body.js';
-import { refuse, unavailable } from './reference-error.js';
+import { referenceUnavailable, rejectReference } from './reference-error.js';
 
-export type Answer =
+export type ReferenceResponse =
   | { readonly kind: 'redirect'; readonly location: string }
   | { readonly kind: 'body'; readonly bytes: Uint8Array };
 
 const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
 /** Too early, too many, too slow: the caller's URL is right. */
-const PASSING: readonly number[] = [408, 425, 429];
+const TEMPORARY: readonly number[] = [408, 425, 429];
 
 /**
  * What an answer says, its body read and counted.
  * @throws InferenceError, or what the connection breaks with
  */
-export async function readAnswer(response: IncomingMessage, host: string, maxBytes: number): Promise<Answer> {
+export async function readResponse(
+  response: IncomingMessage,
+  host: string,
+  maxBytes: number,
+): Promise<ReferenceResponse> {
   const { statusCode: status = 0, headers } = response;
   if (REDIRECTS.includes(status)) {
     const { location } = headers;
     return location === undefined
-      ? refuse(`"${host}" redirects the reference to nowhere; give the URL of the file itself`)
+      ? rejectReference(`"${host}" redirects the reference to nowhere; give the URL of the file itself`)
       : { kind: 'redirect', location };
   }
-  if (status >= 500 || PASSING.includes(status)) {
-    throw unavailable(`"${host}" answered ${status} for the reference; try again later`);
+  if (status >= 500 || TEMPORARY.includes(status)) {
+    throw referenceUnavailable(`"${host}" answered ${status} for the reference; try again later`);
   }
-  if (status !== 200) refuse(`"${host}" answered ${status} for the reference; check its URL`);
+  if (status !== 200) rejectReference(`"${host}" answered ${status} for the reference; check its URL`);
 
   // What is unpacked here could be of any size.
   const encoding = headers['content-encoding'] ?? 'identity';
   if (encoding.toLowerCase() !== 'identity') {
-    refuse(`"${host}" sends the reference as "${encoding}", and only plain bytes are taken; store it uncompressed`);
+    rejectReference(
+      `"${host}" sends the reference as "${encoding}", and only plain bytes are taken; store it uncompressed`,
+    );
   }
   const declaredBytes = headers['content-length'] === undefined ? undefined : Number(headers['content-length']);
   if (declaredBytes !== undefined && declaredBytes > maxBytes) {
-    refuse(`the reference has ${declaredBytes} bytes, and the limit is ${maxBytes}; use a smaller file`);
+    rejectReference(`the reference has ${declaredBytes} bytes, and the limit is ${maxBytes}; use a smaller file`);
   }
   const bytes = await readBody(response, { maxBytes, declaredBytes });
   return bytes === undefined
-    ? refuse(`the reference has more than ${maxBytes} bytes, which is the limit; use a smaller file`)
+    ? rejectReference(`the reference has more than ${maxBytes} bytes, which is the limit; use a smaller file`)
     : { kind: 'body', bytes };
 }

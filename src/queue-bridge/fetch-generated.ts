@@ -5,13 +5,13 @@ import { type JobEvent, Phase } from '../gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import type { JobMetadata } from '../gen/darkroom/v1/job.js';
 
-export interface Rendered {
+export interface Generated {
   readonly metadata: JobMetadata;
   /** In the order of the job. */
   readonly files: readonly SavedAsset[];
 }
 
-export interface RenderOptions {
+export interface FetchOptions {
   /** Where the files go. */
   readonly folder: string;
   readonly signal: AbortSignal;
@@ -20,11 +20,11 @@ export interface RenderOptions {
 }
 
 /** Runs a job on a server, or attaches to it there, and has its files in a folder. @throws InferenceError */
-export async function render(
+export async function fetchGenerated(
   client: DarkroomClient,
   request: GenerateRequest,
-  { folder, signal, onEvent }: RenderOptions,
-): Promise<Rendered> {
+  { folder, signal, onEvent }: FetchOptions,
+): Promise<Generated> {
   const saver = new AssetSaver(folder, 'asset');
   const files: SavedAsset[] = [];
   try {
@@ -51,7 +51,7 @@ const PHASES: Readonly<Record<number, string>> = {
 };
 
 /** What frontends read of an event; undefined where it changes nothing for them. */
-export function progressOf({ event }: JobEvent): Readonly<Record<string, unknown>> | undefined {
+export function progressFrom({ event }: JobEvent): Readonly<Record<string, unknown>> | undefined {
   const base = { status: 'processing', updated_at: new Date().toISOString() };
   switch (event?.$case) {
     case 'queued':
