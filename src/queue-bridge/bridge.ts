@@ -14,11 +14,11 @@ import { type JobQueue, type LaneTurn, listsOf, type PendingPayload, type Poll }
 import { ServerPool } from './server-pool.js';
 
 const MAX_DRAWN_SEED = 999_999_999;
-/** Between two looks at a queue that tells of pushes: for what other bridges left behind. */
+/** Longest time between two polls of a queue that reports pushes. They find the jobs that other bridges left behind. */
 const POLL_MS = 2000;
-/** Between two looks over REST while there is work. */
+/** Time between two polls over REST while there is work. */
 const BUSY_POLL_MS = 250;
-/** After a look that failed. */
+/** Delay after a failed poll. */
 const FAILED_POLL_MS = 1000;
 
 export interface BridgeOptions {
@@ -26,20 +26,20 @@ export interface BridgeOptions {
   readonly queue: JobQueue;
   readonly storage: AssetStore;
   readonly log: Logger;
-  /** Whether its servers end when it stops: then jobs that it gives back end there, too. Omitted: they go on. */
+  /** True if its servers stop with it: then it cancels the jobs there that it releases. Omitted: the servers continue them. */
   readonly endsServer?: boolean;
   /** Job types that payloads may have. Omitted: the ten of the contract. */
   readonly jobTypes?: JobTypes;
 }
 
 export interface RunningBridge {
-  /** Jobs in hand. */
+  /** Number of jobs in flight. */
   readonly running: number;
-  /** Takes no more jobs, waits for those in hand (BRIDGE_DRAIN_MS at most), gives the others back, and ends. */
+  /** Takes no more jobs, waits for those in flight for up to BRIDGE_DRAIN_MS, and releases the rest. */
   stop(): Promise<void>;
 }
 
-/** Starts taking jobs from a queue to servers, their files to a storage, and callbacks to their receiver. */
+/** Starts a bridge: it runs the jobs of a queue on servers, stores their files and delivers their callbacks. */
 export async function startBridge(options: BridgeOptions): Promise<RunningBridge> {
   return new Bridge(options, await openSpool(options.config.BRIDGE_SPOOL ?? tmpdir()));
 }
@@ -55,9 +55,9 @@ class Bridge implements RunningBridge {
   readonly #pool: ServerPool;
   readonly #outbox: Outbox | undefined;
   readonly #worker = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
-  /** No more jobs. */
+  /** Aborted when no more jobs are taken. */
   readonly #stopping = new AbortController();
-  /** Those in hand are given back. */
+  /** Aborted when the jobs in flight are released. */
   readonly #draining = new AbortController();
   readonly #jobs = new Map<Promise<void>, string>();
   readonly #loop: Promise<void>;
@@ -105,7 +105,7 @@ class Bridge implements RunningBridge {
     const timer = setTimeout(() => this.#draining.abort(), this.#config.BRIDGE_DRAIN_MS);
     await Promise.all(this.#jobs.keys());
     clearTimeout(timer);
-    // What just ended may be called back in the same breath.
+    // Jobs that ended just now have a callback due.
     await this.#outbox?.whenIdle();
     await this.#outbox?.deliverDue().catch(() => undefined);
     await this.#outbox?.whenIdle();
@@ -127,12 +127,12 @@ class Bridge implements RunningBridge {
     }
   }
 
-  /** Does what there is to do. @returns whether there was something */
+  /** Does the work that a poll found. @returns true if there was any */
   async #doWork({ payloads, waiting, dueDeliveries }: Poll): Promise<boolean> {
     if (payloads.length > 0) await this.#admit(payloads);
     const started = await this.#claim(payloads.length > 0 ? this.#config.lanes.map(({ name }) => name) : waiting);
     const { room = 0 } = this.#outbox ?? {};
-    // Every start is called back, too.
+    // Each start makes a callback due.
     const delivered = room > 0 && dueDeliveries + started > 0 ? await this.#outbox?.deliverDue() : 0;
     return payloads.length > 0 || started > 0 || (delivered ?? 0) > 0;
   }
@@ -147,13 +147,13 @@ class Bridge implements RunningBridge {
       for (const [i, result] of admitted.entries()) {
         const admission = entries[i]?.[1];
         const facts = { queue, result, ...(admission?.kind !== 'rejected' && { jobId: admission?.id }) };
-        if (result === 'refused' || result === 'rejected') this.#log.warn(facts, 'payload not run');
-        else if (result !== 'moved') this.#log.debug(facts, 'payload taken');
+        if (result === 'refused' || result === 'rejected') this.#log.warn(facts, 'payload rejected');
+        else if (result !== 'moved') this.#log.debug(facts, 'payload admitted');
       }
     }
   }
 
-  /** Claims jobs of these lanes into free slots. @returns how many */
+  /** Claims jobs of these lanes for the free slots. @returns the number of jobs */
   async #claim(waiting: readonly string[]): Promise<number> {
     let started = 0;
     for (; !this.#stopping.signal.aborted; started += 1) {
@@ -191,7 +191,7 @@ class Bridge implements RunningBridge {
     return started;
   }
 
-  /** Lanes that have jobs, a free slot, and a server. */
+  /** Lanes that have a waiting job, a free slot and a server. */
   #openLanes(waiting: readonly string[]): readonly LaneTurn[] {
     const { BRIDGE_SLOTS, lanes } = this.#config;
     if (this.#jobs.size >= BRIDGE_SLOTS) return [];
@@ -203,11 +203,11 @@ class Bridge implements RunningBridge {
     });
   }
 
-  /** Waits until something may have happened. */
+  /** Waits until there may be work. */
   async #waitForWork(nextDueMs: number | undefined): Promise<void> {
     const longest = this.#queue.kind === 'upstash' ? this.#idleMs : POLL_MS;
     this.#idleMs = Math.min(this.#idleMs * 2, this.#config.BRIDGE_IDLE_POLL_MS);
-    // What is due now and was not done waits for room.
+    // Callbacks that are due now but were not taken wait for a free delivery.
     const dueMs = nextDueMs || longest;
     const wake = this.#wake;
     const timer = setTimeout(() => wake.abort(), Math.min(longest, dueMs));

@@ -1,19 +1,19 @@
 import { InferenceError } from '../errors.js';
 import type { JobQueue, Lease } from './queue/job-queue.js';
 
-/** How often a lease is renewed within its time: two renewals may fail. */
+/** Renewals within the length of a lease. Two of them may fail. */
 const RENEWALS_PER_LEASE = 3;
 
 export interface LeaseKeeperOptions {
   readonly leaseMs: number;
-  /** Least time between two writes of the progress. */
+  /** Shortest time between two writes of the progress. */
   readonly progressMs: number;
 }
 
-/** Why a job must be left: its lease is somebody else's, or somebody cancelled it. */
+/** Why a worker must stop: another worker has the lease, or the job was cancelled. */
 export type Interruption = 'lost' | 'cancelled';
 
-/** Renews a lease while its job runs, writes the progress along, and hears of cancels. */
+/** Renews a lease while its job runs, writes the progress with it, and notices cancels. */
 export class LeaseKeeper {
   readonly #queue: JobQueue;
   readonly #lease: Lease;
@@ -33,7 +33,7 @@ export class LeaseKeeper {
     this.#schedule();
   }
 
-  /** Aborted when the job must be left. */
+  /** Aborted when the worker must stop. */
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
@@ -42,20 +42,20 @@ export class LeaseKeeper {
     return this.#interruption;
   }
 
-  /** Tells how far the job is; the last word counts. */
+  /** Reports the progress of the job. A newer report replaces one that is not written yet. */
   report(progress: Readonly<Record<string, unknown>>): void {
     this.#progress = JSON.stringify(progress);
     this.#schedule();
   }
 
-  /** Ends the renewals; one that is under way is waited for, so that it does not follow what comes next. */
+  /** Stops the renewals. It waits for the one in flight, which must not follow the next write. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     await this.#renewing;
   }
 
-  /** Tells that a write found the lease lost. */
+  /** Call it when a write found that another worker has the lease. */
   markLost(): void {
     this.#interrupt('lost');
   }

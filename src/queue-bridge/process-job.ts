@@ -18,7 +18,7 @@ import type { Finish, Held, JobQueue, Lease } from './queue/job-queue.js';
 import { type RecordedFields, uploadField } from './queue/journal-fields.js';
 import type { PoolServer, ServerPool } from './server-pool.js';
 
-/** For the answer of a server that is told to end a job. */
+/** Time limit for cancelling a job on a server. */
 const CANCEL_TIMEOUT_MS = 5000;
 /** Longest delay before a job that no server accepted is offered again. */
 const UNSPENT_RETRY_MS = 200;
@@ -28,31 +28,31 @@ export interface JobContext {
   readonly storage: AssetStore;
   readonly pool: ServerPool;
   readonly log: Logger;
-  /** Folder for files on their way. */
+  /** Folder for files that are not stored yet. */
   readonly spool: string;
   readonly leaseMs: number;
   readonly progressMs: number;
-  /** Starts of a job before it is given up. */
+  /** Number of attempts before a job is given up. */
   readonly attempts: number;
   readonly retryMs: number;
   readonly retryMaxMs: number;
-  /** Says that the bridge stops: jobs are given back. */
+  /** Aborted when the bridge stops: jobs are released. */
   readonly drain: AbortSignal;
-  /** Whether the server ends with the bridge. */
+  /** True if the server stops with the bridge. */
   readonly endsServer: boolean;
   readonly jobTypes: JobTypes;
 }
 
 /** The stage `generated` of a journal. */
 interface GeneratedStage {
-  /** Of the callback, but for what is known at its end. */
+  /** Metadata of the callback without the fields that need the stored files. */
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly files: readonly { readonly index: number; readonly sha256: string }[];
 }
 
 /**
- * Takes a claimed job to its end, from the last stage that its journal has. Whatever happens, the job is ended, given back, or
- * somebody else's by then.
+ * Completes a claimed job from the last stage in its journal. When this returns, the job has ended, is back in the queue, or
+ * belongs to another worker.
  */
 export async function processJob(lease: Lease, context: JobContext): Promise<void> {
   await new JobRun(lease, context).run();
@@ -66,7 +66,7 @@ class JobRun {
   readonly #folder: string;
   readonly #startedAt = performance.now();
   #server: PoolServer | undefined;
-  /** Whether a server had the job in its hands in this attempt. */
+  /** True if a server sent an event of the job in this attempt. */
   #hasStarted = false;
 
   constructor(lease: Lease, context: JobContext) {
@@ -81,7 +81,7 @@ class JobRun {
     try {
       await this.#complete();
     } catch (error) {
-      await this.#handleFailure(error).catch((cause: unknown) => this.#log.error({ err: cause }, 'job not given back'));
+      await this.#handleFailure(error).catch((cause: unknown) => this.#log.error({ err: cause }, 'job not released'));
     } finally {
       await this.#keeper.stop();
       await rm(this.#folder, { recursive: true, force: true });
@@ -106,7 +106,7 @@ class JobRun {
     this.#log.info({ ms: Math.round(performance.now() - this.#startedAt), files: files.length }, 'job completed');
   }
 
-  /** Where an earlier worker stored every file: nothing is left but to say so. */
+  /** The files of the job, if an earlier worker stored all of them: only the end is missing. */
   #stored(): { readonly metadata: GeneratedStage['metadata']; readonly files: readonly UploadedFile[] } | undefined {
     if (this.#lease.generated === undefined) return undefined;
     const { metadata, files } = JSON.parse(this.#lease.generated) as GeneratedStage;
@@ -114,7 +114,7 @@ class JobRun {
     return uploaded.length === files.length ? { metadata, files: uploaded } : undefined;
   }
 
-  /** A file that is stored with these bytes. */
+  /** The stored file at this index, if it has this hash. */
   #uploaded(index: number, sha256: string): UploadedFile | undefined {
     const entry = this.#lease.uploads.get(index);
     const file = entry === undefined ? undefined : (JSON.parse(entry) as UploadedFile);
@@ -125,7 +125,7 @@ class JobRun {
     const { payload } = job;
     const { pool, drain, storage } = this.#context;
     const { id, lane, seed } = this.#lease;
-    // The server that the journal names may be at it, or have it done.
+    // The server in the journal may be running the job or have its files.
     const server = pool.at(this.#lease.server, lane) ?? pool.leastBusy(lane);
     if (server === undefined) throw new InferenceError('DRAINING', `no server has a model for ${payload.type} now`);
     this.#server = server;
@@ -169,7 +169,7 @@ class JobRun {
     return { metadata, files };
   }
 
-  /** What the server knows the job by: a job that runs again is another one to it. */
+  /** Id of the job on the server: each run of a replayed job is a new job there. */
   get #serverJobId(): string {
     const { id, run, serverJob } = this.#lease;
     return serverJob ?? (run === 1 ? id : `${id}:${run}`);
@@ -180,7 +180,7 @@ class JobRun {
     const { id, token, run, attempts } = this.#lease;
     await this.#keeper.stop();
     if (this.#keeper.interruption === 'lost') {
-      this.#log.warn('the lease was lost: another bridge has the job');
+      this.#log.warn('lease lost: another bridge has the job');
       return;
     }
     if (this.#keeper.interruption === 'cancelled') {
@@ -190,13 +190,13 @@ class JobRun {
     if (drain.aborted) {
       if (this.#context.endsServer) await this.#cancelOnServer();
       await queue.release({ id, token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'the bridge stopped' });
-      this.#log.info('job given back');
+      this.#log.info('job released');
       return;
     }
     const error = InferenceError.from(caught);
     if (error.reason === 'CANCELLED') return this.#end('cancelled', error);
     if (error.reason === 'JOB_ID_CONFLICT') {
-      // Somebody else used the id there, or another version of the bridge asked in other words.
+      // Another client used the id there, or another version of the bridge sent another request.
       await queue.record(id, token, { server_job: `${id}:${run}:${attempts}` });
     } else if (!isTemporary(caught)) {
       return this.#end('failed', error);
@@ -209,13 +209,13 @@ class JobRun {
     if (isSpent && attempts >= most) return this.#end('dead', error);
     const backoff = { initial: isSpent ? retryMs : Math.min(retryMs, UNSPENT_RETRY_MS), max: retryMaxMs };
     const delayMs = (error.retryAfterMs ?? 0) + backoffMs(isSpent ? attempts : 1, backoff);
-    this.#log.warn({ reason: error.reason, problem: error.message, delayMs, isSpent }, 'job put off');
-    // A server that told of a failure has nothing to attach to; one that is gone may come back with the job.
+    this.#log.warn({ reason: error.reason, problem: error.message, delayMs, isSpent }, 'job retried later');
+    // A server that reported a failure has nothing to attach to. One that is gone may come back with the job.
     const keepsServer = isGone || error.reason === 'STORAGE_FAILED';
     await queue.release({ id, token, isSpent, delayMs, keepsServer, reason: error.message });
   }
 
-  /** Where the job is gone or over, there is nothing to cancel. */
+  /** Fails silently if the server is gone or the job is over: then there is nothing to cancel. */
   async #cancelOnServer(): Promise<void> {
     if (this.#server === undefined) return;
     await cancelJob(this.#server.client, this.#serverJobId, CANCEL_TIMEOUT_MS).catch(() => undefined);
@@ -256,7 +256,7 @@ function cancelled(): InferenceError {
   return new InferenceError('CANCELLED', 'the job was cancelled');
 }
 
-/** Faults of an installation: another server has them not, or the operator mends them. */
+/** Server misconfiguration. Retry: another server may be fine, or the operator may fix it. */
 const MISCONFIGURED: readonly ErrorReason[] = [
   'FFMPEG_MISSING',
   'MODEL_NOT_FOUND',
@@ -265,7 +265,7 @@ const MISCONFIGURED: readonly ErrorReason[] = [
   'UNAUTHENTICATED',
 ];
 
-/** Whether another attempt may end otherwise. What neither server nor storage told is this machine's fault, not the job's. */
+/** True if another attempt may succeed. An unforeseen error is a fault of this machine, not of the job. */
 function isTemporary(caught: unknown): boolean {
   return !(caught instanceof InferenceError) || caught.retryable || MISCONFIGURED.includes(caught.reason);
 }

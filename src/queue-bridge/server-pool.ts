@@ -4,7 +4,7 @@ import { ModelState } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { createBackoff } from '../std/backoff.js';
 
-/** How often a server that answers is asked again: it may drain, or lose a model. */
+/** Time between two polls of a server that answers: it may drain or lose a model. */
 const POLL_MS = 5000;
 const POLL_TIMEOUT_MS = 5000;
 
@@ -17,7 +17,7 @@ interface Entry extends PoolServer {
   /** Families of its models, sorted; none while it does not answer or drains. */
   lanes: readonly string[];
   running: number;
-  /** Ends the wait for the next look. */
+  /** Ends the wait for the next poll. */
   nextPoll: AbortController;
 }
 
@@ -26,11 +26,11 @@ export interface ServerPoolOptions {
   /** Bearer token of the servers. */
   readonly token?: string | undefined;
   readonly log: Logger;
-  /** Called when a server or a model comes or goes. */
+  /** Called when the lanes of a server change. */
   readonly onChange: () => void;
 }
 
-/** The servers that jobs can go to: asked again and again how they are. */
+/** The servers that run jobs. The pool polls their state. */
 export class ServerPool {
   readonly #entries: readonly Entry[];
   readonly #options: ServerPoolOptions;
@@ -48,7 +48,7 @@ export class ServerPool {
     for (const entry of this.#entries) void this.#watch(entry);
   }
 
-  /** The server that has fewest jobs; undefined where none has the model. */
+  /** The server of a lane with the fewest jobs of this bridge; undefined if no server has the lane. */
   leastBusy(lane: string): PoolServer | undefined {
     const able = this.#entries.filter((entry) => entry.lanes.includes(lane));
     return able.reduce<Entry | undefined>(
@@ -57,12 +57,12 @@ export class ServerPool {
     );
   }
 
-  /** The server of that address, if it can take jobs of the lane now: it may have the job already. */
+  /** The server at an address, if it has the lane now. */
   at(address: string, lane: string): PoolServer | undefined {
     return this.#entries.find((entry) => entry.address === address && entry.lanes.includes(lane));
   }
 
-  /** Counts a job of a server until the returned function is called. */
+  /** Counts a job of a server until the returned function releases it. */
   acquire({ address }: PoolServer): () => void {
     const entry = this.#entries.find((other) => other.address === address);
     if (entry === undefined) return () => undefined;
@@ -72,7 +72,7 @@ export class ServerPool {
     };
   }
 
-  /** Tells that a server did not answer or takes no jobs: it gets none until it says otherwise. */
+  /** Gives a server no more jobs until a poll finds it ready. Call it when the server does not answer or drains. */
   markUnavailable(address: string): void {
     const entry = this.#entries.find((other) => other.address === address);
     if (entry === undefined) return;

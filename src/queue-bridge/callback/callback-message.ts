@@ -2,10 +2,10 @@ import type { ErrorReason, InferenceError } from '../../errors.js';
 
 const INVALID = 'Invalid parameters: ';
 const FAILED = 'Generation failed: ';
-/** What the caller can mend. */
+/** Reasons that the caller can fix. */
 const CALLER_REASONS: readonly ErrorReason[] = ['INVALID_REQUEST', 'REFERENCE_INVALID', 'POLICY'];
 
-/** The sentence of a `failed` callback: callers match on how it begins. */
+/** The `error_message` of a `failed` callback. Callers match on its beginning. */
 export function callbackMessage({ reason, message }: Pick<InferenceError, 'reason' | 'message'>): string {
   if (reason === 'OUT_OF_MEMORY') return 'Insufficient VRAM for generation';
   const prefix = CALLER_REASONS.includes(reason) ? INVALID : FAILED;

@@ -6,9 +6,9 @@ import type { Delivery, JobQueue, Settlement } from '../queue/job-queue.js';
 import { processingBody } from './callback-body.js';
 import { webhookId } from './webhook-id.js';
 
-/** Longer than a try can take: while it lasts, nobody else delivers the same. */
+/** A delivery's lease is this much longer than an attempt can take, so that no other bridge delivers the same callback. */
 const LEASE_SLACK_MS = 2000;
-/** Statuses below 500 that may pass: timeout, too early, too many. */
+/** Statuses below 500 after which a retry may succeed: timeout, too early, too many requests. */
 const TEMPORARY_STATUSES = [408, 425, 429];
 const MAX_REASON_CHARACTERS = 300;
 
@@ -18,15 +18,15 @@ export interface OutboxOptions {
   readonly url: string;
   /** Bearer token; omitted: none. */
   readonly token?: string | undefined;
-  /** `whsec_…`; omitted: not signed. */
+  /** `whsec_…`. Omitted: callbacks are not signed. */
   readonly secret?: string | undefined;
   readonly timeoutMs: number;
   readonly retryMs: number;
   readonly retryMaxMs: number;
-  /** After so long without success a callback is given up. */
+  /** Age after which a callback that still fails is given up. */
   readonly maxAgeMs: number;
   readonly concurrency: number;
-  /** Called when a callback was settled. */
+  /** Called after each delivery. */
   readonly onSettled: () => void;
 }
 
@@ -43,7 +43,7 @@ export class Outbox {
     return this.#options.concurrency - this.#inFlight.size;
   }
 
-  /** Starts as many deliveries as there is room for. @returns how many */
+  /** Starts as many deliveries as there is room for. @returns their number */
   async deliverDue(): Promise<number> {
     const { queue, timeoutMs } = this.#options;
     const takenAt = performance.now();
@@ -59,7 +59,7 @@ export class Outbox {
     return deliveries.length;
   }
 
-  /** Waits for the deliveries that are under way. */
+  /** Waits for the deliveries in flight. */
   async whenIdle(): Promise<void> {
     await Promise.all(this.#inFlight);
   }
@@ -67,14 +67,14 @@ export class Outbox {
   async #deliver(delivery: Delivery, startBy: number): Promise<void> {
     const { queue, log } = this.#options;
     const { id, token, kind, run } = delivery;
-    // Whoever slept so long may come after the one who took over.
+    // Our lease may have expired, and another bridge may be delivering this callback.
     if (performance.now() > startBy) return;
     const settlement = await this.#send(delivery);
     const facts = { jobId: id, run, callback: kind, attempts: delivery.attempts + 1 };
     if (settlement.kind === 'dead') log.error({ ...facts, reason: settlement.reason }, 'callback given up');
     else if (settlement.kind === 'retry') log.warn({ ...facts, ...settlement }, 'callback failed');
     else log.debug(facts, 'callback delivered');
-    // Lost: it was settled by whoever took it over; the receiver knows it by its id.
+    // If the lease was lost, another bridge has settled the callback. The receiver recognises the repeat by its id.
     await queue
       .settle(id, token, settlement)
       .catch((error: unknown) => log.error({ err: error, ...facts }, 'callback not settled'));
@@ -119,7 +119,7 @@ export class Outbox {
   }
 }
 
-/** Seconds, or a date. https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
+/** Reads seconds or a date. https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
 function retryAfterMs(header: string | null): number {
   if (header === null) return 0;
   const ms = /^\d{1,9}$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();

@@ -59,7 +59,7 @@ export function generateRequestFrom(
     frames: jobType.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
     references: [...referencesFrom(payload, jobType)],
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
-    // A bridge that dies leaves its job to the next one.
+    // If this bridge dies, the next one attaches to the job.
     disconnectPolicy: DisconnectPolicy.DISCONNECT_POLICY_CONTINUE,
     labels,
   });
@@ -68,7 +68,7 @@ export function generateRequestFrom(
 const noConfig: NonNullable<JobPayload['config']> = {} as NonNullable<JobPayload['config']>;
 const noMetadata: NonNullable<JobPayload['metadata']> = {} as NonNullable<JobPayload['metadata']>;
 
-/** The contract's five modes: of pictures a single one, of clips a start, an end, or both. */
+/** The contract's five modes: none; for an image a single reference; for a video a start, an end, or both. */
 function referencesFrom(
   { config = noConfig, metadata = noMetadata }: JobPayload,
   { makes }: JobTypeInfo,
@@ -85,10 +85,10 @@ function referencesFrom(
   });
   const { REFERENCE_ROLE_UNSPECIFIED, REFERENCE_ROLE_START, REFERENCE_ROLE_END } = ReferenceRole;
   if (makes !== 'video') {
-    const picture = single ?? start ?? end;
-    return picture === undefined ? [] : [reference(picture, REFERENCE_ROLE_UNSPECIFIED)];
+    const url = single ?? start ?? end;
+    return url === undefined ? [] : [reference(url, REFERENCE_ROLE_UNSPECIFIED)];
   }
-  // A single reference of a clip is its first frame; beside another start it has no place.
+  // A single reference of a video is its first frame. A start reference replaces it.
   const first =
     start !== undefined
       ? [reference(start, REFERENCE_ROLE_START)]

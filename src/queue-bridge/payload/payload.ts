@@ -2,12 +2,12 @@ import { z } from 'zod';
 import type { JobTypeInfo, JobTypes } from '../../job-types.js';
 import { MAX_EXCERPT_CHARACTERS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from '../limits.js';
 
-/** Ids and users name files and keys; the server's own ids are eight characters longer, for those that run again. */
+/** Ids and users are parts of file names and keys. Job ids on the server are up to eight characters longer, for replays. */
 const nameSchema = z
   .string('must be a string')
   .regex(/^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,120}$/, 'must be 1 to 120 letters, digits, ".", "_", ":" or "-"');
 
-// Frontends send null for what they do not say.
+// Frontends send null for fields without a value.
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 const uint32 = optional(
   z
@@ -62,20 +62,20 @@ const payloadSchema = z.object({
   metadata: optional(metadataSchema),
 });
 
-/** What a producer pushed, read; fields that are not known stay in the raw text only. */
+/** A payload that was read. Unknown fields are only in the raw text. */
 export type JobPayload = Readonly<z.infer<typeof payloadSchema>>;
 
 export interface ReadJob {
   readonly kind: 'job';
   readonly payload: JobPayload;
   readonly jobType: JobTypeInfo;
-  /** The user, and fields that are not known, as far as a server keeps them. */
+  /** The user and the unknown fields, as far as they fit into a server's labels. */
   readonly labels: Readonly<Record<string, string>>;
 }
 
 export type ReadPayload =
   | ReadJob
-  /** It can be called back, but not run. The problem names the field. */
+  /** It can be called back, but cannot run. The problem names the field. */
   | {
       readonly kind: 'invalid';
       readonly id: string;
@@ -83,7 +83,7 @@ export type ReadPayload =
       readonly type: string;
       readonly problem: string;
     }
-  /** Nobody can be told. */
+  /** It has no usable id, so it cannot be called back. */
   | { readonly kind: 'unusable'; readonly problem: string };
 
 export interface ReadOptions {
@@ -127,7 +127,7 @@ export function readPayload(raw: string, { jobTypes, bytes = Buffer.byteLength(r
   return { kind: 'job', payload: parsed.data, jobType, labels: labelsFrom(json as Readonly<Record<string, unknown>>) };
 }
 
-/** What is kept of a payload without an id. */
+/** The record of a payload without a usable id. */
 export function rejectedRecord(queue: string, raw: string, problem: string): string {
   const excerpt = raw.slice(0, MAX_EXCERPT_CHARACTERS);
   return JSON.stringify({ queue, problem, rejected_at: new Date().toISOString(), payload: excerpt });

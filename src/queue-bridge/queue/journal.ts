@@ -4,14 +4,14 @@ import { type JournalFields, uploadIndex } from './journal-fields.js';
 /** `last_error` of a job whose worker stopped renewing its lease. */
 export const LEASE_EXPIRED = 'lease expired: the worker stopped renewing it';
 
-/** A hash as Redis lists it: field, value, field, value. */
+/** Reads a hash as Redis returns it: field, value, field, value. */
 export function fieldsFrom(flat: readonly string[]): JournalFields {
   const fields: Record<string, string> = {};
   for (let i = 0; i + 1 < flat.length; i += 2) fields[flat[i] ?? ''] = flat[i + 1] ?? '';
   return fields;
 }
 
-/** A journal as the worker that claimed it sees it. */
+/** The lease of a claimed job, from its journal. */
 export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
   const uploads = Object.entries(fields).flatMap(([field, value = '']) => {
     const index = uploadIndex(field);
@@ -34,7 +34,7 @@ export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
   };
 }
 
-/** id, kind, run, type, user, body, attempts, ageMs */
+/** Reads a row of `take-deliveries`: id, kind, run, type, user, body, attempts, age. */
 export function deliveryFrom(token: string, row: readonly string[]): Delivery {
   const [id = '', kind = '', run = '1', type = '', user = '', callback = '', attempts = '0', ageMs = '0'] = row;
   return {

@@ -35,12 +35,12 @@ import type { JournalField, JournalFields, RecordedFields } from './journal-fiel
 
 type Journal = Partial<Record<JournalField, string>>;
 
-/** A job queue in this process: for a first try and for tests. It ends with the process. */
+/** A job queue in this process, for a first try and for tests. Its jobs end with the process. */
 export class MemoryQueue implements JobQueue {
   readonly kind = 'memory';
   readonly #options: JobQueueOptions;
   readonly #lists = new Map<string, string[]>();
-  /** In the order in which they came. */
+  /** In order of arrival. */
   readonly #jobs = new Map<string, Journal>();
   readonly #waiting = new FairQueue();
   readonly #leases = new Map<string, number>();
@@ -278,7 +278,7 @@ export class MemoryQueue implements JobQueue {
     for (const wake of this.#wakers) wake();
   }
 
-  /** What frontends would read. */
+  /** The progress of a job as frontends would read it. */
   progressOf(id: string): string | undefined {
     return this.#progress.get(id);
   }
@@ -386,7 +386,7 @@ export class MemoryQueue implements JobQueue {
   }
 }
 
-/** Ids whose time has come, soonest first. */
+/** Ids that are due, the earliest first. */
 function due(times: ReadonlyMap<string, number>, now: number): readonly string[] {
   const ready = [...times].filter(([, at]) => at <= now);
   return ready.sort(([, a], [, b]) => a - b).map(([id]) => id);

@@ -3,19 +3,19 @@ import { InferenceError } from '../../errors.js';
 import { createBackoff } from '../../std/backoff.js';
 
 export interface RetryOptions {
-  /** Of the store, for the message. */
+  /** Name of the store, for the message. */
   readonly store: string;
-  /** A store that is gone for longer is told to whoever waits. */
+  /** Time after which the caller gets the error. */
   readonly patienceMs: number;
-  /** Whether a failure may pass; others are thrown at once. */
+  /** True if a retry may succeed. Other errors are thrown at once. */
   readonly isTemporary: (error: unknown) => boolean;
   /** Ends the waiting. */
   readonly signal: AbortSignal;
 }
 
 /**
- * Asks again until a store answers: everything that is asked is safe to repeat.
- * @throws InferenceError UNREACHABLE after that time, or when the signal ends the waiting
+ * Repeats a request until the store answers. Every request must be safe to repeat.
+ * @throws InferenceError UNREACHABLE after `patienceMs`, or when the signal is aborted
  */
 export async function retry<T>(
   ask: () => Promise<T>,

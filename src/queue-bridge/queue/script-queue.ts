@@ -36,7 +36,7 @@ import { loadScripts, type ScriptArguments, type ScriptResults, type ScriptRow }
 import type { ScriptName } from './signatures.js';
 
 export interface ScriptQueueOptions extends JobQueueOptions {
-  /** Of all keys but the producers' lists, for example `darkroom:`. */
+  /** Prefix of all keys except the producers' lists, for example `darkroom:`. */
   readonly prefix: string;
 }
 

@@ -6,10 +6,10 @@ import type { ScriptRunner } from './script-runner.js';
 import { storeError } from './store-error.js';
 
 const REQUEST_TIMEOUT_MS = 15_000;
-/** Answers that say "not now". */
+/** Replies of a Redis that is not ready yet. */
 const TEMPORARY = /^(LOADING|BUSY|TRYAGAIN|READONLY)/;
 
-/** A Redis behind Upstash's REST: https://upstash.com/docs/redis/features/restapi. Nothing blocks there, so pushes are found by looking. */
+/** A Redis behind Upstash's REST: https://upstash.com/docs/redis/features/restapi. Commands cannot block there, so pushes are found by polling. */
 export class UpstashRunner implements ScriptRunner {
   readonly kind = 'upstash';
   readonly publishes = false;
@@ -17,13 +17,13 @@ export class UpstashRunner implements ScriptRunner {
   readonly #patienceMs: number;
   readonly #closing = new AbortController();
 
-  /** @param patienceMs how long a command waits for a Redis that does not answer */
+  /** @param patienceMs longest wait of a command for a Redis that does not answer */
   constructor(url: string, token: string, patienceMs: number) {
     this.#patienceMs = patienceMs;
     this.#redis = new Redis({
       url,
       token,
-      // Values are JSON that must come back byte for byte: parsed, a 64-bit seed would be rounded.
+      // Values are JSON that must come back byte for byte. The client's parser would round a 64-bit seed.
       automaticDeserialization: false,
       enableTelemetry: false,
       enableAutoPipelining: false,
