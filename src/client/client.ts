@@ -40,7 +40,7 @@ export interface DarkroomClient {
   readonly inference: InferenceServiceClient;
   readonly jobs: JobServiceClient;
   readonly models: ModelServiceClient;
-  /** What every call carries. */
+  /** Metadata of every call. */
   readonly metadata: Metadata;
   close(): void;
 }
@@ -71,8 +71,8 @@ export function connect(address: string, { token }: ConnectOptions = {}): Darkro
 }
 
 /**
- * Runs a job; yields its events to the last one.
- * @throws InferenceError as the server told it
+ * Runs a job and yields its events.
+ * @throws InferenceError that the server sent; UnreachableError if it does not answer
  */
 export async function* generate(
   client: DarkroomClient,
@@ -84,8 +84,8 @@ export async function* generate(
 }
 
 /**
- * Has a prompt enhanced; yields what happens, the last with the whole.
- * @throws InferenceError as the server told it
+ * Enhances a prompt and yields the events. The last one has the whole text.
+ * @throws InferenceError that the server sent; UnreachableError if it does not answer
  */
 export function enhance(
   client: DarkroomClient,
@@ -118,25 +118,25 @@ async function* responsesOf<Response>(
   }
 }
 
-/** What a Generate would cost. @throws InferenceError as the server told it */
+/** Estimates the cost of a Generate call. @throws InferenceError that the server sent */
 export function estimate(client: DarkroomClient, request: Partial<GenerateRequest>): Promise<EstimateResponse> {
   const message = { request: GenerateRequest.fromPartial(request) };
   return answerOf(client, (done) => client.inference.estimate(message, client.metadata, done));
 }
 
-/** How a text is cut into tokens. @throws InferenceError as the server told it */
+/** Splits a text into tokens. @throws InferenceError that the server sent */
 export function tokenize(client: DarkroomClient, request: Partial<TokenizeRequest>): Promise<TokenizeResponse> {
   const message = TokenizeRequest.fromPartial(request);
   return answerOf(client, (done) => client.inference.tokenize(message, client.metadata, done));
 }
 
-/** How a server is. @throws InferenceError as the server told it, UNREACHABLE where none answers in time */
+/** The state of a server and its models. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export function serverStatus(client: DarkroomClient, timeoutMs: number): Promise<GetServerStatusResponse> {
   const deadline = { deadline: Date.now() + timeoutMs };
   return answerOf(client, (done) => client.models.getServerStatus({}, client.metadata, deadline, done));
 }
 
-/** Ends a job. @throws InferenceError as the server told it, UNREACHABLE where none answers in time */
+/** Cancels a job. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export async function cancelJob(client: DarkroomClient, jobId: string, timeoutMs: number): Promise<void> {
   const deadline = { deadline: Date.now() + timeoutMs };
   await answerOf<CancelJobResponse>(client, (done) =>

@@ -10,7 +10,7 @@ import { removeStaleFolders } from '../std/stale-folders.js';
 export const videoFormats = ['mp4', 'webp'] as const;
 export type VideoFormat = (typeof videoFormats)[number];
 
-/** x264's scale: 0 is lossless, 51 the worst, 23 its own default. Visually lossless is about 18. */
+/** Default on x264's CRF scale: 0 is lossless, 51 the worst, 23 x264's own default. About 18 is visually lossless. */
 export const DEFAULT_CRF = 18;
 
 export interface VideoOptions {
@@ -20,18 +20,18 @@ export interface VideoOptions {
   /** Frames a second. */
   readonly fps: number;
   readonly format: VideoFormat;
-  /** Of MP4, 0 to 51. Omitted: 18. */
+  /** CRF of MP4, 0 to 51. Omitted: 18. */
   readonly crf?: number | undefined;
-  /** Of WebP, 1 to 100. Omitted: 80. */
+  /** Quality of WebP, 1 to 100. Omitted: 80. */
   readonly quality?: number | undefined;
-  /** What the file says about itself. */
+  /** Metadata of the file. */
   readonly metadata?: VideoMetadata | undefined;
 }
 
 export interface VideoMetadata {
   /** Parameters, as text. */
   readonly comment?: string | undefined;
-  /** Marks the clip as a trained model's work. */
+  /** True: the file is marked as made by a trained model. */
   readonly isProvenanceMarked: boolean;
 }
 
@@ -42,15 +42,15 @@ export interface EncodedVideo {
 
 /** The value of IPTC's digital source type. http://cv.iptc.org/newscodes/digitalsourcetype/ */
 const TRAINED_MODEL = 'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia';
-/** Folders of clips on their way: this, the process that writes, and something unique. */
+/** Folders of videos that are being written have this prefix, the id of the process, and a unique part. */
 const FOLDER_PREFIX = 'darkroom-video-';
-/** What is kept of ffmpeg's words; the last of them say what went wrong. */
+/** Length of ffmpeg's messages that are kept. The last one names the error. */
 const MAX_STDERR_CHARACTERS = 2000;
 const DEFAULT_WEBP_QUALITY = 80;
 
 /**
- * One clip on its way through ffmpeg: frames go in as they are decoded. The file is made in a folder of its own, because its
- * index is moved to the front at the end (faststart); the folder is gone when the clip is finished or aborted.
+ * Writes one video with ffmpeg, which takes the frames as they are decoded. The file is made in a folder of its own, because its
+ * index is moved to the front at the end (faststart). The folder is removed when the video is finished or aborted.
  */
 export class VideoWriter {
   readonly #options: VideoOptions;
@@ -64,7 +64,7 @@ export class VideoWriter {
   private constructor(ffmpeg: string, folder: string, options: VideoOptions) {
     this.#options = options;
     this.#folder = folder;
-    // stdin carries the frames, stderr its complaints.
+    // stdin takes the frames, stderr has the errors.
     const child = spawn(ffmpeg, ffmpegArguments(options, join(folder, fileName(options))), {
       stdio: ['pipe', 'ignore', 'pipe'],
     });
@@ -73,7 +73,7 @@ export class VideoWriter {
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-MAX_STDERR_CHARACTERS);
     });
-    // A pipe that breaks is told by the exit, with its reason.
+    // If the pipe breaks, ffmpeg's exit has the reason.
     child.stdin.on('error', () => {
       this.#isBroken = true;
     });
@@ -86,7 +86,7 @@ export class VideoWriter {
     });
   }
 
-  /** @param ffmpeg that was found (ffmpeg.ts) */
+  /** @param ffmpeg path that findFfmpeg found */
   static async start(ffmpeg: string, options: VideoOptions): Promise<VideoWriter> {
     return new VideoWriter(ffmpeg, await mkdtemp(join(tmpdir(), `${FOLDER_PREFIX}${process.pid}-`)), options);
   }
@@ -95,7 +95,7 @@ export class VideoWriter {
     return this.#process.pid;
   }
 
-  /** @param rgb row-major uint8 [height, width, 3]. Waits while ffmpeg has enough to do. */
+  /** Writes a frame, and waits while ffmpeg is busy. @param rgb row-major uint8 [height, width, 3] */
   async write(rgb: Uint8Array): Promise<void> {
     if (this.#hasEnded) throw await this.#failure();
     if (this.#input.write(rgb)) return;
@@ -103,7 +103,7 @@ export class VideoWriter {
     if (this.#hasEnded) throw await this.#failure();
   }
 
-  /** The whole file. @throws InferenceError ENCODING_FAILED with what ffmpeg said */
+  /** Ends the video. @returns the whole file @throws InferenceError ENCODING_FAILED with ffmpeg's message */
   async finish(): Promise<EncodedVideo> {
     this.#input.end();
     const code = await this.#ended;
@@ -113,7 +113,7 @@ export class VideoWriter {
     return { bytes, contentType: this.#options.format === 'mp4' ? 'video/mp4' : 'image/webp' };
   }
 
-  /** Ends ffmpeg and takes the file away, whatever state it is in. */
+  /** Kills ffmpeg and removes the file, in any state. */
   async abort(): Promise<void> {
     this.#process.kill('SIGKILL');
     await this.#ended;
@@ -131,7 +131,7 @@ export class VideoWriter {
     const last = this.#stderr.trim().split('\n').at(-1) ?? '';
     return new InferenceError(
       'ENCODING_FAILED',
-      `ffmpeg ended with ${how} while it wrote the clip: ${last || 'it said nothing'}`,
+      `ffmpeg ended with ${how} while it wrote the video: ${last || 'no message'}`,
     );
   }
 
@@ -140,7 +140,7 @@ export class VideoWriter {
   }
 }
 
-/** Takes away what processes that were killed left: their ffmpeg ends with them, their folders stay. */
+/** Removes the folders of killed processes. Their ffmpeg ended with them. */
 export function removeStaleVideos(): Promise<void> {
   return removeStaleFolders(tmpdir(), FOLDER_PREFIX);
 }

@@ -7,12 +7,12 @@ export type ReferenceResponse =
   | { readonly kind: 'body'; readonly bytes: Uint8Array };
 
 const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
-/** Too early, too many, too slow: the caller's URL is right. */
+/** Timeout, too early, too many requests: the caller's URL may be right. */
 const TEMPORARY: readonly number[] = [408, 425, 429];
 
 /**
- * What an answer says, its body read and counted.
- * @throws InferenceError, or what the connection breaks with
+ * Reads a response: the target of a redirect, or the body.
+ * @throws InferenceError, or the error of the connection
  */
 export async function readResponse(
   response: IncomingMessage,
@@ -23,7 +23,7 @@ export async function readResponse(
   if (REDIRECTS.includes(status)) {
     const { location } = headers;
     return location === undefined
-      ? rejectReference(`"${host}" redirects the reference to nowhere; give the URL of the file itself`)
+      ? rejectReference(`"${host}" redirects the reference without a target; give the URL of the file itself`)
       : { kind: 'redirect', location };
   }
   if (status >= 500 || TEMPORARY.includes(status)) {
@@ -31,11 +31,11 @@ export async function readResponse(
   }
   if (status !== 200) rejectReference(`"${host}" answered ${status} for the reference; check its URL`);
 
-  // What is unpacked here could be of any size.
+  // A compressed body could have any size once it is unpacked.
   const encoding = headers['content-encoding'] ?? 'identity';
   if (encoding.toLowerCase() !== 'identity') {
     rejectReference(
-      `"${host}" sends the reference as "${encoding}", and only plain bytes are taken; store it uncompressed`,
+      `"${host}" sends the reference as "${encoding}", but only plain bytes are accepted; store it uncompressed`,
     );
   }
   const declaredBytes = headers['content-length'] === undefined ? undefined : Number(headers['content-length']);

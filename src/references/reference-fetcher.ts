@@ -9,14 +9,14 @@ import { type ReferenceResponse, readResponse } from './read-response.js';
 import { connectionError, referenceUnavailable, rejectReference } from './reference-error.js';
 import { type ResolveRules, resolveHost } from './resolve-host.js';
 
-/** A store's front door, its region, its bucket. */
+/** Enough for a store that redirects to its region and then to its bucket. */
 const MAX_REDIRECTS = 3;
 
 export interface ReferenceFetcherOptions {
   /** "storage.example.com", "*.example.com", either with ":port". Empty: nothing is fetched. */
   readonly allowedHosts: readonly string[];
   readonly maxBytes: number;
-  /** From the call to the last byte, redirects included. */
+  /** Time limit from the call to the last byte, redirects included. */
   readonly timeoutMs: number;
   /** Omitted: 3. */
   readonly maxRedirects?: number;
@@ -30,10 +30,10 @@ export interface ReferenceFetcherOptions {
 
 export interface ReferenceFetcher {
   /**
-   * The bytes behind an https URL that a caller gave, whatever they are.
+   * Fetches the bytes of an https URL that a caller gave. They are not checked.
    *
-   * @throws InferenceError REFERENCE_INVALID for a URL that is not fetched or an answer that is not taken, REFERENCE_UNAVAILABLE for
-   *   a failure that may pass; the signal's reason once it is aborted
+   * @throws InferenceError REFERENCE_INVALID for a URL or a response that is rejected, REFERENCE_UNAVAILABLE for a failure after
+   *   which a retry may succeed; the signal's reason once it is aborted
    */
   fetch(url: string, signal: AbortSignal): Promise<Uint8Array>;
 }
@@ -45,10 +45,10 @@ interface Rules extends UrlRules, ResolveRules {
 }
 
 /**
- * Fetches references and nothing else: https from allowed hosts at public addresses, checked anew at every redirect. A name is resolved
- * once, and the connection goes to an address that was checked, so that a name cannot change its mind in between.
+ * Creates a fetcher for references: https only, from allowed hosts at public addresses, checked again at every redirect. A name is
+ * resolved once and the connection goes to an address that was checked, so the name cannot resolve to another address in between.
  *
- * @throws InferenceError INVALID_REQUEST for an entry of `allowedHosts` that is none
+ * @throws InferenceError INVALID_REQUEST for an invalid entry of `allowedHosts`
  */
 export function createReferenceFetcher(options: ReferenceFetcherOptions): ReferenceFetcher {
   const { timeoutMs, maxBytes } = options;
@@ -71,7 +71,7 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
       try {
         return await fetchReference(url, { ...rules, signal: abort.signal });
       } catch (error) {
-        // An abort comes back as a broken connection or as an error of its own.
+        // After an abort the error may be that of the broken connection.
         throw abort.signal.aborted ? abort.signal.reason : error;
       } finally {
         clearTimeout(timer);
@@ -110,6 +110,6 @@ function readAllowedHost(entry: string) {
   if (host !== undefined) return host;
   throw new InferenceError(
     'INVALID_REQUEST',
-    `REFERENCE_HOSTS has "${entry}", which is no host; give names like storage.example.com or *.example.com`,
+    `REFERENCE_HOSTS has "${entry}", which is not a host name; give names like storage.example.com or *.example.com`,
   );
 }

@@ -9,8 +9,8 @@ export interface ResolveRules {
 }
 
 /**
- * All addresses of a name. One that is not allowed refuses them all: which of them a connection takes is chance.
- * @throws InferenceError; an address is not in its message, since callers need not learn what lies behind a name
+ * Resolves a name to all its addresses. If one is not allowed, all are rejected, because a connection may use any of them.
+ * @throws InferenceError. Its message has no address, because callers must not learn what is behind a name
  */
 export async function resolveHost(
   hostname: string,
@@ -30,7 +30,7 @@ export async function resolveHost(
   return found.map(({ address }) => ({ address, family: isIP(address) }));
 }
 
-// A resolver cannot be stopped, but it need not be waited for.
+// A resolver cannot be stopped, so an abort leaves it running.
 function rejectionOf(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     if (signal.aborted) reject(signal.reason);

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createBackoff } from '../std/backoff.js';
 
-const TRIES = 4;
+const MAX_TRIES = 4;
 
 /**
- * Tries a few times in a row; what still fails then is for the job's own, longer retries. A request that is wrong in itself costs
- * two seconds by this, and a store's hiccup costs no rendering.
+ * Tries four times in a row, over about two seconds, so that a short failure of the store does not cost an attempt of the job. The
+ * job's own retries, with longer delays, handle what still fails.
  */
 export async function putWithRetries<T>(put: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
   const backoff = createBackoff({ initial: 200, max: 2000 });
@@ -13,7 +13,7 @@ export async function putWithRetries<T>(put: (signal: AbortSignal) => Promise<T>
     try {
       return await put(signal);
     } catch (error) {
-      if (tries === TRIES || signal.aborted) throw error;
+      if (tries === MAX_TRIES || signal.aborted) throw error;
       await sleep(backoff.next(), undefined, { signal }).catch(() => undefined);
     }
   }

@@ -1,6 +1,6 @@
 import { InferenceError } from '../errors.js';
 
-/** @param what one clause; the cause's words follow it */
+/** @param what failed, as one clause. The message of the cause follows it */
 export function storageError(what: string, cause: unknown): InferenceError {
   if (cause instanceof InferenceError) return cause;
   const why = cause instanceof Error ? cause.message : String(cause);

@@ -10,12 +10,12 @@ import { storageError } from './storage-error.js';
 const MAX_ANSWER_CHARACTERS = 300;
 
 export interface SupabaseStoreOptions {
-  /** Of the project, for example https://abc.supabase.co. */
+  /** URL of the project, for example https://abc.supabase.co. */
   readonly url: string;
   readonly serviceKey: string;
-  /** How long a URL is good for; 0: public URLs, for buckets that are public. */
+  /** Validity of signed URLs. 0: public URLs, for public buckets. */
   readonly signedUrlSeconds: number;
-  /** For one request. */
+  /** Time limit for one request. */
   readonly timeoutMs: number;
 }
 
@@ -39,7 +39,7 @@ export class SupabaseStore implements AssetStore {
             'content-type': object.contentType,
             'content-length': String(object.sizeBytes),
             'cache-control': 'max-age=31536000',
-            // The same name is the same file: storing it again is no conflict.
+            // The same key is the same file, so storing it again is no conflict.
             'x-upsert': 'true',
           },
           body: Readable.toWeb(createReadStream(object.path)) as ReadableStream<Uint8Array>,
@@ -71,13 +71,13 @@ export class SupabaseStore implements AssetStore {
       method: 'POST',
       headers: { ...headers, authorization: `Bearer ${serviceKey}`, apikey: serviceKey },
       body,
-      // What Node's fetch asks of bodies that are streams.
+      // Node's fetch requires this for bodies that are streams.
       duplex: 'half',
       signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
     };
     const response = await fetch(`${this.#base}/${path}`, request as RequestInit).catch((error: unknown) => {
       const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-      throw storageError(`Supabase Storage did not take ${path}`, cause);
+      throw storageError(`Supabase Storage did not accept ${path}`, cause);
     });
     const text = await response.text();
     if (!response.ok) {

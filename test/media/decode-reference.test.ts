@@ -149,15 +149,14 @@ describe('decodeReference', () => {
     const file = await picture().png().toBuffer();
     await expect(decodeReference(file, { ...same, maxPixels: 3072 })).resolves.toMatchObject({ sourceWidth: 64 });
     expect(await refusal(file, { ...same, maxPixels: 3071 })).toBe(
-      'the reference is 64x48, 3072 pixels, and the limit is 3071; send a smaller picture',
+      'the reference is 64x48, 3072 pixels, and the limit is 3071; send a smaller image',
     );
   });
 
   describe('of 30000x30000 pixels in a small file', () => {
     const header = { width: 30_000, height: 30_000, bitDepth: 1 };
     const limits = { ...same, maxPixels: 50_000_000 };
-    const sentence =
-      'the reference is 30000x30000, 900000000 pixels, and the limit is 50000000; send a smaller picture';
+    const sentence = 'the reference is 30000x30000, 900000000 pixels, and the limit is 50000000; send a smaller image';
 
     it('refuses it', async () => {
       const file = pngOf(header, deflateSync(Buffer.alloc(30_000 * (1 + 30_000 / 8))));
@@ -179,7 +178,7 @@ describe('decodeReference', () => {
       sourceHeight: 2,
     });
     expect(await refusal(await line(65))).toBe(
-      'the reference is 65x2, and a side may be at most 32 times the other; send a picture nearer to a square',
+      'the reference is 65x2, and a side may be at most 32 times the other; send an image nearer to a square',
     );
   });
 
@@ -220,8 +219,8 @@ describe('decodeReference', () => {
     ['a PDF', '%PDF-1.7\n', 'is a PDF'],
     ['a BMP', 'BM\x46\0\0\0', 'is a BMP'],
     ['an archive', 'PK\x03\x04', 'is an archive'],
-    ['words', 'a red kite over a field', 'begins like no picture that is known here'],
-    ["a sound in WebP's wrapping", 'RIFF\x24\0\0\0WAVEfmt ', 'begins like no picture that is known here'],
+    ['words', 'a red kite over a field', 'does not begin like any known image format'],
+    ["a sound in WebP's wrapping", 'RIFF\x24\0\0\0WAVEfmt ', 'does not begin like any known image format'],
   ];
   for (const [name, content, what] of others) {
     it(`refuses ${name}`, async () => {

@@ -100,7 +100,7 @@ describe('ClipWriter', () => {
     };
     await expect(go()).rejects.toMatchObject({
       reason: 'ENCODING_FAILED',
-      message: expect.stringContaining('ffmpeg ended with signal SIGKILL while it wrote the clip'),
+      message: expect.stringContaining('ffmpeg ended with signal SIGKILL while it wrote the video'),
     });
     expect(await readdir(folder)).toEqual([]);
   });

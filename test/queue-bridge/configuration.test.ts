@@ -108,7 +108,7 @@ describe("a deployment's variables", () => {
       await S3Store.create({ bucket: 'b', region: 'r', timeoutMs: 1 }).catch(({ message }) => console.log(message));`;
     const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program]);
     expect(stdout).toBe(
-      'files cannot go to S3: the package @aws-sdk/client-s3 is not installed. Run: npm install @aws-sdk/client-s3\n',
+      'S3 needs the package @aws-sdk/client-s3, which is not installed. Run: npm install @aws-sdk/client-s3\n',
     );
   });
 });

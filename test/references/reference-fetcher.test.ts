@@ -161,7 +161,7 @@ describe('a name', () => {
       isAllowedAddress: () => true,
     });
     expect(await refusalOf(fetcher.fetch(`https://another.test:${server.port}/`, never))).toBe(
-      `the connection to "another.test:${server.port}" for the reference is not sound (ERR_TLS_CERT_ALTNAME_INVALID); use another host`,
+      `the connection to "another.test:${server.port}" for the reference is not secure or not HTTP (ERR_TLS_CERT_ALTNAME_INVALID); use another host`,
     );
     expect(server.requests).toHaveLength(0);
   });
@@ -175,7 +175,7 @@ describe('a name', () => {
       isAllowedAddress: () => true,
     });
     expect(await refusalOf(fetcher.fetch(`https://references.test:${server.port}/`, never))).toBe(
-      `the connection to "references.test:${server.port}" for the reference is not sound (DEPTH_ZERO_SELF_SIGNED_CERT); use another host`,
+      `the connection to "references.test:${server.port}" for the reference is not secure or not HTTP (DEPTH_ZERO_SELF_SIGNED_CERT); use another host`,
     );
     expect(server.requests).toHaveLength(0);
   });
@@ -206,9 +206,9 @@ describe('a redirect', () => {
     [
       'with a password',
       'https://reader:secret@references.test/',
-      "the URL of the reference's redirect carries a user name or a password; give one without",
+      "the URL of the reference's redirect contains a user name or a password; give one without",
     ],
-    ['to no URL', 'https://', "the URL of the reference's redirect is none; give one that begins with https://"],
+    ['to no URL', 'https://', "the URL of the reference's redirect is not valid; give one that begins with https://"],
   ];
   for (const [name, location, sentence] of cases) {
     it(`${name} is refused`, async () => {
@@ -221,7 +221,7 @@ describe('a redirect', () => {
   it('without a target is refused', async () => {
     const { fetch, port } = await behind((_, response) => response.writeHead(302).end());
     expect(await refusalOf(fetch('/'))).toBe(
-      `"references.test:${port}" redirects the reference to nowhere; give the URL of the file itself`,
+      `"references.test:${port}" redirects the reference without a target; give the URL of the file itself`,
     );
   });
 
@@ -315,7 +315,7 @@ describe('an answer', () => {
       response.writeHead(200, { 'content-encoding': 'gzip' }).end(gzipSync('picture')),
     );
     expect(await refusalOf(fetch('/'))).toBe(
-      `"references.test:${port}" sends the reference as "gzip", and only plain bytes are taken; store it uncompressed`,
+      `"references.test:${port}" sends the reference as "gzip", but only plain bytes are accepted; store it uncompressed`,
     );
   });
 

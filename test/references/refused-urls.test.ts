@@ -20,17 +20,21 @@ describe('a URL that is not fetched', () => {
     ['file:', 'file:///etc/hostname', `the URL of the reference begins with "file:", ${HTTPS_ONLY}`],
     ['data:', 'data:image/png;base64,iVBORw0KGgo=', `the URL of the reference begins with "data:", ${HTTPS_ONLY}`],
     ['ftp:', 'ftp://storage.example.com/a.png', `the URL of the reference begins with "ftp:", ${HTTPS_ONLY}`],
-    ['no URL', 'storage.example.com/a.png', 'the URL of the reference is none; give one that begins with https://'],
-    ['nothing', '', 'the URL of the reference is none; give one that begins with https://'],
+    [
+      'no URL',
+      'storage.example.com/a.png',
+      'the URL of the reference is not valid; give one that begins with https://',
+    ],
+    ['nothing', '', 'the URL of the reference is not valid; give one that begins with https://'],
     [
       'a password',
       'https://reader:secret@storage.example.com/a.png',
-      'the URL of the reference carries a user name or a password; give one without',
+      'the URL of the reference contains a user name or a password; give one without',
     ],
     [
       'a user name',
       'https://storage.example.com@evil.test/a.png',
-      'the URL of the reference carries a user name or a password; give one without',
+      'the URL of the reference contains a user name or a password; give one without',
     ],
     [
       'a host not in the list',
@@ -101,7 +105,7 @@ describe('a URL that is not fetched', () => {
 
   it('cannot be allowed by an entry that is no host', () => {
     expect(() => createReferenceFetcher({ ...limits, allowedHosts: ['*'] })).toThrow(
-      'REFERENCE_HOSTS has "*", which is no host; give names like storage.example.com or *.example.com',
+      'REFERENCE_HOSTS has "*", which is not a host name; give names like storage.example.com or *.example.com',
     );
   });
 });

@@ -149,7 +149,7 @@ describe('S3', () => {
     const store = await S3Store.create({ bucket: 'assets', region: 'eu-west-1', endpoint: url, timeoutMs: 5000 });
     await expect(store.put(await fileToStore(bytes), never)).rejects.toMatchObject({
       reason: 'STORAGE_FAILED',
-      message: 'S3 did not take assets/sdxl_image_fast/ann/job-1/0.png: Access Denied',
+      message: 'S3 rejected assets/sdxl_image_fast/ann/job-1/0.png: Access Denied',
     });
   });
 });
