@@ -154,7 +154,7 @@ async function imageAsset(
 /** Metadata in the file of one image. */
 function metadataOf(model: string, { request, output }: EngineJob, seed: number): ImageMetadata {
   if (output.metadata !== 'full') return { kind: output.metadata };
-  const { weights, init, clip, prompt, loras = [], ...rest } = request;
+  const { weights, init, video, prompt, loras = [], ...rest } = request;
   const promptWeights = weights || undefined;
   return {
     kind: 'full',
@@ -166,8 +166,8 @@ function metadataOf(model: string, { request, output }: EngineJob, seed: number)
       model,
       promptWeights,
       referenceStrength: init?.strength,
-      guidanceInterval: clip?.guidanceInterval,
-      reuseThreshold: clip?.reuseThreshold,
+      guidanceInterval: video?.guidanceInterval,
+      reuseThreshold: video?.reuseThreshold,
       version,
     },
   };

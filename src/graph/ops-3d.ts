@@ -1,5 +1,5 @@
 /**
- * The ops that only video needs: rotary positions, patches, and convolution over time. A clip in a convolutional network is
+ * The ops that only video needs: rotary positions, patches, and convolution over time. A video in a convolutional network is
  * [T, C, H, W], its frames where a batch would be, so that whatever does not look along time is a plain 2D op.
  */
 import type { Graph, Value } from './graph.js';
@@ -64,8 +64,8 @@ export function unpatch(graph: Graph, x: Value, channels: number, grid: Shape): 
   const wide = graph.node('DepthToSpace', [deep], [pictures, channels, height, breadth], {
     attributes: { blocksize: 2, mode: 'DCR' },
   });
-  const clips = graph.reshape(wide, [batch, frames, channels, height, breadth]);
-  return transpose(graph, clips, [0, 2, 1, 3, 4], [batch, channels, frames, height, breadth]);
+  const videos = graph.reshape(wide, [batch, frames, channels, height, breadth]);
+  return transpose(graph, videos, [0, 2, 1, 3, 4], [batch, channels, frames, height, breadth]);
 }
 
 /**

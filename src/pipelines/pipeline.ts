@@ -51,7 +51,7 @@ export interface ImageEvent {
   readonly rgb: Uint8Array;
 }
 
-/** The next frames of a clip, in order: row-major uint8 [height, width, 3] each. */
+/** The next frames of a video, in order: row-major uint8 [height, width, 3] each. */
 export interface FramesEvent {
   readonly kind: 'frames';
   readonly seed: number;
@@ -129,8 +129,8 @@ export interface GenerationRequest {
   readonly scheduler: string;
   /** One picture a seed, in order. */
   readonly seeds: readonly number[];
-  /** Of WAN: what the clip is; a picture is one of one frame. Omitted: SDXL. */
-  readonly clip?: ClipRequest;
+  /** Of WAN: what the video is; a picture is one of one frame. Omitted: SDXL. */
+  readonly video?: VideoRequest;
   /** The picture to start from; omitted, noise alone. */
   readonly init?: InitImage | undefined;
   /** At most so many previews a second; 0 or omitted: none. */
@@ -160,7 +160,7 @@ export interface InitImage {
   readonly strength: number;
 }
 
-export interface ClipRequest {
+export interface VideoRequest {
   /** 4n + 1 */
   readonly frames: number;
   /**
@@ -169,7 +169,7 @@ export interface ClipRequest {
    */
   readonly shift?: number;
   /** Omitted: it is made from text alone. */
-  readonly known?: KnownPictures | undefined;
+  readonly known?: KnownImages | undefined;
   /** The steps that are guided; the others are run on the prompt alone. Omitted: all. */
   readonly guidanceInterval?: GuidanceInterval | undefined;
   /**
@@ -192,8 +192,8 @@ export interface GuidanceInterval {
 export const frameMethods = ['latent_hold', 'vace', 'image_conditioning'] as const;
 export type FrameMethod = (typeof frameMethods)[number];
 
-/** Pictures that a clip is made from, row-major uint8 [height, width, 3] of the request's own size. */
-export interface KnownPictures {
+/** Pictures that a video is made from, row-major uint8 [height, width, 3] of the request's own size. */
+export interface KnownImages {
   /** The model's own, or `latent_hold` on one that needs none. */
   readonly method: FrameMethod;
   /** The first frame. */

@@ -89,7 +89,7 @@ const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string
 };
 
 /**
- * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its clips are noise. Does
+ * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its videos are noise. Does
  * nothing where one is already whole.
  *
  * @returns the folder

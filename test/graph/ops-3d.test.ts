@@ -75,13 +75,13 @@ describe('temporalConv', () => {
     });
     graph.output('whole', whole);
 
-    const clip = hashTensor('clip', [frames + 2, channels, height, width]);
+    const video = hashTensor('video', [frames + 2, channels, height, width]);
     const frame = channels * height * width;
     const results = await run(graph, {
-      before: { data: clip.subarray(0, 2 * frame), shape: [2, channels, height, width] },
-      x: { data: clip.subarray(2 * frame), shape: [frames, channels, height, width] },
+      before: { data: video.subarray(0, 2 * frame), shape: [2, channels, height, width] },
+      x: { data: video.subarray(2 * frame), shape: [frames, channels, height, width] },
       volume: {
-        data: swapped(clip, [frames + 2, channels, height, width]),
+        data: swapped(video, [frames + 2, channels, height, width]),
         shape: [1, channels, frames + 2, height, width],
       },
     });
@@ -139,18 +139,18 @@ describe('ops of video', () => {
     const tokens = graph.input('tokens', 'f32', ['B', 'F*h*w', 8]);
     const latents = graph.input('latents', 'f32', ['B', 2, 'F', '2h', '2w']);
     graph.output('embedded', patchEmbedding(root.at('patch'), latents, 8, 2, grid));
-    graph.output('clip', unpatch(graph, tokens, 2, grid));
+    graph.output('video', unpatch(graph, tokens, 2, grid));
     // [B, L, 8] whose elements say batch, token and place: rows, columns, channels of a patch.
     const shape = [2, 3 * 1 * 2, 8];
-    const { clip, embedded } = await run(graph, {
+    const { video, embedded } = await run(graph, {
       tokens: { data: Float32Array.from({ length: 96 }, (_, i) => i), shape },
       latents: feed('latents', [2, 2, 3, 2, 4]),
     });
     expect(embedded).toHaveLength(96);
     const at = (b: number, c: number, f: number, y: number, x: number) => (((b * 2 + c) * 3 + f) * 2 + y) * 4 + x;
     // Batch 1, frame 2, second patch of the row, its second row and first column, channel 1.
-    expect(clip?.[at(1, 1, 2, 1, 2)]).toBe((1 * 6 + 2 * 2 + 1) * 8 + (1 * 2 + 0) * 2 + 1);
-    expect(clip?.[at(0, 0, 0, 0, 1)]).toBe(2);
+    expect(video?.[at(1, 1, 2, 1, 2)]).toBe((1 * 6 + 2 * 2 + 1) * 8 + (1 * 2 + 0) * 2 + 1);
+    expect(video?.[at(0, 0, 0, 0, 1)]).toBe(2);
   });
 
   it('scales the channels of a pixel to the root of their number, and a pixel of zeros to zeros', async () => {

@@ -13,8 +13,8 @@ export function firstStep({ steps, init }: Pick<GenerationRequest, 'steps' | 'in
 
 /** Equal for requests whose pictures can share runs of the denoiser: one size, one schedule, the same LoRAs. */
 export function batchKey(request: GenerationRequest): string {
-  const { width, height, steps, scheduler, clip } = request;
-  const size = [width, height, clip?.frames, clip?.shift];
+  const { width, height, steps, scheduler, video } = request;
+  const size = [width, height, video?.frames, video?.shift];
   return [...size, steps, scheduler, firstStep(request), variantKey(request)].join(' ');
 }
 

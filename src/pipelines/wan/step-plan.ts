@@ -21,7 +21,7 @@ export function planSteps(
   request: GenerationRequest,
   embeddings: readonly Float32Array[] = [],
 ): readonly PlannedStep[] {
-  const threshold = request.clip?.reuseThreshold ?? 0;
+  const threshold = request.video?.reuseThreshold ?? 0;
   const first = firstStep(request);
   const plan: PlannedStep[] = [];
   let changed = 0;

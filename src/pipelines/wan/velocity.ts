@@ -33,7 +33,7 @@ export class Velocity {
 
   static async plan(denoiser: Denoiser, loop: VideoLoop): Promise<Velocity> {
     const { request, timesteps } = loop;
-    const reuses = (request.clip?.reuseThreshold ?? 0) > 0;
+    const reuses = (request.video?.reuseThreshold ?? 0) > 0;
     const embeddings = reuses ? await denoiser.timeEmbeddings(timesteps) : undefined;
     return new Velocity(denoiser, loop, planSteps(request, embeddings));
   }

@@ -6,7 +6,7 @@ import { Job, type NewJob } from './job.js';
 /** Results of preparing a job. */
 export interface Preparation {
   /** Decoded references. */
-  readonly references?: Pick<GenerationRequest, 'init' | 'clip'> | undefined;
+  readonly references?: Pick<GenerationRequest, 'init' | 'video'> | undefined;
   /** The enhanced prompt, or the reason why there is none. */
   readonly enhancement?: EnhancementOutcome | undefined;
 }

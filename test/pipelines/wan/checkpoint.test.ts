@@ -25,7 +25,7 @@ async function copyOfTiny(): Promise<string> {
   return folder;
 }
 
-/** The velocity and the last decoded frame of one small clip. */
+/** The velocity and the last decoded frame of one small video. */
 async function outputsOf(source: WanSource): Promise<{ flow: Float32Array; frame: Float32Array }> {
   const networks = await loadWanNetworks({ ...source, backend: cpuBackend });
   try {

@@ -1,7 +1,7 @@
 import { cp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ClipRequest, GenerationRequest } from '../../../src/pipelines/pipeline.js';
+import type { GenerationRequest, VideoRequest } from '../../../src/pipelines/pipeline.js';
 import {
   originalTransformerName,
   translateTransformer,
@@ -65,7 +65,7 @@ async function mergedCheckpoint(weight: number): Promise<string> {
   return folder;
 }
 
-async function framesOf(model: WanPipeline, clip: Partial<ClipRequest> = {}): Promise<Uint8Array> {
+async function framesOf(model: WanPipeline, video: Partial<VideoRequest> = {}): Promise<Uint8Array> {
   const request: GenerationRequest = {
     prompt: 'a red kite over a field',
     negativePrompt: 'blurry',
@@ -75,7 +75,7 @@ async function framesOf(model: WanPipeline, clip: Partial<ClipRequest> = {}): Pr
     guidanceScale: 5,
     scheduler: 'flow_unipc',
     seeds: [3],
-    clip: { frames: 5, shift: 5, ...clip },
+    video: { frames: 5, shift: 5, ...video },
   };
   const frames: Uint8Array[] = [];
   for await (const event of model.generate([{ request, signal: new AbortController().signal }]))

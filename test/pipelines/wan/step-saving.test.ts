@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, inject, it } from 'vitest';
-import type { ClipRequest, GenerationRequest, PipelineEvent } from '../../../src/pipelines/pipeline.js';
+import type { GenerationRequest, PipelineEvent, VideoRequest } from '../../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { planSteps } from '../../../src/pipelines/wan/step-plan.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
@@ -14,7 +14,7 @@ const request: GenerationRequest = {
   guidanceScale: 5,
   scheduler: 'flow_unipc',
   seeds: [3],
-  clip: { frames: 5, shift: 5 },
+  video: { frames: 5, shift: 5 },
 };
 
 let pipeline: WanPipeline;
@@ -31,16 +31,16 @@ interface Made {
   readonly texts: number;
 }
 
-function saving(clip: Partial<ClipRequest>, more: Partial<GenerationRequest> = {}): GenerationRequest {
-  return { ...request, ...more, clip: { frames: 5, shift: 5, ...clip } };
+function saving(video: Partial<VideoRequest>, more: Partial<GenerationRequest> = {}): GenerationRequest {
+  return { ...request, ...more, video: { frames: 5, shift: 5, ...video } };
 }
 
-async function made(clip: Partial<ClipRequest> = {}, more: Partial<GenerationRequest> = {}): Promise<Made> {
+async function made(video: Partial<VideoRequest> = {}, more: Partial<GenerationRequest> = {}): Promise<Made> {
   const frames: Uint8Array[] = [];
   let forwards: number | undefined;
   let texts = 0;
   const signal = new AbortController().signal;
-  for await (const event of pipeline.generate([{ request: saving(clip, more), signal }])) {
+  for await (const event of pipeline.generate([{ request: saving(video, more), signal }])) {
     if (event.kind === 'frames') frames.push(...event.frames);
     if (event.kind === 'done') forwards = event.forwards;
     if (event.kind === 'progress' && event.phase === 'encode') texts += 1;

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
-import type { KnownPictures, PipelineEvent } from '../../../src/pipelines/pipeline.js';
+import type { KnownImages, PipelineEvent } from '../../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
@@ -12,9 +12,9 @@ import { cpuBackend } from '../../support/cpu-backend.js';
 import { gradient } from '../../support/image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
-import { goldens, sharedTinyWan, tinyClip } from '../../support/tiny-wan.js';
+import { goldens, sharedTinyWan, tinyVideo } from '../../support/tiny-wan.js';
 
-const request = tinyClip;
+const request = tinyVideo;
 const size = { width: request.width, height: request.height };
 
 let path: string;
@@ -29,11 +29,11 @@ beforeAll(async () => {
   };
 });
 
-async function frames(known?: KnownPictures, more: object = {}): Promise<readonly Uint8Array[]> {
+async function frames(known?: KnownImages, more: object = {}): Promise<readonly Uint8Array[]> {
   const made: Uint8Array[] = [];
-  const clip = { frames: 9, shift: 5, ...more, known };
+  const video = { frames: 9, shift: 5, ...more, known };
   for await (const event of pipeline.generate([
-    { request: { ...request, clip }, signal: new AbortController().signal },
+    { request: { ...request, video }, signal: new AbortController().signal },
   ]))
     if (event.kind === 'frames') made.push(...event.frames);
   return made;
@@ -46,14 +46,14 @@ describe('VACE', () => {
     expect(info.frames).toEqual({ method: 'vace', takes: ['start', 'end'], needs: [] });
   });
 
-  it('cuts off the picture that a clip is to look like: it has the frames that were asked for', async () => {
+  it('cuts off the picture that a video is to look like: it has the frames that were asked for', async () => {
     const look = gradient(size);
     const [like, free] = [await frames({ method: 'vace', look, strength: 1 }), await frames()];
     expect([like.length, free.length]).toEqual([9, 9]);
     expect(like[0]).not.toEqual(free[0]);
   });
 
-  it('is the same for a clip of text alone whatever was made before', async () => {
+  it('is the same for a video of text alone whatever was made before', async () => {
     const other = await createWanPipeline({ path, backend: cpuBackend });
     try {
       const made: Uint8Array[] = [];
@@ -86,8 +86,8 @@ describe('VACE', () => {
   it('ends between two runs of the encoder when it is told to while it encodes what is known', async () => {
     const abort = new AbortController();
     const seen: PipelineEvent[] = [];
-    const known: KnownPictures = { method: 'vace', start: gradient(size), strength: 1 };
-    const job = { request: { ...request, clip: { frames: 81, shift: 5, known } }, signal: abort.signal };
+    const known: KnownImages = { method: 'vace', start: gradient(size), strength: 1 };
+    const job = { request: { ...request, video: { frames: 81, shift: 5, known } }, signal: abort.signal };
     for await (const event of pipeline.generate([job])) {
       seen.push(event);
       // Told of the prompt; then 42 runs of the encoder are to come.

@@ -1,7 +1,7 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { KnownPictures } from '../../../src/pipelines/pipeline.js';
+import type { KnownImages } from '../../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { flowShiftOf } from '../../../src/pipelines/wan/flow-shift.js';
@@ -14,7 +14,7 @@ import { cpuBackend } from '../../support/cpu-backend.js';
 import { gradient } from '../../support/image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
-import { goldens, TRANSFORMER, tinyClip } from '../../support/tiny-wan.js';
+import { goldens, TRANSFORMER, tinyVideo } from '../../support/tiny-wan.js';
 
 const EYE = 'models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors';
 
@@ -48,7 +48,7 @@ describe('inspection tells the models of WAN apart', () => {
   });
 });
 
-describe('the shift of a clip that says none', () => {
+describe('the shift of a video that says none', () => {
   it.each([
     ['wan-tiny', 832, 480, 5],
     ['wan-tiny', 1280, 720, 5],
@@ -135,17 +135,17 @@ describe('an image encoder', () => {
   });
 });
 
-describe('a clip of an image-to-video model', () => {
-  const request = tinyClip;
+describe('a video of an image-to-video model', () => {
+  const request = tinyVideo;
   const size = { width: request.width, height: request.height };
 
   it('needs its first frame, ends when it is told to, and may reuse residuals', async () => {
     const path = await diffusers('wan-i2v-tiny');
     const pipeline = await createWanPipeline({ path, backend: cpuBackend });
-    const known: KnownPictures = { method: 'image_conditioning', start: gradient(size), strength: 1 };
-    const run = async (clip: object, abort = new AbortController()) => {
+    const known: KnownImages = { method: 'image_conditioning', start: gradient(size), strength: 1 };
+    const run = async (video: object, abort = new AbortController()) => {
       const seen: string[] = [];
-      const job = { request: { ...request, clip: { frames: 81, shift: 5, ...clip } }, signal: abort.signal };
+      const job = { request: { ...request, video: { frames: 81, shift: 5, ...video } }, signal: abort.signal };
       for await (const event of pipeline.generate([job])) {
         seen.push(event.kind);
         if (event.kind === 'prompt') abort.abort();
@@ -155,7 +155,7 @@ describe('a clip of an image-to-video model', () => {
     try {
       await expect(run({}, new AbortController())).rejects.toMatchObject({
         reason: 'REFERENCE_NEEDED',
-        message: 'the model makes clips of known frames; give a start reference',
+        message: 'the model makes videos of known frames; give a start reference',
       });
       // Told of the prompt; then 21 runs of the encoder are to come.
       expect((await run({ known })).slice(-2)).toEqual(['prompt', 'aborted']);

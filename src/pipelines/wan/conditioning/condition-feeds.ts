@@ -2,7 +2,7 @@ import type { Feed } from '../../../runtime/session.js';
 import { join32 } from '../../../std/concat-float32.js';
 import type { TransformerConfig } from '../model/config.js';
 
-/** What is known of a clip, as the transformer takes it: the same for all of a batch. */
+/** What is known of a video, as the transformer takes it: the same for all of a batch. */
 export type Condition = VaceControl | KnownLatents;
 
 export interface VaceControl {

@@ -24,9 +24,9 @@ export async function* encodeConditions(
   running: RunningJobs,
   networks: ConditionNetworks,
   blanks: VaceBlankCache,
-  { width, height, clip }: GenerationRequest,
+  { width, height, video }: GenerationRequest,
 ): AsyncGenerator<PipelineEvent, Conditions | undefined, undefined> {
-  const { known, frames = 1 } = clip ?? {};
+  const { known, frames = 1 } = video ?? {};
   const { method } = frameConditioningOf(networks.config.transformer);
   if (known !== undefined && known.method !== method && known.method !== 'latent_hold') {
     throw new Error(`known frames by ${known.method} on a model that takes them by ${method}`);

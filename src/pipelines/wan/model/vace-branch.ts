@@ -46,7 +46,7 @@ export class VaceBranch {
   /**
    * What is added behind a layer of the transformer, [B, F*h*w, D]; undefined where nothing is. Layers are asked for in order
    * and each before it is built itself: the runtime then computes a hint where it is used, and not all of them beforehand, of
-   * which each is as large as the clip's hidden state.
+   * which each is as large as the video's hidden state.
    */
   hint(layer: number): Value | undefined {
     const i = this.#config.vace_layers.indexOf(layer);

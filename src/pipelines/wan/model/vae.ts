@@ -1,9 +1,9 @@
 /**
- * The causal autoencoder, a chunk of a clip at a time. Every convolution along time looks at two frames before its own, never at
+ * The causal autoencoder, a chunk of a video at a time. Every convolution along time looks at two frames before its own, never at
  * later ones, so a chunk needs from the past only those: a graph takes them as inputs (`past.<layer>`) and gives them back as
- * outputs (`next.<layer>`), and a clip's length is no part of what a run holds.
+ * outputs (`next.<layer>`), and a video's length is no part of what a run holds.
  *
- * The first frame of a clip is special: nothing is before it, and the layers that double or halve time leave it alone. It has a
+ * The first frame of a video is special: nothing is before it, and the layers that double or halve time leave it alone. It has a
  * graph of its own, without inputs from the past. There the two missing frames are zeros, of which only the weights of the
  * present frame remain: a single picture costs a third. Its outputs are what the graph of all later chunks takes.
  */
@@ -14,7 +14,7 @@ import { doubled, halved, product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { VaeConfig } from './config.js';
 
-/** Which chunk of a clip a graph is for. */
+/** Which chunk of a video a graph is for. */
 export type ChunkKind = 'first' | 'later';
 
 /** Names of a graph's inputs and outputs that carry a layer's past. */
@@ -158,7 +158,7 @@ function timeDoubled(w: Scope, x: Value, past: Past): Value {
     past.keep(w.path, graph.node('Expand', [zero, graph.shapeValue(shape)], shape));
     return x;
   }
-  // The first half of the channels is the earlier of two frames: they lie as a clip already.
+  // The first half of the channels is the earlier of two frames: they lie as a video already.
   const pairs = causalConv(w, x, 2 * channels, past, 1);
   return graph.reshape(pairs, [doubled(frames), channels, height, width]);
 }
