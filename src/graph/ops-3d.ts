@@ -58,10 +58,10 @@ export function patchEmbedding(
 export function unpatch(graph: Graph, x: Value, channels: number, grid: Shape): Value {
   const [batch = 1, , width = 0] = x.shape;
   const [frames = 1, h = 1, w = 1] = grid;
-  const pictures = product([batch, frames]);
+  const images = product([batch, frames]);
   const [height, breadth] = [doubled(h), doubled(w)];
-  const deep = transpose(graph, graph.reshape(x, [pictures, h, w, width]), [0, 3, 1, 2], [pictures, width, h, w]);
-  const wide = graph.node('DepthToSpace', [deep], [pictures, channels, height, breadth], {
+  const deep = transpose(graph, graph.reshape(x, [images, h, w, width]), [0, 3, 1, 2], [images, width, h, w]);
+  const wide = graph.node('DepthToSpace', [deep], [images, channels, height, breadth], {
     attributes: { blocksize: 2, mode: 'DCR' },
   });
   const videos = graph.reshape(wide, [batch, frames, channels, height, breadth]);

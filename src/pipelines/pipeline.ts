@@ -10,7 +10,7 @@ export type PipelineEvent = { readonly job: number } & (
   | PreviewEvent
   | ImageEvent
   | FramesEvent
-  /** Its last picture was made. `forwards`: as `JobMetadata` has them; omitted, they were not counted. */
+  /** Its last image was made. `forwards`: as `JobMetadata` has them; omitted, they were not counted. */
   | { readonly kind: 'done'; readonly forwards?: number }
   /** The variant of the model that it needs is built, which blocks until it is there. */
   | { readonly kind: 'building' }
@@ -24,7 +24,7 @@ export interface PromptEvent {
   readonly report: PromptReport;
 }
 
-/** `step` of `total` of this phase are done, over all pictures of the job. */
+/** `step` of `total` of this phase are done, over all images of the job. */
 export interface ProgressEvent {
   readonly kind: 'progress';
   readonly phase: Phase;
@@ -32,7 +32,7 @@ export interface ProgressEvent {
   readonly total: number;
 }
 
-/** What a picture will look like, one pixel a latent. `rgb` is row-major uint8 [height, width, 3]. */
+/** What an image will look like, one pixel a latent. `rgb` is row-major uint8 [height, width, 3]. */
 export interface PreviewEvent {
   readonly kind: 'preview';
   readonly index: number;
@@ -41,7 +41,7 @@ export interface PreviewEvent {
   readonly rgb: Uint8Array;
 }
 
-/** One finished picture. `rgb` is row-major uint8 [height, width, 3]. */
+/** One finished image. `rgb` is row-major uint8 [height, width, 3]. */
 export interface ImageEvent {
   readonly kind: 'image';
   readonly index: number;
@@ -127,11 +127,11 @@ export interface GenerationRequest {
   readonly steps: number;
   readonly guidanceScale: number;
   readonly scheduler: string;
-  /** One picture a seed, in order. */
+  /** One image a seed, in order. */
   readonly seeds: readonly number[];
-  /** Of WAN: what the video is; a picture is one of one frame. Omitted: SDXL. */
+  /** Of WAN: what the video is; an image is one of one frame. Omitted: SDXL. */
   readonly video?: VideoRequest;
-  /** The picture to start from; omitted, noise alone. */
+  /** The image to start from; omitted, noise alone. */
   readonly init?: InitImage | undefined;
   /** At most so many previews a second; 0 or omitted: none. */
   readonly previewsPerSecond?: number;
@@ -152,11 +152,11 @@ export interface RequestLora {
   readonly textEncoderWeight: number;
 }
 
-/** Image to image: the picture is noised to where `strength` of the steps are left, and denoised from there. */
+/** Image to image: the image is noised to where `strength` of the steps are left, and denoised from there. */
 export interface InitImage {
   /** Row-major uint8 [height, width, 3] of the request's own size. */
   readonly rgb: Uint8Array;
-  /** 0 to 1: 1 keeps next to nothing of the picture. `steps * strength` must be at least 1. */
+  /** 0 to 1: 1 keeps next to nothing of the image. `steps * strength` must be at least 1. */
   readonly strength: number;
 }
 
@@ -187,12 +187,12 @@ export interface GuidanceInterval {
 
 /**
  * How a model of WAN is told of known frames. `latent_hold`: their latents are put back after every step, noised to its level.
- * `vace`: as a control beside the latents. `image_conditioning`: as more channels of the latents, and as pictures it looks at.
+ * `vace`: as a control beside the latents. `image_conditioning`: as more channels of the latents, and as images it looks at.
  */
 export const frameMethods = ['latent_hold', 'vace', 'image_conditioning'] as const;
 export type FrameMethod = (typeof frameMethods)[number];
 
-/** Pictures that a video is made from, row-major uint8 [height, width, 3] of the request's own size. */
+/** Images that a video is made from, row-major uint8 [height, width, 3] of the request's own size. */
 export interface KnownImages {
   /** The model's own, or `latent_hold` on one that needs none. */
   readonly method: FrameMethod;
@@ -228,7 +228,7 @@ export interface Pipeline {
   readonly variants?: BuiltVariants;
   /** What its sessions run on. */
   readonly backend: Backend;
-  /** Runs jobs together; pictures that can share runs of the denoiser do. Retains nothing once ended. */
+  /** Runs jobs together; images that can share runs of the denoiser do. Retains nothing once ended. */
   generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined>;
   dispose(): Promise<void>;
 }

@@ -18,7 +18,7 @@ const FILES: Readonly<Record<ComponentName, string>> = {
 };
 
 /**
- * Makes an SDXL of hash weights: the real architecture, file layout and names; its pictures are noise. Does nothing where one
+ * Makes an SDXL of hash weights: the real architecture, file layout and names; its images are noise. Does nothing where one
  * is already whole.
  *
  * @param path a folder, or a file that ends in `.safetensors` for the original key layout; its tokenizer lies beside it

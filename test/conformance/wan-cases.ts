@@ -102,8 +102,8 @@ function transformerRuns(cases: WanCases['transformer'], inputs: Expected): read
   if (cases === undefined) return [];
   if ('timesteps' in cases) {
     const channels = inputs.names.includes('transformer.channels') && inputs.floats('transformer.channels');
-    const pictures = inputs.names.includes('transformer.pictures') ? inputs.floats('transformer.pictures') : undefined;
-    const condition = channels ? ({ kind: 'image', channels, pictures } as const) : undefined;
+    const images = inputs.names.includes('transformer.pictures') ? inputs.floats('transformer.pictures') : undefined;
+    const condition = channels ? ({ kind: 'image', channels, images } as const) : undefined;
     return cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep, condition }));
   }
   const control = inputs.floats('transformer.control');

@@ -1,6 +1,6 @@
 import type { GenerationRequest } from '../pipeline.js';
 
-/** Pictures of a batch, however small they are: past this the device is busy anyway. */
+/** Images of a batch, however small they are: past this the device is busy anyway. */
 const MAX_BATCH = 8;
 
 /**
@@ -11,7 +11,7 @@ export function firstStep({ steps, init }: Pick<GenerationRequest, 'steps' | 'in
   return init === undefined ? 0 : Math.max(0, steps - Math.floor(steps * init.strength));
 }
 
-/** Equal for requests whose pictures can share runs of the denoiser: one size, one schedule, the same LoRAs. */
+/** Equal for requests whose images can share runs of the denoiser: one size, one schedule, the same LoRAs. */
 export function batchKey(request: GenerationRequest): string {
   const { width, height, steps, scheduler, video } = request;
   const size = [width, height, video?.frames, video?.shift];
@@ -27,7 +27,7 @@ export function variantKey({ loras = [] }: Pick<GenerationRequest, 'loras'>): st
     .join(', ');
 }
 
-/** Pictures of a request's size that are denoised together. */
+/** Images of a request's size that are denoised together. */
 export function batchLimit(
   { width, height }: Pick<GenerationRequest, 'width' | 'height'>,
   batchPixels: number,

@@ -11,7 +11,7 @@ export function isGuided({ guidanceScale, steps, video }: GenerationRequest, ste
   return guidanceScale > 1 && step / steps >= start && step / steps < end;
 }
 
-/** Runs of the denoiser that one picture or video takes where none is saved by reuse: two in a guided step. */
+/** Runs of the denoiser that one image or video takes where none is saved by reuse: two in a guided step. */
 export function plannedForwards(request: GenerationRequest): number {
   let forwards = 0;
   for (let step = firstStep(request); step < request.steps; step += 1) forwards += isGuided(request, step) ? 2 : 1;

@@ -7,7 +7,7 @@ export interface LatentColours {
 }
 
 /**
- * One frame of latents to a picture of one pixel each: uint8 [height, width, 3].
+ * One frame of latents to an image of one pixel each: uint8 [height, width, 3].
  * @param latents [C, frames, height, width]; of several frames the one that is named
  */
 export function previewFromLatents(
@@ -32,7 +32,7 @@ export function previewFromLatents(
 }
 
 /**
- * What the denoiser's output says the picture will be.
+ * What the denoiser's output says the image will be.
  * @param input the sample as the denoiser saw it, of variance 1
  * @param sigma the noise level, as noise over signal
  */

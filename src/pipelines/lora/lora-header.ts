@@ -102,7 +102,7 @@ function parseKey(key: string): { module: string; part: LoraPart; format: LoraFo
   return { module, part: part as LoraPart, format: 'peft' };
 }
 
-/** Words that the pictures it was trained on were described with, the most frequent first, as kohya's scripts count them. */
+/** Words that the images it was trained on were described with, the most frequent first, as kohya's scripts count them. */
 export function trainedTags({ metadata }: Pick<LoraHeader, 'metadata'>, most: number): readonly string[] {
   const counts = new Map<string, number>();
   try {

@@ -30,14 +30,14 @@ afterAll(() => pipeline.dispose());
 
 async function run(
   changes: Partial<GenerationRequest> = {},
-): Promise<{ events: PipelineEvent[]; pictures: Uint8Array[] }> {
+): Promise<{ events: PipelineEvent[]; images: Uint8Array[] }> {
   const events: PipelineEvent[] = [];
   const jobs = [{ request: { ...request, ...changes }, signal: new AbortController().signal }];
   for await (const event of pipeline.generate(jobs)) events.push(event);
-  return { events, pictures: events.flatMap((event) => (event.kind === 'image' ? [event.rgb] : [])) };
+  return { events, images: events.flatMap((event) => (event.kind === 'image' ? [event.rgb] : [])) };
 }
 
-/** What a picture may differ by for having been made in company, of 255. */
+/** What an image may differ by for having been made in company, of 255. */
 const TOLERANCE = 2;
 
 function difference(a: Uint8Array | undefined, b: Uint8Array | undefined): number {
@@ -57,16 +57,16 @@ describe('SdxlPipeline', () => {
   });
 
   it('makes of every seed in a batch what it makes of it alone', async () => {
-    const { pictures } = await run({ seeds: [5, 6, 7] });
-    const { pictures: alone } = await run({ seeds: [6] });
-    expect(pictures).toHaveLength(3);
-    expect(difference(pictures[1], alone[0])).toBeLessThanOrEqual(TOLERANCE);
-    expect(difference(pictures[0], pictures[1])).toBeGreaterThan(TOLERANCE);
+    const { images } = await run({ seeds: [5, 6, 7] });
+    const { images: alone } = await run({ seeds: [6] });
+    expect(images).toHaveLength(3);
+    expect(difference(images[1], alone[0])).toBeLessThanOrEqual(TOLERANCE);
+    expect(difference(images[0], images[1])).toBeGreaterThan(TOLERANCE);
   });
 
   it('treats an absent negative prompt otherwise than an empty one', async () => {
-    const { pictures: absent } = await run({ negativePrompt: undefined });
-    const { pictures: empty } = await run({ negativePrompt: '' });
+    const { images: absent } = await run({ negativePrompt: undefined });
+    const { images: empty } = await run({ negativePrompt: '' });
     expect(absent[0]).not.toEqual(empty[0]);
   });
 
@@ -75,8 +75,8 @@ describe('SdxlPipeline', () => {
     [72, 64],
     [8, 8],
   ])('takes %i by %i, where halving a side rounds up', async (width, height) => {
-    const { pictures } = await run({ width, height });
-    expect(pictures[0]).toHaveLength(width * height * 3);
+    const { images } = await run({ width, height });
+    expect(images[0]).toHaveLength(width * height * 3);
   });
 
   it('ends between two runs when it is told to', async () => {
@@ -99,14 +99,14 @@ describe('SdxlPipeline', () => {
 describe('a batch', () => {
   it.each(['euler', 'dpmpp_2m_karras', 'unipc', 'euler_ancestral'])('of six is six singles: %s', async (scheduler) => {
     const seeds = [11, 12, 13, 14, 15, 16];
-    const { pictures } = await run({ scheduler, seeds, steps: 8 });
+    const { images } = await run({ scheduler, seeds, steps: 8 });
     for (const [k, seed] of seeds.entries()) {
-      const { pictures: alone } = await run({ scheduler, seeds: [seed], steps: 8 });
-      expect(difference(pictures[k], alone[0]), `seed ${seed}`).toBeLessThanOrEqual(TOLERANCE);
+      const { images: alone } = await run({ scheduler, seeds: [seed], steps: 8 });
+      expect(difference(images[k], alone[0]), `seed ${seed}`).toBeLessThanOrEqual(TOLERANCE);
     }
   });
 
-  it('runs the denoiser once a step for all of its pictures', async () => {
+  it('runs the denoiser once a step for all of its images', async () => {
     const { events } = await run({ seeds: [1, 2, 3, 4, 5, 6], steps: 3 });
     const steps = events.flatMap((event) =>
       event.kind === 'progress' && event.phase === 'denoise' ? [event.step] : [],
@@ -140,9 +140,9 @@ describe('a batch', () => {
     for await (const event of pipeline.generate(jobs))
       if (event.kind === 'image') together.set(event.job, [...(together.get(event.job) ?? []), event.rgb]);
     for (const [job, change] of changes.entries()) {
-      const { pictures } = await run(change);
-      for (const [k, picture] of pictures.entries())
-        expect(difference(together.get(job)?.[k], picture)).toBeLessThanOrEqual(TOLERANCE);
+      const { images } = await run(change);
+      for (const [k, image] of images.entries())
+        expect(difference(together.get(job)?.[k], image)).toBeLessThanOrEqual(TOLERANCE);
     }
   });
 
@@ -183,20 +183,20 @@ describe('image to image', () => {
     expect(stepsOf((await from(strength)).events)).toBe(steps);
   });
 
-  it('keeps less of the picture the stronger it is', async () => {
+  it('keeps less of the image the stronger it is', async () => {
     const latents = await pipeline.networks.autoencoder.encodeLatents(imageFromRgb(rgb, size), size);
     const kept = rgbFromImage(await pipeline.networks.autoencoder.decode(latents, size), size);
-    const mean = (picture: Uint8Array | undefined) =>
-      kept.reduce((sum, value, i) => sum + Math.abs(value - (picture?.[i] ?? 0)), 0) / kept.length;
+    const mean = (image: Uint8Array | undefined) =>
+      kept.reduce((sum, value, i) => sum + Math.abs(value - (image?.[i] ?? 0)), 0) / kept.length;
     const [weak, strong] = [await from(0.1), await from(0.9)];
-    expect(mean(weak.pictures[0])).toBeLessThan(mean(strong.pictures[0]));
+    expect(mean(weak.images[0])).toBeLessThan(mean(strong.images[0]));
   });
 
   it.each(schedulerNames)('starts in the middle of %s', async (scheduler) => {
-    const { pictures, events } = await from(0.5, { scheduler });
+    const { images, events } = await from(0.5, { scheduler });
     expect(stepsOf(events)).toBe(5);
     // A sampler that mixed up its levels would end in noise far out of range: all black and white.
-    const extremes = pictures[0]?.filter((value) => value === 0 || value === 255).length ?? 0;
+    const extremes = images[0]?.filter((value) => value === 0 || value === 255).length ?? 0;
     expect(extremes).toBeLessThan(0.5 * rgb.length);
   });
 });
@@ -211,7 +211,7 @@ describe('previews', () => {
     expect(previews(events)[0]?.rgb).toHaveLength(8 * 8 * 3);
   });
 
-  it('tell of the clean picture, not of the noise', () => {
+  it('tell of the clean image, not of the noise', () => {
     const [x0, noise, sigma] = [0.7, -1.3, 14.6];
     const alpha = 1 / Math.sqrt(1 + sigma ** 2);
     const input = Float32Array.of(alpha * x0 + sigma * alpha * noise);

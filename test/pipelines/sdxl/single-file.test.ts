@@ -7,7 +7,7 @@ import type { SdxlSource } from '../../../src/pipelines/sdxl/checkpoint/checkpoi
 import { inspectSdxl } from '../../../src/pipelines/sdxl/inspect.js';
 import { writeSyntheticSdxl, writeTinySdxl } from '../../../src/synthetic/sdxl.js';
 import { readSafetensors } from '../../../src/weights/safetensors.js';
-import { sdxlPicture } from '../../support/sdxl-image.js';
+import { sdxlImage } from '../../support/sdxl-image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../../support/tensor-file.js';
 
@@ -33,7 +33,7 @@ async function changed(
   return path;
 }
 
-const pictureOf = (source: SdxlSource) => sdxlPicture(source, { negativePrompt: 'blurry' });
+const imageOf = (source: SdxlSource) => sdxlImage(source, { negativePrompt: 'blurry' });
 
 const empty = (): StoredTensor => ({
   dtype: 'F16',
@@ -68,7 +68,7 @@ describe('a single file in the original layout', () => {
     });
     const { info } = await inspectSdxl({ path });
     expect(info.unused).toEqual(['model_ema.decay', 'denoiser.sigmas', 'model.diffusion_model.extra.weight']);
-    expect(await pictureOf({ path })).toEqual(await pictureOf({ path: file }));
+    expect(await imageOf({ path })).toEqual(await imageOf({ path: file }));
   });
 
   it('lists what is missing', async () => {
@@ -99,20 +99,20 @@ describe('a single file in the original layout', () => {
       tensors.set('v_pred', empty());
       tensors.set('ztsnr', empty());
     });
-    const plain = await pictureOf({ path, zeroTerminalSnr: false });
-    expect(await pictureOf({ path })).not.toEqual(plain);
-    expect(await pictureOf({ path, zeroTerminalSnr: true })).toEqual(await pictureOf({ path }));
+    const plain = await imageOf({ path, zeroTerminalSnr: false });
+    expect(await imageOf({ path })).not.toEqual(plain);
+    expect(await imageOf({ path, zeroTerminalSnr: true })).toEqual(await imageOf({ path }));
   });
 
   it('says how to get a tokenizer where there is none', async () => {
     const alone = join(await tempFolder(), 'alone.safetensors');
     await cp(file, alone);
-    await expect(pictureOf({ path: alone })).rejects.toThrow(
+    await expect(imageOf({ path: alone })).rejects.toThrow(
       /is a single file, and those hold no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt with --tokenizer FOLDER/,
     );
     // The folder of one tokenizer serves both encoders.
     const tokenizer = join(dirname(file), 'tokenizer');
-    expect(await pictureOf({ path: alone, tokenizer })).toEqual(await pictureOf({ path: file }));
+    expect(await imageOf({ path: alone, tokenizer })).toEqual(await imageOf({ path: file }));
   });
 
   it('takes a VAE and text encoders of their own, in either layout', async () => {
@@ -137,11 +137,11 @@ describe('a single file in the original layout', () => {
       /has no conditioner\.embedders\.0\.transformer\.\* tensors; give a file that has them with --text-encoder FILE/,
     );
     const whole = { path, vae, textEncoder: clipL, textEncoder2: clipG };
-    expect(await pictureOf(whole)).toEqual(await pictureOf({ path: file }));
-    // A diffusers folder's VAE under another checkpoint: other weights, another picture.
+    expect(await imageOf(whole)).toEqual(await imageOf({ path: file }));
+    // A diffusers folder's VAE under another checkpoint: other weights, another image.
     const other = await writeTinySdxl(join(folder, 'other'));
-    const replaced = await pictureOf({ path: file, vae: join(other, 'vae') });
-    expect(replaced).not.toEqual(await pictureOf({ path: file }));
+    const replaced = await imageOf({ path: file, vae: join(other, 'vae') });
+    expect(replaced).not.toEqual(await imageOf({ path: file }));
   });
 
   it.each([
@@ -172,7 +172,7 @@ describe('a single file in the original layout', () => {
 
   it.each(['BF16', 'F32'] as const)('reads %s', async (dtype) => {
     const path = await writeSyntheticSdxl(join(await tempFolder(), 'model.safetensors'), 'sdxl-tiny', dtype);
-    const [theirs, ours] = [await pictureOf({ path }), await pictureOf({ path: file })];
+    const [theirs, ours] = [await imageOf({ path }), await imageOf({ path: file })];
     const far = theirs.filter((value, i) => Math.abs(value - (ours[i] ?? 0)) > 40);
     expect(far.length).toBeLessThan(theirs.length / 10);
   });

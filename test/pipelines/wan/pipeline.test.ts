@@ -34,7 +34,7 @@ async function run(
   return { events, frames: events.flatMap((event) => (event.kind === 'frames' ? event.frames : [])) };
 }
 
-/** A picture with a bright band. */
+/** An image with a bright band. */
 const banded = (row: number) =>
   Uint8Array.from({ length: size.width * size.height * 3 }, (_, i) =>
     Math.abs(Math.floor(i / 3 / size.width) - row) < 8 ? 220 : 40,
@@ -43,7 +43,7 @@ const banded = (row: number) =>
 const distance = (a: Uint8Array | undefined, b: Uint8Array | undefined) =>
   (a ?? new Uint8Array()).reduce((sum, value, i) => sum + Math.abs(value - (b?.[i] ?? 0)), 0) / (a?.length ?? 1);
 
-/** What the VAE makes of pictures by itself: the nearest that a video can come to them. */
+/** What the VAE makes of images by itself: the nearest that a video can come to them. */
 async function throughVae(frames: readonly Uint8Array[]): Promise<readonly Uint8Array[]> {
   const latents = await pipeline.networks.autoencoder.encodeLatents(
     frames.map((rgb) => imageFromRgb(rgb, size)),

@@ -46,7 +46,7 @@ describe('VACE', () => {
     expect(info.frames).toEqual({ method: 'vace', takes: ['start', 'end'], needs: [] });
   });
 
-  it('cuts off the picture that a video is to look like: it has the frames that were asked for', async () => {
+  it('cuts off the image that a video is to look like: it has the frames that were asked for', async () => {
     const look = gradient(size);
     const [like, free] = [await frames({ method: 'vace', look, strength: 1 }), await frames()];
     expect([like.length, free.length]).toEqual([9, 9]);

@@ -41,7 +41,7 @@ describe('inspection tells the models of WAN apart', () => {
     }
   });
 
-  it('one of 36 channels that looks at no pictures can be given a last frame too', async () => {
+  it('one of 36 channels that takes no images can be given a last frame too', async () => {
     const { info, networks } = await inspectWan({ path: await diffusers('wan-i2v-plain-tiny') });
     expect(info.frames).toEqual({ method: 'image_conditioning', takes: both, needs: start });
     expect(networks.image_encoder).toBeUndefined();
@@ -99,17 +99,17 @@ describe('an image encoder', () => {
     [
       'that the transformer does not look at',
       config('image_encoder/config.json', /"hidden_size": 64/, '"hidden_size": 80'),
-      /the image encoder is 80 wide, the transformer looks at pictures 64 wide; they are of two models$/,
+      /the image encoder is 80 wide, the transformer takes images 64 wide; they are of two models$/,
     ],
     [
       'of more tokens than it has places for',
       config('image_encoder/config.json', /"patch_size": 14/, '"patch_size": 7'),
-      /the image encoder makes 17 tokens of a picture, the transformer takes 10 of two; they are of two models$/,
+      /the image encoder makes 17 tokens of an image, the transformer takes 10 of two; they are of two models$/,
     ],
     [
-      'whose pictures are made ready for another',
+      'whose images are made ready for another',
       config('image_processor/preprocessor_config.json', /"height": 28/, '"height": 224'),
-      /preprocessor_config\.json makes pictures 224 pixels high or wide, the image encoder takes 28$/,
+      /preprocessor_config\.json makes images 224 pixels high or wide, the image encoder takes 28$/,
     ],
     [
       'that is not there',
@@ -167,7 +167,7 @@ describe('a video of an image-to-video model', () => {
         condition: {
           kind: 'image',
           channels: hashTensor('channels', [20, 2, 4, 6]),
-          pictures: hashTensor('pictures', [5, 64]),
+          images: hashTensor('images', [5, 64]),
         },
       } as const;
       const { flow, kept } = await pipeline.networks.denoiser.predictAndKeep(call);

@@ -15,7 +15,7 @@ import {
 import { translateImageEncoder, translateTextEncoder, translateVae } from './original-layout.js';
 import { readImageEncoderConfig, readTextEncoderConfig, readVaeConfig } from './read-config.js';
 
-/** The parts that a checkpoint is made of, as its folders are called. An image encoder is of models that look at pictures. */
+/** The parts that a checkpoint is made of, as its folders are called. An image encoder is of models that take images. */
 export const componentNames = ['transformer', 'vae', 'text_encoder', 'image_encoder'] as const;
 export type ComponentName = (typeof componentNames)[number];
 

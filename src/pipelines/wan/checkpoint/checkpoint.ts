@@ -69,7 +69,7 @@ export async function openWanCheckpoint(source: WanSource): Promise<WanCheckpoin
     textEncoder: text?.config ?? config.textEncoder,
     imageEncoder: config.imageEncoder && (image?.config ?? config.imageEncoder),
   };
-  assertPictures(config.transformer, parts.imageEncoder, path);
+  assertImageEncoder(config.transformer, parts.imageEncoder, path);
   return {
     path,
     layout: 'diffusers',
@@ -104,7 +104,7 @@ async function openOriginal({ path, tokenizer }: WanSource, { vae, text, image }
   const eye = looks
     ? (image ?? (await readImageEncoder(await beside(folder, 'image_encoder', wanOptions.WAN_IMAGE_ENCODER))))
     : undefined;
-  assertPictures(config, eye?.config, path);
+  assertImageEncoder(config, eye?.config, path);
   return {
     path,
     layout: 'original',
@@ -142,7 +142,7 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
 }
 
 /** Whether the image encoder says what the transformer looks at. */
-function assertPictures(
+function assertImageEncoder(
   { image_dim: width, pos_embed_seq_len: positions }: WanConfig['transformer'],
   encoder: ImageEncoderConfig | undefined,
   path: string,
@@ -153,9 +153,9 @@ function assertPictures(
   };
   const tokens = 1 + (encoder.image_size / encoder.patch_size) ** 2;
   if (encoder.hidden_size !== width) {
-    refuse(`the image encoder is ${encoder.hidden_size} wide, the transformer looks at pictures ${width} wide`);
+    refuse(`the image encoder is ${encoder.hidden_size} wide, the transformer takes images ${width} wide`);
   }
   if (positions != null && positions !== 2 * tokens) {
-    refuse(`the image encoder makes ${tokens} tokens of a picture, the transformer takes ${positions} of two`);
+    refuse(`the image encoder makes ${tokens} tokens of an image, the transformer takes ${positions} of two`);
   }
 }

@@ -89,7 +89,7 @@ const ENDS: Names = [
   ['text_embedding.2.', 'condition_embedder.text_embedder.linear_2.'],
   ['head.head.', 'proj_out.'],
   ['head.modulation', 'scale_shift_table'],
-  // Of models that look at pictures.
+  // Of models that take images.
   ['img_emb.proj.0.', 'condition_embedder.image_embedder.norm1.'],
   ['img_emb.proj.1.', 'condition_embedder.image_embedder.ff.net.0.proj.'],
   ['img_emb.proj.3.', 'condition_embedder.image_embedder.ff.net.2.'],

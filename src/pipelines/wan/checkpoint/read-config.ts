@@ -62,7 +62,7 @@ export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig
   return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
 }
 
-/** @param folder with `config.json`; how pictures are made ready is told in `image_processor` beside it, or is CLIP's own way */
+/** @param folder with `config.json`; how images are made ready is told in `image_processor` beside it, or is CLIP's own way */
 export async function readImageEncoderConfig(folder: string): Promise<ImageEncoderConfig> {
   const path = join(folder, '..', 'image_processor', 'preprocessor_config.json');
   const processor = await readJsonFile(path, imageProcessorSchema, { ...FILE, fallback: {} });
@@ -74,7 +74,7 @@ export async function readImageEncoderConfig(folder: string): Promise<ImageEncod
   if (other !== undefined) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${path} makes pictures ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
+      `${path} makes images ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
     );
   }
   return { ...encoder, image_mean, image_std };

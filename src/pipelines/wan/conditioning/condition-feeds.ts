@@ -17,8 +17,8 @@ export interface KnownLatents {
   readonly kind: 'image';
   /** Masks and latents of the known frames, [20, F, h, w]: more channels of the latents. */
   readonly channels: Float32Array;
-  /** What the image encoder says of the known frames, [I, image_dim]; undefined for a model that looks at no pictures. */
-  readonly pictures: Float32Array | undefined;
+  /** What the image encoder says of the known frames, [I, image_dim]; undefined for a model that takes no images. */
+  readonly images: Float32Array | undefined;
 }
 
 /** Latents [B, 16, F, h, w] as the transformer takes them: with the channels of what is known behind each. */
@@ -42,8 +42,8 @@ export function conditionFeeds(
       control_scale: { data: Float32Array.of(condition.scale), shape: [1] },
     };
   }
-  const { pictures } = condition;
-  if (pictures === undefined || config.image_dim == null) return {};
-  const data = join32(Array.from({ length: batch }, () => pictures));
-  return { pictures: { data, shape: [batch, pictures.length / config.image_dim, config.image_dim] } };
+  const { images } = condition;
+  if (images === undefined || config.image_dim == null) return {};
+  const data = join32(Array.from({ length: batch }, () => images));
+  return { pictures: { data, shape: [batch, images.length / config.image_dim, config.image_dim] } };
 }

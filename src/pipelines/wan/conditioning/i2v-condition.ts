@@ -12,7 +12,7 @@ import { encodeCancellable } from './encode-cancellable.js';
 /**
  * What is known of a video as an image-to-video model is told it: the latents of a video that has the known frames and is grey in
  * between, and for each of them which of its frames are known; what the image encoder says of them, where the model looks at
- * pictures.
+ * images.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_i2v.py#L393
  *
@@ -52,7 +52,7 @@ export async function* encodeKnownLatents(
   return {
     kind: 'image',
     channels: videoOfFrames(channels, MASK_FRAMES + networks.config.vae.z_dim),
-    pictures: await networks.imageEncoder?.encode(
+    images: await networks.imageEncoder?.encode(
       [start, end].filter((rgb) => rgb !== undefined),
       video,
     ),

@@ -19,7 +19,7 @@ interface HeldLatent {
 
 /**
  * Known frames as latents that are held while the rest of the video is denoised: a text-to-video model was not trained to
- * continue a picture, but it makes neighbours of a frame that agree with it.
+ * continue an image, but it makes neighbours of a frame that agree with it.
  *
  * The first latent of a video is one frame and is encoded alone. Every later one is four frames, so a last frame is held by the
  * latent of four like it: what the VAE makes of a video that stands still.

@@ -27,7 +27,7 @@ export interface LeadingControl extends VaceControl {
 
 /**
  * What is known of a video as VACE is told it: the latents of the known frames (`inactive`) and of those to be made (`reactive`),
- * each with zeros in the place of the others; a mask, the pixels of a latent's patch folded into channels; a picture that the
+ * each with zeros in the place of the others; a mask, the pixels of a latent's patch folded into channels; an image that the
  * video is to look like in front. Nothing known is a video of zeros, all of it to be made, at a scale of 1: what the reference
  * does without a video.
  *
@@ -46,8 +46,8 @@ export async function* encodeVaceControl(
   known: Omit<KnownImages, 'method'> | undefined,
 ): AsyncGenerator<PipelineEvent, LeadingControl | undefined, undefined> {
   const { width, height, frames } = video;
-  const picture = (rgb: Uint8Array | undefined) => rgb && imageFromRgb(rgb, video);
-  const [start, end, look] = [picture(known?.start), picture(known?.end), picture(known?.look)];
+  const image = (rgb: Uint8Array | undefined) => rgb && imageFromRgb(rgb, video);
+  const [start, end, look] = [image(known?.start), image(known?.end), image(known?.look)];
   const at = (frame: number) => (frame === 0 ? start : frame === frames - 1 ? end : undefined);
   const zeros = new Float32Array(3 * width * height);
   const encoded = (frame: (i: number) => Float32Array, count = frames) =>

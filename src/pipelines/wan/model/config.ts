@@ -30,7 +30,7 @@ export const transformerSchema = z.object({
   // Of image-to-video: what the image encoder gives, and what the blocks get of it.
   image_dim: z.int().min(1).nullish(),
   added_kv_proj_dim: z.int().min(1).nullish(),
-  // Of models of a first and a last frame: tokens of two pictures.
+  // Of models of a first and a last frame: tokens of two images.
   pos_embed_seq_len: z.int().min(2).multipleOf(2).nullish(),
   // Of VACE.
   vace_layers: z.array(z.int().min(0)).min(1).default([0, 5, 10, 15, 20, 25, 30, 35]),
@@ -104,7 +104,7 @@ export interface WanConfig {
   readonly transformer: TransformerConfig;
   readonly vae: VaeConfig;
   readonly textEncoder: TextEncoderConfig;
-  /** Of a transformer that looks at pictures. */
+  /** Of a transformer that takes images. */
   readonly imageEncoder: ImageEncoderConfig | undefined;
   /** As the file has it; each scheduler reads its own options. */
   readonly scheduler: Readonly<Record<string, unknown>>;

@@ -5,8 +5,8 @@ import { clipLayer } from '../../common/clip-layer.js';
 import type { ImageEncoderConfig } from './config.js';
 
 /**
- * CLIP's image tower over one picture. Input: `pixels` [1, 3, S, S], normalised. Output: `states` [T, C], those that enter the
- * last layer: the picture's own token first, then one for each patch.
+ * CLIP's image tower over one image. Input: `pixels` [1, 3, S, S], normalised. Output: `states` [T, C], those that enter the
+ * last layer: the image's own token first, then one for each patch.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/clip/modeling_clip.py#L743
  */

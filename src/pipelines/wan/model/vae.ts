@@ -5,7 +5,7 @@
  *
  * The first frame of a video is special: nothing is before it, and the layers that double or halve time leave it alone. It has a
  * graph of its own, without inputs from the past. There the two missing frames are zeros, of which only the weights of the
- * present frame remain: a single picture costs a third. Its outputs are what the graph of all later chunks takes.
+ * present frame remain: a single image costs a third. Its outputs are what the graph of all later chunks takes.
  */
 import type { Graph, Value } from '../../../graph/graph.js';
 import { add, attention, chunks, conv2d, rank4, silu, transpose, upsample2x } from '../../../graph/ops.js';
@@ -110,7 +110,7 @@ export function unusedVaeKeys(network: 'decoder' | 'encoder', kind: ChunkKind): 
 
 /** A norm's `gamma` is stored [C, 1, 1, 1] between convolutions over time and [C, 1, 1] in an attention over pixels. */
 const VIDEO = [1, 1, 1];
-const PICTURE = [1, 1];
+const IMAGE = [1, 1];
 
 /** What layers keep of one chunk for the next. */
 class Past {
@@ -195,7 +195,7 @@ function middle(w: Scope, x: Value, past: Past): Value {
 function pixelAttention(w: Scope, x: Value): Value {
   const { graph } = w;
   const [frames, channels, height, width] = rank4(w.path, x);
-  const fused = conv2d(w.at('to_qkv'), channelNorm(w.at('norm'), x, PICTURE), 3 * channels, { kernel: 1 });
+  const fused = conv2d(w.at('to_qkv'), channelNorm(w.at('norm'), x, IMAGE), 3 * channels, { kernel: 1 });
   const pixels = [frames, height, width, 3 * channels];
   const rows = graph.reshape(transpose(graph, fused, [0, 2, 3, 1], pixels), [
     frames,

@@ -2,7 +2,7 @@ import { InferenceError } from '../../../errors.js';
 import type { FrameConditioning, FramePlace } from '../../pipeline.js';
 import type { TransformerConfig } from './config.js';
 
-/** What a transformer was trained to be told beside the text: nothing, VACE's control, or latents and pictures of known frames. */
+/** What a transformer was trained to be told beside the text: nothing, VACE's control, or latents and images of known frames. */
 export const wanVariants = ['text_to_video', 'vace', 'image_to_video'] as const;
 export type WanVariant = (typeof wanVariants)[number];
 
@@ -27,13 +27,7 @@ export function variantOf(
  * @throws InferenceError MODEL_UNSUPPORTED that says what it is instead, CHECKPOINT_INVALID
  */
 export function assertVariant(transformer: TransformerConfig, path: string): void {
-  const {
-    in_channels: channels,
-    out_channels,
-    image_dim: pictures,
-    added_kv_proj_dim: added,
-    _class_name,
-  } = transformer;
+  const { in_channels: channels, out_channels, image_dim: images, added_kv_proj_dim: added, _class_name } = transformer;
   const refuse = (what: string): never => {
     throw new InferenceError(
       'MODEL_UNSUPPORTED',
@@ -46,8 +40,8 @@ export function assertVariant(transformer: TransformerConfig, path: string): voi
   const variant = variantOf(transformer);
   const wanted = variant === 'image_to_video' ? 2 * latents + MASK_FRAMES : latents;
   if (channels !== wanted) refuse(`a model of ${channels} input channels`);
-  if ((pictures == null) !== (added == null) || (pictures != null && variant !== 'image_to_video')) {
-    refuse(`a ${variant === 'vace' ? 'VACE' : 'WAN'} model that looks at pictures in a way of its own`);
+  if ((images == null) !== (added == null) || (images != null && variant !== 'image_to_video')) {
+    refuse(`a ${variant === 'vace' ? 'VACE' : 'WAN'} model that takes images in a way of its own`);
   }
   if (variant === 'vace') assertVaceLayers(transformer, latents, path);
 }
@@ -77,10 +71,10 @@ export function frameConditioningOf(transformer: TransformerConfig): FrameCondit
     case 'vace':
       return { method: 'vace', takes: ['start', 'end'], needs: [] };
     case 'image_to_video': {
-      // One that looks at pictures looks at as many as it was trained on: one, or two that it tells apart.
-      const { image_dim: pictures, pos_embed_seq_len: positions } = transformer;
+      // One that takes images looks at as many as it was trained on: one, or two that it tells apart.
+      const { image_dim: images, pos_embed_seq_len: positions } = transformer;
       const isOfTwo = positions != null;
-      const takes: readonly FramePlace[] = pictures == null || isOfTwo ? ['start', 'end'] : ['start'];
+      const takes: readonly FramePlace[] = images == null || isOfTwo ? ['start', 'end'] : ['start'];
       return { method: 'image_conditioning', takes, needs: isOfTwo ? ['start', 'end'] : ['start'] };
     }
   }
