@@ -14,7 +14,7 @@ import {
   unpatch,
 } from '../../src/graph/ops-3d.js';
 import { Weights } from '../../src/graph/weights.js';
-import { createSession, type Feed, Held } from '../../src/runtime/session.js';
+import { CarriedTensors, createSession, type Feed } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import { readSafetensors } from '../../src/weights/safetensors.js';
@@ -218,7 +218,7 @@ describe('held outputs', () => {
     graph.output('next', slice(graph, all, { axis: 0, start: -1 }, 1));
     graph.output('y', all);
     const session = await createSession(graph, cpuBackend, { holds: new Map([['next', 'past']]) });
-    const held = new Held();
+    const held = new CarriedTensors();
     const zero = { past: { data: Float32Array.of(0), shape: [1, 1] } };
     const first = await session.run({ x: { data: Float32Array.of(1, 2), shape: [2, 1] }, ...zero }, held);
     const second = await session.run({ x: { data: Float32Array.of(3), shape: [1, 1] } }, held);
