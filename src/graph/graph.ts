@@ -1,3 +1,4 @@
+import { formatShape } from '../std/format-shape.js';
 import { bytesFromFloats } from '../weights/half-floats.js';
 import type { ComputeType, Dialect } from './dialect.js';
 import {
@@ -8,7 +9,7 @@ import {
   type OnnxType,
   onnxTypes,
 } from './onnx-proto.js';
-import { formatShape, type Shape, sameElementCount } from './shape.js';
+import { type Shape, sameElementCount } from './shape.js';
 
 /** How weight files call the types that a graph computes in. */
 const STORAGE = { f32: 'F32', f16: 'F16', bf16: 'BF16' } as const;

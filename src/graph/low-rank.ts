@@ -1,6 +1,6 @@
+import { formatShape } from '../std/format-shape.js';
 import type { FloatType, TensorRecord } from '../weights/safetensors.js';
 import type { Graph, Value } from './graph.js';
-import { formatShape } from './shape.js';
 import { storedTensor } from './stored-tensor.js';
 
 /** What a LoRA adds to one weight: scale * up * down. Hu et al., arXiv:2106.09685, section 4.1. */

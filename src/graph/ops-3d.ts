@@ -2,10 +2,12 @@
  * The ops that only video needs: rotary positions, patches, and convolution over time. A video in a convolutional network is
  * [T, C, H, W], its frames where a batch would be, so that whatever does not look along time is a plain 2D op.
  */
+
+import { formatShape } from '../std/format-shape.js';
 import type { Graph, Value } from './graph.js';
 import type { Dim } from './onnx-proto.js';
 import { add, mul, rank4, transpose } from './ops.js';
-import { doubled, formatShape, product, type Shape, sameShape } from './shape.js';
+import { doubled, product, type Shape, sameShape } from './shape.js';
 import type { Scope } from './weights.js';
 
 /**

@@ -3,8 +3,10 @@
  * shapes when they do not fit. Which ONNX op stands for what, and on which providers it was seen to be right, is in
  * docs/reference/graph.md.
  */
+
+import { formatShape } from '../std/format-shape.js';
 import type { Graph, Value } from './graph.js';
-import { broadcast, doubled, formatShape, halved, product, type Shape } from './shape.js';
+import { broadcast, doubled, halved, product, type Shape } from './shape.js';
 import type { Scope } from './weights.js';
 
 export function add(graph: Graph, a: Value, b: Value): Value {

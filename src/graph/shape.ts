@@ -58,10 +58,6 @@ export function broadcast(a: Shape, b: Shape): Shape | undefined {
   return result;
 }
 
-export function formatShape(shape: Shape): string {
-  return `[${shape.join(', ')}]`;
-}
-
 function factors(dims: Shape): { coefficient: number; names: string[] } {
   let coefficient = 1;
   const names: string[] = [];

@@ -1,8 +1,9 @@
+import { formatShape } from '../std/format-shape.js';
 import { type FloatType, floatTypes } from '../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
 import type { Graph, Value } from './graph.js';
 import { addLowRank, type LowRankUpdate, lowRankProblem } from './low-rank.js';
-import { formatShape, sameShape } from './shape.js';
+import { sameShape } from './shape.js';
 import { storedTensor } from './stored-tensor.js';
 
 export interface WeightsOptions {

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { crc32, deflateRawSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
@@ -110,5 +110,52 @@ describe('what is generated', () => {
 
   it('the API breaks nobody who uses the released one', async () => {
     expect(await run('proto-breaking.mjs')).toMatchObject({ code: 0 });
+  });
+});
+
+describe('check-structure', () => {
+  it('finds nothing in src', async () => {
+    expect(await run('check-structure.mjs')).toMatchObject({ code: 0 });
+  });
+
+  it.each([
+    [
+      'an import that goes up',
+      { 'std/a.ts': "import { b } from '../server/b.js';", 'server/b.ts': '' },
+      'std/a.ts imports server/b.ts, which is above it',
+    ],
+    [
+      'an import from beside',
+      { 'server/a.ts': "import { b } from '../queue-bridge/b.js';", 'queue-bridge/b.ts': '' },
+      'server/a.ts imports queue-bridge/b.ts, which is beside it',
+    ],
+    [
+      'a circle of types',
+      { 'server/a.ts': "import type { B } from './b.js';", 'server/b.ts': "import type { A } from './a.js';" },
+      'a circle of imports: server/a.ts, server/b.ts',
+    ],
+    [
+      'a branch on a family',
+      { 'server/a.ts': "if (family === 'wan') run();" },
+      "server/a.ts:1 branches on a family's name: if (family === 'wan') run();",
+    ],
+    [
+      'a second reader of the environment',
+      { 'engine/a.ts': 'const home = process.env.HOME;' },
+      'engine/a.ts reads process.env; take it from environment.ts',
+    ],
+    ['a file in no room', { 'attic/a.ts': '' }, 'attic/a.ts: belongs to no room; add it to LEVELS'],
+    [
+      'a bridge that loads pipelines',
+      { 'cli/bridge.ts': "import { a } from '../pipelines/a.js';", 'pipelines/a.ts': '' },
+      'cli/bridge.ts -> pipelines/a.ts: the bridge knows only the API',
+    ],
+  ])('reports %s', async (_, files, fault) => {
+    const src = await tempFolder();
+    for (const [name, text] of Object.entries(files)) {
+      await mkdir(dirname(join(src, name)), { recursive: true });
+      await writeFile(join(src, name), text);
+    }
+    expect(await run('check-structure.mjs', src)).toEqual({ code: 1, output: `${fault}\n` });
   });
 });

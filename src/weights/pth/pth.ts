@@ -1,6 +1,6 @@
 import { open, realpath } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
-import { formatShape } from '../../graph/shape.js';
+import { formatShape } from '../../std/format-shape.js';
 import type { TensorRecord } from '../safetensors.js';
 import { readPickle } from './pickle.js';
 import { type Pickled, type PickledDict, type PickledTensor, tensorOf } from './pickled.js';
