@@ -10,11 +10,11 @@ const SMI_TIMEOUT_MS = 5_000;
 export interface DeviceMemory {
   readonly kind: 'VRAM' | 'memory';
   readonly totalBytes: number;
-  /** That nobody uses, nor engines that are loaded have used at their peak. */
+  /** Bytes that no process uses, less what loaded engines may grow by to their peaks. */
   readonly freeBytes: number;
 }
 
-/** What a loaded engine has of the machine's memory. */
+/** The machine's memory that a loaded engine takes. */
 export interface Resident {
   readonly residentBytes: number | undefined;
   readonly peakBytes: number | undefined;

@@ -3,7 +3,7 @@ import { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { Provider } from '../device.js';
 import type { Graph } from '../graph/graph.js';
 
-/** What sessions run on. */
+/** The device of a session. */
 export interface SessionDevice {
   readonly provider: Provider;
   /** Index of the card, on providers that can choose one: CUDA and TensorRT. */

@@ -35,7 +35,7 @@ export function writeTinySdxl(folder: string, dtype: FloatType = 'F16'): Promise
   return writeSyntheticSdxl(folder, 'sdxl-tiny', dtype);
 }
 
-/** What makes the released model larger than the tiny one. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0 */
+/** The fields in which the released model is larger than the tiny one. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0 */
 const sdxlBase = {
   'unet/config.json': {
     sample_size: 128,

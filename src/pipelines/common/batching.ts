@@ -18,7 +18,7 @@ export function batchKey(request: GenerationRequest): string {
   return [...size, steps, scheduler, firstStep(request), variantKey(request)].join(' ');
 }
 
-/** Which variant of its model a request needs: the LoRAs that change something, in any order. The bare model: empty. */
+/** The key of the variant that a request needs: the LoRAs that change something, in any order. The bare model: empty. */
 export function variantKey({ loras = [] }: Pick<GenerationRequest, 'loras'>): string {
   return loras
     .filter(({ weight, textEncoderWeight }) => weight !== 0 || textEncoderWeight !== 0)

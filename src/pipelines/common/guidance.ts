@@ -2,7 +2,7 @@ import type { GenerationRequest } from '../pipeline.js';
 import { firstStep } from './batching.js';
 
 /**
- * Whether a step is run on both prompts. Guidance in the middle of the noise levels alone: Kynkäänniemi et al.,
+ * True if a step is run on both prompts. Guidance in the middle of the noise levels alone: Kynkäänniemi et al.,
  * arXiv:2404.07724.
  */
 export function isGuided({ guidanceScale, steps, video }: GenerationRequest, step: number): boolean {
@@ -18,7 +18,7 @@ export function plannedForwards(request: GenerationRequest): number {
   return forwards;
 }
 
-/** Whether any step needs the negative prompt. */
+/** True if any step needs the negative prompt. */
 export function isEverGuided(request: GenerationRequest): boolean {
   return plannedForwards(request) > request.steps - firstStep(request);
 }

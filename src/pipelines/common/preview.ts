@@ -1,6 +1,6 @@
 import { cleanSample, type Prediction } from '../../schedulers/prediction.js';
 
-/** How much red, green and blue (-1 to 1) each channel of a model's latents stands for, and where none of them is. */
+/** The red, green and blue (-1 to 1) that each channel of a model's latents adds, and the colour of latents that are all zero. */
 export interface LatentColours {
   readonly channels: readonly (readonly [red: number, green: number, blue: number])[];
   readonly bias: readonly [red: number, green: number, blue: number];
@@ -32,7 +32,7 @@ export function previewFromLatents(
 }
 
 /**
- * What the denoiser's output says the image will be.
+ * The clean image that the denoiser's output predicts.
  * @param input the sample as the denoiser saw it, of variance 1
  * @param sigma the noise level, as noise over signal
  */

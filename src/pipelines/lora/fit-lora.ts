@@ -11,7 +11,7 @@ export interface LoraNames {
 
 export interface LoraTarget {
   readonly component: string;
-  /** Of the weight in its component. */
+  /** Key of the weight in its component. */
   readonly key: string;
   readonly shape: readonly number[];
 }

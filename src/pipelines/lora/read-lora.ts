@@ -10,9 +10,9 @@ import { type LoraHeader, readLoraHeader } from './lora-header.js';
 /** A LoRA on top of a checkpoint. */
 export interface LoraSource {
   readonly path: string;
-  /** Of the denoiser. */
+  /** Strength in the denoiser. */
   readonly weight: number;
-  /** Of the text encoders. Omitted: the same. */
+  /** Strength in the text encoders. Omitted: the denoiser's. */
   readonly textEncoderWeight?: number | undefined;
 }
 

@@ -7,7 +7,7 @@ import type { VideoSize } from './model/latents.js';
 import type { Texts } from './prompt/encode-prompts.js';
 import { type PlannedStep, planSteps } from './step-plan.js';
 
-/** What all steps of one video have in common. */
+/** The inputs that all steps of one video share. */
 export interface VideoLoop {
   readonly request: GenerationRequest;
   readonly texts: Texts;

@@ -23,11 +23,11 @@ export type GgufValue = number | boolean | string | readonly number[] | readonly
 
 export interface GgufTensorInfo {
   readonly name: string;
-  /** As ggml names it. */
+  /** Name in ggml. */
   readonly type: string;
   /** Row-major, the slowest dimension first. */
   readonly shape: readonly number[];
-  /** From the start of the file. */
+  /** Offset from the start of the file. */
   readonly offset: number;
   /** In bytes. */
   readonly length: number;

@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 
-/** Where one stored file lies in an archive. */
+/** The place of one stored file in an archive. */
 export interface ZipEntry {
   readonly name: string;
   /** Byte offset of its content from the start of the archive. */
@@ -16,7 +16,7 @@ const MAX_ENTRIES = 100_000;
 /** So many entries with names of 100 bytes take 15 MB. */
 const MAX_DIRECTORY_BYTES = 64_000_000;
 
-/** Of the record at the end, and the longest comment that may follow it. */
+/** Bytes of the record at the end, and of the longest comment that may follow it. */
 const END_BYTES = 22;
 const MAX_COMMENT_BYTES = 0xffff;
 const LOCAL_HEADER_BYTES = 30;

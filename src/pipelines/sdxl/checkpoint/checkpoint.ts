@@ -16,7 +16,7 @@ import { readSdxlConfig, readTextEncoderConfig, readVaeConfig } from './read-con
 export const componentNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;
 export type ComponentName = (typeof componentNames)[number];
 
-/** Where a model comes from: the checkpoint, and what the operator says beside it. */
+/** The source of a model: the checkpoint, and parts or settings that the operator gives in place of the checkpoint's. */
 export interface SdxlSource {
   /** A diffusers-layout folder, or one `.safetensors` file in the original key layout. */
   readonly path: string;
@@ -28,7 +28,7 @@ export interface SdxlSource {
   readonly textEncoder?: string | undefined;
   /** OpenCLIP ViT-bigG of its own, file or folder. */
   readonly textEncoder2?: string | undefined;
-  /** What the UNet predicts, where the checkpoint does not say or says it wrongly. */
+  /** Prediction type of the UNet, where the checkpoint does not name it or is wrong about it. */
   readonly predictionType?: PredictionType | undefined;
   /** Trained with zero terminal SNR: betas are rescaled and steps begin at the last timestep. */
   readonly zeroTerminalSnr?: boolean | undefined;
@@ -46,7 +46,7 @@ export interface SdxlCheckpoint {
   readonly foreign: readonly string[];
 }
 
-/** What the released model was sampled with. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/scheduler/scheduler_config.json */
+/** Scheduler configuration of the released model. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/scheduler/scheduler_config.json */
 const SDXL_SCHEDULER = {
   _class_name: 'EulerDiscreteScheduler',
   beta_schedule: 'scaled_linear',

@@ -82,7 +82,7 @@ export interface SdxlConfig {
   readonly vae: VaeConfig;
   readonly textEncoder: TextEncoderConfig;
   readonly textEncoder2: TextEncoderConfig;
-  /** As the file has it; each scheduler reads its own options. */
+  /** The file's content; each scheduler reads its own options from it. */
   readonly scheduler: Readonly<Record<string, unknown>>;
 }
 

@@ -18,7 +18,7 @@ import { type PromptTextEncoder, type RowStates, runTextRows } from './text-rows
 /** Stands for the empty prompt's states where nothing needs them. */
 const NONE = new Float32Array();
 
-/** What the UNet is conditioned on, for one prompt. */
+/** The embeddings of one prompt, which the UNet is conditioned on. */
 export interface PromptEmbeds {
   /** [1, T, X]: both encoders' penultimate states, side by side. */
   readonly embeds: Float32Array;

@@ -12,8 +12,8 @@ export interface ParsedPrompt {
   /** Something in it has a weight or is an operator, even one that changes nothing. */
   readonly weighted: boolean;
   /**
-   * What the pooled vector is of, in compel's spelling, `(phrase)1.3` for `(phrase:1.3)`: the text as it is written, signs and all.
-   * Of a blend, each prompt by its weight.
+   * Texts of the pooled vector in compel's spelling, `(phrase)1.3` for `(phrase:1.3)`: the prompt as it is written, with all signs.
+   * A blend has one for each prompt, with its weight.
    */
   readonly pooled: readonly Fragment[];
 }
@@ -57,11 +57,11 @@ export function plainPrompt(prompt: string): ParsedPrompt {
 /** `( … ).and( … )` around the whole prompt. */
 interface Call {
   readonly kind: 'and' | 'blend';
-  /** Of the list's open parenthesis. */
+  /** Index of the list's opening parenthesis. */
   readonly list: number;
-  /** Of its closing one. */
+  /** Index of its closing parenthesis. */
   readonly listEnd: number;
-  /** Of the first argument. */
+  /** Index of the first argument. */
   readonly options: number;
   readonly optionsEnd: number;
 }
@@ -106,7 +106,7 @@ function parseCall(prompt: string, call: Call): ParsedPrompt {
   };
 }
 
-/** Where each prompt of the list begins and ends, without its quotes. */
+/** Begin and end of each prompt of the list, without its quotes. */
 function listItems(prompt: string, { kind, list, listEnd }: Call): (readonly [number, number])[] {
   if (prompt[list] !== '(') fail(list, `.${kind}() must stand around the whole prompt: ("one", "another").${kind}()`);
   const items: (readonly [number, number])[] = [];

@@ -22,7 +22,7 @@ export async function openPromptTokenizer(source: SdxlSource): Promise<PromptTok
   };
 }
 
-/** How a prompt would be read, without a network. */
+/** A prompt as it would be read, found without a network. */
 export interface PromptTokens {
   /** In the order of the tokenizers. */
   readonly encoders: readonly EncoderTokens[];
@@ -42,7 +42,7 @@ export interface EncoderTokens {
 export interface WeightedText {
   readonly text: string;
   readonly weight: number;
-  /** Of the encoder that needs more. */
+  /** Tokens of the encoder that needs more. */
   readonly tokens: number;
   /** Index of the prompt within `.and()` or `.blend()`; 0 without them. */
   readonly prompt: number;

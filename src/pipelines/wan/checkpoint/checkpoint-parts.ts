@@ -19,7 +19,7 @@ import { readImageEncoderConfig, readTextEncoderConfig, readVaeConfig } from './
 export const componentNames = ['transformer', 'vae', 'text_encoder', 'image_encoder'] as const;
 export type ComponentName = (typeof componentNames)[number];
 
-/** What the parts' files are called in diffusers' folders, without `.safetensors`. */
+/** Names of the parts' files in diffusers' folders, without `.safetensors`. */
 export const STEMS: Readonly<Record<ComponentName, readonly string[]>> = {
   transformer: ['diffusion_pytorch_model'],
   vae: ['diffusion_pytorch_model'],
@@ -27,7 +27,7 @@ export const STEMS: Readonly<Record<ComponentName, readonly string[]>> = {
   image_encoder: ['model'],
 };
 
-/** What lies beside the original transformer, as the original code calls it and as it is repackaged. */
+/** Names of the files beside the original transformer: those of the original code, and those of repackagers. */
 const BESIDE: Readonly<Record<Exclude<ComponentName, 'transformer'>, readonly string[]>> = {
   vae: ['Wan2.1_VAE.pth', 'Wan2.1_VAE.safetensors', 'wan_2.1_vae.safetensors'],
   text_encoder: [

@@ -23,7 +23,7 @@ import { transformerConfigFromShapes } from './config-from-shapes.js';
 import { translateTransformer, withoutPrefix } from './original-layout.js';
 import { readOriginalConfig, readWanConfig } from './read-config.js';
 
-/** Where a model comes from: the checkpoint, and what the operator says beside it. */
+/** The source of a model: the checkpoint, and parts or settings that the operator gives in place of the checkpoint's. */
 export interface WanSource {
   /** A diffusers-layout folder, a folder as the original code has it, or the transformer's `.safetensors` file alone. */
   readonly path: string;
@@ -35,7 +35,7 @@ export interface WanSource {
   readonly imageEncoder?: string | undefined;
   /** A folder with UMT5's tokenizer.json or spiece.model. Omitted: the checkpoint's. */
   readonly tokenizer?: string | undefined;
-  /** Whether the text encoder stays loaded between jobs. Omitted: it is loaded for the prompts of a job and given back. */
+  /** True: the text encoder stays loaded between jobs. Omitted: it is loaded for the prompts of a job and released after them. */
   readonly keepsTextEncoder?: boolean | undefined;
 }
 
@@ -141,7 +141,7 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
     refuse('has no patch_embedding.* and blocks.* tensors: it is no WAN');
 }
 
-/** Whether the image encoder says what the transformer looks at. */
+/** @throws InferenceError CHECKPOINT_INVALID where the image encoder's states are not those that the transformer takes */
 function assertImageEncoder(
   { image_dim: width, pos_embed_seq_len: positions }: WanConfig['transformer'],
   encoder: ImageEncoderConfig | undefined,

@@ -13,7 +13,7 @@ import {
 } from '../model/config.js';
 import type { OriginalConfig } from './read-config.js';
 
-/** Of every published WAN; a smaller model says its number of heads in its `config.json`. */
+/** Channels of a head in every published WAN; a smaller model names its number of heads in its `config.json`. */
 const HEAD_WIDTH = 128;
 
 /** @param said the original code's `config.json`, where the file has one beside it */
@@ -60,7 +60,7 @@ export function transformerConfigFromShapes(files: WeightFiles, said: OriginalCo
   );
 }
 
-/** Which layers VACE's blocks reach into, evenly spread where the original's `config.json` does not say. */
+/** The layers that VACE's blocks add hints to, evenly spread where the original's `config.json` does not name them. */
 function vaceLayers(blocks: number, layers: number, said: OriginalConfig, shapes: WeightShapes): readonly number[] {
   const { vace_layers: listed } = said;
   if (listed !== undefined && listed.length !== blocks) {

@@ -6,7 +6,7 @@ import type { ConditionNetworks } from './condition-networks.js';
 import { encodeKnownLatents } from './i2v-condition.js';
 import { encodeVaceControl, type VaceBlankCache } from './vace-control.js';
 
-/** What a video's loop is conditioned on beside its texts. */
+/** The conditions of a video's loop beside its texts. */
 export interface Conditions {
   /** Undefined: the model takes text alone. */
   readonly condition: Condition | undefined;

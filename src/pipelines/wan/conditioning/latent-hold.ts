@@ -6,7 +6,7 @@ import type { VideoEncoder } from './condition-networks.js';
 interface VideoNoise {
   /** The video's own initial noise, [C, F, h, w]. */
   readonly noise: Float32Array;
-  /** Of the video, in latents. */
+  /** Size of the video in latents. */
   readonly size: VideoSize;
   readonly channels: number;
 }
@@ -54,7 +54,7 @@ export class HeldLatents {
     return new HeldLatents(held, strength, video);
   }
 
-  /** Whether they are still held once `done` of the steps are. */
+  /** True if they are still held after `done` steps. */
   holds(done: number, steps: number): boolean {
     return done <= Math.round(this.#strength * steps);
   }

@@ -1,4 +1,4 @@
-/** Of Catmull and Rom's splines. */
+/** Coefficient of Catmull-Rom splines. */
 const A = -0.5;
 /** Source pixels at each side of a target pixel's middle. */
 const SUPPORT = 2;

@@ -9,7 +9,7 @@ import type { VaceControl } from './condition-feeds.js';
 import type { ConditionNetworks } from './condition-networks.js';
 import { encodeCancellable } from './encode-cancellable.js';
 
-/** Where anything is known of a video, frames that are to be made are grey, 128 of 255: -1 to 1, as `imageFromRgb` makes it. */
+/** Value of unknown frames in a video of which some are known: grey, 128 of 255, on the scale of `imageFromRgb`, -1 to 1. */
 const GREY = Math.fround(2 * Math.fround(128 / 255)) - 1;
 
 /** Latents of a video of nothing but zeros, [16, h, w] each, by its size. */

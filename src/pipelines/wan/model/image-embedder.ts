@@ -7,7 +7,7 @@ import type { TransformerConfig } from './config.js';
 const EPS = 1e-5;
 
 /**
- * What the image encoder says of images, as the blocks attend to it. Models of a first and a last frame tell the two apart by
+ * Projects the image encoder's states for the blocks. Models of a first and a last frame tell the two apart by
  * `pos_embed`.
  *
  * x: [B, I, image_dim]  ->  [B, I, D]

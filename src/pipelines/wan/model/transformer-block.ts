@@ -14,13 +14,13 @@ import { type RotaryInputs, rotary } from '../../../graph/ops-3d.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { TransformerConfig } from './config.js';
 
-/** What all blocks are told. */
+/** Inputs that all blocks share. */
 export interface BlockConditions {
-  /** Of the text, [B, T, D]. */
+  /** Text states, [B, T, D]. */
   readonly context: Value;
-  /** Of images, [B, I, D], where the model looks at some. */
+  /** Image states, [B, I, D]; undefined for a model that takes no images. */
   readonly images: Value | undefined;
-  /** Of the timestep, [B, 6, D]. */
+  /** Modulation by the timestep, [B, 6, D]. */
   readonly modulation: Value;
   readonly turn: RotaryInputs;
 }

@@ -82,7 +82,7 @@ export function buildReusingTransformer(graph: Graph, w: Scope, config: Transfor
   graph.output('flow', velocity(w, add(graph, hidden, patches), time, config));
 }
 
-/** What the steps are told apart by. Input: `timestep` [S, freq_dim]; output: `time` [S, D]. */
+/** The embedder of timesteps alone. Input: `timestep` [S, freq_dim]; output: `time` [S, D]. */
 export function buildTimeEmbedder(graph: Graph, w: Scope, config: TransformerConfig): void {
   const width = config.num_attention_heads * config.attention_head_dim;
   const timestep = graph.floatInput('timestep', ['S', config.freq_dim]);

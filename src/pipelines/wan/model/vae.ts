@@ -14,7 +14,7 @@ import { doubled, halved, product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { VaeConfig } from './config.js';
 
-/** Which chunk of a video a graph is for. */
+/** The chunk of a video that a graph is for. */
 export type ChunkKind = 'first' | 'later';
 
 /** Names of a graph's inputs and outputs that carry a layer's past. */
@@ -112,7 +112,7 @@ export function unusedVaeKeys(network: 'decoder' | 'encoder', kind: ChunkKind): 
 const VIDEO = [1, 1, 1];
 const IMAGE = [1, 1];
 
-/** What layers keep of one chunk for the next. */
+/** The frames that each layer keeps of one chunk for the next. */
 class ConvCache {
   readonly kind: ChunkKind;
   readonly #graph: Graph;
