@@ -90,7 +90,7 @@ async function usable(provider: Provider, automatic: boolean): Promise<ProbeResu
   return probeProvider(provider);
 }
 
-// The Vulkan loader's own variables: they say which driver it will take.
+// The Vulkan loader's own variables select its driver.
 function usesSoftwareVulkan(): boolean {
   return /swiftshader|lvp_icd|llvmpipe/i.test(vulkanDriverFiles());
 }

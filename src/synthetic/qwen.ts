@@ -56,7 +56,7 @@ export async function writeSyntheticQwen(
   return folder;
 }
 
-/** Tokens without a text would make texts of nothing: every id beyond the tiny vocabulary's is a word that says its number. */
+/** Tokens without text would decode to empty texts: every id beyond the tiny vocabulary's is a word that spells its number. */
 async function fillVocabulary(path: string, size: number): Promise<void> {
   const tokenizer = JSON.parse(await readFile(path, 'utf8')) as TokenizerFile;
   const { vocab } = tokenizer.model;

@@ -108,7 +108,7 @@ async function writeSingleFile(path: string, dtype: FloatType, changes: Changes)
   return path;
 }
 
-/** Puts configurations and tokenizers into a folder; tells the tensors that they ask for. */
+/** Copies configurations and tokenizers to a folder. @returns the tensors that they ask for */
 async function planIn(folder: string, changes: Changes): Promise<ReturnType<typeof planSdxlWeights>> {
   await cp(await findAsset('tiny-sdxl'), folder, { recursive: true });
   for (const [file, values] of Object.entries(changes)) {

@@ -43,7 +43,7 @@ export interface GgufHeader {
 type Refuse = (problem: string) => never;
 
 /**
- * Reads what a GGUF file says of itself and checks that every tensor it names lies in it. No tensor is read.
+ * Reads the header of a GGUF file and checks that every tensor it names lies in the file. No tensor is read.
  *
  * @throws InferenceError CHECKPOINT_INVALID for what is no whole GGUF file, MODEL_UNSUPPORTED for another version or an unknown type
  * of tensor; one sentence each

@@ -20,12 +20,12 @@ const MAX_DIRECTORY_BYTES = 64_000_000;
 const END_BYTES = 22;
 const MAX_COMMENT_BYTES = 0xffff;
 const LOCAL_HEADER_BYTES = 30;
-/** A field that says so stands in the zip64 record instead. */
+/** Value of a field that stands in the zip64 record instead. */
 const IN_ZIP64 = 0xffffffff;
 
 /**
  * Reads the directory of a zip archive whose entries are stored, not compressed, and checks all of it: every entry lies in the
- * file where both its headers say, none overlaps another, and no name leads out of the archive. No content is read.
+ * file where both its headers place it, none overlaps another, and no name leads out of the archive. No content is read.
  * https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, sections 4.3.7, 4.3.12 to 4.3.16 and 4.5.3
  */
 export async function readZipEntries(

@@ -126,7 +126,7 @@ describe('VACE in the original layout', () => {
   it.each([
     [
       { num_heads: 3 },
-      /has 3 VACE blocks for 4 layers, and no rule says which those are; put its config\.json with vace_layers beside it$/,
+      /has 3 VACE blocks for 4 layers, which follow no known rule; put its config\.json with vace_layers beside it$/,
     ],
     [{ num_heads: 3, vace_layers: [0, 2] }, /has 3 VACE blocks, the vace_layers of its config\.json are 2$/],
     [

@@ -145,7 +145,7 @@ async function openFile(source: SdxlSource, replaced: Replacements): Promise<Sdx
   };
 }
 
-/** Says what the file is instead, where that can be told. */
+/** @throws InferenceError that names what the file is instead, where its names show it, or what it lacks */
 function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Replacements): void {
   const keys = [...tensors.keys()];
   const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
@@ -174,7 +174,7 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
   }
 }
 
-/** Fine-tunes say what they predict by two empty keys (ComfyUI, A1111) or in their metadata (ModelSpec 1.0.0). */
+/** Fine-tunes mark their prediction type by two empty keys (ComfyUI, A1111) or in their metadata (ModelSpec 1.0.0). */
 function foundPrediction(tensors: WeightFiles['tensors'], metadata: Readonly<Record<string, string>>): object {
   const isV = tensors.has('v_pred') || metadata['modelspec.prediction_type'] === 'v';
   return saidPrediction({

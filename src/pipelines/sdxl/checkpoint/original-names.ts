@@ -1,4 +1,4 @@
-/** The original key layout, told from diffusers' names: what original-layout.ts reads, written. */
+/** Writes the original key layout from diffusers' names: the inverse of original-layout.ts. */
 import type { ComponentName } from './checkpoint.js';
 
 type Tensor = readonly [name: string, shape: readonly number[]];

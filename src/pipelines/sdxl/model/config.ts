@@ -5,7 +5,7 @@ const counts = z.array(z.int().min(1)).min(1);
 /** Either one number for all blocks or one for each. */
 const perBlock = z.union([z.int().min(1), counts]);
 
-/** `unet/config.json`: what the shapes of the weights do not tell. Defaults are diffusers' own. */
+/** `unet/config.json`: values that do not follow from the shapes of the weights. Defaults are diffusers' own. */
 export const unetSchema = z.object({
   _class_name: z.literal('UNet2DConditionModel').default('UNet2DConditionModel'),
   in_channels: z.int().min(1).default(4),

@@ -19,7 +19,7 @@ import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { UNetConfig } from './config.js';
 
-/** The transformer's own norm, whatever `norm_eps` says: transformer_2d.py. */
+/** Epsilon of the transformer's own norm, whatever `norm_eps` is: transformer_2d.py. */
 const TRANSFORMER_NORM_EPS = 1e-6;
 /** BasicTransformerBlock's layer norms. */
 const LAYER_NORM_EPS = 1e-5;

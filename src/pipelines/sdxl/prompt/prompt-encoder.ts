@@ -55,7 +55,7 @@ export class PromptEncoder {
     return this.#encoders[0].tokenizer.maxLength;
   }
 
-  /** Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` says why. */
+  /** Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` has the reason. */
   async encode(prompt: string, syntax: PromptSyntax): Promise<PromptEmbeds> {
     const [first, second] = this.#encoders;
     const { parsed, encoders, report } = planPrompt([first.tokenizer, second.tokenizer], prompt, syntax);

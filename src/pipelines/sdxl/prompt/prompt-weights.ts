@@ -7,7 +7,7 @@ export interface ParsedPrompt {
   /** `and`: their embeddings one after the other. `blend`: the sum of their embeddings, weighted. */
   readonly kind: 'text' | 'and' | 'blend';
   readonly prompts: readonly (readonly Fragment[])[];
-  /** One a prompt. Those of a blend add up to 1, unless it says `no_normalize`. */
+  /** One weight a prompt. The weights of a blend add up to 1, unless it has `no_normalize`. */
   readonly weights: readonly number[];
   /** Something in it has a weight or is an operator, even one that changes nothing. */
   readonly weighted: boolean;
@@ -31,7 +31,7 @@ const MIN_WEIGHT_SUM = 1e-3;
  * The grammar is in docs/reference/prompt-weights.md; that of compel is at
  * https://github.com/damian0815/compel/blob/main/src/compel/prompt_parser.py#L441
  *
- * @throws PromptSyntaxError that says where and what to do
+ * @throws PromptSyntaxError that names the place and the remedy
  */
 export function parsePrompt(prompt: string): ParsedPrompt {
   const call = findCall(prompt);

@@ -48,7 +48,7 @@ export interface WeightedText {
   readonly prompt: number;
 }
 
-/** Never throws for what the text says: weights that cannot be read are text, and `report.problem` says why. */
+/** Never throws because of the prompt's text: weights that cannot be read are text, and `report.problem` has the reason. */
 export function describePrompt(tokenizers: readonly ClipTokenizer[], text: string, syntax: PromptSyntax): PromptTokens {
   const { parsed, encoders, report } = planPrompt(tokenizers, text, syntax);
   const fragments = parsed.prompts.flatMap((prompt, p) =>

@@ -84,7 +84,7 @@ export function withoutTower(files: WeightFiles): WeightFiles {
   return own.size > 0 ? { ...files, tensors: own } : files;
 }
 
-/** One file's tensors, by the format that its name says. */
+/** The tensors of one file, whose format follows from its name. */
 export async function readTensors(path: string): Promise<WeightFiles> {
   if (/\.(pth|pt|ckpt|bin)$/.test(path)) return { path, tensors: (await readPth(path)).tensors, metadata: {} };
   const { tensors, metadata } = await readSafetensors(path);

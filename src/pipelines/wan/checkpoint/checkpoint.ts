@@ -125,7 +125,7 @@ async function openOriginal({ path, tokenizer }: WanSource, { vae, text, image }
   };
 }
 
-/** Says what the file is instead, where its names tell. */
+/** @throws InferenceError MODEL_UNSUPPORTED that names what the file is instead, where its names show it */
 function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   const refuse = (problem: string): never => {
     throw new InferenceError('MODEL_UNSUPPORTED', `${path} ${problem}`);

@@ -10,15 +10,14 @@ import type { ConditionNetworks } from './condition-networks.js';
 import { encodeCancellable } from './encode-cancellable.js';
 
 /**
- * What is known of a video as an image-to-video model is told it: the latents of a video that has the known frames and is grey in
- * between, and for each of them which of its frames are known; what the image encoder says of them, where the model looks at
- * images.
+ * Encodes known frames for an image-to-video model: the latents of a video that has the known frames and is grey in between; for
+ * each latent a mask of its known frames; and the image encoder's states of the known frames, where the model takes images.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_i2v.py#L393
  *
  * @param video in pixels
  * @returns undefined when the job ended meanwhile
- * @throws InferenceError REFERENCE_NEEDED where a frame is missing without which the model makes nothing
+ * @throws InferenceError REFERENCE_NEEDED where a frame is missing that the model needs
  */
 export async function* encodeKnownLatents(
   job: number,
@@ -59,7 +58,7 @@ export async function* encodeKnownLatents(
   };
 }
 
-/** Frames that a latent stands for: the first one is one frame, told four times. */
+/** Frames that a latent stands for. The first latent is one frame, listed four times. */
 function framesOf(latent: number): readonly number[] {
   return Array.from({ length: MASK_FRAMES }, (_, k) => (latent === 0 ? 0 : 1 + MASK_FRAMES * (latent - 1) + k));
 }

@@ -26,10 +26,10 @@ export interface LeadingControl extends VaceControl {
 }
 
 /**
- * What is known of a video as VACE is told it: the latents of the known frames (`inactive`) and of those to be made (`reactive`),
- * each with zeros in the place of the others; a mask, the pixels of a latent's patch folded into channels; an image that the
- * video is to look like in front. Nothing known is a video of zeros, all of it to be made, at a scale of 1: what the reference
- * does without a video.
+ * Encodes known frames as VACE's control: the latents of the known frames (`inactive`) and of those to be made (`reactive`), each
+ * with zeros in the place of the others; a mask, the pixels of a latent's patch folded into channels; and in front an image that
+ * the video is to look like. Without known frames the control is a video of zeros, all of it to be made, at a scale of 1, as in the
+ * reference without a video.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_vace.py#L514
  *
@@ -79,9 +79,8 @@ export async function* encodeVaceControl(
 }
 
 /**
- * A mask of frames, 1 where one is to be made, at each latent: that of the frame nearest to the middle of what the latent
- * stands for. A video's first and last frame are no such frame: told apart by the latents alone, they are masked all the same in
- * the reference.
+ * Folds a mask of frames, 1 where a frame is to be made, into one value for each latent: the mask of the latent's middle frame. No
+ * latent's middle frame is the first or last one, so known end frames stay masked as "to be made"; the reference does the same.
  */
 function foldedMask(frames: number, latents: number, isMade: (frame: number) => boolean): readonly number[] {
   return Array.from({ length: latents }, (_, i) => (isMade(Math.floor(((i + 0.5) * frames) / latents)) ? 1 : 0));

@@ -24,7 +24,7 @@ export function buildImageTower(graph: Graph, w: Scope, config: ImageEncoderConf
   x = add(graph, x, e.tensor('position_embedding.weight', [tokens, width]));
   x = layerNorm(w.at('pre_layrnorm'), x, { eps: config.layer_norm_eps });
 
-  // 2. layers; nobody looks at what the last one makes of it
+  // 2. layers; the output of the last one is not used
   for (let i = 0; i < config.num_hidden_layers - 1; i += 1) x = clipLayer(w.at('encoder.layers', i), x, config);
   graph.output('states', graph.reshape(x, [tokens, width]));
 }

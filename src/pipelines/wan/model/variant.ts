@@ -11,7 +11,7 @@ export const MASK_PIXELS = 64;
 /** Channels of the masks of image-to-video's known frames: one for each frame that a latent stands for. */
 export const MASK_FRAMES = 4;
 
-/** Reads the variant off the configuration, which says it in either layout. */
+/** Reads the variant off the configuration, in either layout. */
 export function variantOf(
   transformer: Pick<TransformerConfig, '_class_name' | 'in_channels' | 'out_channels'>,
 ): WanVariant {
@@ -24,7 +24,7 @@ export function variantOf(
 /**
  * Checks that the transformer is a variant that darkroom serves, and that its fields agree.
  * @param path what messages name
- * @throws InferenceError MODEL_UNSUPPORTED that says what it is instead, CHECKPOINT_INVALID
+ * @throws InferenceError MODEL_UNSUPPORTED that names what it is instead, CHECKPOINT_INVALID
  */
 export function assertVariant(transformer: TransformerConfig, path: string): void {
   const { in_channels: channels, out_channels, image_dim: images, added_kv_proj_dim: added, _class_name } = transformer;
@@ -71,7 +71,7 @@ export function frameConditioningOf(transformer: TransformerConfig): FrameCondit
     case 'vace':
       return { method: 'vace', takes: ['start', 'end'], needs: [] };
     case 'image_to_video': {
-      // A model with an image encoder takes as many images as it was trained on: one, or two that it tells apart.
+      // A model with an image encoder takes as many images as it was trained on: one, or two that it distinguishes.
       const { image_dim: images, pos_embed_seq_len: positions } = transformer;
       const isOfTwo = positions != null;
       const takes: readonly FramePlace[] = images == null || isOfTwo ? ['start', 'end'] : ['start'];
