@@ -99,7 +99,7 @@ async function readShards(index: string): Promise<WeightFiles> {
     const file = await readSafetensors(path);
     Object.assign(metadata, file.metadata);
     for (const [name, tensor] of file.tensors) {
-      if (tensors.has(name)) refuse(`has tensor "${name}" in two shards, ${shard} the second`);
+      if (tensors.has(name)) refuse(`has tensor "${name}" in two shards; the second is ${shard}`);
       tensors.set(name, tensor);
     }
   }

@@ -226,7 +226,7 @@ describe('a LoRA file that cannot be used', () => {
     [
       'with a module twice',
       'CHECKPOINT_INVALID',
-      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice, "lora_unet_input_blocks_4_1_proj_in" the second/,
+      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice; its second module is "lora_unet_input_blocks_4_1_proj_in"/,
       (path: string) =>
         changed(path, (tensors) => {
           for (const part of ['lora_up', 'lora_down']) {

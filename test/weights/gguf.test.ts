@@ -120,7 +120,7 @@ describe('readGgufHeader refuses', () => {
       'an array of arrays',
       Buffer.concat([start(0, 1), text('k'), u32(9), u32(9), u64(1), u64(0)]),
       invalid,
-      'gives metadata "k" the type 9, which is none',
+      'gives metadata "k" the type 9, which does not exist',
     ],
     [
       'a type that is none',

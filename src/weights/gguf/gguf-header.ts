@@ -132,7 +132,7 @@ function readScalar(
     case valueTypes.float64:
       return cursor.number(8, (bytes) => bytes.readDoubleLE());
     default:
-      return refuse(`gives metadata "${shown(key)}" the type ${type}, which is none; it is corrupt`);
+      return refuse(`gives metadata "${shown(key)}" the type ${type}, which does not exist; it is corrupt`);
   }
 }
 

@@ -108,7 +108,7 @@ describe('a single file in the original layout', () => {
     const alone = join(await tempFolder(), 'alone.safetensors');
     await cp(file, alone);
     await expect(imageOf({ path: alone })).rejects.toThrow(
-      /is a single file, and those hold no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt with --tokenizer FOLDER/,
+      /is a single file, which has no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt with --tokenizer FOLDER/,
     );
     // The folder of one tokenizer serves both encoders.
     const tokenizer = join(dirname(file), 'tokenizer');
@@ -150,7 +150,7 @@ describe('a single file in the original layout', () => {
     ['model.diffusion_model.joint_blocks.0.x', 'is a Stable Diffusion 3 checkpoint; darkroom serves SDXL'],
     ['double_blocks.0.img_attn.qkv.weight', 'is a Flux checkpoint; darkroom serves SDXL'],
     ['lora_unet_mid_block.lora_down.weight', 'is a LoRA, not a checkpoint'],
-    ['foo', 'has no model.diffusion_model.* tensors: it is no SDXL checkpoint in the original key layout'],
+    ['foo', 'has no model.diffusion_model.* tensors: it is not an SDXL checkpoint in the original key layout'],
   ])('names what it is instead: %s', async (key, problem) => {
     const path = join(await tempFolder(), 'other.safetensors');
     await writeTensorFile(path, new Map([[key, empty()]]));

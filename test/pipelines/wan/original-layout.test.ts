@@ -133,7 +133,7 @@ describe('the original layout', () => {
       'MODEL_UNSUPPORTED',
       /is a VAE; give the transformer/,
     ],
-    ['something else', { [DIT]: only('foo') }, undefined, 'MODEL_UNSUPPORTED', /it is no WAN$/],
+    ['something else', { [DIT]: only('foo') }, undefined, 'MODEL_UNSUPPORTED', /it is not a WAN transformer$/],
     [
       'a width of no whole heads, unless config.json tells their number',
       {},

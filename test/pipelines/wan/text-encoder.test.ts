@@ -163,7 +163,7 @@ describe('the text encoder', () => {
       readWeights: async () => ({ path: 'cut', tensors, metadata: {} }),
     };
     await expect(encode(cut, 'a red circle')).rejects.toThrow(
-      'the tokenizer has a token 259, the text encoder knows 259: they are of two models',
+      'the tokenizer has a token 259, the text encoder knows 259: they belong to different models',
     );
   });
 });

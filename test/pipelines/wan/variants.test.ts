@@ -99,12 +99,12 @@ describe('an image encoder', () => {
     [
       'that the transformer does not look at',
       config('image_encoder/config.json', /"hidden_size": 64/, '"hidden_size": 80'),
-      /the image encoder is 80 wide, the transformer takes images 64 wide; they are of two models$/,
+      /the image encoder is 80 wide, the transformer takes images 64 wide; they belong to different models$/,
     ],
     [
       'of more tokens than it has places for',
       config('image_encoder/config.json', /"patch_size": 14/, '"patch_size": 7'),
-      /the image encoder makes 17 tokens of an image, the transformer takes 10 of two; they are of two models$/,
+      /the image encoder makes 17 tokens of an image, the transformer takes 10 of two; they belong to different models$/,
     ],
     [
       'whose images are made ready for another',

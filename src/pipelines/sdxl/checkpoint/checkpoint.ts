@@ -82,7 +82,7 @@ export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckp
   if (channels !== config.vae.latent_channels) {
     throw new InferenceError(
       'MODEL_UNSUPPORTED',
-      `${source.path} has a UNet of ${channels} input channels${channels === 9 ? ' (an inpainting model)' : ''}, darkroom serves those that take the VAE's ${config.vae.latent_channels} alone`,
+      `${source.path} has a UNet of ${channels} input channels${channels === 9 ? ' (an inpainting model)' : ''}, darkroom serves UNets that take only the VAE's ${config.vae.latent_channels}`,
     );
   }
   return {
@@ -159,7 +159,7 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
   if (has('model.diffusion_model.double_blocks.') || has('double_blocks.'))
     refuse('is a Flux checkpoint; darkroom serves SDXL');
   if (!has(PREFIXES.unet))
-    refuse(`has no ${PREFIXES.unet}* tensors: it is no SDXL checkpoint in the original key layout`);
+    refuse(`has no ${PREFIXES.unet}* tensors: it is not an SDXL checkpoint in the original key layout`);
   const remedies = {
     text_encoder: flagOf(sdxlOptions.SDXL_TEXT_ENCODER),
     text_encoder_2: flagOf(sdxlOptions.SDXL_TEXT_ENCODER_2),
@@ -256,7 +256,7 @@ async function readTokenizers({ path, tokenizer }: SdxlSource): Promise<readonly
   if (tokenizer === undefined) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${path} is a single file, and those hold no tokenizer; give a folder with CLIP's vocab.json and merges.txt with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
+      `${path} is a single file, which has no tokenizer; give a folder with CLIP's vocab.json and merges.txt with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
     );
   }
   return [await readClipTokenizer(folder), await readClipTokenizer(folder, padded)];

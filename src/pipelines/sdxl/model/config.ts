@@ -103,7 +103,10 @@ function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
   const parsed = schema.safeParse(values);
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  throw new InferenceError('CHECKPOINT_INVALID', `${path} is of no SDXL that is known here: ${problems.join('; ')}`);
+  throw new InferenceError(
+    'CHECKPOINT_INVALID',
+    `${path} is not an SDXL configuration that darkroom knows: ${problems.join('; ')}`,
+  );
 }
 
 /** Spells out per-block numbers. `path` is what messages name. */

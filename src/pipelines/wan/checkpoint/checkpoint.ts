@@ -134,11 +134,11 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
   const served = 'darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1';
   if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
-  if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN with inputs of its own; ${served}`);
+  if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN variant with other inputs; ${served}`);
   if (has('decoder.') && !has('blocks.'))
     refuse(`is a VAE; give the transformer, and the VAE with ${flagOf(wanOptions.WAN_VAE)}`);
   if (!has('patch_embedding.') || !has('blocks.'))
-    refuse('has no patch_embedding.* and blocks.* tensors: it is no WAN');
+    refuse('has no patch_embedding.* and blocks.* tensors: it is not a WAN transformer');
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID where the image encoder's states are not those that the transformer takes */
@@ -149,7 +149,7 @@ function assertImageEncoder(
 ): void {
   if (encoder === undefined) return;
   const refuse = (problem: string): never => {
-    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${problem}; they are of two models`);
+    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${problem}; they belong to different models`);
   };
   const tokens = 1 + (encoder.image_size / encoder.patch_size) ** 2;
   if (encoder.hidden_size !== width) {

@@ -41,7 +41,7 @@ export function assertVariant(transformer: TransformerConfig, path: string): voi
   const wanted = variant === 'image_to_video' ? 2 * latents + MASK_FRAMES : latents;
   if (channels !== wanted) refuse(`a model of ${channels} input channels`);
   if ((images == null) !== (added == null) || (images != null && variant !== 'image_to_video')) {
-    refuse(`a ${variant === 'vace' ? 'VACE' : 'WAN'} model that takes images in a way of its own`);
+    refuse(`a ${variant === 'vace' ? 'VACE' : 'WAN'} model that takes images in an unknown way`);
   }
   if (variant === 'vace') assertVaceLayers(transformer, latents, path);
 }

@@ -43,7 +43,7 @@ export class PromptEncoder {
     if (foreign !== undefined) {
       throw new InferenceError(
         'CHECKPOINT_INVALID',
-        `the tokenizer has a token ${foreign}, the text encoder knows ${vocab_size}: they are of two models`,
+        `the tokenizer has a token ${foreign}, the text encoder knows ${vocab_size}: they belong to different models`,
       );
     }
     const tokens = ids.length;
