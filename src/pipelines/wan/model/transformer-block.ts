@@ -22,13 +22,13 @@ export interface BlockConditions {
   readonly images: Value | undefined;
   /** Modulation by the timestep, [B, 6, D]. */
   readonly modulation: Value;
-  readonly turn: RotaryInputs;
+  readonly rope: RotaryInputs;
 }
 
 // x: [B, L, D]  ->  [B, L, D]
 export function transformerBlock(w: Scope, x: Value, conditions: BlockConditions, config: TransformerConfig): Value {
   const { graph } = w;
-  const { context, images, modulation, turn } = conditions;
+  const { context, images, modulation, rope } = conditions;
   const { eps, ffn_dim: inner } = config;
   const width = Number(x.shape.at(-1));
   const table = w.tensor('scale_shift_table', [1, 6, width]);
@@ -36,8 +36,8 @@ export function transformerBlock(w: Scope, x: Value, conditions: BlockConditions
 
   // 1. self
   const own = modulated(graph, x, shift, scale, eps);
-  const { heads } = turn;
-  let h = add(graph, x, mul(graph, attend(w.at('attn1'), own, own, { heads, eps, turn }), gate));
+  const { heads } = rope;
+  let h = add(graph, x, mul(graph, attend(w.at('attn1'), own, own, { heads, eps, rope }), gate));
   // 2. cross
   const asked = config.cross_attn_norm ? layerNorm(w.at('norm2'), h, { eps }) : h;
   h = add(graph, h, attend(w.at('attn2'), asked, context, { heads, eps, images }));
@@ -52,20 +52,20 @@ type Six = [Value, Value, Value, Value, Value, Value];
 interface AttendOptions {
   readonly heads: number;
   readonly eps: number;
-  readonly turn?: RotaryInputs;
+  readonly rope?: RotaryInputs;
   /** [B, I, A]: attended to beside the context, with keys and values of its own. */
   readonly images?: Value | undefined;
 }
 
 // x: [B, L, D]  context: [B, S, D]  ->  [B, L, D]; queries and keys are normed over all heads together
-function attend(w: Scope, x: Value, context: Value, { heads, eps, turn, images }: AttendOptions): Value {
+function attend(w: Scope, x: Value, context: Value, { heads, eps, rope, images }: AttendOptions): Value {
   const { graph } = w;
   const width = Number(x.shape.at(-1));
-  const turned = (value: Value) => (turn === undefined ? value : rotary(graph, value, turn));
-  const q = turned(rmsNorm(w.at('norm_q'), linear(w.at('to_q'), x, width), { eps }));
+  const rotated = (value: Value) => (rope === undefined ? value : rotary(graph, value, rope));
+  const q = rotated(rmsNorm(w.at('norm_q'), linear(w.at('to_q'), x, width), { eps }));
   let mixed = attention(graph, {
     q,
-    k: turned(rmsNorm(w.at('norm_k'), linear(w.at('to_k'), context, width), { eps })),
+    k: rotated(rmsNorm(w.at('norm_k'), linear(w.at('to_k'), context, width), { eps })),
     v: linear(w.at('to_v'), context, width),
     heads,
   });

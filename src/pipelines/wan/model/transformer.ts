@@ -27,7 +27,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   const latents = graph.floatInput('latents', ['B', config.in_channels, 'F', '2h', '2w']);
   const timestep = graph.floatInput('timestep', ['B', config.freq_dim]);
   const text = graph.floatInput('text', ['B', 'T', config.text_dim]);
-  const turn = {
+  const rope = {
     cos: graph.floatInput('cos', [tokens, headDim / 2]),
     sin: graph.floatInput('sin', [tokens, headDim / 2]),
     heads,
@@ -50,7 +50,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
           width,
           config,
         );
-  const conditions = { context, images, modulation, turn };
+  const conditions = { context, images, modulation, rope };
 
   // 3. blocks
   const branch = variantOf(config) === 'vace' ? new VaceBranch(graph, w, x, GRID, conditions, config) : undefined;
