@@ -129,7 +129,7 @@ describe('ops of video', () => {
     expectClose(y, expected);
   });
 
-  it('puts patches back where they came from', async () => {
+  it('puts patches back in their places', async () => {
     // A weight of the identity makes a patch's token its own four latents of each channel.
     const { graph, root } = await weightsOf([
       ['patch.weight', [8, 2, 1, 2, 2]],
@@ -209,8 +209,8 @@ describe('ops of video', () => {
   });
 });
 
-describe('held outputs', () => {
-  it('go into the next run without being given', async () => {
+describe('carried outputs', () => {
+  it('are inputs of the next run without being fed', async () => {
     const graph = new Graph('test', defaultDialect);
     const x = graph.input('x', 'f32', ['T', 1]);
     const past = graph.input('past', 'f32', [1, 1]);

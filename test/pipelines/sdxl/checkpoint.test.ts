@@ -30,7 +30,7 @@ async function snapshot(folder: string): Promise<readonly string[]> {
 }
 
 describe('an SDXL folder', () => {
-  it('is told by its files alone, and nothing is written near it', async () => {
+  it('is recognised by its files alone, and nothing is written near it', async () => {
     const folder = await copyOfTiny();
     const before = await snapshot(dirname(folder));
     const { info, networks } = await inspectSdxl({ path: folder });
@@ -47,7 +47,7 @@ describe('an SDXL folder', () => {
     expect(await snapshot(dirname(folder))).toEqual(before);
   });
 
-  it('gives the same image sharded, and as the Hugging Face cache lays it out in symbolic links', async () => {
+  it('makes the same image from shards, and from the symbolic links of the Hugging Face cache', async () => {
     const plain = await copyOfTiny();
     const expected = await imageOf(plain);
     const sharded = await copyOfTiny();

@@ -45,7 +45,7 @@ describe('readLora', () => {
     expect(file.modules).toHaveLength(name.startsWith('conv') ? 243 : 234);
   });
 
-  it('lists keys that match nothing', async () => {
+  it('lists unmatched keys', async () => {
     const path = await changed((tensors) => tensors.set('lora_unet_nowhere.lora_up.weight', f16([4, 4])));
     expect((await readLora(path, names)).unmatched).toEqual(['lora_unet_nowhere.lora_up.weight']);
   });
@@ -73,7 +73,7 @@ describe('readLora', () => {
     await expect(readLora(path, names)).rejects.toThrow(/is truncated: tensor ".*" ends at byte/);
   });
 
-  it('refuses a module without its other half, and one that is there twice', async () => {
+  it('rejects a module without its other half, and a duplicate module', async () => {
     const half = await changed((tensors) => tensors.delete(`${UNET}.lora_up.weight`));
     await expect(readLora(half, names)).rejects.toThrow(
       'unet.down_blocks.1.attentions.0.proj_in.weight has no lora_up',
@@ -118,7 +118,7 @@ describe('a LoRA in the graph', () => {
     );
   });
 
-  it('changes the image, the more the heavier it is; at weight 0 not at all', async () => {
+  it('changes the image more with a higher weight, and not at all at weight 0', async () => {
     const bare = await imageWith([]);
     const at = (weight: number) => imageWith([{ path: lora('attn.kohya'), weight }]);
     expect(await at(0)).toEqual(bare);
@@ -128,7 +128,7 @@ describe('a LoRA in the graph', () => {
     expect(heavy).toBeGreaterThan(light);
   });
 
-  it('adds up with another one, whatever their formats', async () => {
+  it('adds up with another LoRA, whatever their formats', async () => {
     const [kohya, peft] = [lora('attn.kohya'), lora('attn.peft')];
     const halves = await imageWith([
       { path: kohya, weight: 0.5 },

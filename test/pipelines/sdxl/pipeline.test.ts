@@ -49,14 +49,14 @@ const encodes = (events: PipelineEvent[]) =>
   events.filter((event) => event.kind === 'progress' && event.phase === 'encode').length;
 
 describe('SdxlPipeline', () => {
-  it('runs the text encoders once for a prompt just seen', async () => {
+  it('runs the text encoders once for a repeated prompt', async () => {
     const prompt = 'a green field at noon';
     expect(encodes((await run({ prompt, negativePrompt: 'grain' })).events)).toBe(2);
     expect(encodes((await run({ prompt, negativePrompt: 'grain' })).events)).toBe(0);
     expect(encodes((await run({ prompt: `${prompt}!`, negativePrompt: 'grain' })).events)).toBe(1);
   });
 
-  it('makes of every seed in a batch what it makes of it alone', async () => {
+  it('makes the same image of a seed in a batch as alone', async () => {
     const { images } = await run({ seeds: [5, 6, 7] });
     const { images: alone } = await run({ seeds: [6] });
     expect(images).toHaveLength(3);
@@ -64,7 +64,7 @@ describe('SdxlPipeline', () => {
     expect(difference(images[0], images[1])).toBeGreaterThan(TOLERANCE);
   });
 
-  it('treats an absent negative prompt otherwise than an empty one', async () => {
+  it('treats an absent negative prompt differently from an empty one', async () => {
     const { images: absent } = await run({ negativePrompt: undefined });
     const { images: empty } = await run({ negativePrompt: '' });
     expect(absent[0]).not.toEqual(empty[0]);
@@ -79,7 +79,7 @@ describe('SdxlPipeline', () => {
     expect(images[0]).toHaveLength(width * height * 3);
   });
 
-  it('ends between two runs when it is told to', async () => {
+  it('stops between two runs when cancelled', async () => {
     const abort = new AbortController();
     const steps: number[] = [];
     let last = '';
@@ -97,14 +97,17 @@ describe('SdxlPipeline', () => {
 });
 
 describe('a batch', () => {
-  it.each(['euler', 'dpmpp_2m_karras', 'unipc', 'euler_ancestral'])('of six is six singles: %s', async (scheduler) => {
-    const seeds = [11, 12, 13, 14, 15, 16];
-    const { images } = await run({ scheduler, seeds, steps: 8 });
-    for (const [k, seed] of seeds.entries()) {
-      const { images: alone } = await run({ scheduler, seeds: [seed], steps: 8 });
-      expect(difference(images[k], alone[0]), `seed ${seed}`).toBeLessThanOrEqual(TOLERANCE);
-    }
-  });
+  it.each(['euler', 'dpmpp_2m_karras', 'unipc', 'euler_ancestral'])(
+    'of six images equals six single images: %s',
+    async (scheduler) => {
+      const seeds = [11, 12, 13, 14, 15, 16];
+      const { images } = await run({ scheduler, seeds, steps: 8 });
+      for (const [k, seed] of seeds.entries()) {
+        const { images: alone } = await run({ scheduler, seeds: [seed], steps: 8 });
+        expect(difference(images[k], alone[0]), `seed ${seed}`).toBeLessThanOrEqual(TOLERANCE);
+      }
+    },
+  );
 
   it('runs the denoiser once a step for all of its images', async () => {
     const { events } = await run({ seeds: [1, 2, 3, 4, 5, 6], steps: 3 });
@@ -114,7 +117,7 @@ describe('a batch', () => {
     expect(steps).toEqual([6, 12, 18]);
   });
 
-  it('is cut where its pixels pass the bound', async () => {
+  it('is split where its pixels exceed the bound', async () => {
     const small = new SdxlPipeline(pipeline.networks, 4 * 64 * 64);
     const steps: number[] = [];
     const jobs = [
@@ -126,7 +129,7 @@ describe('a batch', () => {
     expect(steps).toEqual([4, 8, -1, -2, -3, -4, 10, 12, -5, -6]);
   });
 
-  it('of several jobs gives each what it gets alone, whatever its prompt and guidance', async () => {
+  it('of several jobs makes the same images as each job alone, whatever its prompt and guidance', async () => {
     const changes: readonly Partial<GenerationRequest>[] = [
       { prompt: 'a green hill', seeds: [1, 2] },
       { prompt: 'two boats at sea', negativePrompt: undefined, guidanceScale: 8, seeds: [3] },
@@ -146,7 +149,7 @@ describe('a batch', () => {
     }
   });
 
-  it('goes on without the job that is told to end', async () => {
+  it('continues without a cancelled job', async () => {
     const abort = new AbortController();
     const jobs = [abort, new AbortController()].map(({ signal }, i) => ({
       request: { ...request, steps: 6, seeds: [i] },
@@ -183,7 +186,7 @@ describe('image to image', () => {
     expect(stepsOf((await from(strength)).events)).toBe(steps);
   });
 
-  it('keeps less of the image the stronger it is', async () => {
+  it('keeps less of the image at a higher strength', async () => {
     const latents = await pipeline.networks.autoencoder.encodeLatents(imageFromRgb(rgb, size), size);
     const kept = rgbFromImage(await pipeline.networks.autoencoder.decode(latents, size), size);
     const mean = (image: Uint8Array | undefined) =>
@@ -204,14 +207,14 @@ describe('image to image', () => {
 describe('previews', () => {
   const previews = (events: PipelineEvent[]) => events.flatMap((event) => (event.kind === 'preview' ? [event] : []));
 
-  it('come when asked for, a pixel a latent, at most at the rate', async () => {
+  it('are emitted on request, one pixel a latent, at most at the requested rate', async () => {
     expect(previews((await run({ steps: 5 })).events)).toEqual([]);
     const { events } = await run({ steps: 5, previewsPerSecond: 0.001 });
     expect(previews(events)).toMatchObject([{ index: 0, width: 8, height: 8 }]);
     expect(previews(events)[0]?.rgb).toHaveLength(8 * 8 * 3);
   });
 
-  it('tell of the clean image, not of the noise', () => {
+  it('show the clean image, not the noise', () => {
     const [x0, noise, sigma] = [0.7, -1.3, 14.6];
     const alpha = 1 / Math.sqrt(1 + sigma ** 2);
     const input = Float32Array.of(alpha * x0 + sigma * alpha * noise);

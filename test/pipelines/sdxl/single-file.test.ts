@@ -42,7 +42,7 @@ const empty = (): StoredTensor => ({
 });
 
 describe('a single file in the original layout', () => {
-  it('has the names and shapes that the reference gave it', async () => {
+  it('has the names and shapes of the reference', async () => {
     const manifest = new URL('../../fixtures/goldens/sdxl-tiny-single/manifest.json', import.meta.url);
     const { tensors } = JSON.parse(await readFile(fileURLToPath(manifest), 'utf8')) as {
       tensors: [string, number[]][];
@@ -61,7 +61,7 @@ describe('a single file in the original layout', () => {
     expect(info.unused).toEqual([]);
   });
 
-  it('tolerates keys of training and lists them', async () => {
+  it('tolerates training keys and lists them', async () => {
     const path = await changed(({ tensors }) => {
       for (const name of ['model_ema.decay', 'denoiser.sigmas', 'model.diffusion_model.extra.weight'])
         tensors.set(name, empty());
@@ -94,7 +94,7 @@ describe('a single file in the original layout', () => {
     expect((await inspectSdxl({ path, ...said })).info.predictionType).toBe(expected);
   });
 
-  it('samples from the last timestep where it says zero terminal SNR', async () => {
+  it('samples from the last timestep with zero terminal SNR', async () => {
     const path = await changed(({ tensors }) => {
       tensors.set('v_pred', empty());
       tensors.set('ztsnr', empty());
@@ -104,7 +104,7 @@ describe('a single file in the original layout', () => {
     expect(await imageOf({ path, zeroTerminalSnr: true })).toEqual(await imageOf({ path }));
   });
 
-  it('says how to get a tokenizer where there is none', async () => {
+  it('names the remedy where there is no tokenizer', async () => {
     const alone = join(await tempFolder(), 'alone.safetensors');
     await cp(file, alone);
     await expect(imageOf({ path: alone })).rejects.toThrow(
@@ -115,7 +115,7 @@ describe('a single file in the original layout', () => {
     expect(await imageOf({ path: alone, tokenizer })).toEqual(await imageOf({ path: file }));
   });
 
-  it('takes a VAE and text encoders of their own, in either layout', async () => {
+  it('accepts a separate VAE and separate text encoders, in either layout', async () => {
     const tensors = await readTensorFile(file);
     const part = (prefix: string, keep = '') =>
       new Map(

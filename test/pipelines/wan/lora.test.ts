@@ -112,7 +112,7 @@ describe('a LoRA of WAN', () => {
     }
   });
 
-  it('changes steps that leave out the blocks, too; the bare model goes on after its variant went', async () => {
+  it('also changes steps that skip the blocks; the bare model works after its variant was disposed of', async () => {
     const bare = await framesOf(pipeline, { reuseThreshold: 1 });
     const path = await loraFile((module) => `transformer.${module}`, ['lora_A', 'lora_B']);
     const merged = await createWanPipeline({ path: await mergedCheckpoint(1), backend: cpuBackend });
@@ -126,7 +126,7 @@ describe('a LoRA of WAN', () => {
 });
 
 describe('originalTransformerName', () => {
-  it('is the other way of what reads the original layout, for every tensor', async () => {
+  it('is the inverse of the reader of the original layout, for every tensor', async () => {
     const config = await readWanConfig(wan.path);
     const record = { name: '', dtype: 'F32', shape: [], file: '', offset: 0, length: 0 };
     for (const [key] of planWanWeights(config).transformer) {

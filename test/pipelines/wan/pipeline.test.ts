@@ -56,7 +56,7 @@ async function throughVae(frames: readonly Uint8Array[]): Promise<readonly Uint8
 }
 
 describe('WanPipeline', () => {
-  it('makes the frames that were asked for, the same for the same seed', async () => {
+  it('makes the requested frames, the same for the same seed', async () => {
     const [once, twice, other] = [await run(), await run(), await run({ seeds: [4] })];
     expect(once.frames).toHaveLength(9);
     expect(once.frames[0]).toHaveLength(size.width * size.height * 3);
@@ -64,14 +64,14 @@ describe('WanPipeline', () => {
     expect(distance(other.frames[8], once.frames[8])).toBeGreaterThan(1);
   });
 
-  it('gives the text encoder back after the prompts, and needs none for prompts that it knows', async () => {
+  it('releases the text encoder after the prompts, and does not load it for cached prompts', async () => {
     const encodes = ({ events }: { events: PipelineEvent[] }) =>
       events.filter((event) => event.kind === 'progress' && event.phase === 'encode').length;
     expect(encodes(await run({ prompt: 'a boat at sea', steps: 1 }))).toBe(1);
     expect(encodes(await run({ prompt: 'a boat at sea', steps: 1 }))).toBe(0);
   });
 
-  it('ends between two runs when it is told to, while it denoises and while it decodes', async () => {
+  it('stops between two runs when cancelled, while it denoises and while it decodes', async () => {
     for (const [phase, at] of [
       ['denoise', 3],
       ['decode', 2],
@@ -113,7 +113,7 @@ describe('held frames', () => {
   const held = (frames: Omit<KnownImages, 'method'>) =>
     run({ video: { frames: 9, shift: 5, known: { method: 'latent_hold', ...frames } } });
 
-  it('at full strength are the first frame as the VAE sees it', async () => {
+  it('at full strength return as the first frame, as the VAE reconstructs it', async () => {
     const start = banded(10);
     const [kept] = await throughVae([start]);
     const [{ frames }, { frames: free }] = [await held({ start, end: banded(38), strength: 1 }), await run()];
@@ -136,7 +136,7 @@ describe('held frames', () => {
     expect(farthest(frameOf(free, 2, 3), frameOf(still, 1, 2))).toBeGreaterThan(0.1);
   });
 
-  it('are nearer the longer they are held', async () => {
+  it('are matched more closely the longer they are held', async () => {
     const start = banded(24);
     const [kept] = await throughVae([start]);
     const distances: number[] = [];
@@ -145,7 +145,7 @@ describe('held frames', () => {
     expect(distances[2]).toBeLessThan(distances[0] ?? 0);
   });
 
-  it('change nothing of a video but through it: an end frame alone leaves the start free', async () => {
+  it('leave the other latents free: an end frame alone does not fix the start', async () => {
     const { frames } = await held({ end: banded(24), strength: 1 });
     const { frames: free } = await run();
     expect(distance(frames[8], free[8])).toBeGreaterThan(1);

@@ -21,7 +21,7 @@ const EYE = 'models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors';
 const diffusers = async (name: string) => rebuildModel(goldens(name), join(await tempFolder(), name));
 const original = async (name: string) => rebuildOriginal(goldens(name), await tempFolder());
 
-describe('inspection tells the models of WAN apart', () => {
+describe('inspection distinguishes the models of WAN', () => {
   const start = ['start'] as const;
   const both = ['start', 'end'] as const;
   it.each([
@@ -41,14 +41,14 @@ describe('inspection tells the models of WAN apart', () => {
     }
   });
 
-  it('one of 36 channels that takes no images can be given a last frame too', async () => {
+  it('a model of 36 channels without an image encoder also takes a last frame', async () => {
     const { info, networks } = await inspectWan({ path: await diffusers('wan-i2v-plain-tiny') });
     expect(info.frames).toEqual({ method: 'image_conditioning', takes: both, needs: start });
     expect(networks.image_encoder).toBeUndefined();
   });
 });
 
-describe('the shift of a video that says none', () => {
+describe('the default shift of a video', () => {
   it.each([
     ['wan-tiny', 832, 480, 5],
     ['wan-tiny', 1280, 720, 5],
@@ -63,7 +63,7 @@ describe('the shift of a video that says none', () => {
 });
 
 describe('an image encoder', () => {
-  it('is looked for beside the original transformer, and may be given', async () => {
+  it('is found beside the original transformer, or given', async () => {
     const folder = await original('wan-i2v-tiny');
     const eye = join(await tempFolder(), 'clip_vision.safetensors');
     await rename(join(folder, EYE), eye);
@@ -80,7 +80,7 @@ describe('an image encoder', () => {
     });
   });
 
-  it('of one layout serves the other', async () => {
+  it('of one layout works with the other', async () => {
     const [ours, theirs] = [await diffusers('wan-i2v-tiny'), await original('wan-i2v-tiny')];
     const inspection = await inspectWan({ path: ours, imageEncoder: join(theirs, EYE) });
     expect(inspection.networks.image_encoder?.files).toEqual([join(theirs, EYE)]);
@@ -125,7 +125,7 @@ describe('an image encoder', () => {
     });
   });
 
-  it('may stand in a file with queries that nobody uses, as the first converters stored them', async () => {
+  it('may be in a file with unused query norms, which the first converters stored', async () => {
     const path = await diffusers('wan-i2v-tiny');
     const tensors = await readTensorFile(join(path, TRANSFORMER));
     const norm = tensors.get('blocks.0.attn2.norm_added_k.weight');
@@ -139,7 +139,7 @@ describe('a video of an image-to-video model', () => {
   const request = tinyVideo;
   const size = { width: request.width, height: request.height };
 
-  it('needs its first frame, ends when it is told to, and may reuse residuals', async () => {
+  it('needs its first frame, stops when cancelled, and may reuse residuals', async () => {
     const path = await diffusers('wan-i2v-tiny');
     const pipeline = await createWanPipeline({ path, backend: cpuBackend });
     const known: KnownImages = { method: 'image_conditioning', start: gradient(size), strength: 1 };
