@@ -1,3 +1,5 @@
+import { wellFormed } from './std/well-formed.js';
+
 /** gRPC status codes that darkroom returns. https://grpc.io/docs/guides/status-codes/ */
 export const statusCodes = {
   CANCELLED: 1,
@@ -27,6 +29,8 @@ export const errorReasons = {
   LORA_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_ID_CONFLICT: { status: 'ALREADY_EXISTS', retryable: false },
+  REQUEST_TOO_LARGE: { status: 'RESOURCE_EXHAUSTED', retryable: false },
+  SERVER_BUSY: { status: 'RESOURCE_EXHAUSTED', retryable: true },
   QUEUE_FULL: { status: 'RESOURCE_EXHAUSTED', retryable: true },
   OUT_OF_MEMORY: { status: 'RESOURCE_EXHAUSTED', retryable: false },
   DRAINING: { status: 'UNAVAILABLE', retryable: true },
@@ -73,6 +77,9 @@ export interface SerializedError {
   readonly retryAfterMs?: number;
 }
 
+/** Messages may quote names of a file or a request; more than this helps nobody. */
+const MAX_MESSAGE_CHARACTERS = 16_384;
+
 /**
  * The one error type of darkroom: a reason of the closed list, and a sentence that names field, value, bound and
  * remedy.
@@ -83,7 +90,10 @@ export class InferenceError extends Error {
   readonly retryAfterMs: number | undefined;
 
   constructor(reason: ErrorReason, message: string, options: InferenceErrorOptions = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    super(
+      wellFormed(message, MAX_MESSAGE_CHARACTERS),
+      options.cause === undefined ? undefined : { cause: options.cause },
+    );
     this.name = 'InferenceError';
     this.reason = reason;
     this.violations = options.violations ?? [];

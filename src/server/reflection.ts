@@ -5,7 +5,7 @@ import {
   FileDescriptorProtoSchema,
   FileDescriptorSetSchema,
 } from '@bufbuild/protobuf/wkt';
-import type { handleBidiStreamingCall, Server } from '@grpc/grpc-js';
+import type { handleBidiStreamingCall, Server, ServerDuplexStream } from '@grpc/grpc-js';
 import { statusCodes } from '../errors.js';
 import {
   type ServerReflectionRequest,
@@ -13,6 +13,7 @@ import {
   ServerReflectionService,
 } from '../gen/grpc/reflection/v1/reflection.js';
 import { ServerReflectionService as AlphaService } from '../gen/grpc/reflection/v1alpha/reflection.js';
+import { drained } from './stream.js';
 
 type Answer = NonNullable<ServerReflectionResponse['messageResponse']>;
 
@@ -26,16 +27,27 @@ type Answer = NonNullable<ServerReflectionResponse['messageResponse']>;
 export function addReflection(server: Server, descriptors: Uint8Array): void {
   const index = indexFiles(fromBinary(FileDescriptorSetSchema, descriptors).file);
   const handle: handleBidiStreamingCall<ServerReflectionRequest, ServerReflectionResponse> = (call) => {
-    call.on('data', (originalRequest: ServerReflectionRequest) => {
-      const messageResponse = answer(index, originalRequest.messageRequest);
-      call.write({ validHost: originalRequest.host, originalRequest, messageResponse });
-    });
-    call.on('end', () => call.end());
-    call.on('error', () => call.end());
+    const left = new AbortController();
+    call.on('cancelled', () => left.abort());
+    serve(call, index, left.signal).catch(() => call.end());
   };
   server.addService(ServerReflectionService, { serverReflectionInfo: handle });
   // The two versions differ in name only.
   server.addService(AlphaService, { serverReflectionInfo: handle });
+}
+
+/** Answers the requests of a stream one after the other: a client that does not read its answers is not read either. */
+async function serve(
+  call: ServerDuplexStream<ServerReflectionRequest, ServerReflectionResponse>,
+  index: Index,
+  signal: AbortSignal,
+): Promise<void> {
+  for await (const originalRequest of call as AsyncIterable<ServerReflectionRequest>) {
+    const messageResponse = answer(index, originalRequest.messageRequest);
+    if (!call.write({ validHost: originalRequest.host, originalRequest, messageResponse })) await drained(call, signal);
+    if (signal.aborted) return;
+  }
+  call.end();
 }
 
 interface Index {

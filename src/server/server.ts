@@ -25,14 +25,18 @@ import { Admission } from './jobs/admission.js';
 import { endJob } from './jobs/end-job.js';
 import { JobStore } from './jobs/job-store.js';
 import { createModelService } from './model-service.js';
+import { createCallGuard } from './receive/call-guard.js';
+import { boundedService, MAX_REQUEST_BYTES } from './receive/receive-limits.js';
 import { addReflection } from './reflection.js';
 import { LoraRegistry } from './request/lora-registry.js';
 import { createReferenceLoader } from './request/reference-loader.js';
 import type { ServerState } from './state.js';
 import { TokenizerCache } from './tokenize.js';
 
-/** References may come as bytes; nothing else in a request is larger. */
-const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
+/** Calls of one connection at the same time. */
+const MAX_STREAMS = 1000;
+/** A connection without calls is closed after this time, in ms. */
+const IDLE_MS = 300_000;
 /** Time that running calls have to read their last events after all jobs ended, in ms. */
 const CLOSE_GRACE_MS = 5000;
 /** Services whose health follows the models. */
@@ -86,18 +90,22 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     loras: new LoraRegistry({ folder: config.LORA_DIR, files: namedFiles(config.LORA_FILES) }),
     tokenizers: new TokenizerCache(families),
     enhancement,
-    calls: { log, token: config.AUTH_TOKEN },
+    calls: { log },
     engine: (model) => engines.find(({ spec }) => spec.model === model),
   };
   const server = new Server({
+    interceptors: [createCallGuard({ config, log })],
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
-    // A client that vanished without closing its connection is noticed within a minute.
-    'grpc.keepalive_time_ms': 40_000,
-    'grpc.keepalive_timeout_ms': 20_000,
+    'grpc.max_concurrent_streams': MAX_STREAMS,
+    // A connection that says nothing, or whose client vanished without closing it, is closed within half a minute.
+    'grpc.keepalive_time_ms': 20_000,
+    'grpc.keepalive_timeout_ms': 10_000,
+    // Clients connect again without an error.
+    'grpc.max_connection_idle_ms': IDLE_MS,
   });
-  server.addService(InferenceServiceService, createInferenceService(state));
-  server.addService(JobServiceService, createJobService(state));
-  server.addService(ModelServiceService, createModelService(state));
+  server.addService(boundedService(InferenceServiceService, config), createInferenceService(state));
+  server.addService(boundedService(JobServiceService, config), createJobService(state));
+  server.addService(boundedService(ModelServiceService, config), createModelService(state));
   const health = new HealthImplementation();
   health.setStatus('darkroom.v1.JobService', 'SERVING');
   health.setStatus('darkroom.v1.ModelService', 'SERVING');

@@ -1,9 +1,9 @@
-import { timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
-import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
+import type { handleServerStreamingCall, handleUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from '../rpc/status.js';
+import { RefusedRequest } from './receive/receive-limits.js';
 
 /** A client's deadline passes earlier than ours by the latency of its call; then the client hangs up. */
 const DEADLINE_SLACK_MS = 500;
@@ -15,20 +15,17 @@ export interface CallContext {
 
 export interface CallOptions {
   readonly log: Logger;
-  /** Bearer token that every call must carry; undefined: none. */
-  readonly token: string | undefined;
 }
 
 /** Turns an async generator into a gRPC handler. A slow client slows the generator; an error becomes a status. */
 export function streaming<Request, Response>(
-  { log, token }: CallOptions,
+  { log }: CallOptions,
   handle: (request: Request, context: CallContext) => AsyncIterable<Response>,
 ): handleServerStreamingCall<Request, Response> {
   return (call) => {
     const abort = abortWith(call);
     const run = async () => {
-      assertToken(call, token);
-      for await (const response of handle(call.request, { signal: abort.signal })) {
+      for await (const response of handle(accepted(call.request), { signal: abort.signal })) {
         if (abort.signal.aborted) return;
         if (!call.write(response)) await drained(call, abort.signal);
       }
@@ -42,13 +39,12 @@ export function streaming<Request, Response>(
 }
 
 export function unary<Request, Response>(
-  { log, token }: CallOptions,
+  { log }: CallOptions,
   handle: (request: Request) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, respond) => {
     const run = async () => {
-      assertToken(call, token);
-      return handle(call.request);
+      return handle(accepted(call.request));
     };
     run().then(
       (response) => respond(null, response),
@@ -56,8 +52,6 @@ export function unary<Request, Response>(
     );
   };
 }
-
-type AnyCall = ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>;
 
 function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'getDeadline'>): AbortController {
   const abort = new AbortController();
@@ -72,19 +66,15 @@ function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'ge
   return abort;
 }
 
-async function drained(stream: NodeJS.EventEmitter, signal: AbortSignal): Promise<void> {
+/** Waits until a stream takes more, or the signal is aborted. */
+export async function drained(stream: NodeJS.EventEmitter, signal: AbortSignal): Promise<void> {
   await once(stream, 'drain', { signal }).catch((error: unknown) => {
     if (!signal.aborted) throw error;
   });
 }
 
-function assertToken(call: Pick<AnyCall, 'metadata'>, token: string | undefined): void {
-  if (token === undefined) return;
-  const given = Buffer.from(String(call.metadata.get('authorization')[0] ?? ''));
-  const wanted = Buffer.from(`Bearer ${token}`);
-  if (given.length === wanted.length && timingSafeEqual(given, wanted)) return;
-  throw new InferenceError(
-    'UNAUTHENTICATED',
-    'the call needs the metadata "authorization: Bearer <token>" with this server\'s token',
-  );
+/** The request of a call. @throws InferenceError of a request that was refused before it was decoded */
+function accepted<Request>(request: Request | RefusedRequest): Request {
+  if (request instanceof RefusedRequest) throw request.error;
+  return request;
 }

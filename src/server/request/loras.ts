@@ -3,16 +3,11 @@ import { type Lora, PromptSyntax } from '../../gen/darkroom/v1/job.js';
 import type { AnyFamily } from '../../pipelines/family.js';
 import type { RequestLora } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
+import { takeLoraSigns } from './lora-signs.js';
 import type { LoraRegistry } from './lora-registry.js';
 
 const MAX_LORAS = 4;
 const MAX_WEIGHT = 2;
-/**
- * `<lora:name>`, `<lora:name:weight>`, `<lora:name:text encoder weight:weight>`, as A1111 reads them.
- * https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/v1.10.1/extensions-builtin/Lora/extra_networks_lora.py
- */
-const SIGN = /(\s*,)?\s*<lora:([^<>:]+)(?::([^<>:]*))?(?::([^<>:]*))?>(\s*,)?/g;
-
 /** Texts of a request without their LoRA signs, and all of its LoRAs. */
 export interface NamedLoras {
   readonly prompt: string;
@@ -23,24 +18,12 @@ export interface NamedLoras {
 /** Removes the LoRA signs from the texts. With the `diffusers` syntax signs are text. */
 export function takeLoras({ prompt, weights, loras, promptSyntax }: GenerateRequest): NamedLoras {
   if (promptSyntax === PromptSyntax.PROMPT_SYNTAX_DIFFUSERS) return { prompt, weights, loras };
-  const named: Lora[] = [];
-  const take = (
-    _: string,
-    before: string | undefined,
-    name: string,
-    first: string | undefined,
-    second: string | undefined,
-    after: string | undefined,
-  ) => {
+  const signs = [takeLoraSigns(prompt), takeLoraSigns(weights)] as const;
+  const named = signs.flatMap(({ signs: found }) => found).map(({ name, parts: [first, second] }) => {
     const own = weightOf(first);
-    named.push({ name: name.trim(), weight: second === undefined ? own : weightOf(second), textEncoderWeight: own });
-    return before ?? after ?? '';
-  };
-  // A comma between a sign and its neighbours stays between the neighbours.
-  const without = (text: string) =>
-    text.includes('<lora:') ? text.replace(SIGN, take).replace(/^[\s,]+|[\s,]+$/g, '') : text;
-  const texts = { prompt: without(prompt), weights: without(weights) };
-  return { ...texts, loras: [...loras, ...named] };
+    return { name, weight: second === undefined ? own : weightOf(second), textEncoderWeight: own };
+  });
+  return { prompt: signs[0].text, weights: signs[1].text, loras: [...loras, ...named] };
 }
 
 /** An empty weight is 1. `checkLoras` reports a weight that is no number. */

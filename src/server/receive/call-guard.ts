@@ -1,0 +1,92 @@
+import { timingSafeEqual } from 'node:crypto';
+import type { Readable } from 'node:stream';
+import {
+  type Metadata,
+  ServerInterceptingCall,
+  type ServerInterceptingCallInterface,
+  type ServerInterceptor,
+} from '@grpc/grpc-js';
+import type { Config } from '../../config/server-config.js';
+import { InferenceError } from '../../errors.js';
+import type { Logger } from '../../log.js';
+import { statusFromError } from '../../rpc/status.js';
+import { wellFormed } from '../../std/well-formed.js';
+import { ReceiveBudget } from './receive-budget.js';
+import { receiveLimit } from './receive-limits.js';
+
+const MAX_STATUS_CHARACTERS = 1500;
+/** Bytes of unfinished requests that the process may hold: 4 large ones, and small ones. */
+const MAX_RECEIVING_BYTES = 192 * 1024 * 1024;
+const LARGE_BYTES = 256 * 1024;
+const MAX_LARGE = 4;
+const RECEIVE_TIMEOUT_MS = 60_000;
+/** Services whose calls need no token: load balancers and grpcurl ask without one. */
+const OPEN = /^\/grpc\.(health|reflection)\./;
+
+export interface CallGuardOptions {
+  readonly config: Pick<Config, 'LIMIT_PROMPT_BYTES' | 'AUTH_TOKEN'>;
+  readonly log: Logger;
+}
+
+/**
+ * Guards every call of a server: the token is checked before the body is read, the body is bounded while it arrives, and the
+ * text of every status is one that can be sent. grpc-js throws out of the process where a status has half a surrogate pair.
+ */
+export function createCallGuard({ config, log }: CallGuardOptions): ServerInterceptor {
+  const budget = new ReceiveBudget({
+    maxBytes: MAX_RECEIVING_BYTES,
+    largeBytes: LARGE_BYTES,
+    maxLarge: MAX_LARGE,
+    timeoutMs: RECEIVE_TIMEOUT_MS,
+  });
+  return (method, call) => {
+    const refuse = (error: InferenceError) => guarded.sendStatus(statusFromError(error, log));
+    let receiving: ReturnType<ReceiveBudget['track']> | undefined;
+    const guarded = new ServerInterceptingCall(call, {
+      start(next) {
+        next({
+          onReceiveMetadata(metadata, proceed) {
+            const problem = OPEN.test(method.path) ? undefined : tokenProblem(metadata, config.AUTH_TOKEN);
+            if (problem !== undefined) return refuse(problem);
+            const limitBytes = receiveLimit(method.path, config);
+            receiving = budget.track({ stream: streamOf(call), limitBytes, refuse });
+            proceed(metadata);
+          },
+          onReceiveMessage(message, proceed) {
+            receiving?.received();
+            proceed(message);
+          },
+          onReceiveHalfClose(proceed) {
+            receiving?.end();
+            proceed();
+          },
+          onCancel() {
+            receiving?.end();
+          },
+        });
+      },
+      sendStatus(status, next) {
+        receiving?.end();
+        next({ ...status, details: wellFormed(status.details ?? '', MAX_STATUS_CHARACTERS) });
+      },
+    });
+    return guarded;
+  };
+}
+
+/** The HTTP/2 stream of a call. grpc-js has no public access to it; the version is pinned, and a test would notice. */
+function streamOf(call: ServerInterceptingCallInterface): Readable {
+  return Reflect.get(call, 'stream') as Readable;
+}
+
+/** Compares in constant time. */
+function tokenProblem(metadata: Metadata, token: string | undefined): InferenceError | undefined {
+  if (token === undefined) return undefined;
+  const given = Buffer.from(String(metadata.get('authorization')[0] ?? ''));
+  const wanted = Buffer.from(`Bearer ${token}`);
+  if (given.length === wanted.length && timingSafeEqual(given, wanted)) return undefined;
+  return new InferenceError(
+    'UNAUTHENTICATED',
+    'the call needs the metadata "authorization: Bearer <token>" with this server\'s token',
+  );
+}
