@@ -45,5 +45,5 @@ export function conditionFeeds(
   const { images } = condition;
   if (images === undefined || config.image_dim == null) return {};
   const data = join32(Array.from({ length: batch }, () => images));
-  return { pictures: { data, shape: [batch, images.length / config.image_dim, config.image_dim] } };
+  return { images: { data, shape: [batch, images.length / config.image_dim, config.image_dim] } };
 }

@@ -9,7 +9,7 @@ import type { TextEncoderConfig } from './config.js';
  *
  * The reference pads a text to 512 tokens and hides the padding from attention: what a token sees is then the same as without
  * padding, so padding is not run. The caller fills the remaining positions with zeros.
- * It is to be computed in float32 whatever the weights are stored in: the residual stream of T5 outgrows half precision.
+ * It must be computed in float32 whatever the weights are stored in: the residual stream of T5 outgrows half precision.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/umt5/modeling_umt5.py#L441
  */

@@ -14,9 +14,9 @@ const GRID = ['F', 'h', 'w'] as const;
 
 /**
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
- * (../timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
- * (vace-branch.ts); `images` [B, I, image_dim] where the model looks at some. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
- * from latents to noise; `hidden` [B, F*h*w, D], what came out of the blocks. All of it is float32; the modulation has to be.
+ * (common/timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
+ * (vace-branch.ts); `images` [B, I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
+ * from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. The modulation must be computed in float32.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
  */
@@ -46,7 +46,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
       ? undefined
       : imageEmbedder(
           c.at('image_embedder'),
-          graph.floatInput('pictures', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
+          graph.floatInput('images', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
           width,
           config,
         );
