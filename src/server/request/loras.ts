@@ -3,8 +3,8 @@ import { type Lora, PromptSyntax } from '../../gen/darkroom/v1/job.js';
 import type { AnyFamily } from '../../pipelines/family.js';
 import type { RequestLora } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
-import { takeLoraSigns } from './lora-signs.js';
 import type { LoraRegistry } from './lora-registry.js';
+import { takeLoraSigns } from './lora-signs.js';
 
 const MAX_LORAS = 4;
 const MAX_WEIGHT = 2;
@@ -19,10 +19,12 @@ export interface NamedLoras {
 export function takeLoras({ prompt, weights, loras, promptSyntax }: GenerateRequest): NamedLoras {
   if (promptSyntax === PromptSyntax.PROMPT_SYNTAX_DIFFUSERS) return { prompt, weights, loras };
   const signs = [takeLoraSigns(prompt), takeLoraSigns(weights)] as const;
-  const named = signs.flatMap(({ signs: found }) => found).map(({ name, parts: [first, second] }) => {
-    const own = weightOf(first);
-    return { name, weight: second === undefined ? own : weightOf(second), textEncoderWeight: own };
-  });
+  const named = signs
+    .flatMap(({ signs: found }) => found)
+    .map(({ name, parts: [first, second] }) => {
+      const own = weightOf(first);
+      return { name, weight: second === undefined ? own : weightOf(second), textEncoderWeight: own };
+    });
   return { prompt: signs[0].text, weights: signs[1].text, loras: [...loras, ...named] };
 }
 
