@@ -50,8 +50,8 @@ export class GenerateJob extends Job {
   }
 
   override releaseInputs(): void {
-    const { init, clip, ...request } = this.#request;
-    this.#request = { ...request, ...(clip && { clip: { ...clip, known: undefined } }) };
+    const { init, video, ...request } = this.#request;
+    this.#request = { ...request, ...(video && { video: { ...video, known: undefined } }) };
     this.#plan = { ...this.#plan, references: undefined };
     this.#prepare = undefined;
   }
@@ -73,11 +73,11 @@ export class GenerateJob extends Job {
 }
 
 /** Bytes of the references as they came, and of the images that they were decoded to. */
-function imageBytes({ references }: JobPlan, { init, clip }: GenerationRequest): number {
+function imageBytes({ references }: JobPlan, { init, video }: GenerationRequest): number {
   const sources = [references?.start, references?.end].map((source) =>
     source?.kind === 'bytes' ? source.bytes.length : 0,
   );
-  const { start, end, look } = clip?.known ?? {};
+  const { start, end, look } = video?.known ?? {};
   const images = [init?.rgb, start, end, look].map((rgb) => rgb?.length ?? 0);
   return [...sources, ...images].reduce((sum, bytes) => sum + bytes, 0);
 }
