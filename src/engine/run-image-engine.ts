@@ -100,12 +100,12 @@ async function renderBatch(
           break;
         case 'frames':
           clock.lap('decode');
-          if (job.output.clip === undefined) {
+          if (job.output.video === undefined) {
             const [rgb = new Uint8Array()] = event.frames;
             emit(await imageAsset(name, job, { ...event, rgb }, 0));
           } else {
             const clip =
-              clips.get(job) ?? (await VideoAssets.start(job.output.clip, event, metadataOf(name, job, event.seed)));
+              clips.get(job) ?? (await VideoAssets.start(job.output.video, event, metadataOf(name, job, event.seed)));
             clips.set(job, clip);
             await clip.write(event.frames);
           }
