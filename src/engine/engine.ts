@@ -2,10 +2,12 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
+import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createBackoff } from '../std/backoff.js';
 import { EventQueue } from './event-queue.js';
 import type { ImageWork, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
+import { killGroup, withoutSecrets } from './process-group.js';
 
 /**
  * `starting`: the first process loads. `restarting`: a process died; another one loads or waits for its backoff.
@@ -214,7 +216,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const exited = new Promise((resolve) => child.once('exit', resolve));
     this.#send({ kind: 'shutdown' });
-    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_GRACE_MS);
+    const timer = setTimeout(() => killGroup(child), STOP_GRACE_MS);
     await exited;
     clearTimeout(timer);
   }
@@ -222,7 +224,8 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   #spawn(): void {
     const entry = this.#options.entry ?? new URL('./image-process.js', import.meta.url);
     const startedAt = Date.now();
-    const child = fork(entry, { serialization: 'advanced', stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    const child = this.#fork(entry);
+    if (child === undefined) return;
     this.#child = child;
     for (const [name, stream] of [
       ['stdout', child.stdout],
@@ -236,7 +239,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     const startTimer = setTimeout(
       () => {
         this.#log.error('engine did not become ready in time');
-        child.kill('SIGKILL');
+        killGroup(child);
       },
       this.#options.startTimeoutMs ?? 30 * 60_000,
     );
@@ -247,17 +250,49 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     });
     child.on('error', (error) => {
       this.#log.error({ err: error }, 'engine process error');
-      // A process that could not be started emits no exit event.
-      if (child.pid === undefined && this.#child === child) {
-        clearTimeout(startTimer);
-        this.#onExit(null, null, 0);
-      }
     });
     child.on('exit', (code, signal) => {
       clearTimeout(startTimer);
+      // Programs that it started, such as ffmpeg, end with it.
+      killGroup(child);
       if (this.#child === child) this.#onExit(code, signal, Date.now() - startedAt);
     });
     this.#send({ kind: 'start', spec: this.spec });
+  }
+
+  /** @returns undefined where no process could be made now, for example without a free file descriptor: it is tried again */
+  #fork(entry: URL): ChildProcess | undefined {
+    try {
+      const child = fork(entry, {
+        serialization: 'advanced',
+        stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+        env: withoutSecrets(environment()),
+        // The leader of a process group: its programs end with it, even one that hangs.
+        detached: true,
+      });
+      if (child.pid !== undefined) return child;
+      child.on('error', (error) => this.#failToFork(error));
+    } catch (error) {
+      this.#failToFork(error);
+    }
+    return undefined;
+  }
+
+  /** Not the checkpoint's fault: it counts as no crash. */
+  #failToFork(error: unknown): void {
+    this.#log.error({ err: error }, 'engine process could not be started');
+    if (this.state === 'stopped' || this.state === 'failed') return;
+    if (this.#isOnDemand) {
+      const { message } = InferenceError.from(error);
+      this.failure = new InferenceError(
+        'ENGINE_CRASHED',
+        `the engine of model ${this.spec.model} could not be started: ${message}; try again`,
+        { retryAfterMs: 1000, cause: error },
+      );
+      this.#setState('failed');
+      return;
+    }
+    this.#restartTimer = setTimeout(() => this.#spawn(), this.#backoff.next());
   }
 
   #onMessage(message: MessageFromEngine<W>): void {
@@ -308,8 +343,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     this.#killedOnPurpose = false;
     const wasLoading = this.info === undefined || this.state === 'starting' || this.state === 'restarting';
     this.loading = undefined;
-    const exited = code === null ? 'could not be started' : `exited with code ${code}`;
-    const how = signal === null ? exited : `was ended by ${signal}`;
+    const how = signal === null ? `exited with code ${code}` : `was ended by ${signal}`;
     if (!onPurpose) this.#log.error({ code, signal, livedMs }, 'engine process died');
     const death = new InferenceError(
       'ENGINE_CRASHED',
@@ -373,7 +407,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
 
   #kill(): void {
     this.#killedOnPurpose = true;
-    this.#child?.kill('SIGKILL');
+    if (this.#child !== undefined) killGroup(this.#child);
   }
 
   #endJobs(error: InferenceError): void {

@@ -82,7 +82,12 @@ export interface OutputOptions {
   /** Amount of metadata in the file. */
   readonly metadata: MetadataLevel;
   /** Settings of a video. Omitted: frames are images. For a video, `format` and `quality` apply to its poster. */
-  readonly clip?: { readonly ffmpeg: string; readonly format: VideoFormat; readonly fps: number; readonly crf: number };
+  readonly video?: {
+    readonly ffmpeg: string;
+    readonly format: VideoFormat;
+    readonly fps: number;
+    readonly crf: number;
+  };
 }
 
 /** A job as an engine runs it. */

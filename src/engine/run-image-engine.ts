@@ -100,12 +100,12 @@ async function renderBatch(
           break;
         case 'frames':
           clock.lap('decode');
-          if (job.output.clip === undefined) {
+          if (job.output.video === undefined) {
             const [rgb = new Uint8Array()] = event.frames;
             emit(await imageAsset(name, job, { ...event, rgb }, 0));
           } else {
             const clip =
-              clips.get(job) ?? (await VideoAssets.start(job.output.clip, event, metadataOf(name, job, event.seed)));
+              clips.get(job) ?? (await VideoAssets.start(job.output.video, event, metadataOf(name, job, event.seed)));
             clips.set(job, clip);
             await clip.write(event.frames);
           }
@@ -154,7 +154,7 @@ async function imageAsset(
 /** Metadata in the file of one image. */
 function metadataOf(model: string, { request, output }: EngineJob, seed: number): ImageMetadata {
   if (output.metadata !== 'full') return { kind: output.metadata };
-  const { weights, init, clip, prompt, loras = [], ...rest } = request;
+  const { weights, init, video, prompt, loras = [], ...rest } = request;
   const promptWeights = weights || undefined;
   return {
     kind: 'full',
@@ -166,8 +166,8 @@ function metadataOf(model: string, { request, output }: EngineJob, seed: number)
       model,
       promptWeights,
       referenceStrength: init?.strength,
-      guidanceInterval: clip?.guidanceInterval,
-      reuseThreshold: clip?.reuseThreshold,
+      guidanceInterval: video?.guidanceInterval,
+      reuseThreshold: video?.reuseThreshold,
       version,
     },
   };

@@ -25,7 +25,7 @@ export class VideoAssets {
   }
 
   static async start(
-    { ffmpeg, format, fps, crf }: NonNullable<OutputOptions['clip']>,
+    { ffmpeg, format, fps, crf }: NonNullable<OutputOptions['video']>,
     { seed, width, height }: FramesEvent,
     metadata: ImageMetadata,
   ): Promise<VideoAssets> {

@@ -1,7 +1,7 @@
 /** The type that a graph computes in. */
 export type ComputeType = 'f32' | 'f16' | 'bf16';
 
-/** How a graph is written for one provider. */
+/** The spelling of graphs for one provider. */
 export interface Dialect {
   /**
    * `fused`: com.microsoft.MultiHeadAttention, blocked, never holds the score matrix.

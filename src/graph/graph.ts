@@ -11,7 +11,7 @@ import {
 } from './onnx-proto.js';
 import { type Shape, sameElementCount } from './shape.js';
 
-/** How weight files call the types that a graph computes in. */
+/** Names of the compute types in weight files. */
 const STORAGE = { f32: 'F32', f16: 'F16', bf16: 'BF16' } as const;
 
 /** A tensor in the graph: the name it has there, its type and its shape. */
@@ -49,7 +49,7 @@ export class Graph {
   readonly #externals: ExternalInitializer[] = [];
   readonly #inputs: Value[] = [];
   readonly #outputs: Value[] = [];
-  /** Where each run-time dimension can be read: the first value that had it. */
+  /** For each run-time dimension the first value that had it, from whose shape it is read. */
   readonly #dimensions = new Map<string, { value: Value; axis: number }>();
   readonly #cache = new Map<string, Value>();
 

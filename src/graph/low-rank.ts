@@ -3,7 +3,7 @@ import type { FloatType, TensorRecord } from '../weights/safetensors.js';
 import type { Graph, Value } from './graph.js';
 import { storedTensor } from './stored-tensor.js';
 
-/** What a LoRA adds to one weight: scale * up * down. Hu et al., arXiv:2106.09685, section 4.1. */
+/** The update of one weight by a LoRA: scale * up * down. Hu et al., arXiv:2106.09685, section 4.1. */
 export interface LowRankUpdate {
   /** [r, I], or of a convolution [r, I, k, k] */
   readonly down: LowRankFactor;
@@ -11,7 +11,7 @@ export interface LowRankUpdate {
   readonly up: LowRankFactor;
   /** weight * alpha / r */
   readonly scale: number;
-  /** What messages call it. */
+  /** Name in messages. */
   readonly name: string;
 }
 
@@ -19,7 +19,7 @@ export interface LowRankFactor extends TensorRecord {
   readonly dtype: FloatType;
 }
 
-/** Why an update does not fit a weight; undefined where it does. */
+/** The reason why an update does not fit a weight; undefined where it fits. */
 export function lowRankProblem({ down, up, name }: LowRankUpdate, shape: readonly number[]): string | undefined {
   const [rank = 0, ...from] = down.shape;
   const [outputs = 0, rankOfUp = 0, ...kernel] = up.shape;

@@ -1,5 +1,5 @@
 /**
- * The ops that only video needs: rotary positions, patches, and convolution over time. A clip in a convolutional network is
+ * The ops that only video needs: rotary positions, patches, and convolution over time. A video in a convolutional network is
  * [T, C, H, W], its frames where a batch would be, so that whatever does not look along time is a plain 2D op.
  */
 
@@ -60,14 +60,14 @@ export function patchEmbedding(
 export function unpatch(graph: Graph, x: Value, channels: number, grid: Shape): Value {
   const [batch = 1, , width = 0] = x.shape;
   const [frames = 1, h = 1, w = 1] = grid;
-  const pictures = product([batch, frames]);
+  const images = product([batch, frames]);
   const [height, breadth] = [doubled(h), doubled(w)];
-  const deep = transpose(graph, graph.reshape(x, [pictures, h, w, width]), [0, 3, 1, 2], [pictures, width, h, w]);
-  const wide = graph.node('DepthToSpace', [deep], [pictures, channels, height, breadth], {
+  const deep = transpose(graph, graph.reshape(x, [images, h, w, width]), [0, 3, 1, 2], [images, width, h, w]);
+  const wide = graph.node('DepthToSpace', [deep], [images, channels, height, breadth], {
     attributes: { blocksize: 2, mode: 'DCR' },
   });
-  const clips = graph.reshape(wide, [batch, frames, channels, height, breadth]);
-  return transpose(graph, clips, [0, 2, 1, 3, 4], [batch, channels, frames, height, breadth]);
+  const videos = graph.reshape(wide, [batch, frames, channels, height, breadth]);
+  return transpose(graph, videos, [0, 2, 1, 3, 4], [batch, channels, frames, height, breadth]);
 }
 
 /**

@@ -13,7 +13,7 @@ export interface WeightsOptions {
   readonly unused?: readonly RegExp[];
   /** Keys that no graph knows are a problem of the file; where false they are only listed. Default true. */
   readonly refusesSpare?: boolean;
-  /** What is added to weights, by their keys: LoRA. */
+  /** LoRA: low-rank updates of weights, by their keys. */
   readonly updates?: ReadonlyMap<string, readonly LowRankUpdate[]>;
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { InferenceError } from '../errors.js';
 import { readSafetensors } from '../weights/safetensors.js';
 
-/** What tells the family of a checkpoint: little enough to read for every family at once. */
+/** The facts that identify the family of a checkpoint: little enough to read for every family at once. */
 export interface CheckpointGlance {
   readonly isFolder: boolean;
   /** Text of `model_index.json` of a diffusers-layout folder. */

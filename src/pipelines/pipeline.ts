@@ -1,16 +1,16 @@
-/** What every model family offers: an async generator over many short engine runs, and a description of the model. */
+/** The interface of every model family: an async generator over many short engine runs, and a description of the model. */
 import type { Backend } from '../runtime/backend.js';
 
 export type Phase = 'encode' | 'denoise' | 'decode';
 
-/** What happens to one of the jobs that run together; `job` is its place among them. */
+/** An event of one of the jobs that run together; `job` is its index among them. */
 export type PipelineEvent = { readonly job: number } & (
   | PromptEvent
   | ProgressEvent
   | PreviewEvent
   | ImageEvent
   | FramesEvent
-  /** Its last picture was made. `forwards`: as `JobMetadata` has them; omitted, they were not counted. */
+  /** Its last image was made. `forwards`: as `JobMetadata` has them; omitted, they were not counted. */
   | { readonly kind: 'done'; readonly forwards?: number }
   /** The variant of the model that it needs is built, which blocks until it is there. */
   | { readonly kind: 'building' }
@@ -18,13 +18,13 @@ export type PipelineEvent = { readonly job: number } & (
   | { readonly kind: 'aborted' }
 );
 
-/** How the prompt was read. */
+/** The prompt was read and encoded. */
 export interface PromptEvent {
   readonly kind: 'prompt';
   readonly report: PromptReport;
 }
 
-/** `step` of `total` of this phase are done, over all pictures of the job. */
+/** `step` of `total` of this phase are done, over all images of the job. */
 export interface ProgressEvent {
   readonly kind: 'progress';
   readonly phase: Phase;
@@ -32,7 +32,7 @@ export interface ProgressEvent {
   readonly total: number;
 }
 
-/** What a picture will look like, one pixel a latent. `rgb` is row-major uint8 [height, width, 3]. */
+/** A preview of an image, one pixel a latent. `rgb` is row-major uint8 [height, width, 3]. */
 export interface PreviewEvent {
   readonly kind: 'preview';
   readonly index: number;
@@ -41,7 +41,7 @@ export interface PreviewEvent {
   readonly rgb: Uint8Array;
 }
 
-/** One finished picture. `rgb` is row-major uint8 [height, width, 3]. */
+/** One finished image. `rgb` is row-major uint8 [height, width, 3]. */
 export interface ImageEvent {
   readonly kind: 'image';
   readonly index: number;
@@ -51,7 +51,7 @@ export interface ImageEvent {
   readonly rgb: Uint8Array;
 }
 
-/** The next frames of a clip, in order: row-major uint8 [height, width, 3] each. */
+/** The next frames of a video, in order: row-major uint8 [height, width, 3] each. */
 export interface FramesEvent {
   readonly kind: 'frames';
   readonly seed: number;
@@ -60,11 +60,11 @@ export interface FramesEvent {
   readonly frames: readonly Uint8Array[];
 }
 
-/** What a loaded or inspected model is. */
+/** Facts about a loaded or inspected model. */
 export interface ModelInfo {
   /** Name of its family. */
   readonly family: string;
-  /** Of all networks together. */
+  /** Number of weights of all networks together. */
   readonly parameters: number;
   /** Bytes of weights on disk. */
   readonly weightBytes: number;
@@ -79,36 +79,36 @@ export interface ModelInfo {
   readonly nativeHeight: number;
   /** Keys of the checkpoint that are not used. */
   readonly unused: readonly string[];
-  /** Of WAN: what it makes of known frames. */
+  /** WAN only: the known frames that it takes, and how. */
   readonly frames?: FrameConditioning;
 }
 
-/** Which known frames a model of WAN takes, and how. */
+/** The known frames that a model of WAN takes, and the method by which it takes them. */
 export interface FrameConditioning {
   readonly method: FrameMethod;
   readonly takes: readonly FramePlace[];
-  /** Those without which it makes nothing. */
+  /** Places without which the model makes nothing. */
   readonly needs: readonly FramePlace[];
 }
 
 export type FramePlace = 'start' | 'end';
 
 /**
- * How a prompt's signs are read. `diffusers`: as text, cut at 75 tokens as diffusers does. `plain`: as text, longer prompts go on
+ * The grammar of a prompt's signs. `diffusers`: as text, cut at 75 tokens as diffusers does. `plain`: as text, longer prompts go on
  * in further chunks. `weighted`: the grammar of prompt-weights.ts, in chunks.
  */
 export type PromptSyntax = 'diffusers' | 'plain' | 'weighted';
 
-/** What became of a prompt's text. */
+/** A report of how a prompt's text was read. */
 export interface PromptReport {
-  /** Of 75 tokens. */
+  /** Number of chunks of 75 tokens. */
   readonly chunks: number;
-  /** Of the text, in the encoder that needs more of them. */
+  /** Tokens of the text, in the encoder that needs more of them. */
   readonly tokens: number;
-  /** Of those, cut off. */
+  /** Tokens that were cut off. */
   readonly dropped: number;
   readonly strategy: 'compel' | 'fallback' | 'none';
-  /** With `fallback`: why. */
+  /** Reason of a `fallback`. */
   readonly problem?: string;
 }
 
@@ -117,7 +117,7 @@ export interface GenerationRequest {
   readonly prompt: string;
   /** `undefined`: absent, which is not the same as empty (`force_zeros_for_empty_prompt`). */
   readonly negativePrompt: string | undefined;
-  /** Of both prompts. Omitted: `diffusers`. */
+  /** Grammar of both prompts. Omitted: `diffusers`. */
   readonly promptSyntax?: PromptSyntax;
   /** Weighted phrases behind the prompt; left out where they cannot be parsed. */
   readonly weights?: string;
@@ -127,11 +127,11 @@ export interface GenerationRequest {
   readonly steps: number;
   readonly guidanceScale: number;
   readonly scheduler: string;
-  /** One picture a seed, in order. */
+  /** One image a seed, in order. */
   readonly seeds: readonly number[];
-  /** Of WAN: what the clip is; a picture is one of one frame. Omitted: SDXL. */
-  readonly clip?: ClipRequest;
-  /** The picture to start from; omitted, noise alone. */
+  /** WAN only: the video; an image is a video of one frame. */
+  readonly video?: VideoRequest;
+  /** The image to start from; omitted, noise alone. */
   readonly init?: InitImage | undefined;
   /** At most so many previews a second; 0 or omitted: none. */
   readonly previewsPerSecond?: number;
@@ -141,35 +141,35 @@ export interface GenerationRequest {
 
 /** A LoRA of a request, as the server found it. */
 export interface RequestLora {
-  /** What requests call it. */
+  /** Name in requests. */
   readonly name: string;
   readonly path: string;
   /** Another one when the file was replaced. */
   readonly revision: string;
-  /** Of the denoiser, -2 to 2. */
+  /** Strength in the denoiser, -2 to 2. */
   readonly weight: number;
-  /** Of the text encoders, -2 to 2. */
+  /** Strength in the text encoders, -2 to 2. */
   readonly textEncoderWeight: number;
 }
 
-/** Image to image: the picture is noised to where `strength` of the steps are left, and denoised from there. */
+/** Image to image: the image is noised to where `strength` of the steps are left, and denoised from there. */
 export interface InitImage {
   /** Row-major uint8 [height, width, 3] of the request's own size. */
   readonly rgb: Uint8Array;
-  /** 0 to 1: 1 keeps next to nothing of the picture. `steps * strength` must be at least 1. */
+  /** 0 to 1: 1 keeps next to nothing of the image. `steps * strength` must be at least 1. */
   readonly strength: number;
 }
 
-export interface ClipRequest {
+export interface VideoRequest {
   /** 4n + 1 */
   readonly frames: number;
   /**
-   * Of the flow's noise levels: the larger, the more steps are spent where there is much noise. Omitted: what the model was
+   * Shift of the flow's noise levels: a larger one spends more steps at high noise. Omitted: the value that the model was
    * published with, 5 for text-to-video.
    */
   readonly shift?: number;
   /** Omitted: it is made from text alone. */
-  readonly known?: KnownPictures | undefined;
+  readonly known?: KnownImages | undefined;
   /** The steps that are guided; the others are run on the prompt alone. Omitted: all. */
   readonly guidanceInterval?: GuidanceInterval | undefined;
   /**
@@ -186,21 +186,22 @@ export interface GuidanceInterval {
 }
 
 /**
- * How a model of WAN is told of known frames. `latent_hold`: their latents are put back after every step, noised to its level.
- * `vace`: as a control beside the latents. `image_conditioning`: as more channels of the latents, and as pictures it looks at.
+ * The method by which a model of WAN takes known frames. `latent_hold`: their latents are put back after every step, noised to
+ * its level.
+ * `vace`: as a control beside the latents. `image_conditioning`: as more channels of the latents, and as images that it attends to.
  */
 export const frameMethods = ['latent_hold', 'vace', 'image_conditioning'] as const;
 export type FrameMethod = (typeof frameMethods)[number];
 
-/** Pictures that a clip is made from, row-major uint8 [height, width, 3] of the request's own size. */
-export interface KnownPictures {
+/** Images that a video is made from, row-major uint8 [height, width, 3] of the request's own size. */
+export interface KnownImages {
   /** The model's own, or `latent_hold` on one that needs none. */
   readonly method: FrameMethod;
   /** The first frame. */
   readonly start?: Uint8Array | undefined;
   /** The last frame. */
   readonly end?: Uint8Array | undefined;
-  /** What it is to look like, at no place of its own. Of `vace` alone. */
+  /** An image that the video is to look like; it is none of its frames. `vace` only. */
   readonly look?: Uint8Array | undefined;
   /**
    * 0 to 1. Of `latent_hold` the share of the steps that they are held for; of `vace` what the control is multiplied by;
@@ -216,9 +217,9 @@ export interface PipelineJob {
 }
 
 export interface BuiltVariants {
-  /** Those that are there, as `variantKey` names them. */
+  /** Keys of the variants that are loaded, as `variantKey` makes them. */
   readonly keys: readonly string[];
-  /** How many were built since the engine started. */
+  /** Number of variants that were built since the engine started. */
   readonly builds: number;
 }
 
@@ -226,9 +227,9 @@ export interface Pipeline {
   readonly info: ModelInfo;
   /** Variants of the model. Omitted: it has none. */
   readonly variants?: BuiltVariants;
-  /** What its sessions run on. */
+  /** Device and dialect of its sessions. */
   readonly backend: Backend;
-  /** Runs jobs together; pictures that can share runs of the denoiser do. Retains nothing once ended. */
+  /** Runs jobs together; images that can share runs of the denoiser do. Retains nothing once ended. */
   generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined>;
   dispose(): Promise<void>;
 }

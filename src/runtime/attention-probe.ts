@@ -2,7 +2,7 @@ import { Graph } from '../graph/graph.js';
 import { attention } from '../graph/ops.js';
 import { createSession, type SessionDevice } from './session.js';
 
-/** Where the wrong programs were seen to go wrong: 64 tokens and more (docs/reference/graph.md). */
+/** Wrong programs were seen to fail from 64 tokens on (docs/reference/graph.md). */
 const TOKENS = 128;
 const HEADS = 2;
 const HEAD_WIDTH = 64;

@@ -3,7 +3,7 @@ import type { Dialect } from '../graph/dialect.js';
 import { isFusedAttentionRight } from './attention-probe.js';
 import type { SessionDevice } from './session.js';
 
-/** What the sessions of one engine process run on, and how graphs are written for it. Chosen once, when the engine starts. */
+/** The device of all sessions of an engine process, and the dialect of their graphs. Chosen once, when the engine starts. */
 export interface Backend extends SessionDevice {
   readonly dialect: Dialect;
 }

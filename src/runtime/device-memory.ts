@@ -10,28 +10,28 @@ const SMI_TIMEOUT_MS = 5_000;
 export interface DeviceMemory {
   readonly kind: 'VRAM' | 'memory';
   readonly totalBytes: number;
-  /** That nobody uses, nor engines that are loaded have used at their peak. */
+  /** Bytes that no process uses, less what loaded engines may grow by to their peaks. */
   readonly freeBytes: number;
 }
 
-/** What a loaded engine has of the machine's memory. */
+/** The machine's memory that a loaded engine takes. */
 export interface Resident {
   readonly residentBytes: number | undefined;
   readonly peakBytes: number | undefined;
 }
 
 /**
- * Memory where a model on the device would go: that of an NVIDIA card as its driver tells it, else the machine's or its
- * container's. Engines keep the VRAM that they once took, so that what is free on a card is free at their peaks too.
+ * Measures the memory that a model on the device would take: the memory of an NVIDIA card as its driver reports it, else that of
+ * the machine or its container. Engines keep the VRAM that they once took, so free VRAM stays free at their peaks.
  *
- * @param residents that may grow to their peaks again
+ * @param residents loaded engines, which may grow to their peaks again
  */
 export async function measureMemory(device: Device, residents: readonly Resident[]): Promise<DeviceMemory> {
   const card = device === 'cpu' ? undefined : await measureCard();
   return card ?? measureMachine(residents);
 }
 
-/** The first NVIDIA card, as its driver tells it; undefined where there is none, or no answer. */
+/** Memory of the first NVIDIA card, as its driver reports it; undefined without a card or an answer. */
 export async function measureCard(): Promise<DeviceMemory | undefined> {
   const query = ['--query-gpu=memory.total,memory.free', '--format=csv,noheader,nounits'];
   const answer = await promisify(execFile)('nvidia-smi', query, { timeout: SMI_TIMEOUT_MS }).catch(() => undefined);

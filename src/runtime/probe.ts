@@ -7,9 +7,9 @@ import { InferenceError } from '../errors.js';
 export interface ProbeResult {
   readonly provider: Provider;
   readonly opens: boolean;
-  /** Why it does not open, or what was seen. */
+  /** Reason why it does not open, or what was measured. */
   readonly detail: string;
-  /** What to do where it does not open. */
+  /** Remedy where it does not open. */
   readonly fix?: string;
 }
 
@@ -59,7 +59,7 @@ function readable(message: string): string {
 
 export interface DeviceChoice {
   readonly device: Provider;
-  /** Of `auto`: the providers that were tried before and do not open. */
+  /** With `auto`: the better providers that do not open. */
   readonly rejected: readonly ProbeResult[];
 }
 
@@ -90,7 +90,7 @@ async function usable(provider: Provider, automatic: boolean): Promise<ProbeResu
   return probeProvider(provider);
 }
 
-// The Vulkan loader's own variables: they say which driver it will take.
+// The Vulkan loader's own variables select its driver.
 function usesSoftwareVulkan(): boolean {
   return /swiftshader|lvp_icd|llvmpipe/i.test(vulkanDriverFiles());
 }

@@ -3,7 +3,7 @@ import { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { Provider } from '../device.js';
 import type { Graph } from '../graph/graph.js';
 
-/** What sessions run on. */
+/** The device of a session. */
 export interface SessionDevice {
   readonly provider: Provider;
   /** Index of the card, on providers that can choose one: CUDA and TensorRT. */
@@ -13,7 +13,7 @@ export interface SessionDevice {
 }
 
 export interface SessionOptions {
-  /** Outputs that stay where they were computed, and for each the input of a later run that takes it. */
+  /** Outputs that stay on the device, each with the input of the next run that takes it. */
   readonly holds?: ReadonlyMap<string, string>;
 }
 
@@ -23,8 +23,8 @@ export interface Feed {
   readonly shape: readonly number[];
 }
 
-/** What runs hand on to later ones without it leaving the device: a run takes all of it and leaves its own in its place. */
-export class Held {
+/** Tensors that a run leaves on the device for the next one. A run takes all of them and leaves its own in their place. */
+export class CarriedTensors {
   #tensors: Readonly<Record<string, Tensor>> = {};
 
   get tensors(): Readonly<Record<string, Tensor>> {
@@ -45,12 +45,12 @@ export class Held {
 /** A network ready to run. `run` blocks the thread for the whole run: nothing but an engine process may call it. */
 export interface NetworkSession {
   /**
-   * @param held what earlier runs of sessions that hold outputs left; such a session needs one
-   * @param outputs those that are wanted: the others are not brought back from the device; omitted, all
+   * @param carried tensors that the earlier runs left; needed by a session that `holds` outputs
+   * @param outputs names of the outputs to copy from the device; omitted, all
    */
   run(
     feeds: Readonly<Record<string, Feed>>,
-    held?: Held,
+    carried?: CarriedTensors,
     outputs?: readonly string[],
   ): Promise<Readonly<Record<string, Float32Array>>>;
   release(): Promise<void>;
@@ -84,14 +84,14 @@ export async function createSession(
     extra: { session: { model_external_initializers_file_folder_path: folder } },
   });
   return {
-    async run(feeds, held = new Held(), wanted = graph.outputs) {
+    async run(feeds, carried = new CarriedTensors(), wanted = graph.outputs) {
       const inputs = Object.entries(feeds).map(([name, { data, shape }]) => {
         const tensor =
           data instanceof Int32Array ? new Tensor('int32', data, shape) : new Tensor('float32', data, shape);
         return [name, tensor] as const;
       });
-      const outputs = Object.entries(await session.run({ ...Object.fromEntries(inputs), ...held.tensors }, wanted));
-      held.replace(
+      const outputs = Object.entries(await session.run({ ...Object.fromEntries(inputs), ...carried.tensors }, wanted));
+      carried.replace(
         Object.fromEntries(
           outputs.flatMap(([name, tensor]) => {
             const input = holds.get(name);

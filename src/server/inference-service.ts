@@ -122,7 +122,7 @@ function estimate(state: ServerState, parsed: ParsedRequest): EstimateResponse {
     peakMemoryBytes: BigInt(peakBytes ?? 0),
     width,
     height,
-    frames: rest.clip?.frames ?? 0,
+    frames: rest.video?.frames ?? 0,
     queueSeconds: queueSeconds ?? 0,
     denoisingSteps: rest.steps - firstStep(rest),
   };

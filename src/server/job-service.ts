@@ -1,15 +1,24 @@
 import { InferenceError } from '../errors.js';
+import type { Job as JobMessage } from '../gen/darkroom/v1/job.js';
 import type {
   JobServiceServer,
   ListJobsRequest,
+  ListJobsResponse,
   WatchJobRequest,
   WatchJobResponse,
 } from '../gen/darkroom/v1/job_service.js';
+import { wellFormed } from '../std/well-formed.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
 
 const DEFAULT_PAGE = 100;
 const MAX_PAGE = 1000;
+/** Far below the 4 MB that clients take, and little enough to be encoded between two health checks. */
+const MAX_PAGE_BYTES = 512 * 1024;
+const MAX_TEXT_CHARACTERS = 256;
+/** Numbers, ids and names of a job, in bytes. */
+const JOB_BYTES = 1024;
+const ASSET_BYTES = 128;
 
 export function createJobService(state: ServerState): JobServiceServer {
   return {
@@ -34,7 +43,7 @@ async function* watchJob(
   if (job.error !== undefined) throw job.error;
 }
 
-function listJobs(state: ServerState, { pageSize, pageToken, states }: ListJobsRequest) {
+function listJobs(state: ServerState, { pageSize, pageToken, states, fullTexts }: ListJobsRequest): ListJobsResponse {
   const size = pageSize || DEFAULT_PAGE;
   if (size > MAX_PAGE) {
     const description = `page_size ${size} must be >= 1 and <= ${MAX_PAGE}`;
@@ -43,9 +52,48 @@ function listJobs(state: ServerState, { pageSize, pageToken, states }: ListJobsR
   const jobs = state.jobs.list().filter((job) => states.length === 0 || states.includes(job.state));
   // A page starts after the job that the token names. If that job was evicted, the list ends.
   const start = pageToken === '' ? 0 : jobs.findIndex(({ id }) => id === pageToken) + 1;
-  const page = start === 0 && pageToken !== '' ? [] : jobs.slice(start, start + size);
+  const page: JobMessage[] = [];
+  let bytes = 0;
+  for (const job of start === 0 && pageToken !== '' ? [] : jobs.slice(start, start + size)) {
+    const message = fullTexts ? job.toMessage() : withShortTexts(job.toMessage());
+    bytes += sizeOf(message);
+    // A page has one job at least, however large that is.
+    if (page.length > 0 && bytes > MAX_PAGE_BYTES) break;
+    page.push(message);
+  }
+  return { jobs: page, nextPageToken: start + page.length < jobs.length ? (page.at(-1)?.jobId ?? '') : '' };
+}
+
+/** A job whose long texts are cut. */
+function withShortTexts(job: JobMessage): JobMessage {
+  const { metadata, error } = job;
+  const short = (text: string) => wellFormed(text, MAX_TEXT_CHARACTERS);
   return {
-    jobs: page.map((job) => job.toMessage()),
-    nextPageToken: start + size < jobs.length ? (page.at(-1)?.id ?? '') : '',
+    ...job,
+    error: error && { ...error, message: short(error.message) },
+    metadata: metadata && {
+      ...metadata,
+      originalPrompt: short(metadata.originalPrompt),
+      negativePrompt: short(metadata.negativePrompt),
+      enhancedPrompt: metadata.enhancedPrompt && short(metadata.enhancedPrompt),
+      weights: metadata.weights && short(metadata.weights),
+      promptProblem: metadata.promptProblem && short(metadata.promptProblem),
+      referenceProblem: metadata.referenceProblem && short(metadata.referenceProblem),
+    },
   };
+}
+
+/** Upper bound of a job's size on the wire, in bytes, without encoding it. */
+function sizeOf({ assets, metadata, error }: JobMessage): number {
+  const texts = [
+    error?.message,
+    metadata?.originalPrompt,
+    metadata?.negativePrompt,
+    metadata?.enhancedPrompt,
+    metadata?.weights,
+    metadata?.promptProblem,
+    metadata?.referenceProblem,
+  ];
+  // A UTF-16 unit has at most three bytes of UTF-8.
+  return JOB_BYTES + ASSET_BYTES * assets.length + 3 * texts.reduce((sum, text = '') => sum + text.length, 0);
 }

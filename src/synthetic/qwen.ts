@@ -7,7 +7,7 @@ import { findAsset } from './assets.js';
 import type { SyntheticQwenSize } from './sizes.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 
-/** What makes a released model larger than the tiny one. */
+/** The fields in which a released model is larger than the tiny one. */
 const changes: Readonly<Record<SyntheticQwenSize, object>> = {
   'qwen-tiny': {},
   // https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/060db6499f32faf8b98477b0a26969ef7d8b9987/config.json
@@ -56,7 +56,7 @@ export async function writeSyntheticQwen(
   return folder;
 }
 
-/** Tokens without a text would make texts of nothing: every id beyond the tiny vocabulary's is a word that says its number. */
+/** Tokens without text would decode to empty texts: every id beyond the tiny vocabulary's is a word that spells its number. */
 async function fillVocabulary(path: string, size: number): Promise<void> {
   const tokenizer = JSON.parse(await readFile(path, 'utf8')) as TokenizerFile;
   const { vocab } = tokenizer.model;

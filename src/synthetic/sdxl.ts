@@ -18,7 +18,7 @@ const FILES: Readonly<Record<ComponentName, string>> = {
 };
 
 /**
- * Makes an SDXL of hash weights: the real architecture, file layout and names; its pictures are noise. Does nothing where one
+ * Makes an SDXL of hash weights: the real architecture, file layout and names; its images are noise. Does nothing where one
  * is already whole.
  *
  * @param path a folder, or a file that ends in `.safetensors` for the original key layout; its tokenizer lies beside it
@@ -35,7 +35,7 @@ export function writeTinySdxl(folder: string, dtype: FloatType = 'F16'): Promise
   return writeSyntheticSdxl(folder, 'sdxl-tiny', dtype);
 }
 
-/** What makes the released model larger than the tiny one. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0 */
+/** The fields in which the released model is larger than the tiny one. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0 */
 const sdxlBase = {
   'unet/config.json': {
     sample_size: 128,
@@ -108,7 +108,7 @@ async function writeSingleFile(path: string, dtype: FloatType, changes: Changes)
   return path;
 }
 
-/** Puts configurations and tokenizers into a folder; tells the tensors that they ask for. */
+/** Copies configurations and tokenizers to a folder. @returns the tensors that they ask for */
 async function planIn(folder: string, changes: Changes): Promise<ReturnType<typeof planSdxlWeights>> {
   await cp(await findAsset('tiny-sdxl'), folder, { recursive: true });
   for (const [file, values] of Object.entries(changes)) {

@@ -7,7 +7,7 @@ import { findAsset } from './assets.js';
 import type { SyntheticWanSize } from './sizes.js';
 import { writeHashSafetensors } from './write-safetensors.js';
 
-/** What makes the released model larger than the tiny one. https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers */
+/** The fields in which the released model is larger than the tiny one. https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers */
 const wan13B = {
   'transformer/config.json': {
     num_attention_heads: 12,
@@ -77,7 +77,7 @@ const TINY_EYE = {
   patch_size: 14,
 };
 
-/** What differs from `assets/tiny-wan`, by file; later ones add to earlier ones. */
+/** Changes to `assets/tiny-wan`, by file; later ones add to earlier ones. */
 const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string, object>>[]>> = {
   'wan-tiny': [],
   'wan-1.3b': [wan13B],
@@ -89,7 +89,7 @@ const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string
 };
 
 /**
- * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its clips are noise. Does
+ * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its videos are noise. Does
  * nothing where one is already whole.
  *
  * @returns the folder

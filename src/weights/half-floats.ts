@@ -30,7 +30,7 @@ export function float16Value(bits: number): number {
   return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
-/** What each of the binary16 bit patterns stands for, once they were needed. */
+/** The value of each binary16 bit pattern, computed when first needed. */
 let halves: Float32Array | undefined;
 
 /** Stored elements as float32, which holds every one of them exactly. `bytes` must begin where an element may. */

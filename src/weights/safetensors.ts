@@ -35,7 +35,7 @@ const MAX_TENSORS = 1_000_000;
 /** ONNX and every framework stop far below; more dimensions only serve to overflow a product. */
 const MAX_RANK = 16;
 
-/** Where one tensor lies: row-major little-endian elements in a real file. */
+/** The place of one tensor: row-major little-endian elements in a real file. */
 export interface TensorRecord {
   readonly name: string;
   readonly dtype: string;

@@ -19,7 +19,7 @@ export interface WeightRecord extends TensorRecord {
 
 /** The tensors of one network, over one file or several shards. */
 export interface WeightFiles {
-  /** What messages call it: the file or the index, as the user knows it. */
+  /** Path in messages: the file or the index that the user knows. */
   readonly path: string;
   readonly tensors: ReadonlyMap<string, WeightRecord>;
   readonly metadata: Readonly<Record<string, string>>;
@@ -37,7 +37,7 @@ export function renamed(tensors: WeightFiles['tensors'], rename: (key: string) =
   return new Map([...tensors].map(([key, record]) => [rename(key), record]));
 }
 
-/** Of three tensors that are stored as one, [3C, …], one, [C, …]: 0, 1 or 2. */
+/** One, [C, …], of three tensors that are stored as one, [3C, …]. @param part 0, 1 or 2 */
 export function third(record: TensorRecord, part: number): WeightRecord {
   const [rows = 0, ...rest] = record.shape;
   const length = record.length / 3;
@@ -99,7 +99,7 @@ async function readShards(index: string): Promise<WeightFiles> {
     const file = await readSafetensors(path);
     Object.assign(metadata, file.metadata);
     for (const [name, tensor] of file.tensors) {
-      if (tensors.has(name)) refuse(`has tensor "${name}" in two shards, ${shard} the second`);
+      if (tensors.has(name)) refuse(`has tensor "${name}" in two shards; the second is ${shard}`);
       tensors.set(name, tensor);
     }
   }

@@ -1,12 +1,12 @@
 import { InferenceError } from '../errors.js';
 import type { WeightFiles } from './weight-files.js';
 
-/** The shapes of a network's tensors, as far as they tell its configuration. */
+/** The shapes of a network's tensors, from which its configuration follows. */
 export class WeightShapes {
   readonly #files: WeightFiles;
   readonly #family: string;
 
-  /** @param family what the file should be of, as messages say it: "an SDXL" */
+  /** @param family name of the expected model in messages: "an SDXL" */
   constructor(files: WeightFiles, family: string) {
     this.#files = files;
     this.#family = family;

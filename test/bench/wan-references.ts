@@ -1,8 +1,8 @@
 /**
  * npm run bench -- wan-references [--model PATH] [--width 128] [--height 128] [--frames 9] [--steps 20] [--seeds 3] [--strength 0.85]
  *
- * How near the first frame of a clip comes to its start reference, by the model's own way and by held latents, at the same seeds.
- * The distance is to what the VAE makes of the reference by itself, the nearest that a clip can come. Without --model it makes the
+ * How near the first frame of a video comes to its start reference, by the model's own way and by held latents, at the same seeds.
+ * The distance is to what the VAE makes of the reference by itself, the nearest that a video can come. Without --model it makes the
  * tiny VACE of hash weights.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { imageFromRgb, rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
-import type { FrameMethod, GenerationRequest, KnownPictures } from '../../src/pipelines/pipeline.js';
+import type { FrameMethod, GenerationRequest, KnownImages } from '../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 import { cpuBackend } from '../support/cpu-backend.js';
@@ -57,7 +57,7 @@ try {
   await rm(folder, { recursive: true });
 }
 
-async function firstFrame(pipeline: WanPipeline, seed: number, known: KnownPictures | undefined): Promise<Uint8Array> {
+async function firstFrame(pipeline: WanPipeline, seed: number, known: KnownImages | undefined): Promise<Uint8Array> {
   const request: GenerationRequest = {
     prompt: 'a red kite over a field',
     negativePrompt: 'blurry',
@@ -66,12 +66,12 @@ async function firstFrame(pipeline: WanPipeline, seed: number, known: KnownPictu
     guidanceScale: 5,
     scheduler: 'flow_unipc',
     seeds: [seed],
-    clip: { frames: Number(options.frames), shift: 5, known },
+    video: { frames: Number(options.frames), shift: 5, known },
   };
   for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }])) {
     if (event.kind === 'frames') return event.frames[0] ?? new Uint8Array();
   }
-  throw new Error('a clip without frames');
+  throw new Error('a video without frames');
 }
 
 async function throughVae({ networks }: WanPipeline, rgb: Uint8Array): Promise<Uint8Array> {

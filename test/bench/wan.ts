@@ -2,15 +2,15 @@
  * npm run bench -- wan [--model PATH] [--frames 9] [--width 128] [--height 128] [--steps 10] [--threads 1] [--device cpu]
  *   [--saving] [--reuse 0.8,1]
  *
- * What one clip takes, phase by phase: wall seconds, and CPU seconds (user + system of the process). With --saving it is made
+ * What one video takes, phase by phase: wall seconds, and CPU seconds (user + system of the process). With --saving it is made
  * again with each way of saving steps, and told what that took and how far its frames are from the plain ones. Without --model it
- * makes the tiny one of hash weights, whose clips are noise.
+ * makes the tiny one of hash weights, whose videos are noise.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { ClipRequest, GenerationRequest } from '../../src/pipelines/pipeline.js';
+import type { GenerationRequest, VideoRequest } from '../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { openBackend } from '../../src/runtime/backend.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
@@ -36,7 +36,7 @@ if (device !== 'cpu' && device !== 'webgpu' && device !== 'cuda') {
 }
 const INTERVAL = { guidanceInterval: { start: 0.2, end: 0.8 } };
 /** A row of the table each, after the plain run. */
-const ways: readonly (readonly [string, Partial<ClipRequest>])[] = [
+const ways: readonly (readonly [string, Partial<VideoRequest>])[] = [
   ['guidance 0.2 to 0.8', INTERVAL],
   ...options.reuse.split(',').map((value) => [`reuse ${value}`, { reuseThreshold: Number(value) }] as const),
 ];
@@ -72,7 +72,7 @@ interface Run {
   readonly frames: Buffer;
 }
 
-async function make(pipeline: WanPipeline, saving: Partial<ClipRequest>): Promise<Run> {
+async function make(pipeline: WanPipeline, saving: Partial<VideoRequest>): Promise<Run> {
   const request: GenerationRequest = {
     prompt: 'a red kite over a field',
     negativePrompt: 'blurry',
@@ -82,7 +82,7 @@ async function make(pipeline: WanPipeline, saving: Partial<ClipRequest>): Promis
     guidanceScale: 5,
     scheduler: 'flow_unipc',
     seeds: [1],
-    clip: { frames: Number(options.frames), shift: 5, ...saving },
+    video: { frames: Number(options.frames), shift: 5, ...saving },
   };
   const laps = { encode: [] as Lap[], denoise: [] as Lap[], decode: [] as Lap[] };
   const frames: Uint8Array[] = [];

@@ -9,13 +9,13 @@ import { assertFloatType } from '../support/float-type.js';
 import type { Expected, ManifestEntry } from './golden-folder.js';
 import { type Case, type CaseResult, judge, skipped } from './report.js';
 import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.js';
-import { type WanClipCase, wanClipCases } from './wan-video-cases.js';
+import { type WanVideoCase, wanVideoCases } from './wan-video-cases.js';
 
 export interface WanCases extends WanTextCases {
   readonly transformer?: { readonly timesteps: readonly number[] } | VaceTransformerCases;
   readonly image_encoder?: readonly ImageCase[];
   readonly vae?: readonly VaeCase[];
-  readonly video?: readonly WanClipCase[];
+  readonly video?: readonly WanVideoCase[];
 }
 
 /** One run for each scale of the control, which is `transformer.control`. */
@@ -31,7 +31,7 @@ interface ImageCase {
   readonly key: string;
 }
 
-/** Names of a clip, its encoded mean, and of latents and what they decode to. */
+/** Names of a video, its encoded mean, and of latents and what they decode to. */
 interface VaeCase {
   readonly frames: number;
   readonly video: string;
@@ -47,7 +47,7 @@ export function wanCases(cases: WanCases, expected: Expected, networks: WanNetwo
   return [
     ...wanTextCases(cases, expected, networks.prompts),
     ...networkCases(cases, expected, expected, networks),
-    ...wanClipCases(cases.video ?? [], expected, networks),
+    ...wanVideoCases(cases.video ?? [], expected, networks),
     ...Object.keys(cases)
       .filter((kind) => !KNOWN.has(kind))
       .map((name) => ({ name, run: () => skipped(name, 'a kind of case not known yet') })),
@@ -102,8 +102,8 @@ function transformerRuns(cases: WanCases['transformer'], inputs: Expected): read
   if (cases === undefined) return [];
   if ('timesteps' in cases) {
     const channels = inputs.names.includes('transformer.channels') && inputs.floats('transformer.channels');
-    const pictures = inputs.names.includes('transformer.pictures') ? inputs.floats('transformer.pictures') : undefined;
-    const condition = channels ? ({ kind: 'image', channels, pictures } as const) : undefined;
+    const images = inputs.names.includes('transformer.pictures') ? inputs.floats('transformer.pictures') : undefined;
+    const condition = channels ? ({ kind: 'image', channels, images } as const) : undefined;
     return cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep, condition }));
   }
   const control = inputs.floats('transformer.control');
@@ -174,11 +174,11 @@ async function encodeCase(
   networks: WanNetworks,
 ): Promise<CaseResult> {
   const [, colours = 0, frames = 0, height = 0, width = 0] = inputs.shape(video);
-  const clip = inputs.floats(video);
+  const pixels = inputs.floats(video);
   const plane = height * width;
   const frame = (f: number) =>
     Float32Array.from({ length: colours * plane }, (_, i) => {
-      return clip[(Math.floor(i / plane) * frames + f) * plane + (i % plane)] ?? 0;
+      return pixels[(Math.floor(i / plane) * frames + f) * plane + (i % plane)] ?? 0;
     });
   const actual = await networks.autoencoder.encode(
     Array.from({ length: frames }, (_, f) => frame(f)),

@@ -1,6 +1,6 @@
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import { RunningJobs } from '../../src/pipelines/common/running-jobs.js';
-import type { GenerationRequest, KnownPictures } from '../../src/pipelines/pipeline.js';
+import type { GenerationRequest, KnownImages } from '../../src/pipelines/pipeline.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
 import { WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { encodePrompts } from '../../src/pipelines/wan/prompt/encode-prompts.js';
@@ -9,8 +9,8 @@ import { resultOf } from '../support/result-of.js';
 import type { Expected } from './golden-folder.js';
 import { type Case, type CaseResult, judge } from './report.js';
 
-/** A clip of one of diffusers' pipelines of WAN, whose own scheduler made it. */
-export interface WanClipCase {
+/** A video of one of diffusers' pipelines of WAN, whose own scheduler made it. */
+export interface WanVideoCase {
   readonly prompt: string;
   readonly negative: string;
   readonly seed: number;
@@ -27,15 +27,15 @@ export interface WanClipCase {
   readonly conditioning_scale?: number;
 }
 
-export function wanClipCases(
-  clips: readonly WanClipCase[],
+export function wanVideoCases(
+  videos: readonly WanVideoCase[],
   expected: Expected,
   networks: WanNetworks,
 ): readonly Case[] {
-  return clips.map((entry) => ({ name: entry.key, run: () => clipCase(entry, expected, networks) }));
+  return videos.map((entry) => ({ name: entry.key, run: () => videoCase(entry, expected, networks) }));
 }
 
-async function clipCase(entry: WanClipCase, expected: Expected, networks: WanNetworks): Promise<CaseResult> {
+async function videoCase(entry: WanVideoCase, expected: Expected, networks: WanNetworks): Promise<CaseResult> {
   const { key } = entry;
   const request: GenerationRequest = {
     prompt: entry.prompt,
@@ -46,7 +46,7 @@ async function clipCase(entry: WanClipCase, expected: Expected, networks: WanNet
     guidanceScale: entry.guidance,
     scheduler: 'flow_unipc_diffusers',
     seeds: [entry.seed],
-    clip: { frames: entry.frames, shift: entry.shift, known: knownPictures(entry, expected, networks) },
+    video: { frames: entry.frames, shift: entry.shift, known: knownPictures(entry, expected, networks) },
   };
   const pipeline = new WanPipeline(networks);
   const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
@@ -71,10 +71,10 @@ async function clipCase(entry: WanClipCase, expected: Expected, networks: WanNet
 }
 
 function knownPictures(
-  { mode = 'none', conditioning_scale: strength = 1 }: WanClipCase,
+  { mode = 'none', conditioning_scale: strength = 1 }: WanVideoCase,
   expected: Expected,
   { info }: WanNetworks,
-): KnownPictures | undefined {
+): KnownImages | undefined {
   if (mode === 'none') return undefined;
   const picture = (name: string) => Uint8Array.from(expected.get(name));
   return {

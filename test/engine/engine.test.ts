@@ -1,6 +1,7 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { afterEach, describe, expect, inject, it } from 'vitest';
+import { promisify } from 'node:util';
+import { afterEach, describe, expect, inject, it, vi } from 'vitest';
 import { createEngine, type Engine, type EngineOptions, type RunHandle } from '../../src/engine/engine.js';
 import { InferenceError } from '../../src/errors.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
@@ -81,6 +82,46 @@ describe('Engine', () => {
     await expect(create({}, await tempFolder()).start()).rejects.toThrow(
       /model_index.json is missing; a diffusers-layout SDXL folder has it/,
     );
+  });
+
+  it('takes its programs with it when it is stopped or dies, even those that hang', async () => {
+    const options = { entry: new URL('./fixtures/with-program.mjs', import.meta.url) };
+    await create(options).start();
+    const program = Number(engine.info?.unused[0]);
+    expect(isAlive(program)).toBe(true);
+    await engine.stop();
+    await until(() => !isAlive(program));
+    await create(options).start();
+    const next = Number(engine.info?.unused[0]);
+    process.kill(engine.pid ?? 0, 'SIGKILL');
+    await until(() => !isAlive(next));
+  });
+
+  it('inherits no secrets of the environment', async () => {
+    const secrets = {
+      AUTH_TOKEN: 'a',
+      SUPABASE_SERVICE_KEY: 'b',
+      AWS_SECRET_ACCESS_KEY: 'c',
+      REDIS_URL: 'redis://localhost',
+      SOME_STORE: 'postgres://user:word@host/db',
+      LD_LIBRARY_PATH: '/opt/cuda/lib64',
+    };
+    for (const [name, value] of Object.entries(secrets)) vi.stubEnv(name, value);
+    try {
+      await create({ entry: new URL('./fixtures/with-program.mjs', import.meta.url) }).start();
+    } finally {
+      vi.unstubAllEnvs();
+    }
+    expect(Object.keys(secrets).filter((name) => engine.info?.unused.includes(name))).toEqual(['LD_LIBRARY_PATH']);
+  });
+
+  it('is started again when no file descriptor was free, however often', async () => {
+    const program = new URL('./fixtures/no-descriptors.mjs', import.meta.url).pathname;
+    const { stdout } = await promisify(execFile)('bash', [
+      '-c',
+      `ulimit -n 64; exec "${process.execPath}" "${program}"`,
+    ]);
+    expect(stdout).toBe('ready\n');
   });
 
   it('gives up after five crashes in a row while loading', async () => {

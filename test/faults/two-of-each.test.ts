@@ -13,7 +13,7 @@ import { startProgram } from './processes.js';
 /** Ids of all jobs that a server has seen, and how often each was started. */
 async function startsOn(client: DarkroomClient): Promise<ReadonlyMap<string, number>> {
   const { jobs } = await new Promise<{ jobs: { jobId: string }[] }>((resolve, reject) =>
-    client.jobs.listJobs({ pageSize: 1000, pageToken: '', states: [] }, (error, response) =>
+    client.jobs.listJobs({ pageSize: 1000, pageToken: '', states: [], fullTexts: false }, (error, response) =>
       error ? reject(error) : resolve(response),
     ),
   );

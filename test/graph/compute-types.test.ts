@@ -73,7 +73,7 @@ describe('the borders of a graph', () => {
   });
 });
 
-it('is seen to be wrong where a node mixes types', () => {
+it('typeProblems reports a node that mixes types', () => {
   const graph = new Graph('test', half);
   const [a, b] = [graph.input('a', 'f32', [2]), graph.input('b', 'f16', [2])];
   graph.output('sum', add(graph, a, b));

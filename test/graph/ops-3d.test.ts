@@ -14,7 +14,7 @@ import {
   unpatch,
 } from '../../src/graph/ops-3d.js';
 import { Weights } from '../../src/graph/weights.js';
-import { createSession, type Feed, Held } from '../../src/runtime/session.js';
+import { CarriedTensors, createSession, type Feed } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { writeHashSafetensors } from '../../src/synthetic/write-safetensors.js';
 import { readSafetensors } from '../../src/weights/safetensors.js';
@@ -75,13 +75,13 @@ describe('temporalConv', () => {
     });
     graph.output('whole', whole);
 
-    const clip = hashTensor('clip', [frames + 2, channels, height, width]);
+    const video = hashTensor('video', [frames + 2, channels, height, width]);
     const frame = channels * height * width;
     const results = await run(graph, {
-      before: { data: clip.subarray(0, 2 * frame), shape: [2, channels, height, width] },
-      x: { data: clip.subarray(2 * frame), shape: [frames, channels, height, width] },
+      before: { data: video.subarray(0, 2 * frame), shape: [2, channels, height, width] },
+      x: { data: video.subarray(2 * frame), shape: [frames, channels, height, width] },
       volume: {
-        data: swapped(clip, [frames + 2, channels, height, width]),
+        data: swapped(video, [frames + 2, channels, height, width]),
         shape: [1, channels, frames + 2, height, width],
       },
     });
@@ -129,7 +129,7 @@ describe('ops of video', () => {
     expectClose(y, expected);
   });
 
-  it('puts patches back where they came from', async () => {
+  it('puts patches back in their places', async () => {
     // A weight of the identity makes a patch's token its own four latents of each channel.
     const { graph, root } = await weightsOf([
       ['patch.weight', [8, 2, 1, 2, 2]],
@@ -139,18 +139,18 @@ describe('ops of video', () => {
     const tokens = graph.input('tokens', 'f32', ['B', 'F*h*w', 8]);
     const latents = graph.input('latents', 'f32', ['B', 2, 'F', '2h', '2w']);
     graph.output('embedded', patchEmbedding(root.at('patch'), latents, 8, 2, grid));
-    graph.output('clip', unpatch(graph, tokens, 2, grid));
+    graph.output('video', unpatch(graph, tokens, 2, grid));
     // [B, L, 8] whose elements say batch, token and place: rows, columns, channels of a patch.
     const shape = [2, 3 * 1 * 2, 8];
-    const { clip, embedded } = await run(graph, {
+    const { video, embedded } = await run(graph, {
       tokens: { data: Float32Array.from({ length: 96 }, (_, i) => i), shape },
       latents: feed('latents', [2, 2, 3, 2, 4]),
     });
     expect(embedded).toHaveLength(96);
     const at = (b: number, c: number, f: number, y: number, x: number) => (((b * 2 + c) * 3 + f) * 2 + y) * 4 + x;
     // Batch 1, frame 2, second patch of the row, its second row and first column, channel 1.
-    expect(clip?.[at(1, 1, 2, 1, 2)]).toBe((1 * 6 + 2 * 2 + 1) * 8 + (1 * 2 + 0) * 2 + 1);
-    expect(clip?.[at(0, 0, 0, 0, 1)]).toBe(2);
+    expect(video?.[at(1, 1, 2, 1, 2)]).toBe((1 * 6 + 2 * 2 + 1) * 8 + (1 * 2 + 0) * 2 + 1);
+    expect(video?.[at(0, 0, 0, 0, 1)]).toBe(2);
   });
 
   it('scales the channels of a pixel to the root of their number, and a pixel of zeros to zeros', async () => {
@@ -209,8 +209,8 @@ describe('ops of video', () => {
   });
 });
 
-describe('held outputs', () => {
-  it('go into the next run without being given', async () => {
+describe('carried outputs', () => {
+  it('are inputs of the next run without being fed', async () => {
     const graph = new Graph('test', defaultDialect);
     const x = graph.input('x', 'f32', ['T', 1]);
     const past = graph.input('past', 'f32', [1, 1]);
@@ -218,7 +218,7 @@ describe('held outputs', () => {
     graph.output('next', slice(graph, all, { axis: 0, start: -1 }, 1));
     graph.output('y', all);
     const session = await createSession(graph, cpuBackend, { holds: new Map([['next', 'past']]) });
-    const held = new Held();
+    const held = new CarriedTensors();
     const zero = { past: { data: Float32Array.of(0), shape: [1, 1] } };
     const first = await session.run({ x: { data: Float32Array.of(1, 2), shape: [2, 1] }, ...zero }, held);
     const second = await session.run({ x: { data: Float32Array.of(3), shape: [1, 1] } }, held);

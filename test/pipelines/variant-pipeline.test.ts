@@ -37,7 +37,7 @@ async function run(pipeline: VariantPipeline, weight: number): Promise<PipelineE
 }
 
 describe('VariantPipeline', () => {
-  it('keeps the variants used last, up to its count, and the bare model besides', async () => {
+  it('keeps the variants used last, up to its count, beside the bare model', async () => {
     const pipeline = new VariantPipeline(base, { count: 2, freeBytes: async () => PLENTY });
     for (const weight of [0.1, 0.2, 0.1, 0.3]) await run(pipeline, weight);
     expect(pipeline.variants).toEqual({ keys: [keyOf(0.1), keyOf(0.3)], builds: 3 });
@@ -46,7 +46,7 @@ describe('VariantPipeline', () => {
     expect(pipeline.variants).toEqual({ keys: [keyOf(0.3), keyOf(0.2)], builds: 4 });
   });
 
-  it('gives up others where memory is short of one more, before their count is', async () => {
+  it('disposes of other variants where memory is short, even below its count', async () => {
     const pipeline: VariantPipeline = new VariantPipeline(base, {
       count: 4,
       freeBytes: async () => (pipeline.variants.keys.length > 1 ? base.variantBytes - 1 : base.variantBytes),
@@ -55,7 +55,7 @@ describe('VariantPipeline', () => {
     expect(pipeline.variants.keys).toEqual([keyOf(0.2), keyOf(0.3)]);
   });
 
-  it('says what is missing where there is no room for one', async () => {
+  it('names the missing memory where there is no room for a variant', async () => {
     const pipeline = new VariantPipeline(base, { count: 2, freeBytes: async () => 1_000_000 });
     await expect(run(pipeline, 0.1)).rejects.toMatchObject({
       reason: 'OUT_OF_MEMORY',

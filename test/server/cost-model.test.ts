@@ -61,14 +61,14 @@ describe('CostModel', () => {
 
   it('is not misled by forwards that were saved', () => {
     const costs = new CostModel(3 * MP);
-    const clip = { frames: 9, shift: 5 };
-    const saving = { ...request, clip: { ...clip, guidanceInterval: { start: 0.2, end: 0.8 } } };
+    const video = { frames: 9, shift: 5 };
+    const saving = { ...request, video: { ...video, guidanceInterval: { start: 0.2, end: 0.8 } } };
     // Ten steps, six of them guided; two whole steps were left out by reuse: 12 forwards of 0.25 s.
     costs.observe(
-      { ...saving, clip: { ...saving.clip, reuseThreshold: 0.1 } },
+      { ...saving, video: { ...saving.video, reuseThreshold: 0.1 } },
       { ...timings, denoiseMs: 3000, forwards: 12 },
     );
-    expect(costs.estimate({ ...request, clip })?.denoise).toBe(5);
+    expect(costs.estimate({ ...request, video })?.denoise).toBe(5);
     expect(costs.estimate(saving)?.denoise).toBe(4);
   });
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { type Job, JobState, JobType } from '../../src/gen/darkroom/v1/job.js';
-import type { ListJobsRequest, ListJobsResponse } from '../../src/gen/darkroom/v1/job_service.js';
+import { ListJobsRequest, type ListJobsResponse } from '../../src/gen/darkroom/v1/job_service.js';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { cpuBackend } from '../support/cpu-backend.js';
 import { kinds, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
@@ -157,9 +157,11 @@ describe('Generate', () => {
 
 describe('JobService', () => {
   const ask = () => serving.client.jobs;
-  const list = (request: ListJobsRequest) =>
+  const list = (request: Partial<ListJobsRequest>) =>
     new Promise<ListJobsResponse>((resolve, reject) =>
-      ask().listJobs(request, (error, response) => (error ? reject(error) : resolve(response))),
+      ask().listJobs(ListJobsRequest.fromPartial(request), (error, response) =>
+        error ? reject(error) : resolve(response),
+      ),
     );
   const get = (jobId: string) =>
     new Promise<Job | undefined>((resolve, reject) =>

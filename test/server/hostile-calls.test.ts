@@ -7,8 +7,8 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { connect, type DarkroomClient, serverStatus } from '../../src/client/client.js';
 import { readConfig } from '../../src/config/server-config.js';
 import { EstimateRequest, GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
-import { createServer } from '../../src/server/server.js';
 import { errorFromStatus } from '../../src/rpc/status.js';
+import { createServer } from '../../src/server/server.js';
 import { main } from '../support/command-line.js';
 import { outcomeOf, quick, silent, until } from '../support/serving.js';
 

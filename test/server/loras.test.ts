@@ -11,7 +11,7 @@ import { readWanConfig } from '../../src/pipelines/wan/checkpoint/read-config.js
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { readParameters } from '../support/read-metadata.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
-import { sdxlPicture } from '../support/sdxl-image.js';
+import { sdxlImage } from '../support/sdxl-image.js';
 import { kinds, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 
@@ -63,7 +63,7 @@ const sdxl = async (): Promise<Model | undefined> =>
 describe('a job with LoRAs', () => {
   it('makes the picture that the pipeline makes with them, and tells what it used', async () => {
     const outcome = await outcomeOf(serving.client, { ...bare, guidanceScale: 5, seed: 3n, loras: [lora('ink', 0.8)] });
-    const alone = await sdxlPicture({
+    const alone = await sdxlImage({
       path: inject('tinySdxl'),
       loras: [{ path: join(folder, 'ink.safetensors'), weight: 0.8 }],
     });
@@ -226,7 +226,7 @@ describe('a LoRA file that cannot be used', () => {
     [
       'with a module twice',
       'CHECKPOINT_INVALID',
-      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice, "lora_unet_input_blocks_4_1_proj_in" the second/,
+      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice; its second module is "lora_unet_input_blocks_4_1_proj_in"/,
       (path: string) =>
         changed(path, (tensors) => {
           for (const part of ['lora_up', 'lora_down']) {

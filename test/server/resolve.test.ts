@@ -155,7 +155,7 @@ describe('step saving of WAN', () => {
 
   it('is off unless asked for, and an end that is unset is the last step', () => {
     const clipOf = (request: Partial<GenerateRequest>) =>
-      resolve({ prompt: 'a house', ...request }, 'wan').request.clip;
+      resolve({ prompt: 'a house', ...request }, 'wan').request.video;
     expect(clipOf({})).toEqual({ frames: 81 });
     const guidanceInterval = { start: 0.25, end: undefined };
     expect(clipOf({ guidanceInterval, reuseThreshold: 0.1 })).toEqual({

@@ -3,8 +3,8 @@ import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, type SdxlPipelineOptions } from '../../src/pipelines/sdxl/pipeline.js';
 import { cpuBackend } from './cpu-backend.js';
 
-/** RGB of one small picture from a pipeline of its own: [height, width, 3]. */
-export async function sdxlPicture(
+/** RGB of one small image from a pipeline of its own: [height, width, 3]. */
+export async function sdxlImage(
   { loras = [], ...options }: Omit<SdxlPipelineOptions, 'backend'> & { loras?: readonly LoraSource[] },
   changes: Partial<GenerationRequest> = {},
 ): Promise<Uint8Array> {
@@ -24,7 +24,7 @@ export async function sdxlPicture(
   try {
     for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }]))
       if (event.kind === 'image') return event.rgb;
-    throw new Error('no picture');
+    throw new Error('no image');
   } finally {
     if (pipeline !== base) await pipeline.dispose();
     await base.dispose();

@@ -32,8 +32,8 @@ export async function sharedTinyWan(
   return { path, remove: () => rm(folder, { recursive: true }) };
 }
 
-/** A clip of nine small frames. */
-export const tinyClip: GenerationRequest = {
+/** A video of nine small frames. */
+export const tinyVideo: GenerationRequest = {
   prompt: 'a red kite over a field',
   negativePrompt: 'blurry',
   width: 32,
@@ -42,5 +42,5 @@ export const tinyClip: GenerationRequest = {
   guidanceScale: 5,
   scheduler: 'flow_unipc',
   seeds: [3],
-  clip: { frames: 9, shift: 5 },
+  video: { frames: 9, shift: 5 },
 };

@@ -28,7 +28,7 @@ async function write(file: GgufFile): Promise<string> {
 }
 
 describe('writeGguf', () => {
-  it('writes what the reader reads back', async () => {
+  it('writes a file that the reader reads back', async () => {
     const path = await write(small);
     const { metadata, tensors, fileBytes } = await readGgufHeader(path);
     expect(fileBytes).toBe(planGguf(small).bytes);
@@ -51,12 +51,12 @@ describe('writeGguf', () => {
     expect([...bytes.subarray(start + 68, start + 96)]).toEqual(new Array(28).fill(0));
   });
 
-  it('refuses a tensor that gives other bytes than its shape has', async () => {
+  it('rejects a tensor whose bytes do not fit its shape', async () => {
     const short: GgufTensor = { name: 'w', shape: [2], type: 'F32', read: () => [new Uint8Array(4)] };
     await expect(write({ metadata: new Map(), tensors: [short] })).rejects.toThrow('w gave 4 bytes, it has 8');
   });
 
-  it('asks for a tensor only when the one before it is written, and stops at an abort', async () => {
+  it('reads a tensor only after the one before it is written, and stops at an abort', async () => {
     const controller = new AbortController();
     const handle = await open(join(await tempFolder(), 'x'), 'w');
     const read: string[] = [];
@@ -120,7 +120,7 @@ describe('readGgufHeader refuses', () => {
       'an array of arrays',
       Buffer.concat([start(0, 1), text('k'), u32(9), u32(9), u64(1), u64(0)]),
       invalid,
-      'gives metadata "k" the type 9, which is none',
+      'gives metadata "k" the type 9, which does not exist',
     ],
     [
       'a type that is none',

@@ -1,6 +1,6 @@
 import type { GenerationRequest } from '../pipeline.js';
 
-/** Pictures of a batch, however small they are: past this the device is busy anyway. */
+/** Images of a batch, however small they are: past this the device is busy anyway. */
 const MAX_BATCH = 8;
 
 /**
@@ -11,14 +11,14 @@ export function firstStep({ steps, init }: Pick<GenerationRequest, 'steps' | 'in
   return init === undefined ? 0 : Math.max(0, steps - Math.floor(steps * init.strength));
 }
 
-/** Equal for requests whose pictures can share runs of the denoiser: one size, one schedule, the same LoRAs. */
+/** Equal for requests whose images can share runs of the denoiser: one size, one schedule, the same LoRAs. */
 export function batchKey(request: GenerationRequest): string {
-  const { width, height, steps, scheduler, clip } = request;
-  const size = [width, height, clip?.frames, clip?.shift];
+  const { width, height, steps, scheduler, video } = request;
+  const size = [width, height, video?.frames, video?.shift];
   return [...size, steps, scheduler, firstStep(request), variantKey(request)].join(' ');
 }
 
-/** Which variant of its model a request needs: the LoRAs that change something, in any order. The bare model: empty. */
+/** The key of the variant that a request needs: the LoRAs that change something, in any order. The bare model: empty. */
 export function variantKey({ loras = [] }: Pick<GenerationRequest, 'loras'>): string {
   return loras
     .filter(({ weight, textEncoderWeight }) => weight !== 0 || textEncoderWeight !== 0)
@@ -27,7 +27,7 @@ export function variantKey({ loras = [] }: Pick<GenerationRequest, 'loras'>): st
     .join(', ');
 }
 
-/** Pictures of a request's size that are denoised together. */
+/** Images of a request's size that are denoised together. */
 export function batchLimit(
   { width, height }: Pick<GenerationRequest, 'width' | 'height'>,
   batchPixels: number,

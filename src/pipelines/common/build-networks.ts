@@ -11,7 +11,7 @@ export interface Network {
   readonly weights: Weights;
 }
 
-/** How one network is built. */
+/** The builder of one network's graph. */
 export interface NetworkBuilder<Component extends string = string> {
   /** The part of the checkpoint that holds its weights. */
   readonly component: Component;
@@ -34,11 +34,11 @@ export interface NetworkSource<Component extends string> {
   readWeights(component: Component): Promise<WeightFiles>;
 }
 
-/** What LoRAs add to weights: by component, then by key. */
+/** Low-rank updates of weights: by component, then by key. */
 export type WeightUpdates = ReadonlyMap<string, ReadonlyMap<string, readonly LowRankUpdate[]>>;
 
 interface BuildOptions<Table> {
-  /** What messages call a checkpoint of this kind: SDXL, WAN. */
+  /** Name of this kind of checkpoint in messages: SDXL, WAN. */
   readonly model: string;
   readonly table: Table;
   readonly dialect: Dialect;

@@ -2,7 +2,7 @@ import type { Value } from '../../graph/graph.js';
 import { add, attention, gelu, layerNorm, linear, quickGelu } from '../../graph/ops.js';
 import type { Scope } from '../../graph/weights.js';
 
-/** What a layer needs to know of its tower, as `config.json` has it. */
+/** The fields of a tower's `config.json` that a layer needs. */
 export interface ClipLayerConfig {
   readonly hidden_size: number;
   readonly intermediate_size: number;

@@ -2,23 +2,23 @@ import type { GenerationRequest } from '../pipeline.js';
 import { firstStep } from './batching.js';
 
 /**
- * Whether a step is run on both prompts. Guidance in the middle of the noise levels alone: Kynkäänniemi et al.,
+ * True if a step is run on both prompts. Guidance in the middle of the noise levels alone: Kynkäänniemi et al.,
  * arXiv:2404.07724.
  */
-export function isGuided({ guidanceScale, steps, clip }: GenerationRequest, step: number): boolean {
-  const { start, end } = clip?.guidanceInterval ?? { start: 0, end: 1 };
+export function isGuided({ guidanceScale, steps, video }: GenerationRequest, step: number): boolean {
+  const { start, end } = video?.guidanceInterval ?? { start: 0, end: 1 };
   // Quotients, not products: 7 / 100 is the 0.07 that a caller wrote, 0.07 * 100 is more than 7.
   return guidanceScale > 1 && step / steps >= start && step / steps < end;
 }
 
-/** Runs of the denoiser that one picture or clip takes where none is saved by reuse: two in a guided step. */
+/** Runs of the denoiser that one image or video takes where none is saved by reuse: two in a guided step. */
 export function plannedForwards(request: GenerationRequest): number {
   let forwards = 0;
   for (let step = firstStep(request); step < request.steps; step += 1) forwards += isGuided(request, step) ? 2 : 1;
   return forwards;
 }
 
-/** Whether any step needs the negative prompt. */
+/** True if any step needs the negative prompt. */
 export function isEverGuided(request: GenerationRequest): boolean {
   return plannedForwards(request) > request.steps - firstStep(request);
 }

@@ -1,13 +1,13 @@
 import { cleanSample, type Prediction } from '../../schedulers/prediction.js';
 
-/** How much red, green and blue (-1 to 1) each channel of a model's latents stands for, and where none of them is. */
+/** The red, green and blue (-1 to 1) that each channel of a model's latents adds, and the colour of latents that are all zero. */
 export interface LatentColours {
   readonly channels: readonly (readonly [red: number, green: number, blue: number])[];
   readonly bias: readonly [red: number, green: number, blue: number];
 }
 
 /**
- * One frame of latents to a picture of one pixel each: uint8 [height, width, 3].
+ * One frame of latents to an image of one pixel each: uint8 [height, width, 3].
  * @param latents [C, frames, height, width]; of several frames the one that is named
  */
 export function previewFromLatents(
@@ -32,7 +32,7 @@ export function previewFromLatents(
 }
 
 /**
- * What the denoiser's output says the picture will be.
+ * The clean image that the denoiser's output predicts.
  * @param input the sample as the denoiser saw it, of variance 1
  * @param sigma the noise level, as noise over signal
  */

@@ -11,7 +11,7 @@ export interface LoraNames {
 
 export interface LoraTarget {
   readonly component: string;
-  /** Of the weight in its component. */
+  /** Key of the weight in its component. */
   readonly key: string;
   readonly shape: readonly number[];
 }
@@ -50,7 +50,7 @@ export function fitLora(header: LoraHeader, { base, weights }: LoraNames): Fitte
       continue;
     }
     const where = `${target.component}.${target.key}`;
-    if (modules.has(where)) problems.push(`${where} is there twice, "${name}" the second`);
+    if (modules.has(where)) problems.push(`${where} is there twice; its second module is "${name}"`);
     const { down, up, alpha } = parts;
     if (down === undefined || up === undefined) {
       problems.push(`${where} has no ${down === undefined ? 'lora_down' : 'lora_up'}`);
@@ -71,7 +71,7 @@ export function fitLora(header: LoraHeader, { base, weights }: LoraNames): Fitte
     throw new InferenceError('MODEL_UNSUPPORTED', `${path} changes nothing of ${base}; it begins with "${first}"`);
   }
   if (problems.length > 0) {
-    throw new InferenceError('CHECKPOINT_INVALID', `${path} is no LoRA that fits:\n${listProblems(problems)}`);
+    throw new InferenceError('CHECKPOINT_INVALID', `${path} does not fit the model:\n${listProblems(problems)}`);
   }
   return { modules: [...modules.values()], unmatched };
 }

@@ -4,7 +4,7 @@ import { readSafetensors, type TensorRecord } from '../../weights/safetensors.js
 
 export type LoraFormat = 'kohya' | 'peft';
 
-/** What a LoRA was trained on top of, as its keys tell. */
+/** Base model that a LoRA was trained on, found from its keys. */
 export const loraBases = [
   'SDXL',
   'WAN 2.1',
@@ -17,7 +17,7 @@ export type LoraBase = (typeof loraBases)[number];
 
 export type LoraPart = 'down' | 'up' | 'alpha';
 
-/** What a LoRA file says of itself, its numbers unread. */
+/** The header of a LoRA file; its numbers are not read. */
 export interface LoraHeader {
   readonly path: string;
   /** The file itself, where the path is a link. */
@@ -27,14 +27,14 @@ export interface LoraHeader {
   readonly format: LoraFormat;
   /** By the names that the file gives its modules. */
   readonly modules: ReadonlyMap<string, Readonly<Partial<Record<LoraPart, TensorRecord>>>>;
-  /** Of its modules, the largest. */
+  /** The largest rank of its modules. */
   readonly rank: number;
   /** Keys that name no part of a LoRA. */
   readonly unknown: readonly string[];
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** What keys of other methods have in them. A LoRA's arithmetic would make something else of their tensors. */
+/** Key parts of other methods. The arithmetic of LoRA is wrong for their tensors. */
 const OTHER_METHODS: readonly (readonly [pattern: RegExp, name: string])[] = [
   [/\.hada_w\d/, 'LoHa'],
   [/\.lokr_w\d/, 'LoKr'],
@@ -53,7 +53,7 @@ const BASES: readonly (readonly [pattern: RegExp, base: LoraBase])[] = [
   [/(^|[._])blocks[._]\d+[._](self_attn|cross_attn|attn[12]|ffn)[._]/, 'WAN 2.1'],
 ];
 
-/** Whether a file that has such a key is a LoRA, or what another low-rank method makes: checkpoints have none of them. */
+/** True for keys of LoRAs and of other low-rank methods; checkpoints have none of them. */
 export function isLoraKey(key: string): boolean {
   return /^lora_|\.lora[._]|\.(hada|lokr|dora|oft)_/.test(key);
 }
@@ -102,7 +102,7 @@ function parseKey(key: string): { module: string; part: LoraPart; format: LoraFo
   return { module, part: part as LoraPart, format: 'peft' };
 }
 
-/** Words that the pictures it was trained on were described with, the most frequent first, as kohya's scripts count them. */
+/** Words that the images it was trained on were described with, the most frequent first, as kohya's scripts count them. */
 export function trainedTags({ metadata }: Pick<LoraHeader, 'metadata'>, most: number): readonly string[] {
   const counts = new Map<string, number>();
   try {
@@ -113,7 +113,7 @@ export function trainedTags({ metadata }: Pick<LoraHeader, 'metadata'>, most: nu
       }
     }
   } catch {
-    // What a tool left there that is no JSON tells nothing.
+    // Some tools leave no JSON there: no tags are known then.
   }
   return [...counts]
     .sort(([, a], [, b]) => b - a)

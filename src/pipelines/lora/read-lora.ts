@@ -10,9 +10,9 @@ import { type LoraHeader, readLoraHeader } from './lora-header.js';
 /** A LoRA on top of a checkpoint. */
 export interface LoraSource {
   readonly path: string;
-  /** Of the denoiser. */
+  /** Strength in the denoiser. */
   readonly weight: number;
-  /** Of the text encoders. Omitted: the same. */
+  /** Strength in the text encoders. Omitted: the denoiser's. */
   readonly textEncoderWeight?: number | undefined;
 }
 
@@ -83,7 +83,7 @@ async function withNumbers(path: string, { alpha, ...module }: FittedModule, rea
   return { ...module, alpha: found };
 }
 
-/** LoRA files are small: a NaN in one is found here rather than in a black picture. */
+/** LoRA files are small: a NaN in one is found here rather than in a black image. */
 async function readFinite(path: string, record: LowRankFactor, reader: Reader): Promise<Uint8Array> {
   const bytes = await read(record, reader);
   const [words, exponent] =

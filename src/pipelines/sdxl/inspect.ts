@@ -6,7 +6,7 @@ import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './chec
 import { vaeScale } from './model/vae.js';
 import { buildSdxlNetworks, type NetworkName, type SdxlGraphs } from './weights.js';
 
-/** What an inspection finds out about a checkpoint, without loading it. */
+/** The result of an inspection: facts about a checkpoint that are found without loading it. */
 export interface SdxlInspection {
   readonly layout: SdxlCheckpoint['layout'];
   readonly info: ModelInfo;

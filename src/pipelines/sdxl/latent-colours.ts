@@ -1,7 +1,7 @@
 import type { LatentColours } from '../common/preview.js';
 
 /**
- * Of SDXL's scaled latents: a linear fit that others measured on the released VAE.
+ * Colours of SDXL's scaled latents: a linear fit that others measured on the released VAE.
  * https://github.com/comfyanonymous/ComfyUI/blob/v0.2.7/comfy/latent_formats.py#L33
  */
 export const sdxlColours: LatentColours = {

@@ -3,7 +3,7 @@ import { originalUNetNames } from './checkpoint/original-names.js';
 import type { SdxlConfig } from './model/config.js';
 import { planSdxlWeights } from './weights.js';
 
-/** What kohya's scripts put before a module's name; PEFT and diffusers put the component's own. */
+/** Prefixes of module names in files of kohya's scripts; PEFT and diffusers take the component's own name. */
 const KOHYA = { unet: 'lora_unet_', text_encoder: 'lora_te1_', text_encoder_2: 'lora_te2_' } as const;
 const components = ['unet', 'text_encoder', 'text_encoder_2'] as const;
 

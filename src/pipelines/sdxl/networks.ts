@@ -18,13 +18,13 @@ export interface SdxlOptions extends SdxlSource {
   readonly backend: Backend;
 }
 
-/** What a model and its variants have in common, whatever they share of the networks. */
+/** Parts that a model and all of its variants share. */
 interface SharedParts {
   readonly backend: Backend;
   readonly checkpoint: SdxlCheckpoint;
   readonly tokenizers: readonly [ClipTokenizer, ClipTokenizer];
   readonly info: ModelInfo;
-  /** What a variant holds at most, in float32: a UNet and both text encoders. */
+  /** Bytes that a variant holds at most: a UNet and both text encoders in float32. */
   readonly variantBytes: number;
 }
 
@@ -34,7 +34,7 @@ export class SdxlNetworks {
   readonly denoiser: Denoiser;
   readonly autoencoder: Autoencoder;
   readonly #parts: SharedParts;
-  /** What it releases: a variant leaves alone what it shares with its base. */
+  /** The sessions that it releases. A variant does not release those that it shares with its base. */
   readonly #own: SessionGroup;
 
   constructor(

@@ -1,4 +1,4 @@
-import { Held, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
+import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
 import type { OnDemandSession, SessionGroup } from '../../runtime/session-group.js';
 import { join32 } from '../../std/concat-float32.js';
 import type { Network } from '../common/build-networks.js';
@@ -41,7 +41,7 @@ export class Autoencoder implements VideoEncoder {
    */
   async *decodeChunks(latents: Float32Array, size: VideoSize, perRun = 1): AsyncGenerator<readonly Float32Array[]> {
     const { frames, height, width } = this.latentSize(size);
-    const carried = new Held();
+    const carried = new CarriedTensors();
     try {
       for (let at = 0; at < frames; at += at === 0 ? 1 : perRun) {
         const count = at === 0 ? 1 : Math.min(perRun, frames - at);
@@ -77,7 +77,7 @@ export class Autoencoder implements VideoEncoder {
     { height, width }: Omit<VideoSize, 'frames'>,
   ): AsyncGenerator<Float32Array> {
     const { in_channels: colours } = this.#config;
-    const carried = new Held();
+    const carried = new CarriedTensors();
     let kind: ChunkKind = 'first';
     try {
       let chunk: Float32Array[] = [];

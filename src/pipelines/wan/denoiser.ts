@@ -22,7 +22,7 @@ export interface TransformerCall {
   readonly timestep: number;
   /** B texts, [T, C] each, of up to 512 positions. */
   readonly texts: readonly Float32Array[];
-  /** What the model takes beside text, the same for all of the batch. Omitted: it takes text alone. */
+  /** The input beside text, the same for all of the batch. Omitted: text alone. */
   readonly condition?: Condition | undefined;
 }
 

@@ -1,7 +1,7 @@
 import type { TransformerConfig } from './model/config.js';
 import { frameConditioningOf, variantOf } from './model/variant.js';
 
-/** What image-to-video is made at with a smaller shift, in pixels. */
+/** Largest area at which image-to-video takes the smaller shift, in pixels. */
 const SMALL_AREA = 832 * 480;
 
 /**

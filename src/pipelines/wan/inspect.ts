@@ -7,7 +7,7 @@ import type { ComponentName } from './checkpoint/checkpoint-parts.js';
 import { frameConditioningOf, variantOf, type WanVariant } from './model/variant.js';
 import { buildWanNetworks, type WanGraphs } from './weights.js';
 
-/** What an inspection finds out about a checkpoint, without loading it. */
+/** The result of an inspection: facts about a checkpoint that are found without loading it. */
 export interface WanInspection {
   readonly layout: WanCheckpoint['layout'];
   readonly variant: WanVariant;

@@ -1,7 +1,7 @@
 import type { LatentColours } from '../common/preview.js';
 
 /**
- * Of WAN 2.1's latents as the transformer has them: a linear fit that others measured on the released VAE.
+ * Colours of WAN 2.1's latents at the transformer's scale: a linear fit that others measured on the released VAE.
  * https://github.com/comfyanonymous/ComfyUI/blob/v0.3.52/comfy/latent_formats.py
  */
 export const wanColours: LatentColours = {

@@ -19,12 +19,12 @@ export interface WanOptions extends WanSource {
   readonly backend: Backend;
 }
 
-/** What a model and its variants have in common, whatever they share of the networks. */
+/** Parts that a model and all of its variants share. */
 interface SharedParts {
   readonly backend: Backend;
   readonly checkpoint: WanCheckpoint;
   readonly info: ModelInfo;
-  /** What a variant holds, in float32: a transformer. */
+  /** Bytes that a variant holds: a transformer in float32. */
   readonly variantBytes: number;
 }
 
@@ -36,7 +36,7 @@ export class WanNetworks {
   /** Undefined for a model that takes no images. */
   readonly imageEncoder: ImageEncoder | undefined;
   readonly #parts: SharedParts;
-  /** What it releases: a variant leaves alone what it shares with its base. */
+  /** The sessions that it releases. A variant does not release those that it shares with its base. */
   readonly #own: SessionGroup;
 
   constructor(

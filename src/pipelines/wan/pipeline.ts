@@ -6,7 +6,7 @@ import { firstStep } from '../common/batching.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
-import type { ClipRequest, GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../pipeline.js';
+import type { GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob, VideoRequest } from '../pipeline.js';
 import { encodeConditions } from './conditioning/conditions.js';
 import { HeldLatents } from './conditioning/latent-hold.js';
 import { createVaceBlankCache } from './conditioning/vace-control.js';
@@ -167,9 +167,9 @@ function videoSize(request: GenerationRequest): VideoSize {
   return { width, height, frames: videoOf(request).frames };
 }
 
-function videoOf({ clip }: GenerationRequest): ClipRequest {
-  if (clip === undefined) throw new Error('a request to WAN without a video');
-  return clip;
+function videoOf({ video }: GenerationRequest): VideoRequest {
+  if (video === undefined) throw new Error('a request to WAN without a video');
+  return video;
 }
 
 function noNoise(): never {

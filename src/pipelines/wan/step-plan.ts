@@ -4,12 +4,12 @@ import type { GenerationRequest } from '../pipeline.js';
 
 export interface PlannedStep {
   readonly isGuided: boolean;
-  /** Whether it leaves out the blocks and adds what they added in the last whole run. */
+  /** True if the step skips the blocks and adds the residual of the last whole run. */
   readonly isReused: boolean;
 }
 
 /**
- * What each step runs, by its index; those before the first one are run by nobody. As in TeaCache the changes of the timestep
+ * Plans each step, by its index; steps before the first one are not run. As in TeaCache the changes of the timestep
  * embedding are summed up from one whole run to the next. Its polynomials, fitted to each model, are left out. The first and
  * the last step are whole, and so is one that is guided when the last whole run was not: its other half has nothing to reuse.
  *
@@ -21,7 +21,7 @@ export function planSteps(
   request: GenerationRequest,
   embeddings: readonly Float32Array[] = [],
 ): readonly PlannedStep[] {
-  const threshold = request.clip?.reuseThreshold ?? 0;
+  const threshold = request.video?.reuseThreshold ?? 0;
   const first = firstStep(request);
   const plan: PlannedStep[] = [];
   let changed = 0;

@@ -7,7 +7,7 @@ import type { VideoSize } from './model/latents.js';
 import type { Texts } from './prompt/encode-prompts.js';
 import { type PlannedStep, planSteps } from './step-plan.js';
 
-/** What all steps of one video have in common. */
+/** The inputs that all steps of one video share. */
 export interface VideoLoop {
   readonly request: GenerationRequest;
   readonly texts: Texts;
@@ -33,7 +33,7 @@ export class Velocity {
 
   static async plan(denoiser: Denoiser, loop: VideoLoop): Promise<Velocity> {
     const { request, timesteps } = loop;
-    const reuses = (request.clip?.reuseThreshold ?? 0) > 0;
+    const reuses = (request.video?.reuseThreshold ?? 0) > 0;
     const embeddings = reuses ? await denoiser.timeEmbeddings(timesteps) : undefined;
     return new Velocity(denoiser, loop, planSteps(request, embeddings));
   }

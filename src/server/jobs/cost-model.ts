@@ -105,8 +105,8 @@ export class CostModel {
 }
 
 /** Pixels of all frames. */
-function pixelsOf({ width, height, clip }: GenerationRequest): number {
-  return width * height * (clip?.frames ?? 1);
+function pixelsOf({ width, height, video }: GenerationRequest): number {
+  return width * height * (video?.frames ?? 1);
 }
 
 function smooth(before: number | undefined, now: number): number {

@@ -6,7 +6,7 @@ import { Job, type NewJob } from './job.js';
 /** Results of preparing a job. */
 export interface Preparation {
   /** Decoded references. */
-  readonly references?: Pick<GenerationRequest, 'init' | 'clip'> | undefined;
+  readonly references?: Pick<GenerationRequest, 'init' | 'video'> | undefined;
   /** The enhanced prompt, or the reason why there is none. */
   readonly enhancement?: EnhancementOutcome | undefined;
 }
@@ -19,16 +19,20 @@ export interface NewGenerateJob extends NewJob {
 
 /** A job that generates images or a video. */
 export class GenerateJob extends Job {
-  readonly plan: JobPlan;
-  readonly #prepare: NewGenerateJob['prepare'];
+  #plan: JobPlan;
+  #prepare: NewGenerateJob['prepare'];
   #request: GenerationRequest;
   #enhancement: EnhancementOutcome | undefined;
 
   constructor({ plan, prepare, ...basics }: NewGenerateJob) {
     super(basics);
-    this.plan = plan;
+    this.#plan = plan;
     this.#request = plan.request;
     this.#prepare = prepare;
+  }
+
+  get plan(): JobPlan {
+    return this.#plan;
   }
 
   /** The request that the engine runs. References and the enhanced prompt are part of it after `prepare`. */
@@ -39,6 +43,17 @@ export class GenerateJob extends Job {
   /** Result of enhancing the prompt; undefined if the job type has no enhancement. */
   get enhancement(): EnhancementOutcome | undefined {
     return this.#enhancement;
+  }
+
+  override get inputBytes(): number {
+    return imageBytes(this.plan, this.#request) + 2 * textLength(this.#request);
+  }
+
+  override releaseInputs(): void {
+    const { init, video, ...request } = this.#request;
+    this.#request = { ...request, ...(video && { video: { ...video, known: undefined } }) };
+    this.#plan = { ...this.#plan, references: undefined };
+    this.#prepare = undefined;
   }
 
   get needsPreparation(): boolean {
@@ -55,4 +70,18 @@ export class GenerateJob extends Job {
       ...(enhancement?.strategy === 'qwen' && { prompt: enhancement.prompt }),
     };
   }
+}
+
+/** Bytes of the references as they came, and of the images that they were decoded to. */
+function imageBytes({ references }: JobPlan, { init, video }: GenerationRequest): number {
+  const sources = [references?.start, references?.end].map((source) =>
+    source?.kind === 'bytes' ? source.bytes.length : 0,
+  );
+  const { start, end, look } = video?.known ?? {};
+  const images = [init?.rgb, start, end, look].map((rgb) => rgb?.length ?? 0);
+  return [...sources, ...images].reduce((sum, bytes) => sum + bytes, 0);
+}
+
+function textLength({ prompt, negativePrompt = '', weights = '' }: GenerationRequest): number {
+  return prompt.length + negativePrompt.length + weights.length;
 }

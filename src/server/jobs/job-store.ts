@@ -4,7 +4,7 @@ import type { Job } from './job.js';
 export interface RetentionLimits {
   /** Largest number of ended jobs that are kept. */
   readonly maxJobs: number;
-  /** Largest size of their files, in bytes. */
+  /** Largest memory that they hold together, in bytes: files, events and texts. */
   readonly maxBytes: number;
 }
 
@@ -12,7 +12,8 @@ export interface RetentionLimits {
 export class JobStore {
   readonly #limits: RetentionLimits;
   readonly #jobs = new Map<string, Job>();
-  readonly #finished = new Set<Job>();
+  /** Ended jobs and the memory that each one holds, in the order of their end. */
+  readonly #finished = new Map<Job, number>();
   #finishedBytes = 0;
 
   constructor(limits: RetentionLimits) {
@@ -53,14 +54,16 @@ export class JobStore {
 
   /** Marks a job as ended: from now on it may be evicted. */
   finish(job: Job): void {
-    this.#finished.add(job);
-    this.#finishedBytes += job.assetBytes;
-    for (const oldest of this.#finished) {
+    job.releaseInputs();
+    const held = job.heldBytes;
+    this.#finished.set(job, held);
+    this.#finishedBytes += held;
+    for (const [oldest, bytes] of this.#finished) {
       const fits = this.#finished.size <= this.#limits.maxJobs && this.#finishedBytes <= this.#limits.maxBytes;
       // The newest job stays whatever its size: its client may be about to read it.
       if (fits || oldest === job) return;
       this.#finished.delete(oldest);
-      this.#finishedBytes -= oldest.assetBytes;
+      this.#finishedBytes -= bytes;
       if (this.#jobs.get(oldest.id) === oldest) this.#jobs.delete(oldest.id);
     }
   }

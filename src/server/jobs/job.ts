@@ -38,7 +38,7 @@ export class Job {
   #endTime: Date | undefined;
   #metadata: JobMetadata | undefined;
   #error: InferenceError | undefined;
-  #assetBytes = 0;
+  #heldBytes = 0;
 
   constructor({ id, requestHash, jobType, model }: NewJob) {
     this.id = id;
@@ -74,10 +74,18 @@ export class Job {
     return this.#watchers;
   }
 
-  /** Size of the result files in bytes; they are kept with the events. */
-  get assetBytes(): number {
-    return this.#assetBytes;
+  /** Memory that the job holds, in bytes: its files, events and texts, and what `inputBytes` counts. */
+  get heldBytes(): number {
+    return this.#heldBytes + this.inputBytes;
   }
+
+  /** Memory of what the job was started with, in bytes. */
+  get inputBytes(): number {
+    return 0;
+  }
+
+  /** Frees what an ended job does not need any more. */
+  releaseInputs(): void {}
 
   /** Metadata of a completed job. */
   get metadata(): JobMetadata | undefined {
@@ -113,7 +121,6 @@ export class Job {
         this.#fraction = event.value.fraction;
         break;
       case 'assetChunk':
-        this.#assetBytes += event.value.data.length;
         if (event.value.asset) this.#assets.push(event.value.asset);
         break;
       case 'completed':
@@ -176,10 +183,15 @@ export class Job {
     this.#state = state;
     this.#endTime = new Date();
     // Previews are only useful while the job runs, and would take as much memory as its files.
-    for (const [i, event] of this.#events.entries()) if (event?.event?.$case === 'preview') this.#events[i] = undefined;
+    for (const [i, event] of this.#events.entries()) {
+      if (event?.event?.$case !== 'preview') continue;
+      this.#heldBytes -= sizeOf(event.event);
+      this.#events[i] = undefined;
+    }
   }
 
   #record(event: EventBody): void {
+    this.#heldBytes += sizeOf(event);
     this.#events.push({ jobId: this.id, sequence: BigInt(this.#events.length + 1), time: new Date(), event });
     for (const wake of this.#wakers) wake();
   }
@@ -194,6 +206,33 @@ export class Job {
       this.#wakers.add(wake);
       signal.addEventListener('abort', wake);
     });
+  }
+}
+
+/** Memory of an event without its texts and files, in bytes: a few objects of V8. */
+const EVENT_BYTES = 512;
+
+/** Memory of an event, in bytes. */
+function sizeOf(event: EventBody): number {
+  switch (event.$case) {
+    case 'assetChunk':
+      return EVENT_BYTES + event.value.data.length;
+    case 'preview':
+      return EVENT_BYTES + event.value.image.length;
+    case 'textDelta':
+      return EVENT_BYTES + 2 * event.value.text.length;
+    case 'started':
+    case 'completed': {
+      const {
+        originalPrompt = '',
+        enhancedPrompt = '',
+        negativePrompt = '',
+        weights = '',
+      } = event.value.metadata ?? {};
+      return EVENT_BYTES + 2 * (originalPrompt.length + enhancedPrompt.length + negativePrompt.length + weights.length);
+    }
+    default:
+      return EVENT_BYTES;
   }
 }
 

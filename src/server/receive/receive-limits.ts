@@ -12,6 +12,11 @@ const TEXTS = 4;
 /** A request may name more entries than it may have, so that its own check words the error. */
 const MAX_COUNTS: Readonly<RepeatedCounts> = { references: 64, loras: 64, labels: 1024 };
 
+/** Fields of a request, those of its messages included: a full one has about 600. */
+const MAX_FIELDS = 10_000;
+/** A smaller request has too few fields to matter. */
+const MIN_SCANNED_BYTES = 16 * 1024;
+
 /** Methods whose requests may carry images. */
 const WITH_IMAGES: readonly string[] = [
   '/darkroom.v1.InferenceService/Generate',
@@ -27,7 +32,7 @@ export class RefusedRequest {
   }
 }
 
-/** Largest size of a request without its images, in bytes. */
+/** Largest size of a request without images, in bytes. */
 export function smallRequestBytes({ LIMIT_PROMPT_BYTES }: Pick<Config, 'LIMIT_PROMPT_BYTES'>): number {
   return SMALL_BYTES + TEXTS * LIMIT_PROMPT_BYTES;
 }
@@ -38,8 +43,8 @@ export function receiveLimit(path: string, config: Pick<Config, 'LIMIT_PROMPT_BY
 }
 
 /**
- * The definition of a service with requests that are bounded before they are decoded: their size after decompression, and for
- * requests with images the bytes outside of them and the entries of repeated fields.
+ * The definition of a service with requests that are bounded before they are decoded: their size after decompression, their
+ * fields, and the entries of repeated fields.
  */
 export function boundedService<T>(
   service: ServiceDefinition<T & Record<string, UntypedHandleCall>> | object,
@@ -68,15 +73,11 @@ function refusalOf(
 ): InferenceError | undefined {
   const limit = receiveLimit(path, config);
   if (bytes.length > limit) return tooLarge(bytes.length, limit);
-  const small = smallRequestBytes(config);
-  if (!WITH_IMAGES.includes(path) || bytes.length <= small) return undefined;
-  // Only a request with images is larger.
+  if (!WITH_IMAGES.includes(path) || bytes.length < MIN_SCANNED_BYTES) return undefined;
   const scan = scanGenerateRequest(path.endsWith('/Estimate') ? innerRequest(bytes) : bytes);
   if (scan === undefined) return invalid('the request is not a valid protobuf message of this method');
-  if (scan.smallBytes > small) {
-    return invalid(
-      `the request has ${scan.smallBytes} bytes outside of its images, must have at most ${small}; shorten its texts, labels or lists`,
-    );
+  if (scan.fields > MAX_FIELDS) {
+    return invalid(`the request has ${scan.fields} fields, must have at most ${MAX_FIELDS}; shorten its lists`);
   }
   for (const [field, count] of Object.entries(scan.counts) as [keyof RepeatedCounts, number][]) {
     if (count > MAX_COUNTS[field])

@@ -1,9 +1,3 @@
-/** Field numbers of `GenerateRequest` and `Reference` that the scan knows (proto/darkroom/v1). */
-const REFERENCES = 17;
-const LORAS = 18;
-const LABELS = 20;
-const IMAGE = 1;
-
 /** Entries of the repeated fields of a `GenerateRequest`. */
 export interface RepeatedCounts {
   references: number;
@@ -12,48 +6,47 @@ export interface RepeatedCounts {
 }
 
 export interface WireScan {
-  /** Bytes that are not part of an image: what decoding turns into objects and strings. */
-  readonly smallBytes: number;
+  /** Fields of the request and of its messages: each one becomes a value, and a message an object. */
+  readonly fields: number;
   readonly counts: Readonly<RepeatedCounts>;
 }
 
-const COUNTED: Readonly<Record<number, keyof RepeatedCounts>> = {
-  [REFERENCES]: 'references',
-  [LORAS]: 'loras',
-  [LABELS]: 'labels',
-};
+/** Field numbers of `GenerateRequest` (proto/darkroom/v1/inference_service.proto) whose values are messages. */
+const REPEATED: Readonly<Record<number, keyof RepeatedCounts>> = { 17: 'references', 18: 'loras', 20: 'labels' };
+const GUIDANCE_INTERVAL = 24;
 
 /**
- * Walks the wire format of a `GenerateRequest` without decoding it, in linear time and constant memory. Decoding a request of
- * 31 MB that consists of tiny messages takes gigabytes and a minute, so the bytes outside of images are bounded first.
+ * Counts the fields of a `GenerateRequest` without decoding it, in linear time and constant memory. A request of 31 MB that
+ * consists of tiny messages takes gigabytes and a minute to decode; one with a large image takes milliseconds.
  * https://protobuf.dev/programming-guides/encoding/
  *
  * @returns undefined where the bytes are no protobuf message
  */
 export function scanGenerateRequest(bytes: Uint8Array): WireScan | undefined {
   const counts = { references: 0, loras: 0, labels: 0 };
-  let imageBytes = 0;
+  let fields = 0;
+  const count = () => {
+    fields += 1;
+  };
   const isValid = walk(bytes, 0, bytes.length, (field, start, end) => {
-    const counted = COUNTED[field];
+    fields += 1;
+    const counted = REPEATED[field];
     if (counted !== undefined) counts[counted] += 1;
-    if (field !== REFERENCES) return;
-    // Only the last image of a reference counts for its meaning; further ones are small bytes, so that they are bounded too.
-    let hasImage = false;
-    walk(bytes, start, end, (inner, from, to) => {
-      if (inner !== IMAGE || hasImage) return;
-      hasImage = true;
-      imageBytes += to - from;
-    });
+    // What is wrong inside of a message is left to the decoder.
+    if (start < end && (counted !== undefined || field === GUIDANCE_INTERVAL)) walk(bytes, start, end, count);
   });
-  return isValid ? { smallBytes: bytes.length - imageBytes, counts } : undefined;
+  return isValid ? { fields, counts } : undefined;
 }
 
-/** Calls back for every length-delimited field. @returns false where the bytes are cut or of an unknown wire type */
+/**
+ * Calls back for every field; `start` and `end` are the range of a length-delimited value, and equal for other values.
+ * @returns false where the bytes are cut or of an unknown wire type
+ */
 function walk(
   bytes: Uint8Array,
   start: number,
   end: number,
-  onDelimited: (field: number, start: number, end: number) => void,
+  onField: (field: number, start: number, end: number) => void,
 ): boolean {
   let at = start;
   const varint = (): number => {
@@ -69,6 +62,7 @@ function walk(
   };
   while (at < end) {
     const tag = varint();
+    const field = Math.floor(tag / 8);
     switch (tag % 8) {
       case 0:
         if (Number.isNaN(varint())) return false;
@@ -79,9 +73,9 @@ function walk(
       case 2: {
         const length = varint();
         if (!(length <= end - at)) return false;
-        onDelimited(Math.floor(tag / 8), at, at + length);
         at += length;
-        break;
+        onField(field, at - length, at);
+        continue;
       }
       case 5:
         at += 4;
@@ -89,6 +83,7 @@ function walk(
       default:
         return false;
     }
+    onField(field, at, at);
   }
   return at === end;
 }

@@ -21,9 +21,9 @@ export interface ReferenceLoader {
    */
   load(
     references: PlannedReferences,
-    request: Pick<GenerationRequest, 'width' | 'height' | 'clip'>,
+    request: Pick<GenerationRequest, 'width' | 'height' | 'video'>,
     signal: AbortSignal,
-  ): Promise<Pick<GenerationRequest, 'init' | 'clip'>>;
+  ): Promise<Pick<GenerationRequest, 'init' | 'video'>>;
 }
 
 /**
@@ -52,7 +52,7 @@ export function createReferenceLoader(
       return rgb;
     });
   return {
-    async load(references, { clip, ...size }, signal) {
+    async load(references, { video, ...size }, signal) {
       const { strength, denoisingStrength } = references;
       const { method, places } = applyReferences(references, await infoOf(references.model, signal));
       const picture = async (place: FramePlace) => {
@@ -60,12 +60,12 @@ export function createReferenceLoader(
         return source && load(source, size, signal);
       };
       const [start, end] = await Promise.all([picture('start'), picture('end')]);
-      if (method === 'img2img' || clip === undefined) {
+      if (method === 'img2img' || video === undefined) {
         return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength } };
       }
       // VACE takes the reference of an image job as a look, not as a frame.
       const frames = method === 'vace' && !references.isVideo ? { look: start } : { start, end };
-      return { clip: { ...clip, known: { method, ...frames, strength } } };
+      return { video: { ...video, known: { method, ...frames, strength } } };
     },
   };
 }

@@ -92,7 +92,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       seeds,
       previewsPerSecond: request.previewsPerSecond,
       ...(loras.length > 0 && { loras }),
-      ...(frames !== undefined && { clip: { frames, ...saving } }),
+      ...(frames !== undefined && { video: { frames, ...saving } }),
     },
     output: planOutput(request, makes, context),
     references,

@@ -1,6 +1,6 @@
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { titlesOf } from '../../pipelines/family.js';
-import type { ClipRequest } from '../../pipelines/pipeline.js';
+import type { VideoRequest } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
 import type { RequestContext } from './request-context.js';
 
@@ -9,7 +9,7 @@ export function planStepSaving(
   { guidanceInterval, reuseThreshold }: GenerateRequest,
   { families, model: { family } }: RequestContext,
   check: Check,
-): Pick<ClipRequest, 'guidanceInterval' | 'reuseThreshold'> {
+): Pick<VideoRequest, 'guidanceInterval' | 'reuseThreshold'> {
   const { start = 0, end = 1 } = guidanceInterval ?? {};
   if (!family.takes.stepSaving) {
     const takers = titlesOf(families, ({ takes }) => takes.stepSaving);

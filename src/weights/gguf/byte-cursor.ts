@@ -21,7 +21,7 @@ export class ByteCursor {
     this.#refuse = refuse;
   }
 
-  /** From the start of the file. */
+  /** Offset from the start of the file. */
   get position(): number {
     return this.#chunkStart + this.#at;
   }

@@ -23,11 +23,11 @@ export type GgufValue = number | boolean | string | readonly number[] | readonly
 
 export interface GgufTensorInfo {
   readonly name: string;
-  /** As ggml names it. */
+  /** Name in ggml. */
   readonly type: string;
   /** Row-major, the slowest dimension first. */
   readonly shape: readonly number[];
-  /** From the start of the file. */
+  /** Offset from the start of the file. */
   readonly offset: number;
   /** In bytes. */
   readonly length: number;
@@ -43,7 +43,7 @@ export interface GgufHeader {
 type Refuse = (problem: string) => never;
 
 /**
- * Reads what a GGUF file says of itself and checks that every tensor it names lies in it. No tensor is read.
+ * Reads the header of a GGUF file and checks that every tensor it names lies in the file. No tensor is read.
  *
  * @throws InferenceError CHECKPOINT_INVALID for what is no whole GGUF file, MODEL_UNSUPPORTED for another version or an unknown type
  * of tensor; one sentence each
@@ -132,7 +132,7 @@ function readScalar(
     case valueTypes.float64:
       return cursor.number(8, (bytes) => bytes.readDoubleLE());
     default:
-      return refuse(`gives metadata "${shown(key)}" the type ${type}, which is none; it is corrupt`);
+      return refuse(`gives metadata "${shown(key)}" the type ${type}, which does not exist; it is corrupt`);
   }
 }
 

@@ -1,10 +1,10 @@
 /**
- * What the bytes of a GGUF file mean. https://github.com/ggml-org/ggml/blob/d99724f2b141fed9e1a9f402213506c081433465/docs/gguf.md
+ * The types of a GGUF file. https://github.com/ggml-org/ggml/blob/d99724f2b141fed9e1a9f402213506c081433465/docs/gguf.md
  */
 
 export const GGUF_MAGIC = 'GGUF';
 export const GGUF_VERSION = 3;
-/** Where `general.alignment` says nothing. */
+/** Alignment of files without `general.alignment`. */
 export const GGUF_ALIGNMENT = 32;
 
 /** The number that stands for each kind of metadata value. */

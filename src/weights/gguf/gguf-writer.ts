@@ -9,7 +9,7 @@ import {
   writtenTypes,
 } from './gguf-types.js';
 
-/** A metadata value that says how it is stored: readers look for one type each. */
+/** A metadata value with its storage type: readers look for one type each. */
 export type MetadataValue =
   | { readonly kind: 'uint32' | 'float32'; readonly value: number }
   | { readonly kind: 'bool'; readonly value: boolean }

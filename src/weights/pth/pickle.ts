@@ -67,7 +67,7 @@ const REFUSED: ReadonlyMap<number, string> = new Map([
   [0x98, 'READONLY_BUFFER'],
 ]);
 
-/** The value that a pickle describes. @param refuse is told what is wrong; it must throw */
+/** The value that a pickle describes. @param refuse throws an error with the problem that it is given */
 export function readPickle(bytes: Buffer, refuse: Refuse): Pickled {
   return new Reader(bytes, refuse).read();
 }

@@ -1,8 +1,8 @@
-/** What pickle.ts reads out of a state dict: plain values, and torch's tensors and storages by what is said of them. */
+/** The values that pickle.ts reads out of a state dict: plain values, and descriptions of torch's tensors and storages. */
 
 export interface PickledStorage {
   readonly kind: 'storage';
-  /** As torch calls its type: "FloatStorage". */
+  /** Name of its type in torch, for example "FloatStorage". */
   readonly type: string;
   /** Its entry's name below `data/`. */
   readonly key: string;

@@ -16,7 +16,7 @@ type Refuse = (problem: string) => never;
 
 /** 120 bytes a tensor: WAN 14B takes 150 KB. */
 const MAX_PICKLE_BYTES = 32_000_000;
-/** As in safetensors. */
+/** The same limit as for safetensors. */
 const MAX_RANK = 16;
 /** Trainers put the state dict into a dict, some of them twice. */
 const MAX_WRAPPERS = 3;

@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 
-/** Where one stored file lies in an archive. */
+/** The place of one stored file in an archive. */
 export interface ZipEntry {
   readonly name: string;
   /** Byte offset of its content from the start of the archive. */
@@ -16,16 +16,16 @@ const MAX_ENTRIES = 100_000;
 /** So many entries with names of 100 bytes take 15 MB. */
 const MAX_DIRECTORY_BYTES = 64_000_000;
 
-/** Of the record at the end, and the longest comment that may follow it. */
+/** Bytes of the record at the end, and of the longest comment that may follow it. */
 const END_BYTES = 22;
 const MAX_COMMENT_BYTES = 0xffff;
 const LOCAL_HEADER_BYTES = 30;
-/** A field that says so stands in the zip64 record instead. */
+/** Value of a field that stands in the zip64 record instead. */
 const IN_ZIP64 = 0xffffffff;
 
 /**
  * Reads the directory of a zip archive whose entries are stored, not compressed, and checks all of it: every entry lies in the
- * file where both its headers say, none overlaps another, and no name leads out of the archive. No content is read.
+ * file where both its headers place it, none overlaps another, and no name leads out of the archive. No content is read.
  * https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, sections 4.3.7, 4.3.12 to 4.3.16 and 4.5.3
  */
 export async function readZipEntries(

@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
 import { inspectSdxl } from '../../../src/pipelines/sdxl/inspect.js';
 import { writeTinySdxl } from '../../../src/synthetic/sdxl.js';
-import { sdxlPicture } from '../../support/sdxl-image.js';
+import { sdxlImage } from '../../support/sdxl-image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
 
@@ -15,7 +15,7 @@ async function copyOfTiny(): Promise<string> {
   return folder;
 }
 
-const pictureOf = (path: string) => sdxlPicture({ path }, { width: 72, height: 56, guidanceScale: 6 });
+const imageOf = (path: string) => sdxlImage({ path }, { width: 72, height: 56, guidanceScale: 6 });
 
 /** What the reference's own tensors add up to. */
 async function parametersOfManifest(file: string): Promise<number> {
@@ -30,11 +30,11 @@ async function snapshot(folder: string): Promise<readonly string[]> {
 }
 
 describe('an SDXL folder', () => {
-  it('is told by its files alone, and nothing is written near it', async () => {
+  it('is recognised by its files alone, and nothing is written near it', async () => {
     const folder = await copyOfTiny();
     const before = await snapshot(dirname(folder));
     const { info, networks } = await inspectSdxl({ path: folder });
-    await pictureOf(folder);
+    await imageOf(folder);
     expect(info).toMatchObject({
       family: 'sdxl',
       storage: 'F16',
@@ -47,9 +47,9 @@ describe('an SDXL folder', () => {
     expect(await snapshot(dirname(folder))).toEqual(before);
   });
 
-  it('gives the same picture sharded, and as the Hugging Face cache lays it out in symbolic links', async () => {
+  it('makes the same image from shards, and from the symbolic links of the Hugging Face cache', async () => {
     const plain = await copyOfTiny();
-    const expected = await pictureOf(plain);
+    const expected = await imageOf(plain);
     const sharded = await copyOfTiny();
     const tensors = [...(await readTensorFile(join(sharded, UNET)))];
     const shards = [0, 1].map((half) => new Map(tensors.filter((_, i) => i % 2 === half)));
@@ -61,7 +61,7 @@ describe('an SDXL folder', () => {
     }
     await rm(join(sharded, UNET));
     await writeFile(join(sharded, `${UNET}.index.json`), JSON.stringify({ metadata: {}, weight_map: weightMap }));
-    expect(await pictureOf(sharded)).toEqual(expected);
+    expect(await imageOf(sharded)).toEqual(expected);
 
     const cache = await tempFolder();
     const revision = join(cache, 'snapshots', '1234');
@@ -74,14 +74,14 @@ describe('an SDXL folder', () => {
       await rename(path, blob);
       await symlink(blob, path);
     }
-    expect(await pictureOf(revision)).toEqual(expected);
+    expect(await imageOf(revision)).toEqual(expected);
   });
 
   it('works in BF16 and F32', async () => {
     const folder = await tempFolder();
-    const f32 = await pictureOf(await writeTinySdxl(join(folder, 'f32'), 'F32'));
-    const bf16 = await pictureOf(await writeTinySdxl(join(folder, 'bf16'), 'BF16'));
-    const f16 = await pictureOf(inject('tinySdxl'));
+    const f32 = await imageOf(await writeTinySdxl(join(folder, 'f32'), 'F32'));
+    const bf16 = await imageOf(await writeTinySdxl(join(folder, 'bf16'), 'BF16'));
+    const f16 = await imageOf(inject('tinySdxl'));
     const mean = (a: Uint8Array, b: Uint8Array) =>
       a.reduce((sum, value, i) => sum + Math.abs(value - (b[i] ?? 0)), 0) / a.length;
     // The same weights, rounded to 11, 8 and 24 bits.

@@ -8,7 +8,7 @@ import { sdxlLoraNames } from '../../../src/pipelines/sdxl/lora-names.js';
 import { writeTinySdxl } from '../../../src/synthetic/sdxl.js';
 import { f32, factorsFor, mergeLora } from '../../support/merged-lora.js';
 import { safetensorsBytes } from '../../support/safetensors-bytes.js';
-import { sdxlPicture } from '../../support/sdxl-image.js';
+import { sdxlImage } from '../../support/sdxl-image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../../support/tensor-file.js';
 
@@ -31,7 +31,7 @@ const f16 = (shape: readonly number[], bits = 0): StoredTensor => {
   return { dtype: 'F16', shape, bytes: Buffer.from(new Uint16Array(count).fill(bits).buffer) };
 };
 
-const pictureWith = (loras: readonly LoraSource[]) => sdxlPicture({ path: inject('tinySdxl'), loras });
+const imageWith = (loras: readonly LoraSource[]) => sdxlImage({ path: inject('tinySdxl'), loras });
 
 describe('readLora', () => {
   it.each([
@@ -45,7 +45,7 @@ describe('readLora', () => {
     expect(file.modules).toHaveLength(name.startsWith('conv') ? 243 : 234);
   });
 
-  it('lists keys that match nothing', async () => {
+  it('lists unmatched keys', async () => {
     const path = await changed((tensors) => tensors.set('lora_unet_nowhere.lora_up.weight', f16([4, 4])));
     expect((await readLora(path, names)).unmatched).toEqual(['lora_unet_nowhere.lora_up.weight']);
   });
@@ -73,7 +73,7 @@ describe('readLora', () => {
     await expect(readLora(path, names)).rejects.toThrow(/is truncated: tensor ".*" ends at byte/);
   });
 
-  it('refuses a module without its other half, and one that is there twice', async () => {
+  it('rejects a module without its other half, and a duplicate module', async () => {
     const half = await changed((tensors) => tensors.delete(`${UNET}.lora_up.weight`));
     await expect(readLora(half, names)).rejects.toThrow(
       'unet.down_blocks.1.attentions.0.proj_in.weight has no lora_up',
@@ -113,29 +113,28 @@ describe('a LoRA in the graph', () => {
       tensors.set(`${UNET}.lora_down.weight`, f16([8, 64]));
       tensors.set('lora_unet_mid_block_attentions_0_proj_in.lora_down.weight', f16([4, 96]));
     });
-    await expect(pictureWith([{ path, weight: 1 }])).rejects.toThrow(
+    await expect(imageWith([{ path, weight: 1 }])).rejects.toThrow(
       /down_blocks\.1\.attentions\.0\.proj_in\.weight: its two factors have the ranks 8 and 4\n.*mid_block\.attentions\.0\.proj_in\.weight: its factors make \[128, 96\], the weight is \[128, 128\]/s,
     );
   });
 
-  it('changes the picture, the more the heavier it is; at weight 0 not at all', async () => {
-    const bare = await pictureWith([]);
-    const at = (weight: number) => pictureWith([{ path: lora('attn.kohya'), weight }]);
+  it('changes the image more with a higher weight, and not at all at weight 0', async () => {
+    const bare = await imageWith([]);
+    const at = (weight: number) => imageWith([{ path: lora('attn.kohya'), weight }]);
     expect(await at(0)).toEqual(bare);
-    const distance = (picture: Uint8Array) =>
-      picture.reduce((sum, value, i) => sum + Math.abs(value - (bare[i] ?? 0)), 0);
+    const distance = (image: Uint8Array) => image.reduce((sum, value, i) => sum + Math.abs(value - (bare[i] ?? 0)), 0);
     const [light, heavy] = [distance(await at(0.05)), distance(await at(1))];
     expect(light).toBeGreaterThan(0);
     expect(heavy).toBeGreaterThan(light);
   });
 
-  it('adds up with another one, whatever their formats', async () => {
+  it('adds up with another LoRA, whatever their formats', async () => {
     const [kohya, peft] = [lora('attn.kohya'), lora('attn.peft')];
-    const halves = await pictureWith([
+    const halves = await imageWith([
       { path: kohya, weight: 0.5 },
       { path: peft, weight: 0.5 },
     ]);
-    const whole = await pictureWith([{ path: kohya, weight: 1 }]);
+    const whole = await imageWith([{ path: kohya, weight: 1 }]);
     expect(halves.reduce((most, value, i) => Math.max(most, Math.abs(value - (whole[i] ?? 0))), 0)).toBeLessThanOrEqual(
       2,
     );
@@ -175,18 +174,18 @@ describe('a LoRA in the graph', () => {
     }
     const path = join(await tempFolder(), 'lora.safetensors');
     await writeTensorFile(path, tensors);
-    const expected = await sdxlPicture({ path: merged });
-    const farthest = (picture: Uint8Array) =>
-      picture.reduce((most, value, i) => Math.max(most, Math.abs(value - (expected[i] ?? 0))), 0);
+    const expected = await sdxlImage({ path: merged });
+    const farthest = (image: Uint8Array) =>
+      image.reduce((most, value, i) => Math.max(most, Math.abs(value - (expected[i] ?? 0))), 0);
     const loras = [{ path, weight, textEncoderWeight }];
-    expect(farthest(await sdxlPicture({ path: plain, loras }))).toBeLessThanOrEqual(2);
-    expect(farthest(await sdxlPicture({ path: plain }))).toBeGreaterThan(2);
+    expect(farthest(await sdxlImage({ path: plain, loras }))).toBeLessThanOrEqual(2);
+    expect(farthest(await sdxlImage({ path: plain }))).toBeGreaterThan(2);
   });
 
   it('leaves the text encoders alone where their weight is 0', async () => {
     const path = lora('attn.kohya');
-    expect(await pictureWith([{ path, weight: 1, textEncoderWeight: 0 }])).not.toEqual(
-      await pictureWith([{ path, weight: 1 }]),
+    expect(await imageWith([{ path, weight: 1, textEncoderWeight: 0 }])).not.toEqual(
+      await imageWith([{ path, weight: 1 }]),
     );
   });
 });

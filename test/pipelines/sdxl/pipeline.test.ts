@@ -30,14 +30,14 @@ afterAll(() => pipeline.dispose());
 
 async function run(
   changes: Partial<GenerationRequest> = {},
-): Promise<{ events: PipelineEvent[]; pictures: Uint8Array[] }> {
+): Promise<{ events: PipelineEvent[]; images: Uint8Array[] }> {
   const events: PipelineEvent[] = [];
   const jobs = [{ request: { ...request, ...changes }, signal: new AbortController().signal }];
   for await (const event of pipeline.generate(jobs)) events.push(event);
-  return { events, pictures: events.flatMap((event) => (event.kind === 'image' ? [event.rgb] : [])) };
+  return { events, images: events.flatMap((event) => (event.kind === 'image' ? [event.rgb] : [])) };
 }
 
-/** What a picture may differ by for having been made in company, of 255. */
+/** What an image may differ by for having been made in company, of 255. */
 const TOLERANCE = 2;
 
 function difference(a: Uint8Array | undefined, b: Uint8Array | undefined): number {
@@ -49,24 +49,24 @@ const encodes = (events: PipelineEvent[]) =>
   events.filter((event) => event.kind === 'progress' && event.phase === 'encode').length;
 
 describe('SdxlPipeline', () => {
-  it('runs the text encoders once for a prompt just seen', async () => {
+  it('runs the text encoders once for a repeated prompt', async () => {
     const prompt = 'a green field at noon';
     expect(encodes((await run({ prompt, negativePrompt: 'grain' })).events)).toBe(2);
     expect(encodes((await run({ prompt, negativePrompt: 'grain' })).events)).toBe(0);
     expect(encodes((await run({ prompt: `${prompt}!`, negativePrompt: 'grain' })).events)).toBe(1);
   });
 
-  it('makes of every seed in a batch what it makes of it alone', async () => {
-    const { pictures } = await run({ seeds: [5, 6, 7] });
-    const { pictures: alone } = await run({ seeds: [6] });
-    expect(pictures).toHaveLength(3);
-    expect(difference(pictures[1], alone[0])).toBeLessThanOrEqual(TOLERANCE);
-    expect(difference(pictures[0], pictures[1])).toBeGreaterThan(TOLERANCE);
+  it('makes the same image of a seed in a batch as alone', async () => {
+    const { images } = await run({ seeds: [5, 6, 7] });
+    const { images: alone } = await run({ seeds: [6] });
+    expect(images).toHaveLength(3);
+    expect(difference(images[1], alone[0])).toBeLessThanOrEqual(TOLERANCE);
+    expect(difference(images[0], images[1])).toBeGreaterThan(TOLERANCE);
   });
 
-  it('treats an absent negative prompt otherwise than an empty one', async () => {
-    const { pictures: absent } = await run({ negativePrompt: undefined });
-    const { pictures: empty } = await run({ negativePrompt: '' });
+  it('treats an absent negative prompt differently from an empty one', async () => {
+    const { images: absent } = await run({ negativePrompt: undefined });
+    const { images: empty } = await run({ negativePrompt: '' });
     expect(absent[0]).not.toEqual(empty[0]);
   });
 
@@ -75,11 +75,11 @@ describe('SdxlPipeline', () => {
     [72, 64],
     [8, 8],
   ])('takes %i by %i, where halving a side rounds up', async (width, height) => {
-    const { pictures } = await run({ width, height });
-    expect(pictures[0]).toHaveLength(width * height * 3);
+    const { images } = await run({ width, height });
+    expect(images[0]).toHaveLength(width * height * 3);
   });
 
-  it('ends between two runs when it is told to', async () => {
+  it('stops between two runs when cancelled', async () => {
     const abort = new AbortController();
     const steps: number[] = [];
     let last = '';
@@ -97,16 +97,19 @@ describe('SdxlPipeline', () => {
 });
 
 describe('a batch', () => {
-  it.each(['euler', 'dpmpp_2m_karras', 'unipc', 'euler_ancestral'])('of six is six singles: %s', async (scheduler) => {
-    const seeds = [11, 12, 13, 14, 15, 16];
-    const { pictures } = await run({ scheduler, seeds, steps: 8 });
-    for (const [k, seed] of seeds.entries()) {
-      const { pictures: alone } = await run({ scheduler, seeds: [seed], steps: 8 });
-      expect(difference(pictures[k], alone[0]), `seed ${seed}`).toBeLessThanOrEqual(TOLERANCE);
-    }
-  });
+  it.each(['euler', 'dpmpp_2m_karras', 'unipc', 'euler_ancestral'])(
+    'of six images equals six single images: %s',
+    async (scheduler) => {
+      const seeds = [11, 12, 13, 14, 15, 16];
+      const { images } = await run({ scheduler, seeds, steps: 8 });
+      for (const [k, seed] of seeds.entries()) {
+        const { images: alone } = await run({ scheduler, seeds: [seed], steps: 8 });
+        expect(difference(images[k], alone[0]), `seed ${seed}`).toBeLessThanOrEqual(TOLERANCE);
+      }
+    },
+  );
 
-  it('runs the denoiser once a step for all of its pictures', async () => {
+  it('runs the denoiser once a step for all of its images', async () => {
     const { events } = await run({ seeds: [1, 2, 3, 4, 5, 6], steps: 3 });
     const steps = events.flatMap((event) =>
       event.kind === 'progress' && event.phase === 'denoise' ? [event.step] : [],
@@ -114,7 +117,7 @@ describe('a batch', () => {
     expect(steps).toEqual([6, 12, 18]);
   });
 
-  it('is cut where its pixels pass the bound', async () => {
+  it('is split where its pixels exceed the bound', async () => {
     const small = new SdxlPipeline(pipeline.networks, 4 * 64 * 64);
     const steps: number[] = [];
     const jobs = [
@@ -126,7 +129,7 @@ describe('a batch', () => {
     expect(steps).toEqual([4, 8, -1, -2, -3, -4, 10, 12, -5, -6]);
   });
 
-  it('of several jobs gives each what it gets alone, whatever its prompt and guidance', async () => {
+  it('of several jobs makes the same images as each job alone, whatever its prompt and guidance', async () => {
     const changes: readonly Partial<GenerationRequest>[] = [
       { prompt: 'a green hill', seeds: [1, 2] },
       { prompt: 'two boats at sea', negativePrompt: undefined, guidanceScale: 8, seeds: [3] },
@@ -140,13 +143,13 @@ describe('a batch', () => {
     for await (const event of pipeline.generate(jobs))
       if (event.kind === 'image') together.set(event.job, [...(together.get(event.job) ?? []), event.rgb]);
     for (const [job, change] of changes.entries()) {
-      const { pictures } = await run(change);
-      for (const [k, picture] of pictures.entries())
-        expect(difference(together.get(job)?.[k], picture)).toBeLessThanOrEqual(TOLERANCE);
+      const { images } = await run(change);
+      for (const [k, image] of images.entries())
+        expect(difference(together.get(job)?.[k], image)).toBeLessThanOrEqual(TOLERANCE);
     }
   });
 
-  it('goes on without the job that is told to end', async () => {
+  it('continues without a cancelled job', async () => {
     const abort = new AbortController();
     const jobs = [abort, new AbortController()].map(({ signal }, i) => ({
       request: { ...request, steps: 6, seeds: [i] },
@@ -183,20 +186,20 @@ describe('image to image', () => {
     expect(stepsOf((await from(strength)).events)).toBe(steps);
   });
 
-  it('keeps less of the picture the stronger it is', async () => {
+  it('keeps less of the image at a higher strength', async () => {
     const latents = await pipeline.networks.autoencoder.encodeLatents(imageFromRgb(rgb, size), size);
     const kept = rgbFromImage(await pipeline.networks.autoencoder.decode(latents, size), size);
-    const mean = (picture: Uint8Array | undefined) =>
-      kept.reduce((sum, value, i) => sum + Math.abs(value - (picture?.[i] ?? 0)), 0) / kept.length;
+    const mean = (image: Uint8Array | undefined) =>
+      kept.reduce((sum, value, i) => sum + Math.abs(value - (image?.[i] ?? 0)), 0) / kept.length;
     const [weak, strong] = [await from(0.1), await from(0.9)];
-    expect(mean(weak.pictures[0])).toBeLessThan(mean(strong.pictures[0]));
+    expect(mean(weak.images[0])).toBeLessThan(mean(strong.images[0]));
   });
 
   it.each(schedulerNames)('starts in the middle of %s', async (scheduler) => {
-    const { pictures, events } = await from(0.5, { scheduler });
+    const { images, events } = await from(0.5, { scheduler });
     expect(stepsOf(events)).toBe(5);
     // A sampler that mixed up its levels would end in noise far out of range: all black and white.
-    const extremes = pictures[0]?.filter((value) => value === 0 || value === 255).length ?? 0;
+    const extremes = images[0]?.filter((value) => value === 0 || value === 255).length ?? 0;
     expect(extremes).toBeLessThan(0.5 * rgb.length);
   });
 });
@@ -204,14 +207,14 @@ describe('image to image', () => {
 describe('previews', () => {
   const previews = (events: PipelineEvent[]) => events.flatMap((event) => (event.kind === 'preview' ? [event] : []));
 
-  it('come when asked for, a pixel a latent, at most at the rate', async () => {
+  it('are emitted on request, one pixel a latent, at most at the requested rate', async () => {
     expect(previews((await run({ steps: 5 })).events)).toEqual([]);
     const { events } = await run({ steps: 5, previewsPerSecond: 0.001 });
     expect(previews(events)).toMatchObject([{ index: 0, width: 8, height: 8 }]);
     expect(previews(events)[0]?.rgb).toHaveLength(8 * 8 * 3);
   });
 
-  it('tell of the clean picture, not of the noise', () => {
+  it('show the clean image, not the noise', () => {
     const [x0, noise, sigma] = [0.7, -1.3, 14.6];
     const alpha = 1 / Math.sqrt(1 + sigma ** 2);
     const input = Float32Array.of(alpha * x0 + sigma * alpha * noise);

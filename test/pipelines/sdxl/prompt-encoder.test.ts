@@ -93,7 +93,7 @@ describe('chunkText', () => {
     expect([...(chunks[0]?.weights ?? [])]).toEqual(expected);
   });
 
-  it('counts what is beyond the last chunk', () => {
+  it('counts tokens beyond the last chunk', () => {
     const { chunks, dropped } = chunkText(tokenizer, [{ text: red(151), weight: 1 }], 2);
     expect([chunks.length, dropped]).toEqual([2, 1]);
   });
@@ -103,7 +103,7 @@ describe('chunkRows', () => {
   const row = { ids: new Int32Array(6), weights: new Float32Array(6).fill(1) };
   const rest = { counts: [], dropped: 0 };
 
-  it('hides a fragment of two chunks from its first token to its last, but for begin and the last position', () => {
+  it('hides a fragment over two chunks from its first token to its last, except the first and last positions of a chunk', () => {
     const rows = chunkRows({ chunks: [row, row, row], lowered: [{ weight: 0.5, from: 3, to: 8 }], ...rest });
     expect(rows.map(({ without }) => without.map((other) => other.row.hidden))).toEqual([[[3, 4]], [[1, 2]], []]);
   });
@@ -119,13 +119,13 @@ describe('chunkRows', () => {
 });
 
 describe('PromptEncoder', () => {
-  it('makes of up to 75 tokens the same, whether diffusers or plain', async () => {
+  it('encodes up to 75 tokens the same way, diffusers or plain', async () => {
     const [diffusers, plain] = [await encode(red(75), 'diffusers'), await encode(red(75), 'plain')];
     expect(plain).toEqual(diffusers);
     expect(plain.report).toEqual({ chunks: 1, tokens: 75, dropped: 0, strategy: 'none' });
   });
 
-  it('goes on after 75 tokens, where diffusers cuts', async () => {
+  it('continues after 75 tokens, where diffusers cuts', async () => {
     const [diffusers, plain] = [await encode(red(76), 'diffusers'), await encode(red(76), 'plain')];
     expect(diffusers.report).toEqual({ chunks: 1, tokens: 76, dropped: 1, strategy: 'none' });
     expect(plain.report).toEqual({ chunks: 2, tokens: 76, dropped: 0, strategy: 'none' });
@@ -135,7 +135,7 @@ describe('PromptEncoder', () => {
     expect(plain.pooled).toEqual(diffusers.pooled);
   });
 
-  it('takes the signs of a plain prompt for text', async () => {
+  it('reads the signs of a plain prompt as text', async () => {
     const [plain, weighted] = [
       await encode('a (red:1.3) circle', 'plain'),
       await encode('a (red:1.3) circle', 'weighted'),
@@ -144,13 +144,13 @@ describe('PromptEncoder', () => {
     expect(plain.embeds).not.toEqual(weighted.embeds);
   });
 
-  it('makes the same of a prompt without signs, plain or weighted', async () => {
+  it('encodes a prompt without signs the same way, plain or weighted', async () => {
     const [plain, weighted] = [await encode('a red circle', 'plain'), await encode('a red circle', 'weighted')];
     expect(weighted).toEqual(plain);
     expect(weighted.report.strategy).toBe('none');
   });
 
-  it('runs a prompt that cannot be read as plain, and says why', async () => {
+  it('encodes a prompt that cannot be parsed as plain, and reports why', async () => {
     const [plain, weighted] = [await encode('a (red circle', 'plain'), await encode('a (red circle', 'weighted')];
     expect({ ...weighted, report: plain.report }).toEqual(plain);
     expect(weighted.report).toEqual({
@@ -222,7 +222,7 @@ describe('PromptEncoder', () => {
   });
 
   // In the released vocabulary "!!" is one token to the first encoder and two to the second, whose padding is "!".
-  it('fills up the encoder that needs fewer chunks with the empty prompt', async () => {
+  it('pads the encoder that needs fewer chunks with the empty prompt', async () => {
     const folder = await copyOfTiny();
     await change(join(folder, 'tokenizer', 'vocab.json'), { '!!</w>': 5 });
     await appendFile(join(folder, 'tokenizer', 'merges.txt'), '! !</w>\n');

@@ -156,7 +156,7 @@ describe('parsePrompt', () => {
     expect(problem(make(more))).toMatch(/^character \d+: .*(10|32|100)\b/);
   });
 
-  it('spells prompts as compel does for the pooled vector', async () => {
+  it('spells prompts like compel for the pooled vector', async () => {
     const { cases } = JSON.parse(await readFile(goldens, 'utf8')) as {
       cases: { prompt: string; compel_syntax: string }[];
     };
@@ -172,7 +172,7 @@ describe('parsePrompt', () => {
     ]);
   });
 
-  it('reads the examples of the documentation as it says', async () => {
+  it('reads the examples of the documentation as documented', async () => {
     const page = await readFile(new URL('../../../docs/reference/prompt-weights.md', import.meta.url), 'utf8');
     const [, table = ''] = page.split(/^\| prompt +\| becomes +\|$/m);
     const rows = [...table.matchAll(/^\| `(.*)` +\| (`.*?) +\|$/gm)].slice(0, 6);

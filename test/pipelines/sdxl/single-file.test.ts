@@ -7,7 +7,7 @@ import type { SdxlSource } from '../../../src/pipelines/sdxl/checkpoint/checkpoi
 import { inspectSdxl } from '../../../src/pipelines/sdxl/inspect.js';
 import { writeSyntheticSdxl, writeTinySdxl } from '../../../src/synthetic/sdxl.js';
 import { readSafetensors } from '../../../src/weights/safetensors.js';
-import { sdxlPicture } from '../../support/sdxl-image.js';
+import { sdxlImage } from '../../support/sdxl-image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../../support/tensor-file.js';
 
@@ -33,7 +33,7 @@ async function changed(
   return path;
 }
 
-const pictureOf = (source: SdxlSource) => sdxlPicture(source, { negativePrompt: 'blurry' });
+const imageOf = (source: SdxlSource) => sdxlImage(source, { negativePrompt: 'blurry' });
 
 const empty = (): StoredTensor => ({
   dtype: 'F16',
@@ -42,7 +42,7 @@ const empty = (): StoredTensor => ({
 });
 
 describe('a single file in the original layout', () => {
-  it('has the names and shapes that the reference gave it', async () => {
+  it('has the names and shapes of the reference', async () => {
     const manifest = new URL('../../fixtures/goldens/sdxl-tiny-single/manifest.json', import.meta.url);
     const { tensors } = JSON.parse(await readFile(fileURLToPath(manifest), 'utf8')) as {
       tensors: [string, number[]][];
@@ -61,14 +61,14 @@ describe('a single file in the original layout', () => {
     expect(info.unused).toEqual([]);
   });
 
-  it('tolerates keys of training and lists them', async () => {
+  it('tolerates training keys and lists them', async () => {
     const path = await changed(({ tensors }) => {
       for (const name of ['model_ema.decay', 'denoiser.sigmas', 'model.diffusion_model.extra.weight'])
         tensors.set(name, empty());
     });
     const { info } = await inspectSdxl({ path });
     expect(info.unused).toEqual(['model_ema.decay', 'denoiser.sigmas', 'model.diffusion_model.extra.weight']);
-    expect(await pictureOf({ path })).toEqual(await pictureOf({ path: file }));
+    expect(await imageOf({ path })).toEqual(await imageOf({ path: file }));
   });
 
   it('lists what is missing', async () => {
@@ -94,28 +94,28 @@ describe('a single file in the original layout', () => {
     expect((await inspectSdxl({ path, ...said })).info.predictionType).toBe(expected);
   });
 
-  it('samples from the last timestep where it says zero terminal SNR', async () => {
+  it('samples from the last timestep with zero terminal SNR', async () => {
     const path = await changed(({ tensors }) => {
       tensors.set('v_pred', empty());
       tensors.set('ztsnr', empty());
     });
-    const plain = await pictureOf({ path, zeroTerminalSnr: false });
-    expect(await pictureOf({ path })).not.toEqual(plain);
-    expect(await pictureOf({ path, zeroTerminalSnr: true })).toEqual(await pictureOf({ path }));
+    const plain = await imageOf({ path, zeroTerminalSnr: false });
+    expect(await imageOf({ path })).not.toEqual(plain);
+    expect(await imageOf({ path, zeroTerminalSnr: true })).toEqual(await imageOf({ path }));
   });
 
-  it('says how to get a tokenizer where there is none', async () => {
+  it('names the remedy where there is no tokenizer', async () => {
     const alone = join(await tempFolder(), 'alone.safetensors');
     await cp(file, alone);
-    await expect(pictureOf({ path: alone })).rejects.toThrow(
-      /is a single file, and those hold no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt with --tokenizer FOLDER/,
+    await expect(imageOf({ path: alone })).rejects.toThrow(
+      /is a single file, which has no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt with --tokenizer FOLDER/,
     );
     // The folder of one tokenizer serves both encoders.
     const tokenizer = join(dirname(file), 'tokenizer');
-    expect(await pictureOf({ path: alone, tokenizer })).toEqual(await pictureOf({ path: file }));
+    expect(await imageOf({ path: alone, tokenizer })).toEqual(await imageOf({ path: file }));
   });
 
-  it('takes a VAE and text encoders of their own, in either layout', async () => {
+  it('accepts a separate VAE and separate text encoders, in either layout', async () => {
     const tensors = await readTensorFile(file);
     const part = (prefix: string, keep = '') =>
       new Map(
@@ -137,11 +137,11 @@ describe('a single file in the original layout', () => {
       /has no conditioner\.embedders\.0\.transformer\.\* tensors; give a file that has them with --text-encoder FILE/,
     );
     const whole = { path, vae, textEncoder: clipL, textEncoder2: clipG };
-    expect(await pictureOf(whole)).toEqual(await pictureOf({ path: file }));
-    // A diffusers folder's VAE under another checkpoint: other weights, another picture.
+    expect(await imageOf(whole)).toEqual(await imageOf({ path: file }));
+    // A diffusers folder's VAE under another checkpoint: other weights, another image.
     const other = await writeTinySdxl(join(folder, 'other'));
-    const replaced = await pictureOf({ path: file, vae: join(other, 'vae') });
-    expect(replaced).not.toEqual(await pictureOf({ path: file }));
+    const replaced = await imageOf({ path: file, vae: join(other, 'vae') });
+    expect(replaced).not.toEqual(await imageOf({ path: file }));
   });
 
   it.each([
@@ -150,7 +150,7 @@ describe('a single file in the original layout', () => {
     ['model.diffusion_model.joint_blocks.0.x', 'is a Stable Diffusion 3 checkpoint; darkroom serves SDXL'],
     ['double_blocks.0.img_attn.qkv.weight', 'is a Flux checkpoint; darkroom serves SDXL'],
     ['lora_unet_mid_block.lora_down.weight', 'is a LoRA, not a checkpoint'],
-    ['foo', 'has no model.diffusion_model.* tensors: it is no SDXL checkpoint in the original key layout'],
+    ['foo', 'has no model.diffusion_model.* tensors: it is not an SDXL checkpoint in the original key layout'],
   ])('names what it is instead: %s', async (key, problem) => {
     const path = join(await tempFolder(), 'other.safetensors');
     await writeTensorFile(path, new Map([[key, empty()]]));
@@ -172,7 +172,7 @@ describe('a single file in the original layout', () => {
 
   it.each(['BF16', 'F32'] as const)('reads %s', async (dtype) => {
     const path = await writeSyntheticSdxl(join(await tempFolder(), 'model.safetensors'), 'sdxl-tiny', dtype);
-    const [theirs, ours] = [await pictureOf({ path }), await pictureOf({ path: file })];
+    const [theirs, ours] = [await imageOf({ path }), await imageOf({ path: file })];
     const far = theirs.filter((value, i) => Math.abs(value - (ours[i] ?? 0)) > 40);
     expect(far.length).toBeLessThan(theirs.length / 10);
   });

@@ -25,7 +25,7 @@ async function copyOfTiny(): Promise<string> {
   return folder;
 }
 
-/** The velocity and the last decoded frame of one small clip. */
+/** The velocity and the last decoded frame of one small video. */
 async function outputsOf(source: WanSource): Promise<{ flow: Float32Array; frame: Float32Array }> {
   const networks = await loadWanNetworks({ ...source, backend: cpuBackend });
   try {
@@ -53,7 +53,7 @@ function worst(a: Float32Array, b: Float32Array): number {
 }
 
 describe('a WAN folder', () => {
-  it('asks for the names and shapes that the reference has', async () => {
+  it('asks for the names and shapes of the reference', async () => {
     const manifest = JSON.parse(await readFile(join(wanGoldens, 'manifest.json'), 'utf8')) as Record<
       string,
       { tensors: [string, number[]][] }
@@ -65,7 +65,7 @@ describe('a WAN folder', () => {
     expect(lines(plan.vae)).toEqual(lines(manifest[VAE]?.tensors));
   });
 
-  it('computes the same sharded', async () => {
+  it('computes the same from shards', async () => {
     const expected = await outputsOf({ path: tiny });
     const folder = await copyOfTiny();
     const tensors = [...(await readTensorFile(join(folder, TRANSFORMER)))];
@@ -94,7 +94,7 @@ describe('a WAN folder', () => {
     expect(worst(f32.frame, bf16.frame)).toBeLessThan(0.2);
   });
 
-  it('takes a VAE of its own', async () => {
+  it('accepts a separate VAE', async () => {
     const vae = join(await copyOfTiny(), 'vae');
     const { tensors } = await openWanCheckpoint({ path: tiny, vae }).then((found) => found.readWeights('vae'));
     expect([...tensors.values()][0]?.file).toBe(join(vae, basename(VAE)));
@@ -161,7 +161,7 @@ describe('a WAN folder', () => {
       /transformer\/config\.json describes a WanAnimateTransformer3DModel;/,
     ],
     [
-      'a transformer of input channels that mean nothing here',
+      'a transformer with an unknown number of input channels',
       config('transformer/config.json', /"in_channels": 16/, '"in_channels": 52'),
       'MODEL_UNSUPPORTED',
       /transformer\/config\.json describes a model of 52 input channels;/,

@@ -1,7 +1,7 @@
 import { cp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ClipRequest, GenerationRequest } from '../../../src/pipelines/pipeline.js';
+import type { GenerationRequest, VideoRequest } from '../../../src/pipelines/pipeline.js';
 import {
   originalTransformerName,
   translateTransformer,
@@ -65,7 +65,7 @@ async function mergedCheckpoint(weight: number): Promise<string> {
   return folder;
 }
 
-async function framesOf(model: WanPipeline, clip: Partial<ClipRequest> = {}): Promise<Uint8Array> {
+async function framesOf(model: WanPipeline, video: Partial<VideoRequest> = {}): Promise<Uint8Array> {
   const request: GenerationRequest = {
     prompt: 'a red kite over a field',
     negativePrompt: 'blurry',
@@ -75,7 +75,7 @@ async function framesOf(model: WanPipeline, clip: Partial<ClipRequest> = {}): Pr
     guidanceScale: 5,
     scheduler: 'flow_unipc',
     seeds: [3],
-    clip: { frames: 5, shift: 5, ...clip },
+    video: { frames: 5, shift: 5, ...video },
   };
   const frames: Uint8Array[] = [];
   for await (const event of model.generate([{ request, signal: new AbortController().signal }]))
@@ -112,7 +112,7 @@ describe('a LoRA of WAN', () => {
     }
   });
 
-  it('changes steps that leave out the blocks, too; the bare model goes on after its variant went', async () => {
+  it('also changes steps that skip the blocks; the bare model works after its variant was disposed of', async () => {
     const bare = await framesOf(pipeline, { reuseThreshold: 1 });
     const path = await loraFile((module) => `transformer.${module}`, ['lora_A', 'lora_B']);
     const merged = await createWanPipeline({ path: await mergedCheckpoint(1), backend: cpuBackend });
@@ -126,7 +126,7 @@ describe('a LoRA of WAN', () => {
 });
 
 describe('originalTransformerName', () => {
-  it('is the other way of what reads the original layout, for every tensor', async () => {
+  it('is the inverse of the reader of the original layout, for every tensor', async () => {
     const config = await readWanConfig(wan.path);
     const record = { name: '', dtype: 'F32', shape: [], file: '', offset: 0, length: 0 };
     for (const [key] of planWanWeights(config).transformer) {

@@ -34,13 +34,13 @@ function worst(a: readonly Float32Array[], b: readonly Float32Array[]): number {
   return Math.max(...a.map((frame, f) => Math.max(...frame.map((value, i) => Math.abs(value - (b[f]?.[i] ?? 9))))));
 }
 
-/** Latents [16, F, h, w] of a clip whose frames are `size` pixels. */
+/** Latents [16, F, h, w] of a video whose frames are `size` pixels. */
 function latentsOf({ frames, height, width }: Size): Float32Array {
-  return hashTensor('clip', [16, 1 + (frames - 1) / 4, height / 8, width / 8]);
+  return hashTensor('video', [16, 1 + (frames - 1) / 4, height / 8, width / 8]);
 }
 
 describe('the VAE', () => {
-  it('decodes 81 frames in chunks as in one', async () => {
+  it('decodes 81 frames in chunks to the same result as in one run', async () => {
     const size = { frames: 81, height: 16, width: 24 };
     const latents = latentsOf(size);
     const chunked = await decoded(latents, size);
@@ -50,7 +50,7 @@ describe('the VAE', () => {
     expect(worst(chunked, await decoded(latents, size, 3))).toBeLessThan(1e-5);
   });
 
-  it('yields the first frame alone and then four at a time, of -1 to 1', async () => {
+  it('yields the first frame alone and then four at a time, with values from -1 to 1', async () => {
     const size = { frames: 9, height: 16, width: 8 };
     const counts: number[] = [];
     for await (const chunk of networks.autoencoder.decodeChunks(latentsOf(size), size)) {
@@ -63,7 +63,7 @@ describe('the VAE', () => {
     expect(counts).toEqual([1, 4, 4]);
   });
 
-  it('begins each clip anew, also after one that was left', async () => {
+  it('carries nothing from one video to the next, even after one that was stopped', async () => {
     const size = { frames: 9, height: 16, width: 16 };
     const latents = latentsOf(size);
     const whole = await decoded(latents, size);
@@ -71,7 +71,7 @@ describe('the VAE', () => {
     expect(worst(await decoded(latents, size), whole)).toBe(0);
   });
 
-  it('holds no more for a clip of 161 frames than for one of 21', async () => {
+  it('takes no more memory for a video of 161 frames than for one of 21', async () => {
     setFlagsFromString('--expose-gc');
     const collect = runInNewContext('gc') as () => void;
     const peak = async (frames: number, perRun?: number) => {
@@ -86,11 +86,11 @@ describe('the VAE', () => {
     await peak(5);
     const short = await peak(21);
     expect((await peak(161)) - short).toBeLessThan(12);
-    // In one run the same clip takes what its frames take: the measure sees it.
+    // In one run the same video takes what its frames take: the measure sees it.
     expect((await peak(161, 40)) - short).toBeGreaterThan(100);
   });
 
-  it('encodes frames as they come, to the latents that the transformer takes', async () => {
+  it('encodes frames from an async source, to the latents that the transformer takes', async () => {
     const size = { height: 16, width: 24 };
     const frames = Array.from({ length: 9 }, (_, f) => hashTensor(`frame ${f}`, [3, 16, 24]));
     async function* later() {
@@ -120,30 +120,30 @@ describe('the VAE', () => {
 
 describe('the transformer', () => {
   const size = { frames: 2, height: 4, width: 6 };
-  const clip = hashTensor('noise', [16, 2, 4, 6]);
+  const video = hashTensor('noise', [16, 2, 4, 6]);
   const predict = (latents: Float32Array, texts: readonly Float32Array[]) =>
     networks.denoiser.predict({ latents, size, timestep: 321, texts });
 
-  it('computes a batch as its items one by one', async () => {
+  it('computes the same for a batch as for its items one by one', async () => {
     const texts = [hashTensor('a', [7, 32]), hashTensor('b', [3, 32])];
-    const [one, two] = [await predict(clip, texts.slice(0, 1)), await predict(clip, texts.slice(1))];
-    const both = await predict(Float32Array.from([...clip, ...clip]), texts);
-    const halves = [both.subarray(0, clip.length), both.subarray(clip.length)];
+    const [one, two] = [await predict(video, texts.slice(0, 1)), await predict(video, texts.slice(1))];
+    const both = await predict(Float32Array.from([...video, ...video]), texts);
+    const halves = [both.subarray(0, video.length), both.subarray(video.length)];
     expect(worst(halves, [one, two])).toBeLessThan(1e-5);
     expect(worst([one], [two])).toBeGreaterThan(1e-3);
   });
 
-  it('attends to all 512 positions, those after the text being zeros', async () => {
+  it('attends to all 512 positions, with zeros after the text', async () => {
     const text = hashTensor('a', [7, 32]);
     const filled = new Float32Array(512 * 32);
     filled.set(text);
-    expect(await predict(clip, [filled])).toEqual(await predict(clip, [text]));
-    await expect(predict(clip, [new Float32Array(513 * 32)])).rejects.toThrow(
+    expect(await predict(video, [filled])).toEqual(await predict(video, [text]));
+    await expect(predict(video, [new Float32Array(513 * 32)])).rejects.toThrow(
       'a text of 513 positions, the model takes 512',
     );
   });
 
-  it('knows a token by its frame, row and column', () => {
+  it('encodes the frame, row and column of a token in its angles', () => {
     // 24 channels: 4 pairs turn with the frame, 4 with the row, 4 with the column.
     const { cos, sin } = rotaryTables(24, { frames: 3, height: 2, width: 2 });
     const token = (2 * 2 + 1) * 2 + 0;
@@ -153,7 +153,7 @@ describe('the transformer', () => {
     expect(angles.map((angle, i) => Math.abs(angle - (expected[i] ?? 9)) < 1e-6)).not.toContain(false);
   });
 
-  it('gives the frame what a head has left over', () => {
+  it('gives the frame axis the channels that do not divide by three', () => {
     // The released model's 128 channels: 22 pairs of time, 21 of each side.
     const { sin } = rotaryTables(128, { frames: 2, height: 1, width: 1 });
     expect([...sin.subarray(64)].filter((value) => value !== 0)).toHaveLength(22);

@@ -71,7 +71,7 @@ describe('the original layout', () => {
     expect(checkpoint.config.textEncoder).toEqual(textEncoder);
   });
 
-  it('may have the prefix that ComfyUI saves, and whatever else its maker left in it', async () => {
+  it('accepts the prefix that ComfyUI saves, and unknown keys', async () => {
     const folder = await changed(
       { [DIT]: (tensors) => prefixed(tensors, 'model.diffusion_model.').set('model_type.note', note()) },
       { num_heads: 2 },
@@ -82,7 +82,7 @@ describe('the original layout', () => {
     expect(transformer.weights.spare).toEqual([]);
   });
 
-  it('may be one file with the others given', async () => {
+  it('may be one file, with the other parts given', async () => {
     const folder = await changed({}, { num_heads: 2 });
     const elsewhere = await tempFolder();
     for (const file of [VAE, T5]) await rename(join(folder, file), join(elsewhere, file));
@@ -97,7 +97,7 @@ describe('the original layout', () => {
     expect([layout, config.vae.base_dim, config.textEncoder.d_model]).toEqual(['original', 8, 32]);
   });
 
-  it('lists what is missing in all parts, under diffusers names', async () => {
+  it('lists the missing tensors of all parts, under diffusers names', async () => {
     const without = (name: string) => (tensors: Map<string, StoredTensor>) => {
       expect(tensors.delete(name)).toBe(true);
       return tensors;
@@ -119,7 +119,7 @@ describe('the original layout', () => {
   };
   const refused: readonly [string, Parameters<typeof changed>[0], object | undefined, string, RegExp][] = [
     [
-      'a model of input channels that mean nothing here',
+      'a model with an unknown number of input channels',
       { [DIT]: channels(52) },
       { num_heads: 2 },
       'MODEL_UNSUPPORTED',
@@ -133,7 +133,7 @@ describe('the original layout', () => {
       'MODEL_UNSUPPORTED',
       /is a VAE; give the transformer/,
     ],
-    ['something else', { [DIT]: only('foo') }, undefined, 'MODEL_UNSUPPORTED', /it is no WAN$/],
+    ['something else', { [DIT]: only('foo') }, undefined, 'MODEL_UNSUPPORTED', /it is not a WAN transformer$/],
     [
       'a width of no whole heads, unless config.json tells their number',
       {},

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
 import { RunningJobs } from '../../../src/pipelines/common/running-jobs.js';
-import type { GenerationRequest, KnownPictures, PipelineEvent } from '../../../src/pipelines/pipeline.js';
+import type { GenerationRequest, KnownImages, PipelineEvent } from '../../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { encodePrompts } from '../../../src/pipelines/wan/prompt/encode-prompts.js';
 import { cpuBackend } from '../../support/cpu-backend.js';
@@ -16,7 +16,7 @@ const request: GenerationRequest = {
   guidanceScale: 5,
   scheduler: 'flow_unipc',
   seeds: [3],
-  clip: { frames: 9, shift: 5 },
+  video: { frames: 9, shift: 5 },
 };
 
 let pipeline: WanPipeline;
@@ -34,7 +34,7 @@ async function run(
   return { events, frames: events.flatMap((event) => (event.kind === 'frames' ? event.frames : [])) };
 }
 
-/** A picture with a bright band. */
+/** An image with a bright band. */
 const banded = (row: number) =>
   Uint8Array.from({ length: size.width * size.height * 3 }, (_, i) =>
     Math.abs(Math.floor(i / 3 / size.width) - row) < 8 ? 220 : 40,
@@ -43,7 +43,7 @@ const banded = (row: number) =>
 const distance = (a: Uint8Array | undefined, b: Uint8Array | undefined) =>
   (a ?? new Uint8Array()).reduce((sum, value, i) => sum + Math.abs(value - (b?.[i] ?? 0)), 0) / (a?.length ?? 1);
 
-/** What the VAE makes of pictures by itself: the nearest that a clip can come to them. */
+/** What the VAE makes of images by itself: the nearest that a video can come to them. */
 async function throughVae(frames: readonly Uint8Array[]): Promise<readonly Uint8Array[]> {
   const latents = await pipeline.networks.autoencoder.encodeLatents(
     frames.map((rgb) => imageFromRgb(rgb, size)),
@@ -56,7 +56,7 @@ async function throughVae(frames: readonly Uint8Array[]): Promise<readonly Uint8
 }
 
 describe('WanPipeline', () => {
-  it('makes the frames that were asked for, the same for the same seed', async () => {
+  it('makes the requested frames, the same for the same seed', async () => {
     const [once, twice, other] = [await run(), await run(), await run({ seeds: [4] })];
     expect(once.frames).toHaveLength(9);
     expect(once.frames[0]).toHaveLength(size.width * size.height * 3);
@@ -64,14 +64,14 @@ describe('WanPipeline', () => {
     expect(distance(other.frames[8], once.frames[8])).toBeGreaterThan(1);
   });
 
-  it('gives the text encoder back after the prompts, and needs none for prompts that it knows', async () => {
+  it('releases the text encoder after the prompts, and does not load it for cached prompts', async () => {
     const encodes = ({ events }: { events: PipelineEvent[] }) =>
       events.filter((event) => event.kind === 'progress' && event.phase === 'encode').length;
     expect(encodes(await run({ prompt: 'a boat at sea', steps: 1 }))).toBe(1);
     expect(encodes(await run({ prompt: 'a boat at sea', steps: 1 }))).toBe(0);
   });
 
-  it('ends between two runs when it is told to, while it denoises and while it decodes', async () => {
+  it('stops between two runs when cancelled, while it denoises and while it decodes', async () => {
     for (const [phase, at] of [
       ['denoise', 3],
       ['decode', 2],
@@ -89,12 +89,12 @@ describe('WanPipeline', () => {
   });
 });
 
-/** Latents [16, F, h, w] of the request's clip at the end of its loop. */
-async function denoised(held?: Omit<KnownPictures, 'method'>): Promise<{ latents: Float32Array }> {
-  const clip = { frames: 9, shift: 5, ...(held && { known: { method: 'latent_hold' as const, ...held } }) };
-  const running = new RunningJobs([{ request: { ...request, clip }, signal: new AbortController().signal }]);
+/** Latents [16, F, h, w] of the request's video at the end of its loop. */
+async function denoised(held?: Omit<KnownImages, 'method'>): Promise<{ latents: Float32Array }> {
+  const video = { frames: 9, shift: 5, ...(held && { known: { method: 'latent_hold' as const, ...held } }) };
+  const running = new RunningJobs([{ request: { ...request, video }, signal: new AbortController().signal }]);
   const texts = (await resultOf(encodePrompts(0, request, running, pipeline.networks.prompts))) ?? [];
-  const denoised = await resultOf(pipeline.denoise(0, { ...request, clip }, texts, running));
+  const denoised = await resultOf(pipeline.denoise(0, { ...request, video }, texts, running));
   return { latents: denoised?.latents ?? new Float32Array() };
 }
 
@@ -110,10 +110,10 @@ const farthest = (a: Float32Array, b: Float32Array) =>
   a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? Number.NaN))), 0);
 
 describe('held frames', () => {
-  const held = (frames: Omit<KnownPictures, 'method'>) =>
-    run({ clip: { frames: 9, shift: 5, known: { method: 'latent_hold', ...frames } } });
+  const held = (frames: Omit<KnownImages, 'method'>) =>
+    run({ video: { frames: 9, shift: 5, known: { method: 'latent_hold', ...frames } } });
 
-  it('at full strength are the first frame as the VAE sees it', async () => {
+  it('at full strength return as the first frame, as the VAE reconstructs it', async () => {
     const start = banded(10);
     const [kept] = await throughVae([start]);
     const [{ frames }, { frames: free }] = [await held({ start, end: banded(38), strength: 1 }), await run()];
@@ -122,7 +122,7 @@ describe('held frames', () => {
   });
 
   // What the last frame looks like depends on the ones before it too; with made-up weights its latent is what can be measured.
-  it('at full strength are the first and the last latent of the clip', async () => {
+  it('at full strength are the first and the last latent of the video', async () => {
     const [start, end] = [banded(10), banded(38)];
     const { latents } = await denoised({ start, end, strength: 1 });
     const { latents: free } = await denoised();
@@ -136,7 +136,7 @@ describe('held frames', () => {
     expect(farthest(frameOf(free, 2, 3), frameOf(still, 1, 2))).toBeGreaterThan(0.1);
   });
 
-  it('are nearer the longer they are held', async () => {
+  it('are matched more closely the longer they are held', async () => {
     const start = banded(24);
     const [kept] = await throughVae([start]);
     const distances: number[] = [];
@@ -145,7 +145,7 @@ describe('held frames', () => {
     expect(distances[2]).toBeLessThan(distances[0] ?? 0);
   });
 
-  it('change nothing of a clip but through it: an end frame alone leaves the start free', async () => {
+  it('leave the other latents free: an end frame alone does not fix the start', async () => {
     const { frames } = await held({ end: banded(24), strength: 1 });
     const { frames: free } = await run();
     expect(distance(frames[8], free[8])).toBeGreaterThan(1);

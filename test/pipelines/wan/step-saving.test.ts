@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, inject, it } from 'vitest';
-import type { ClipRequest, GenerationRequest, PipelineEvent } from '../../../src/pipelines/pipeline.js';
+import type { GenerationRequest, PipelineEvent, VideoRequest } from '../../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
 import { planSteps } from '../../../src/pipelines/wan/step-plan.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
@@ -14,7 +14,7 @@ const request: GenerationRequest = {
   guidanceScale: 5,
   scheduler: 'flow_unipc',
   seeds: [3],
-  clip: { frames: 5, shift: 5 },
+  video: { frames: 5, shift: 5 },
 };
 
 let pipeline: WanPipeline;
@@ -31,16 +31,16 @@ interface Made {
   readonly texts: number;
 }
 
-function saving(clip: Partial<ClipRequest>, more: Partial<GenerationRequest> = {}): GenerationRequest {
-  return { ...request, ...more, clip: { frames: 5, shift: 5, ...clip } };
+function saving(video: Partial<VideoRequest>, more: Partial<GenerationRequest> = {}): GenerationRequest {
+  return { ...request, ...more, video: { frames: 5, shift: 5, ...video } };
 }
 
-async function made(clip: Partial<ClipRequest> = {}, more: Partial<GenerationRequest> = {}): Promise<Made> {
+async function made(video: Partial<VideoRequest> = {}, more: Partial<GenerationRequest> = {}): Promise<Made> {
   const frames: Uint8Array[] = [];
   let forwards: number | undefined;
   let texts = 0;
   const signal = new AbortController().signal;
-  for await (const event of pipeline.generate([{ request: saving(clip, more), signal }])) {
+  for await (const event of pipeline.generate([{ request: saving(video, more), signal }])) {
     if (event.kind === 'frames') frames.push(...event.frames);
     if (event.kind === 'done') forwards = event.forwards;
     if (event.kind === 'progress' && event.phase === 'encode') texts += 1;
@@ -51,14 +51,14 @@ async function made(clip: Partial<ClipRequest> = {}, more: Partial<GenerationReq
 const distance = (a: Buffer, b: Buffer) => a.reduce((sum, x, i) => sum + Math.abs(x - (b[i] ?? 0)), 0) / a.length;
 
 describe('guidance inside an interval', () => {
-  it('of all steps is what guidance is without one', async () => {
+  it('over all steps equals guidance without an interval', async () => {
     const all = await made({ guidanceInterval: { start: 0, end: 1 } });
     expect(plain.forwards).toBe(16);
     expect(all.forwards).toBe(16);
     expect(all.frames.equals(plain.frames)).toBe(true);
   });
 
-  it('of no step is a guidance scale of 1, and the negative prompt is not encoded', async () => {
+  it('over no step equals a guidance scale of 1, and the negative prompt is not encoded', async () => {
     const none = await made({ guidanceInterval: { start: 0.5, end: 0.5 } }, { negativePrompt: 'never seen' });
     const unguided = await made({}, { guidanceScale: 1 });
     expect([none.forwards, none.texts]).toEqual([8, 0]);
@@ -96,7 +96,7 @@ describe('reuse of the residual', () => {
     expect(reused.frames.equals(plain.frames)).toBe(false);
   });
 
-  it('is the nearer to the whole the lower the threshold is, for more runs', async () => {
+  it('comes closer to the full result with a lower threshold, in more runs', async () => {
     const changes = await meanChange();
     const [low, high] = [await made({ reuseThreshold: 1.5 * changes }), await made({ reuseThreshold: 1e6 })];
     expect(low.forwards).toBeGreaterThan(high.forwards ?? 0);
@@ -104,14 +104,14 @@ describe('reuse of the residual', () => {
     expect(distance(low.frames, plain.frames)).toBeLessThan(distance(high.frames, plain.frames));
   });
 
-  it('takes up the prompt half alone when guidance ends, and runs in full when it begins', async () => {
+  it('reuses only the prompt half when guidance ends, and runs in full when guidance begins', async () => {
     const ends = await made({ reuseThreshold: 1e6, guidanceInterval: { start: 0, end: 0.5 } });
     expect(ends.forwards).toBe(2 + 1);
     const begins = await made({ reuseThreshold: 1e6, guidanceInterval: { start: 0.5, end: 1 } });
     expect(begins.forwards).toBe(1 + 2 + 2);
   });
 
-  it('of a run with the same latents and timestep is that run', async () => {
+  it('from a run with the same latents and timestep returns that run', async () => {
     const size = { frames: 2, height: 4, width: 6 };
     const latents = hashTensor('noise', [2, 16, 2, 4, 6]);
     const texts = [hashTensor('a', [7, 32]), hashTensor('b', [3, 32])];
@@ -128,7 +128,7 @@ describe('reuse of the residual', () => {
     expect(Math.max(...second.map((x, i) => Math.abs(x - (flow[flow.length / 2 + i] ?? 9))))).toBeLessThan(1e-6);
   });
 
-  it('ends where it is cancelled between two reusing steps, and the next job is as if alone', async () => {
+  it('stops when cancelled between two reusing steps, and does not affect the next job', async () => {
     const abort = new AbortController();
     const seen: PipelineEvent[] = [];
     for await (const event of pipeline.generate([{ request: saving({ reuseThreshold: 1e6 }), signal: abort.signal }])) {

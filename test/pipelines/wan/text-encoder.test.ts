@@ -88,7 +88,7 @@ async function encode(checkpoint: WanCheckpoint, prompt: string): Promise<Float3
 }
 
 describe('the text encoder', () => {
-  it('gives a row for each token of its own, 512 at most', async () => {
+  it('returns one row for each token, 512 at most', async () => {
     const encoder = await openEncoder(await checkpointOf());
     const short = await encoder.encode('a red circle');
     expect(short.states).toHaveLength(short.ids.length * 32);
@@ -99,7 +99,7 @@ describe('the text encoder', () => {
     await encoder.release();
   });
 
-  it('is finite where the residual stream outgrows half precision, from weights stored in it', async () => {
+  it('stays finite where the residual stream outgrows half precision, even from weights stored in it', async () => {
     const factor = (name: string) => (name.endsWith('wo.weight') ? 300_000 : 1);
     const states = await encode(await checkpointOf({ dtype: 'F16', factor }), 'a red circle moving left');
     expect(states.every(Number.isFinite)).toBe(true);
@@ -118,14 +118,14 @@ describe('the text encoder', () => {
     },
   );
 
-  it('takes the embeddings under their second name', async () => {
+  it('accepts the embeddings under their second name', async () => {
     const rename = (name: string) => name.replace(/^shared\./, 'encoder.embed_tokens.');
     expect(await encode(await checkpointOf({ rename }), 'a red circle')).toEqual(
       await encode(await checkpointOf(), 'a red circle'),
     );
   });
 
-  it('takes the tokenizer that lies among the weights, where there is none beside them', async () => {
+  it('reads the tokenizer from the weights file where there is none beside it', async () => {
     const tokenizer = await readFile(join(wanGoldens, 'model-configs', 'tokenizer', 'spiece.model'));
     expect(await encode(await checkpointOf({ tokenizer }), 'a red circle')).toEqual(
       await encode(await checkpointOf(), 'a red circle'),
@@ -136,7 +136,7 @@ describe('the text encoder', () => {
     );
   });
 
-  it('lists what is missing and what is spare', async () => {
+  it('lists missing and spare tensors', async () => {
     const rename = (name: string) =>
       name.endsWith('wi_1.weight') ? undefined : name.replace('final_layer', 'last_layer');
     const checkpoint = await checkpointOf({ rename });
@@ -163,7 +163,7 @@ describe('the text encoder', () => {
       readWeights: async () => ({ path: 'cut', tensors, metadata: {} }),
     };
     await expect(encode(cut, 'a red circle')).rejects.toThrow(
-      'the tokenizer has a token 259, the text encoder knows 259: they are of two models',
+      'the tokenizer has a token 259, the text encoder knows 259: they belong to different models',
     );
   });
 });
@@ -194,13 +194,13 @@ describe('relative positions', () => {
     ].map(([a = 0, b = 0]) => [a, b] as const),
   ];
 
-  it('fall into the buckets that torch computes, on their edges too', () => {
+  it('fall into the buckets that torch computes, also on the edges', () => {
     const expected = runs.flatMap(([bucket, count]) => new Array<number>(count).fill(bucket));
     const actual = Array.from({ length: 1023 }, (_, i) => relativePositionBucket(i - 511, 32, 128));
     expect(actual).toEqual(expected);
   });
 
-  it('are laid out row by row of the token that looks', () => {
+  it('have one row for each attending token', () => {
     expect([...relativePositionBuckets(3, 32, 128)]).toEqual([0, 17, 18, 1, 0, 17, 2, 1, 0]);
   });
 });

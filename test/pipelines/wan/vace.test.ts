@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
-import type { KnownPictures, PipelineEvent } from '../../../src/pipelines/pipeline.js';
+import type { KnownImages, PipelineEvent } from '../../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
 import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/pipeline.js';
@@ -12,9 +12,9 @@ import { cpuBackend } from '../../support/cpu-backend.js';
 import { gradient } from '../../support/image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
-import { goldens, sharedTinyWan, tinyClip } from '../../support/tiny-wan.js';
+import { goldens, sharedTinyWan, tinyVideo } from '../../support/tiny-wan.js';
 
-const request = tinyClip;
+const request = tinyVideo;
 const size = { width: request.width, height: request.height };
 
 let path: string;
@@ -29,31 +29,31 @@ beforeAll(async () => {
   };
 });
 
-async function frames(known?: KnownPictures, more: object = {}): Promise<readonly Uint8Array[]> {
+async function frames(known?: KnownImages, more: object = {}): Promise<readonly Uint8Array[]> {
   const made: Uint8Array[] = [];
-  const clip = { frames: 9, shift: 5, ...more, known };
+  const video = { frames: 9, shift: 5, ...more, known };
   for await (const event of pipeline.generate([
-    { request: { ...request, clip }, signal: new AbortController().signal },
+    { request: { ...request, video }, signal: new AbortController().signal },
   ]))
     if (event.kind === 'frames') made.push(...event.frames);
   return made;
 }
 
 describe('VACE', () => {
-  it('tells what it is', async () => {
+  it('is recognised by its configuration', async () => {
     const { variant, info } = await inspectWan({ path });
     expect(variant).toBe('vace');
     expect(info.frames).toEqual({ method: 'vace', takes: ['start', 'end'], needs: [] });
   });
 
-  it('cuts off the picture that a clip is to look like: it has the frames that were asked for', async () => {
+  it('cuts off the latents of the look image: the video has the requested frames', async () => {
     const look = gradient(size);
     const [like, free] = [await frames({ method: 'vace', look, strength: 1 }), await frames()];
     expect([like.length, free.length]).toEqual([9, 9]);
     expect(like[0]).not.toEqual(free[0]);
   });
 
-  it('is the same for a clip of text alone whatever was made before', async () => {
+  it('makes the same video from text alone, whatever it made before', async () => {
     const other = await createWanPipeline({ path, backend: cpuBackend });
     try {
       const made: Uint8Array[] = [];
@@ -67,7 +67,7 @@ describe('VACE', () => {
     }
   });
 
-  it('can be held to frames as a text-to-video model is: the first one is then the reference', async () => {
+  it('supports held frames like a text-to-video model: the first frame is then the reference', async () => {
     const start = gradient(size);
     const [[held], [own]] = [
       await frames({ method: 'latent_hold', start, strength: 1 }),
@@ -83,11 +83,11 @@ describe('VACE', () => {
     expect(distance(own)).toBeGreaterThan(10);
   });
 
-  it('ends between two runs of the encoder when it is told to while it encodes what is known', async () => {
+  it('stops between two runs of the encoder when cancelled while it encodes known frames', async () => {
     const abort = new AbortController();
     const seen: PipelineEvent[] = [];
-    const known: KnownPictures = { method: 'vace', start: gradient(size), strength: 1 };
-    const job = { request: { ...request, clip: { frames: 81, shift: 5, known } }, signal: abort.signal };
+    const known: KnownImages = { method: 'vace', start: gradient(size), strength: 1 };
+    const job = { request: { ...request, video: { frames: 81, shift: 5, known } }, signal: abort.signal };
     for await (const event of pipeline.generate([job])) {
       seen.push(event);
       // Told of the prompt; then 42 runs of the encoder are to come.
@@ -96,7 +96,7 @@ describe('VACE', () => {
     expect(seen.slice(-2).map(({ kind }) => kind)).toEqual(['prompt', 'aborted']);
   });
 
-  it('reuses the residual of its blocks, hints included', async () => {
+  it('reuses the residual of its blocks including the hints', async () => {
     const call = {
       latents: hashTensor('noise', [1, 16, 2, 4, 6]),
       size: { frames: 2, height: 4, width: 6 },
@@ -113,7 +113,7 @@ describe('VACE', () => {
 describe('VACE in the original layout', () => {
   const original = async () => rebuildOriginal(goldens('wan-vace-other'), await tempFolder());
 
-  it('is told from its names; config.json says which layers it reaches into', async () => {
+  it('is recognised by its tensor names; config.json names the layers of its hints', async () => {
     const { config } = await openWanCheckpoint({ path: await original() });
     expect(config.transformer).toMatchObject({
       _class_name: 'WanVACETransformer3DModel',
@@ -126,7 +126,7 @@ describe('VACE in the original layout', () => {
   it.each([
     [
       { num_heads: 3 },
-      /has 3 VACE blocks for 4 layers, and no rule says which those are; put its config\.json with vace_layers beside it$/,
+      /has 3 VACE blocks for 4 layers, which follow no known rule; put its config\.json with vace_layers beside it$/,
     ],
     [{ num_heads: 3, vace_layers: [0, 2] }, /has 3 VACE blocks, the vace_layers of its config\.json are 2$/],
     [
@@ -142,7 +142,7 @@ describe('VACE in the original layout', () => {
     });
   });
 
-  it('may leave the layers out where its blocks are spread evenly, as in every published one', async () => {
+  it('does not need the layers where its blocks are spread evenly, as in every published model', async () => {
     const folder = await original();
     const file = join(folder, 'diffusion_pytorch_model.safetensors');
     const tensors = await readTensorFile(file);

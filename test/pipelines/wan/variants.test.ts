@@ -1,7 +1,7 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { KnownPictures } from '../../../src/pipelines/pipeline.js';
+import type { KnownImages } from '../../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { flowShiftOf } from '../../../src/pipelines/wan/flow-shift.js';
@@ -14,14 +14,14 @@ import { cpuBackend } from '../../support/cpu-backend.js';
 import { gradient } from '../../support/image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
-import { goldens, TRANSFORMER, tinyClip } from '../../support/tiny-wan.js';
+import { goldens, TRANSFORMER, tinyVideo } from '../../support/tiny-wan.js';
 
 const EYE = 'models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors';
 
 const diffusers = async (name: string) => rebuildModel(goldens(name), join(await tempFolder(), name));
 const original = async (name: string) => rebuildOriginal(goldens(name), await tempFolder());
 
-describe('inspection tells the models of WAN apart', () => {
+describe('inspection distinguishes the models of WAN', () => {
   const start = ['start'] as const;
   const both = ['start', 'end'] as const;
   it.each([
@@ -41,14 +41,14 @@ describe('inspection tells the models of WAN apart', () => {
     }
   });
 
-  it('one of 36 channels that looks at no pictures can be given a last frame too', async () => {
+  it('a model of 36 channels without an image encoder also takes a last frame', async () => {
     const { info, networks } = await inspectWan({ path: await diffusers('wan-i2v-plain-tiny') });
     expect(info.frames).toEqual({ method: 'image_conditioning', takes: both, needs: start });
     expect(networks.image_encoder).toBeUndefined();
   });
 });
 
-describe('the shift of a clip that says none', () => {
+describe('the default shift of a video', () => {
   it.each([
     ['wan-tiny', 832, 480, 5],
     ['wan-tiny', 1280, 720, 5],
@@ -63,7 +63,7 @@ describe('the shift of a clip that says none', () => {
 });
 
 describe('an image encoder', () => {
-  it('is looked for beside the original transformer, and may be given', async () => {
+  it('is found beside the original transformer, or given', async () => {
     const folder = await original('wan-i2v-tiny');
     const eye = join(await tempFolder(), 'clip_vision.safetensors');
     await rename(join(folder, EYE), eye);
@@ -80,7 +80,7 @@ describe('an image encoder', () => {
     });
   });
 
-  it('of one layout serves the other', async () => {
+  it('of one layout works with the other', async () => {
     const [ours, theirs] = [await diffusers('wan-i2v-tiny'), await original('wan-i2v-tiny')];
     const inspection = await inspectWan({ path: ours, imageEncoder: join(theirs, EYE) });
     expect(inspection.networks.image_encoder?.files).toEqual([join(theirs, EYE)]);
@@ -99,17 +99,17 @@ describe('an image encoder', () => {
     [
       'that the transformer does not look at',
       config('image_encoder/config.json', /"hidden_size": 64/, '"hidden_size": 80'),
-      /the image encoder is 80 wide, the transformer looks at pictures 64 wide; they are of two models$/,
+      /the image encoder is 80 wide, the transformer takes images 64 wide; they belong to different models$/,
     ],
     [
       'of more tokens than it has places for',
       config('image_encoder/config.json', /"patch_size": 14/, '"patch_size": 7'),
-      /the image encoder makes 17 tokens of a picture, the transformer takes 10 of two; they are of two models$/,
+      /the image encoder makes 17 tokens of an image, the transformer takes 10 of two; they belong to different models$/,
     ],
     [
-      'whose pictures are made ready for another',
+      'whose images are made ready for another',
       config('image_processor/preprocessor_config.json', /"height": 28/, '"height": 224'),
-      /preprocessor_config\.json makes pictures 224 pixels high or wide, the image encoder takes 28$/,
+      /preprocessor_config\.json makes images 224 pixels high or wide, the image encoder takes 28$/,
     ],
     [
       'that is not there',
@@ -125,7 +125,7 @@ describe('an image encoder', () => {
     });
   });
 
-  it('may stand in a file with queries that nobody uses, as the first converters stored them', async () => {
+  it('may be in a file with unused query norms, which the first converters stored', async () => {
     const path = await diffusers('wan-i2v-tiny');
     const tensors = await readTensorFile(join(path, TRANSFORMER));
     const norm = tensors.get('blocks.0.attn2.norm_added_k.weight');
@@ -135,17 +135,17 @@ describe('an image encoder', () => {
   });
 });
 
-describe('a clip of an image-to-video model', () => {
-  const request = tinyClip;
+describe('a video of an image-to-video model', () => {
+  const request = tinyVideo;
   const size = { width: request.width, height: request.height };
 
-  it('needs its first frame, ends when it is told to, and may reuse residuals', async () => {
+  it('needs its first frame, stops when cancelled, and may reuse residuals', async () => {
     const path = await diffusers('wan-i2v-tiny');
     const pipeline = await createWanPipeline({ path, backend: cpuBackend });
-    const known: KnownPictures = { method: 'image_conditioning', start: gradient(size), strength: 1 };
-    const run = async (clip: object, abort = new AbortController()) => {
+    const known: KnownImages = { method: 'image_conditioning', start: gradient(size), strength: 1 };
+    const run = async (video: object, abort = new AbortController()) => {
       const seen: string[] = [];
-      const job = { request: { ...request, clip: { frames: 81, shift: 5, ...clip } }, signal: abort.signal };
+      const job = { request: { ...request, video: { frames: 81, shift: 5, ...video } }, signal: abort.signal };
       for await (const event of pipeline.generate([job])) {
         seen.push(event.kind);
         if (event.kind === 'prompt') abort.abort();
@@ -155,7 +155,7 @@ describe('a clip of an image-to-video model', () => {
     try {
       await expect(run({}, new AbortController())).rejects.toMatchObject({
         reason: 'REFERENCE_NEEDED',
-        message: 'the model makes clips of known frames; give a start reference',
+        message: 'the model makes videos of known frames; give a start reference',
       });
       // Told of the prompt; then 21 runs of the encoder are to come.
       expect((await run({ known })).slice(-2)).toEqual(['prompt', 'aborted']);
@@ -167,7 +167,7 @@ describe('a clip of an image-to-video model', () => {
         condition: {
           kind: 'image',
           channels: hashTensor('channels', [20, 2, 4, 6]),
-          pictures: hashTensor('pictures', [5, 64]),
+          images: hashTensor('images', [5, 64]),
         },
       } as const;
       const { flow, kept } = await pipeline.networks.denoiser.predictAndKeep(call);

@@ -73,11 +73,16 @@ export interface ListJobsRequest {
   pageToken: string;
   /** Return only jobs in these states. Empty: all states. */
   states: JobState[];
+  /**
+   * If true, texts are returned whole. Otherwise texts of more than 256 characters are cut and end with "…". GetJob always returns them
+   * whole.
+   */
+  fullTexts: boolean;
 }
 
 /** ListJobsResponse holds a page of jobs. */
 export interface ListJobsResponse {
-  /** Jobs, newest first. */
+  /** Jobs, newest first. A page has at most about 512 KB, so it may hold fewer jobs than `page_size`. */
   jobs: Job[];
   /** `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
@@ -531,7 +536,7 @@ export const GetJobResponse: MessageFns<GetJobResponse> = {
 };
 
 function createBaseListJobsRequest(): ListJobsRequest {
-  return { pageSize: 0, pageToken: "", states: [] };
+  return { pageSize: 0, pageToken: "", states: [], fullTexts: false };
 }
 
 export const ListJobsRequest: MessageFns<ListJobsRequest> = {
@@ -548,6 +553,9 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
         writer.int32(v);
       }
       writer.join();
+    }
+    if (message.fullTexts !== false) {
+      writer.uint32(32).bool(message.fullTexts);
     }
     return writer;
   },
@@ -599,6 +607,14 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
 
             break;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.fullTexts = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -624,6 +640,11 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
         ? globalThis.String(object.page_token)
         : "",
       states: globalThis.Array.isArray(object?.states) ? object.states.map((e: any) => jobStateFromJSON(e)) : [],
+      fullTexts: isSet(object.fullTexts)
+        ? globalThis.Boolean(object.fullTexts)
+        : isSet(object.full_texts)
+        ? globalThis.Boolean(object.full_texts)
+        : false,
     };
   },
 
@@ -638,6 +659,9 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
     if (message.states?.length) {
       obj.states = message.states.map((e) => jobStateToJSON(e));
     }
+    if (message.fullTexts !== false) {
+      obj.fullTexts = message.fullTexts;
+    }
     return obj;
   },
 
@@ -649,6 +673,7 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
     message.states = object.states?.map((e) => e) || [];
+    message.fullTexts = object.fullTexts ?? false;
     return message;
   },
 };

@@ -16,7 +16,7 @@ import { readSdxlConfig, readTextEncoderConfig, readVaeConfig } from './read-con
 export const componentNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;
 export type ComponentName = (typeof componentNames)[number];
 
-/** Where a model comes from: the checkpoint, and what the operator says beside it. */
+/** The source of a model: the checkpoint, and parts or settings that the operator gives in place of the checkpoint's. */
 export interface SdxlSource {
   /** A diffusers-layout folder, or one `.safetensors` file in the original key layout. */
   readonly path: string;
@@ -28,7 +28,7 @@ export interface SdxlSource {
   readonly textEncoder?: string | undefined;
   /** OpenCLIP ViT-bigG of its own, file or folder. */
   readonly textEncoder2?: string | undefined;
-  /** What the UNet predicts, where the checkpoint does not say or says it wrongly. */
+  /** Prediction type of the UNet, where the checkpoint does not name it or is wrong about it. */
   readonly predictionType?: PredictionType | undefined;
   /** Trained with zero terminal SNR: betas are rescaled and steps begin at the last timestep. */
   readonly zeroTerminalSnr?: boolean | undefined;
@@ -46,7 +46,7 @@ export interface SdxlCheckpoint {
   readonly foreign: readonly string[];
 }
 
-/** What the released model was sampled with. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/scheduler/scheduler_config.json */
+/** Scheduler configuration of the released model. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/scheduler/scheduler_config.json */
 const SDXL_SCHEDULER = {
   _class_name: 'EulerDiscreteScheduler',
   beta_schedule: 'scaled_linear',
@@ -82,7 +82,7 @@ export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckp
   if (channels !== config.vae.latent_channels) {
     throw new InferenceError(
       'MODEL_UNSUPPORTED',
-      `${source.path} has a UNet of ${channels} input channels${channels === 9 ? ' (an inpainting model)' : ''}, darkroom serves those that take the VAE's ${config.vae.latent_channels} alone`,
+      `${source.path} has a UNet of ${channels} input channels${channels === 9 ? ' (an inpainting model)' : ''}, darkroom serves UNets that take only the VAE's ${config.vae.latent_channels}`,
     );
   }
   return {
@@ -145,7 +145,7 @@ async function openFile(source: SdxlSource, replaced: Replacements): Promise<Sdx
   };
 }
 
-/** Says what the file is instead, where that can be told. */
+/** @throws InferenceError that names what the file is instead, where its names show it, or what it lacks */
 function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Replacements): void {
   const keys = [...tensors.keys()];
   const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
@@ -159,7 +159,7 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
   if (has('model.diffusion_model.double_blocks.') || has('double_blocks.'))
     refuse('is a Flux checkpoint; darkroom serves SDXL');
   if (!has(PREFIXES.unet))
-    refuse(`has no ${PREFIXES.unet}* tensors: it is no SDXL checkpoint in the original key layout`);
+    refuse(`has no ${PREFIXES.unet}* tensors: it is not an SDXL checkpoint in the original key layout`);
   const remedies = {
     text_encoder: flagOf(sdxlOptions.SDXL_TEXT_ENCODER),
     text_encoder_2: flagOf(sdxlOptions.SDXL_TEXT_ENCODER_2),
@@ -174,7 +174,7 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
   }
 }
 
-/** Fine-tunes say what they predict by two empty keys (ComfyUI, A1111) or in their metadata (ModelSpec 1.0.0). */
+/** Fine-tunes mark their prediction type by two empty keys (ComfyUI, A1111) or in their metadata (ModelSpec 1.0.0). */
 function foundPrediction(tensors: WeightFiles['tensors'], metadata: Readonly<Record<string, string>>): object {
   const isV = tensors.has('v_pred') || metadata['modelspec.prediction_type'] === 'v';
   return saidPrediction({
@@ -256,7 +256,7 @@ async function readTokenizers({ path, tokenizer }: SdxlSource): Promise<readonly
   if (tokenizer === undefined) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${path} is a single file, and those hold no tokenizer; give a folder with CLIP's vocab.json and merges.txt with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
+      `${path} is a single file, which has no tokenizer; give a folder with CLIP's vocab.json and merges.txt with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
     );
   }
   return [await readClipTokenizer(folder), await readClipTokenizer(folder, padded)];

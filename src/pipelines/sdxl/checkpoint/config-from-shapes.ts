@@ -12,7 +12,7 @@ import {
 
 /** Heads of every published SDXL and of both its text encoders. */
 const HEAD_WIDTH = 64;
-/** The released model's. Shapes do not tell: https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/vae/config.json */
+/** The released model's values, which do not follow from shapes: https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/vae/config.json */
 const SDXL_VAE_SCALING_FACTOR = 0.13025;
 
 /** @param pooledWidth of the second text encoder: the rest of the added embedding's input are the six sizes */

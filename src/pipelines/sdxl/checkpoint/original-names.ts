@@ -1,4 +1,4 @@
-/** The original key layout, told from diffusers' names: what original-layout.ts reads, written. */
+/** Writes the original key layout from diffusers' names: the inverse of original-layout.ts. */
 import type { ComponentName } from './checkpoint.js';
 
 type Tensor = readonly [name: string, shape: readonly number[]];
@@ -22,7 +22,7 @@ export function originalTensors(plan: Readonly<Record<ComponentName, readonly Te
   ];
 }
 
-/** What the original layout calls each of a UNet's tensors. @param names all of them, as diffusers has them */
+/** The original layout's name of each tensor of a UNet. @param names all of them, in diffusers' names */
 export function originalUNetNames(names: readonly string[]): ReadonlyMap<string, string> {
   const levels = 1 + Math.max(...names.map((name) => Number(/^down_blocks\.(\d+)/.exec(name)?.[1] ?? 0)));
   const layers = Array.from({ length: levels }, (_, i) => {

@@ -5,7 +5,7 @@ const counts = z.array(z.int().min(1)).min(1);
 /** Either one number for all blocks or one for each. */
 const perBlock = z.union([z.int().min(1), counts]);
 
-/** `unet/config.json`: what the shapes of the weights do not tell. Defaults are diffusers' own. */
+/** `unet/config.json`: values that do not follow from the shapes of the weights. Defaults are diffusers' own. */
 export const unetSchema = z.object({
   _class_name: z.literal('UNet2DConditionModel').default('UNet2DConditionModel'),
   in_channels: z.int().min(1).default(4),
@@ -82,7 +82,7 @@ export interface SdxlConfig {
   readonly vae: VaeConfig;
   readonly textEncoder: TextEncoderConfig;
   readonly textEncoder2: TextEncoderConfig;
-  /** As the file has it; each scheduler reads its own options. */
+  /** The file's content; each scheduler reads its own options from it. */
   readonly scheduler: Readonly<Record<string, unknown>>;
 }
 
@@ -103,7 +103,10 @@ function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
   const parsed = schema.safeParse(values);
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  throw new InferenceError('CHECKPOINT_INVALID', `${path} is of no SDXL that is known here: ${problems.join('; ')}`);
+  throw new InferenceError(
+    'CHECKPOINT_INVALID',
+    `${path} is not an SDXL configuration that darkroom knows: ${problems.join('; ')}`,
+  );
 }
 
 /** Spells out per-block numbers. `path` is what messages name. */

@@ -4,9 +4,9 @@ import type { Scope } from '../../../graph/weights.js';
 import { clipLayer } from '../../common/clip-layer.js';
 import type { TextEncoderConfig } from './config.js';
 
-/** What an unmasked-out position is pushed down by: float32's most negative number, as the reference uses. */
+/** Added to the scores of later tokens: float32's most negative number, as in the reference. */
 const MASKED = -3.4028234663852886e38;
-/** What a hidden position is pushed down by: enough for softmax to give 0, too little to take MASKED beyond float32. */
+/** Added to the scores of a hidden position: enough for softmax to return 0, too little to take MASKED beyond float32. */
 export const HIDDEN = -1e30;
 
 /**

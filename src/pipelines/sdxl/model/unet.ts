@@ -19,14 +19,14 @@ import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { UNetConfig } from './config.js';
 
-/** The transformer's own norm, whatever `norm_eps` says: transformer_2d.py. */
+/** Epsilon of the transformer's own norm, whatever `norm_eps` is: transformer_2d.py. */
 const TRANSFORMER_NORM_EPS = 1e-6;
 /** BasicTransformerBlock's layer norms. */
 const LAYER_NORM_EPS = 1e-5;
 
 /**
  * The denoiser. Inputs: `latents` [B, 4, H, W]; `timestep` [B, C0] and `sizes` [B, 6*A], sinusoids made on the host
- * (../timestep-embedding.ts); `context` [B, T, X] text states; `pooled` [B, P]. Output: `noise` [B, 4, H, W].
+ * (common/timestep-embedding.ts); `context` [B, T, X] text states; `pooled` [B, P]. Output: `noise` [B, 4, H, W].
  * Any H and W: where a halving rounded up, the way back follows the skip connection's size.
  *
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/unets/unet_2d_condition.py#L1039

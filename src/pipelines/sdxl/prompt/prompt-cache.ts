@@ -18,7 +18,7 @@ export class PromptCache {
     return this.#cache.has(keyOf(prompt, syntax));
   }
 
-  /** Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` says why. */
+  /** Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` has the reason. */
   async encode(prompt: string, syntax: PromptSyntax): Promise<PromptEmbeds> {
     const key = keyOf(prompt, syntax);
     const known = this.#cache.get(key);

@@ -20,7 +20,7 @@ export interface TextChunks {
   readonly dropped: number;
 }
 
-/** What a chunk ends with, the best first. https://github.com/damian0815/compel/blob/main/src/compel/embeddings_provider.py#L387 */
+/** Pieces that may end a chunk, the best first. https://github.com/damian0815/compel/blob/main/src/compel/embeddings_provider.py#L387 */
 const endings: readonly ((piece: string) => boolean)[] = [
   (piece) => piece === '.</w>',
   (piece) => ['.</w>', ',</w>', ';</w>', ':</w>'].includes(piece),
@@ -85,7 +85,7 @@ function loweredSpans(
   return fragments.flatMap(({ weight }, i) => {
     const begin = end;
     end += counts[i] ?? 0;
-    // What was dropped has no position.
+    // Dropped tokens have no position.
     const [from, to] = [positions[begin], positions[Math.min(end, positions.length) - 1]];
     return weight < 1 && end > begin && from !== undefined && to !== undefined ? [{ weight, from, to }] : [];
   });

@@ -20,7 +20,7 @@ export interface ChunkRows {
 const SMALLEST_WEIGHT = 1e-5;
 
 /**
- * What to run for a text. The chunk without a fragment takes part with tan((1 - weight) pi/2) against 1 for the chunk as it stands:
+ * The rows to run for a text. The chunk without a fragment takes part with tan((1 - weight) pi/2) against 1 for the chunk as it stands:
  * none at weight 1, as much at 0.5, all at 0. A share here is of their sum over all lowered fragments of the text.
  *
  * A fragment over two chunks hides what lies between: the end and the padding of the first, too, but neither first nor last position.

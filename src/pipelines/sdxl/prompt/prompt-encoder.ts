@@ -18,7 +18,7 @@ import { type PromptTextEncoder, type RowStates, runTextRows } from './text-rows
 /** Stands for the empty prompt's states where nothing needs them. */
 const NONE = new Float32Array();
 
-/** What the UNet is conditioned on, for one prompt. */
+/** The embeddings of one prompt, which the UNet is conditioned on. */
 export interface PromptEmbeds {
   /** [1, T, X]: both encoders' penultimate states, side by side. */
   readonly embeds: Float32Array;
@@ -55,7 +55,7 @@ export class PromptEncoder {
     return this.#encoders[0].tokenizer.maxLength;
   }
 
-  /** Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` says why. */
+  /** Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` has the reason. */
   async encode(prompt: string, syntax: PromptSyntax): Promise<PromptEmbeds> {
     const [first, second] = this.#encoders;
     const { parsed, encoders, report } = planPrompt([first.tokenizer, second.tokenizer], prompt, syntax);

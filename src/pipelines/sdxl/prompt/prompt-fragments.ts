@@ -25,12 +25,12 @@ export interface Fragment {
   readonly weight: number;
 }
 
-/** What a range of a prompt says. */
+/** The fragments of a range of a prompt. */
 export interface FragmentsRead {
   readonly fragments: readonly Fragment[];
   /** A sign was read, even one that weighs 1. */
   readonly weighted: boolean;
-  /** Where `:1.3)` stood that compel spells `)1.3`. */
+  /** Places of `:1.3)`, which compel spells `)1.3`. */
   readonly edits: readonly Edit[];
 }
 
@@ -51,7 +51,7 @@ const STEP = { '+': 1.1, '-': 0.9 } as const;
 
 interface Piece {
   readonly text: string;
-  /** Of the word and of every phrase around it, innermost first. */
+  /** Weights of the word and of every phrase around it, innermost first. */
   readonly weights: number[];
   readonly at: number;
 }
@@ -61,7 +61,7 @@ interface Frame {
   readonly closes: ')' | '"';
   /** Its first piece. */
   readonly first: number;
-  /** From `:1.3` before its end. */
+  /** Weight that `:1.3` before its end gives. */
   weight?: number;
 }
 
@@ -207,7 +207,7 @@ class FragmentReader {
     return QUOTED.test(this.#text);
   }
 
-  /** Where a word without weight ends: at white space or a parenthesis, or where a comma is followed by neither. */
+  /** The end of a word without weight: white space, a parenthesis, or a comma that is followed by neither. */
   #endOfWord(from: number): number {
     const text = this.#text;
     let i = from;
@@ -228,7 +228,7 @@ class FragmentReader {
   #fuse(): Fragment[] {
     const groups: { texts: string[]; weight: number }[] = [];
     for (const { text, weights, at } of this.#pieces) {
-      // From the outside in, as compel multiplies: weights that are equal there must be equal here.
+      // Multiplied from the outside in, like compel: weights that are equal there must be equal here.
       const weight = weights.reduceRight((product, factor) => product * factor, 1);
       if (!(weight <= MAX_WEIGHT)) {
         this.#fail(

@@ -7,7 +7,7 @@ import { type ParsedPrompt, parsePrompt, plainPrompt } from './prompt-weights.js
 /** A prompt parsed and cut into chunks, before any network runs. */
 export interface PromptPlan {
   readonly parsed: ParsedPrompt;
-  /** Of each encoder, for each prompt of an operator. */
+  /** Chunks of each encoder, for each prompt of an operator. */
   readonly encoders: readonly (readonly TextChunks[])[];
   readonly report: PromptReport;
 }

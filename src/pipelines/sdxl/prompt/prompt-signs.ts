@@ -7,7 +7,7 @@ const WHITE = ' \\t\\n\\r\\v\\f';
 const GAP = `[${WHITE}]*`;
 const SIGN = '()",.+=-';
 const sticky = (pattern: string) => new RegExp(pattern, 'y');
-/** What may be a weight: `:1.3` or `: 1.3` before a closing parenthesis. */
+/** A possible weight: `:1.3` or `: 1.3` before a closing parenthesis. */
 const WEIGHT_END = `:(${GAP})(?:([^${WHITE}():\\\\]+)${GAP})?(?=\\))`;
 const ESCAPED = '\\\\[()",.+=:-]';
 /** A `+` or `-` that a word goes on after. */
@@ -25,7 +25,7 @@ export const STEPS = sticky('\\++|-+');
 /** A number with a sign, which no weight has. */
 export const SIGNED = sticky('[+-]+\\.?\\d[\\d.]*');
 export const NUMBER = sticky('\\d+\\.\\d*|\\.\\d+|\\d+');
-/** What is left of `1.2.3` behind its number. */
+/** The rest of `1.2.3` behind its number. */
 export const MORE_NUMBER = sticky('[\\d.]*\\d');
 export const ATTEND = sticky(`\\.attend\\(${GAP}(?:\\++|-+|[\\d.]+)${GAP}\\)`);
 /** A weight behind a weight. */

@@ -3,7 +3,7 @@
  * stands and passes the message on.
  */
 export class PromptSyntaxError extends Error {
-  /** Where in the prompt, in UTF-16 units from 0. */
+  /** Position in the prompt, in UTF-16 units from 0. */
   readonly position: number;
 
   /** @param problem what is wrong and what to do, the end of "character 5: …" */

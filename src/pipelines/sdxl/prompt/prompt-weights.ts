@@ -7,13 +7,13 @@ export interface ParsedPrompt {
   /** `and`: their embeddings one after the other. `blend`: the sum of their embeddings, weighted. */
   readonly kind: 'text' | 'and' | 'blend';
   readonly prompts: readonly (readonly Fragment[])[];
-  /** One a prompt. Those of a blend add up to 1, unless it says `no_normalize`. */
+  /** One weight a prompt. The weights of a blend add up to 1, unless it has `no_normalize`. */
   readonly weights: readonly number[];
   /** Something in it has a weight or is an operator, even one that changes nothing. */
   readonly weighted: boolean;
   /**
-   * What the pooled vector is of, in compel's spelling, `(phrase)1.3` for `(phrase:1.3)`: the text as it is written, signs and all.
-   * Of a blend, each prompt by its weight.
+   * Texts of the pooled vector in compel's spelling, `(phrase)1.3` for `(phrase:1.3)`: the prompt as it is written, with all signs.
+   * A blend has one for each prompt, with its weight.
    */
   readonly pooled: readonly Fragment[];
 }
@@ -31,7 +31,7 @@ const MIN_WEIGHT_SUM = 1e-3;
  * The grammar is in docs/reference/prompt-weights.md; that of compel is at
  * https://github.com/damian0815/compel/blob/main/src/compel/prompt_parser.py#L441
  *
- * @throws PromptSyntaxError that says where and what to do
+ * @throws PromptSyntaxError that names the place and the remedy
  */
 export function parsePrompt(prompt: string): ParsedPrompt {
   const call = findCall(prompt);
@@ -57,11 +57,11 @@ export function plainPrompt(prompt: string): ParsedPrompt {
 /** `( … ).and( … )` around the whole prompt. */
 interface Call {
   readonly kind: 'and' | 'blend';
-  /** Of the list's open parenthesis. */
+  /** Index of the list's opening parenthesis. */
   readonly list: number;
-  /** Of its closing one. */
+  /** Index of its closing parenthesis. */
   readonly listEnd: number;
-  /** Of the first argument. */
+  /** Index of the first argument. */
   readonly options: number;
   readonly optionsEnd: number;
 }
@@ -106,7 +106,7 @@ function parseCall(prompt: string, call: Call): ParsedPrompt {
   };
 }
 
-/** Where each prompt of the list begins and ends, without its quotes. */
+/** Begin and end of each prompt of the list, without its quotes. */
 function listItems(prompt: string, { kind, list, listEnd }: Call): (readonly [number, number])[] {
   if (prompt[list] !== '(') fail(list, `.${kind}() must stand around the whole prompt: ("one", "another").${kind}()`);
   const items: (readonly [number, number])[] = [];

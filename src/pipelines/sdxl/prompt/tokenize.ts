@@ -22,7 +22,7 @@ export async function openPromptTokenizer(source: SdxlSource): Promise<PromptTok
   };
 }
 
-/** How a prompt would be read, without a network. */
+/** A prompt as it would be read, found without a network. */
 export interface PromptTokens {
   /** In the order of the tokenizers. */
   readonly encoders: readonly EncoderTokens[];
@@ -42,13 +42,13 @@ export interface EncoderTokens {
 export interface WeightedText {
   readonly text: string;
   readonly weight: number;
-  /** Of the encoder that needs more. */
+  /** Tokens of the encoder that needs more. */
   readonly tokens: number;
   /** Index of the prompt within `.and()` or `.blend()`; 0 without them. */
   readonly prompt: number;
 }
 
-/** Never throws for what the text says: weights that cannot be read are text, and `report.problem` says why. */
+/** Never throws because of the prompt's text: weights that cannot be read are text, and `report.problem` has the reason. */
 export function describePrompt(tokenizers: readonly ClipTokenizer[], text: string, syntax: PromptSyntax): PromptTokens {
   const { parsed, encoders, report } = planPrompt(tokenizers, text, syntax);
   const fragments = parsed.prompts.flatMap((prompt, p) =>

@@ -15,11 +15,11 @@ import {
 import { translateImageEncoder, translateTextEncoder, translateVae } from './original-layout.js';
 import { readImageEncoderConfig, readTextEncoderConfig, readVaeConfig } from './read-config.js';
 
-/** The parts that a checkpoint is made of, as its folders are called. An image encoder is of models that look at pictures. */
+/** The parts that a checkpoint is made of, as its folders are called. An image encoder is of models that take images. */
 export const componentNames = ['transformer', 'vae', 'text_encoder', 'image_encoder'] as const;
 export type ComponentName = (typeof componentNames)[number];
 
-/** What the parts' files are called in diffusers' folders, without `.safetensors`. */
+/** Names of the parts' files in diffusers' folders, without `.safetensors`. */
 export const STEMS: Readonly<Record<ComponentName, readonly string[]>> = {
   transformer: ['diffusion_pytorch_model'],
   vae: ['diffusion_pytorch_model'],
@@ -27,7 +27,7 @@ export const STEMS: Readonly<Record<ComponentName, readonly string[]>> = {
   image_encoder: ['model'],
 };
 
-/** What lies beside the original transformer, as the original code calls it and as it is repackaged. */
+/** Names of the files beside the original transformer: those of the original code, and those of repackagers. */
 const BESIDE: Readonly<Record<Exclude<ComponentName, 'transformer'>, readonly string[]>> = {
   vae: ['Wan2.1_VAE.pth', 'Wan2.1_VAE.safetensors', 'wan_2.1_vae.safetensors'],
   text_encoder: [
@@ -84,7 +84,7 @@ export function withoutTower(files: WeightFiles): WeightFiles {
   return own.size > 0 ? { ...files, tensors: own } : files;
 }
 
-/** One file's tensors, by the format that its name says. */
+/** The tensors of one file, whose format follows from its name. */
 export async function readTensors(path: string): Promise<WeightFiles> {
   if (/\.(pth|pt|ckpt|bin)$/.test(path)) return { path, tensors: (await readPth(path)).tensors, metadata: {} };
   const { tensors, metadata } = await readSafetensors(path);

@@ -23,7 +23,7 @@ import { transformerConfigFromShapes } from './config-from-shapes.js';
 import { translateTransformer, withoutPrefix } from './original-layout.js';
 import { readOriginalConfig, readWanConfig } from './read-config.js';
 
-/** Where a model comes from: the checkpoint, and what the operator says beside it. */
+/** The source of a model: the checkpoint, and parts or settings that the operator gives in place of the checkpoint's. */
 export interface WanSource {
   /** A diffusers-layout folder, a folder as the original code has it, or the transformer's `.safetensors` file alone. */
   readonly path: string;
@@ -35,7 +35,7 @@ export interface WanSource {
   readonly imageEncoder?: string | undefined;
   /** A folder with UMT5's tokenizer.json or spiece.model. Omitted: the checkpoint's. */
   readonly tokenizer?: string | undefined;
-  /** Whether the text encoder stays loaded between jobs. Omitted: it is loaded for the prompts of a job and given back. */
+  /** True: the text encoder stays loaded between jobs. Omitted: it is loaded for the prompts of a job and released after them. */
   readonly keepsTextEncoder?: boolean | undefined;
 }
 
@@ -69,7 +69,7 @@ export async function openWanCheckpoint(source: WanSource): Promise<WanCheckpoin
     textEncoder: text?.config ?? config.textEncoder,
     imageEncoder: config.imageEncoder && (image?.config ?? config.imageEncoder),
   };
-  assertPictures(config.transformer, parts.imageEncoder, path);
+  assertImageEncoder(config.transformer, parts.imageEncoder, path);
   return {
     path,
     layout: 'diffusers',
@@ -104,7 +104,7 @@ async function openOriginal({ path, tokenizer }: WanSource, { vae, text, image }
   const eye = looks
     ? (image ?? (await readImageEncoder(await beside(folder, 'image_encoder', wanOptions.WAN_IMAGE_ENCODER))))
     : undefined;
-  assertPictures(config, eye?.config, path);
+  assertImageEncoder(config, eye?.config, path);
   return {
     path,
     layout: 'original',
@@ -125,7 +125,7 @@ async function openOriginal({ path, tokenizer }: WanSource, { vae, text, image }
   };
 }
 
-/** Says what the file is instead, where its names tell. */
+/** @throws InferenceError MODEL_UNSUPPORTED that names what the file is instead, where its names show it */
 function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   const refuse = (problem: string): never => {
     throw new InferenceError('MODEL_UNSUPPORTED', `${path} ${problem}`);
@@ -134,28 +134,28 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
   const served = 'darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1';
   if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
-  if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN with inputs of its own; ${served}`);
+  if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN variant with other inputs; ${served}`);
   if (has('decoder.') && !has('blocks.'))
     refuse(`is a VAE; give the transformer, and the VAE with ${flagOf(wanOptions.WAN_VAE)}`);
   if (!has('patch_embedding.') || !has('blocks.'))
-    refuse('has no patch_embedding.* and blocks.* tensors: it is no WAN');
+    refuse('has no patch_embedding.* and blocks.* tensors: it is not a WAN transformer');
 }
 
-/** Whether the image encoder says what the transformer looks at. */
-function assertPictures(
+/** @throws InferenceError CHECKPOINT_INVALID where the image encoder's states are not those that the transformer takes */
+function assertImageEncoder(
   { image_dim: width, pos_embed_seq_len: positions }: WanConfig['transformer'],
   encoder: ImageEncoderConfig | undefined,
   path: string,
 ): void {
   if (encoder === undefined) return;
   const refuse = (problem: string): never => {
-    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${problem}; they are of two models`);
+    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${problem}; they belong to different models`);
   };
   const tokens = 1 + (encoder.image_size / encoder.patch_size) ** 2;
   if (encoder.hidden_size !== width) {
-    refuse(`the image encoder is ${encoder.hidden_size} wide, the transformer looks at pictures ${width} wide`);
+    refuse(`the image encoder is ${encoder.hidden_size} wide, the transformer takes images ${width} wide`);
   }
   if (positions != null && positions !== 2 * tokens) {
-    refuse(`the image encoder makes ${tokens} tokens of a picture, the transformer takes ${positions} of two`);
+    refuse(`the image encoder makes ${tokens} tokens of an image, the transformer takes ${positions} of two`);
   }
 }

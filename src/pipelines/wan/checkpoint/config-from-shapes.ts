@@ -13,17 +13,17 @@ import {
 } from '../model/config.js';
 import type { OriginalConfig } from './read-config.js';
 
-/** Of every published WAN; a smaller model says its number of heads in its `config.json`. */
+/** Channels of a head in every published WAN; a smaller model names its number of heads in its `config.json`. */
 const HEAD_WIDTH = 128;
 
-/** @param said the original code's `config.json`, where the file has one beside it */
-export function transformerConfigFromShapes(files: WeightFiles, said: OriginalConfig): TransformerConfig {
+/** @param original the original code's `config.json`, where the file has one beside it */
+export function transformerConfigFromShapes(files: WeightFiles, original: OriginalConfig): TransformerConfig {
   const shapes = new WeightShapes(files, 'a WAN');
   const [width = 0, channels, ...patch] = shapes.of('patch_embedding.weight');
-  const heads = said.num_heads ?? width / HEAD_WIDTH;
+  const heads = original.num_heads ?? width / HEAD_WIDTH;
   if (!Number.isInteger(heads) || width % heads !== 0) {
     shapes.refuse(
-      said.num_heads === undefined
+      original.num_heads === undefined
         ? `has a transformer ${width} wide, not a multiple of ${HEAD_WIDTH}, the width of a head; put its config.json with num_heads beside it`
         : `has a transformer ${width} wide, which does not divide into the ${heads} heads of its config.json`,
     );
@@ -34,7 +34,7 @@ export function transformerConfigFromShapes(files: WeightFiles, said: OriginalCo
     {
       ...(vaceBlocks > 0 && {
         _class_name: 'WanVACETransformer3DModel',
-        vace_layers: vaceLayers(vaceBlocks, layers, said, shapes),
+        vace_layers: vaceLayers(vaceBlocks, layers, original, shapes),
         vace_in_channels: shapes.of('vace_patch_embedding.weight')[1],
       }),
       patch_size: patch,
@@ -54,27 +54,27 @@ export function transformerConfigFromShapes(files: WeightFiles, said: OriginalCo
       ...(shapes.has('condition_embedder.image_embedder.pos_embed') && {
         pos_embed_seq_len: shapes.of('condition_embedder.image_embedder.pos_embed')[1],
       }),
-      ...(said.eps !== undefined && { eps: said.eps }),
+      ...(original.eps !== undefined && { eps: original.eps }),
     },
     files.path,
   );
 }
 
-/** Which layers VACE's blocks reach into, evenly spread where the original's `config.json` does not say. */
-function vaceLayers(blocks: number, layers: number, said: OriginalConfig, shapes: WeightShapes): readonly number[] {
-  const { vace_layers: listed } = said;
+/** The layers that VACE's blocks add hints to, evenly spread where the original's `config.json` does not name them. */
+function vaceLayers(blocks: number, layers: number, original: OriginalConfig, shapes: WeightShapes): readonly number[] {
+  const { vace_layers: listed } = original;
   if (listed !== undefined && listed.length !== blocks) {
     shapes.refuse(`has ${blocks} VACE blocks, the vace_layers of its config.json are ${listed.length}`);
   }
   if (listed === undefined && layers % blocks !== 0) {
     shapes.refuse(
-      `has ${blocks} VACE blocks for ${layers} layers, and no rule says which those are; put its config.json with vace_layers beside it`,
+      `has ${blocks} VACE blocks for ${layers} layers, which follow no known rule; put its config.json with vace_layers beside it`,
     );
   }
   return listed ?? Array.from({ length: blocks }, (_, i) => (i * layers) / blocks);
 }
 
-/** Means and deviations of the latents are the released ones: shapes do not tell. */
+/** Means and deviations of the latents are the released ones: they do not follow from shapes. */
 export function vaeConfigFromShapes(files: WeightFiles): VaeConfig {
   const shapes = new WeightShapes(files, 'a WAN');
   const [base = 0] = shapes.of('encoder.conv_in.weight');
@@ -123,7 +123,7 @@ export function textEncoderConfigFromShapes(files: WeightFiles): TextEncoderConf
   );
 }
 
-/** The number of heads is the released one's: shapes do not tell. */
+/** The number of heads is the released one's: it does not follow from shapes. */
 export function imageEncoderConfigFromShapes(files: WeightFiles): ImageEncoderConfig {
   const shapes = new WeightShapes(files, "CLIP's image encoder");
   const layer = (i: number) => `encoder.layers.${i}`;

@@ -9,7 +9,7 @@ import { below, renamed, third, type WeightFiles, type WeightRecord } from '../.
 
 type Tensors = WeightFiles['tensors'];
 
-/** What ComfyUI puts before a transformer's names when it saves one. */
+/** Prefix of a transformer's names in files that ComfyUI saved. */
 const COMFY_PREFIX = 'model.diffusion_model.';
 
 const BLOCK_KEY = /^((?:vace_)?blocks\.\d+)\.(.*)$/;
@@ -89,7 +89,7 @@ const ENDS: Names = [
   ['text_embedding.2.', 'condition_embedder.text_embedder.linear_2.'],
   ['head.head.', 'proj_out.'],
   ['head.modulation', 'scale_shift_table'],
-  // Of models that look at pictures.
+  // Models that take images only.
   ['img_emb.proj.0.', 'condition_embedder.image_embedder.norm1.'],
   ['img_emb.proj.1.', 'condition_embedder.image_embedder.ff.net.0.proj.'],
   ['img_emb.proj.3.', 'condition_embedder.image_embedder.ff.net.2.'],
@@ -118,7 +118,7 @@ const BLOCK: Names = [
   ['norm3.', 'norm2.'],
   ['ffn.0.', 'ffn.net.0.proj.'],
   ['ffn.2.', 'ffn.net.2.'],
-  // Of VACE's blocks.
+  // VACE's blocks.
   ['before_proj.', 'proj_in.'],
   ['after_proj.', 'proj_out.'],
 ];

@@ -23,7 +23,7 @@ const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout WAN folder has 
 const indexSchema = z.object({ _class_name: z.string(), transformer_2: z.array(z.string().nullable()).nullish() });
 const schedulerSchema = z.record(z.string(), z.unknown());
 
-/** `config.json` of the original code, beside its weights: what their shapes do not tell. */
+/** `config.json` of the original code, beside its weights: values that do not follow from their shapes. */
 const originalSchema = z.object({
   model_type: z.string().optional(),
   num_heads: z.int().min(1).optional(),
@@ -62,7 +62,7 @@ export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig
   return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
 }
 
-/** @param folder with `config.json`; how pictures are made ready is told in `image_processor` beside it, or is CLIP's own way */
+/** @param folder with `config.json`; `image_processor` beside it configures how images are prepared, otherwise CLIP's defaults apply */
 export async function readImageEncoderConfig(folder: string): Promise<ImageEncoderConfig> {
   const path = join(folder, '..', 'image_processor', 'preprocessor_config.json');
   const processor = await readJsonFile(path, imageProcessorSchema, { ...FILE, fallback: {} });
@@ -74,7 +74,7 @@ export async function readImageEncoderConfig(folder: string): Promise<ImageEncod
   if (other !== undefined) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${path} makes pictures ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
+      `${path} makes images ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
     );
   }
   return { ...encoder, image_mean, image_std };

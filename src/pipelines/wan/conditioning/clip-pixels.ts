@@ -1,7 +1,7 @@
 import type { ImageEncoderConfig } from '../model/config.js';
 import { resizeBicubic } from './resize-bicubic.js';
 
-interface Picture {
+interface RgbImage {
   readonly width: number;
   readonly height: number;
   /** Row-major uint8 [height, width, 3]. */
@@ -9,23 +9,23 @@ interface Picture {
 }
 
 /**
- * A picture as CLIP's image tower takes it, [3, S, S]: its shorter side S long, the middle of the longer one, of mean 0 and
+ * An image as CLIP's image tower takes it, [3, S, S]: its shorter side S long, the middle of the longer one, of mean 0 and
  * deviation 1 over what the tower was trained on.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/clip/image_processing_clip.py#L241
  */
 export function clipPixels(
-  picture: Picture,
+  image: RgbImage,
   {
     image_size: side,
     image_mean: mean,
     image_std: std,
   }: Pick<ImageEncoderConfig, 'image_size' | 'image_mean' | 'image_std'>,
 ): Float32Array {
-  const { width, height } = picture;
+  const { width, height } = image;
   const shorter = Math.min(width, height);
   const size = { width: Math.trunc((side * width) / shorter), height: Math.trunc((side * height) / shorter) };
-  const rgb = resizeBicubic(picture, size);
+  const rgb = resizeBicubic(image, size);
   const [left, top] = [Math.floor((size.width - side) / 2), Math.floor((size.height - side) / 2)];
   const pixels = new Float32Array(3 * side * side);
   for (let y = 0; y < side; y += 1) {

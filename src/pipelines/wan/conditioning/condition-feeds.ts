@@ -2,14 +2,14 @@ import type { Feed } from '../../../runtime/session.js';
 import { join32 } from '../../../std/concat-float32.js';
 import type { TransformerConfig } from '../model/config.js';
 
-/** What is known of a clip, as the transformer takes it: the same for all of a batch. */
+/** Known frames of a video as the transformer takes them, the same for all of a batch. */
 export type Condition = VaceControl | KnownLatents;
 
 export interface VaceControl {
   readonly kind: 'vace';
   /** [96, F, h, w] */
   readonly control: Float32Array;
-  /** What the control's hints are multiplied by: 1 in the reference, unless it is told otherwise. */
+  /** Factor of the control's hints. The reference's default is 1. */
   readonly scale: number;
 }
 
@@ -17,8 +17,8 @@ export interface KnownLatents {
   readonly kind: 'image';
   /** Masks and latents of the known frames, [20, F, h, w]: more channels of the latents. */
   readonly channels: Float32Array;
-  /** What the image encoder says of the known frames, [I, image_dim]; undefined for a model that looks at no pictures. */
-  readonly pictures: Float32Array | undefined;
+  /** The image encoder's states of the known frames, [I, image_dim]; undefined for a model that takes no images. */
+  readonly images: Float32Array | undefined;
 }
 
 /** Latents [B, 16, F, h, w] as the transformer takes them: with the channels of what is known behind each. */
@@ -28,7 +28,7 @@ export function withChannels(latents: Float32Array, batch: number, channels: Flo
   return join32(Array.from({ length: batch }, (_, i) => [latents.subarray(i * each, (i + 1) * each), channels]).flat());
 }
 
-/** What the transformer is fed beside latents, timestep and text. `shape`: frames, height and width in latents. */
+/** The transformer's inputs beside latents, timestep and text. `shape`: frames, height and width in latents. */
 export function conditionFeeds(
   condition: Condition | undefined,
   batch: number,
@@ -42,8 +42,8 @@ export function conditionFeeds(
       control_scale: { data: Float32Array.of(condition.scale), shape: [1] },
     };
   }
-  const { pictures } = condition;
-  if (pictures === undefined || config.image_dim == null) return {};
-  const data = join32(Array.from({ length: batch }, () => pictures));
-  return { pictures: { data, shape: [batch, pictures.length / config.image_dim, config.image_dim] } };
+  const { images } = condition;
+  if (images === undefined || config.image_dim == null) return {};
+  const data = join32(Array.from({ length: batch }, () => images));
+  return { images: { data, shape: [batch, images.length / config.image_dim, config.image_dim] } };
 }

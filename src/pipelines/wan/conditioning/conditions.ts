@@ -6,7 +6,7 @@ import type { ConditionNetworks } from './condition-networks.js';
 import { encodeKnownLatents } from './i2v-condition.js';
 import { encodeVaceControl, type VaceBlankCache } from './vace-control.js';
 
-/** What a video's loop is conditioned on beside its texts. */
+/** The conditions of a video's loop beside its texts. */
 export interface Conditions {
   /** Undefined: the model takes text alone. */
   readonly condition: Condition | undefined;
@@ -24,9 +24,9 @@ export async function* encodeConditions(
   running: RunningJobs,
   networks: ConditionNetworks,
   blanks: VaceBlankCache,
-  { width, height, clip }: GenerationRequest,
+  { width, height, video }: GenerationRequest,
 ): AsyncGenerator<PipelineEvent, Conditions | undefined, undefined> {
-  const { known, frames = 1 } = clip ?? {};
+  const { known, frames = 1 } = video ?? {};
   const { method } = frameConditioningOf(networks.config.transformer);
   if (known !== undefined && known.method !== method && known.method !== 'latent_hold') {
     throw new Error(`known frames by ${known.method} on a model that takes them by ${method}`);

@@ -1,12 +1,12 @@
 import { imageFromRgb } from '../../common/rgb-image.js';
-import type { GenerationRequest, KnownPictures } from '../../pipeline.js';
+import type { GenerationRequest, KnownImages } from '../../pipeline.js';
 import type { VideoSize } from '../model/latents.js';
 import type { VideoEncoder } from './condition-networks.js';
 
-interface ClipNoise {
-  /** The clip's own initial noise, [C, F, h, w]. */
+interface VideoNoise {
+  /** The video's own initial noise, [C, F, h, w]. */
   readonly noise: Float32Array;
-  /** Of the clip, in latents. */
+  /** Size of the video in latents. */
   readonly size: VideoSize;
   readonly channels: number;
 }
@@ -18,62 +18,62 @@ interface HeldLatent {
 }
 
 /**
- * Known frames as latents that are held while the rest of the clip is denoised: a text-to-video model was not trained to
- * continue a picture, but it makes neighbours of a frame that agree with it.
+ * Known frames as latents that are held while the rest of the video is denoised: a text-to-video model was not trained to
+ * continue an image, but it makes neighbours of a frame that agree with it.
  *
- * The first latent of a clip is one frame and is encoded alone. Every later one is four frames, so a last frame is held by the
- * latent of four like it: what the VAE makes of a clip that stands still.
+ * The first latent of a video is one frame and is encoded alone. Every later one is four frames, so a last frame is held by the
+ * latent of four like it: what the VAE makes of a video that stands still.
  */
 export class HeldLatents {
   readonly #held: readonly HeldLatent[];
   readonly #strength: number;
-  readonly #clip: ClipNoise;
+  readonly #video: VideoNoise;
 
-  private constructor(held: readonly HeldLatent[], strength: number, clip: ClipNoise) {
+  private constructor(held: readonly HeldLatent[], strength: number, video: VideoNoise) {
     this.#held = held;
     this.#strength = strength;
-    this.#clip = clip;
+    this.#video = video;
   }
 
   static async encode(
     autoencoder: VideoEncoder,
-    { start, end, strength }: KnownPictures,
+    { start, end, strength }: KnownImages,
     request: Pick<GenerationRequest, 'width' | 'height'>,
-    clip: ClipNoise,
+    video: VideoNoise,
   ): Promise<HeldLatents> {
     const held: HeldLatent[] = [];
     if (start !== undefined) {
       held.push({ frame: 0, latents: await autoencoder.encodeLatents([imageFromRgb(start, request)], request) });
     }
-    const last = clip.size.frames - 1;
+    const last = video.size.frames - 1;
     if (end !== undefined && last > 0) {
       const frame = imageFromRgb(end, request);
       const still = await autoencoder.encodeLatents([frame, frame, frame, frame, frame], request);
-      held.push({ frame: last, latents: frameOf(still, 1, 2, clip.channels) });
+      held.push({ frame: last, latents: frameOf(still, 1, 2, video.channels) });
     }
-    return new HeldLatents(held, strength, clip);
+    return new HeldLatents(held, strength, video);
   }
 
-  /** Whether they are still held once `done` of the steps are. */
+  /** True if they are still held after `done` steps. */
   holds(done: number, steps: number): boolean {
     return done <= Math.round(this.#strength * steps);
   }
 
-  /** The clip with them in their places, at a noise level: (1 - sigma) x0 + sigma noise. */
+  /** The video with them in their places, at a noise level: (1 - sigma) x0 + sigma noise. */
   putBack(latents: Float32Array, sigma: number): Float32Array {
-    const { noise, size, channels } = this.#clip;
+    const { noise, size, channels } = this.#video;
     const plane = size.height * size.width;
-    const clip = latents.slice();
+    const video = latents.slice();
     for (const { frame, latents: clean } of this.#held) {
       for (let channel = 0; channel < channels; channel += 1) {
         const from = channel * plane;
         const to = (channel * size.frames + frame) * plane;
         for (let i = 0; i < plane; i += 1) {
-          clip[to + i] = (1 - sigma) * (clean[from + i] ?? 0) + sigma * (noise[to + i] ?? 0);
+          video[to + i] = (1 - sigma) * (clean[from + i] ?? 0) + sigma * (noise[to + i] ?? 0);
         }
       }
     }
-    return clip;
+    return video;
   }
 }
 

@@ -1,11 +1,11 @@
-/** Of Catmull and Rom's splines. */
+/** Coefficient of Catmull-Rom splines. */
 const A = -0.5;
 /** Source pixels at each side of a target pixel's middle. */
 const SUPPORT = 2;
 /** Fractional bits of a weight: eight of a pixel, two to spare. */
 const PRECISION = 22;
 
-interface Picture {
+interface RgbImage {
   readonly width: number;
   readonly height: number;
   /** Row-major uint8 [height, width, 3]. */
@@ -13,12 +13,12 @@ interface Picture {
 }
 
 /**
- * A picture at another size, bit for bit as Pillow's bicubic resampling makes it: rows first, then columns, each weighted in
- * fixed point and rounded to 8 bits. Image encoders were trained on pictures that were made smaller in this way.
+ * An image at another size, bit for bit as Pillow's bicubic resampling makes it: rows first, then columns, each weighted in
+ * fixed point and rounded to 8 bits. Image encoders were trained on images that were made smaller in this way.
  *
  * https://github.com/python-pillow/Pillow/blob/11.0.0/src/libImaging/Resample.c#L183
  */
-export function resizeBicubic({ width, height, rgb }: Picture, to: Omit<Picture, 'rgb'>): Uint8Array {
+export function resizeBicubic({ width, height, rgb }: RgbImage, to: Omit<RgbImage, 'rgb'>): Uint8Array {
   const row = 3 * to.width;
   const rows = resample(rgb, { from: width, to: to.width, step: 3, lines: height, apart: [3 * width, row] });
   return resample(rows, { from: height, to: to.height, step: row, lines: to.width, apart: [3, 3] });
@@ -64,7 +64,7 @@ interface Taps {
 
 function tapsOf(from: number, to: number): readonly Taps[] {
   const scale = from / to;
-  // Smaller pictures are made of wider neighbourhoods; larger ones are not made of narrower ones.
+  // Smaller images are made of wider neighbourhoods; larger ones are not made of narrower ones.
   const spread = Math.max(1, scale);
   const reach = SUPPORT * spread;
   return Array.from({ length: to }, (_, i) => {

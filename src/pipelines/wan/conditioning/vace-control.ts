@@ -2,14 +2,14 @@ import { join32 } from '../../../std/concat-float32.js';
 import { LruMap } from '../../../std/lru-map.js';
 import { imageFromRgb } from '../../common/rgb-image.js';
 import type { RunningJobs } from '../../common/running-jobs.js';
-import type { KnownPictures, PipelineEvent } from '../../pipeline.js';
+import type { KnownImages, PipelineEvent } from '../../pipeline.js';
 import { type VideoSize, videoOfFrames } from '../model/latents.js';
 import { MASK_PIXELS } from '../model/variant.js';
 import type { VaceControl } from './condition-feeds.js';
 import type { ConditionNetworks } from './condition-networks.js';
 import { encodeCancellable } from './encode-cancellable.js';
 
-/** Where anything is known of a clip, frames that are to be made are grey, 128 of 255: -1 to 1, as `imageFromRgb` makes it. */
+/** Value of unknown frames in a video of which some are known: grey, 128 of 255, on the scale of `imageFromRgb`, -1 to 1. */
 const GREY = Math.fround(2 * Math.fround(128 / 255)) - 1;
 
 /** Latents of a video of nothing but zeros, [16, h, w] each, by its size. */
@@ -20,21 +20,21 @@ export function createVaceBlankCache(): VaceBlankCache {
   return new LruMap(1);
 }
 
-/** A control, and how many latents of it stand before the clip's own and are cut off after. */
+/** A control, and how many latents of it stand before the video's own and are cut off after. */
 export interface LeadingControl extends VaceControl {
   readonly leading: number;
 }
 
 /**
- * What is known of a clip as VACE is told it: the latents of the known frames (`inactive`) and of those to be made (`reactive`),
- * each with zeros in the place of the others; a mask, the pixels of a latent's patch folded into channels; a picture that the
- * clip is to look like in front. Nothing known is a clip of zeros, all of it to be made, at a scale of 1: what the reference
- * does without a video.
+ * Encodes known frames as VACE's control: the latents of the known frames (`inactive`) and of those to be made (`reactive`), each
+ * with zeros in the place of the others; a mask, the pixels of a latent's patch folded into channels; and in front an image that
+ * the video is to look like. Without known frames the control is a video of zeros, all of it to be made, at a scale of 1, as in the
+ * reference without a video.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_vace.py#L514
  *
- * @param blanks for clips of which no frame is known
- * @param clip in pixels
+ * @param blanks for videos of which no frame is known
+ * @param video in pixels
  * @returns undefined when the job ended meanwhile
  */
 export async function* encodeVaceControl(
@@ -42,12 +42,12 @@ export async function* encodeVaceControl(
   running: RunningJobs,
   networks: ConditionNetworks,
   blanks: VaceBlankCache,
-  clip: VideoSize,
-  known: Omit<KnownPictures, 'method'> | undefined,
+  video: VideoSize,
+  known: Omit<KnownImages, 'method'> | undefined,
 ): AsyncGenerator<PipelineEvent, LeadingControl | undefined, undefined> {
-  const { width, height, frames } = clip;
-  const picture = (rgb: Uint8Array | undefined) => rgb && imageFromRgb(rgb, clip);
-  const [start, end, look] = [picture(known?.start), picture(known?.end), picture(known?.look)];
+  const { width, height, frames } = video;
+  const image = (rgb: Uint8Array | undefined) => rgb && imageFromRgb(rgb, video);
+  const [start, end, look] = [image(known?.start), image(known?.end), image(known?.look)];
   const at = (frame: number) => (frame === 0 ? start : frame === frames - 1 ? end : undefined);
   const zeros = new Float32Array(3 * width * height);
   const encoded = (frame: (i: number) => Float32Array, count = frames) =>
@@ -70,18 +70,17 @@ export async function* encodeVaceControl(
   const { z_dim } = networks.config.vae;
   const one = (kept: Float32Array, made: Float32Array | undefined, masked = 0) =>
     join32([kept, made ?? kept.map(() => 0), new Float32Array((MASK_PIXELS * kept.length) / z_dim).fill(masked)]);
-  const clipped = inactive.map((latents, i) => one(latents, reactive[i], mask[i]));
+  const own = inactive.map((latents, i) => one(latents, reactive[i], mask[i]));
   const control = videoOfFrames(
-    [...leading.map((latents) => one(latents, undefined)), ...clipped],
+    [...leading.map((latents) => one(latents, undefined)), ...own],
     2 * z_dim + MASK_PIXELS,
   );
   return { kind: 'vace', control, scale: known?.strength ?? 1, leading: leading.length };
 }
 
 /**
- * A mask of frames, 1 where one is to be made, at each latent: that of the frame nearest to the middle of what the latent
- * stands for. A clip's first and last frame are no such frame: told apart by the latents alone, they are masked all the same in
- * the reference.
+ * Folds a mask of frames, 1 where a frame is to be made, into one value for each latent: the mask of the latent's middle frame. No
+ * latent's middle frame is the first or last one, so known end frames stay masked as "to be made"; the reference does the same.
  */
 function foldedMask(frames: number, latents: number, isMade: (frame: number) => boolean): readonly number[] {
   return Array.from({ length: latents }, (_, i) => (isMade(Math.floor(((i + 0.5) * frames) / latents)) ? 1 : 0));

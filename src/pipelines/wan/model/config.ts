@@ -27,12 +27,12 @@ export const transformerSchema = z.object({
   cross_attn_norm: z.boolean().default(true),
   qk_norm: z.literal('rms_norm_across_heads').default('rms_norm_across_heads'),
   eps: z.number().positive().default(1e-6),
-  // Of image-to-video: what the image encoder gives, and what the blocks get of it.
+  // Image-to-video only: width of the image encoder's states, and width of their projections in the blocks.
   image_dim: z.int().min(1).nullish(),
   added_kv_proj_dim: z.int().min(1).nullish(),
-  // Of models of a first and a last frame: tokens of two pictures.
+  // Models of a first and a last frame only: tokens of two images.
   pos_embed_seq_len: z.int().min(2).multipleOf(2).nullish(),
-  // Of VACE.
+  // VACE only.
   vace_layers: z.array(z.int().min(0)).min(1).default([0, 5, 10, 15, 20, 25, 30, 35]),
   vace_in_channels: z.int().min(1).default(96),
 });
@@ -104,9 +104,9 @@ export interface WanConfig {
   readonly transformer: TransformerConfig;
   readonly vae: VaeConfig;
   readonly textEncoder: TextEncoderConfig;
-  /** Of a transformer that looks at pictures. */
+  /** Undefined for a transformer that takes no images. */
   readonly imageEncoder: ImageEncoderConfig | undefined;
-  /** As the file has it; each scheduler reads its own options. */
+  /** The file's content; each scheduler reads its own options from it. */
   readonly scheduler: Readonly<Record<string, unknown>>;
 }
 
@@ -146,5 +146,8 @@ function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
   const parsed = schema.safeParse(values);
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  throw new InferenceError('CHECKPOINT_INVALID', `${path} is of no WAN that is known here: ${problems.join('; ')}`);
+  throw new InferenceError(
+    'CHECKPOINT_INVALID',
+    `${path} is not a WAN configuration that darkroom knows: ${problems.join('; ')}`,
+  );
 }

@@ -7,7 +7,7 @@ import type { TransformerConfig } from './config.js';
 const EPS = 1e-5;
 
 /**
- * What the image encoder says of pictures, as the blocks attend to it. Models of a first and a last frame tell the two apart by
+ * Projects the image encoder's states for the blocks. Models of a first and a last frame tell the two apart by
  * `pos_embed`.
  *
  * x: [B, I, image_dim]  ->  [B, I, D]
@@ -17,7 +17,7 @@ const EPS = 1e-5;
 export function imageEmbedder(w: Scope, x: Value, width: number, config: TransformerConfig): Value {
   const { graph } = w;
   const { image_dim: inner, pos_embed_seq_len: positions } = config;
-  if (inner == null) throw new Error('an image embedder for a transformer that takes no pictures');
+  if (inner == null) throw new Error('an image embedder for a transformer that takes no images');
   const placed = positions == null ? x : add(graph, x, w.tensor('pos_embed', [1, positions, inner]));
   const normed = layerNorm(w.at('norm1'), placed, { eps: EPS });
   const wide = gelu(graph, linear(w.at('ff.net.0.proj'), normed, inner)); // ff.net.0: GELU, ff.net.1: dropout

@@ -5,8 +5,8 @@ import { clipLayer } from '../../common/clip-layer.js';
 import type { ImageEncoderConfig } from './config.js';
 
 /**
- * CLIP's image tower over one picture. Input: `pixels` [1, 3, S, S], normalised. Output: `states` [T, C], those that enter the
- * last layer: the picture's own token first, then one for each patch.
+ * CLIP's image tower over one image. Input: `pixels` [1, 3, S, S], normalised. Output: `states` [T, C], those that enter the
+ * last layer: the image's own token first, then one for each patch.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/clip/modeling_clip.py#L743
  */
@@ -24,7 +24,7 @@ export function buildImageTower(graph: Graph, w: Scope, config: ImageEncoderConf
   x = add(graph, x, e.tensor('position_embedding.weight', [tokens, width]));
   x = layerNorm(w.at('pre_layrnorm'), x, { eps: config.layer_norm_eps });
 
-  // 2. layers; nobody looks at what the last one makes of it
+  // 2. layers; the output of the last one is not used
   for (let i = 0; i < config.num_hidden_layers - 1; i += 1) x = clipLayer(w.at('encoder.layers', i), x, config);
   graph.output('states', graph.reshape(x, [tokens, width]));
 }

@@ -1,4 +1,4 @@
-/** Latents between the transformer, which takes a clip [16, F, h, w] of mean 0 and deviation 1, and the VAE's frames. */
+/** Latents between the transformer, which takes a video [16, F, h, w] of mean 0 and deviation 1, and the VAE's frames. */
 import { join32 } from '../../../std/concat-float32.js';
 import type { VaeConfig } from './config.js';
 
@@ -9,7 +9,7 @@ export interface VideoSize {
   readonly width: number;
 }
 
-/** One frame [16, h, w] of a clip's latents, as the VAE takes it: deviation and mean of each channel put back. */
+/** One frame [16, h, w] of a video's latents, as the VAE takes it: deviation and mean of each channel put back. */
 export function latentFrame(latents: Float32Array, frame: number, frames: number, vae: VaeConfig): Float32Array {
   const plane = latents.length / vae.z_dim / frames;
   return Float32Array.from({ length: vae.z_dim * plane }, (_, i) => {
@@ -19,20 +19,20 @@ export function latentFrame(latents: Float32Array, frame: number, frames: number
   });
 }
 
-/** Frames [C, h, w] to one clip [C, F, h, w]. */
+/** Frames [C, h, w] to one video [C, F, h, w]. */
 export function videoOfFrames(frames: readonly Float32Array[], channels: number): Float32Array {
-  const clip = new Float32Array(frames.reduce((length, frame) => length + frame.length, 0));
-  const plane = clip.length / channels / frames.length;
+  const video = new Float32Array(frames.reduce((length, frame) => length + frame.length, 0));
+  const plane = video.length / channels / frames.length;
   for (const [f, frame] of frames.entries()) {
     for (let channel = 0; channel < channels; channel += 1) {
       const at = (channel * frames.length + f) * plane;
-      clip.set(frame.subarray(channel * plane, (channel + 1) * plane), at);
+      video.set(frame.subarray(channel * plane, (channel + 1) * plane), at);
     }
   }
-  return clip;
+  return video;
 }
 
-/** A clip's latents as the VAE gives them, as the transformer takes them. */
+/** A video's latents as the VAE gives them, as the transformer takes them. */
 export function normalizedLatents(latents: Float32Array, vae: VaeConfig): Float32Array {
   const plane = latents.length / vae.z_dim;
   return latents.map((value, i) => {
@@ -41,13 +41,13 @@ export function normalizedLatents(latents: Float32Array, vae: VaeConfig): Float3
   });
 }
 
-/** A clip [C, F, h, w] without its first frames. */
-export function withoutLeading(clip: Float32Array, leading: number, frames: number, channels: number): Float32Array {
-  if (leading === 0) return clip;
-  const plane = clip.length / channels / frames;
+/** A video [C, F, h, w] without its first frames. */
+export function withoutLeading(video: Float32Array, leading: number, frames: number, channels: number): Float32Array {
+  if (leading === 0) return video;
+  const plane = video.length / channels / frames;
   return join32(
     Array.from({ length: channels }, (_, channel) =>
-      clip.subarray((channel * frames + leading) * plane, (channel + 1) * frames * plane),
+      video.subarray((channel * frames + leading) * plane, (channel + 1) * frames * plane),
     ),
   );
 }

@@ -1,10 +1,10 @@
 /**
- * Which of T5's buckets the distance from one token to another falls into: half of them for what comes after, and of each half
- * the first half one distance each, the rest ever wider up to `maxDistance`, beyond which all are one.
+ * The bucket of T5 that the distance from one token to another falls into. Half of the buckets are for later tokens. In each half
+ * the first half has one distance each; the others get wider up to `maxDistance`, beyond which all distances share one.
  * In float32 as the reference computes them: some distances lie on the edge of a bucket.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/umt5/modeling_umt5.py#L196
- * @param distance position of the token that is looked at, less that of the token that looks
+ * @param distance position of the attended token, less that of the attending token
  */
 export function relativePositionBucket(distance: number, buckets: number, maxDistance: number): number {
   const half = Math.floor(buckets / 2);
@@ -18,7 +18,7 @@ export function relativePositionBucket(distance: number, buckets: number, maxDis
   return side + Math.min(half - 1, exact + Math.trunc(Math.fround(octaves * (half - exact))));
 }
 
-/** Buckets of every pair of `tokens` tokens, row by row of the one that looks: int32 [T, T]. */
+/** Buckets of every pair of `tokens` tokens, a row for each attending token: int32 [T, T]. */
 export function relativePositionBuckets(tokens: number, buckets: number, maxDistance: number): Int32Array {
   const byDistance = Int32Array.from({ length: 2 * tokens - 1 }, (_, i) =>
     relativePositionBucket(i - (tokens - 1), buckets, maxDistance),

@@ -1,4 +1,4 @@
-/** Of every WAN: https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/wan/modules/model.py#L31 */
+/** The same for every WAN: https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/wan/modules/model.py#L31 */
 const THETA = 10_000;
 
 /** Tokens along each axis. */

@@ -8,8 +8,8 @@ import type { TextEncoderConfig } from './config.js';
  * the distance of each pair falls into (relative-positions.ts). Output: `states` [T, C].
  *
  * The reference pads a text to 512 tokens and hides the padding from attention: what a token sees is then the same as without
- * padding, so that none is run. That the positions after the text are zeros for the transformer is the caller's to see to.
- * All is computed in float32 whatever the weights are stored in: the residual stream of T5 outgrows half precision.
+ * padding, so padding is not run. The caller fills the remaining positions with zeros.
+ * It must be computed in float32 whatever the weights are stored in: the residual stream of T5 outgrows half precision.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/umt5/modeling_umt5.py#L441
  */
@@ -36,7 +36,7 @@ export function buildTextEncoder(graph: Graph, root: Scope, config: TextEncoderC
   graph.output('states', graph.reshape(states, ['T', config.d_model]));
 }
 
-/** What files call the embeddings beside "shared.weight": the encoder's own name for the same tensor. */
+/** Second name of the embeddings in files: the encoder's own name for "shared.weight". */
 export function textEncoderAliases(key: string): readonly string[] {
   return key === 'shared.weight' ? ['encoder.embed_tokens.weight'] : [];
 }

@@ -14,9 +14,9 @@ const GRID = ['F', 'h', 'w'] as const;
 
 /**
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
- * (../timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
- * (vace-branch.ts); `pictures` [B, I, image_dim] where the model looks at some. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
- * from latents to noise; `hidden` [B, F*h*w, D], what came out of the blocks. All of it is float32; the modulation has to be.
+ * (common/timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
+ * (vace-branch.ts); `images` [B, I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
+ * from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. The modulation must be computed in float32.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
  */
@@ -27,7 +27,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   const latents = graph.floatInput('latents', ['B', config.in_channels, 'F', '2h', '2w']);
   const timestep = graph.floatInput('timestep', ['B', config.freq_dim]);
   const text = graph.floatInput('text', ['B', 'T', config.text_dim]);
-  const turn = {
+  const rope = {
     cos: graph.floatInput('cos', [tokens, headDim / 2]),
     sin: graph.floatInput('sin', [tokens, headDim / 2]),
     heads,
@@ -36,21 +36,21 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   // 1. patches: [B, F*h*w, D]
   let x = patchEmbedding(w.at('patch_embedding'), latents, width, 2, GRID);
 
-  // 2. conditions: time [B, D], modulation of all blocks [B, 6, D], context [B, T, D], pictures [B, I, D]
+  // 2. conditions: time [B, D], modulation of all blocks [B, 6, D], context [B, T, D], images [B, I, D]
   const c = w.at('condition_embedder');
   const time = embedding(c.at('time_embedder'), timestep, width, silu);
   const modulation = graph.reshape(linear(c.at('time_proj'), silu(graph, time), 6 * width), ['B', 6, width]);
   const context = embedding(c.at('text_embedder'), text, width, geluTanh);
-  const pictures =
+  const images =
     config.image_dim == null
       ? undefined
       : imageEmbedder(
           c.at('image_embedder'),
-          graph.floatInput('pictures', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
+          graph.floatInput('images', ['B', config.pos_embed_seq_len ?? 'I', config.image_dim]),
           width,
           config,
         );
-  const conditions = { context, pictures, modulation, turn };
+  const conditions = { context, images, modulation, rope };
 
   // 3. blocks
   const branch = variantOf(config) === 'vace' ? new VaceBranch(graph, w, x, GRID, conditions, config) : undefined;
@@ -82,7 +82,7 @@ export function buildReusingTransformer(graph: Graph, w: Scope, config: Transfor
   graph.output('flow', velocity(w, add(graph, hidden, patches), time, config));
 }
 
-/** What the steps are told apart by. Input: `timestep` [S, freq_dim]; output: `time` [S, D]. */
+/** The embedder of timesteps alone. Input: `timestep` [S, freq_dim]; output: `time` [S, D]. */
 export function buildTimeEmbedder(graph: Graph, w: Scope, config: TransformerConfig): void {
   const width = config.num_attention_heads * config.attention_head_dim;
   const timestep = graph.floatInput('timestep', ['S', config.freq_dim]);

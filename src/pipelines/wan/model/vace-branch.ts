@@ -44,9 +44,9 @@ export class VaceBranch {
   }
 
   /**
-   * What is added behind a layer of the transformer, [B, F*h*w, D]; undefined where nothing is. Layers are asked for in order
-   * and each before it is built itself: the runtime then computes a hint where it is used, and not all of them beforehand, of
-   * which each is as large as the clip's hidden state.
+   * The hint that is added behind a layer of the transformer, [B, F*h*w, D]; undefined for a layer without one. Called in order,
+   * before each layer is built: the runtime then computes a hint where it is used. Computed beforehand, all hints would be in
+   * memory together, each as large as the video's hidden state.
    */
   hint(layer: number): Value | undefined {
     const i = this.#config.vace_layers.indexOf(layer);

@@ -1,11 +1,11 @@
 /**
- * The causal autoencoder, a chunk of a clip at a time. Every convolution along time looks at two frames before its own, never at
+ * The causal autoencoder, a chunk of a video at a time. Every convolution along time looks at two frames before its own, never at
  * later ones, so a chunk needs from the past only those: a graph takes them as inputs (`past.<layer>`) and gives them back as
- * outputs (`next.<layer>`), and a clip's length is no part of what a run holds.
+ * outputs (`next.<layer>`), and a video's length is no part of what a run holds.
  *
- * The first frame of a clip is special: nothing is before it, and the layers that double or halve time leave it alone. It has a
+ * The first frame of a video is special: nothing is before it, and the layers that double or halve time leave it alone. It has a
  * graph of its own, without inputs from the past. There the two missing frames are zeros, of which only the weights of the
- * present frame remain: a single picture costs a third. Its outputs are what the graph of all later chunks takes.
+ * present frame remain: a single image costs a third. Its outputs are what the graph of all later chunks takes.
  */
 import type { Graph, Value } from '../../../graph/graph.js';
 import { add, attention, chunks, conv2d, rank4, silu, transpose, upsample2x } from '../../../graph/ops.js';
@@ -14,7 +14,7 @@ import { doubled, halved, product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { VaeConfig } from './config.js';
 
-/** Which chunk of a clip a graph is for. */
+/** The chunk of a video that a graph is for. */
 export type ChunkKind = 'first' | 'later';
 
 /** Names of a graph's inputs and outputs that carry a layer's past. */
@@ -31,7 +31,7 @@ const REACH = 2;
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/autoencoders/autoencoder_kl_wan.py#L857
  */
 export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig, kind: ChunkKind): void {
-  const past = new Past(graph, kind);
+  const cache = new ConvCache(graph, kind);
   const base = config.decoder_base_dim ?? config.base_dim;
   const widths = config.dim_mult.map((factor) => base * factor).reverse();
   const doublesTime = [...config.temperal_downsample].reverse();
@@ -40,22 +40,22 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig, ki
 
   // 1. in, middle
   let x = pointConv(root.at('post_quant_conv'), latents, config.z_dim);
-  x = causalConv(w.at('conv_in'), x, widths[0] ?? 0, past);
-  x = middle(w.at('mid_block'), x, past);
+  x = causalConv(w.at('conv_in'), x, widths[0] ?? 0, cache);
+  x = middle(w.at('mid_block'), x, cache);
 
   // 2. up; halved in width where the size doubles
   for (const [i, width] of widths.entries()) {
     const block = w.at('up_blocks', i);
-    for (let j = 0; j <= config.num_res_blocks; j += 1) x = resnetBlock(block.at('resnets', j), x, width, past);
+    for (let j = 0; j <= config.num_res_blocks; j += 1) x = resnetBlock(block.at('resnets', j), x, width, cache);
     if (i === widths.length - 1) continue;
     const up = block.at('upsamplers.0');
-    if (doublesTime[i]) x = timeDoubled(up.at('time_conv'), x, past);
+    if (doublesTime[i]) x = timeDoubled(up.at('time_conv'), x, cache);
     x = conv2d(up.at('resample.1'), upsample2x(graph, x), width / 2); // resample.0: upsampling
   }
 
   // 3. out
   x = silu(graph, channelNorm(w.at('norm_out'), x, VIDEO));
-  x = causalConv(w.at('conv_out'), x, config.out_channels, past);
+  x = causalConv(w.at('conv_out'), x, config.out_channels, cache);
   const bounds = [-1, 1].map((bound) => graph.constant(Float32Array.of(bound), []));
   graph.output('frames', graph.node('Clip', [x, ...bounds], x.shape));
 }
@@ -67,7 +67,7 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig, ki
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/autoencoders/autoencoder_kl_wan.py#L559
  */
 export function buildVaeEncoder(graph: Graph, root: Scope, config: VaeConfig, kind: ChunkKind): void {
-  const past = new Past(graph, kind);
+  const cache = new ConvCache(graph, kind);
   const widths = config.dim_mult.map((factor) => config.base_dim * factor);
   const side = 2 ** (widths.length - 1);
   const count = kind === 'first' ? 1 : multiple(framesPerLatent(config), 'T');
@@ -75,25 +75,25 @@ export function buildVaeEncoder(graph: Graph, root: Scope, config: VaeConfig, ki
 
   // 1. in
   const frames = graph.floatInput('frames', [count, config.in_channels, multiple(side, 'H'), multiple(side, 'W')]);
-  let x = causalConv(w.at('conv_in'), frames, config.base_dim, past);
+  let x = causalConv(w.at('conv_in'), frames, config.base_dim, cache);
 
   // 2. down; the layers are numbered through
   let layer = 0;
   const next = () => w.at('down_blocks', layer++);
   for (const [i, width] of widths.entries()) {
-    for (let j = 0; j < config.num_res_blocks; j += 1) x = resnetBlock(next(), x, width, past);
+    for (let j = 0; j < config.num_res_blocks; j += 1) x = resnetBlock(next(), x, width, cache);
     if (i === widths.length - 1) continue;
     const down = next();
     // resample.0: zeros at the right and below only
     x = conv2d(down.at('resample.1'), x, width, { stride: 2, pads: [0, 0, 1, 1] });
-    if (config.temperal_downsample[i]) x = timeHalved(down.at('time_conv'), x, past);
+    if (config.temperal_downsample[i]) x = timeHalved(down.at('time_conv'), x, cache);
   }
 
   // 3. middle, out
-  x = middle(w.at('mid_block'), x, past);
+  x = middle(w.at('mid_block'), x, cache);
   x = silu(graph, channelNorm(w.at('norm_out'), x, VIDEO));
   const moments = 2 * config.z_dim;
-  x = causalConv(w.at('conv_out'), x, moments, past);
+  x = causalConv(w.at('conv_out'), x, moments, cache);
   graph.output('moments', pointConv(root.at('quant_conv'), x, moments));
 }
 
@@ -110,10 +110,10 @@ export function unusedVaeKeys(network: 'decoder' | 'encoder', kind: ChunkKind): 
 
 /** A norm's `gamma` is stored [C, 1, 1, 1] between convolutions over time and [C, 1, 1] in an attention over pixels. */
 const VIDEO = [1, 1, 1];
-const PICTURE = [1, 1];
+const IMAGE = [1, 1];
 
-/** What layers keep of one chunk for the next. */
-class Past {
+/** The frames that each layer keeps of one chunk for the next. */
+class ConvCache {
   readonly kind: ChunkKind;
   readonly #graph: Graph;
 
@@ -134,41 +134,41 @@ class Past {
 }
 
 // x: [T, C, H, W] -> [T, O, H, W]
-function causalConv(w: Scope, x: Value, outputs: number, past: Past, kernel = 3): Value {
+function causalConv(w: Scope, x: Value, outputs: number, cache: ConvCache, kernel = 3): Value {
   const { graph } = w;
-  const before = past.before(w.path, REACH, x);
+  const before = cache.before(w.path, REACH, x);
   if (before === undefined) {
-    past.keep(w.path, afterZeros(graph, x));
+    cache.keep(w.path, afterZeros(graph, x));
     return temporalConv(w, [undefined, undefined, x], outputs, kernel);
   }
   const [frames = 0] = x.shape;
   const all = concatFrames(graph, before, x);
-  past.keep(w.path, slice(graph, all, { axis: 0, start: -REACH }, REACH));
+  cache.keep(w.path, slice(graph, all, { axis: 0, start: -REACH }, REACH));
   const tap = (start: number, end: number) => slice(graph, all, { axis: 0, start, end }, frames);
   return temporalConv(w, [tap(0, -2), tap(1, -1), x], outputs, kernel);
 }
 
 // x: [T, C, H, W] -> [2T, C, H, W]; the first frame stays one, and is not part of the past either
-function timeDoubled(w: Scope, x: Value, past: Past): Value {
+function timeDoubled(w: Scope, x: Value, cache: ConvCache): Value {
   const { graph } = w;
   const [frames, channels, height, width] = rank4(w.path, x);
-  if (past.kind === 'first') {
+  if (cache.kind === 'first') {
     const shape = [REACH, channels, height, width];
     const zero = graph.constant(new Float32Array(1), [1, 1, 1, 1]);
-    past.keep(w.path, graph.node('Expand', [zero, graph.shapeValue(shape)], shape));
+    cache.keep(w.path, graph.node('Expand', [zero, graph.shapeValue(shape)], shape));
     return x;
   }
-  // The first half of the channels is the earlier of two frames: they lie as a clip already.
-  const pairs = causalConv(w, x, 2 * channels, past, 1);
+  // The first half of the channels is the earlier of two frames: they lie as a video already.
+  const pairs = causalConv(w, x, 2 * channels, cache, 1);
   return graph.reshape(pairs, [doubled(frames), channels, height, width]);
 }
 
 // x: [2T, C, H, W] -> [T, C, H, W]; a frame from each pair and the frame before it; the first frame stays
-function timeHalved(w: Scope, x: Value, past: Past): Value {
+function timeHalved(w: Scope, x: Value, cache: ConvCache): Value {
   const { graph } = w;
   const [frames, channels] = rank4(w.path, x);
-  const before = past.before(w.path, 1, x);
-  past.keep(w.path, slice(graph, x, { axis: 0, start: -1 }, 1));
+  const before = cache.before(w.path, 1, x);
+  cache.keep(w.path, slice(graph, x, { axis: 0, start: -1 }, 1));
   if (before === undefined) return x;
   const every = (from: Value, start: number) => slice(graph, from, { axis: 0, start, step: 2 }, halved(frames));
   const earlier = slice(graph, concatFrames(graph, before, x), { axis: 0, start: 0, end: -1 }, frames);
@@ -176,26 +176,26 @@ function timeHalved(w: Scope, x: Value, past: Past): Value {
 }
 
 // x: [T, C, H, W] -> [T, O, H, W]
-function resnetBlock(w: Scope, x: Value, outputs: number, past: Past): Value {
+function resnetBlock(w: Scope, x: Value, outputs: number, cache: ConvCache): Value {
   const { graph } = w;
   const [, channels] = rank4(w.path, x);
-  let h = causalConv(w.at('conv1'), silu(graph, channelNorm(w.at('norm1'), x, VIDEO)), outputs, past);
-  h = causalConv(w.at('conv2'), silu(graph, channelNorm(w.at('norm2'), h, VIDEO)), outputs, past);
+  let h = causalConv(w.at('conv1'), silu(graph, channelNorm(w.at('norm1'), x, VIDEO)), outputs, cache);
+  h = causalConv(w.at('conv2'), silu(graph, channelNorm(w.at('norm2'), h, VIDEO)), outputs, cache);
   return add(graph, h, channels === outputs ? x : pointConv(w.at('conv_shortcut'), x, outputs));
 }
 
 // x: [T, C, H, W] -> [T, C, H, W]
-function middle(w: Scope, x: Value, past: Past): Value {
+function middle(w: Scope, x: Value, cache: ConvCache): Value {
   const [, channels] = rank4(w.path, x);
-  const h = pixelAttention(w.at('attentions.0'), resnetBlock(w.at('resnets.0'), x, channels, past));
-  return resnetBlock(w.at('resnets.1'), h, channels, past);
+  const h = pixelAttention(w.at('attentions.0'), resnetBlock(w.at('resnets.0'), x, channels, cache));
+  return resnetBlock(w.at('resnets.1'), h, channels, cache);
 }
 
 // x: [T, C, H, W] -> [T, C, H, W]; one head over the pixels of each frame
 function pixelAttention(w: Scope, x: Value): Value {
   const { graph } = w;
   const [frames, channels, height, width] = rank4(w.path, x);
-  const fused = conv2d(w.at('to_qkv'), channelNorm(w.at('norm'), x, PICTURE), 3 * channels, { kernel: 1 });
+  const fused = conv2d(w.at('to_qkv'), channelNorm(w.at('norm'), x, IMAGE), 3 * channels, { kernel: 1 });
   const pixels = [frames, height, width, 3 * channels];
   const rows = graph.reshape(transpose(graph, fused, [0, 2, 3, 1], pixels), [
     frames,

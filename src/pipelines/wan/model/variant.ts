@@ -2,16 +2,16 @@ import { InferenceError } from '../../../errors.js';
 import type { FrameConditioning, FramePlace } from '../../pipeline.js';
 import type { TransformerConfig } from './config.js';
 
-/** What a transformer was trained to be told beside the text: nothing, VACE's control, or latents and pictures of known frames. */
+/** The input that a transformer was trained with beside the text: none, VACE's control, or latents and images of known frames. */
 export const wanVariants = ['text_to_video', 'vace', 'image_to_video'] as const;
 export type WanVariant = (typeof wanVariants)[number];
 
-/** Of VACE's control, folded masks: a channel for each pixel that a latent stands for. */
+/** Channels of the folded masks in VACE's control: one for each pixel that a latent stands for. */
 export const MASK_PIXELS = 64;
-/** Of image-to-video's known frames, masks: a channel for each frame that a latent stands for. */
+/** Channels of the masks of image-to-video's known frames: one for each frame that a latent stands for. */
 export const MASK_FRAMES = 4;
 
-/** The configuration tells which, in either layout. */
+/** Reads the variant off the configuration, in either layout. */
 export function variantOf(
   transformer: Pick<TransformerConfig, '_class_name' | 'in_channels' | 'out_channels'>,
 ): WanVariant {
@@ -22,18 +22,12 @@ export function variantOf(
 }
 
 /**
- * Whether the transformer is one of those that are served, and whole in itself.
+ * Checks that the transformer is a variant that darkroom serves, and that its fields agree.
  * @param path what messages name
- * @throws InferenceError MODEL_UNSUPPORTED that says what it is instead, CHECKPOINT_INVALID
+ * @throws InferenceError MODEL_UNSUPPORTED that names what it is instead, CHECKPOINT_INVALID
  */
 export function assertVariant(transformer: TransformerConfig, path: string): void {
-  const {
-    in_channels: channels,
-    out_channels,
-    image_dim: pictures,
-    added_kv_proj_dim: added,
-    _class_name,
-  } = transformer;
+  const { in_channels: channels, out_channels, image_dim: images, added_kv_proj_dim: added, _class_name } = transformer;
   const refuse = (what: string): never => {
     throw new InferenceError(
       'MODEL_UNSUPPORTED',
@@ -46,8 +40,8 @@ export function assertVariant(transformer: TransformerConfig, path: string): voi
   const variant = variantOf(transformer);
   const wanted = variant === 'image_to_video' ? 2 * latents + MASK_FRAMES : latents;
   if (channels !== wanted) refuse(`a model of ${channels} input channels`);
-  if ((pictures == null) !== (added == null) || (pictures != null && variant !== 'image_to_video')) {
-    refuse(`a ${variant === 'vace' ? 'VACE' : 'WAN'} model that looks at pictures in a way of its own`);
+  if ((images == null) !== (added == null) || (images != null && variant !== 'image_to_video')) {
+    refuse(`a ${variant === 'vace' ? 'VACE' : 'WAN'} model that takes images in an unknown way`);
   }
   if (variant === 'vace') assertVaceLayers(transformer, latents, path);
 }
@@ -69,7 +63,7 @@ function assertVaceLayers(
     refuse(`vace_in_channels ${channels} must be ${wanted}: two latents and the mask of a patch of pixels`);
 }
 
-/** What the models of a variant make of known frames. */
+/** Known frames that a model takes, and the method by which it takes them. */
 export function frameConditioningOf(transformer: TransformerConfig): FrameConditioning {
   switch (variantOf(transformer)) {
     case 'text_to_video':
@@ -77,10 +71,10 @@ export function frameConditioningOf(transformer: TransformerConfig): FrameCondit
     case 'vace':
       return { method: 'vace', takes: ['start', 'end'], needs: [] };
     case 'image_to_video': {
-      // One that looks at pictures looks at as many as it was trained on: one, or two that it tells apart.
-      const { image_dim: pictures, pos_embed_seq_len: positions } = transformer;
+      // A model with an image encoder takes as many images as it was trained on: one, or two that it distinguishes.
+      const { image_dim: images, pos_embed_seq_len: positions } = transformer;
       const isOfTwo = positions != null;
-      const takes: readonly FramePlace[] = pictures == null || isOfTwo ? ['start', 'end'] : ['start'];
+      const takes: readonly FramePlace[] = images == null || isOfTwo ? ['start', 'end'] : ['start'];
       return { method: 'image_conditioning', takes, needs: isOfTwo ? ['start', 'end'] : ['start'] };
     }
   }

@@ -53,7 +53,7 @@ const CONTROL = /[\u0000-\u0008\u000b\u000e-\u001f\u007f\u206a-\u206f\ufeff\ufff
 export function fixText(text: string): string {
   let hasTags = false;
   return text.replace(/[^\n]*\n|[^\n]+/g, (line) => {
-    // From a "<" on it may be HTML, in which references are meant.
+    // A "<" may begin HTML, in which references are meant.
     hasTags ||= line.includes('<');
     return fixLine(line, !hasTags);
   });

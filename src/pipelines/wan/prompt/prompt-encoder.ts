@@ -10,7 +10,7 @@ import type { TextEncoderConfig } from '../model/config.js';
 import { relativePositionBuckets } from '../model/relative-positions.js';
 import { cleanPrompt } from './clean-prompt.js';
 
-/** What ComfyUI calls the tokenizer that it puts into the file of the text encoder. */
+/** Name of the tokenizer that ComfyUI stores in the file of the text encoder. */
 const STORED_TOKENIZER = 'spiece_model';
 /** UMT5's has 5 MB. */
 const MAX_TOKENIZER_BYTES = 50_000_000;
@@ -18,13 +18,13 @@ const MAX_TOKENIZER_BYTES = 50_000_000;
 export interface EncodedPrompt {
   /** [T, C], a row for each of the prompt's own tokens. */
   readonly states: Float32Array;
-  /** Those tokens, the end token the last. */
+  /** The prompt's own tokens, the end token last. */
   readonly ids: Int32Array;
-  /** Tokens of the whole prompt, before what does not fit was cut off. */
+  /** Tokens of the whole prompt, before it was cut to the tokenizer's limit. */
   readonly length: number;
 }
 
-/** UMT5's tokenizer and encoder, loaded: a prompt in, what the transformer is conditioned on out. */
+/** UMT5's tokenizer and encoder, loaded. It turns prompts into the states that the transformer is conditioned on. */
 export class PromptEncoder {
   readonly tokenizer: Umt5Tokenizer;
   readonly #session: NetworkSession;
@@ -43,7 +43,7 @@ export class PromptEncoder {
     if (foreign !== undefined) {
       throw new InferenceError(
         'CHECKPOINT_INVALID',
-        `the tokenizer has a token ${foreign}, the text encoder knows ${vocab_size}: they are of two models`,
+        `the tokenizer has a token ${foreign}, the text encoder knows ${vocab_size}: they belong to different models`,
       );
     }
     const tokens = ids.length;

@@ -2,12 +2,12 @@ import { decodeHTML } from 'entities';
 
 /** A number, or a name of up to 32 characters; the semicolon may be missing. */
 const REFERENCE = /&(?:#([0-9]+);?|#[xX]([0-9a-fA-F]+);?|[^\t\n\f <&#;]{1,32};?)/g;
-/** From 0x80 to 0x9F; where it has nothing, the control character stays. Node 20's own decoder reads Latin-1 there. */
+/** The characters of Windows-1252 from 0x80 to 0x9F; an unassigned one stays a control character. Node 20's own decoder reads Latin-1 there. */
 const WINDOWS_1252 = '€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ';
 
 /**
  * Character references of HTML 5 resolved, those without a semicolon too where HTML has them: "&amp;", "&lt", "&#x1F98A;".
- * As Python's html.unescape, which the reference calls.
+ * The same result as Python's html.unescape, which the reference calls.
  * https://github.com/python/cpython/blob/v3.13.0/Lib/html/__init__.py#L91
  */
 export function unescapeHtml(text: string): string {
@@ -30,7 +30,7 @@ function isNoCharacter(code: number): boolean {
   return isControl || code === 0x7f || (code >= 0xfdd0 && code <= 0xfdef) || (code & 0xfffe) === 0xfffe;
 }
 
-/** What Windows has at a place, 0x80 to 0x9F, where Latin-1 and Unicode have a control character. */
+/** The character of Windows-1252 at a code, 0x80 to 0x9F, where Latin-1 and Unicode have a control character. */
 export function fromWindows1252(code: number): string {
   return WINDOWS_1252.charAt(code - 0x80);
 }

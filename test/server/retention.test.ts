@@ -1,0 +1,99 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { JobType } from '../../src/gen/darkroom/v1/job.js';
+import { ListJobsRequest, ListJobsResponse } from '../../src/gen/darkroom/v1/job_service.js';
+import { GenerateJob } from '../../src/server/jobs/generate-job.js';
+import { JobStore } from '../../src/server/jobs/job-store.js';
+import type { JobPlan } from '../../src/server/request/resolve.js';
+import { outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+
+const MB = 1024 * 1024;
+
+describe('an ended job', () => {
+  const newJob = (id: string) => {
+    const plan: JobPlan = {
+      request: {
+        prompt: 'a kite',
+        negativePrompt: undefined,
+        width: 1024,
+        height: 1024,
+        steps: 1,
+        guidanceScale: 1,
+        scheduler: 'euler',
+        seeds: [1],
+        init: { rgb: new Uint8Array(3 * MB), strength: 0.5 },
+      },
+      output: { format: 'png', metadata: 'full' },
+      references: {
+        model: 'sdxl',
+        isVideo: false,
+        mode: 'single',
+        start: { kind: 'bytes', bytes: new Uint8Array(20 * MB) },
+        strength: 0.5,
+        denoisingStrength: 0.5,
+      },
+      prompt: 'a kite',
+      isEnhanced: false,
+    };
+    return new GenerateJob({ id, requestHash: id, jobType: JobType.JOB_TYPE_UNSPECIFIED, model: 'sdxl', plan });
+  };
+
+  it('holds neither its references nor the images that they were decoded to', () => {
+    const job = newJob('a');
+    expect(job.heldBytes).toBeGreaterThan(23 * MB);
+    new JobStore({ maxJobs: 10, maxBytes: 64 * MB }).finish(job);
+    expect(job.heldBytes).toBeLessThan(MB);
+    expect([job.plan.references, job.request.init]).toEqual([undefined, undefined]);
+  });
+
+  it('counts against the retention with all that it holds', () => {
+    const store = new JobStore({ maxJobs: 100, maxBytes: 10 * MB });
+    for (let i = 0; i < 5; i += 1) {
+      const job = newJob(`job-${i}`);
+      store.add(job);
+      const data = Buffer.alloc(4 * MB);
+      job.emit({ $case: 'assetChunk', value: { index: 0, offset: 0n, data, asset: undefined } });
+      store.finish(job);
+    }
+    expect(store.list().map(({ id }) => id)).toEqual(['job-4', 'job-3']);
+  });
+});
+
+describe('ListJobs', () => {
+  let serving: Serving;
+  beforeAll(async () => {
+    serving = await serve();
+    const prompt = 'a kite over a field, '.repeat(780);
+    for (let i = 0; i < 40; i += 1) {
+      await outcomeOf(serving.client, { ...quick, steps: 1, prompt, negativePrompt: prompt, jobId: `long-${i}` });
+    }
+  });
+  afterAll(() => serving.stop());
+
+  const list = (request: Partial<ListJobsRequest>) =>
+    new Promise<ListJobsResponse>((resolve, reject) =>
+      serving.client.jobs.listJobs(ListJobsRequest.fromPartial(request), (error, response) =>
+        error ? reject(error) : resolve(response),
+      ),
+    );
+
+  it('cuts long texts unless they are asked for', async () => {
+    const [short] = (await list({ pageSize: 1 })).jobs;
+    expect(short?.metadata?.originalPrompt).toHaveLength(256);
+    expect(short?.metadata?.originalPrompt.endsWith('…')).toBe(true);
+    const [long] = (await list({ pageSize: 1, fullTexts: true })).jobs;
+    expect(long?.metadata?.originalPrompt.length).toBeGreaterThan(16_000);
+  });
+
+  it('bounds a page in bytes, and loses no job between pages', async () => {
+    const ids: string[] = [];
+    let pages = 0;
+    for (let pageToken = ''; pages === 0 || pageToken !== ''; pages += 1) {
+      const page = await list({ pageSize: 1000, pageToken, fullTexts: true });
+      expect(ListJobsResponse.encode(page).finish().length).toBeLessThan(600 * 1024);
+      ids.push(...page.jobs.map(({ jobId }) => jobId));
+      pageToken = page.nextPageToken;
+    }
+    expect(ids).toEqual(Array.from({ length: 40 }, (_, i) => `long-${39 - i}`));
+    expect(pages).toBeGreaterThan(1);
+  });
+});
