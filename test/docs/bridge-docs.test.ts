@@ -16,7 +16,7 @@ import { tempFolder } from '../support/temp-folder.js';
 const read = (path: string) => readFile(fileURLToPath(new URL(`../../docs/${path}`, import.meta.url)), 'utf8');
 
 describe('the pages of the bridge', () => {
-  it('verify callbacks as they are signed, and refuse those that were changed or are old', async () => {
+  it('verify callbacks as they are signed, and reject changed and old ones', async () => {
     const code = /```js\n(import .*?)```/s.exec(await read('guide/bridge.md'))?.[1] ?? '';
     const path = join(await tempFolder(), 'verify.mjs');
     await writeFile(path, code);

@@ -17,7 +17,7 @@ const frame = (i: number) =>
     return at % 3 === 0 && x >= i && x < i + 16 ? 230 : 20;
   });
 
-/** A folder of the test's own for what the writer keeps on disk. */
+/** A folder of the test for the writer's files. */
 async function scratch(): Promise<string> {
   const folder = await tempFolder();
   const before = process.env.TMPDIR;
@@ -45,7 +45,7 @@ async function probe(file: Buffer): Promise<Record<string, Record<string, string
   return { stream: streams[0], tags: format.tags };
 }
 
-describe('ClipWriter', () => {
+describe('VideoWriter', () => {
   it('writes H.264 in yuv420p with every frame, and its index in front', async () => {
     const folder = await scratch();
     const file = await clipOf(17);
@@ -67,7 +67,7 @@ describe('ClipWriter', () => {
     expect((await clipOf(9, { crf: 40 })).length).toBeLessThan((await clipOf(9, { crf: 5 })).length);
   });
 
-  it('says what made it, where it is told to', async () => {
+  it('has metadata if it is given', async () => {
     const metadata = { comment: 'a red kite\nSteps: 25, Seed: 7', isProvenanceMarked: true };
     const { tags } = await probe(await clipOf(5, { metadata }));
     expect(tags?.comment).toBe(metadata.comment);
@@ -105,7 +105,7 @@ describe('ClipWriter', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  it('fails with the words of ffmpeg, a size that H.264 cannot have for example', async () => {
+  it("fails with ffmpeg's message, for example for a size that H.264 cannot have", async () => {
     const folder = await scratch();
     const writer = await VideoWriter.start('ffmpeg', { ...options, width: 63 });
     const go = async () => {
@@ -119,14 +119,14 @@ describe('ClipWriter', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  it('fails with the words of ffmpeg when there is no room for the file, and cleans up', async () => {
-    // What a full disk is to a write: it fails. The signal that comes with the limit is ignored, so that ffmpeg sees the failure.
+  it("fails with ffmpeg's message when the disk is full, and cleans up", async () => {
+    // As on a full disk, a write fails. The signal of the limit is ignored, so that ffmpeg sees the failure.
     const ffmpeg = join(await tempFolder(), 'ffmpeg');
     const folder = await scratch();
     await writeFile(ffmpeg, '#!/bin/sh\ntrap "" XFSZ\nulimit -f 4\nexec ffmpeg "$@"\n', { mode: 0o755 });
     const writer = await VideoWriter.start(ffmpeg, { ...options, crf: 0 });
     const go = async () => {
-      // Noise, which nothing makes smaller.
+      // Noise, which does not compress.
       for (let i = 0; i < 200; i += 1) await writer.write(randomBytes(64 * 48 * 3));
       await writer.finish();
     };
@@ -137,7 +137,7 @@ describe('ClipWriter', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  it('fails where there is no such program', async () => {
+  it('fails if the program does not exist', async () => {
     const writer = await VideoWriter.start('/nowhere/ffmpeg', options);
     await expect(writer.finish()).rejects.toMatchObject({
       reason: 'ENCODING_FAILED',

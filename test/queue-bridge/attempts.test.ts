@@ -13,7 +13,7 @@ describe('an attempt on a server that is killed', () => {
     await push(quickPayload('first'));
     await ended('first');
     server.close();
-    // The connection has ended by then, and the next look at the server is seconds away.
+    // The connection has ended by then, and the next poll of the server is seconds away.
     await sleep(100);
     await push(quickPayload('second'));
     await until(async () => (await queue.show('second'))?.last_error !== undefined);

@@ -12,8 +12,8 @@ const job = (fields: object = {}) => {
 };
 const metadataOf = (done: Partial<JobMetadata>) => generatedMetadata(job(), JobMetadata.fromPartial(done));
 
-describe('renderedMetadata', () => {
-  it("tells a card's memory in GiB and percent, and nothing where there is none", () => {
+describe('generatedMetadata', () => {
+  it("reports a card's memory in GiB and percent, and null without a card", () => {
     expect(metadataOf({ vramUsedBytes: 12n * 2n ** 30n, vramTotalBytes: 48n * 2n ** 30n })).toMatchObject({
       vram_used_gb: 12,
       vram_total_gb: 48,
@@ -27,7 +27,7 @@ describe('renderedMetadata', () => {
     ['fallback', true, false],
     ['none', false, null],
   ] as const)(
-    'says of weights with the strategy "%s" whether they were applied',
+    'reports with the strategy "%s" whether the weights were applied',
     (enhancementStrategy, isAsked, success) => {
       const asked = job({ compel_enabled: isAsked, compel_weights: '(dawn:1.2)' });
       const done = JobMetadata.fromPartial({ enhancementStrategy });

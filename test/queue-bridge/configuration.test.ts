@@ -26,7 +26,7 @@ describe("a deployment's variables", () => {
       },
       'redis',
     ],
-  ])('name the queue: %s', async (_, variables, kind) => {
+  ])('choose the queue: %s', async (_, variables, kind) => {
     const queue = openQueue(readBridgeConfig(variables));
     expect(queue.kind).toBe(kind);
     await queue.close();
@@ -36,19 +36,19 @@ describe("a deployment's variables", () => {
     ['nothing', {}, 'local'],
     ['Supabase', supabase, 'supabase'],
     ['S3', { S3_BUCKET: 'assets' }, 's3'],
-    ['Supabase, but STORAGE says otherwise', { ...supabase, STORAGE: 'local' }, 'local'],
-  ])('name the storage: %s', async (_, variables, kind) => {
+    ['Supabase, but STORAGE is local', { ...supabase, STORAGE: 'local' }, 'local'],
+  ])('choose the storage: %s', async (_, variables, kind) => {
     expect((await openStore(readBridgeConfig(variables))).kind).toBe(kind);
   });
 
-  it('that lack a part are told which', async () => {
+  it('fail with the name of a missing one', async () => {
     const store = openStore(readBridgeConfig({ STORAGE: 'supabase' }));
     await expect(store).rejects.toThrow('SUPABASE_URL must be set for STORAGE=supabase');
     const config = readBridgeConfig({ UPSTASH_REDIS_REST_URL: 'https://x.upstash.io' });
     expect(() => openQueue(config)).toThrow(/^UPSTASH_REDIS_REST_TOKEN must be set/);
   });
 
-  it('have the two lanes of the contract where they name none', () => {
+  it('give the two lanes of the contract by default', () => {
     expect(readBridgeConfig({}).lanes).toEqual([
       { name: 'sdxl', queue: 'sdxl_queue', slots: 3, weight: 3 },
       { name: 'wan', queue: 'wan_queue', slots: 3, weight: 1 },
@@ -95,8 +95,8 @@ describe("a deployment's variables", () => {
     expect([other.CALLBACK_URL, other.CALLBACK_TOKEN]).toEqual(['https://example.com/hook', undefined]);
   });
 
-  it('may name S3 where its SDK is not installed: then they are told how to install it', async () => {
-    // The build without the packages beside it.
+  it('name S3 without its SDK: the error says how to install it', async () => {
+    // The build without its packages.
     const folder = await tempFolder();
     const dist = fileURLToPath(new URL('../../dist/src', import.meta.url));
     await writeFile(join(folder, 'package.json'), '{"type": "module"}');
@@ -114,9 +114,9 @@ describe("a deployment's variables", () => {
 });
 
 describe('a spool', () => {
-  it('takes away what bridges left that were killed long ago', async () => {
+  it('removes the folders of bridges that were killed long ago', async () => {
     const parent = await tempFolder();
-    // Process ids end far below.
+    // No process has such a large id.
     for (const name of ['darkroom-spool-999999999-old', 'darkroom-spool-999999999-new', 'other']) {
       await mkdir(join(parent, name));
     }

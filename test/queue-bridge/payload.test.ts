@@ -39,7 +39,7 @@ describe('a payload', () => {
       'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"',
     ],
     ['an id that is a folder', '{"id":".."}', 'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"'],
-  ])('of %s has nobody to be told', (_, raw, problem) => {
+  ])('of %s is rejected without an id', (_, raw, problem) => {
     expect(readPayload(raw)).toEqual({ kind: 'unusable', problem });
   });
 
@@ -61,11 +61,11 @@ describe('a payload', () => {
       /^metadata\.reference_type must be style, composition or character$/,
     ],
     ['several mistakes', { prompt: 1, config: { width: -1 } }, /^prompt must be a string; config\.width must be >= 0$/],
-  ])('with %s is told by the field', (_, fields, problem) => {
+  ])('with %s gets a problem that names the field', (_, fields, problem) => {
     expect(read(fields)).toMatchObject({ kind: 'invalid', id: 'a', problem: expect.stringMatching(problem) });
   });
 
-  it('takes null for what is not said', () => {
+  it('reads null as an absent field', () => {
     const config = { seed: null, width: null, image: null };
     expect(read({ config, metadata: null, compel_weights: null }).kind).toBe('job');
   });
@@ -79,7 +79,7 @@ describe('a payload', () => {
     });
   });
 
-  it('labels the job with its user and what is not known, as far as a server keeps it', () => {
+  it('labels the job with its user and unknown fields, as far as a server accepts them', () => {
     const extra = { plan: 'pro', tags: ['a', 1], long: 'x'.repeat(2000), gone: null };
     expect(read(extra)).toMatchObject({ labels: { user_id: 'u', plan: 'pro', tags: '["a",1]', gone: 'null' } });
     const many = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`f${i}`, i]));
@@ -87,7 +87,7 @@ describe('a payload', () => {
     expect(result.kind === 'job' && Object.keys(result.labels)).toHaveLength(64);
   });
 
-  it('of ten megabytes is told by its size, and one that is not read at all by nobody', () => {
+  it('of ten megabytes gets a problem with its size, and one of 40 MB is not read at all', () => {
     const raw = JSON.stringify({ extra: 'x'.repeat(10_000_000), ...least });
     expect(readPayload(raw)).toMatchObject({
       kind: 'invalid',
@@ -98,7 +98,7 @@ describe('a payload', () => {
   });
 });
 
-describe('a payload on its way in', () => {
+describe('a classified payload', () => {
   const lanes = [
     { name: 'sdxl', queue: 'sdxl_queue' },
     { name: 'wan', queue: 'wan_queue' },
@@ -111,7 +111,7 @@ describe('a payload on its way in', () => {
   it.each([
     ['its type', { type: 'video_fast' }, 'sdxl_queue', 'job', 'wan'],
     ['its type, though it cannot run', { type: 'video_fast', prompt: 1 }, 'sdxl_queue', 'refused', 'wan'],
-    ['its list, where its type is unknown', { type: 'other' }, 'wan_queue', 'refused', 'wan'],
+    ['its list if its type is unknown', { type: 'other' }, 'wan_queue', 'refused', 'wan'],
   ])('gets the lane of %s', (_, fields, queue, kind, lane) => {
     expect(classify(fields, queue)).toMatchObject({ kind, lane });
   });
@@ -145,7 +145,7 @@ describe('a request from a payload', () => {
     expect(request({})).toMatchObject({ model: '', steps: undefined, guidanceScale: undefined });
   });
 
-  it('has the id, the seed of the journal, and goes on without its bridge', () => {
+  it('has the id and the seed of the journal, and continues without its bridge', () => {
     expect(request({})).toMatchObject({
       jobId: 'a',
       prompt: 'a kite',
@@ -158,7 +158,7 @@ describe('a request from a payload', () => {
     });
   });
 
-  it('overrides what the config says', () => {
+  it('takes the values of config', () => {
     const config = {
       seed: 7,
       num_images: 3,
@@ -188,9 +188,9 @@ describe('a request from a payload', () => {
   it.each([
     ['enabled', { compel_enabled: true }, '(kite:1.3)'],
     ['not enabled', { compel_enabled: false }, ''],
-    ['not said to be', {}, ''],
+    ['not mentioned', {}, ''],
     ['of WAN', { compel_enabled: true, type: 'video_fast' }, ''],
-  ])('has weights where they are %s', (_, fields, weights) => {
+  ])('with weights that are %s', (_, fields, weights) => {
     expect(request({ compel_weights: '(kite:1.3)', ...fields }).weights).toBe(weights);
   });
 

@@ -12,7 +12,7 @@ const never = new AbortController().signal;
 const limits = { maxBytes: 1_000_000, timeoutMs: 10_000 };
 const loopback: readonly LookupAddress[] = [{ address: '127.0.0.1', family: 4 }];
 
-/** A server behind https://references.test:PORT, and a fetcher that is let to it alone. */
+/** A server behind https://references.test:PORT, and a fetcher that may reach it only. */
 async function behind(listener: RequestListener, options: Partial<ReferenceFetcherOptions> = {}) {
   const server = await httpsServer(listener);
   const fetcher = createReferenceFetcher({
@@ -35,7 +35,7 @@ describe('a reference', () => {
     expect(Buffer.from(await fetch('/a.png')).equals(bytes)).toBe(true);
   });
 
-  it('arrives over one redirect to another allowed host, asked for without cookie, referrer or credentials', async () => {
+  it('arrives over one redirect to another allowed host, without cookie, referrer or credentials in the request', async () => {
     const { server, fetch, port } = await behind(({ url }, response) => {
       if (url === '/sign?token=abc') {
         const location = `https://bucket.references.test:${port}/real.png?x=1#part`;
@@ -55,7 +55,7 @@ describe('a reference', () => {
     expect(second?.headers).toEqual({ ...first?.headers, host: `bucket.references.test:${port}` });
   });
 
-  it('arrives over a redirect that names a path alone', async () => {
+  it('arrives over a redirect to a path', async () => {
     const { fetch } = await behind(({ url }, response) =>
       url === '/b' ? response.end('picture') : response.writeHead(307, { location: 'b' }).end(),
     );
@@ -85,7 +85,7 @@ describe('a reference', () => {
     });
   }
 
-  it('may be empty: what it is, is for the decoder to say', async () => {
+  it('may be empty: the decoder rejects it', async () => {
     const { fetch } = await behind((_, response) => response.end());
     expect(await fetch('/')).toHaveLength(0);
   });
@@ -107,14 +107,14 @@ describe('a name', () => {
     ['8.8.8.8', '127.0.0.1'],
     ['127.0.0.1', '8.8.8.8'],
   ]) {
-    it(`that leads to ${addresses.join(' and ')} is refused before any connection`, async () => {
+    it(`that leads to ${addresses.join(' and ')} is rejected before any connection`, async () => {
       const { server, fetch } = await behind((_, response) => response.end('inside'), resolvingTo(...addresses));
       expect(await refusalOf(fetch('/'))).toBe(NOT_PUBLIC);
       expect(server.connections()).toBe(0);
     });
   }
 
-  it('is resolved once for a fetch, so that it cannot lead elsewhere once it was checked', async () => {
+  it('is resolved once for a fetch, so that it cannot change after the check', async () => {
     const answers = ['127.0.0.1', '127.0.0.2'];
     const { server, fetch } = await behind((_, response) => response.end('picture'), {
       lookup: async () => [{ address: answers.shift() ?? 'asked too often', family: 4 }],
@@ -133,7 +133,7 @@ describe('a name', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  it('that nobody knows is refused', async () => {
+  it('that does not exist is rejected', async () => {
     const unknown = Object.assign(new Error('getaddrinfo ENOTFOUND'), { code: 'ENOTFOUND' });
     for (const lookup of [() => Promise.reject(unknown), async () => []]) {
       const { fetch } = await behind((_, response) => response.end(), { lookup });
@@ -143,7 +143,7 @@ describe('a name', () => {
     }
   });
 
-  it('whose resolver is out of order may work later', async () => {
+  it('whose resolver fails may be retried', async () => {
     const busy = Object.assign(new Error('getaddrinfo EAI_AGAIN'), { code: 'EAI_AGAIN' });
     const { fetch } = await behind((_, response) => response.end(), { lookup: () => Promise.reject(busy) });
     expect(await unavailabilityOf(fetch('/'))).toBe(
@@ -151,7 +151,7 @@ describe('a name', () => {
     );
   });
 
-  it('that the certificate does not name is refused', async () => {
+  it('that the certificate does not name is rejected', async () => {
     const server = await httpsServer((_, response) => response.end('another host'));
     const fetcher = createReferenceFetcher({
       ...limits,
@@ -166,7 +166,7 @@ describe('a name', () => {
     expect(server.requests).toHaveLength(0);
   });
 
-  it('whose certificate nobody signed is refused', async () => {
+  it('with a self-signed certificate is rejected', async () => {
     const server = await httpsServer((_, response) => response.end('anyone'));
     const fetcher = createReferenceFetcher({
       ...limits,
@@ -218,7 +218,7 @@ describe('a redirect', () => {
     });
   }
 
-  it('without a target is refused', async () => {
+  it('without a target is rejected', async () => {
     const { fetch, port } = await behind((_, response) => response.writeHead(302).end());
     expect(await refusalOf(fetch('/'))).toBe(
       `"references.test:${port}" redirects the reference without a target; give the URL of the file itself`,
@@ -244,10 +244,10 @@ describe('a redirect', () => {
   });
 });
 
-describe('an answer', () => {
+describe('a response', () => {
   const FIFTY_MB = 50 * 1024 * 1024;
 
-  it('of a declared 50 MB is refused unread', async () => {
+  it('of a declared 50 MB is rejected unread', async () => {
     const { server, fetch } = await behind((_, response) => {
       response.writeHead(200, { 'content-length': FIFTY_MB });
       response.write(Buffer.alloc(1000));
@@ -258,7 +258,7 @@ describe('an answer', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  it('of 50 MB that declares nothing is refused as it passes the limit', async () => {
+  it('of 50 MB without a declared length is rejected when it passes the limit', async () => {
     let sent = 0;
     const { fetch } = await behind((_, response) => {
       const piece = Buffer.alloc(64 * 1024);
@@ -302,7 +302,7 @@ describe('an answer', () => {
     expect(await unavailabilityOf(fetch('/'))).toContain('did not arrive within 200 ms');
   });
 
-  it('that comes in time together but not in sum is late', async () => {
+  it('whose parts are in time but not their sum is late', async () => {
     const { fetch } = await behind(
       (_, response) => void setTimeout(() => response.writeHead(302, { location: '/' }).end(), 150),
       { timeoutMs: 400 },
@@ -310,7 +310,7 @@ describe('an answer', () => {
     expect(await unavailabilityOf(fetch('/'))).toContain('did not arrive within 400 ms');
   });
 
-  it('that is packed is refused', async () => {
+  it('that is compressed is rejected', async () => {
     const { fetch, port } = await behind((_, response) =>
       response.writeHead(200, { 'content-encoding': 'gzip' }).end(gzipSync('picture')),
     );
@@ -337,7 +337,7 @@ describe('an answer', () => {
     });
   }
 
-  it('that breaks off may come later', async () => {
+  it('that breaks off may be retried', async () => {
     const { fetch, port } = await behind((_, response) => {
       response.writeHead(200, { 'content-length': 1000 }).write('half');
       setTimeout(() => response.destroy(), 20);
@@ -347,7 +347,7 @@ describe('an answer', () => {
     );
   });
 
-  it('from nobody may come later', async () => {
+  it('from a port without a server may be retried', async () => {
     // Port 1 of loopback: nothing listens there.
     const fetcher = createReferenceFetcher({
       ...limits,

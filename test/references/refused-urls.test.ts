@@ -96,14 +96,14 @@ describe('a URL that is not fetched', () => {
     expect(await refusalOf(untouched.fetch(of(8192), never))).toContain('is not allowed');
   });
 
-  it('is every one while no host is allowed', async () => {
+  it('is every URL while no host is allowed', async () => {
     const none = createReferenceFetcher({ ...limits, allowedHosts: [] });
     expect(await refusalOf(none.fetch('https://storage.example.com/a.png', never))).toBe(
       'no host is allowed for references; set REFERENCE_HOSTS, for example to *.supabase.co',
     );
   });
 
-  it('cannot be allowed by an entry that is no host', () => {
+  it('is not allowed by an entry that is not a host', () => {
     expect(() => createReferenceFetcher({ ...limits, allowedHosts: ['*'] })).toThrow(
       'REFERENCE_HOSTS has "*", which is not a host name; give names like storage.example.com or *.example.com',
     );

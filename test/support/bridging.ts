@@ -16,7 +16,7 @@ export interface Bridging {
   readonly queue: JobQueue;
   readonly receiver: Receiver;
   readonly config: BridgeConfig;
-  /** Where files are. */
+  /** Folder with the files. */
   readonly folder: string;
   /** Starts one more bridge on the same queue. */
   start(changes?: BridgingChanges): Promise<RunningBridge>;
@@ -84,7 +84,7 @@ export async function bridging(
     async start(changes = {}) {
       const { queue: used = own, storage: store = storage, variables: more, ...options } = changes;
       const bridge = await startBridge({ config: read(more), queue: used, storage: store, log: silent, ...options });
-      // One with a queue of its own may be one that hangs: the test ends it.
+      // A bridge with its own queue may hang, so the test stops it.
       if (changes.queue === undefined) bridges.push(bridge);
       return bridge;
     },

@@ -18,8 +18,8 @@ export interface InstantServer {
 }
 
 /**
- * A server that speaks the API and has every picture done at once: what is left is the bridge's own time.
- * @param workMs what a picture takes, one after the other, as on a GPU; omitted: nothing
+ * A server that speaks the API and completes every job at once: what remains is the bridge's own time.
+ * @param workMs time per image, one after the other, as on a GPU. Omitted: 0
  */
 export async function startInstantServer(picture: Buffer, workMs = 0): Promise<InstantServer> {
   const server = new Server();
