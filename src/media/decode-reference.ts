@@ -2,9 +2,13 @@ import sharp, { type Metadata, type SharpOptions } from 'sharp';
 import { InferenceError } from '../errors.js';
 import type { Size } from './encode-image.js';
 import { type ReferenceFormat, signatureOf } from './image-signature.js';
+import { countJpegScans } from './jpeg-scans.js';
 
 /** Decoding 50 megapixels takes a second or two. A file that takes this long was made for that. */
 const MAX_DECODE_SECONDS = 30;
+
+/** Progressive JPEGs have about 10 scans; each one costs a pass over all pixels. */
+const MAX_JPEG_SCANS = 100;
 
 /** Panoramas stay below 10. A line of pixels shows nothing, and libvips cannot scale one to cover an image. */
 const MAX_ASPECT_RATIO = 32;
@@ -39,6 +43,9 @@ export async function decodeReference(
   { width, height, maxPixels }: DecodeOptions,
 ): Promise<Reference> {
   const format = formatOf(bytes);
+  if (format === 'jpeg' && countJpegScans(bytes, MAX_JPEG_SCANS + 1) > MAX_JPEG_SCANS) {
+    rejectImage(`is a JPEG of more than ${MAX_JPEG_SCANS} scans; send it as an ordinary JPEG`);
+  }
   checkSize(await readHeader(bytes, format), maxPixels);
   // Decoded completely before it is fitted: libvips reads only what a crop needs and would not notice that a file ends early.
   const options: SharpOptions = { failOn: 'error', limitInputPixels: maxPixels };

@@ -33,6 +33,12 @@ export function httpsGet(url: URL, { addresses, ca, signal }: HttpsGetOptions): 
       },
     });
     request.on('response', resolve);
+    // Node emits no response for 101: it hands over the connection.
+    request.on('upgrade', (response, socket) => {
+      socket.destroy();
+      resolve(response);
+    });
+    request.on('close', () => reject(new Error('the connection was closed without an answer')));
     // Stays registered: a connection that breaks after the response emits another error.
     request.on('error', reject);
   });

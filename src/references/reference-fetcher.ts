@@ -69,7 +69,8 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
       const late = `the reference did not arrive within ${timeoutMs} ms; try again later or raise REFERENCE_TIMEOUT_MS`;
       const timer = setTimeout(() => abort.abort(referenceUnavailable(late)), timeoutMs);
       try {
-        return await fetchReference(url, { ...rules, signal: abort.signal });
+        // Whatever the other side does, the deadline and the caller's signal end the wait.
+        return await Promise.race([fetchReference(url, { ...rules, signal: abort.signal }), rejectedBy(abort.signal)]);
       } catch (error) {
         // After an abort the error may be that of the broken connection.
         throw abort.signal.aborted ? abort.signal.reason : error;
@@ -79,6 +80,13 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
       }
     },
   };
+}
+
+/** Rejects with the signal's reason once it is aborted. */
+function rejectedBy(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
 }
 
 async function fetchReference(given: string, rules: Rules): Promise<Uint8Array> {

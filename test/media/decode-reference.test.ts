@@ -253,3 +253,24 @@ const firstCorner = [
   { right: 1, bottom: 1 },
   { right: 0, bottom: 1 },
 ];
+
+describe('a JPEG of thousands of scans', () => {
+  it('is refused before it is decoded', { timeout: 5000 }, async () => {
+    const image = await sharp({ create: { width: 256, height: 256, channels: 3, background: 'red' } })
+      .jpeg({ progressive: true })
+      .toBuffer();
+    const last = image.lastIndexOf(Buffer.from([0xff, 0xda]));
+    const scan = image.subarray(last, image.length - 2);
+    const bomb = Buffer.concat([
+      image.subarray(0, last),
+      ...Array.from({ length: 2600 }, () => scan),
+      image.subarray(-2),
+    ]);
+    const options = { width: 64, height: 64, maxPixels: 1e6 };
+    await expect(decodeReference(bomb, options)).rejects.toMatchObject({
+      reason: 'REFERENCE_INVALID',
+      message: 'the reference is a JPEG of more than 100 scans; send it as an ordinary JPEG',
+    });
+    expect((await decodeReference(image, options)).sourceWidth).toBe(256);
+  });
+});

@@ -1,5 +1,5 @@
 import type { LookupAddress } from 'node:dns';
-import type { RequestListener } from 'node:http';
+import type { IncomingMessage, RequestListener } from 'node:http';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { InferenceError } from '../../src/errors.js';
@@ -383,5 +383,28 @@ describe('an abort', () => {
     const { server, fetch } = await behind((_, response) => response.end());
     await expect(fetch('/', AbortSignal.abort(cancelled))).rejects.toBe(cancelled);
     expect(server.connections()).toBe(0);
+  });
+});
+
+describe('a host that switches to another protocol', () => {
+  const switching = (request: IncomingMessage) => {
+    request.socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: anything\r\n\r\n');
+  };
+
+  it('is an answer of no use at once', { timeout: 5000 }, async () => {
+    const { fetch } = await behind(switching, { timeoutMs: 60_000 });
+    expect(await refusalOf(fetch('/a.png'))).toMatch(/answered 101 for the reference; check its URL$/);
+  });
+
+  it('holds up neither a cancel nor other references', { timeout: 5000 }, async () => {
+    const { fetch } = await behind((request, response) =>
+      request.url === '/b.png' ? response.end('image') : undefined,
+    );
+    const abort = new AbortController();
+    const stuck = fetch('/a.png', abort.signal);
+    const reason = new Error('cancelled');
+    setTimeout(() => abort.abort(reason), 100);
+    await expect(stuck).rejects.toBe(reason);
+    expect(Buffer.from(await fetch('/b.png')).toString()).toBe('image');
   });
 });
