@@ -8,10 +8,10 @@ import { isIdle, runBridge } from '../queue-bridge/run-bridge.js';
 export function createBridgeCommand(): Command {
   return new Command('bridge')
     .description(
-      'take jobs from Redis to a server, until SIGTERM; without a Redis, jobs are read from standard input, one JSON object a line',
+      'run jobs from Redis on servers, until SIGTERM; without Redis, read jobs from standard input, one JSON object per line',
     )
     .option('--server <host:port>', 'servers, separated by commas (DARKROOM_SERVER)')
-    .option('--callback <url>', 'where callbacks go (CALLBACK_URL)')
+    .option('--callback <url>', 'URL that callbacks are sent to (CALLBACK_URL)')
     .action(bridge);
 }
 

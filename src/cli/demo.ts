@@ -59,7 +59,7 @@ async function demo(): Promise<void> {
     say('5. what became of them:');
     say('');
     row('callbacks', 'prompt', 'made', 'files');
-    for (const { id } of jobs) tell(id, receiver);
+    for (const { id } of jobs) showJob(id, receiver);
   } finally {
     await bridge.stop();
     receiver.close();
@@ -78,7 +78,7 @@ async function demo(): Promise<void> {
 }
 
 /** Prints a job's callbacks as table rows: the first file beside them, further files below. */
-function tell(id: string, receiver: DemoReceiver): void {
+function showJob(id: string, receiver: DemoReceiver): void {
   const callbacks = receiver.of(id);
   const last = callbacks.at(-1);
   if (last === undefined) {

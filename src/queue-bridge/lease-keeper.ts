@@ -10,7 +10,7 @@ export interface LeaseKeeperOptions {
   readonly progressMs: number;
 }
 
-/** Why a worker must stop: another worker has the lease, or the job was cancelled. */
+/** Reason for a worker to stop: another worker has the lease, or the job was cancelled. */
 export type Interruption = 'lost' | 'cancelled';
 
 /** Renews a lease while its job runs, writes the progress with it, and notices cancels. */

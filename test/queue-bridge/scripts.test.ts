@@ -53,6 +53,18 @@ describe("the queue's scripts", () => {
     }
   });
 
+  it('are in the build, which is what npm packs', async () => {
+    const { files } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')) as {
+      files: readonly string[];
+    };
+    expect(files).toContain('dist');
+    const luaIn = async (url: URL) =>
+      (await readdir(url, { recursive: true })).filter((name) => name.endsWith('.lua')).sort();
+    expect(await luaIn(new URL('../../dist/src/queue-bridge/queue/scripts/', import.meta.url))).toEqual(
+      await luaIn(folder),
+    );
+  });
+
   it('fail when they are loaded, if a file is missing', () => {
     expect(() => loadScript('no-such', { arguments: [] })).toThrow('no-such.lua');
   });

@@ -46,7 +46,7 @@ export function generateRequestFrom(
     jobType: jobType.value,
     model: isBare ? (jobType.model ?? jobType.family) : '',
     prompt,
-    // Where they do not apply, they are ignored, as in the old system.
+    // Weights are ignored for job types that do not take them, as in the old system.
     weights: compel_enabled === true && jobType.takesWeights ? compel_weights : '',
     negativePrompt: config.negative_prompt,
     width: config.width ?? 0,

@@ -39,7 +39,7 @@ export type Admitted = 'admitted' | 'duplicate' | 'refused' | 'rejected' | 'move
 export interface Poll {
   /** Payloads at the tails of the producers' lists, in the order in which they are admitted. */
   readonly payloads: readonly PendingPayload[];
-  /** Those of the queue's lanes in which a job waits, in their order. */
+  /** Lanes of this queue in which a job waits, in their order. */
   readonly waiting: readonly string[];
   /** Number of callbacks that are due. */
   readonly dueDeliveries: number;
@@ -84,7 +84,7 @@ export interface Lease {
   readonly generated: string | undefined;
   /** JSON of each stored file, by its index. */
   readonly uploads: ReadonlyMap<number, string>;
-  /** Why the last attempt ended. */
+  /** Reason why the last attempt ended. */
   readonly lastError: string | undefined;
   readonly isCancelled: boolean;
 }

@@ -24,7 +24,7 @@ export class RedisRunner implements ScriptRunner {
   readonly #clients = new Map<string, Promise<Client>>();
   readonly #waits = new Map<string, Promise<void>>();
 
-  /** Why there is no connection, if it is known. The errors of commands do not say. */
+  /** Reason why there is no connection, if it is known. The errors of commands do not have it. */
   #connectionError: unknown;
 
   /** @param url redis://… or rediss://… @param patienceMs longest wait of a command for a Redis that does not answer */

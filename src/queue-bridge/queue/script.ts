@@ -18,7 +18,7 @@ export interface Script extends Signature {
   readonly sha1: string;
 }
 
-/** What a script takes: a flag is sent as 1 or 0. */
+/** Value of a script argument. A flag is sent as 1 or 0. */
 export type ScriptValue = string | number | boolean;
 
 /** Reads `scripts/<name>.lua` with the files that it includes. Files are read at the start, so that a missing one fails there. */

@@ -2,7 +2,7 @@ import type { Admitted, Cancelled, Held, Replayed } from './job-queue.js';
 import { loadScript, type Script, type ScriptValue } from './script.js';
 import { type ScriptName, signatures } from './signatures.js';
 
-/** What each script returns; the headers of the files explain it. */
+/** Result of each script. The headers of the files explain it. */
 export interface ScriptResults {
   readonly poll: [waiting: string[], due: number, nextDueMs: number, payloads: PayloadRow[]];
   readonly admit: Admitted[];

@@ -1,4 +1,4 @@
--- What every script needs: the prefix, Redis' clock, and the journal's key.
+-- Included by every script: the prefix, Redis' clock, and the key of a journal.
 --
 -- Keys, all under the prefix:
 --
