@@ -29,7 +29,7 @@ export async function openStore(config: BridgeConfig): Promise<AssetStore> {
   }
 }
 
-function storageOf(config: BridgeConfig): 'local' | 'supabase' | 's3' {
+function storageOf(config: BridgeConfig): AssetStore['kind'] {
   if (config.STORAGE !== 'auto') return config.STORAGE;
   if (config.SUPABASE_URL !== undefined && config.SUPABASE_SERVICE_KEY !== undefined) return 'supabase';
   return config.S3_BUCKET === undefined ? 'local' : 's3';
