@@ -129,6 +129,11 @@ export class VideoWriter {
     await this.#clean();
     const how = this.#process.signalCode === null ? `exit code ${code}` : `signal ${this.#process.signalCode}`;
     const last = this.#stderr.trim().split('\n').at(-1) ?? '';
+    if (/No space left on device/.test(this.#stderr)) {
+      return new InferenceError('MACHINE_EXHAUSTED', `this machine has no free disk space: ${last}`, {
+        retryAfterMs: 5000,
+      });
+    }
     return new InferenceError(
       'ENCODING_FAILED',
       `ffmpeg ended with ${how} while it wrote the video: ${last || 'no message'}`,

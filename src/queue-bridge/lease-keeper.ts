@@ -1,13 +1,15 @@
 import { InferenceError } from '../errors.js';
+import type { Logger } from '../log.js';
 import type { JobQueue, Lease } from './queue/job-queue.js';
 
-/** Renewals within the length of a lease. Two of them may fail. */
+/** Renewals within the length of a lease. */
 const RENEWALS_PER_LEASE = 3;
 
 export interface LeaseKeeperOptions {
   readonly leaseMs: number;
   /** Shortest time between two writes of the progress. */
   readonly progressMs: number;
+  readonly log: Logger;
 }
 
 /** Reason for a worker to stop: another worker has the lease, or the job was cancelled. */
@@ -25,6 +27,7 @@ export class LeaseKeeper {
   #renewing: Promise<void> | undefined;
   #renewedAt = performance.now();
   #isStopped = false;
+  #problem: string | undefined;
 
   constructor(queue: JobQueue, lease: Lease, options: LeaseKeeperOptions) {
     this.#queue = queue;
@@ -84,10 +87,22 @@ export class LeaseKeeper {
     this.#progress = undefined;
     const { id, token } = this.#lease;
     const { leaseMs } = this.#options;
-    const held = await this.#queue
-      .heartbeat({ id, token, leaseMs, ...(progress !== undefined && { progress }) })
-      .catch((): 'lost' => 'lost');
-    if (held !== 'held') this.#interrupt(held);
+    try {
+      const held = await this.#queue.heartbeat({ id, token, leaseMs, ...(progress !== undefined && { progress }) });
+      this.#problem = undefined;
+      if (held !== 'held') this.#interrupt(held);
+    } catch (error) {
+      // Only the store knows who has the lease: while it refuses or does not answer, the work goes on. If the lease expires and
+      // another worker takes it, the next write finds that out.
+      this.#noteProblem(InferenceError.from(error).message);
+    }
+  }
+
+  /** Logs a problem once, until renewing works again. */
+  #noteProblem(problem: string): void {
+    if (this.#problem === problem) return;
+    this.#problem = problem;
+    this.#options.log.warn({ jobId: this.#lease.id, problem }, 'lease not renewed');
   }
 
   #interrupt(interruption: Interruption): void {

@@ -13,7 +13,7 @@ import { callbackMetadata, generatedMetadata, roleName, type UploadedFile } from
 import { fetchGenerated, progressFrom } from './fetch-generated.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { generateRequestFrom } from './payload/generate-request.js';
-import { type ReadJob, readPayload } from './payload/payload.js';
+import { type ReadJob, readPayload, safeUserName } from './payload/payload.js';
 import type { Finish, Held, JobQueue, Lease } from './queue/job-queue.js';
 import { type RecordedFields, uploadField } from './queue/journal-fields.js';
 import type { PoolServer, ServerPool } from './server-pool.js';
@@ -157,7 +157,7 @@ class JobRun {
       let file = this.#uploaded(index, sha256);
       if (file === undefined) {
         const sizeBytes = Number(asset.sizeBytes);
-        const key = `${payload.user_id}/${id}/${index}.${extensionOf(contentType)}`;
+        const key = `${safeUserName(payload.user_id)}/${id}/${index}.${extensionOf(contentType)}`;
         const object = { bucket: payload.type, key, path, contentType, sizeBytes, sha256: asset.sha256 };
         const url = await storage.put(object, signal);
         const role = roleName(asset.role);
@@ -203,15 +203,18 @@ class JobRun {
     }
 
     const isGone = error.reason === 'UNREACHABLE';
-    const isSpent = this.#hasStarted || !wasNotAccepted(error);
+    // A full disk is no fault of the job, however far it was: it waits until the machine has room.
+    const isExhausted = error.reason === 'MACHINE_EXHAUSTED';
+    const isSpent = !isExhausted && (this.#hasStarted || !wasNotAccepted(error));
     if (this.#server !== undefined && (isGone || error.reason === 'DRAINING'))
       pool.markUnavailable(this.#server.address);
     if (isSpent && attempts >= most) return this.#end('dead', error);
-    const backoff = { initial: isSpent ? retryMs : Math.min(retryMs, UNSPENT_RETRY_MS), max: retryMaxMs };
+    const initial = isSpent || isExhausted ? retryMs : Math.min(retryMs, UNSPENT_RETRY_MS);
+    const backoff = { initial, max: retryMaxMs };
     const delayMs = (error.retryAfterMs ?? 0) + backoffMs(isSpent ? attempts : 1, backoff);
     this.#log.warn({ reason: error.reason, problem: error.message, delayMs, isSpent }, 'job retried later');
     // A server that reported a failure has nothing to attach to. One that is gone may come back with the job.
-    const keepsServer = isGone || error.reason === 'STORAGE_FAILED';
+    const keepsServer = isGone || isExhausted || error.reason === 'STORAGE_FAILED';
     await queue.release({ id, token, isSpent, delayMs, keepsServer, reason: error.message });
   }
 
@@ -270,8 +273,11 @@ function isTemporary(caught: unknown): boolean {
   return !(caught instanceof InferenceError) || caught.retryable || MISCONFIGURED.includes(caught.reason);
 }
 
+/** Reasons for which a server takes no job now. */
+const NOT_ACCEPTED: readonly ErrorReason[] = ['QUEUE_FULL', 'SERVER_BUSY', 'DRAINING', 'ENGINE_STARTING'];
+
 /** True if no server accepted the job. Such an attempt is not counted. */
 function wasNotAccepted(error: InferenceError): boolean {
   if (error instanceof UnreachableError) return !error.wasSent;
-  return error.reason === 'QUEUE_FULL' || error.reason === 'DRAINING' || error.reason === 'ENGINE_STARTING';
+  return NOT_ACCEPTED.includes(error.reason);
 }

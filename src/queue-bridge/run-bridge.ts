@@ -1,4 +1,5 @@
 import type { BridgeConfig } from '../config/bridge-config.js';
+import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { openStore } from '../storage/open-store.js';
 import { type BridgeOptions, type RunningBridge, startBridge } from './bridge.js';
@@ -22,7 +23,7 @@ export interface ConfiguredBridge {
 
 /** Starts a bridge with the queue and the storage that the configuration names. */
 export async function runBridge({ config, log, ...options }: RunBridgeOptions): Promise<ConfiguredBridge> {
-  await assertAnswers(config);
+  await assertUsable(config, log);
   const queue = openQueue(config);
   const storage = await openStore(config);
   if (config.CALLBACK_URL === undefined) log.warn('CALLBACK_URL is not set: no callbacks are sent');
@@ -37,10 +38,24 @@ export async function runBridge({ config, log, ...options }: RunBridgeOptions): 
   };
 }
 
-/** Fails at the start for a wrong address or password. Later the bridge waits for its queue. */
-async function assertAnswers(config: BridgeConfig): Promise<void> {
+/**
+ * Fails at the start for a wrong address or password, and for a store that takes no writes. Later the bridge waits for its queue.
+ * @throws InferenceError UNREACHABLE, UNAUTHENTICATED, or INVALID_REQUEST with the store's own words
+ */
+async function assertUsable(config: BridgeConfig, log: Logger): Promise<void> {
   const queue = openQueue(config, START_PATIENCE_MS);
   try {
+    const { write, publish } = await queue.check();
+    if (write !== undefined) {
+      throw new InferenceError(
+        'INVALID_REQUEST',
+        `the store of the queue takes no writes: ${write}; check its user's rights`,
+      );
+    }
+    if (publish !== undefined) {
+      const problem = `${publish}; grant the user the channels ${config.BRIDGE_PREFIX}progress:*`;
+      log.warn({ problem }, 'progress is stored, but not published');
+    }
     await queue.counts();
   } finally {
     await queue.close();

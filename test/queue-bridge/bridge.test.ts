@@ -373,3 +373,48 @@ describe('a bridge', () => {
     );
   });
 });
+
+describe('a callback that is redirected', () => {
+  it.each([307, 308])('with %s within its origin is followed once, with its body and signature', async (status) => {
+    const { start, push, ended, receiver } = await bridging(address, {
+      answer: (_, tries) => (tries === 1 ? { status, headers: { location: '/functions/v2/job-callback' } } : 200),
+    });
+    await start();
+    await push(quickPayload(`moved-${status}`));
+    expect((await ended(`moved-${status}`)).status).toBe('completed');
+    expect(receiver.received.filter(({ status: answered }) => answered === status)).not.toHaveLength(0);
+  });
+
+  it('to another origin is given up, and the dead letter says where it pointed', async () => {
+    const { start, push, queue } = await bridging(address, {
+      answer: () => ({ status: 307, headers: { location: 'https://elsewhere.test/hook' } }),
+    });
+    await start();
+    await push(quickPayload('elsewhere'));
+    await until(async () => (await queue.deadLetters(10)).callbacks.length > 0);
+    const journal = await queue.show('elsewhere');
+    expect(JSON.stringify(journal)).toContain('the receiver answered 307 and pointed to https://elsewhere.test/hook');
+  });
+});
+
+describe('a machine without room', () => {
+  it('costs a job no attempt: it waits, and completes once there is room', async () => {
+    let failures = 0;
+    const { start, push, ended, queue, folder } = await bridging(address, { variables: { BRIDGE_ATTEMPTS: '1' } });
+    const local = new LocalStore({ folder });
+    const full: AssetStore = {
+      kind: 'local',
+      async put(object, signal) {
+        failures += 1;
+        if (failures > 3) return local.put(object, signal);
+        const error = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+        throw storageError('the file was not written', error);
+      },
+    };
+    await start({ storage: full });
+    await push(quickPayload('no-room'));
+    expect((await ended('no-room')).status).toBe('completed');
+    expect(failures).toBe(4);
+    expect(await queue.show('no-room')).toMatchObject({ attempts: '1', state: 'completed' });
+  });
+});

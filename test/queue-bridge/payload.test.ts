@@ -10,7 +10,7 @@ import {
 import { type JobTypeInfo, contractJobTypes as jobTypes, jobTypesOf } from '../../src/job-types.js';
 import { classifyPayload } from '../../src/queue-bridge/classify-payload.js';
 import { generateRequestFrom } from '../../src/queue-bridge/payload/generate-request.js';
-import { type ReadJob, readPayload as readPayloadOf } from '../../src/queue-bridge/payload/payload.js';
+import { type ReadJob, readPayload as readPayloadOf, safeUserName } from '../../src/queue-bridge/payload/payload.js';
 
 const least = { id: 'a', type: 'sdxl_image_fast', prompt: 'a kite', user_id: 'u' };
 const readPayload = (raw: string, bytes?: number) =>
@@ -68,6 +68,51 @@ describe('a payload', () => {
   it('reads null as an absent field', () => {
     const config = { seed: null, width: null, image: null };
     expect(read({ config, metadata: null, compel_weights: null }).kind).toBe('job');
+  });
+
+  it('reads an empty text and an empty list as absent, in every optional field and object', () => {
+    const config = { seed: '', width: '', image: '', negative_prompt: '', output_format: '', frames: [] };
+    const { payload } = jobOf({ config, metadata: [], compel_weights: '', compel_enabled: '' });
+    expect(payload.config).toEqual({});
+    expect([payload.metadata, payload.compel_weights, payload.compel_enabled]).toEqual([
+      undefined,
+      undefined,
+      undefined,
+    ]);
+    const image = 'https://a.test/b.png';
+    const [reference] = request({ config: { image: '' }, metadata: { reference_image_url: image } }).references;
+    expect(reference?.source).toEqual({ $case: 'url', value: image });
+  });
+
+  it.each([
+    ['a random seed', { config: { seed: -1 } }, { seed: 42n }],
+    [
+      'numbers as texts',
+      { config: { seed: '7', width: '512', guidance_scale: '6.5' } },
+      { seed: 7n, width: 512, guidanceScale: 6.5 },
+    ],
+    ['the largest seed as a text', { config: { seed: '9007199254740991' } }, { seed: 9007199254740991n }],
+    ['jpg', { config: { output_format: 'JPG' } }, { outputFormat: OutputFormat.OUTPUT_FORMAT_JPEG }],
+    ['a flag as a number', { compel_enabled: 1, compel_weights: '(sea:1.2)' }, { weights: '(sea:1.2)' }],
+  ])('understands what frontends write for %s', (_, fields, expected) => {
+    expect(request(fields)).toMatchObject(expected);
+  });
+
+  it.each(['9007199254740992', '9007199254740993', '-2'])('refuses the seed %s exactly', (seed) => {
+    expect(read({ config: { seed } })).toMatchObject({
+      kind: 'invalid',
+      problem: expect.stringMatching(/^config\.seed /),
+    });
+    expect(read({ config: { seed: Number(seed) } }).kind).toBe('invalid');
+  });
+
+  it('takes e-mail addresses as users, each with a name of its own in file names', () => {
+    const users = ['ann@example.com', 'ann+1@example.com', 'ann_1@example.com', 'Ann Müller', 'ann'];
+    for (const user of users) expect(jobOf({ user_id: user }).payload.user_id).toBe(user);
+    const names = users.map(safeUserName);
+    expect(new Set(names).size).toBe(users.length);
+    for (const name of names) expect(name).toMatch(/^[A-Za-z0-9._:-]{1,120}$/);
+    expect(safeUserName('ann')).toBe('ann');
   });
 
   it('ignores unknown fields, however deep', () => {

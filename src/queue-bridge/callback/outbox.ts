@@ -88,8 +88,9 @@ export class Outbox {
       { id: webhookId(id, run, kind), timestamp: Math.floor(Date.now() / 1000), body },
       secret,
     );
-    try {
-      const response = await fetch(url, {
+    const signal = AbortSignal.timeout(timeoutMs);
+    const post = async (to: string) => {
+      const response = await fetch(to, {
         method: 'POST',
         redirect: 'manual',
         headers: {
@@ -98,11 +99,19 @@ export class Outbox {
           ...(token !== undefined && { authorization: `Bearer ${token}` }),
         },
         body,
-        signal: AbortSignal.timeout(timeoutMs),
+        signal,
       });
       await response.body?.cancel();
+      return response;
+    };
+    try {
+      const first = await post(url);
+      const location = redirectOf(first, url);
+      // A redirect that keeps the method is followed once, within the origin: the token goes nowhere else.
+      const response = location !== undefined && isSameOrigin(location, url) ? await post(location) : first;
       if (response.ok) return { kind: 'delivered' };
-      const reason = `the receiver answered ${response.status}`;
+      const pointed = location === undefined ? '' : ` and pointed to ${location.slice(0, MAX_REASON_CHARACTERS)}`;
+      const reason = `the receiver answered ${response.status}${pointed}`;
       if (response.status < 500 && !TEMPORARY_STATUSES.includes(response.status)) return { kind: 'dead', reason };
       return this.#retry(delivery, reason, retryAfterMs(response.headers.get('retry-after')));
     } catch (error) {
@@ -117,6 +126,16 @@ export class Outbox {
     const delayMs = asked + backoffMs(attempts + 1, { initial: retryMs, max: retryMaxMs });
     return { kind: 'retry', delayMs, reason };
   }
+}
+
+/** Where a 307 or 308 points to; undefined for other answers. */
+function redirectOf({ status, headers }: Response, base: string): string | undefined {
+  const location = status === 307 || status === 308 ? headers.get('location') : null;
+  return location !== null && URL.canParse(location, base) ? new URL(location, base).href : undefined;
+}
+
+function isSameOrigin(one: string, other: string): boolean {
+  return new URL(one).origin === new URL(other).origin;
 }
 
 /** Reads seconds or a date. https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */

@@ -1,31 +1,88 @@
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { JobTypeInfo, JobTypes } from '../../job-types.js';
 import { MAX_EXCERPT_CHARACTERS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from '../limits.js';
 
-/** Ids and users are parts of file names and keys. Job ids on the server are up to eight characters longer, for replays. */
-const nameSchema = z
-  .string('must be a string')
-  .regex(/^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,120}$/, 'must be 1 to 120 letters, digits, ".", "_", ":" or "-"');
+const NAME = /^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,120}$/;
 
-// Frontends send null for fields without a value.
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
+/** Ids and users are parts of file names and keys. Job ids on the server are up to eight characters longer, for replays. */
+const nameSchema = z.string('must be a string').regex(NAME, 'must be 1 to 120 letters, digits, ".", "_", ":" or "-"');
+
+/** Values that forms and PHP send for fields without a value. */
+function isAbsent(value: unknown): boolean {
+  return value === null || value === '' || (Array.isArray(value) && value.length === 0);
+}
+
+/** An optional field: null, an empty text and an empty list count as absent. @param read turns other spellings into the type */
+const optional = <T extends z.ZodType>(schema: T, read: (value: unknown) => unknown = (value) => value) =>
+  z.preprocess((value) => (isAbsent(value) ? undefined : read(value)), schema.optional());
+
+/** Numbers may come as texts. A text that no number holds exactly stays a text, and is refused as one. */
+function numberOf(value: unknown): unknown {
+  if (typeof value !== 'string' || !/^\s*[+-]?\d{1,20}(\.\d{1,20})?\s*$/.test(value)) return value;
+  const read = Number(value);
+  return /^\s*[+-]?\d+\s*$/.test(value) && BigInt(value.trim().replace('+', '')) !== BigInt(read) ? value : read;
+}
+
+/** 1 and "true" are true, 0 and "false" are false. */
+function booleanOf(value: unknown): unknown {
+  if (value === 1 || value === '1' || value === 'true') return true;
+  return value === 0 || value === '0' || value === 'false' ? false : value;
+}
+
 const uint32 = optional(
   z
     .int('must be a whole number')
     .min(0, 'must be >= 0')
     .max(2 ** 32 - 1, 'must be < 2^32'),
+  numberOf,
 );
-const number = optional(z.number('must be a number'));
+const number = optional(z.number('must be a number'), numberOf);
 const text = optional(z.string('must be a string'));
+/** -1 asks for a random seed, as in A1111 and ComfyUI. */
+const seed = optional(
+  z
+    .int('must be a whole number up to 2^53 - 1')
+    .min(-1, 'must be >= 0, or -1 for a random one')
+    .max(Number.MAX_SAFE_INTEGER, 'must be <= 2^53 - 1')
+    .transform((value) => (value === -1 ? undefined : value)),
+  numberOf,
+);
+const outputFormat = optional(z.enum(['png', 'webp', 'jpeg', 'mp4'], 'must be png, webp, jpeg or mp4'), (value) => {
+  const name = typeof value === 'string' ? value.toLowerCase() : value;
+  return name === 'jpg' ? 'jpeg' : name;
+});
+
+const MAX_USER_CHARACTERS = 1024;
+/** Characters of a user id that are kept as they are, and of the hash that tells it from others. */
+const KEPT_CHARACTERS = 80;
+const HASH_CHARACTERS = 24;
+
+/**
+ * A user id as a part of file names and keys. One with other characters, such as an e-mail address, becomes a safe name: the
+ * characters that may stay, and a hash, so that two users never share a name.
+ */
+export function safeUserName(user: string): string {
+  if (NAME.test(user)) return user;
+  const kept = user.slice(0, KEPT_CHARACTERS).replace(/[^A-Za-z0-9._:-]/g, '_');
+  const hash = createHash('sha256').update(user).digest('hex').slice(0, HASH_CHARACTERS);
+  return `${kept}.${hash}`;
+}
+
+const userSchema = z.preprocess(
+  (value) => (typeof value === 'number' ? String(value) : value),
+  z
+    .string('must be a string')
+    .max(MAX_USER_CHARACTERS, `must be at most ${MAX_USER_CHARACTERS} characters`)
+    .regex(
+      /^(?!\.{1,2}$)[^/\\\p{Cc}\p{Cs}]+$/u,
+      'must be 1 to 120 letters, digits, ".", "_", ":" or "-", or another name without "/", "\\" and control characters',
+    ),
+);
 
 const configSchema = z.object({
   num_images: uint32,
-  seed: optional(
-    z
-      .int('must be a whole number up to 2^53 - 1')
-      .min(0, 'must be >= 0')
-      .max(Number.MAX_SAFE_INTEGER, 'must be <= 2^53 - 1'),
-  ),
+  seed,
   negative_prompt: text,
   width: uint32,
   height: uint32,
@@ -40,7 +97,7 @@ const configSchema = z.object({
   image: text,
   first_frame: text,
   last_frame: text,
-  output_format: optional(z.enum(['png', 'webp', 'jpeg', 'mp4'], 'must be png, webp, jpeg or mp4')),
+  output_format: outputFormat,
 });
 
 const metadataSchema = z.object({
@@ -55,8 +112,8 @@ const payloadSchema = z.object({
   id: nameSchema,
   type: z.string('must be a string'),
   prompt: z.string('must be a string'),
-  user_id: nameSchema,
-  compel_enabled: optional(z.boolean('must be true or false')),
+  user_id: userSchema,
+  compel_enabled: optional(z.boolean('must be true or false'), booleanOf),
   compel_weights: text,
   config: optional(configSchema),
   metadata: optional(metadataSchema),
@@ -113,7 +170,7 @@ export function readPayload(raw: string, { jobTypes, bytes = Buffer.byteLength(r
   const invalid = (problem: string): ReadPayload => ({
     kind: 'invalid',
     id: usable.data,
-    user: nameSchema.safeParse(user_id).data ?? '',
+    user: userSchema.safeParse(user_id).data ?? '',
     type: typeof type === 'string' ? type.slice(0, 64) : '',
     problem,
   });

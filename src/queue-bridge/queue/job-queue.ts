@@ -170,6 +170,14 @@ export interface DeadLetters {
 /** Result of `jobs cancel`. `noted`: there is no such job yet; it ends when it comes. `asked`: its worker ends it. */
 export type Cancelled = 'cancelled' | 'asked' | 'noted' | 'ended';
 
+/** Commands that a store refuses, with its own words; none: empty. */
+export interface StoreProblems {
+  /** Without writes no job can be claimed. */
+  readonly write?: string;
+  /** Without publishing, frontends do not see the progress. */
+  readonly publish?: string;
+}
+
 /** Result of `jobs replay`. */
 export type Replayed = 'runs' | 'calls back' | 'unknown' | 'not ended';
 
@@ -221,6 +229,8 @@ export interface JobQueue {
   /** Journals, newest first. */
   list(most: number, state?: JobState): Promise<readonly JournalFields[]>;
   show(id: string): Promise<JournalFields | undefined>;
+  /** Tries what a bridge needs of its store. */
+  check(): Promise<StoreProblems>;
   counts(): Promise<QueueCounts>;
   deadLetters(most: number): Promise<DeadLetters>;
   /** Cancels a job. @param callback body of its terminal callback if it has not started */

@@ -29,6 +29,7 @@ import {
   type Release,
   type Replayed,
   type Settlement,
+  type StoreProblems,
 } from './job-queue.js';
 import { deliveryFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
 import type { JournalField, JournalFields, RecordedFields } from './journal-fields.js';
@@ -217,6 +218,10 @@ export class MemoryQueue implements JobQueue {
   async list(most: number, state?: JobState): Promise<readonly JournalFields[]> {
     const found = [...this.#jobs.values()].reverse().filter((fields) => state === undefined || fields.state === state);
     return found.slice(0, most).map((fields) => ({ ...fields }));
+  }
+
+  async check(): Promise<StoreProblems> {
+    return {};
   }
 
   async show(id: string): Promise<JournalFields | undefined> {

@@ -27,6 +27,7 @@ import {
   type Release,
   type Replayed,
   type Settlement,
+  type StoreProblems,
 } from './job-queue.js';
 import { deliveryFrom, fieldsFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
 import type { JournalFields, RecordedFields } from './journal-fields.js';
@@ -131,6 +132,12 @@ export class ScriptQueue implements JobQueue {
     const delayMs = settlement.kind === 'retry' ? Math.round(settlement.delayMs) : 0;
     const reason = settlement.kind === 'delivered' ? '' : settlement.reason;
     return this.#run('settle', { id, token, result: settlement.kind, delayMs, reason, retentionMs });
+  }
+
+  async check(): Promise<StoreProblems> {
+    const { publishes } = this.#runner;
+    const [write, publish] = await this.#run('check', { publishes });
+    return { ...(write !== '' && { write }), ...(publish !== '' && { publish }) };
   }
 
   waitForPush(signal: AbortSignal): Promise<void> {

@@ -15,6 +15,7 @@ export interface ScriptResults {
   readonly settle: Held;
   readonly list: string[][];
   readonly show: string[];
+  readonly check: [write: string, publish: string];
   readonly counts: number[];
   readonly 'dead-letters': [jobs: string[], callbacks: string[], rejected: string[]];
   readonly cancel: Cancelled;

@@ -21,6 +21,7 @@ export const signatures = {
   settle: { arguments: ['id', 'token', 'result', 'delayMs', 'reason', 'retentionMs'] },
   list: { arguments: ['most', 'state'] },
   show: { arguments: ['id'] },
+  check: { arguments: ['publishes'] },
   counts: { arguments: [], columns: ['lane'] },
   'dead-letters': { arguments: ['most'] },
   cancel: { arguments: ['id', 'keepMs', 'retentionMs', 'body'] },
