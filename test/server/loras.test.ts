@@ -107,6 +107,8 @@ describe('a job with LoRAs', () => {
     ['<lora:ink>, a red circle', 'a red circle', [lora('ink', 1)]],
     ['a red circle, <lora:ink:0.8>, at dawn', 'a red circle, at dawn', [lora('ink', 0.8)]],
     ['a red circle<lora:ink:0.5:0.25> at dawn', 'a red circle at dawn', [lora('ink', 0.25, 0.5)]],
+    ['a red circle <lora:ink:te=0.5:unet=0.25>', 'a red circle', [lora('ink', 0.25, 0.5)]],
+    ['a red circle <lora:ink:0.5:unet=1>', 'a red circle', [lora('ink', 1, 0.5)]],
     ['a red circle <lora:ink:1><lora:more/shapes:-0.5>', 'a red circle', [lora('ink', 1), lora('more/shapes', -0.5)]],
   ])('reads "%s" as A1111 does', async (prompt, text, loras) => {
     const outcome = await outcomeOf(serving.client, { ...bare, prompt });
@@ -141,6 +143,9 @@ describe('a job with LoRAs', () => {
       'loras[1].name "ink" is there twice; add up its weights',
       'loras[1].text_encoder_weight -2.5 must be >= -2 and <= 2',
     ]);
+    expect((await errorOf({ prompt: 'a boat <lora:ink:0.8:lbw=1,0,0,1>' }))?.violations[0]?.description).toBe(
+      '<lora:ink:…> has "lbw", must have weights, te= or unet= alone; leave it out',
+    );
     expect((await errorOf({ prompt: 'a boat <lora:ink:much>' }))?.violations[0]?.description).toBe(
       'loras[0].weight NaN must be >= -2 and <= 2',
     );

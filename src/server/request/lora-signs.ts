@@ -1,17 +1,17 @@
 const OPEN = '<lora:';
-/** Parts of a sign after its name: the text encoders' weight and the denoiser's. */
-const MAX_PARTS = 2;
+/** Parts of a sign after its name: two weights, and a few named ones. */
+const MAX_PARTS = 6;
 
 /** A LoRA that a text names. */
 export interface LoraSign {
   readonly name: string;
-  /** The parts after the name, as they stand there: none, one or two. */
+  /** The parts after the name, as they stand there: weights, or `name=value`. */
   readonly parts: readonly string[];
 }
 
 /**
- * Takes the LoRA signs out of a text: `<lora:name>`, `<lora:name:weight>` or `<lora:name:text encoder weight:weight>`, as A1111
- * writes them. Blanks before a sign go with it; of the commas at its two sides one stays. Linear in the length of the text.
+ * Takes the LoRA signs out of a text: `<lora:name>`, `<lora:name:weight>`, `<lora:name:text encoder weight:weight>`, and
+ * `<lora:name:te=0.5:unet=1>`, as A1111 writes them. Blanks before a sign go with it; of the commas at its two sides one stays. Linear in the length of the text.
  * https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/v1.10.1/extensions-builtin/Lora/extra_networks_lora.py
  */
 export function takeLoraSigns(text: string): { readonly text: string; readonly signs: readonly LoraSign[] } {

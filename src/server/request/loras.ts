@@ -2,9 +2,10 @@ import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js
 import { type Lora, PromptSyntax } from '../../gen/darkroom/v1/job.js';
 import type { AnyFamily } from '../../pipelines/family.js';
 import type { RequestLora } from '../../pipelines/pipeline.js';
+import { wellFormed } from '../../std/well-formed.js';
 import type { Check } from './field-checks.js';
 import type { LoraRegistry } from './lora-registry.js';
-import { takeLoraSigns } from './lora-signs.js';
+import { type LoraSign, takeLoraSigns } from './lora-signs.js';
 
 const MAX_LORAS = 4;
 const MAX_WEIGHT = 2;
@@ -13,19 +14,39 @@ export interface NamedLoras {
   readonly prompt: string;
   readonly weights: string;
   readonly loras: readonly Lora[];
+  /** Faults of signs, a sentence each. */
+  readonly problems: readonly string[];
 }
 
 /** Removes the LoRA signs from the texts. With the `diffusers` syntax signs are text. */
 export function takeLoras({ prompt, weights, loras, promptSyntax }: GenerateRequest): NamedLoras {
-  if (promptSyntax === PromptSyntax.PROMPT_SYNTAX_DIFFUSERS) return { prompt, weights, loras };
+  if (promptSyntax === PromptSyntax.PROMPT_SYNTAX_DIFFUSERS) return { prompt, weights, loras, problems: [] };
   const signs = [takeLoraSigns(prompt), takeLoraSigns(weights)] as const;
-  const named = signs
-    .flatMap(({ signs: found }) => found)
-    .map(({ name, parts: [first, second] }) => {
-      const own = weightOf(first);
-      return { name, weight: second === undefined ? own : weightOf(second), textEncoderWeight: own };
-    });
-  return { prompt: signs[0].text, weights: signs[1].text, loras: [...loras, ...named] };
+  const named = signs.flatMap(({ signs: found }) => found).map(loraOf);
+  return {
+    prompt: signs[0].text,
+    weights: signs[1].text,
+    loras: [...loras, ...named.map(({ lora }) => lora)],
+    problems: named.flatMap(({ problem }) => problem ?? []),
+  };
+}
+
+/** The LoRA of a sign. The denoiser's weight is that of the text encoders unless the sign has its own, as in A1111. */
+function loraOf({ name, parts }: LoraSign): { readonly lora: Lora; readonly problem?: string } {
+  const [first, second, extra] = parts.filter((part) => !part.includes('='));
+  const options = new Map(parts.filter((part) => part.includes('=')).map(optionOf));
+  const textEncoderWeight = weightOf(options.get('te') ?? first);
+  const weight = options.get('unet') ?? second;
+  const lora = { name, weight: weight === undefined ? textEncoderWeight : weightOf(weight), textEncoderWeight };
+  const unknown = [...options.keys()].find((key) => key !== 'te' && key !== 'unet') ?? extra;
+  if (unknown === undefined) return { lora };
+  const [shown, which] = [wellFormed(name, 64), wellFormed(unknown, 32)];
+  return { lora, problem: `<lora:${shown}:…> has "${which}", must have weights, te= or unet= alone; leave it out` };
+}
+
+function optionOf(part: string): readonly [string, string] {
+  const at = part.indexOf('=');
+  return [part.slice(0, at).trim().toLowerCase(), part.slice(at + 1)];
 }
 
 /** An empty weight is 1. `checkLoras` reports a weight that is no number. */
@@ -33,7 +54,8 @@ function weightOf(text: string | undefined): number {
   return text === undefined || text.trim() === '' ? 1 : Number(text);
 }
 
-export function checkLoras(loras: readonly Lora[], check: Check): void {
+export function checkLoras({ loras, problems }: Pick<NamedLoras, 'loras' | 'problems'>, check: Check): void {
+  for (const problem of problems) check(false, 'prompt', problem);
   check(loras.length <= MAX_LORAS, 'loras', `loras has ${loras.length} entries, must have at most ${MAX_LORAS}`);
   const seen = new Set<string>();
   for (const [i, { name, ...weights }] of loras.slice(0, MAX_LORAS).entries()) {

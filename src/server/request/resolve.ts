@@ -57,7 +57,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   );
   check(preset !== undefined, 'job_type', `job_type ${request.jobType} is unknown; use a value of JobType`);
   checkJobId(request.jobId, check);
-  checkLoras(named.loras, check);
+  checkLoras(named, check);
   const promptSyntax = planPrompt(request, context, check);
   const size = planSize(request, context, check);
   const steps = planSteps(request, preset, config, check);

@@ -95,6 +95,68 @@ describe('parsePrompt', () => {
     expect([parsed.kind, fragments(prompt), parsed.weights]).toEqual([kind, expected, weights]);
   });
 
+  // As compel 2.4 reads them.
+  it.each<[string, [string, number][]]>([
+    [':)', [[':)', 1]]],
+    ['1) a cat', [['1) a cat', 1]]],
+    [
+      '(cat)1.2)',
+      [
+        ['cat', 1.2],
+        [')', 1],
+      ],
+    ],
+    [
+      '(red cat)1.3 :) on a mat',
+      [
+        ['red cat', 1.3],
+        [':) on a mat', 1],
+      ],
+    ],
+    [
+      '1) (cat)1.3, 2) dog++',
+      [
+        ['1)', 1],
+        ['cat', 1.3],
+        [', 2)', 1],
+        ['dog', 1.21],
+      ],
+    ],
+    [
+      ':-) (cat)1.2',
+      [
+        [':', 0.9],
+        [')', 1],
+        ['cat', 1.2],
+      ],
+    ],
+    [
+      '(a (b)1.2) c)',
+      [
+        ['a', 1],
+        ['b', 1.2],
+        ['c)', 1],
+      ],
+    ],
+    [
+      'x ) y (z)1.2',
+      [
+        ['x ) y', 1],
+        ['z', 1.2],
+      ],
+    ],
+    [
+      '(cat)1.2)1.3)',
+      [
+        ['cat', 1.2],
+        [')1.3)', 1],
+      ],
+    ],
+  ])('keeps a parenthesis that closes nothing as text, and every weight: %j', (prompt, expected) => {
+    const read = parsePrompt(prompt).prompts.flat();
+    expect(read.map(({ text, weight }) => [text, Number(weight.toFixed(6))])).toEqual(expected);
+  });
+
   it.each([
     ['a red circle', false],
     ['a (red) "circle" - or so', false],
@@ -107,9 +169,8 @@ describe('parsePrompt', () => {
 
   it.each([
     ['(red:1.3', 'character 1: "(" is never closed; close it, or write \\( for the sign itself'],
-    ['a face :)', 'character 9: ")" closes nothing; remove it, or write \\) for the sign itself'],
     ['a "b (c" d)', 'character 6: "(" is not closed before the quotes end; close it, or write \\( for the sign itself'],
-    ['a "b c) d"', 'character 7: ")" closes nothing; remove it, or write \\) for the sign itself'],
+    ['a "b c) d"', 'character 7: ")" closes nothing within the quotes; remove it, or write \\) for the sign itself'],
     ['(red:high)', 'character 6: the weight "high" is not a number, such as 1.2; where the ":" is text, write \\:'],
     ['(red:)', 'character 6: the weight "" is not a number, such as 1.2; where the ":" is text, write \\:'],
     ['(red:1,3)', 'character 6: the weight "1,3" is not a number, such as 1.2; where the ":" is text, write \\:'],

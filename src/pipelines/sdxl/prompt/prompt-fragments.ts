@@ -110,7 +110,8 @@ class FragmentReader {
 
   #readNext(char: string, frame: Frame | undefined): void {
     if (char === '(') this.#open(')');
-    else if (char === ')') this.#close(frame);
+    // One that closes nothing is text, as in ":)" and "1)".
+    else if (char === ')' && frame !== undefined) this.#close(frame);
     else if (char === '"' && frame?.closes === '"') this.#close(frame);
     else if (char === '"' && this.#opensQuote()) this.#open('"');
     else if (char !== ':' || frame?.closes !== ')' || !this.#readColonWeight(frame)) {
@@ -139,9 +140,9 @@ class FragmentReader {
     this.#at += 1;
   }
 
-  #close(frame: Frame | undefined): void {
-    if (frame === undefined || frame.closes !== this.#text.charAt(this.#at)) {
-      this.#fail(this.#at, '")" closes nothing; remove it, or write \\) for the sign itself');
+  #close(frame: Frame): void {
+    if (frame.closes !== this.#text.charAt(this.#at)) {
+      this.#fail(this.#at, '")" closes nothing within the quotes; remove it, or write \\) for the sign itself');
     }
     this.#frames.pop();
     this.#at += 1;
@@ -207,13 +208,13 @@ class FragmentReader {
     return QUOTED.test(this.#text);
   }
 
-  /** The end of a word without weight: white space, a parenthesis, or a comma that is followed by neither. */
+  /** The end of a word without weight: white space, an open parenthesis, or a comma that is followed by neither. */
   #endOfWord(from: number): number {
     const text = this.#text;
     let i = from;
     for (; i < text.length && !isSpace(text, i); i += 1) {
       const char = text.charAt(i);
-      if (char === '(' || char === ')') break;
+      if (char === '(') break;
       const last = i + 1 === text.length || isSpace(text, i + 1);
       if (char === '\\' && !last) i += 1;
       else if (char === ',' && !last && i !== this.#parted) {
