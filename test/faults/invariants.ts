@@ -9,15 +9,30 @@ import type { FaultyReceiver, Note } from './receiver.js';
 
 export interface Aftermath {
   readonly jobs: readonly StormJob[];
-  readonly client: Pick<ReturnType<typeof createClient>, 'lLen' | 'zCard' | 'hGetAll'>;
+  readonly client: Pick<ReturnType<typeof createClient>, 'lLen' | 'zCard' | 'get'>;
   readonly receiver: Pick<FaultyReceiver, 'notes'>;
   /** Folder of the storage. */
   readonly files: string;
+  /** Time without any change after which what is left counts as lost, in ms. */
   readonly settleMs: number;
 }
 
-/** Waits until nothing moves, then checks the lists, the files and the caller's notes. @returns the violations */
-export async function checkStorm({ jobs, client, receiver, files, settleMs }: Aftermath): Promise<readonly string[]> {
+/** What a storm left behind. */
+export interface Findings {
+  /** Broken promises. */
+  readonly violations: readonly string[];
+  /** Jobs that still moved when the wait ended: the machine was too slow to tell. */
+  readonly late: readonly string[];
+}
+
+/** The wait ends after so many times `settleMs`, even while something moves. */
+const MAX_SETTLE_TIMES = 5;
+
+/**
+ * Waits until every job has ended, or nothing has changed for `settleMs`: a job that moves is late, one that does not is lost. Then
+ * checks the lists, the files and the caller's notes.
+ */
+export async function checkStorm({ jobs, client, receiver, files, settleMs }: Aftermath): Promise<Findings> {
   const held = async () => {
     const sets = ['leases', 'delayed', 'outbox', 'users:sdxl', 'users:wan', 'dead', 'dead-callbacks'];
     const sizes = await Promise.all([
@@ -26,12 +41,29 @@ export async function checkStorm({ jobs, client, receiver, files, settleMs }: Af
     ]);
     return sizes.flatMap(([name, size]) => (size > 0 ? [`${name} still holds ${size}`] : []));
   };
-  const until = Date.now() + settleMs;
-  let violations = await held();
-  while (violations.length > 0 && Date.now() < until) {
+  // Everything that moves while a job is worked on: lists, callbacks, and the progress of each job.
+  const snapshot = async (lists: readonly string[]) => {
+    const ids = jobs.flatMap(({ id }) => id ?? []);
+    const progress = await Promise.all(ids.map((id) => client.get(`darkroom:progress:${id}`)));
+    return JSON.stringify([lists, receiver.notes.length, progress]);
+  };
+  const startedAt = Date.now();
+  let left = await held();
+  let last = await snapshot(left);
+  let changedAt = Date.now();
+  while (left.length > 0 && Date.now() - changedAt < settleMs && Date.now() - startedAt < MAX_SETTLE_TIMES * settleMs) {
     await sleep(200);
-    violations = await held();
+    left = await held();
+    const now = await snapshot(left);
+    if (now !== last) changedAt = Date.now();
+    last = now;
   }
+  const stillMoves = left.length > 0 && Date.now() - changedAt < settleMs;
+  if (stillMoves) {
+    const seconds = Math.round((Date.now() - startedAt) / 1000);
+    return { violations: [], late: left.map((what) => `late: ${what} after ${seconds} s, and still moves`) };
+  }
+  const violations = left.map((what) => `lost: ${what}, and nothing has changed for ${Math.round(settleMs / 1000)} s`);
 
   const rejected = await client.lLen('darkroom:rejected');
   const wanted = jobs.filter((job) => job.wanted === 'rejected').length;
@@ -48,7 +80,7 @@ export async function checkStorm({ jobs, client, receiver, files, settleMs }: Af
   }
   const known = new Set(jobs.map(({ id }) => id));
   for (const { body } of receiver.notes) if (!known.has(body.job_id)) found.push(`${body.job_id}: nobody pushed it`);
-  return found;
+  return { violations: found, late: [] };
 }
 
 function callbackProblems({ wanted }: StormJob, notes: readonly Note[]): readonly string[] {
