@@ -4,6 +4,7 @@ import { readBridgeConfig } from '../config/bridge-config.js';
 import { environment } from '../environment.js';
 import { createLog } from '../log.js';
 import { isIdle, runBridge } from '../queue-bridge/run-bridge.js';
+import { onShutdown } from './shutdown.js';
 
 export function createBridgeCommand(): Command {
   return new Command('bridge')
@@ -25,20 +26,11 @@ async function bridge({ server, callback }: { server?: string; callback?: string
   const { queue, stop } = running;
   process.stdout.write(`darkroom bridges ${queue.kind} to ${config.DARKROOM_SERVER.join(', ')}\n`);
 
-  let isStopping = false;
-  const end = async () => {
-    // A second signal ends the process at once.
-    if (isStopping) process.exit(1);
-    isStopping = true;
-    await stop();
-    process.exit(0);
-  };
-  process.on('SIGTERM', () => void end());
-  process.on('SIGINT', () => void end());
+  const shutdown = onShutdown(stop, config.BRIDGE_DRAIN_MS);
   if (queue.kind !== 'memory') return;
   for await (const line of createInterface({ input: process.stdin })) {
     if (line.trim() !== '') await queue.push(config.lanes[0].queue, line);
   }
   while (!(await isIdle(running))) await new Promise((resolve) => setTimeout(resolve, 50));
-  await end();
+  await shutdown.stop();
 }

@@ -10,6 +10,7 @@ import { builtInFamilies } from '../pipelines/families.js';
 import { runBridge } from '../queue-bridge/run-bridge.js';
 import { createServer } from '../server/server.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
+import { onShutdown } from './shutdown.js';
 
 /** Options of `serve` that belong to no family, by the variable that each sets. */
 const OPTIONS = {
@@ -58,24 +59,20 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     bridgeConfig &&
     (await runBridge({ config: { ...bridgeConfig, DARKROOM_SERVER: [address] }, log, endsServer: true }));
 
-  let isStopping = false;
-  const stop = async () => {
-    // A second signal ends the process at once.
-    if (isStopping) process.exit(1);
-    isStopping = true;
-    // First the jobs that the bridge can give back, then the server's own.
-    await bridge?.stop();
-    await server.drain();
-    await stopEngines();
-    process.exit(0);
-  };
-  process.on('SIGTERM', () => void stop());
-  process.on('SIGINT', () => void stop());
+  const { isStopping } = onShutdown(
+    async () => {
+      // First the jobs that the bridge can give back, then the server's own.
+      await bridge?.stop();
+      await server.drain();
+      await stopEngines();
+    },
+    config.DRAIN_TIMEOUT_MS + (bridgeConfig?.BRIDGE_DRAIN_MS ?? 0),
+  );
 
   try {
     await Promise.all(engines.map((engine) => engine.start()));
   } catch (error) {
-    if (isStopping) return;
+    if (isStopping()) return;
     await bridge?.stop();
     await server.close();
     await stopEngines();
