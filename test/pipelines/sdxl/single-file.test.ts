@@ -71,6 +71,18 @@ describe('a single file in the original layout', () => {
     expect(await imageOf({ path })).toEqual(await imageOf({ path: file }));
   });
 
+  it('reads a projection with .weight as a Linear, and a bare one transposed', async () => {
+    const key = 'conditioner.embedders.1.model.text_projection';
+    const path = await changed(({ tensors }) => {
+      const { shape: [rows = 0, columns = 0] = [], dtype, bytes } = tensors.get(key) ?? empty();
+      const [from, to] = [new Uint16Array(Uint8Array.from(bytes).buffer), new Uint16Array(rows * columns)];
+      for (const i of to.keys()) to[i] = from[(i % rows) * columns + Math.floor(i / rows)] ?? 0;
+      tensors.delete(key);
+      tensors.set(`${key}.weight`, { dtype, shape: [columns, rows], bytes: Buffer.from(to.buffer) });
+    });
+    expect(await imageOf({ path })).toEqual(await imageOf({ path: file }));
+  });
+
   it('lists what is missing', async () => {
     const path = await changed(({ tensors }) => {
       tensors.delete('model.diffusion_model.out.2.bias');
