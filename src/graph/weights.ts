@@ -2,9 +2,9 @@ import { formatShape } from '../std/format-shape.js';
 import { type FloatType, floatTypes } from '../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
 import type { Graph, Value } from './graph.js';
-import { addLowRank, type LowRankUpdate, lowRankProblem } from './low-rank.js';
 import { sameShape } from './shape.js';
 import { storedTensor } from './stored-tensor.js';
+import { addUpdate, updateProblem, type WeightUpdate } from './weight-update.js';
 
 export interface WeightsOptions {
   /** Other names that files use for a key of ours, tried in order when the key itself is not there. */
@@ -13,8 +13,8 @@ export interface WeightsOptions {
   readonly unused?: readonly RegExp[];
   /** Keys that no graph knows are a problem of the file; where false they are only listed. Default true. */
   readonly refusesSpare?: boolean;
-  /** LoRA: low-rank updates of weights, by their keys. */
-  readonly updates?: ReadonlyMap<string, readonly LowRankUpdate[]>;
+  /** LoRA: updates of weights, by their keys. */
+  readonly updates?: ReadonlyMap<string, readonly WeightUpdate[]>;
 }
 
 /**
@@ -88,8 +88,8 @@ export class Weights {
   tensor(key: string, shape: readonly number[], view: readonly number[] = shape): Value {
     let value = this.#stored(key, shape, view);
     for (const update of this.options.updates?.get(key) ?? []) {
-      const problem = lowRankProblem(update, shape);
-      if (problem === undefined) value = addLowRank(this.graph, value, update);
+      const problem = updateProblem(update, shape);
+      if (problem === undefined) value = addUpdate(this.graph, value, update);
       else this.#problems.push(problem);
     }
     return value;
@@ -120,10 +120,8 @@ export class Weights {
     const found = this.#find(key, shape);
     const { compute } = this.graph.dialect;
     if (found === undefined) return { name: key, type: compute, shape: picked };
-    const isTransposed = found.record.isTransposed === true;
-    const table = isTransposed
-      ? this.tensor(key, shape)
-      : storedTensor(this.graph, key, found.type, shape, found.record);
+    const isWhole = found.record.isTransposed !== true && !this.options.updates?.has(key);
+    const table = !isWhole ? this.tensor(key, shape) : storedTensor(this.graph, key, found.type, shape, found.record);
     return this.graph.cast(this.graph.node('Gather', [table, ids], picked, { attributes: { axis: 0 } }), compute);
   }
 

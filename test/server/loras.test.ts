@@ -226,12 +226,12 @@ describe('a LoRA file that cannot be used', () => {
     [
       'with a module twice',
       'CHECKPOINT_INVALID',
-      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice; its second module is "lora_unet_input_blocks_4_1_proj_in"/,
+      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice; its second module is "unet.down_blocks.1.attentions.0.proj_in"/,
       (path: string) =>
         changed(path, (tensors) => {
           for (const part of ['lora_up', 'lora_down']) {
             const factor = tensors.get(`${unet}.${part}.weight`) ?? zeros([1]);
-            tensors.set(`lora_unet_input_blocks_4_1_proj_in.${part}.weight`, factor);
+            tensors.set(`unet.down_blocks.1.attentions.0.proj_in.${part}.weight`, factor);
           }
         }),
     ],

@@ -1,4 +1,5 @@
-import { isLoraKey, type LoraHeader, readLoraHeader, trainedTags } from '../../pipelines/lora/lora-header.js';
+import { type LoraHeader, readLoraHeader, trainedTags } from '../../pipelines/lora/lora-header.js';
+import { isLoraKey } from '../../pipelines/lora/lora-keys.js';
 import { readSafetensors } from '../../weights/safetensors.js';
 
 const MAX_TAGS = 20;

@@ -5,7 +5,7 @@ import { type ClipTokenizer, readClipTokenizer } from '../../../tokenizer/clip.j
 import { readSafetensors } from '../../../weights/safetensors.js';
 import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { flagOf } from '../../family.js';
-import { isLoraKey } from '../../lora/lora-header.js';
+import { isLoraKey } from '../../lora/lora-keys.js';
 import type { SdxlConfig } from '../model/config.js';
 import { type PredictionType, sdxlOptions } from '../variables.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';

@@ -2,7 +2,7 @@ import { dirname, join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
 import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { flagOf } from '../../family.js';
-import { isLoraKey } from '../../lora/lora-header.js';
+import { isLoraKey } from '../../lora/lora-keys.js';
 import type { ImageEncoderConfig, WanConfig } from '../model/config.js';
 import { assertVariant } from '../model/variant.js';
 import { wanOptions } from '../variables.js';
