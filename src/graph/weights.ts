@@ -11,8 +11,6 @@ export interface WeightsOptions {
   readonly aliases?: (key: string) => readonly string[];
   /** Keys that belong to the format but not to this graph: not reported as spare. */
   readonly unused?: readonly RegExp[];
-  /** Keys that no graph knows are a problem of the file; where false they are only listed. Default true. */
-  readonly refusesSpare?: boolean;
   /** LoRA: updates of weights, by their keys. */
   readonly updates?: ReadonlyMap<string, readonly WeightUpdate[]>;
 }
@@ -66,10 +64,9 @@ export class Weights {
     return [...bytes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 'none';
   }
 
-  /** Missing, mis-shaped, wrongly typed and spare tensors, a sentence each. */
+  /** Missing, mis-shaped and wrongly typed tensors, a sentence each. */
   get problems(): readonly string[] {
-    const spare = this.options.refusesSpare === false ? [] : this.spare;
-    return [...this.#problems, ...spare.map((key) => `spare: ${key} ${describe(this.files.tensors.get(key))}`)];
+    return this.#problems;
   }
 
   /** Keys that the graph did not ask for. */
@@ -185,8 +182,4 @@ export class Scope {
   rows(name: string, shape: readonly [number, number], ids: Value): Value {
     return this.weights.rows(this.at(name).path, shape, ids);
   }
-}
-
-function describe(record: WeightRecord | undefined): string {
-  return record === undefined ? '' : `${record.dtype} ${formatShape(record.shape)}`;
 }

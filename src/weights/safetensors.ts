@@ -101,6 +101,8 @@ function parseHeader(header: Buffer, file: string, fileBytes: number, refuse: Re
   const metadata: Record<string, string> = {};
   for (const [name, entry] of Object.entries(json)) {
     if (name === '__metadata__') {
+      // Some writers have null where there is no metadata.
+      if (entry === null) continue;
       if (!isRecord(entry)) return refuse('has metadata that is not a JSON object');
       for (const [key, value] of Object.entries(entry)) metadata[key] = String(value);
     } else {

@@ -24,6 +24,11 @@ describe('readSafetensors', () => {
     expect(tensors.get('b')).toMatchObject({ dtype: 'F32', shape: [2], offset: start + 4, length: 8 });
   });
 
+  it('reads metadata that is null', async () => {
+    const path = await fileOf(safetensorsBytes({ __metadata__: null, a: f32([1], 0, 4) }, new Uint8Array(4)));
+    expect((await readSafetensors(path)).metadata).toEqual({});
+  });
+
   const hostile: readonly [string, Buffer, RegExp][] = [
     ['an empty file', Buffer.alloc(0), /is 0 bytes long, too short/],
     [

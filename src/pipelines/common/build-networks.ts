@@ -72,8 +72,6 @@ export async function buildNetworks<Component extends string, Table extends Netw
     const added = updates?.get(component);
     const weights = new Weights(new Graph(name, dialect), source, {
       ...builder.options,
-      // Single files carry whatever their makers' tools left in them.
-      refusesSpare: checkpoint.layout === 'diffusers',
       ...(added && { updates: added }),
     });
     try {

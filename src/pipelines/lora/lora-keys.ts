@@ -38,8 +38,15 @@ const ENDS: readonly RegExp[] = [
 const ATTENTION_2023 = /^(.+?)(?:\.processor)?\.to_(q|k|v|out)_lora\.(?:(down|up)\.weight|alpha)$/;
 
 /** True for keys of LoRAs and of other low-rank methods. */
-export function isLoraKey(key: string): boolean {
+function isLoraKey(key: string): boolean {
   return /^lora_|\.lora[._]|_lora\.(down|up)\.|\.(hada|lokr|dora|oft)_/.test(key);
+}
+
+/** True for a LoRA file. A stray key of a LoRA does not make one of a checkpoint. @param keys of all tensors */
+export function isLoraFile(keys: readonly string[]): boolean {
+  if (!keys.some(isLoraKey)) return false;
+  const own = keys.filter((key) => isLoraKey(key) || parseLoraKey(key) !== undefined).length;
+  return 2 * own > keys.length;
 }
 
 /** Undefined for a key that names no part of a LoRA. */

@@ -83,6 +83,44 @@ describe('a single file in the original layout', () => {
     expect(await imageOf({ path })).toEqual(await imageOf({ path: file }));
   });
 
+  it('stays a checkpoint with a stray key of something else, and lists it', async () => {
+    const stray = ['lora_unet_mid.lora_up.weight', 'cond_stage_model.x', 'conditioner.embedders.0.model.x'];
+    const path = await changed(({ tensors }) => {
+      for (const key of stray) tensors.set(key, empty());
+    });
+    expect((await inspectSdxl({ path })).info.unused).toEqual(stray);
+  });
+
+  it.each(['edm_vpred.sigma_max', 'edm_vpred.sigma_min', 'edm_mean', 'edm_std'])(
+    'refuses a model that was trained with EDM preconditioning by its marker %s',
+    async (key) => {
+      const path = await changed(({ tensors }) => tensors.set(key, empty()));
+      await expect(inspectSdxl({ path })).rejects.toMatchObject({
+        reason: 'MODEL_UNSUPPORTED',
+        message: `${path} was trained with EDM preconditioning (it has ${key}), as CosXL and Playground 2.5 are; darkroom samples models that predict noise or v`,
+      });
+    },
+  );
+
+  it('refuses a prediction type that it does not sample', async () => {
+    const path = await changed(({ metadata }) => Object.assign(metadata, { 'modelspec.prediction_type': 'flow' }));
+    await expect(inspectSdxl({ path })).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: `${path} predicts "flow" (modelspec.prediction_type in its header); darkroom samples models that predict noise or v`,
+    });
+  });
+
+  it('refuses a distilled UNet by name', async () => {
+    const path = await changed(({ tensors }) => {
+      for (const key of [...tensors.keys()])
+        if (key.startsWith('model.diffusion_model.middle_block.1.')) tensors.delete(key);
+    });
+    await expect(inspectSdxl({ path })).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: expect.stringContaining('a distilled SDXL such as SSD-1B') as string,
+    });
+  });
+
   it('lists what is missing', async () => {
     const path = await changed(({ tensors }) => {
       tensors.delete('model.diffusion_model.out.2.bias');
