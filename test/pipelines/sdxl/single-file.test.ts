@@ -157,8 +157,9 @@ describe('a single file in the original layout', () => {
   it('names the remedy where there is no tokenizer', async () => {
     const alone = join(await tempFolder(), 'alone.safetensors');
     await cp(file, alone);
+    await expect(inspectSdxl({ path: alone })).rejects.toThrow(/has no tokenizer/);
     await expect(imageOf({ path: alone })).rejects.toThrow(
-      /is a single file, which has no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt with --tokenizer FOLDER/,
+      /is a single file, which has no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt, or tokenizer\.json, with --tokenizer FOLDER/,
     );
     // The folder of one tokenizer serves both encoders.
     const tokenizer = join(dirname(file), 'tokenizer');

@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { defaultDialect } from '../../../src/graph/dialect.js';
 import { openWanCheckpoint, type WanSource } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
+import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
 import { loadWanNetworks } from '../../../src/pipelines/wan/networks.js';
 import { buildWanNetworks, planWanWeights } from '../../../src/pipelines/wan/weights.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
@@ -98,6 +99,15 @@ describe('a WAN folder', () => {
     const vae = join(await copyOfTiny(), 'vae');
     const { tensors } = await openWanCheckpoint({ path: tiny, vae }).then((found) => found.readWeights('vae'));
     expect([...tensors.values()][0]?.file).toBe(join(vae, basename(VAE)));
+  });
+
+  it('is not called whole without its tokenizer', async () => {
+    const folder = await copyOfTiny();
+    await rm(join(folder, 'tokenizer'), { recursive: true });
+    await expect(inspectWan({ path: folder })).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: `${join(folder, 'tokenizer')} has neither tokenizer.json nor spiece.model`,
+    });
   });
 
   it('lists missing, mis-shaped and wrongly typed tensors of all networks together, each once', async () => {

@@ -289,7 +289,7 @@ async function readTokenizers({ path, tokenizer }: SdxlSource): Promise<readonly
   if (tokenizer === undefined) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${path} is a single file, which has no tokenizer; give a folder with CLIP's vocab.json and merges.txt with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
+      `${path} is a single file, which has no tokenizer; give a folder with CLIP's vocab.json and merges.txt, or tokenizer.json, with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
     );
   }
   return [await readClipTokenizer(folder), await readClipTokenizer(folder, padded)];
