@@ -1,5 +1,8 @@
-import { open, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { InferenceError } from '../errors.js';
+import { parseBoundedJson } from '../std/bounded-json.js';
+import { shown } from '../std/shown.js';
+import { openFile } from './open-file.js';
 
 /** Storage types that darkroom reads weights in. The format knows more; they are refused by name when a graph asks for one. */
 export const floatTypes = ['F32', 'F16', 'BF16'] as const;
@@ -28,10 +31,14 @@ const BITS: Readonly<Record<string, number>> = {
   F4: 4,
 };
 
-/** The reference implementation's own limit: a header that claims more is a corrupt or hostile file. */
-const MAX_HEADER_BYTES = 100_000_000;
-/** SDXL has 2,500 tensors and WAN 14B 1,100; a million is no model. */
-const MAX_TENSORS = 1_000_000;
+/** The reference takes up to 100 MB. Published headers have at most a few, most of it metadata. */
+const MAX_HEADER_BYTES = 32_000_000;
+/** SDXL has 2,500 tensors and WAN 14B 1,100. */
+const MAX_TENSORS = 100_000;
+/** The longest names of LoRA files have some 150 characters. */
+const MAX_NAME_CHARACTERS = 1_024;
+/** A tensor is an object with a type and two lists. Metadata are strings. */
+const JSON_BUDGET = { maxDepth: 8, maxValues: 2_000_000 };
 /** ONNX and every framework stop far below; more dimensions only serve to overflow a product. */
 const MAX_RANK = 16;
 
@@ -65,7 +72,7 @@ export async function readSafetensors(path: string): Promise<SafetensorsFile> {
     throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
   };
   const file = await realpath(path).catch(() => refuse('does not exist or cannot be read'));
-  const handle = await open(file, 'r').catch((error: unknown) => refuse(`cannot be opened: ${String(error)}`));
+  const handle = await openFile(file, refuse);
   try {
     const { size } = await handle.stat();
     if (size < 8) refuse(`is ${size} bytes long, too short for a safetensors file; download it again`);
@@ -91,8 +98,9 @@ type Refuse = (problem: string) => never;
 function parseHeader(header: Buffer, file: string, fileBytes: number, refuse: Refuse): Omit<SafetensorsFile, 'file'> {
   let json: unknown;
   try {
-    json = JSON.parse(header.toString('utf8'));
-  } catch {
+    json = parseBoundedJson(header.toString('utf8'), JSON_BUDGET);
+  } catch (error) {
+    if (error instanceof RangeError) refuse(`has a header that ${error.message}`);
     refuse('has a header that is not JSON; it is not a safetensors file');
   }
   if (!isRecord(json)) return refuse('has a header that is not a JSON object');
@@ -106,6 +114,9 @@ function parseHeader(header: Buffer, file: string, fileBytes: number, refuse: Re
       if (!isRecord(entry)) return refuse('has metadata that is not a JSON object');
       for (const [key, value] of Object.entries(entry)) metadata[key] = String(value);
     } else {
+      if (name.length > MAX_NAME_CHARACTERS) {
+        refuse(`names a tensor by ${name.length} characters ("${shown(name)}"), the limit is ${MAX_NAME_CHARACTERS}`);
+      }
       tensors.push(parseTensor(name, entry, file, start, refuse));
     }
     if (tensors.length > MAX_TENSORS) refuse(`names more than ${MAX_TENSORS} tensors`);
@@ -131,14 +142,16 @@ function parseTensor(name: string, entry: unknown, file: string, start: number, 
   const { dtype, shape, data_offsets: offsets } = entry;
   const bits = typeof dtype === 'string' && Object.hasOwn(BITS, dtype) ? BITS[dtype] : undefined;
   if (typeof dtype !== 'string' || bits === undefined) {
-    return refuse(`gives tensor "${name}" the type ${JSON.stringify(dtype)}, which is no safetensors type`);
+    return refuse(`gives tensor "${name}" the type ${shownJson(dtype)}, which is no safetensors type`);
   }
-  if (!isCounts(shape) || shape.length > MAX_RANK) {
-    return refuse(`gives tensor "${name}" the shape ${JSON.stringify(shape)}, which is no list of dimensions`);
+  if (!isCounts(shape)) {
+    return refuse(
+      `gives tensor "${name}" the shape ${shownJson(shape)}, which is no list of at most ${MAX_RANK} dimensions`,
+    );
   }
   const [begin, end, ...rest] = isCounts(offsets) ? offsets : [];
   if (begin === undefined || end === undefined || rest.length > 0 || end < begin) {
-    return refuse(`gives tensor "${name}" the offsets ${JSON.stringify(offsets)}, which are no range`);
+    return refuse(`gives tensor "${name}" the offsets ${shownJson(offsets)}, which are no range`);
   }
   const elements = shape.reduce((product, dim) => product * dim, 1);
   const length = Math.ceil((elements * bits) / 8);
@@ -148,10 +161,18 @@ function parseTensor(name: string, entry: unknown, file: string, start: number, 
   return { name, dtype, shape, file, offset: start + begin, length };
 }
 
+/** A value of the header, fit for a message. */
+function shownJson(value: unknown): string {
+  const text = JSON.stringify(value) ?? 'undefined';
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+}
+
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isCounts(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
+  return (
+    Array.isArray(value) && value.length <= MAX_RANK && value.every((item) => Number.isSafeInteger(item) && item >= 0)
+  );
 }

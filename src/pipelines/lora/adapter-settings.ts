@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { InferenceError, listProblems } from '../../errors.js';
+import { parseBoundedJson } from '../../std/bounded-json.js';
 
 /** Key in a safetensors header: JSON, the settings of each component under its name. diffusers 0.34 and later write it. */
 const KEY = 'lora_adapter_metadata';
@@ -101,7 +102,7 @@ function moduleEnd(pattern: string): string | undefined {
 
 function parseJson(text: string): Record<string, unknown> | undefined {
   try {
-    const json: unknown = JSON.parse(text);
+    const json = parseBoundedJson(text, { maxDepth: 8, maxValues: 200_000 });
     return typeof json === 'object' && json !== null && !Array.isArray(json)
       ? (json as Record<string, unknown>)
       : undefined;

@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
+import { parseBoundedJson } from '../../std/bounded-json.js';
 import { readSafetensors, type TensorRecord } from '../../weights/safetensors.js';
 import { type AdapterSettingsOf, readAdapterSettings } from './adapter-settings.js';
 import { type LoraFormat, type LoraPart, parseLoraKey } from './lora-keys.js';
@@ -106,21 +107,36 @@ function shown(name: string): string {
   return name.slice(0, MAX_SHOWN_CHARACTERS);
 }
 
+/** A table of half a million captions has some 8 MB; a longer one is not looked into. */
+const MAX_TAGS_CHARACTERS = 8_000_000;
+const TAGS_BUDGET = { maxDepth: 3, maxValues: 500_000 };
+/** Captions are words or sentences. */
+const MAX_TAG_CHARACTERS = 200;
+
 /** Words that the images it was trained on were described with, the most frequent first, as kohya's scripts count them. */
 export function trainedTags({ metadata }: Pick<LoraHeader, 'metadata'>, most: number): readonly string[] {
+  const text = metadata.ss_tag_frequency ?? '{}';
   const counts = new Map<string, number>();
-  try {
-    const folders: unknown = JSON.parse(metadata.ss_tag_frequency ?? '{}');
-    for (const tags of Object.values(folders ?? {})) {
-      for (const [tag, count] of Object.entries(tags ?? {})) {
-        counts.set(tag.trim(), (counts.get(tag.trim()) ?? 0) + (Number(count) || 0));
-      }
+  for (const tags of objectsIn(text.length > MAX_TAGS_CHARACTERS ? '{}' : text)) {
+    for (const [tag, count] of Object.entries(tags)) {
+      const word = tag.slice(0, MAX_TAG_CHARACTERS).trim();
+      counts.set(word, (counts.get(word) ?? 0) + (typeof count === 'number' ? count : 0));
     }
-  } catch {
-    // Some tools leave no JSON there: no tags are known then.
   }
   return [...counts]
     .sort(([, a], [, b]) => b - a)
     .slice(0, most)
     .map(([tag]) => tag);
+}
+
+/** The objects in a JSON object. Some tools leave no JSON there: no tags are known then. */
+function objectsIn(text: string): readonly object[] {
+  try {
+    const json = parseBoundedJson(text, TAGS_BUDGET);
+    return Object.values(typeof json === 'object' && json !== null ? json : {}).filter(
+      (value): value is object => typeof value === 'object' && value !== null,
+    );
+  } catch {
+    return [];
+  }
 }
