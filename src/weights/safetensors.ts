@@ -31,6 +31,12 @@ const BITS: Readonly<Record<string, number>> = {
   F4: 4,
 };
 
+/** First bytes of other files that models come in. */
+const OTHER_FORMATS: readonly (readonly [magic: string, name: string])[] = [
+  ['GGUF', 'a GGUF file'],
+  ['PK\x03\x04', 'a PyTorch file (a zip archive)'],
+];
+
 /** The reference takes up to 100 MB. Published headers have at most a few, most of it metadata. */
 const MAX_HEADER_BYTES = 32_000_000;
 /** SDXL has 2,500 tensors and WAN 14B 1,100. */
@@ -65,7 +71,8 @@ export interface SafetensorsFile {
  * Reads the header of a safetensors file and checks all of it: every offset lies in the file, tensors neither overlap nor
  * leave holes, and every length is what type and shape give. No tensor is read.
  *
- * @throws InferenceError CHECKPOINT_INVALID, one sentence that names the file and what is wrong.
+ * @throws InferenceError CHECKPOINT_INVALID, one sentence that names the file and what is wrong; MODEL_UNSUPPORTED for a file of
+ * another format
  */
 export async function readSafetensors(path: string): Promise<SafetensorsFile> {
   const refuse = (problem: string): never => {
@@ -78,6 +85,10 @@ export async function readSafetensors(path: string): Promise<SafetensorsFile> {
     if (size < 8) refuse(`is ${size} bytes long, too short for a safetensors file; download it again`);
     const prefix = Buffer.alloc(8);
     await handle.read(prefix, 0, 8, 0);
+    const other = OTHER_FORMATS.find(([magic]) => prefix.toString('latin1').startsWith(magic));
+    if (other !== undefined) {
+      throw new InferenceError('MODEL_UNSUPPORTED', `${path} is ${other[1]}; give the .safetensors file of this model`);
+    }
     const headerBytes = prefix.readBigUInt64LE();
     if (headerBytes > BigInt(MAX_HEADER_BYTES)) {
       refuse(`claims a header of ${headerBytes} bytes, the limit is ${MAX_HEADER_BYTES}; it is not a safetensors file`);

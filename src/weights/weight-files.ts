@@ -67,11 +67,13 @@ export async function readWeightFiles(folder: string, stems: readonly string[]):
     if (await exists(index)) return readShards(index);
   }
   const found = await readdir(folder).catch(() => []);
-  const pickles = found.filter((name) => /\.(bin|ckpt|pt|pth)$/.test(name));
+  const others = found.filter((name) => /\.(bin|ckpt|pt|pth|gguf)$/.test(name));
   throw new InferenceError(
     'CHECKPOINT_INVALID',
     `${folder} has no ${stems[0]}.safetensors and no index of shards${
-      pickles.length > 0 ? `, only ${pickles.join(', ')}; get the .safetensors variant of this checkpoint` : ''
+      others.length > 0
+        ? `, only ${others.slice(0, 8).join(', ')}; get the .safetensors variant of this checkpoint`
+        : ''
     }`,
   );
 }

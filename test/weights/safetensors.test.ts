@@ -24,6 +24,17 @@ describe('readSafetensors', () => {
     expect(tensors.get('b')).toMatchObject({ dtype: 'F32', shape: [2], offset: start + 4, length: 8 });
   });
 
+  it.each([
+    ['GGUF\x03\0\0\0', 'is a GGUF file; give the .safetensors file of this model'],
+    ['PK\x03\x04\0\0\0\0', 'is a PyTorch file (a zip archive); give the .safetensors file of this model'],
+  ])('names another format: %j', async (start, message) => {
+    const path = await fileOf(Buffer.from(start, 'latin1'));
+    await expect(readSafetensors(path)).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: `${path} ${message}`,
+    });
+  });
+
   it('reads metadata that is null', async () => {
     const path = await fileOf(safetensorsBytes({ __metadata__: null, a: f32([1], 0, 4) }, new Uint8Array(4)));
     expect((await readSafetensors(path)).metadata).toEqual({});
