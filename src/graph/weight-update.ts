@@ -1,5 +1,5 @@
 import { formatShape } from '../std/format-shape.js';
-import type { FloatType, TensorRecord } from '../weights/safetensors.js';
+import type { StoredType, TensorRecord } from '../weights/safetensors.js';
 import type { Graph, Value } from './graph.js';
 import { sameShape } from './shape.js';
 import { storedTensor } from './stored-tensor.js';
@@ -31,7 +31,7 @@ export interface DifferenceUpdate {
 }
 
 export interface StoredFloats extends TensorRecord {
-  readonly dtype: FloatType;
+  readonly dtype: StoredType;
 }
 
 /** The reason why an update does not fit a weight; undefined where it fits. */

@@ -2,13 +2,23 @@ import { realpath } from 'node:fs/promises';
 import { InferenceError } from '../errors.js';
 import { parseBoundedJson } from '../std/bounded-json.js';
 import { shown } from '../std/shown.js';
+import { float8Types } from './float8.js';
 import { openFile } from './open-file.js';
 
-/** Storage types that darkroom reads weights in. The format knows more; they are refused by name when a graph asks for one. */
+/** Storage types that darkroom writes weights in. */
 export const floatTypes = ['F32', 'F16', 'BF16'] as const;
 export type FloatType = (typeof floatTypes)[number];
 /** Bytes of one element. */
 export const floatBytes: Readonly<Record<FloatType, number>> = { F32: 4, F16: 2, BF16: 2 };
+
+/** Storage types that darkroom reads weights in. The format knows more; they are refused by name when a graph asks for one. */
+export const storedTypes = [...floatTypes, ...float8Types] as const;
+export type StoredType = (typeof storedTypes)[number];
+
+/** Undefined for a type that no graph takes. */
+export function storedTypeOf({ dtype }: Pick<TensorRecord, 'dtype'>): StoredType | undefined {
+  return storedTypes.find((type) => type === dtype);
+}
 
 /** Bits of one element of each type the format names. https://github.com/huggingface/safetensors#format */
 const BITS: Readonly<Record<string, number>> = {

@@ -1,6 +1,6 @@
 import { InferenceError, listProblems } from '../../errors.js';
 import { type StoredFloats, updateProblem } from '../../graph/weight-update.js';
-import { floatTypes, type TensorRecord } from '../../weights/safetensors.js';
+import { storedTypes, type TensorRecord } from '../../weights/safetensors.js';
 import { adapterScale } from './adapter-settings.js';
 import type { LoraBase, LoraHeader } from './lora-header.js';
 import type { LoraPart } from './lora-keys.js';
@@ -107,7 +107,7 @@ function fitModule({ settings }: LoraHeader, target: LoraTarget, parts: Parts): 
   const floats = (...records: readonly TensorRecord[]): readonly StoredFloats[] | undefined => {
     const known = records.flatMap(storedFloats);
     const bad = records.find((record) => storedFloats(record).length === 0);
-    if (bad !== undefined) problems.push(`${bad.name} is ${bad.dtype}, must be one of ${floatTypes.join(', ')}`);
+    if (bad !== undefined) problems.push(`${bad.name} is ${bad.dtype}, must be one of ${storedTypes.join(', ')}`);
     return bad === undefined ? known : undefined;
   };
   const add = (update: FittedUpdate, shape: readonly number[]) => {
@@ -141,5 +141,5 @@ function fitModule({ settings }: LoraHeader, target: LoraTarget, parts: Parts): 
 }
 
 function storedFloats(record: TensorRecord): readonly StoredFloats[] {
-  return floatTypes.filter((type) => type === record.dtype).map((dtype) => ({ ...record, dtype }));
+  return storedTypes.filter((type) => type === record.dtype).map((dtype) => ({ ...record, dtype }));
 }

@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
 import type { StoredFloats, WeightUpdate } from '../../graph/weight-update.js';
+import { isFiniteFloat8 } from '../../weights/float8.js';
 import { floatsFrom } from '../../weights/half-floats.js';
 import { floatTypes, type TensorRecord } from '../../weights/safetensors.js';
 import type { WeightUpdates } from '../common/build-networks.js';
@@ -93,6 +94,11 @@ async function withNumbers(path: string, fitted: FittedUpdate, reader: Reader): 
 /** LoRA files are small: a NaN in one is found here rather than in a black image. */
 async function readFinite(path: string, record: StoredFloats, reader: Reader): Promise<Uint8Array> {
   const bytes = await read(path, record, reader);
+  const { dtype } = record;
+  if (dtype === 'F8_E4M3' || dtype === 'F8_E5M2') {
+    if (!bytes.every((byte) => isFiniteFloat8(dtype, byte))) refuse(path, `has a NaN or an infinity in ${record.name}`);
+    return bytes;
+  }
   const [words, exponent] =
     record.dtype === 'F32'
       ? [new Uint32Array(bytes.buffer), 0x7f800000]

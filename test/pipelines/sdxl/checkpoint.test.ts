@@ -125,7 +125,9 @@ describe('an SDXL folder', () => {
     expect(reason).toBe('CHECKPOINT_INVALID');
     expect(message).toContain('unet: missing: conv_in.bias [32]');
     expect(message).toContain('unet: mis-shaped: conv_out.bias is [2, 2], must be [4]');
-    expect(message).toContain('unet: wrong type: time_embedding.linear_1.bias is I16, must be one of F32, F16, BF16');
+    expect(message).toContain(
+      'unet: wrong type: time_embedding.linear_1.bias is I16, must be one of F32, F16, BF16, F8_E4M3, F8_E5M2',
+    );
     expect(message).toContain(`${basename(folder)}/vae has no diffusion_pytorch_model.safetensors`);
   });
 

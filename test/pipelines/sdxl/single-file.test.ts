@@ -6,7 +6,10 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import type { SdxlSource } from '../../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { inspectSdxl } from '../../../src/pipelines/sdxl/inspect.js';
 import { writeSyntheticSdxl, writeTinySdxl } from '../../../src/synthetic/sdxl.js';
+import { float8Types } from '../../../src/weights/float8.js';
 import { readSafetensors } from '../../../src/weights/safetensors.js';
+import { allInFloat8, inFloat8 } from '../../support/float8.js';
+import { f32 } from '../../support/merged-lora.js';
 import { sdxlImage } from '../../support/sdxl-image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../../support/tensor-file.js';
@@ -219,6 +222,37 @@ describe('a single file in the original layout', () => {
       tensors.set('model.diffusion_model.input_blocks.0.0.weight', { ...old, shape: [32, 9, 3, 3], bytes });
     });
     await expect(inspectSdxl({ path })).rejects.toThrow(/has a UNet of 9 input channels \(an inpainting model\)/);
+  });
+
+  it.each(float8Types)('reads %s', async (type) => {
+    let widened: Tensors = new Map();
+    const path = await changed(({ tensors }) => {
+      const [stored, wide] = allInFloat8(type, tensors);
+      widened = wide;
+      for (const [key, tensor] of stored) tensors.set(key, tensor);
+    });
+    const expected = await changed(({ tensors }) => {
+      for (const [key, tensor] of widened) tensors.set(key, tensor);
+    });
+    expect((await inspectSdxl({ path })).info.storage).toBe(type);
+    expect(await imageOf({ path })).toEqual(await imageOf({ path: expected }));
+  });
+
+  it('multiplies 8-bit weights by the number that ComfyUI stores beside them', async () => {
+    const key = 'model.diffusion_model.middle_block.1.proj_in';
+    const scaled = (tensor: StoredTensor) => {
+      const [stored, wide] = inFloat8('F8_E4M3', tensor);
+      const values = new Float32Array(Uint8Array.from(wide.bytes).buffer).map((value) => value * 3);
+      return [stored, f32(tensor.shape, values)] as const;
+    };
+    const original = (tensors: Tensors) => tensors.get(`${key}.weight`) ?? empty();
+    const path = await changed(({ tensors }) => {
+      tensors.set(`${key}.weight`, scaled(original(tensors))[0]);
+      tensors.set(`${key}.scale_weight`, f32([], Float32Array.of(3)));
+    });
+    const expected = await changed(({ tensors }) => tensors.set(`${key}.weight`, scaled(original(tensors))[1]));
+    expect(await imageOf({ path })).toEqual(await imageOf({ path: expected }));
+    expect((await inspectSdxl({ path })).info.unused).toEqual([]);
   });
 
   it.each(['BF16', 'F32'] as const)('reads %s', async (dtype) => {

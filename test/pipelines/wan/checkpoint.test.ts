@@ -133,7 +133,7 @@ describe('a WAN folder', () => {
     expect(error).toMatchObject({ reason: 'CHECKPOINT_INVALID' });
     expect(String(error).split('\n').slice(1)).toEqual([
       '  - transformer: missing: blocks.0.attn1.norm_q.weight [48]',
-      '  - transformer: wrong type: blocks.1.norm2.bias is I16, must be one of F32, F16, BF16',
+      '  - transformer: wrong type: blocks.1.norm2.bias is I16, must be one of F32, F16, BF16, F8_E4M3, F8_E5M2',
       '  - transformer: mis-shaped: proj_out.bias is [8, 8], must be [64]',
       '  - vae: missing: decoder.conv_in.bias [32]',
       '  - vae: missing: decoder.up_blocks.0.upsamplers.0.time_conv.bias [64]',

@@ -13,6 +13,7 @@ import { createWanPipeline, type WanPipeline } from '../../../src/pipelines/wan/
 import { planWanWeights } from '../../../src/pipelines/wan/weights.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
 import { cpuBackend } from '../../support/cpu-backend.js';
+import { allInFloat8 } from '../../support/float8.js';
 import { f32, factorsFor, mergeLora } from '../../support/merged-lora.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, writeTensorFile } from '../../support/tensor-file.js';
@@ -132,6 +133,32 @@ describe('a LoRA of WAN', () => {
       await variant.dispose();
       await merged.dispose();
     }
+  });
+
+  it('reads 8-bit floats: of the checkpoint, of UMT5 and of the LoRA', async () => {
+    const [stored, widened] = [join(await tempFolder(), 'stored'), join(await tempFolder(), 'widened')];
+    for (const folder of [stored, widened]) await cp(wan.path, folder, { recursive: true });
+    for (const file of [TRANSFORMER, 'text_encoder/model.safetensors']) {
+      const [small, wide] = allInFloat8('F8_E4M3', await readTensorFile(join(wan.path, file)));
+      await writeTensorFile(join(stored, file), small);
+      await writeTensorFile(join(widened, file), wide);
+    }
+    const path = await loraFile((module) => `transformer.${module}`, ['lora_A.weight', 'lora_B.weight']);
+    const [small, wide] = allInFloat8('F8_E5M2', await readTensorFile(path));
+    const loras = [join(stored, 'lora.safetensors'), join(widened, 'lora.safetensors')] as const;
+    await writeTensorFile(loras[0], small);
+    await writeTensorFile(loras[1], wide);
+    const pictures: Uint8Array[] = [];
+    for (const [i, folder] of [stored, widened].entries()) {
+      const model = await createWanPipeline({ path: folder, backend: cpuBackend });
+      const variant = await model.withLoras([{ path: loras[i] ?? '', weight: 1 }]);
+      pictures.push(await framesOf(model), await framesOf(variant));
+      await variant.dispose();
+      await model.dispose();
+    }
+    expect(pictures[0]).toEqual(pictures[2]);
+    expect(pictures[1]).toEqual(pictures[3]);
+    expect(pictures[1]).not.toEqual(pictures[0]);
   });
 
   it('adds differences of weights, norms and biases next to factors', async () => {
