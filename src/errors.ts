@@ -33,6 +33,7 @@ export const errorReasons = {
   SERVER_BUSY: { status: 'RESOURCE_EXHAUSTED', retryable: true },
   QUEUE_FULL: { status: 'RESOURCE_EXHAUSTED', retryable: true },
   OUT_OF_MEMORY: { status: 'RESOURCE_EXHAUSTED', retryable: false },
+  MACHINE_EXHAUSTED: { status: 'UNAVAILABLE', retryable: true },
   DRAINING: { status: 'UNAVAILABLE', retryable: true },
   ENGINE_STARTING: { status: 'UNAVAILABLE', retryable: true },
   ENGINE_CRASHED: { status: 'UNAVAILABLE', retryable: true },
@@ -125,8 +126,34 @@ export class InferenceError extends Error {
   static from(error: unknown): InferenceError {
     if (error instanceof InferenceError) return error;
     const message = error instanceof Error ? error.message : String(error);
+    const exhausted = exhaustedResource(error);
+    if (exhausted !== undefined) {
+      return new InferenceError('MACHINE_EXHAUSTED', `this machine has no ${exhausted}: ${message}`, {
+        cause: error,
+        retryAfterMs: EXHAUSTED_RETRY_MS,
+      });
+    }
     return new InferenceError('INTERNAL', message, { cause: error });
   }
+}
+
+/** System errors of a machine that ran out of something: no fault of the job, and likely to pass. */
+const EXHAUSTED: Readonly<Record<string, string>> = {
+  ENOSPC: 'free disk space',
+  EDQUOT: 'disk quota left',
+  EMFILE: 'free file descriptor',
+  ENFILE: 'free file descriptor',
+  EROFS: 'writable file system',
+};
+const EXHAUSTED_RETRY_MS = 5000;
+
+/** The resource that an error or one of its causes says is exhausted; undefined for other errors. */
+export function exhaustedResource(error: unknown): string | undefined {
+  for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth += 1) {
+    const { code } = at as NodeJS.ErrnoException;
+    if (typeof code === 'string' && Object.hasOwn(EXHAUSTED, code)) return EXHAUSTED[code];
+  }
+  return undefined;
 }
 
 /** The problems of a checkpoint or a request as one list, at most `limit` of them in full. */

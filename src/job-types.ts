@@ -11,6 +11,8 @@ export interface JobTypeInfo {
   readonly value: JobType;
   /** Family of the model that runs it; also the name of its lane in the bridge. */
   readonly family: string;
+  /** Name of the model in requests that name it. Omitted: the family's name. */
+  readonly model?: string;
   readonly makes: Makes;
   /** Denoising steps unless the request has its own. */
   readonly steps: number;

@@ -8,10 +8,10 @@ import { cacheFolder } from '../environment.js';
 import { createLog } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
 import type { CallbackBody } from '../queue-bridge/callback/callback-body.js';
+import { isIdle, runBridge } from '../queue-bridge/run-bridge.js';
 import { createServer } from '../server/server.js';
 import { writeTinySdxl } from '../synthetic/sdxl.js';
 import { writeSyntheticWan } from '../synthetic/wan.js';
-import { isIdle, runBridge } from './bridge.js';
 import { demoJobs } from './demo/jobs.js';
 import { type DemoReceiver, startDemoReceiver } from './demo/receiver.js';
 
@@ -41,7 +41,7 @@ async function demo(): Promise<void> {
     {},
     { DARKROOM_SERVER: `127.0.0.1:${server.port}`, CALLBACK_URL: receiver.url, STORAGE: 'local', STORAGE_FOLDER: OUT },
   );
-  const bridge = await runBridge(bridgeConfig, log);
+  const bridge = await runBridge({ config: bridgeConfig, log });
   try {
     await Promise.all(engines.map((engine) => engine.start()));
     const processes = engines.map(({ pid }) => pid).join(' and ');
@@ -53,13 +53,13 @@ async function demo(): Promise<void> {
       `4. ${jobs.length} jobs, one of each type${ffmpeg.found ? '' : ` except videos: ${ffmpeg.detail}; ${ffmpeg.fix}`}`,
     );
     for (const job of jobs) {
-      await bridge.queue.push(bridgeConfig.BRIDGE_SDXL_QUEUE, JSON.stringify(job));
+      await bridge.queue.push(bridgeConfig.lanes[0].queue, JSON.stringify(job));
     }
-    while (!(await isIdle(bridge.queue, bridge.running))) await new Promise((resolve) => setTimeout(resolve, 50));
+    while (!(await isIdle(bridge))) await new Promise((resolve) => setTimeout(resolve, 50));
     say('5. what became of them:');
     say('');
     row('callbacks', 'prompt', 'made', 'files');
-    for (const { id } of jobs) tell(id, receiver);
+    for (const { id } of jobs) showJob(id, receiver);
   } finally {
     await bridge.stop();
     receiver.close();
@@ -78,7 +78,7 @@ async function demo(): Promise<void> {
 }
 
 /** Prints a job's callbacks as table rows: the first file beside them, further files below. */
-function tell(id: string, receiver: DemoReceiver): void {
+function showJob(id: string, receiver: DemoReceiver): void {
   const callbacks = receiver.of(id);
   const last = callbacks.at(-1);
   if (last === undefined) {

@@ -2,39 +2,38 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { InferenceError } from '../errors.js';
 import { failedBody } from '../queue-bridge/callback/callback-body.js';
-import { callerMessage } from '../queue-bridge/callback/callback-message.js';
-import type { JobQueue, JobState, JournalFields, Replayed } from '../queue-bridge/queue/job-queue.js';
+import { callbackMessage } from '../queue-bridge/callback/callback-message.js';
+import type { JobQueue, JobState, Replayed } from '../queue-bridge/queue/job-queue.js';
+import { shownFields } from '../queue-bridge/queue/journal-fields.js';
 import { openQueue } from '../queue-bridge/queue/open-queue.js';
 
 const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
-/** What the journal keeps for itself. */
-const INTERNAL = ['calls_back', 'token', 'ended_by', 'cb_token', 'cb_kind', 'cb_until', 'seq'];
 /** Longest wait for the store, in ms: a person waits for the answer. */
 const PATIENCE_MS = 5000;
 const MAX_SHOWN_CHARACTERS = 200;
 
 export function createJobsCommand(): Command {
   const jobs = new Command('jobs').description(
-    'look after the jobs of the bridge: REDIS_URL or UPSTASH_REDIS_REST_URL names the queue',
+    'manage the jobs of the bridge; REDIS_URL or UPSTASH_REDIS_REST_URL names the queue',
   );
   jobs
     .command('list')
-    .description('counts, and jobs, newest first')
-    .addOption(new Option('--state <state>', 'only those').choices(STATES))
-    .option('--limit <n>', 'at most so many', count, 50)
-    .option('--json', 'machine-readable')
+    .description('show counts and jobs, newest first')
+    .addOption(new Option('--state <state>', 'only jobs in this state').choices(STATES))
+    .option('--limit <n>', 'largest number of jobs', count, 50)
+    .option('--json', 'print JSON')
     .action(({ state, limit, json }: { state?: JobState; limit: number; json?: boolean }) =>
       withQueue((queue) => list(queue, limit, state, json)),
     );
   jobs
     .command('show')
-    .description('all that is known of a job, the payload included')
-    .argument('<id>', 'its id')
+    .description('show the journal of a job, with its payload')
+    .argument('<id>', 'id of the job')
     .action((id: string) => withQueue((queue) => show(queue, id)));
   jobs
     .command('cancel')
-    .description('end a job: one that waits at once, a running one after its step, one that has not come when it comes')
-    .argument('<id...>', 'ids')
+    .description('cancel jobs: waiting ones at once, running ones after their current step, others when they arrive')
+    .argument('<id...>', 'ids of the jobs')
     .action((ids: readonly string[]) =>
       withQueue(async (queue) => {
         for (const id of ids) say(`${id} ${CANCELLED[await queue.cancel(id, cancelledBody(id))]}`);
@@ -42,17 +41,17 @@ export function createJobsCommand(): Command {
     );
   jobs
     .command('replay')
-    .description('run jobs again that did not complete; of completed ones repeat the callback')
-    .argument('[id...]', 'ids')
-    .option('--callback', 'repeat the callback whatever the job ended with')
+    .description('run jobs again that did not complete, and repeat the callback of completed ones')
+    .argument('[id...]', 'ids of the jobs')
+    .option('--callback', 'repeat the callback of every job, also of jobs that did not complete')
     .option('--dead', 'all jobs that used up their attempts')
     .option('--dead-callbacks', 'all callbacks that were given up')
     .action((ids: readonly string[], options: ReplayOptions) => withQueue((queue) => replay(queue, ids, options)));
   jobs
     .command('dead')
-    .description('what was given up: jobs, callbacks, and payloads without a usable id')
-    .option('--limit <n>', 'at most so many of each', count, 50)
-    .option('--json', 'machine-readable')
+    .description('list dead jobs, dead callbacks, and payloads without a usable id')
+    .option('--limit <n>', 'largest number of each', count, 50)
+    .option('--json', 'print JSON')
     .action(({ limit, json }: { limit: number; json?: boolean }) => withQueue((queue) => dead(queue, limit, json)));
   return jobs;
 }
@@ -71,7 +70,7 @@ async function withQueue(use: (queue: JobQueue) => Promise<void>): Promise<void>
 
 async function list(queue: JobQueue, limit: number, state?: JobState, json?: boolean): Promise<void> {
   const [counts, jobs] = [await queue.counts(), await queue.list(limit, state)];
-  if (json) return say(JSON.stringify({ counts, jobs: jobs.map(shown) }, null, 2));
+  if (json) return say(JSON.stringify({ counts, jobs: jobs.map(shownFields) }, null, 2));
   say(
     Object.entries(counts)
       .map(([what, n]) => `${n} ${what.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`)
@@ -96,7 +95,7 @@ async function list(queue: JobQueue, limit: number, state?: JobState, json?: boo
 async function show(queue: JobQueue, id: string): Promise<void> {
   const fields = await queue.show(id);
   if (fields === undefined) throw new InferenceError('JOB_NOT_FOUND', `job "${id}" is not known to the queue`);
-  say(JSON.stringify(shown(fields), null, 2));
+  say(JSON.stringify(shownFields(fields), null, 2));
 }
 
 interface ReplayOptions {
@@ -141,11 +140,7 @@ const REPLAYED: Readonly<Record<Replayed, string>> = {
 
 function cancelledBody(id: string): string {
   const reason = 'CANCELLED';
-  return failedBody(id, { reason, message: callerMessage({ reason, message: 'the job was cancelled' }) });
-}
-
-function shown(fields: JournalFields): JournalFields {
-  return Object.fromEntries(Object.entries(fields).filter(([name]) => !INTERNAL.includes(name)));
+  return failedBody(id, { reason, message: callbackMessage({ reason, message: 'the job was cancelled' }) });
 }
 
 function time(ms: string | undefined): string {

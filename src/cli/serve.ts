@@ -7,8 +7,8 @@ import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
+import { runBridge } from '../queue-bridge/run-bridge.js';
 import { createServer } from '../server/server.js';
-import { runBridge } from './bridge.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
 
 /** Options of `serve` that belong to no family, by the variable that each sets. */
@@ -54,7 +54,9 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
   const address = `${/^(0\.0\.0\.0|\[::\])$/.test(host) ? '127.0.0.1' : host}:${server.port}`;
-  const bridge = bridgeConfig && (await runBridge({ ...bridgeConfig, DARKROOM_SERVER: [address] }, log, true));
+  const bridge =
+    bridgeConfig &&
+    (await runBridge({ config: { ...bridgeConfig, DARKROOM_SERVER: [address] }, log, endsServer: true }));
 
   let isStopping = false;
   const stop = async () => {

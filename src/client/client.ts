@@ -1,6 +1,8 @@
 import {
+  type ChannelInterface,
   type ClientOptions,
   type ClientReadableStream,
+  connectivityState,
   credentials,
   type Metadata,
   Metadata as MetadataClass,
@@ -22,12 +24,23 @@ import { type CancelJobResponse, JobServiceClient } from '../gen/darkroom/v1/job
 import { type GetServerStatusResponse, ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
 import { errorFromStatus, isDetailed } from '../rpc/status.js';
 
+/** No server answered a call, or the answer broke off. */
+export class UnreachableError extends InferenceError {
+  /** False: no connection took the call, so no server has begun with it. */
+  readonly wasSent: boolean;
+
+  constructor(message: string, { cause, wasSent }: { readonly cause?: unknown; readonly wasSent: boolean }) {
+    super('UNREACHABLE', message, { cause });
+    this.wasSent = wasSent;
+  }
+}
+
 /** The three services of one server. */
 export interface DarkroomClient {
   readonly inference: InferenceServiceClient;
   readonly jobs: JobServiceClient;
   readonly models: ModelServiceClient;
-  /** What every call carries. */
+  /** Metadata of every call. */
   readonly metadata: Metadata;
   close(): void;
 }
@@ -58,8 +71,8 @@ export function connect(address: string, { token }: ConnectOptions = {}): Darkro
 }
 
 /**
- * Runs a job; yields its events to the last one.
- * @throws InferenceError as the server told it
+ * Runs a job and yields its events.
+ * @throws InferenceError that the server sent; UnreachableError if it does not answer
  */
 export async function* generate(
   client: DarkroomClient,
@@ -71,8 +84,8 @@ export async function* generate(
 }
 
 /**
- * Has a prompt enhanced; yields what happens, the last with the whole.
- * @throws InferenceError as the server told it
+ * Enhances a prompt and yields the events. The last one has the whole text.
+ * @throws InferenceError that the server sent; UnreachableError if it does not answer
  */
 export function enhance(
   client: DarkroomClient,
@@ -88,36 +101,42 @@ async function* responsesOf<Response>(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Response, void, undefined> {
   const cancel = () => stream.cancel();
-  signal?.addEventListener('abort', cancel, { once: true });
+  if (signal?.aborted) cancel();
+  else signal?.addEventListener('abort', cancel, { once: true });
+  const connection = watchConnection(client.inference.getChannel());
   try {
     for await (const response of stream as AsyncIterable<Response>) yield response;
   } catch (error) {
-    throw toldError(client, error, signal?.aborted);
+    throw callError(client, error, {
+      isCancelled: signal?.aborted ?? false,
+      wasSent: connection.wasReady,
+    });
   } finally {
+    connection.stop();
     signal?.removeEventListener('abort', cancel);
     stream.cancel();
   }
 }
 
-/** What a Generate would cost. @throws InferenceError as the server told it */
+/** Estimates the cost of a Generate call. @throws InferenceError that the server sent */
 export function estimate(client: DarkroomClient, request: Partial<GenerateRequest>): Promise<EstimateResponse> {
   const message = { request: GenerateRequest.fromPartial(request) };
   return answerOf(client, (done) => client.inference.estimate(message, client.metadata, done));
 }
 
-/** How a text is cut into tokens. @throws InferenceError as the server told it */
+/** Splits a text into tokens. @throws InferenceError that the server sent */
 export function tokenize(client: DarkroomClient, request: Partial<TokenizeRequest>): Promise<TokenizeResponse> {
   const message = TokenizeRequest.fromPartial(request);
   return answerOf(client, (done) => client.inference.tokenize(message, client.metadata, done));
 }
 
-/** How a server is. @throws InferenceError as the server told it, UNREACHABLE where none answers in time */
+/** The state of a server and its models. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export function serverStatus(client: DarkroomClient, timeoutMs: number): Promise<GetServerStatusResponse> {
   const deadline = { deadline: Date.now() + timeoutMs };
   return answerOf(client, (done) => client.models.getServerStatus({}, client.metadata, deadline, done));
 }
 
-/** Ends a job. @throws InferenceError as the server told it, UNREACHABLE where none answers in time */
+/** Cancels a job. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export async function cancelJob(client: DarkroomClient, jobId: string, timeoutMs: number): Promise<void> {
   const deadline = { deadline: Date.now() + timeoutMs };
   await answerOf<CancelJobResponse>(client, (done) =>
@@ -130,20 +149,50 @@ function answerOf<Response>(
   call: (done: (error: ServiceError | null, response: Response) => void) => void,
 ): Promise<Response> {
   return new Promise((resolve, reject) => {
-    call((error, response) => (error === null ? resolve(response) : reject(toldError(client, error))));
+    call((error, response) => (error === null ? resolve(response) : reject(callError(client, error))));
   });
 }
 
-/** What a call ends with when its connection does: gRPC's own words, where the server's errors carry a reason. */
+interface ConnectionWatch {
+  /** True if there was a connection at any time since the watch began. */
+  readonly wasReady: boolean;
+  stop(): void;
+}
+
+/** Watches a channel: a call that never had a connection was not sent, whatever gRPC says of its end. */
+function watchConnection(channel: ChannelInterface): ConnectionWatch {
+  const watch = { wasReady: false, isOver: false };
+  const look = () => {
+    if (watch.isOver) return;
+    const state = channel.getConnectivityState(false);
+    watch.wasReady = state === connectivityState.READY;
+    if (watch.wasReady || state === connectivityState.SHUTDOWN) return;
+    channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, look);
+  };
+  look();
+  return {
+    get wasReady() {
+      return watch.wasReady;
+    },
+    stop() {
+      watch.isOver = true;
+    },
+  };
+}
+
+/** Statuses with which gRPC itself ends a call whose connection breaks. The server's own errors carry a reason. */
 const BROKEN: readonly status[] = [status.UNAVAILABLE, status.INTERNAL, status.UNKNOWN, status.CANCELLED];
 
-/** The server's own error; UNREACHABLE where none answered, or the answer broke off. */
-function toldError(client: DarkroomClient, error: unknown, isCancelled = false): unknown {
+/** The server's own error; an UnreachableError if no server answered or the answer broke off. */
+function callError(
+  client: DarkroomClient,
+  error: unknown,
+  { isCancelled = false, wasSent = true }: { readonly isCancelled?: boolean; readonly wasSent?: boolean } = {},
+): unknown {
   if (!isServiceError(error)) return error;
-  const told = errorFromStatus(error);
-  if (isCancelled || !BROKEN.includes(error.code) || isDetailed(error)) return told;
+  if (isCancelled || !BROKEN.includes(error.code) || isDetailed(error)) return errorFromStatus(error);
   const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
-  return new InferenceError('UNREACHABLE', `no server answers at ${address}: ${error.details}`, { cause: error });
+  return new UnreachableError(`no server answers at ${address}: ${error.details}`, { cause: error, wasSent });
 }
 
 function isServiceError(error: unknown): error is ServiceError {

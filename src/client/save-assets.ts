@@ -11,7 +11,7 @@ const EXTENSIONS: Readonly<Record<string, string>> = {
   'video/mp4': 'mp4',
 };
 
-/** Of a file's name, without the dot; "bin" for a content type that no file of darkroom has. */
+/** The extension of a file name, without the dot; "bin" for a content type that darkroom does not make. */
 export function extensionOf(contentType: string): string {
   return EXTENSIONS[contentType] ?? 'bin';
 }
@@ -27,7 +27,7 @@ interface PartFile {
   readonly hash: Hash;
 }
 
-/** Writes a job's chunks as they come; a file gets its name when it is whole and its SHA-256 is right. */
+/** Writes a job's chunks as they arrive. A file gets its name when it is complete and its SHA-256 is right. */
 export class AssetSaver {
   readonly #folder: string;
   readonly #name: string;
@@ -39,7 +39,7 @@ export class AssetSaver {
     this.#name = name;
   }
 
-  /** The file that this chunk completed; undefined while there is more to come. */
+  /** Adds a chunk. @returns the file that it completed; undefined if more chunks follow */
   async add({ index, data, asset }: AssetChunk): Promise<SavedAsset | undefined> {
     this.#part ??= await this.#open(index);
     const { handle, path: partPath, hash } = this.#part;
@@ -55,7 +55,7 @@ export class AssetSaver {
     return { path, asset };
   }
 
-  /** Leaves a file that is not whole as it is. */
+  /** Closes an incomplete file and leaves it as it is. */
   async close(): Promise<void> {
     const part = this.#part;
     this.#part = undefined;

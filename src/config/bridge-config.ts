@@ -1,7 +1,9 @@
 import { z } from 'zod';
 import { environment } from '../environment.js';
+import { InferenceError } from '../errors.js';
 import { isWebhookSecret } from '../std/standard-webhooks.js';
 import { count } from '../std/variable-kinds.js';
+import { type Lane, laneNames, lanesFrom, laneVariables } from './bridge-lanes.js';
 import { clientVariables } from './client-config.js';
 import { readVariables } from './read-variables.js';
 import { sharedVariables } from './shared-variables.js';
@@ -11,89 +13,110 @@ const httpUrl = z
   .regex(/^https?:\/\/[^/]/, 'must begin with https:// or http://')
   .optional();
 const text = z.string().min(1).optional();
-const list = (name: string) =>
-  z
-    .string()
-    .regex(/^[A-Za-z0-9._:-]{1,128}$/)
-    .default(name);
 const HOUR_MS = 3_600_000;
 
-/** Every variable of the bridge, with default and bounds. */
-export const bridgeConfigSchema = z.object({
+const queueVariables = {
   REDIS_URL: z
     .string()
     .regex(/^rediss?:\/\//, 'must begin with redis:// or rediss://')
     .optional()
-    .describe('Redis 6.2 or newer with the queues.'),
-  UPSTASH_REDIS_REST_URL: httpUrl.describe('The same over REST; used where REDIS_URL is unset.'),
-  UPSTASH_REDIS_REST_TOKEN: text.describe('Token of that.'),
+    .describe('URL of the Redis with the queues: redis:// or rediss://, version 6.2 or newer.'),
+  UPSTASH_REDIS_REST_URL: httpUrl.describe('URL of an Upstash Redis over REST. Used if REDIS_URL is unset.'),
+  UPSTASH_REDIS_REST_TOKEN: text.describe('Token for UPSTASH_REDIS_REST_URL. Required with it.'),
   DARKROOM_SERVER: clientVariables.DARKROOM_SERVER,
-  BRIDGE_SDXL_QUEUE: list('sdxl_queue').describe('List that producers push SDXL jobs to.'),
-  BRIDGE_WAN_QUEUE: list('wan_queue').describe('List that producers push WAN jobs to.'),
   BRIDGE_PREFIX: z
     .string()
     .regex(/^[A-Za-z0-9._:-]{0,64}$/)
     .default('darkroom:')
-    .describe('What all other keys begin with.'),
-  BRIDGE_SLOTS: count(4, 1, 1024).describe('Jobs that a bridge holds at once.'),
-  BRIDGE_SDXL_SLOTS: count(3, 0, 1024).describe('Of them, SDXL jobs at most; 0: none are taken.'),
-  BRIDGE_WAN_SLOTS: count(3, 0, 1024).describe('Of them, WAN jobs at most; 0: none are taken.'),
-  BRIDGE_SDXL_WEIGHT: count(3, 1, 1000).describe('Turns of SDXL while WAN jobs wait too.'),
-  BRIDGE_WAN_WEIGHT: count(1, 1, 1000).describe('Turns of WAN while SDXL jobs wait too.'),
+    .describe('Prefix of all other Redis keys.'),
+  BRIDGE_SLOTS: count(4, 1, 1024).describe('Largest number of jobs that one bridge has in flight.'),
+  BRIDGE_LANES: laneNames,
+} as const;
+
+const otherVariables = {
   BRIDGE_LEASE_MS: count(30_000, 1000, HOUR_MS).describe(
-    'How long a job stays with a bridge that is not heard of, in ms; it is heard of three times as often.',
+    'Lease length in ms. A job returns to the queue when its bridge has not renewed the lease for this long. Bridges renew it every third of this time.',
   ),
-  BRIDGE_ATTEMPTS: count(3, 1, 1000).describe('Starts of a job before it is given up.'),
-  BRIDGE_RETRY_MS: count(2000, 10, HOUR_MS).describe('Wait before the second attempt, doubled each time, in ms.'),
-  BRIDGE_RETRY_MAX_MS: count(300_000, 10, 24 * HOUR_MS).describe('Longest such wait, in ms.'),
-  BRIDGE_PROGRESS_MS: count(1000, 100, HOUR_MS).describe('Least time between two writes of a progress, in ms.'),
+  BRIDGE_ATTEMPTS: count(3, 1, 1000).describe('Number of attempts at a job before the bridge gives it up.'),
+  BRIDGE_RETRY_MS: count(2000, 10, HOUR_MS).describe(
+    'Delay before the second attempt, in ms. It doubles with each further attempt.',
+  ),
+  BRIDGE_RETRY_MAX_MS: count(300_000, 10, 24 * HOUR_MS).describe('Upper bound of the delay between attempts, in ms.'),
+  BRIDGE_PROGRESS_MS: count(1000, 100, HOUR_MS).describe(
+    "Shortest time between two writes of a job's progress, in ms.",
+  ),
   BRIDGE_IDLE_POLL_MS: count(10_000, 100, HOUR_MS).describe(
-    'Longest time between two looks at idle queues over REST, in ms.',
+    'Longest time between two polls of an idle queue over REST (Upstash), in ms.',
   ),
   BRIDGE_RETENTION_MS: count(7 * 24 * HOUR_MS, 1000, 366 * 24 * HOUR_MS).describe(
-    'How long an ended job is remembered, so that it does not run again, in ms.',
+    'Time in ms that an ended job stays in Redis. Until then its id does not run again.',
   ),
   BRIDGE_DRAIN_MS: count(10_000, 0, 24 * HOUR_MS).describe(
-    'How long SIGTERM waits for running jobs before it gives them back, in ms.',
+    'Time in ms that the bridge waits for running jobs after SIGTERM. Then it returns them to the queue.',
   ),
-  BRIDGE_SPOOL: text.describe("Folder for files on their way to the storage; unset: the system's for temporary files."),
+  BRIDGE_SPOOL: text.describe(
+    "Folder for files that are not stored yet. Unset: the system's folder for temporary files.",
+  ),
   CALLBACK_URL: httpUrl.describe(
-    'Where callbacks go; unset: SUPABASE_URL with /functions/v1/job-callback, else nowhere.',
+    'URL that callbacks are sent to. Unset: SUPABASE_URL with the path /functions/v1/job-callback; without SUPABASE_URL no callbacks are sent.',
   ),
   CALLBACK_TOKEN: text.describe(
-    'Bearer token of callbacks; unset: SUPABASE_SERVICE_KEY where they go to SUPABASE_URL, else none.',
+    'Bearer token of callbacks. Unset: SUPABASE_SERVICE_KEY if CALLBACK_URL follows from SUPABASE_URL, otherwise none.',
   ),
   CALLBACK_SECRET: z
     .string()
     .refine(isWebhookSecret, 'must be whsec_ and base64 of 24 to 64 bytes')
     .optional()
-    .describe('Signs callbacks as Standard Webhooks do; unset: they are not signed.'),
-  CALLBACK_TIMEOUT_MS: count(10_000, 100, 600_000).describe('For one try of a callback, in ms.'),
-  CALLBACK_RETRY_MS: count(1000, 10, HOUR_MS).describe('Wait before the second try, doubled each time, in ms.'),
-  CALLBACK_RETRY_MAX_MS: count(900_000, 10, 24 * HOUR_MS).describe('Longest such wait, in ms.'),
-  CALLBACK_MAX_AGE_MS: count(24 * HOUR_MS, 1000, 366 * 24 * HOUR_MS).describe(
-    'After so long without success a callback is given up, in ms.',
+    .describe(
+      'Secret that signs callbacks as Standard Webhooks: whsec_ and base64 of 24 to 64 bytes. Unset: callbacks are not signed.',
+    ),
+  CALLBACK_TIMEOUT_MS: count(10_000, 100, 600_000).describe(
+    'Time limit for one delivery attempt of a callback, in ms.',
   ),
-  CALLBACK_CONCURRENCY: count(8, 1, 1024).describe('Callbacks on their way at once.'),
+  CALLBACK_RETRY_MS: count(1000, 10, HOUR_MS).describe(
+    'Delay before the second delivery attempt, in ms. It doubles with each further attempt.',
+  ),
+  CALLBACK_RETRY_MAX_MS: count(900_000, 10, 24 * HOUR_MS).describe(
+    'Upper bound of the delay between delivery attempts, in ms.',
+  ),
+  CALLBACK_MAX_AGE_MS: count(24 * HOUR_MS, 1000, 366 * 24 * HOUR_MS).describe(
+    'Age in ms after which a callback that still fails is given up.',
+  ),
+  CALLBACK_CONCURRENCY: count(8, 1, 1024).describe(
+    'Largest number of callbacks that one bridge delivers at the same time.',
+  ),
   STORAGE: z
     .enum(['auto', 'local', 'supabase', 's3'])
     .default('auto')
-    .describe('Where files go; auto: Supabase where its two variables are set, S3 where S3_BUCKET is, else local.'),
-  STORAGE_FOLDER: z.string().min(1).default('out').describe('Folder of local storage.'),
-  STORAGE_BASE_URL: httpUrl.describe('What stands before the path in URLs of local storage and S3; unset: their own.'),
-  STORAGE_TIMEOUT_MS: count(120_000, 100, HOUR_MS).describe('For one request to the storage, in ms.'),
-  SUPABASE_URL: httpUrl.describe('URL of the Supabase project.'),
-  SUPABASE_SERVICE_KEY: text.describe('Its service key.'),
-  SUPABASE_SIGNED_URL_S: count(0, 0, 366 * 24 * 3600).describe(
-    'How long URLs are good for, in seconds; 0: public URLs.',
+    .describe(
+      'Where files are stored. auto: Supabase if SUPABASE_URL and SUPABASE_SERVICE_KEY are set, S3 if S3_BUCKET is set, otherwise a local folder.',
+    ),
+  STORAGE_FOLDER: z.string().min(1).default('out').describe('Folder of the local storage.'),
+  STORAGE_BASE_URL: httpUrl.describe(
+    "Start of the URLs of files in local storage and S3. Unset: file:// URLs for local storage, the bucket's own URLs for S3.",
   ),
-  S3_BUCKET: text.describe('Bucket of all files; the job type is the first part of the key.'),
-  S3_REGION: z.string().min(1).default('us-east-1').describe('Its region.'),
-  S3_ENDPOINT: httpUrl.describe('Of a store that is not AWS.'),
+  STORAGE_TIMEOUT_MS: count(120_000, 100, HOUR_MS).describe('Time limit for one request to Supabase or S3, in ms.'),
+  SUPABASE_URL: httpUrl.describe('URL of the Supabase project.'),
+  SUPABASE_SERVICE_KEY: text.describe('Service key of the Supabase project.'),
+  SUPABASE_SIGNED_URL_S: count(0, 0, 366 * 24 * 3600).describe('Validity of signed URLs in seconds. 0: public URLs.'),
+  S3_BUCKET: text.describe('S3 bucket for all files. The job type is the first part of each key.'),
+  S3_REGION: z.string().min(1).default('us-east-1').describe('Region of the S3 bucket.'),
+  S3_ENDPOINT: httpUrl.describe('URL of an S3-compatible store. Unset: AWS.'),
   ...sharedVariables,
-});
+} as const;
 
-export type BridgeConfig = Readonly<z.infer<typeof bridgeConfigSchema>>;
+/** Every variable of a bridge with these lanes, with default and bounds. */
+function bridgeConfigSchemaOf(lanes: readonly string[]) {
+  return z.object({ ...queueVariables, ...(laneVariables(lanes) as object), ...otherVariables });
+}
+
+/** Every variable of a bridge with the default lanes. */
+export const bridgeConfigSchema = bridgeConfigSchemaOf(laneNames.parse(undefined));
+
+export type BridgeConfig = Readonly<z.infer<typeof bridgeConfigSchema>> & {
+  /** In the order of BRIDGE_LANES; at least one. */
+  readonly lanes: readonly [Lane, ...Lane[]];
+};
 
 /**
  * @param overrides values of the command line; they win over the environment
@@ -101,9 +124,16 @@ export type BridgeConfig = Readonly<z.infer<typeof bridgeConfigSchema>>;
  */
 export function readBridgeConfig(
   env: NodeJS.ProcessEnv = environment(),
-  overrides: Partial<Record<keyof BridgeConfig, string>> = {},
+  overrides: Readonly<Record<string, string>> = {},
 ): BridgeConfig {
-  return withBridgeDefaults(readVariables(bridgeConfigSchema, { ...env, ...overrides }));
+  const variables = { ...env, ...overrides };
+  // Bad names are reported below, together with everything else.
+  const names = laneNames.safeParse(variables.BRIDGE_LANES || undefined).data ?? laneNames.parse(undefined);
+  const config = readVariables(bridgeConfigSchemaOf(names), variables);
+  const [first, ...others] = lanesFrom(names, config);
+  if (first === undefined) throw new InferenceError('INTERNAL', 'BRIDGE_LANES is empty');
+  const lanes: BridgeConfig['lanes'] = [first, ...others];
+  return withBridgeDefaults(Object.freeze({ ...config, lanes }));
 }
 
 /** Fills in the defaults that depend on other variables. */

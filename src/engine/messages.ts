@@ -3,7 +3,7 @@ import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent }
 import type { SerializedError } from '../errors.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
-import type { ClipFormat } from '../media/video-writer.js';
+import type { VideoFormat } from '../media/video-writer.js';
 import type { BuiltVariants, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
 
 /** Types of one kind of engine: its spec, its jobs, their events and results. */
@@ -82,7 +82,12 @@ export interface OutputOptions {
   /** Amount of metadata in the file. */
   readonly metadata: MetadataLevel;
   /** Settings of a video. Omitted: frames are images. For a video, `format` and `quality` apply to its poster. */
-  readonly clip?: { readonly ffmpeg: string; readonly format: ClipFormat; readonly fps: number; readonly crf: number };
+  readonly video?: {
+    readonly ffmpeg: string;
+    readonly format: VideoFormat;
+    readonly fps: number;
+    readonly crf: number;
+  };
 }
 
 /** A job as an engine runs it. */

@@ -2,7 +2,7 @@ import { InferenceError } from '../errors.js';
 import { encodeImage } from '../media/encode-image.js';
 import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
-import { removeStaleClips } from '../media/video-writer.js';
+import { removeStaleVideos } from '../media/video-writer.js';
 import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
 import type { ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
 import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
@@ -19,7 +19,7 @@ import { VideoAssets } from './video-assets.js';
  */
 export function runImageEngine(families: Families): void {
   // Serving goes on if a stale folder cannot be removed.
-  removeStaleClips().catch(() => undefined);
+  removeStaleVideos().catch(() => undefined);
   let pipeline: Pipeline | undefined;
   let model = '';
   serveEngine<ImageWork>({
@@ -100,12 +100,12 @@ async function renderBatch(
           break;
         case 'frames':
           clock.lap('decode');
-          if (job.output.clip === undefined) {
+          if (job.output.video === undefined) {
             const [rgb = new Uint8Array()] = event.frames;
             emit(await imageAsset(name, job, { ...event, rgb }, 0));
           } else {
             const clip =
-              clips.get(job) ?? (await VideoAssets.start(job.output.clip, event, metadataOf(name, job, event.seed)));
+              clips.get(job) ?? (await VideoAssets.start(job.output.video, event, metadataOf(name, job, event.seed)));
             clips.set(job, clip);
             await clip.write(event.frames);
           }

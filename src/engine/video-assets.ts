@@ -1,7 +1,7 @@
 import { encodeImage } from '../media/encode-image.js';
 import { type ImageMetadata, parametersText } from '../media/image-metadata.js';
 import { MAX_PREVIEW_SIDE, previewImage } from '../media/preview-image.js';
-import { ClipWriter } from '../media/video-writer.js';
+import { VideoWriter } from '../media/video-writer.js';
 import type { FramesEvent } from '../pipelines/pipeline.js';
 import type { EngineEvent, OutputOptions } from './messages.js';
 
@@ -9,13 +9,13 @@ type Asset = Extract<EngineEvent, { kind: 'asset' }>;
 
 /** Writes one video to its files: the video, a poster of its first frame, and a thumbnail. */
 export class VideoAssets {
-  readonly #writer: ClipWriter;
+  readonly #writer: VideoWriter;
   readonly #metadata: ImageMetadata;
   readonly #place: Pick<FramesEvent, 'seed' | 'width' | 'height'>;
   #first: Uint8Array | undefined;
 
   private constructor(
-    writer: ClipWriter,
+    writer: VideoWriter,
     metadata: ImageMetadata,
     place: Pick<FramesEvent, 'seed' | 'width' | 'height'>,
   ) {
@@ -25,13 +25,13 @@ export class VideoAssets {
   }
 
   static async start(
-    { ffmpeg, format, fps, crf }: NonNullable<OutputOptions['clip']>,
+    { ffmpeg, format, fps, crf }: NonNullable<OutputOptions['video']>,
     { seed, width, height }: FramesEvent,
     metadata: ImageMetadata,
   ): Promise<VideoAssets> {
     const comment = metadata.kind === 'full' ? parametersText(metadata.parameters) : undefined;
     const said = { comment, isProvenanceMarked: metadata.kind !== 'none' };
-    const writer = await ClipWriter.start(ffmpeg, { width, height, fps, format, crf, metadata: said });
+    const writer = await VideoWriter.start(ffmpeg, { width, height, fps, format, crf, metadata: said });
     return new VideoAssets(writer, metadata, { seed, width, height });
   }
 

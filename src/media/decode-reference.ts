@@ -2,18 +2,22 @@ import sharp, { type Metadata, type SharpOptions } from 'sharp';
 import { InferenceError } from '../errors.js';
 import type { Size } from './encode-image.js';
 import { type ReferenceFormat, signatureOf } from './image-signature.js';
+import { countJpegScans } from './jpeg-scans.js';
 
-/** Decoding 50 megapixels takes a second or two; what takes this long was made to. */
+/** Decoding 50 megapixels takes a second or two. A file that takes this long was made for that. */
 const MAX_DECODE_SECONDS = 30;
 
-/** Panoramas stay below 10. A line of pixels shows nothing, and libvips cannot scale one to cover a picture. */
+/** Progressive JPEGs have about 10 scans; each one costs a pass over all pixels. */
+const MAX_JPEG_SCANS = 100;
+
+/** Panoramas stay below 10. A line of pixels shows nothing, and libvips cannot scale one to cover an image. */
 const MAX_ASPECT_RATIO = 32;
 
 const NAMES: Readonly<Record<ReferenceFormat, string>> = { png: 'PNG', jpeg: 'JPEG', webp: 'WebP' };
-const SEND_A_PICTURE = 'send a PNG, a JPEG or a WebP';
+const SEND_AN_IMAGE = 'send a PNG, a JPEG or a WebP';
 
 export interface DecodeOptions extends Size {
-  /** Most pixels of the file's own picture, told by its header. */
+  /** Largest number of pixels of the file's own image, by its header. */
   readonly maxPixels: number;
 }
 
@@ -27,10 +31,10 @@ export interface Reference {
 }
 
 /**
- * Decodes a picture that a caller sent and fits it to `width` x `height`: scaled to cover, what juts out cut off evenly. The first
- * frame of an animation; any colour space as sRGB; transparency on white.
+ * Decodes an image that a caller sent and fits it to `width` x `height`: it is scaled to cover, and the rest is cropped evenly. Of an
+ * animation it takes the first frame. Every colour space becomes sRGB, and transparency becomes white.
  *
- * While it works it holds three bytes for each pixel of the file's picture; eight of a WebP.
+ * While it works it holds three bytes for each pixel of the file's image; eight for a WebP.
  *
  * @throws InferenceError REFERENCE_INVALID
  */
@@ -39,8 +43,11 @@ export async function decodeReference(
   { width, height, maxPixels }: DecodeOptions,
 ): Promise<Reference> {
   const format = formatOf(bytes);
+  if (format === 'jpeg' && countJpegScans(bytes, MAX_JPEG_SCANS + 1) > MAX_JPEG_SCANS) {
+    rejectImage(`is a JPEG of more than ${MAX_JPEG_SCANS} scans; send it as an ordinary JPEG`);
+  }
   checkSize(await readHeader(bytes, format), maxPixels);
-  // Whole before it is fitted: libvips reads no further than a crop needs, and would not see that a file ends early.
+  // Decoded completely before it is fitted: libvips reads only what a crop needs and would not notice that a file ends early.
   const options: SharpOptions = { failOn: 'error', limitInputPixels: maxPixels };
   const whole = await sharp(bytes, options)
     .autoOrient()
@@ -49,7 +56,7 @@ export async function decodeReference(
     .raw({ depth: 'uchar' })
     .timeout({ seconds: MAX_DECODE_SECONDS })
     .toBuffer({ resolveWithObject: true })
-    .catch((error: unknown) => refuseDamaged(format, error));
+    .catch((error: unknown) => rejectDamaged(format, error));
   const rgb = await sharp(whole.data, { raw: whole.info, limitInputPixels: maxPixels })
     .resize(width, height, { fit: 'cover', position: 'centre', kernel: 'lanczos3' })
     .toBuffer();
@@ -57,45 +64,45 @@ export async function decodeReference(
 }
 
 function formatOf(bytes: Uint8Array): ReferenceFormat {
-  if (bytes.length === 0) return refuse(`is empty; ${SEND_A_PICTURE}`);
+  if (bytes.length === 0) return rejectImage(`is empty; ${SEND_AN_IMAGE}`);
   const signature = signatureOf(bytes);
   switch (signature.kind) {
     case 'reference':
       return signature.format;
     case 'other':
-      return refuse(`is ${signature.name}; ${SEND_A_PICTURE}`);
+      return rejectImage(`is ${signature.name}; ${SEND_AN_IMAGE}`);
     case 'unknown':
-      return refuse(`begins like no picture that is known here; ${SEND_A_PICTURE}`);
+      return rejectImage(`does not begin like any known image format; ${SEND_AN_IMAGE}`);
   }
 }
 
-// Decodes no pixel. Sharp's own limit is off: it would not say what the size is.
+// Decodes no pixel. Sharp's own limit is off, because its error does not name the size.
 async function readHeader(bytes: Uint8Array, format: ReferenceFormat): Promise<Metadata> {
   const header = await sharp(bytes, { failOn: 'error', limitInputPixels: false })
     .metadata()
-    .catch((error: unknown) => refuseDamaged(format, error));
+    .catch((error: unknown) => rejectDamaged(format, error));
   if (header.format !== format)
-    return refuse(`begins as a ${NAMES[format]} and goes on as ${header.format}; ${SEND_A_PICTURE}`);
+    return rejectImage(`begins as a ${NAMES[format]} and continues as ${header.format}; ${SEND_AN_IMAGE}`);
   return header;
 }
 
 function checkSize({ width, height }: Size, maxPixels: number): void {
   const pixels = width * height;
   if (pixels > maxPixels) {
-    refuse(`is ${width}x${height}, ${pixels} pixels, and the limit is ${maxPixels}; send a smaller picture`);
+    rejectImage(`is ${width}x${height}, ${pixels} pixels, and the limit is ${maxPixels}; send a smaller image`);
   }
   if (Math.max(width, height) > MAX_ASPECT_RATIO * Math.min(width, height)) {
-    refuse(
-      `is ${width}x${height}, and a side may be at most ${MAX_ASPECT_RATIO} times the other; send a picture nearer to a square`,
+    rejectImage(
+      `is ${width}x${height}, and a side may be at most ${MAX_ASPECT_RATIO} times the other; send an image nearer to a square`,
     );
   }
 }
 
-function refuseDamaged(format: ReferenceFormat, cause: unknown): never {
+function rejectDamaged(format: ReferenceFormat, cause: unknown): never {
   const [said = ''] = (cause instanceof Error ? cause.message : String(cause)).split('\n');
-  return refuse(`is a ${NAMES[format]} that is damaged or cut short (${said}); send the whole file`, cause);
+  return rejectImage(`is a ${NAMES[format]} that is damaged or cut short (${said}); send the whole file`, cause);
 }
 
-function refuse(problem: string, cause?: unknown): never {
+function rejectImage(problem: string, cause?: unknown): never {
   throw new InferenceError('REFERENCE_INVALID', `the reference ${problem}`, { cause });
 }

@@ -7,12 +7,12 @@ import { xmpPacket } from './xmp.js';
 export const imageFormats = ['png', 'webp', 'jpeg'] as const;
 export type ImageFormat = (typeof imageFormats)[number];
 
-/** Of JPEG and WebP. Above sharp's own 80: these are the files that callers keep, not copies for a page. */
+/** Quality of JPEG and WebP. It is above sharp's own 80, because callers keep these files. */
 export const DEFAULT_QUALITY = 90;
 
 /**
- * EXIF in a JPEG is one segment of 65,533 bytes, two of them a UTF-16 unit. Prompt and negative prompt of this many units and weights of
- * the same, twice as long once quoted, leave 2,700 units to the settings.
+ * Largest length of each text, in UTF-16 units. EXIF in a JPEG is one segment of 65,533 bytes, two per unit. Prompt and negative prompt
+ * of this length, and weights of it, twice as long once quoted, leave 2,700 units for the settings.
  */
 const MAX_EXIF_TEXT_UNITS = 7500;
 
@@ -24,9 +24,9 @@ export interface Size {
 
 export interface EncodeOptions {
   readonly format: ImageFormat;
-  /** 1 to 100, of JPEG and WebP; PNG is lossless whatever it says. Omitted: 90. */
+  /** Quality of JPEG and WebP, 1 to 100. PNG is lossless and ignores it. Omitted: 90. */
   readonly quality?: number | undefined;
-  /** Omitted: none is written. */
+  /** Omitted: no metadata is written. */
   readonly metadata?: ImageMetadata | undefined;
 }
 
@@ -36,30 +36,30 @@ export interface EncodedImage {
 }
 
 /**
- * A file of interleaved uint8 [height, width, 3]. Metadata does not touch a pixel.
- * @throws what sharp does: a WebP has at most 16383 pixels a side
+ * Encodes interleaved uint8 [height, width, 3] as a file. Metadata does not change any pixel.
+ * @throws sharp's error, for example for a WebP of more than 16383 pixels per side
  */
 export async function encodeImage(
   rgb: Uint8Array,
   { width, height }: Size,
   { format, quality = DEFAULT_QUALITY, metadata = { kind: 'none' } }: EncodeOptions,
 ): Promise<EncodedImage> {
-  const picture = sharp(rgb, { raw: { width, height, channels: 3 } });
+  const image = sharp(rgb, { raw: { width, height, channels: 3 } });
   switch (format) {
     case 'png':
-      return { bytes: await encodePng(picture, metadata), contentType: 'image/png' };
+      return { bytes: await encodePng(image, metadata), contentType: 'image/png' };
     case 'webp':
-      return { bytes: await encodeLossy(picture.webp({ quality }), metadata, withWebpExif), contentType: 'image/webp' };
+      return { bytes: await encodeLossy(image.webp({ quality }), metadata, withWebpExif), contentType: 'image/webp' };
     case 'jpeg': {
-      // Colour at full resolution: at half, saturated edges of drawings bleed.
-      const jpeg = picture.jpeg({ quality, chromaSubsampling: '4:4:4' });
+      // Colour at full resolution: at half of it, saturated edges in drawings bleed.
+      const jpeg = image.jpeg({ quality, chromaSubsampling: '4:4:4' });
       return { bytes: await encodeLossy(jpeg, metadata, withJpegExif), contentType: 'image/jpeg' };
     }
   }
 }
 
-async function encodePng(picture: Sharp, metadata: ImageMetadata): Promise<Uint8Array> {
-  const png = await picture.png({ compressionLevel: 6 }).toBuffer();
+async function encodePng(image: Sharp, metadata: ImageMetadata): Promise<Uint8Array> {
+  const png = await image.png({ compressionLevel: 6 }).toBuffer();
   if (metadata.kind === 'none') return png;
   const parameters = metadata.kind === 'full' ? metadata.parameters : undefined;
   return withPngText(png, [
@@ -69,13 +69,13 @@ async function encodePng(picture: Sharp, metadata: ImageMetadata): Promise<Uint8
 }
 
 async function encodeLossy(
-  picture: Sharp,
+  image: Sharp,
   metadata: ImageMetadata,
   withExif: (file: Buffer, exif: Buffer) => Buffer,
 ): Promise<Uint8Array> {
-  if (metadata.kind === 'none') return picture.toBuffer();
+  if (metadata.kind === 'none') return image.toBuffer();
   const parameters = metadata.kind === 'full' ? metadata.parameters : undefined;
-  const file = await picture.withXmp(xmpPacket(parameters)).toBuffer();
+  const file = await image.withXmp(xmpPacket(parameters)).toBuffer();
   return parameters === undefined
     ? file
     : withExif(file, exifUserComment(parametersText(parameters, MAX_EXIF_TEXT_UNITS)));

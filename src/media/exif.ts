@@ -5,12 +5,12 @@ const EXIF_IFD_POINTER = 0x8769;
 const USER_COMMENT = 0x9286;
 
 const HEADER_BYTES = 8;
-/** A count, one entry, and the offset of the next directory. */
+/** Size of a directory: a count, one entry, and the offset of the next directory. */
 const DIRECTORY_BYTES = 2 + 12 + 4;
 
 /**
- * EXIF whose one entry is a UserComment in UTF-16, big-endian throughout as A1111 writes it. By hand, because libvips writes a comment
- * as ASCII and turns every other letter into a question mark.
+ * EXIF with one entry, a UserComment in UTF-16, big-endian throughout as A1111 writes it. It is written by hand, because libvips writes
+ * comments as ASCII and replaces every other letter by a question mark.
  */
 export function exifUserComment(text: string): Buffer {
   // Offsets count from the start of the TIFF header.
@@ -35,12 +35,12 @@ function directoryOf(tag: number, type: number, count: number, value: number): B
   return directory;
 }
 
-/** Puts EXIF where the standard wants it: right after the first marker of a JPEG. */
+/** Inserts EXIF after the first marker of a JPEG, as the standard requires. */
 export function withJpegExif(jpeg: Buffer, exif: Buffer): Buffer {
   const payload = Buffer.concat([Buffer.from('Exif\0\0', 'latin1'), exif]);
   const segment = Buffer.alloc(4);
   segment.writeUInt16BE(0xffe1, 0);
-  // Throws over 65,535: a segment counts its own length field.
+  // Throws above 65,535. A segment's length includes the length field.
   segment.writeUInt16BE(payload.length + 2, 2);
   return Buffer.concat([jpeg.subarray(0, 2), segment, payload, jpeg.subarray(2)]);
 }
@@ -51,7 +51,7 @@ const FLAGS_OFFSET = RIFF_HEADER_BYTES + CHUNK_HEADER_BYTES;
 const EXIF_FLAG = 0x08;
 
 /**
- * Adds EXIF to a WebP in the extended format, which one with XMP has. It goes last; readers take metadata in any order.
+ * Appends EXIF to a WebP in the extended format, which a WebP with XMP has. Readers accept metadata chunks in any order.
  * https://developers.google.com/speed/webp/docs/riff_container#extended_file_format
  */
 export function withWebpExif(webp: Buffer, exif: Buffer): Buffer {

@@ -9,7 +9,7 @@ export type FfmpegFinding =
   | { readonly found: true; readonly path: string; readonly version: string }
   | { readonly found: false; readonly detail: string; readonly fix: string };
 
-/** Looks for ffmpeg: the path given, the optional package's binary where it was really downloaded, then the PATH. */
+/** Finds ffmpeg: the given path, the binary of the optional package if it was downloaded, or the one on the PATH. */
 export async function findFfmpeg(given: string | undefined): Promise<FfmpegFinding> {
   const path = given ?? packagedFfmpeg() ?? 'ffmpeg';
   try {
@@ -20,7 +20,7 @@ export async function findFfmpeg(given: string | undefined): Promise<FfmpegFindi
   }
 }
 
-// With install scripts off the package is there and its binary is not.
+// With install scripts off, the package is there without its binary.
 function packagedFfmpeg(): string | undefined {
   try {
     const path: unknown = createRequire(import.meta.url)('ffmpeg-static');

@@ -1,12 +1,12 @@
-/** What a file tells of its making: all of it, only that a model made it, or nothing. */
+/** Metadata that a file has about its making: everything, only that a model made it, or nothing. */
 export const metadataLevels = ['full', 'provenance', 'none'] as const;
 export type MetadataLevel = (typeof metadataLevels)[number];
 
-/** What made one picture: enough to make it again. */
+/** The parameters of one image: enough to generate it again. */
 export interface GenerationParameters {
   readonly prompt: string;
   readonly negativePrompt?: string | undefined;
-  /** Of this picture, not of its batch. */
+  /** Seed of this image, not of its batch. */
   readonly seed: number;
   readonly steps: number;
   readonly guidanceScale: number;
@@ -14,17 +14,17 @@ export interface GenerationParameters {
   /** In pixels. */
   readonly width: number;
   readonly height: number;
-  /** What requests call the model. */
+  /** Name of the model in requests. */
   readonly model: string;
-  /** Weighted phrases as the caller wrote them; omitted: the prompt stood alone. */
+  /** Weighted phrases as the caller wrote them. Omitted: there were none. */
   readonly promptWeights?: string | undefined;
   /** Omitted: there was no reference. */
   readonly referenceStrength?: number | undefined;
   /** Omitted: all steps were guided. */
   readonly guidanceInterval?: { readonly start: number; readonly end: number } | undefined;
-  /** 0 or omitted: no step reused another's residual. */
+  /** 0 or omitted: no step reused a residual. */
   readonly reuseThreshold?: number | undefined;
-  /** Of the server. */
+  /** Version of the server. */
   readonly version: string;
 }
 
@@ -37,7 +37,7 @@ export type ImageMetadata =
  * The parameters as A1111 writes them and its successors read them: prompt, negative prompt, then one line of settings.
  * https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/v1.10.1/modules/infotext_utils.py
  *
- * @param maxTextUnits UTF-16 units of each text that a caller wrote; a longer one is cut and ends in "…". Omitted: all of it.
+ * @param maxTextUnits largest length of each text from the caller, in UTF-16 units. A longer one is cut and ends in "…". Omitted: no limit
  */
 export function parametersText(parameters: GenerationParameters, maxTextUnits?: number): string {
   const { steps, scheduler, guidanceScale, seed, width, height, model, referenceStrength, version } = parameters;
@@ -61,18 +61,18 @@ export function parametersText(parameters: GenerationParameters, maxTextUnits?: 
   return `${promptsText(parameters, maxTextUnits)}\n${settings.join(', ')}`;
 }
 
-/** The prompt and, where there is one, the negative prompt, as they stand in `parametersText`. */
+/** The prompt and the negative prompt, if there is one, as `parametersText` has them. */
 export function promptsText({ prompt, negativePrompt }: GenerationParameters, maxTextUnits?: number): string {
   const negative = negativePrompt ? `\nNegative prompt: ${cleanText(negativePrompt, maxTextUnits)}` : '';
   return `${cleanText(prompt, maxTextUnits)}${negative}`;
 }
 
-// Values are split at commas and colons by those who read them; JSON quotes keep one whole.
+// Readers split the line at commas and colons; JSON quotes keep a value together.
 function quoted(value: string): string {
   return /[,:\n]/.test(value) ? JSON.stringify(value) : value;
 }
 
-/** Text that XML, UTF-8 and UTF-16 can all hold: what they cannot (control characters, half surrogate pairs) becomes U+FFFD. */
+/** Replaces characters that XML, UTF-8 or UTF-16 cannot hold (control characters, half surrogate pairs) by U+FFFD. */
 function cleanText(text: string, maxUnits = Number.POSITIVE_INFINITY): string {
   const cut = text.length > maxUnits ? `${text.slice(0, maxUnits - 1).replace(/\p{Cs}$/u, '')}…` : text;
   return cut.replace(/\r\n?/g, '\n').replace(/(?![\t\n])\p{Cc}|[\p{Cs}\u{fffe}\u{ffff}]/gu, '\u{fffd}');

@@ -1,10 +1,10 @@
-/** What darkroom decodes of what others send. Each more is a decoder that hostile bytes reach. */
+/** Formats that darkroom decodes. Each one is a decoder that hostile bytes reach. */
 export const referenceFormats = ['png', 'jpeg', 'webp'] as const;
 export type ReferenceFormat = (typeof referenceFormats)[number];
 
 export type Signature =
   | { readonly kind: 'reference'; readonly format: ReferenceFormat }
-  /** Known, and refused by name: "a GIF". */
+  /** Known, and rejected by name: "a GIF". */
   | { readonly kind: 'other'; readonly name: string }
   | { readonly kind: 'unknown' };
 
@@ -25,10 +25,10 @@ const others: readonly (readonly [name: string, offset: number, ...signatures: s
   ['an archive', 0, 'PK\x03\x04', '\x1f\x8b'],
 ];
 
-/** Signatures lie at the start; an SVG may begin with a comment. */
+/** Bytes that are searched for a signature. They are at the start, but an SVG may begin with a comment. */
 const SNIFFED_BYTES = 1024;
 
-/** What the bytes themselves say they are; a name or a header may say anything. */
+/** Detects the format from the bytes. A file name or a header is not reliable. */
 export function signatureOf(bytes: Uint8Array): Signature {
   const start = Buffer.from(bytes.subarray(0, SNIFFED_BYTES)).toString('latin1');
   if (start.startsWith('\x89PNG\r\n\x1a\n')) return { kind: 'reference', format: 'png' };

@@ -8,16 +8,16 @@ export interface PngText {
   readonly text: string;
 }
 
-/** Adds text before the pixels of a PNG: where a tool finds it without reading the picture. */
+/** Adds text before the pixels of a PNG, where tools find it without reading the image. */
 export function withPngText(png: Buffer, texts: readonly PngText[]): Buffer {
   return Buffer.concat([png.subarray(0, START_BYTES), ...texts.map(textChunk), png.subarray(START_BYTES)]);
 }
 
-// tEXt is what old tools read, but it is Latin-1, which some of them take for UTF-8: ASCII alone is safe there. XMP is always iTXt.
+// Old tools read tEXt. It is Latin-1, which some of them take for UTF-8, so only ASCII is safe there. XMP is always iTXt.
 function textChunk({ keyword, text }: PngText): Buffer {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: ASCII is what the chunk can hold.
   if (/^[\x00-\x7f]*$/.test(text) && keyword !== xmpKeyword) return chunk('tEXt', `${keyword}\0${text}`);
-  // Not compressed, in no language, with no translated keyword.
+  // Not compressed, without a language and a translated keyword.
   return chunk('iTXt', `${keyword}\0\0\0\0\0${text}`);
 }
 

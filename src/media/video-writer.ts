@@ -7,95 +7,95 @@ import type { Writable } from 'node:stream';
 import { InferenceError } from '../errors.js';
 import { removeStaleFolders } from '../std/stale-folders.js';
 
-export const clipFormats = ['mp4', 'webp'] as const;
-export type ClipFormat = (typeof clipFormats)[number];
+export const videoFormats = ['mp4', 'webp'] as const;
+export type VideoFormat = (typeof videoFormats)[number];
 
-/** x264's scale: 0 is lossless, 51 the worst, 23 its own default. Visually lossless is about 18. */
+/** Default on x264's CRF scale: 0 is lossless, 51 the worst, 23 x264's own default. About 18 is visually lossless. */
 export const DEFAULT_CRF = 18;
 
-export interface ClipOptions {
+export interface VideoOptions {
   /** In pixels; even for MP4. */
   readonly width: number;
   readonly height: number;
   /** Frames a second. */
   readonly fps: number;
-  readonly format: ClipFormat;
-  /** Of MP4, 0 to 51. Omitted: 18. */
+  readonly format: VideoFormat;
+  /** CRF of MP4, 0 to 51. Omitted: 18. */
   readonly crf?: number | undefined;
-  /** Of WebP, 1 to 100. Omitted: 80. */
+  /** Quality of WebP, 1 to 100. Omitted: 80. */
   readonly quality?: number | undefined;
-  /** What the file says about itself. */
-  readonly metadata?: ClipMetadata | undefined;
+  /** Metadata of the file. */
+  readonly metadata?: VideoMetadata | undefined;
 }
 
-export interface ClipMetadata {
+export interface VideoMetadata {
   /** Parameters, as text. */
   readonly comment?: string | undefined;
-  /** Marks the clip as a trained model's work. */
+  /** True: the file is marked as made by a trained model. */
   readonly isProvenanceMarked: boolean;
 }
 
-export interface EncodedClip {
+export interface EncodedVideo {
   readonly bytes: Uint8Array;
   readonly contentType: string;
 }
 
 /** The value of IPTC's digital source type. http://cv.iptc.org/newscodes/digitalsourcetype/ */
 const TRAINED_MODEL = 'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia';
-/** Folders of clips on their way: this, the process that writes, and something unique. */
-const FOLDER = 'darkroom-clip-';
-/** What is kept of ffmpeg's words; the last of them say what went wrong. */
-const MAX_WORDS = 2000;
+/** Folders of videos that are being written have this prefix, the id of the process, and a unique part. */
+const FOLDER_PREFIX = 'darkroom-video-';
+/** Length of ffmpeg's messages that are kept. The last one names the error. */
+const MAX_STDERR_CHARACTERS = 2000;
 const DEFAULT_WEBP_QUALITY = 80;
 
 /**
- * One clip on its way through ffmpeg: frames go in as they are decoded. The file is made in a folder of its own, because its
- * index is moved to the front at the end (faststart); the folder is gone when the clip is finished or aborted.
+ * Writes one video with ffmpeg, which takes the frames as they are decoded. The file is made in a folder of its own, because its
+ * index is moved to the front at the end (faststart). The folder is removed when the video is finished or aborted.
  */
-export class ClipWriter {
-  readonly #options: ClipOptions;
+export class VideoWriter {
+  readonly #options: VideoOptions;
   readonly #folder: string;
   readonly #process: ChildProcess;
   readonly #input: Writable;
   readonly #ended: Promise<number | null>;
-  #words = '';
+  #stderr = '';
   #isBroken = false;
 
-  private constructor(ffmpeg: string, folder: string, options: ClipOptions) {
+  private constructor(ffmpeg: string, folder: string, options: VideoOptions) {
     this.#options = options;
     this.#folder = folder;
-    // stdin carries the frames, stderr its complaints.
+    // stdin takes the frames, stderr has the errors.
     const child = spawn(ffmpeg, ffmpegArguments(options, join(folder, fileName(options))), {
       stdio: ['pipe', 'ignore', 'pipe'],
     });
     this.#process = child;
     this.#input = child.stdin;
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      this.#words = (this.#words + text).slice(-MAX_WORDS);
+      this.#stderr = (this.#stderr + text).slice(-MAX_STDERR_CHARACTERS);
     });
-    // A pipe that breaks is told by the exit, with its reason.
+    // If the pipe breaks, ffmpeg's exit has the reason.
     child.stdin.on('error', () => {
       this.#isBroken = true;
     });
     this.#ended = new Promise((resolve) => {
       child.on('error', (error) => {
-        this.#words = error.message;
+        this.#stderr = error.message;
         resolve(null);
       });
       child.on('close', (code) => resolve(code));
     });
   }
 
-  /** @param ffmpeg that was found (ffmpeg.ts) */
-  static async start(ffmpeg: string, options: ClipOptions): Promise<ClipWriter> {
-    return new ClipWriter(ffmpeg, await mkdtemp(join(tmpdir(), `${FOLDER}${process.pid}-`)), options);
+  /** @param ffmpeg path that findFfmpeg found */
+  static async start(ffmpeg: string, options: VideoOptions): Promise<VideoWriter> {
+    return new VideoWriter(ffmpeg, await mkdtemp(join(tmpdir(), `${FOLDER_PREFIX}${process.pid}-`)), options);
   }
 
   get pid(): number | undefined {
     return this.#process.pid;
   }
 
-  /** @param rgb row-major uint8 [height, width, 3]. Waits while ffmpeg has enough to do. */
+  /** Writes a frame, and waits while ffmpeg is busy. @param rgb row-major uint8 [height, width, 3] */
   async write(rgb: Uint8Array): Promise<void> {
     if (this.#hasEnded) throw await this.#failure();
     if (this.#input.write(rgb)) return;
@@ -103,8 +103,8 @@ export class ClipWriter {
     if (this.#hasEnded) throw await this.#failure();
   }
 
-  /** The whole file. @throws InferenceError ENCODING_FAILED with what ffmpeg said */
-  async finish(): Promise<EncodedClip> {
+  /** Ends the video. @returns the whole file @throws InferenceError ENCODING_FAILED with ffmpeg's message */
+  async finish(): Promise<EncodedVideo> {
     this.#input.end();
     const code = await this.#ended;
     if (code !== 0) throw await this.#failure();
@@ -113,7 +113,7 @@ export class ClipWriter {
     return { bytes, contentType: this.#options.format === 'mp4' ? 'video/mp4' : 'image/webp' };
   }
 
-  /** Ends ffmpeg and takes the file away, whatever state it is in. */
+  /** Kills ffmpeg and removes the file, in any state. */
   async abort(): Promise<void> {
     this.#process.kill('SIGKILL');
     await this.#ended;
@@ -128,10 +128,15 @@ export class ClipWriter {
     const code = await this.#ended;
     await this.#clean();
     const how = this.#process.signalCode === null ? `exit code ${code}` : `signal ${this.#process.signalCode}`;
-    const last = this.#words.trim().split('\n').at(-1) ?? '';
+    const last = this.#stderr.trim().split('\n').at(-1) ?? '';
+    if (/No space left on device/.test(this.#stderr)) {
+      return new InferenceError('MACHINE_EXHAUSTED', `this machine has no free disk space: ${last}`, {
+        retryAfterMs: 5000,
+      });
+    }
     return new InferenceError(
       'ENCODING_FAILED',
-      `ffmpeg ended with ${how} while it wrote the clip: ${last || 'it said nothing'}`,
+      `ffmpeg ended with ${how} while it wrote the video: ${last || 'no message'}`,
     );
   }
 
@@ -140,17 +145,17 @@ export class ClipWriter {
   }
 }
 
-/** Takes away what processes that were killed left: their ffmpeg ends with them, their folders stay. */
-export function removeStaleClips(): Promise<void> {
-  return removeStaleFolders(tmpdir(), FOLDER);
+/** Removes the folders of killed processes. Their ffmpeg ended with them. */
+export function removeStaleVideos(): Promise<void> {
+  return removeStaleFolders(tmpdir(), FOLDER_PREFIX);
 }
 
-function fileName({ format }: ClipOptions): string {
-  return `clip.${format}`;
+function fileName({ format }: VideoOptions): string {
+  return `video.${format}`;
 }
 
 function ffmpegArguments(
-  { width, height, fps, format, crf, quality, metadata }: ClipOptions,
+  { width, height, fps, format, crf, quality, metadata }: VideoOptions,
   path: string,
 ): readonly string[] {
   const input = [
@@ -166,7 +171,7 @@ function ffmpegArguments(
     'pipe:0',
   ];
   const common = ['-hide_banner', '-loglevel', 'error', '-nostdin', '-y'];
-  const words = [
+  const tags = [
     ...(metadata?.comment === undefined ? [] : ['-metadata', `comment=${metadata.comment}`]),
     ...(metadata?.isProvenanceMarked ? ['-metadata', `description=DigitalSourceType: ${TRAINED_MODEL}`] : []),
   ];
@@ -194,5 +199,5 @@ function ffmpegArguments(
     'bt709',
   ];
   const codec = ['-c:v', 'libx264', '-preset', 'medium', '-crf', String(crf ?? DEFAULT_CRF), '-pix_fmt', 'yuv420p'];
-  return [...common, ...input, ...colours, ...codec, ...words, '-movflags', '+faststart', path];
+  return [...common, ...input, ...colours, ...codec, ...tags, '-movflags', '+faststart', path];
 }

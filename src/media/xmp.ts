@@ -1,16 +1,16 @@
 import { type GenerationParameters, promptsText } from './image-metadata.js';
 
-/** IPTC's term for what a model made. https://cv.iptc.org/newscodes/digitalsourcetype/ */
+/** IPTC's term for media that a model made. https://cv.iptc.org/newscodes/digitalsourcetype/ */
 const TRAINED_ALGORITHMIC_MEDIA = 'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia';
 
 /**
- * A JPEG holds 65,502 bytes of XMP, and libvips drops a larger packet in silence. Two prompts of this many UTF-16 units take 60,000 at
- * most: no unit takes more than the five bytes of `&amp;`.
+ * Largest length of a prompt in XMP, in UTF-16 units. A JPEG holds 65,502 bytes of XMP, and libvips silently drops a larger packet. Two
+ * prompts of this length take at most 60,000 bytes, because no unit takes more than the five bytes of `&amp;`.
  */
 const MAX_PROMPT_UNITS = 6000;
 
 /**
- * An XMP packet that marks a picture as made by a model and, given the parameters, tells prompt and system in the properties of IPTC
+ * An XMP packet that marks an image as made by a model. With parameters, it also has the prompt and the system, in the properties of IPTC
  * Photo Metadata 2025.1. https://iptc.org/std/photometadata/specification/IPTC-PhotoMetadata
  */
 export function xmpPacket(parameters?: GenerationParameters): string {

@@ -3,40 +3,43 @@ import { rm } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { BridgeConfig } from '../config/bridge-config.js';
+import { contractJobTypes, type JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { Outbox } from './callback/outbox.js';
-import { admissionOf } from './classify-payload.js';
+import { classifyPayload } from './classify-payload.js';
 import { openSpool } from './open-spool.js';
-import { runJob } from './process-job.js';
-import { type JobQueue, type Lane, type LaneTurn, lanes, type PendingPayload, type Poll } from './queue/job-queue.js';
+import { processJob } from './process-job.js';
+import { type JobQueue, type LaneTurn, listsOf, type PendingPayload, type Poll } from './queue/job-queue.js';
 import { ServerPool } from './server-pool.js';
 
 const MAX_DRAWN_SEED = 999_999_999;
-/** Between two looks at a queue that tells of pushes: for what other bridges left behind. */
-const LOOK_MS = 2000;
-/** Between two looks over REST while there is work. */
-const BUSY_LOOK_MS = 250;
-/** After a look that failed. */
-const FAILED_LOOK_MS = 1000;
+/** Longest time between two polls of a queue that reports pushes. They find the jobs that other bridges left behind. */
+const POLL_MS = 2000;
+/** Time between two polls over REST while there is work. */
+const BUSY_POLL_MS = 250;
+/** Delay after a failed poll. */
+const FAILED_POLL_MS = 1000;
 
 export interface BridgeOptions {
   readonly config: BridgeConfig;
   readonly queue: JobQueue;
   readonly storage: AssetStore;
   readonly log: Logger;
-  /** Whether its servers end when it stops: then jobs that it gives back end there, too. Omitted: they go on. */
+  /** True if its servers stop with it: then it cancels the jobs there that it releases. Omitted: the servers continue them. */
   readonly endsServer?: boolean;
+  /** Job types that payloads may have. Omitted: the ten of the contract. */
+  readonly jobTypes?: JobTypes;
 }
 
 export interface RunningBridge {
-  /** Jobs in hand. */
+  /** Number of jobs in flight. */
   readonly running: number;
-  /** Takes no more jobs, waits for those in hand (BRIDGE_DRAIN_MS at most), gives the others back, and ends. */
+  /** Takes no more jobs, waits for those in flight for up to BRIDGE_DRAIN_MS, and releases the rest. */
   stop(): Promise<void>;
 }
 
-/** Starts taking jobs from a queue to servers, their files to a storage, and callbacks to their receiver. */
+/** Starts a bridge: it runs the jobs of a queue on servers, stores their files and delivers their callbacks. */
 export async function startBridge(options: BridgeOptions): Promise<RunningBridge> {
   return new Bridge(options, await openSpool(options.config.BRIDGE_SPOOL ?? tmpdir()));
 }
@@ -48,20 +51,23 @@ class Bridge implements RunningBridge {
   readonly #log: Logger;
   readonly #spool: string;
   readonly #endsServer: boolean;
+  readonly #jobTypes: JobTypes;
   readonly #pool: ServerPool;
   readonly #outbox: Outbox | undefined;
   readonly #worker = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
-  /** No more jobs. */
+  /** Aborted when no more jobs are taken. */
   readonly #stopping = new AbortController();
-  /** Those in hand are given back. */
+  /** Aborted when the jobs in flight are released. */
   readonly #draining = new AbortController();
-  readonly #jobs = new Map<Promise<void>, Lane>();
+  readonly #jobs = new Map<Promise<void>, string>();
   readonly #loop: Promise<void>;
   #wake = new AbortController();
-  #idleMs = BUSY_LOOK_MS;
+  #idleMs = BUSY_POLL_MS;
 
-  constructor({ config, queue, storage, log, endsServer = false }: BridgeOptions, spool: string) {
+  constructor(options: BridgeOptions, spool: string) {
+    const { config, queue, storage, log, endsServer = false, jobTypes = contractJobTypes } = options;
     this.#endsServer = endsServer;
+    this.#jobTypes = jobTypes;
     this.#config = config;
     this.#queue = queue;
     this.#storage = storage;
@@ -99,10 +105,10 @@ class Bridge implements RunningBridge {
     const timer = setTimeout(() => this.#draining.abort(), this.#config.BRIDGE_DRAIN_MS);
     await Promise.all(this.#jobs.keys());
     clearTimeout(timer);
-    // What just ended may be called back in the same breath.
-    await this.#outbox?.idle();
-    await this.#outbox?.pump().catch(() => undefined);
-    await this.#outbox?.idle();
+    // Jobs that ended just now have a callback due.
+    await this.#outbox?.whenIdle();
+    await this.#outbox?.deliverDue().catch(() => undefined);
+    await this.#outbox?.whenIdle();
     this.#pool.close();
     await rm(this.#spool, { recursive: true, force: true });
   }
@@ -112,42 +118,43 @@ class Bridge implements RunningBridge {
       this.#wake = new AbortController();
       try {
         const poll = await this.#queue.poll();
-        if (await this.#work(poll)) this.#idleMs = BUSY_LOOK_MS;
-        else await this.#rest(poll.nextDueMs);
+        if (await this.#doWork(poll)) this.#idleMs = BUSY_POLL_MS;
+        else await this.#waitForWork(poll.nextDueMs);
       } catch (error) {
         this.#log.error({ err: error }, 'the queue failed');
-        await sleep(FAILED_LOOK_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
+        await sleep(FAILED_POLL_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
       }
     }
   }
 
-  /** Does what there is to do. @returns whether there was something */
-  async #work({ payloads, waiting, dueDeliveries }: Poll): Promise<boolean> {
+  /** Does the work that a poll found. @returns true if there was any */
+  async #doWork({ payloads, waiting, dueDeliveries }: Poll): Promise<boolean> {
     if (payloads.length > 0) await this.#admit(payloads);
-    const started = await this.#claim(payloads.length > 0 ? lanes : waiting);
+    const started = await this.#claim(payloads.length > 0 ? this.#config.lanes.map(({ name }) => name) : waiting);
     const { room = 0 } = this.#outbox ?? {};
-    // Every start is called back, too.
-    const delivered = room > 0 && dueDeliveries + started > 0 ? await this.#outbox?.pump() : 0;
+    // Each start makes a callback due.
+    const delivered = room > 0 && dueDeliveries + started > 0 ? await this.#outbox?.deliverDue() : 0;
     return payloads.length > 0 || started > 0 || (delivered ?? 0) > 0;
   }
 
   async #admit(payloads: readonly PendingPayload[]): Promise<void> {
-    for (const queue of [this.#config.BRIDGE_SDXL_QUEUE, this.#config.BRIDGE_WAN_QUEUE]) {
+    const options = { lanes: this.#config.lanes, jobTypes: this.#jobTypes };
+    for (const queue of listsOf(this.#config.lanes)) {
       const entries = payloads
         .filter((payload) => payload.queue === queue)
-        .map((payload) => [payload.sha1, admissionOf(payload)] as const);
+        .map((payload) => [payload.sha1, classifyPayload(payload, options)] as const);
       const admitted = await this.#queue.admit(queue, entries);
       for (const [i, result] of admitted.entries()) {
         const admission = entries[i]?.[1];
         const facts = { queue, result, ...(admission?.kind !== 'rejected' && { jobId: admission?.id }) };
-        if (result === 'refused' || result === 'rejected') this.#log.warn(facts, 'payload not run');
-        else if (result !== 'moved') this.#log.debug(facts, 'payload taken');
+        if (result === 'refused' || result === 'rejected') this.#log.warn(facts, 'payload rejected');
+        else if (result !== 'moved') this.#log.debug(facts, 'payload admitted');
       }
     }
   }
 
-  /** Claims jobs of these lanes into free slots. @returns how many */
-  async #claim(waiting: readonly Lane[]): Promise<number> {
+  /** Claims jobs of these lanes for the free slots. @returns the number of jobs */
+  async #claim(waiting: readonly string[]): Promise<number> {
     let started = 0;
     for (; !this.#stopping.signal.aborted; started += 1) {
       const open = this.#openLanes(waiting);
@@ -161,7 +168,7 @@ class Bridge implements RunningBridge {
       });
       if (lease === undefined) break;
       const { lane } = lease;
-      const job = runJob(lease, {
+      const job = processJob(lease, {
         queue: this.#queue,
         storage: this.#storage,
         pool: this.#pool,
@@ -174,6 +181,7 @@ class Bridge implements RunningBridge {
         retryMaxMs: this.#config.BRIDGE_RETRY_MAX_MS,
         drain: this.#draining.signal,
         endsServer: this.#endsServer,
+        jobTypes: this.#jobTypes,
       }).finally(() => {
         this.#jobs.delete(job);
         this.#wake.abort();
@@ -183,27 +191,23 @@ class Bridge implements RunningBridge {
     return started;
   }
 
-  /** Lanes that have jobs, a free slot, and a server. */
-  #openLanes(waiting: readonly Lane[]): readonly LaneTurn[] {
-    const { BRIDGE_SLOTS, BRIDGE_SDXL_SLOTS, BRIDGE_WAN_SLOTS, BRIDGE_SDXL_WEIGHT, BRIDGE_WAN_WEIGHT } = this.#config;
+  /** Lanes that have a waiting job, a free slot and a server. */
+  #openLanes(waiting: readonly string[]): readonly LaneTurn[] {
+    const { BRIDGE_SLOTS, lanes } = this.#config;
     if (this.#jobs.size >= BRIDGE_SLOTS) return [];
-    const held = (lane: Lane) => [...this.#jobs.values()].filter((other) => other === lane).length;
-    const slots = [
-      { lane: 'sdxl', weight: BRIDGE_SDXL_WEIGHT, most: BRIDGE_SDXL_SLOTS },
-      { lane: 'wan', weight: BRIDGE_WAN_WEIGHT, most: BRIDGE_WAN_SLOTS },
-    ] as const;
-    return slots.flatMap(({ lane, weight, most }) => {
-      const server = this.#pool.leastBusy(lane);
-      if (server === undefined || !waiting.includes(lane) || held(lane) >= most) return [];
-      return [{ lane, weight, server: server.address }];
+    const inFlight = (name: string) => [...this.#jobs.values()].filter((lane) => lane === name).length;
+    return lanes.flatMap(({ name, weight, slots }) => {
+      const server = this.#pool.leastBusy(name);
+      if (server === undefined || !waiting.includes(name) || inFlight(name) >= slots) return [];
+      return [{ lane: name, weight, server: server.address }];
     });
   }
 
-  /** Waits until something may have happened. */
-  async #rest(nextDueMs: number | undefined): Promise<void> {
-    const longest = this.#queue.kind === 'upstash' ? this.#idleMs : LOOK_MS;
+  /** Waits until there may be work. */
+  async #waitForWork(nextDueMs: number | undefined): Promise<void> {
+    const longest = this.#queue.kind === 'upstash' ? this.#idleMs : POLL_MS;
     this.#idleMs = Math.min(this.#idleMs * 2, this.#config.BRIDGE_IDLE_POLL_MS);
-    // What is due now and was not done waits for room.
+    // Callbacks that are due now but were not taken wait for a free delivery.
     const dueMs = nextDueMs || longest;
     const wake = this.#wake;
     const timer = setTimeout(() => wake.abort(), Math.min(longest, dueMs));

@@ -1,19 +1,21 @@
 import { InferenceError } from '../errors.js';
+import type { Logger } from '../log.js';
 import type { JobQueue, Lease } from './queue/job-queue.js';
 
-/** How often a lease is renewed within its time: two renewals may fail. */
-const BEATS_PER_LEASE = 3;
+/** Renewals within the length of a lease. */
+const RENEWALS_PER_LEASE = 3;
 
 export interface LeaseKeeperOptions {
   readonly leaseMs: number;
-  /** Least time between two writes of the progress. */
+  /** Shortest time between two writes of the progress. */
   readonly progressMs: number;
+  readonly log: Logger;
 }
 
-/** Why a job must be left: its lease is somebody else's, or somebody cancelled it. */
+/** Reason for a worker to stop: another worker has the lease, or the job was cancelled. */
 export type Interruption = 'lost' | 'cancelled';
 
-/** Renews a lease while its job runs, writes the progress along, and hears of cancels. */
+/** Renews a lease while its job runs, writes the progress with it, and notices cancels. */
 export class LeaseKeeper {
   readonly #queue: JobQueue;
   readonly #lease: Lease;
@@ -22,9 +24,10 @@ export class LeaseKeeper {
   #interruption: Interruption | undefined;
   #progress: string | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #beating: Promise<void> | undefined;
-  #lastBeat = performance.now();
+  #renewing: Promise<void> | undefined;
+  #renewedAt = performance.now();
   #isStopped = false;
+  #problem: string | undefined;
 
   constructor(queue: JobQueue, lease: Lease, options: LeaseKeeperOptions) {
     this.#queue = queue;
@@ -33,7 +36,7 @@ export class LeaseKeeper {
     this.#schedule();
   }
 
-  /** Aborted when the job must be left. */
+  /** Aborted when the worker must stop. */
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
@@ -42,52 +45,64 @@ export class LeaseKeeper {
     return this.#interruption;
   }
 
-  /** Tells how far the job is; the last word counts. */
+  /** Reports the progress of the job. A newer report replaces one that is not written yet. */
   report(progress: Readonly<Record<string, unknown>>): void {
     this.#progress = JSON.stringify(progress);
     this.#schedule();
   }
 
-  /** Ends the renewals; one that is under way is waited for, so that it does not follow what comes next. */
+  /** Stops the renewals. It waits for the one in flight, which must not follow the next write. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
-    await this.#beating;
+    await this.#renewing;
   }
 
-  /** Tells that a write found the lease lost. */
-  lose(): void {
+  /** Call it when a write found that another worker has the lease. */
+  markLost(): void {
     this.#interrupt('lost');
   }
 
   #schedule(): void {
-    if (this.#isStopped || this.#beating !== undefined) return;
+    if (this.#isStopped || this.#renewing !== undefined) return;
     const { leaseMs, progressMs } = this.#options;
-    const every = leaseMs / BEATS_PER_LEASE;
+    const every = leaseMs / RENEWALS_PER_LEASE;
     const wait = this.#progress === undefined ? every : Math.min(every, progressMs);
     clearTimeout(this.#timer);
-    const sinceBeat = performance.now() - this.#lastBeat;
+    const sinceRenewal = performance.now() - this.#renewedAt;
     this.#timer = setTimeout(
       () => {
-        this.#beating = this.#beat().finally(() => {
-          this.#beating = undefined;
+        this.#renewing = this.#renew().finally(() => {
+          this.#renewing = undefined;
           this.#schedule();
         });
       },
-      Math.max(0, wait - sinceBeat),
+      Math.max(0, wait - sinceRenewal),
     );
   }
 
-  async #beat(): Promise<void> {
-    this.#lastBeat = performance.now();
+  async #renew(): Promise<void> {
+    this.#renewedAt = performance.now();
     const progress = this.#progress;
     this.#progress = undefined;
     const { id, token } = this.#lease;
     const { leaseMs } = this.#options;
-    const held = await this.#queue
-      .heartbeat({ id, token, leaseMs, ...(progress !== undefined && { progress }) })
-      .catch((): 'lost' => 'lost');
-    if (held !== 'held') this.#interrupt(held);
+    try {
+      const held = await this.#queue.heartbeat({ id, token, leaseMs, ...(progress !== undefined && { progress }) });
+      this.#problem = undefined;
+      if (held !== 'held') this.#interrupt(held);
+    } catch (error) {
+      // Only the store knows who has the lease: while it refuses or does not answer, the work goes on. If the lease expires and
+      // another worker takes it, the next write finds that out.
+      this.#noteProblem(InferenceError.from(error).message);
+    }
+  }
+
+  /** Logs a problem once, until renewing works again. */
+  #noteProblem(problem: string): void {
+    if (this.#problem === problem) return;
+    this.#problem = problem;
+    this.#options.log.warn({ jobId: this.#lease.id, problem }, 'lease not renewed');
   }
 
   #interrupt(interruption: Interruption): void {

@@ -1,19 +1,19 @@
-/** Payloads that one look takes from a list: what one script call may do without holding up others. */
+/** Largest number of payloads that one poll takes from a list. A script blocks Redis while it runs. */
 export const MAX_PAYLOADS_PER_POLL = 32;
-/** Bytes of them together. */
+/** Bytes of these payloads together. */
 export const MAX_BYTES_PER_POLL = 4 * 1024 * 1024;
-/** A payload is read to find its id up to here; of a longer one nobody knows whose it is. */
+/** Longest payload that is read to find its id. A longer one is rejected without an id. */
 export const MAX_READ_BYTES = 32 * 1024 * 1024;
-/** Longest payload that is run: prompts of 16 KB and some URLs fit many times. */
+/** Longest payload that is run. Prompts of 16 KB and some URLs fit many times. */
 export const MAX_PAYLOAD_BYTES = 1024 * 1024;
-/** Payloads without an id that are kept, the newest ones. */
+/** Number of rejected payloads that are kept, the newest ones. */
 export const MAX_REJECTED = 10_000;
-/** Of a rejected payload, what its record shows. */
+/** Length of a rejected payload's excerpt in its record. */
 export const MAX_EXCERPT_CHARACTERS = 1000;
-/** How long a frontend finds the progress of a job after its last change. */
+/** Time that the progress of a job is kept after its last change. */
 export const PROGRESS_MS = 3_600_000;
-/** How long a cancel waits for a job that has not come yet. */
+/** Time that a cancel is kept for a job that has not come yet. */
 export const CANCEL_KEEP_MS = 86_400_000;
-/** Labels that a server takes with a job, and the bytes of each: docs/reference/limits.md. */
+/** Largest number of a job's labels, and the bytes of each, on a server: docs/reference/limits.md. */
 export const MAX_LABELS = 64;
 export const MAX_LABEL_BYTES = 1024;

@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { removeStaleFolders } from '../std/stale-folders.js';
 
 const PREFIX = 'darkroom-spool-';
-/** Bridges in containers may share a volume, and not see each other. */
+/** Bridges in containers may share a volume without seeing each other's processes. */
 const MIN_AGE_MS = 3_600_000;
 
-/** A folder of this process for files on their way; those that killed bridges left are taken away. */
+/** Creates a folder of this process for files that are not stored yet, and removes the folders of killed bridges. */
 export async function openSpool(parent: string): Promise<string> {
   await removeStaleFolders(parent, PREFIX, MIN_AGE_MS);
   return mkdtemp(join(parent, `${PREFIX}${process.pid}-`));

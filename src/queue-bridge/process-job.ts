@@ -1,56 +1,60 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cancelJob } from '../client/client.js';
+import { cancelJob, UnreachableError } from '../client/client.js';
 import { extensionOf } from '../client/save-assets.js';
 import { type ErrorReason, InferenceError } from '../errors.js';
+import type { JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
+import { backoffMs } from '../std/backoff.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { completedBody, failedBody } from './callback/callback-body.js';
-import { callerMessage } from './callback/callback-message.js';
-import { completedMetadata, renderedMetadata, roleName, type UploadedFile } from './callback/callback-metadata.js';
-import { retryDelayMs } from './callback/retry-delay.js';
+import { callbackMessage } from './callback/callback-message.js';
+import { callbackMetadata, generatedMetadata, roleName, type UploadedFile } from './callback/callback-metadata.js';
+import { fetchGenerated, progressFrom } from './fetch-generated.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { generateRequestFrom } from './payload/generate-request.js';
-import { type ReadJob, readPayload } from './payload/payload.js';
-import type { Finish, Held, JobQueue, JournalFields, Lease } from './queue/job-queue.js';
-import { uploadField } from './queue/journal.js';
-import { progressOf, render } from './render.js';
+import { type ReadJob, readPayload, safeUserName } from './payload/payload.js';
+import type { Finish, Held, JobQueue, Lease } from './queue/job-queue.js';
+import { type RecordedFields, uploadField } from './queue/journal-fields.js';
 import type { PoolServer, ServerPool } from './server-pool.js';
 
-/** For the answer of a server that is told to end a job. */
+/** Time limit for cancelling a job on a server. */
 const CANCEL_TIMEOUT_MS = 5000;
+/** Longest delay before a job that no server accepted is offered again. */
+const UNSPENT_RETRY_MS = 200;
 
 export interface JobContext {
   readonly queue: JobQueue;
   readonly storage: AssetStore;
   readonly pool: ServerPool;
   readonly log: Logger;
-  /** Folder for files on their way. */
+  /** Folder for files that are not stored yet. */
   readonly spool: string;
   readonly leaseMs: number;
   readonly progressMs: number;
-  /** Starts of a job before it is given up. */
+  /** Number of attempts before a job is given up. */
   readonly attempts: number;
   readonly retryMs: number;
   readonly retryMaxMs: number;
-  /** Says that the bridge stops: jobs are given back. */
+  /** Aborted when the bridge stops: jobs are released. */
   readonly drain: AbortSignal;
-  /** Whether the server ends with the bridge. */
+  /** True if the server stops with the bridge. */
   readonly endsServer: boolean;
+  readonly jobTypes: JobTypes;
 }
 
 /** The stage `generated` of a journal. */
 interface GeneratedStage {
-  /** Of the callback, but for what is known at its end. */
+  /** Metadata of the callback without the fields that need the stored files. */
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly files: readonly { readonly index: number; readonly sha256: string }[];
 }
 
 /**
- * Takes a claimed job to its end, from the last stage that its journal has. Whatever happens, the job is ended, given back, or
- * somebody else's by then.
+ * Completes a claimed job from the last stage in its journal. When this returns, the job has ended, is back in the queue, or
+ * belongs to another worker.
  */
-export async function runJob(lease: Lease, context: JobContext): Promise<void> {
+export async function processJob(lease: Lease, context: JobContext): Promise<void> {
   await new JobRun(lease, context).run();
 }
 
@@ -62,7 +66,7 @@ class JobRun {
   readonly #folder: string;
   readonly #startedAt = performance.now();
   #server: PoolServer | undefined;
-  /** Whether a server had the job in its hands in this attempt. */
+  /** True if a server sent an event of the job in this attempt. */
   #hasStarted = false;
 
   constructor(lease: Lease, context: JobContext) {
@@ -75,19 +79,19 @@ class JobRun {
 
   async run(): Promise<void> {
     try {
-      await this.#advance();
+      await this.#complete();
     } catch (error) {
-      await this.#giveUp(error).catch((cause: unknown) => this.#log.error({ err: cause }, 'job not given back'));
+      await this.#handleFailure(error).catch((cause: unknown) => this.#log.error({ err: cause }, 'job not released'));
     } finally {
       await this.#keeper.stop();
       await rm(this.#folder, { recursive: true, force: true });
     }
   }
 
-  async #advance(): Promise<void> {
+  async #complete(): Promise<void> {
     const { payload, isCancelled, attempts, lastError } = this.#lease;
     if (isCancelled) throw cancelled();
-    const read = readPayload(payload);
+    const read = readPayload(payload, this.#context);
     if (read.kind !== 'job') throw new InferenceError('INVALID_REQUEST', read.problem);
     if (attempts > this.#context.attempts) {
       return this.#end(
@@ -95,14 +99,14 @@ class JobRun {
         new InferenceError('INTERNAL', `given up after ${attempts - 1} attempts: ${lastError ?? 'unknown'}`),
       );
     }
-    const { metadata, files } = this.#stored() ?? (await this.#renderAndStore(read));
+    const { metadata, files } = this.#stored() ?? (await this.#generateAndStore(read));
     await this.#keeper.stop();
     const results = files.filter(({ role }) => role === 'result').map(({ url }) => url);
-    await this.#finish('completed', completedBody(this.#lease.id, results, completedMetadata(metadata, files)));
+    await this.#finish('completed', completedBody(this.#lease.id, results, callbackMetadata(metadata, files)));
     this.#log.info({ ms: Math.round(performance.now() - this.#startedAt), files: files.length }, 'job completed');
   }
 
-  /** Where an earlier worker stored every file: nothing is left but to say so. */
+  /** The files of the job, if an earlier worker stored all of them: only the end is missing. */
   #stored(): { readonly metadata: GeneratedStage['metadata']; readonly files: readonly UploadedFile[] } | undefined {
     if (this.#lease.generated === undefined) return undefined;
     const { metadata, files } = JSON.parse(this.#lease.generated) as GeneratedStage;
@@ -110,36 +114,37 @@ class JobRun {
     return uploaded.length === files.length ? { metadata, files: uploaded } : undefined;
   }
 
-  /** A file that is stored with these bytes. */
+  /** The stored file at this index, if it has this hash. */
   #uploaded(index: number, sha256: string): UploadedFile | undefined {
     const entry = this.#lease.uploads.get(index);
     const file = entry === undefined ? undefined : (JSON.parse(entry) as UploadedFile);
     return file?.sha256 === sha256 ? file : undefined;
   }
 
-  async #renderAndStore({ payload, labels }: ReadJob) {
+  async #generateAndStore(job: ReadJob) {
+    const { payload } = job;
     const { pool, drain, storage } = this.#context;
     const { id, lane, seed } = this.#lease;
-    // The server that the journal names may be at it, or have it done.
+    // The server in the journal may be running the job or have its files.
     const server = pool.at(this.#lease.server, lane) ?? pool.leastBusy(lane);
     if (server === undefined) throw new InferenceError('DRAINING', `no server has a model for ${payload.type} now`);
     this.#server = server;
     if (server.address !== this.#lease.server) await this.#record({ server: server.address });
     const signal = AbortSignal.any([this.#keeper.signal, drain]);
-    const release = pool.hold(server);
-    const request = generateRequestFrom(payload, { jobId: this.#serverJobId, seed, labels });
-    const rendered = await render(server.client, request, {
+    const release = pool.acquire(server);
+    const request = generateRequestFrom(job, { jobId: this.#serverJobId, seed });
+    const generated = await fetchGenerated(server.client, request, {
       folder: this.#folder,
       signal,
       onEvent: (event) => {
         this.#hasStarted = true;
-        const progress = progressOf(event);
+        const progress = progressFrom(event);
         if (progress !== undefined) this.#keeper.report({ job_id: id, ...progress });
       },
     }).finally(release);
 
-    const metadata = renderedMetadata(payload, rendered.metadata);
-    const hashed = rendered.files.map((saved) => ({ ...saved, sha256: saved.asset.sha256.toString('hex') }));
+    const metadata = generatedMetadata(job, generated.metadata);
+    const hashed = generated.files.map((saved) => ({ ...saved, sha256: saved.asset.sha256.toString('hex') }));
     const stage: GeneratedStage = {
       metadata,
       files: hashed.map(({ asset, sha256 }) => ({ index: asset.index, sha256 })),
@@ -152,7 +157,7 @@ class JobRun {
       let file = this.#uploaded(index, sha256);
       if (file === undefined) {
         const sizeBytes = Number(asset.sizeBytes);
-        const key = `${payload.user_id}/${id}/${index}.${extensionOf(contentType)}`;
+        const key = `${safeUserName(payload.user_id)}/${id}/${index}.${extensionOf(contentType)}`;
         const object = { bucket: payload.type, key, path, contentType, sizeBytes, sha256: asset.sha256 };
         const url = await storage.put(object, signal);
         const role = roleName(asset.role);
@@ -164,18 +169,18 @@ class JobRun {
     return { metadata, files };
   }
 
-  /** What the server knows the job by: a job that runs again is another one to it. */
+  /** Id of the job on the server: each run of a replayed job is a new job there. */
   get #serverJobId(): string {
     const { id, run, serverJob } = this.#lease;
     return serverJob ?? (run === 1 ? id : `${id}:${run}`);
   }
 
-  async #giveUp(caught: unknown): Promise<void> {
+  async #handleFailure(caught: unknown): Promise<void> {
     const { queue, drain, attempts: most, retryMs, retryMaxMs, pool } = this.#context;
     const { id, token, run, attempts } = this.#lease;
     await this.#keeper.stop();
     if (this.#keeper.interruption === 'lost') {
-      this.#log.warn('the lease was lost: another bridge has the job');
+      this.#log.warn('lease lost: another bridge has the job');
       return;
     }
     if (this.#keeper.interruption === 'cancelled') {
@@ -185,35 +190,35 @@ class JobRun {
     if (drain.aborted) {
       if (this.#context.endsServer) await this.#cancelOnServer();
       await queue.release({ id, token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'the bridge stopped' });
-      this.#log.info('job given back');
+      this.#log.info('job released');
       return;
     }
     const error = InferenceError.from(caught);
     if (error.reason === 'CANCELLED') return this.#end('cancelled', error);
     if (error.reason === 'JOB_ID_CONFLICT') {
-      // Somebody else used the id there, or another version of the bridge asked in other words.
+      // Another client used the id there, or another version of the bridge sent another request.
       await queue.record(id, token, { server_job: `${id}:${run}:${attempts}` });
-    } else if (!mayPass(caught)) {
+    } else if (!isTemporary(caught)) {
       return this.#end('failed', error);
     }
 
     const isGone = error.reason === 'UNREACHABLE';
-    const isSpent = this.#hasStarted || !neverStarted(error);
-    if (this.#server !== undefined && (isGone || error.reason === 'DRAINING')) pool.doubt(this.#server.address);
+    // A full disk is no fault of the job, however far it was: it waits until the machine has room.
+    const isExhausted = error.reason === 'MACHINE_EXHAUSTED';
+    const isSpent = !isExhausted && (this.#hasStarted || !wasNotAccepted(error));
+    if (this.#server !== undefined && (isGone || error.reason === 'DRAINING'))
+      pool.markUnavailable(this.#server.address);
     if (isSpent && attempts >= most) return this.#end('dead', error);
-    const retry = {
-      initialMs: isSpent ? retryMs : Math.min(retryMs, 200),
-      maxMs: retryMaxMs,
-      askedMs: error.retryAfterMs,
-    };
-    const delayMs = retryDelayMs(isSpent ? attempts : 1, retry);
-    this.#log.warn({ reason: error.reason, problem: error.message, delayMs, isSpent }, 'job put off');
-    // A server that told of a failure has nothing to attach to; one that is gone may come back with the job.
-    const keepsServer = isGone || error.reason === 'STORAGE_FAILED';
+    const initial = isSpent || isExhausted ? retryMs : Math.min(retryMs, UNSPENT_RETRY_MS);
+    const backoff = { initial, max: retryMaxMs };
+    const delayMs = (error.retryAfterMs ?? 0) + backoffMs(isSpent ? attempts : 1, backoff);
+    this.#log.warn({ reason: error.reason, problem: error.message, delayMs, isSpent }, 'job retried later');
+    // A server that reported a failure has nothing to attach to. One that is gone may come back with the job.
+    const keepsServer = isGone || isExhausted || error.reason === 'STORAGE_FAILED';
     await queue.release({ id, token, isSpent, delayMs, keepsServer, reason: error.message });
   }
 
-  /** Where the job is gone or over, there is nothing to cancel. */
+  /** Fails silently if the server is gone or the job is over: then there is nothing to cancel. */
   async #cancelOnServer(): Promise<void> {
     if (this.#server === undefined) return;
     await cancelJob(this.#server.client, this.#serverJobId, CANCEL_TIMEOUT_MS).catch(() => undefined);
@@ -221,7 +226,7 @@ class JobRun {
 
   async #end(state: 'failed' | 'dead' | 'cancelled', error: InferenceError): Promise<void> {
     await this.#keeper.stop();
-    const message = callerMessage(error);
+    const message = callbackMessage(error);
     await this.#finish(state, failedBody(this.#lease.id, { reason: error.reason, message }));
     this.#log.info({ state, reason: error.reason }, 'job failed');
   }
@@ -238,14 +243,14 @@ class JobRun {
     this.#assertHeld(await this.#context.queue.finish({ id, token, state, callback, progress }));
   }
 
-  async #record(fields: JournalFields): Promise<void> {
+  async #record(fields: RecordedFields): Promise<void> {
     const { id, token } = this.#lease;
     this.#assertHeld(await this.#context.queue.record(id, token, fields));
   }
 
   #assertHeld(held: Held): void {
     if (held === 'held') return;
-    this.#keeper.lose();
+    this.#keeper.markLost();
     throw new InferenceError('CANCELLED', 'the lease of the job was lost');
   }
 }
@@ -254,8 +259,8 @@ function cancelled(): InferenceError {
   return new InferenceError('CANCELLED', 'the job was cancelled');
 }
 
-/** Faults of an installation: another server has them not, or the operator mends them. */
-const INSTALLATION: readonly ErrorReason[] = [
+/** Server misconfiguration. Retry: another server may be fine, or the operator may fix it. */
+const MISCONFIGURED: readonly ErrorReason[] = [
   'FFMPEG_MISSING',
   'MODEL_NOT_FOUND',
   'CHECKPOINT_INVALID',
@@ -263,13 +268,16 @@ const INSTALLATION: readonly ErrorReason[] = [
   'UNAUTHENTICATED',
 ];
 
-/** Whether another attempt may end otherwise. What neither server nor storage told is this machine's fault, not the job's. */
-function mayPass(caught: unknown): boolean {
-  return !(caught instanceof InferenceError) || caught.retryable || INSTALLATION.includes(caught.reason);
+/** True if another attempt may succeed. An unforeseen error is a fault of this machine, not of the job. */
+function isTemporary(caught: unknown): boolean {
+  return !(caught instanceof InferenceError) || caught.retryable || MISCONFIGURED.includes(caught.reason);
 }
 
-/** Whether a server did not as much as take the job: such an attempt does not count. */
-function neverStarted({ reason, message }: InferenceError): boolean {
-  if (reason === 'UNREACHABLE') return message.includes('No connection established');
-  return reason === 'QUEUE_FULL' || reason === 'DRAINING' || reason === 'ENGINE_STARTING';
+/** Reasons for which a server takes no job now. */
+const NOT_ACCEPTED: readonly ErrorReason[] = ['QUEUE_FULL', 'SERVER_BUSY', 'DRAINING', 'ENGINE_STARTING'];
+
+/** True if no server accepted the job. Such an attempt is not counted. */
+function wasNotAccepted(error: InferenceError): boolean {
+  if (error instanceof UnreachableError) return !error.wasSent;
+  return NOT_ACCEPTED.includes(error.reason);
 }

@@ -3,11 +3,10 @@ import { connect, type DarkroomClient, serverStatus } from '../client/client.js'
 import { ModelState } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { createBackoff } from '../std/backoff.js';
-import { type Lane, lanes } from './queue/job-queue.js';
 
-/** How often a server that answers is asked again: it may drain, or lose a model. */
-const LOOK_MS = 5000;
-const LOOK_TIMEOUT_MS = 5000;
+/** Time between two polls of a server that answers: it may drain or lose a model. */
+const POLL_MS = 5000;
+const POLL_TIMEOUT_MS = 5000;
 
 export interface PoolServer {
   readonly address: string;
@@ -15,11 +14,11 @@ export interface PoolServer {
 }
 
 interface Entry extends PoolServer {
-  /** Models that it has; none while it does not answer or drains. */
-  lanes: readonly Lane[];
+  /** Families of its models, sorted; none while it does not answer or drains. */
+  lanes: readonly string[];
   running: number;
-  /** Ends the wait for the next look. */
-  look: AbortController;
+  /** Ends the wait for the next poll. */
+  nextPoll: AbortController;
 }
 
 export interface ServerPoolOptions {
@@ -27,11 +26,11 @@ export interface ServerPoolOptions {
   /** Bearer token of the servers. */
   readonly token?: string | undefined;
   readonly log: Logger;
-  /** Called when a server or a model comes or goes. */
+  /** Called when the lanes of a server change. */
   readonly onChange: () => void;
 }
 
-/** The servers that jobs can go to: asked again and again how they are. */
+/** The servers that run jobs. The pool polls their state. */
 export class ServerPool {
   readonly #entries: readonly Entry[];
   readonly #options: ServerPoolOptions;
@@ -44,18 +43,13 @@ export class ServerPool {
       client: connect(address, options.token === undefined ? {} : { token: options.token }),
       lanes: [],
       running: 0,
-      look: new AbortController(),
+      nextPoll: new AbortController(),
     }));
     for (const entry of this.#entries) void this.#watch(entry);
   }
 
-  /** Lanes that a server has a model for, now. */
-  get lanes(): readonly Lane[] {
-    return lanes.filter((lane) => this.#entries.some((entry) => entry.lanes.includes(lane)));
-  }
-
-  /** The server that has fewest jobs; undefined where none has the model. */
-  leastBusy(lane: Lane): PoolServer | undefined {
+  /** The server of a lane with the fewest jobs of this bridge; undefined if no server has the lane. */
+  leastBusy(lane: string): PoolServer | undefined {
     const able = this.#entries.filter((entry) => entry.lanes.includes(lane));
     return able.reduce<Entry | undefined>(
       (best, entry) => (best && best.running <= entry.running ? best : entry),
@@ -63,13 +57,13 @@ export class ServerPool {
     );
   }
 
-  /** The server of that address, if it can take jobs of the lane now: it may have the job already. */
-  at(address: string, lane: Lane): PoolServer | undefined {
+  /** The server at an address, if it has the lane now. */
+  at(address: string, lane: string): PoolServer | undefined {
     return this.#entries.find((entry) => entry.address === address && entry.lanes.includes(lane));
   }
 
-  /** Counts a job of a server until the returned function is called. */
-  hold({ address }: PoolServer): () => void {
+  /** Counts a job of a server until the returned function releases it. */
+  acquire({ address }: PoolServer): () => void {
     const entry = this.#entries.find((other) => other.address === address);
     if (entry === undefined) return () => undefined;
     entry.running += 1;
@@ -78,12 +72,12 @@ export class ServerPool {
     };
   }
 
-  /** Tells that a server did not answer or takes no jobs: it gets none until it says otherwise. */
-  doubt(address: string): void {
+  /** Gives a server no more jobs until a poll finds it ready. Call it when the server does not answer or drains. */
+  markUnavailable(address: string): void {
     const entry = this.#entries.find((other) => other.address === address);
     if (entry === undefined) return;
-    this.#tell(entry, []);
-    entry.look.abort();
+    this.#setLanes(entry, []);
+    entry.nextPoll.abort();
   }
 
   close(): void {
@@ -92,32 +86,32 @@ export class ServerPool {
   }
 
   async #watch(entry: Entry): Promise<void> {
-    const backoff = createBackoff({ initial: 100, max: LOOK_MS });
+    const backoff = createBackoff({ initial: 100, max: POLL_MS });
     while (!this.#closing.signal.aborted) {
-      const served = await this.#ask(entry);
-      this.#tell(entry, served);
-      if (served.length > 0) backoff.reset();
-      entry.look = new AbortController();
-      const signal = AbortSignal.any([entry.look.signal, this.#closing.signal]);
-      await sleep(served.length > 0 ? LOOK_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
+      const lanes = await this.#fetchLanes(entry);
+      this.#setLanes(entry, lanes);
+      if (lanes.length > 0) backoff.reset();
+      entry.nextPoll = new AbortController();
+      const signal = AbortSignal.any([entry.nextPoll.signal, this.#closing.signal]);
+      await sleep(lanes.length > 0 ? POLL_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
     }
   }
 
-  async #ask({ client }: Entry): Promise<readonly Lane[]> {
+  async #fetchLanes({ client }: Entry): Promise<readonly string[]> {
     try {
-      const { draining, models } = await serverStatus(client, LOOK_TIMEOUT_MS);
+      const { draining, models } = await serverStatus(client, POLL_TIMEOUT_MS);
       if (draining) return [];
       const able = models.filter(({ state }) => state !== ModelState.MODEL_STATE_FAILED);
-      return lanes.filter((lane) => able.some(({ family }) => family === lane));
+      return [...new Set(able.map(({ family }) => family))].sort();
     } catch {
       return [];
     }
   }
 
-  #tell(entry: Entry, served: readonly Lane[]): void {
-    if (served.join() === entry.lanes.join()) return;
-    entry.lanes = served;
-    this.#options.log.info({ server: entry.address, lanes: served }, 'server changed');
+  #setLanes(entry: Entry, lanes: readonly string[]): void {
+    if (lanes.join() === entry.lanes.join()) return;
+    entry.lanes = lanes;
+    this.#options.log.info({ server: entry.address, lanes }, 'server changed');
     this.#options.onChange();
   }
 }

@@ -2,11 +2,11 @@ import { isIP } from 'node:net';
 
 /** One entry of REFERENCE_HOSTS. */
 export interface AllowedHost {
-  /** As URLs spell it: lower case, letters of other scripts in punycode. */
+  /** Host name in the spelling of URLs: lower case, letters of other scripts in punycode. */
   readonly name: string;
-  /** Whether it stands for the names under `name`, at any depth, and not for `name` itself. */
+  /** True if the entry stands for the names under `name`, at any depth, but not for `name` itself. */
   readonly wildcard: boolean;
-  /** As URLs spell it: empty for 443. */
+  /** Port in the spelling of URLs: empty for 443. */
   readonly port: string;
 }
 

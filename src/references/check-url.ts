@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { type AllowedHost, isAllowedHost } from './allowed-hosts.js';
-import { refuse } from './reference-error.js';
+import { rejectReference } from './reference-error.js';
 
 /** Signed URLs of object stores stay below 4,000. */
 const MAX_URL_CHARACTERS = 8192;
@@ -11,36 +11,39 @@ export interface UrlRules {
 }
 
 /**
- * Reads a URL and checks all of it that can be checked without asking anyone.
+ * Reads a URL and checks everything that can be checked without the network.
  *
- * @param base the URL that redirected here; omitted: the caller gave it
- * @throws InferenceError REFERENCE_INVALID. It names the host and never path or query, where signatures are.
+ * @param base the URL that redirected here. Omitted: the caller gave the URL
+ * @throws InferenceError REFERENCE_INVALID. The message names the host, but never the path or the query, which may hold signatures.
  */
 export function checkUrl(given: string, { allowedHosts, isAllowedAddress }: UrlRules, base?: URL): URL {
   const whose = base === undefined ? 'the reference' : "the reference's redirect";
   if (given.length > MAX_URL_CHARACTERS) {
-    refuse(
+    rejectReference(
       `the URL of ${whose} has ${given.length} characters, and the limit is ${MAX_URL_CHARACTERS}; give a shorter one`,
     );
   }
-  if (!URL.canParse(given, base?.href)) refuse(`the URL of ${whose} is none; give one that begins with https://`);
+  if (!URL.canParse(given, base?.href))
+    rejectReference(`the URL of ${whose} is not valid; give one that begins with https://`);
   const url = new URL(given, base);
   if (url.protocol !== 'https:') {
-    refuse(`the URL of ${whose} begins with "${url.protocol}", and only https is fetched; give an https URL`);
+    rejectReference(`the URL of ${whose} begins with "${url.protocol}", and only https is fetched; give an https URL`);
   }
   if (url.username !== '' || url.password !== '') {
-    refuse(`the URL of ${whose} carries a user name or a password; give one without`);
+    rejectReference(`the URL of ${whose} contains a user name or a password; give one without`);
   }
-  // WHATWG URLs spell every address the usual way: decimal, octal and hexadecimal ones too.
+  // WHATWG URLs normalise every address, decimal, octal and hexadecimal ones too.
   const address = url.hostname.replace(/^\[|\]$/g, '');
   if (isIP(address) !== 0 && !isAllowedAddress(address)) {
-    refuse(`the host of ${whose}, ${address}, is not a public address; use another host`);
+    rejectReference(`the host of ${whose}, ${address}, is not a public address; use another host`);
   }
   if (allowedHosts.length === 0) {
-    refuse('no host is allowed for references; set REFERENCE_HOSTS, for example to *.supabase.co');
+    rejectReference('no host is allowed for references; set REFERENCE_HOSTS, for example to *.supabase.co');
   }
   if (!isAllowedHost(url, allowedHosts)) {
-    refuse(`the host of ${whose}, "${url.host}", is not allowed; add it to REFERENCE_HOSTS or use another host`);
+    rejectReference(
+      `the host of ${whose}, "${url.host}", is not allowed; add it to REFERENCE_HOSTS or use another host`,
+    );
   }
   return url;
 }

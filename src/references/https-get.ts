@@ -5,7 +5,7 @@ import type { LookupFunction } from 'node:net';
 import { version } from '../version.js';
 
 export interface HttpsGetOptions {
-  /** Where to connect; the name is not resolved again. */
+  /** Addresses to connect to. The name is not resolved again. */
   readonly addresses: readonly LookupAddress[];
   /** Certificate authority in PEM that replaces the system's. Omitted: the system's. */
   readonly ca?: string | undefined;
@@ -13,17 +13,17 @@ export interface HttpsGetOptions {
 }
 
 /**
- * One GET over TLS, which checks the certificate against the URL's name whatever the address. No redirect is followed and nothing is
- * sent but the path: no cookie, no referrer, no credentials.
+ * Sends one GET over TLS. The certificate is checked against the URL's name, whatever the address. Redirects are not followed, and
+ * only the path is sent: no cookie, no referrer, no credentials.
  */
 export function httpsGet(url: URL, { addresses, ca, signal }: HttpsGetOptions): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const request = get(url, {
-      // An agent of its own: connections are not shared between checks, and no proxy of the environment gets in between.
+      // A new agent: connections are not shared between checks, and no proxy of the environment is used.
       agent: new Agent({ keepAlive: false }),
       lookup: lookupOf(addresses),
       ca,
-      // Said aloud, since NODE_TLS_REJECT_UNAUTHORIZED=0 changes the default.
+      // Explicit, because NODE_TLS_REJECT_UNAUTHORIZED=0 changes the default.
       rejectUnauthorized: true,
       signal,
       headers: {
@@ -33,7 +33,13 @@ export function httpsGet(url: URL, { addresses, ca, signal }: HttpsGetOptions): 
       },
     });
     request.on('response', resolve);
-    // Stays on: a connection that breaks after the answer emits once more.
+    // Node emits no response for 101: it hands over the connection.
+    request.on('upgrade', (response, socket) => {
+      socket.destroy();
+      resolve(response);
+    });
+    request.on('close', () => reject(new Error('the connection was closed without an answer')));
+    // Stays registered: a connection that breaks after the response emits another error.
     request.on('error', reject);
   });
 }

@@ -1,6 +1,6 @@
 import { BlockList, isIP } from 'node:net';
 
-/** https://www.iana.org/assignments/iana-ipv4-special-registry, and what clouds put elsewhere. */
+/** https://www.iana.org/assignments/iana-ipv4-special-registry, and the special addresses of clouds. */
 const notPublic4 = blockListOf('ipv4', [
   ['0.0.0.0', 8], // this network
   ['10.0.0.0', 8], // private
@@ -20,10 +20,10 @@ const notPublic4 = blockListOf('ipv4', [
   ['240.0.0.0', 4], // reserved, broadcast
 ]);
 
-/** All that IANA has given out: loopback, private, link-local, multicast, mapped and translated (NAT64) addresses lie outside. */
+/** The global unicast addresses. Loopback, private, link-local, multicast, mapped and translated (NAT64) ones lie outside. */
 const global6 = blockListOf('ipv6', [['2000::', 3]]);
 
-/** https://www.iana.org/assignments/iana-ipv6-special-registry, as far as it lies in 2000::/3. */
+/** https://www.iana.org/assignments/iana-ipv6-special-registry, the part within 2000::/3. */
 const notPublic6 = blockListOf('ipv6', [
   ['2001::', 23], // protocol assignments: Teredo, benchmarking, ORCHID
   ['2001:db8::', 32], // documentation
@@ -31,20 +31,20 @@ const notPublic6 = blockListOf('ipv6', [
   ['3fff::', 20], // documentation
 ]);
 
-/** Whether an address is one of the public internet. What is no address is not. */
+/** True for an address of the public internet. Text that is not an address gives false. */
 export function isPublicAddress(address: string): boolean {
   switch (isIP(address)) {
     case 4:
       return !notPublic4.check(address, 'ipv4');
     case 6:
-      // An address with a zone, fe80::1%eth0, is in no list, and so not public.
+      // An address with a zone, such as fe80::1%eth0, is in no list and so not public.
       return global6.check(address, 'ipv6') && !notPublic6.check(address, 'ipv6');
     default:
       return false;
   }
 }
 
-// One list a family: node compares across them, and ::ffff:0:0/96 in a shared one would hold every IPv4 address.
+// One list per family: Node compares across families, and ::ffff:0:0/96 in a shared list would match every IPv4 address.
 function blockListOf(family: 'ipv4' | 'ipv6', subnets: readonly (readonly [string, number])[]): BlockList {
   const list = new BlockList();
   for (const [network, prefix] of subnets) list.addSubnet(network, prefix, family);

@@ -1,13 +1,14 @@
 import type { Readable } from 'node:stream';
 
-/** Where nothing is declared, what most previews fit in. */
+/** First allocation if no length is declared: most previews fit. */
 const INITIAL_BYTES = 64 * 1024;
 
 /**
- * Reads a stream to its end into one growing buffer. Not a list of chunks: sent byte by byte, 20 MiB of them are gigabytes of objects.
+ * Reads a stream to its end into one growing buffer. A list of chunks would not do: 20 MiB that are sent byte by byte would be gigabytes
+ * of objects.
  *
- * @param declaredBytes what the sender says it will be; only the first allocation depends on it
- * @returns undefined as soon as there are more than `maxBytes`; the stream is destroyed then
+ * @param declaredBytes length that the sender declares. Only the first allocation depends on it
+ * @returns undefined if there are more than `maxBytes`. The stream is destroyed then
  */
 export async function readBody(
   stream: Readable,

@@ -5,18 +5,18 @@ import { parseAllowedHost } from './allowed-hosts.js';
 import { checkUrl, type UrlRules } from './check-url.js';
 import { httpsGet } from './https-get.js';
 import { isPublicAddress } from './public-address.js';
-import { type Answer, readAnswer } from './read-answer.js';
-import { connectionError, refuse, unavailable } from './reference-error.js';
+import { type ReferenceResponse, readResponse } from './read-response.js';
+import { connectionError, referenceUnavailable, rejectReference } from './reference-error.js';
 import { type ResolveRules, resolveHost } from './resolve-host.js';
 
-/** A store's front door, its region, its bucket. */
+/** Enough for a store that redirects to its region and then to its bucket. */
 const MAX_REDIRECTS = 3;
 
 export interface ReferenceFetcherOptions {
   /** "storage.example.com", "*.example.com", either with ":port". Empty: nothing is fetched. */
   readonly allowedHosts: readonly string[];
   readonly maxBytes: number;
-  /** From the call to the last byte, redirects included. */
+  /** Time limit from the call to the last byte, redirects included. */
   readonly timeoutMs: number;
   /** Omitted: 3. */
   readonly maxRedirects?: number;
@@ -30,10 +30,10 @@ export interface ReferenceFetcherOptions {
 
 export interface ReferenceFetcher {
   /**
-   * The bytes behind an https URL that a caller gave, whatever they are.
+   * Fetches the bytes of an https URL that a caller gave. They are not checked.
    *
-   * @throws InferenceError REFERENCE_INVALID for a URL that is not fetched or an answer that is not taken, REFERENCE_UNAVAILABLE for
-   *   a failure that may pass; the signal's reason once it is aborted
+   * @throws InferenceError REFERENCE_INVALID for a URL or a response that is rejected, REFERENCE_UNAVAILABLE for a failure after
+   *   which a retry may succeed; the signal's reason once it is aborted
    */
   fetch(url: string, signal: AbortSignal): Promise<Uint8Array>;
 }
@@ -45,10 +45,10 @@ interface Rules extends UrlRules, ResolveRules {
 }
 
 /**
- * Fetches references and nothing else: https from allowed hosts at public addresses, checked anew at every redirect. A name is resolved
- * once, and the connection goes to an address that was checked, so that a name cannot change its mind in between.
+ * Creates a fetcher for references: https only, from allowed hosts at public addresses, checked again at every redirect. A name is
+ * resolved once and the connection goes to an address that was checked, so the name cannot resolve to another address in between.
  *
- * @throws InferenceError INVALID_REQUEST for an entry of `allowedHosts` that is none
+ * @throws InferenceError INVALID_REQUEST for an invalid entry of `allowedHosts`
  */
 export function createReferenceFetcher(options: ReferenceFetcherOptions): ReferenceFetcher {
   const { timeoutMs, maxBytes } = options;
@@ -67,11 +67,12 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
       const forward = () => abort.abort(signal.reason);
       signal.addEventListener('abort', forward, { once: true });
       const late = `the reference did not arrive within ${timeoutMs} ms; try again later or raise REFERENCE_TIMEOUT_MS`;
-      const timer = setTimeout(() => abort.abort(unavailable(late)), timeoutMs);
+      const timer = setTimeout(() => abort.abort(referenceUnavailable(late)), timeoutMs);
       try {
-        return await fetchReference(url, { ...rules, signal: abort.signal });
+        // Whatever the other side does, the deadline and the caller's signal end the wait.
+        return await Promise.race([fetchReference(url, { ...rules, signal: abort.signal }), rejectedBy(abort.signal)]);
       } catch (error) {
-        // An abort comes back as a broken connection or as an error of its own.
+        // After an abort the error may be that of the broken connection.
         throw abort.signal.aborted ? abort.signal.reason : error;
       } finally {
         clearTimeout(timer);
@@ -81,6 +82,13 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
   };
 }
 
+/** Rejects with the signal's reason once it is aborted. */
+function rejectedBy(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+}
+
 async function fetchReference(given: string, rules: Rules): Promise<Uint8Array> {
   let url = checkUrl(given, rules);
   for (let redirects = 0; redirects <= rules.maxRedirects; redirects++) {
@@ -88,15 +96,15 @@ async function fetchReference(given: string, rules: Rules): Promise<Uint8Array> 
     if (answer.kind === 'body') return answer.bytes;
     url = checkUrl(answer.location, rules, url);
   }
-  return refuse(`the reference redirects more than ${rules.maxRedirects} times; give the URL that it ends at`);
+  return rejectReference(`the reference redirects more than ${rules.maxRedirects} times; give the URL that it ends at`);
 }
 
-async function askFor(url: URL, rules: Rules): Promise<Answer> {
+async function askFor(url: URL, rules: Rules): Promise<ReferenceResponse> {
   const addresses = await resolveHost(url.hostname, rules);
   try {
     const response = await httpsGet(url, { addresses, ca: rules.ca, signal: rules.signal });
     try {
-      return await readAnswer(response, url.host, rules.maxBytes);
+      return await readResponse(response, url.host, rules.maxBytes);
     } finally {
       response.destroy();
     }
@@ -110,6 +118,6 @@ function readAllowedHost(entry: string) {
   if (host !== undefined) return host;
   throw new InferenceError(
     'INVALID_REQUEST',
-    `REFERENCE_HOSTS has "${entry}", which is no host; give names like storage.example.com or *.example.com`,
+    `REFERENCE_HOSTS has "${entry}", which is not a host name; give names like storage.example.com or *.example.com`,
   );
 }

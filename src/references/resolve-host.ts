@@ -1,6 +1,6 @@
 import type { LookupAddress } from 'node:dns';
 import { isIP } from 'node:net';
-import { connectionError, refuse } from './reference-error.js';
+import { connectionError, rejectReference } from './reference-error.js';
 
 export interface ResolveRules {
   readonly lookup: (hostname: string) => Promise<readonly LookupAddress[]>;
@@ -9,8 +9,8 @@ export interface ResolveRules {
 }
 
 /**
- * All addresses of a name. One that is not allowed refuses them all: which of them a connection takes is chance.
- * @throws InferenceError; an address is not in its message, since callers need not learn what lies behind a name
+ * Resolves a name to all its addresses. If one is not allowed, all are rejected, because a connection may use any of them.
+ * @throws InferenceError. Its message has no address, because callers must not learn what is behind a name
  */
 export async function resolveHost(
   hostname: string,
@@ -20,14 +20,17 @@ export async function resolveHost(
     if (error instanceof Error && 'code' in error && error.code === 'ENOTFOUND') return [];
     throw connectionError(error, hostname);
   });
-  if (found.length === 0) return refuse(`the host of the reference, "${hostname}", is not found; check its URL`);
+  if (found.length === 0)
+    return rejectReference(`the host of the reference, "${hostname}", is not found; check its URL`);
   if (!found.every(({ address }) => isAllowedAddress(address))) {
-    return refuse(`the host of the reference, "${hostname}", has an address that is not public; use another host`);
+    return rejectReference(
+      `the host of the reference, "${hostname}", has an address that is not public; use another host`,
+    );
   }
   return found.map(({ address }) => ({ address, family: isIP(address) }));
 }
 
-// A resolver cannot be stopped, but it need not be waited for.
+// A resolver cannot be stopped, so an abort leaves it running.
 function rejectionOf(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     if (signal.aborted) reject(signal.reason);

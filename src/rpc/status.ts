@@ -7,13 +7,13 @@ import type { Logger } from '../log.js';
 
 const DETAILS = 'grpc-status-details-bin';
 const DOMAIN = 'darkroom';
-/** Trailers are headers: many clients take no more than 8 KB of them. */
+/** Trailers are headers, and many clients accept no more than 8 KB of them. */
 const MAX_MESSAGE_CHARACTERS = 1500;
 const MAX_VIOLATIONS = 20;
 
 /**
- * The gRPC status of anything caught: code, sentence and google.rpc details. What is not an InferenceError is logged whole and
- * leaves as INTERNAL with an id to find it by.
+ * The gRPC status of anything caught: code, message and google.rpc details. An error that is not an InferenceError is logged
+ * completely and sent as INTERNAL with an id, by which the log entry is found.
  */
 export function statusFromError(caught: unknown, log: Logger): StatusObject {
   const error = hideInternals(InferenceError.from(caught), log);
@@ -40,7 +40,7 @@ export function statusFromError(caught: unknown, log: Logger): StatusObject {
   return { code, details: message, metadata };
 }
 
-/** What a client got: the error of a call, with its details read back. */
+/** The InferenceError that a server sent, read from the error of a call. */
 export function errorFromStatus(error: ServiceError): InferenceError {
   const [bytes] = error.metadata?.get(DETAILS) ?? [];
   const found: { reason?: string; retryAfterMs?: number; violations?: { field: string; description: string }[] } = {};
@@ -58,12 +58,12 @@ export function errorFromStatus(error: ServiceError): InferenceError {
   return new InferenceError(reason, error.details, { cause: error, ...found });
 }
 
-/** Whether an error is darkroom's own, and not gRPC's. */
+/** True if darkroom sent the error. Errors of gRPC itself have no details. */
 export function isDetailed(error: ServiceError): boolean {
   return (error.metadata?.get(DETAILS).length ?? 0) > 0;
 }
 
-/** For answers that are gRPC's own, without details. */
+/** Reasons for errors of gRPC itself, which have no details. */
 const REASON_OF_CODE: Partial<Record<status, InferenceError['reason']>> = {
   [status.CANCELLED]: 'CANCELLED',
   [status.DEADLINE_EXCEEDED]: 'DEADLINE_EXCEEDED',
@@ -72,15 +72,15 @@ const REASON_OF_CODE: Partial<Record<status, InferenceError['reason']>> = {
 
 const hidden = new WeakSet<InferenceError>();
 
-/** An INTERNAL error without its inside: logged whole, told by an id. Other errors are returned as they are. */
+/** Logs an INTERNAL error completely and replaces its message by an id. Other errors are returned as they are. */
 export function hideInternals(error: InferenceError, log: Logger): InferenceError {
   if (error.reason !== 'INTERNAL' || hidden.has(error)) return error;
   const id = randomUUID();
   log.error({ err: error.cause ?? error, id }, 'internal error');
-  const told = new InferenceError(
+  const sent = new InferenceError(
     'INTERNAL',
     `Generation failed: internal error ${id}; the server's log has it under this id`,
   );
-  hidden.add(told);
-  return told;
+  hidden.add(sent);
+  return sent;
 }

@@ -42,7 +42,9 @@ async function serve(
   index: Index,
   signal: AbortSignal,
 ): Promise<void> {
-  for await (const originalRequest of call as AsyncIterable<ServerReflectionRequest>) {
+  // The end of the requests must not end the answers, too.
+  const requests: AsyncIterable<ServerReflectionRequest> = call.iterator({ destroyOnReturn: false });
+  for await (const originalRequest of requests) {
     const messageResponse = answer(index, originalRequest.messageRequest);
     if (!call.write({ validHost: originalRequest.host, originalRequest, messageResponse })) await drained(call, signal);
     if (signal.aborted) return;

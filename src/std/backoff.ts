@@ -1,19 +1,36 @@
+export interface BackoffOptions {
+  /** Delay after the first failure, in ms. */
+  readonly initial: number;
+  readonly max: number;
+}
+
 export interface Backoff {
-  /** Milliseconds to wait now: doubled each time, up to the maximum, with up to a fifth taken off at random. */
+  /** Delay before the next attempt, in ms. */
   next(): number;
+  /** Starts over after a success. */
   reset(): void;
 }
 
-export function createBackoff({ initial, max }: { readonly initial: number; readonly max: number }): Backoff {
-  let delay = initial;
+/** Takes up to a fifth off a delay at random, so that clients that failed together do not retry together. */
+export function withJitter(ms: number): number {
+  return ms * (1 - 0.2 * Math.random());
+}
+
+/** Delay after that many failures, in ms: doubled with each one up to the maximum, with jitter. */
+export function backoffMs(failures: number, { initial, max }: BackoffOptions): number {
+  return withJitter(Math.min(max, initial * 2 ** Math.max(0, failures - 1)));
+}
+
+/** Counts the failures. */
+export function createBackoff(options: BackoffOptions): Backoff {
+  let failures = 0;
   return {
     next() {
-      const now = delay;
-      delay = Math.min(delay * 2, max);
-      return now * (1 - 0.2 * Math.random());
+      failures += 1;
+      return backoffMs(failures, options);
     },
     reset() {
-      delay = initial;
+      failures = 0;
     },
   };
 }

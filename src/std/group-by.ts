@@ -1,4 +1,4 @@
-/** Items by what they have in common, in the order in which each first came. (`Map.groupBy` needs Node 21.) */
+/** Groups items by a key, in the order in which each key first came. (`Map.groupBy` needs Node 21.) */
 export function groupBy<T, K>(items: readonly T[], keyOf: (item: T) => K): ReadonlyMap<K, readonly T[]> {
   const groups = new Map<K, T[]>();
   for (const item of items) {

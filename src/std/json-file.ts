@@ -4,11 +4,11 @@ import { InferenceError } from '../errors.js';
 import { type JsonBudget, parseBoundedJson } from './bounded-json.js';
 
 export interface JsonFileOptions {
-  /** A larger file is refused unread. */
+  /** A larger file is rejected unread. */
   readonly maxBytes: number;
-  /** What the message of a missing file says after the path. */
+  /** End of the message for a missing file, after the path. */
   readonly missing: string;
-  /** What a missing file counts as; omitted, it is an error. */
+  /** Content that a missing file counts as. Omitted: a missing file is an error. */
   readonly fallback?: unknown;
 }
 

@@ -2,8 +2,8 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 /**
- * Takes away what processes that were killed left in a folder: entries that are called `<prefix><process id>-…`.
- * @param minAgeMs younger ones stay, where processes may share the folder that do not see each other; omitted: none do
+ * Removes what killed processes left in a folder: entries called `<prefix><process id>-…`.
+ * @param minAgeMs younger entries stay, for folders shared by processes that do not see each other. Omitted: 0
  */
 export async function removeStaleFolders(parent: string, prefix: string, minAgeMs = 0): Promise<void> {
   for (const name of await readdir(parent)) {
@@ -21,7 +21,7 @@ function isAlive(pid: number): boolean {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    // A process of another user is one too.
+    // EPERM: the process exists, but belongs to another user.
     return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }

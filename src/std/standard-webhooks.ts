@@ -9,7 +9,7 @@ export interface Webhook {
   readonly body: string;
 }
 
-/** True for a secret as Standard Webhooks writes it: `whsec_` and base64 of 24 to 64 bytes. */
+/** True for a secret in the form of Standard Webhooks: `whsec_` and base64 of 24 to 64 bytes. */
 export function isWebhookSecret(secret: string): boolean {
   const text = secret.slice(PREFIX.length);
   const key = Buffer.from(text, 'base64');
@@ -18,7 +18,7 @@ export function isWebhookSecret(secret: string): boolean {
 }
 
 /**
- * The headers of Standard Webhooks. The signature is there where there is a secret.
+ * The headers of Standard Webhooks, with a signature if there is a secret.
  * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
  */
 export function webhookHeaders({ id, timestamp, body }: Webhook, secret?: string): Readonly<Record<string, string>> {

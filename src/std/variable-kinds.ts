@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** A path, or nothing. */
+/** An optional path. */
 export const path = z.string().min(1).optional();
 
 /** A whole number with a default and bounds. */
@@ -17,5 +17,5 @@ export function modelName(fallback: string, kind: string) {
     .describe(`Name of the ${kind} model in requests: lower-case letters, digits, ".", "_" and "-".`);
 }
 
-/** `true` or `false`, or nothing. */
+/** `true`, `false` or unset. */
 export const flag = z.enum(['true', 'false']).optional();

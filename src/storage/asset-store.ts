@@ -1,10 +1,10 @@
 /** A file to store. */
 export interface StoredObject {
-  /** One of the job types. */
+  /** Name of the job type. */
   readonly bucket: string;
-  /** `{user}/{job}/{index}.{ext}`: the same file always has the same name, so storing it again replaces it. */
+  /** `{user}/{job}/{index}.{ext}`. The same file always has the same key, so storing it again replaces it. */
   readonly key: string;
-  /** Where it is now. */
+  /** Path of the local file. */
   readonly path: string;
   readonly contentType: string;
   readonly sizeBytes: number;
@@ -12,12 +12,12 @@ export interface StoredObject {
   readonly sha256: Buffer;
 }
 
-/** Where files of jobs go. */
+/** Storage for the files of jobs. */
 export interface AssetStore {
   readonly kind: 'local' | 'supabase' | 's3';
   /**
-   * Stores a file whole or not at all, in place of one of the same name.
-   * @returns the URL that callers get
+   * Stores a file completely or not at all. It replaces a file of the same key.
+   * @returns the URL of the file for callers
    * @throws InferenceError STORAGE_FAILED
    */
   put(object: StoredObject, signal: AbortSignal): Promise<string>;

@@ -6,16 +6,16 @@ import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 import type { AssetStore, StoredObject } from './asset-store.js';
 import { objectPath } from './object-path.js';
-import { storageFailed } from './storage-failed.js';
+import { storageError } from './storage-error.js';
 
-/** Beside the buckets: files that are not whole yet. */
+/** Folder beside the buckets for files that are not complete yet. */
 const PARTS = '.parts';
-/** Whoever writes one still is not so slow. */
+/** No live writer takes this long, so older part files are leftovers. */
 const MAX_PART_AGE_MS = 24 * 3_600_000;
 
 export interface LocalStoreOptions {
   readonly folder: string;
-  /** What stands before the path in URLs; omitted: `file://` URLs. */
+  /** Start of the URLs, before the path. Omitted: `file://` URLs. */
   readonly baseUrl?: string | undefined;
 }
 
@@ -43,13 +43,13 @@ export class LocalStore implements AssetStore {
       await rename(part, target);
     } catch (error) {
       await rm(part, { force: true });
-      throw storageFailed(`${target} could not be written`, error);
+      throw storageError(`${target} could not be written`, error);
     }
     return this.#baseUrl === undefined ? pathToFileURL(target).href : `${this.#baseUrl}/${objectPath(bucket, key)}`;
   }
 }
 
-/** Takes away what was left by processes that were killed. */
+/** Removes the part files of killed processes. */
 async function sweep(folder: string): Promise<void> {
   for (const name of await readdir(folder)) {
     const path = join(folder, name);
@@ -58,7 +58,7 @@ async function sweep(folder: string): Promise<void> {
   }
 }
 
-/** A name must not outlive its bytes when the machine stops. */
+/** Writes a file to the disk: after a power failure there must be no name without its bytes. */
 async function synced(path: string): Promise<void> {
   const file = await open(path, 'r+');
   try {

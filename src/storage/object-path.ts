@@ -1,4 +1,4 @@
-/** A bucket and a key as they stand in a URL. */
+/** Encodes a bucket and a key for the path of a URL. */
 export function objectPath(...parts: readonly string[]): string {
   return parts
     .flatMap((part) => part.split('/'))

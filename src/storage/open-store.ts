@@ -5,7 +5,7 @@ import { LocalStore } from './local-store.js';
 import { S3Store } from './s3-store.js';
 import { SupabaseStore } from './supabase-store.js';
 
-/** The storage that the configuration names. @throws InferenceError INVALID_REQUEST when a part of it is missing */
+/** Opens the storage that the configuration names. @throws InferenceError INVALID_REQUEST if a variable for it is missing */
 export async function openStore(config: BridgeConfig): Promise<AssetStore> {
   const { STORAGE_BASE_URL: baseUrl, STORAGE_TIMEOUT_MS: timeoutMs } = config;
   switch (storageOf(config)) {
@@ -29,7 +29,7 @@ export async function openStore(config: BridgeConfig): Promise<AssetStore> {
   }
 }
 
-function storageOf(config: BridgeConfig): 'local' | 'supabase' | 's3' {
+function storageOf(config: BridgeConfig): AssetStore['kind'] {
   if (config.STORAGE !== 'auto') return config.STORAGE;
   if (config.SUPABASE_URL !== undefined && config.SUPABASE_SERVICE_KEY !== undefined) return 'supabase';
   return config.S3_BUCKET === undefined ? 'local' : 's3';

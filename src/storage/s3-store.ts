@@ -3,22 +3,22 @@ import type { S3Client } from '@aws-sdk/client-s3';
 import { InferenceError } from '../errors.js';
 import type { AssetStore, StoredObject } from './asset-store.js';
 import { objectPath } from './object-path.js';
-import { retriedPut } from './retried-put.js';
-import { storageFailed } from './storage-failed.js';
+import { putWithRetries } from './put-with-retries.js';
+import { storageError } from './storage-error.js';
 
 export interface S3StoreOptions {
-  /** One for all job types: names of buckets in S3 have no "_", so the job type is the first part of the key. */
+  /** Bucket for all job types. S3 does not allow "_" in bucket names, so the job type is the first part of the key. */
   readonly bucket: string;
   readonly region: string;
-  /** Of a store that is not AWS; omitted: AWS. */
+  /** URL of a store other than AWS. Omitted: AWS. */
   readonly endpoint?: string | undefined;
-  /** What stands before the key in URLs; omitted: the endpoint and the bucket. */
+  /** Start of the URLs, before the key. Omitted: the endpoint and the bucket. */
   readonly baseUrl?: string | undefined;
-  /** For one request. */
+  /** Time limit for one request. */
   readonly timeoutMs: number;
 }
 
-/** Anything that speaks S3. Credentials are found as the AWS SDK finds them. */
+/** Any S3-compatible store. The AWS SDK finds the credentials. */
 export class S3Store implements AssetStore {
   readonly kind = 's3';
   readonly #sdk: typeof import('@aws-sdk/client-s3');
@@ -31,9 +31,9 @@ export class S3Store implements AssetStore {
     this.#client = new sdk.S3Client({
       region: options.region,
       logger: { debug: nothing, info: nothing, warn: nothing, error: nothing },
-      // Its own retries leave streams out.
+      // The SDK does not retry streams.
       maxAttempts: 1,
-      // Stores other than AWS seldom have a name for each bucket.
+      // Stores other than AWS seldom have a host name per bucket.
       ...(options.endpoint !== undefined && { endpoint: options.endpoint, forcePathStyle: true }),
     });
   }
@@ -43,7 +43,7 @@ export class S3Store implements AssetStore {
     const sdk = await import('@aws-sdk/client-s3').catch((cause: unknown) => {
       throw new InferenceError(
         'INVALID_REQUEST',
-        'files cannot go to S3: the package @aws-sdk/client-s3 is not installed. Run: npm install @aws-sdk/client-s3',
+        'S3 needs the package @aws-sdk/client-s3, which is not installed. Run: npm install @aws-sdk/client-s3',
         { cause },
       );
     });
@@ -61,15 +61,15 @@ export class S3Store implements AssetStore {
           Body: createReadStream(object.path),
           ContentLength: object.sizeBytes,
           ContentType: object.contentType,
-          // The store refuses what arrives otherwise.
+          // The store rejects a file that arrives damaged.
           ChecksumSHA256: object.sha256.toString('base64'),
         }),
         { abortSignal: AbortSignal.any([attempt, AbortSignal.timeout(timeoutMs)]) },
       );
     try {
-      await retriedPut(store, signal);
+      await putWithRetries(store, signal);
     } catch (error) {
-      throw storageFailed(`S3 did not take ${bucket}/${key}`, error);
+      throw storageError(`S3 rejected ${bucket}/${key}`, error);
     }
     return `${this.#baseUrl}/${objectPath(key)}`;
   }
@@ -81,5 +81,5 @@ export class S3Store implements AssetStore {
   }
 }
 
-/** What goes wrong is told by the error. */
+/** The SDK need not log: every failure is thrown. */
 function nothing(): void {}

@@ -4,18 +4,18 @@ import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import type { AssetStore, StoredObject } from './asset-store.js';
 import { objectPath } from './object-path.js';
-import { retriedPut } from './retried-put.js';
-import { storageFailed } from './storage-failed.js';
+import { putWithRetries } from './put-with-retries.js';
+import { storageError } from './storage-error.js';
 
 const MAX_ANSWER_CHARACTERS = 300;
 
 export interface SupabaseStoreOptions {
-  /** Of the project, for example https://abc.supabase.co. */
+  /** URL of the project, for example https://abc.supabase.co. */
   readonly url: string;
   readonly serviceKey: string;
-  /** How long a URL is good for; 0: public URLs, for buckets that are public. */
+  /** Validity of signed URLs. 0: public URLs, for public buckets. */
   readonly signedUrlSeconds: number;
-  /** For one request. */
+  /** Time limit for one request. */
   readonly timeoutMs: number;
 }
 
@@ -32,14 +32,14 @@ export class SupabaseStore implements AssetStore {
 
   async put(object: StoredObject, signal: AbortSignal): Promise<string> {
     const path = objectPath(object.bucket, object.key);
-    await retriedPut(
+    await putWithRetries(
       (attempt) =>
         this.#ask(`object/${path}`, attempt, {
           headers: {
             'content-type': object.contentType,
             'content-length': String(object.sizeBytes),
             'cache-control': 'max-age=31536000',
-            // The same name is the same file: storing it again is no conflict.
+            // The same key is the same file, so storing it again is no conflict.
             'x-upsert': 'true',
           },
           body: Readable.toWeb(createReadStream(object.path)) as ReadableStream<Uint8Array>,
@@ -48,7 +48,7 @@ export class SupabaseStore implements AssetStore {
     );
     const { signedUrlSeconds } = this.#options;
     if (signedUrlSeconds === 0) return `${this.#base}/object/public/${path}`;
-    const answer = await retriedPut(
+    const answer = await putWithRetries(
       (attempt) =>
         this.#ask(`object/sign/${path}`, attempt, {
           headers: { 'content-type': 'application/json' },
@@ -71,13 +71,13 @@ export class SupabaseStore implements AssetStore {
       method: 'POST',
       headers: { ...headers, authorization: `Bearer ${serviceKey}`, apikey: serviceKey },
       body,
-      // What Node's fetch asks of bodies that are streams.
+      // Node's fetch requires this for bodies that are streams.
       duplex: 'half',
       signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
     };
     const response = await fetch(`${this.#base}/${path}`, request as RequestInit).catch((error: unknown) => {
       const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-      throw storageFailed(`Supabase Storage did not take ${path}`, cause);
+      throw storageError(`Supabase Storage did not accept ${path}`, cause);
     });
     const text = await response.text();
     if (!response.ok) {

@@ -65,7 +65,7 @@ async function measure(name: 'redis' | 'upstash', variables: Readonly<Record<str
   );
   const queue = openQueue(config);
   const storage = new LocalStore({ folder: join(folder, name) });
-  const push = (id: string) => queue.push(config.BRIDGE_SDXL_QUEUE, payload(id));
+  const push = (id: string) => queue.push(config.lanes[0].queue, payload(id));
   const bridge = await startBridge({ config, queue, storage, log: pino({ level: 'silent' }) });
   for (let i = 0; i < 5; i += 1) await push(`warm-${i}`);
   await ended(receiver, 5);
@@ -126,7 +126,7 @@ async function measureServers(): Promise<void> {
     );
     const queue = openQueue(config);
     const storage = new LocalStore({ folder: join(folder, `servers-${count}`) });
-    for (let i = 0; i < jobs / 5; i += 1) await queue.push(config.BRIDGE_SDXL_QUEUE, payload(`job-${i}`));
+    for (let i = 0; i < jobs / 5; i += 1) await queue.push(config.lanes[0].queue, payload(`job-${i}`));
     const begin = performance.now();
     const bridge = await startBridge({ config, queue, storage, log: pino({ level: 'silent' }) });
     await ended(receiver, jobs / 5);

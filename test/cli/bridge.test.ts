@@ -29,14 +29,14 @@ afterAll(async () => {
   await Promise.all([serving.stop(), receiver.stop(), redis.stop()]);
 });
 
-/** What a deployment sets. @param folder for files */
+/** Variables of a deployment. @param folder for files */
 const environment = (folder: string, more: Readonly<Record<string, string>> = {}) => ({
   ...process.env,
   REDIS_URL: redis.url,
   DARKROOM_SERVER: `127.0.0.1:${serving.server.port}`,
   CALLBACK_URL: receiver.url,
   STORAGE_FOLDER: folder,
-  // A bridge that is killed leaves its spool.
+  // A killed bridge leaves its spool.
   BRIDGE_SPOOL: folder,
   LOG_LEVEL: 'silent',
   ...more,
@@ -68,7 +68,7 @@ async function firstLine({ stdout }: ChildProcess): Promise<string> {
 const ended = (id: string) => until(() => receiver.taken(id).some(({ body }) => body.status !== 'processing'));
 
 describe('darkroom bridge', () => {
-  it('takes what producers push with LPUSH, until SIGTERM', async () => {
+  it('runs jobs that producers push with LPUSH, until SIGTERM', async () => {
     const folder = await tempFolder();
     const bridge = start(['bridge'], environment(folder));
     expect(await firstLine(bridge)).toBe(`darkroom bridges redis to 127.0.0.1:${serving.server.port}`);
@@ -79,7 +79,7 @@ describe('darkroom bridge', () => {
     expect(await once(bridge, 'exit')).toEqual([0, null]);
   });
 
-  it('takes them over REST as well', async () => {
+  it('runs jobs over REST as well', async () => {
     const front = await startUpstashFront(redis.url);
     onTestFinished(() => front.stop());
     const names = { BRIDGE_PREFIX: 'rest:', BRIDGE_WAN_QUEUE: 'rest_queue' };
@@ -90,7 +90,7 @@ describe('darkroom bridge', () => {
     expect(receiver.taken('rest').map(({ body }) => body.status)).toEqual(['processing', 'completed']);
   });
 
-  it('says at its start that the queue does not let it in', async () => {
+  it('fails at the start if the queue does not answer', async () => {
     const rest = { REDIS_URL: '', UPSTASH_REDIS_REST_URL: 'http://127.0.0.1:1', UPSTASH_REDIS_REST_TOKEN: 't' };
     const { code, stderr } = await darkroom(['jobs', 'list'], environment('', rest));
     expect([code, stderr]).toEqual([
@@ -99,7 +99,7 @@ describe('darkroom bridge', () => {
     ]);
   });
 
-  it('reads jobs from standard input where there is no Redis, and ends after the last', async () => {
+  it('reads jobs from standard input without Redis, and ends after the last', async () => {
     const folder = await tempFolder();
     const bridge = start(['bridge'], environment(folder, { REDIS_URL: '' }));
     bridge.stdin?.end(`${JSON.stringify(quickPayload('typed'))}\n\nnot json\n`);
@@ -107,7 +107,7 @@ describe('darkroom bridge', () => {
     expect(receiver.taken('typed').map(({ body }) => body.status)).toEqual(['processing', 'completed']);
   });
 
-  it('tells every mistake in the configuration at once, and repeats no secret', async () => {
+  it('reports every bad variable, and repeats no secret', async () => {
     const { code, stderr } = await darkroom(
       ['bridge'],
       environment('', { REDIS_URL: 'http://user:password@host', CALLBACK_SECRET: 'secret', BRIDGE_SLOTS: '0' }),
@@ -137,7 +137,7 @@ describe('darkroom bridge', () => {
 });
 
 describe('darkroom jobs', () => {
-  it('lists, shows, cancels, replays and buries', async () => {
+  it('lists, shows, cancels and replays jobs', async () => {
     const env = environment(await tempFolder(), { BRIDGE_PREFIX: 'jobs:', BRIDGE_SDXL_QUEUE: 'jobs_queue' });
     const jobs = (...args: string[]) => darkroom(['jobs', ...args], env);
     expect((await jobs('cancel', 'not-yet')).stdout).toBe('not-yet has not come yet and ends when it comes\n');
@@ -169,7 +169,7 @@ describe('darkroom jobs', () => {
     expect((await jobs('dead')).stdout).toMatch(/^payload {3}\S+ {2}id must be a string .*: "\{\\"no\\": 1\}"\n$/);
   });
 
-  it('says where the queue is set when none is', async () => {
+  it('names the variables if no queue is set', async () => {
     const { code, stderr } = await darkroom(['jobs', 'list'], environment('', { REDIS_URL: '' }));
     expect([code, stderr]).toEqual([1, 'darkroom: no queue: set REDIS_URL, or UPSTASH_REDIS_REST_URL and its token\n']);
   });

@@ -8,7 +8,7 @@ import sharp from 'sharp';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { connect } from '../../src/client/client.js';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
-import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
+import { contractJobTypes as jobTypes } from '../../src/job-types.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { readGgufHeader } from '../../src/weights/gguf/gguf-header.js';
 import { rebuildModel } from '../conformance/golden-folder.js';

@@ -22,41 +22,41 @@ const settles = () => {
   return () => ++calls === 2;
 };
 
-/** Every place where a bridge can die, in the order of a job. */
+/** Every point where a bridge can die, in the order of a job. */
 const edges: readonly (readonly [name: string, edge: Edge, of: 'queue' | 'storage'])[] = [
-  ['after it took the payload in', { method: 'admit', when: 'after' }, 'queue'],
+  ['after it admitted the payload', { method: 'admit', when: 'after' }, 'queue'],
   ['after the claim', { method: 'claim', when: 'after' }, 'queue'],
-  ['after processing was taken for delivery', { method: 'takeDeliveries', when: 'after' }, 'queue'],
+  ['after it took processing for delivery', { method: 'takeDeliveries', when: 'after' }, 'queue'],
   ['after processing was delivered', { method: 'settle', when: 'before' }, 'queue'],
   [
-    'before it wrote down what was generated',
+    'before it recorded the generated files',
     { method: 'record', when: 'before', matches: records('generated') },
     'queue',
   ],
   [
-    'after it wrote down what was generated',
+    'after it recorded the generated files',
     { method: 'record', when: 'after', matches: records('generated') },
     'queue',
   ],
   ['before the first upload', { method: 'put', when: 'before', matches: stores(0) }, 'storage'],
   ['after the first upload', { method: 'put', when: 'after', matches: stores(0) }, 'storage'],
-  ['after it wrote down the first upload', { method: 'record', when: 'after', matches: records('upload:0') }, 'queue'],
+  ['after it recorded the first upload', { method: 'record', when: 'after', matches: records('upload:0') }, 'queue'],
   ['after the second upload', { method: 'put', when: 'after', matches: stores(1) }, 'storage'],
-  ['after it wrote down the second upload', { method: 'record', when: 'after', matches: records('upload:1') }, 'queue'],
-  ['after it wrote down the last upload', { method: 'record', when: 'after', matches: records('upload:2') }, 'queue'],
-  ['before the end', { method: 'finish', when: 'before' }, 'queue'],
-  ['after the end and its callback were written', { method: 'finish', when: 'after' }, 'queue'],
+  ['after it recorded the second upload', { method: 'record', when: 'after', matches: records('upload:1') }, 'queue'],
+  ['after it recorded the last upload', { method: 'record', when: 'after', matches: records('upload:2') }, 'queue'],
+  ['before it recorded the end', { method: 'finish', when: 'before' }, 'queue'],
+  ['after it recorded the end and its callback', { method: 'finish', when: 'after' }, 'queue'],
   ['after the end was delivered', { method: 'settle', when: 'before', matches: settles() }, 'queue'],
-  ['after the delivery was written down', { method: 'settle', when: 'after', matches: settles() }, 'queue'],
+  ['after it recorded the delivery', { method: 'settle', when: 'after', matches: settles() }, 'queue'],
 ];
 
 describe('a bridge that dies', () => {
-  it.each(edges)('%s: the next one goes on from there', async (name, edge, of) => {
+  it.each(edges)('%s: the next one continues from there', async (name, edge, of) => {
     const id = name.replaceAll(/\W+/g, '-');
     const { start, push, ended, queue, receiver, folder } = await bridging(`127.0.0.1:${serving.server.port}`, {
       queue: (config) =>
         new ScriptQueue(new RedisRunner(redis.url, 60_000), {
-          queues: [`${id}:sdxl`, `${id}:wan`],
+          lanes: config.lanes,
           callsBack: true,
           retentionMs: config.BRIDGE_RETENTION_MS,
           prefix: `${id}:`,
@@ -84,7 +84,7 @@ describe('a bridge that dies', () => {
 
     const { status, assets } = await ended(id);
     expect([status, assets.length]).toEqual(['completed', 3]);
-    // One terminal callback, whatever was delivered how often; nothing after it but itself.
+    // One terminal callback, however often it was delivered, and nothing after it but itself.
     const terminal = receiver.received.filter(({ body }) => body.status !== 'processing');
     expect(new Set(terminal.map(({ headers, raw }) => `${headers['webhook-id']} ${raw}`)).size).toBe(1);
     const statuses = receiver.received.map(({ body }) => body.status);
@@ -92,13 +92,13 @@ describe('a bridge that dies', () => {
     // One set of files.
     const job = `${folder}/sdxl_image_fast/ann/${id}`;
     expect((await readdir(job)).sort()).toEqual(['0.png', '1.png', '2.png']);
-    // Rendered once.
+    // Generated once.
     const starts = [];
     for await (const { event } of serving.client.jobs.watchJob({ jobId: id, afterSequence: 0n })) {
       if (event?.event?.$case === 'started') starts.push(event);
     }
     expect(starts).toHaveLength(1);
-    // Nothing is held by anybody.
+    // Nothing is leased or waits.
     await expect
       .poll(() => queue.counts(), { timeout: 20_000 })
       .toEqual({

@@ -16,7 +16,7 @@ export interface Aftermath {
   readonly settleMs: number;
 }
 
-/** Waits until nothing moves, then looks at the lists, the files and the caller's notes. @returns what does not hold */
+/** Waits until nothing moves, then checks the lists, the files and the caller's notes. @returns the violations */
 export async function checkStorm({ jobs, client, receiver, files, settleMs }: Aftermath): Promise<readonly string[]> {
   const held = async () => {
     const sets = ['leases', 'delayed', 'outbox', 'users:sdxl', 'users:wan', 'dead', 'dead-callbacks'];
@@ -35,7 +35,7 @@ export async function checkStorm({ jobs, client, receiver, files, settleMs }: Af
 
   const rejected = await client.lLen('darkroom:rejected');
   const wanted = jobs.filter((job) => job.wanted === 'rejected').length;
-  // A push whose answer was lost with Redis was made again.
+  // A push whose answer was lost with Redis was repeated.
   const most = 2 * wanted;
   const found = [...violations];
   if (rejected < wanted || rejected > most) found.push(`${rejected} payloads were rejected, not ${wanted}`);
@@ -65,7 +65,7 @@ function callbackProblems({ wanted }: StormJob, notes: readonly Note[]): readonl
   return problems;
 }
 
-/** @param hashes of the first file of every recipe, seen so far */
+/** @param hashes of the first file of every recipe so far */
 async function fileProblems(
   { id = '', type, user, recipe, wanted }: StormJob,
   notes: readonly Note[],
@@ -83,7 +83,7 @@ async function fileProblems(
   for (const [i, { url, sha256 }] of told.entries()) {
     const bytes = await readFile(fileURLToPath(url)).catch(() => Buffer.alloc(0));
     if (createHash('sha256').update(bytes).digest('hex') !== sha256) problems.push(`${url} is not what was told`);
-    // However often it was rendered: the same seed is the same picture. Clips are encoded with threads of their own.
+    // The same seed gives the same image, however often it is generated. Videos are encoded with several threads, so they differ.
     const name = `${recipe} ${i}`;
     if (type.startsWith('video')) continue;
     if (sha256 !== (hashes.get(name) ?? sha256)) problems.push(`${url} differs from another of ${recipe}`);

@@ -1,17 +1,17 @@
-import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
+import { contractJobTypes as jobTypes } from '../../src/job-types.js';
 import type { Seeded } from '../support/seeded.js';
 
 export interface StormJob {
-  /** undefined: nobody can be called. */
+  /** undefined: the job cannot be called back. */
   readonly id: string | undefined;
   readonly type: string;
   readonly user: string;
-  /** Same picture, same recipe. */
+  /** Jobs of one recipe make the same image. */
   readonly recipe: string;
   readonly list: string;
   readonly raw: string;
   readonly isTwice: boolean;
-  /** How it is to end. */
+  /** The end that is expected. */
   readonly wanted: 'completed' | 'failed' | 'rejected';
 }
 
@@ -25,7 +25,7 @@ export function stormJobs(count: number, random: Seeded): readonly StormJob[] {
     const user = random.pick(['ann', 'bob', 'cid']);
     const seed = 1 + random.below(3);
     const pictures = isWan ? 1 : random.pick([1, 3]);
-    // Long enough that most moments find one in hand.
+    // Long enough that a job is in flight at most moments.
     const size = isWan ? { width: 96, height: 64, steps: 20 } : { width: 192, height: 192, steps: 12 };
     const config = { seed, ...size, num_images: pictures, frame_num: 5 };
     const payload = { id, type, prompt: 'a red circle', user_id: user, config };

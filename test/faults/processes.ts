@@ -7,12 +7,12 @@ const mainFromSource = fileURLToPath(new URL('../../dist/src/cli/main.js', impor
 /** This file runs from the build and from the source. */
 const program = import.meta.url.endsWith('.ts') ? mainFromSource : main;
 
-/** A darkroom that is started again whenever it was killed. */
+/** A darkroom process that is restarted after every kill. */
 export interface Program {
   readonly pid: number;
-  /** kill -9, and started again. */
+  /** Kills it with SIGKILL and restarts it. */
   crash(): Promise<void>;
-  /** Stands still for a while, as in a swapping machine or a debugger, and goes on without knowing. */
+  /** Stops it for a while, as a swapping machine or a debugger does. It continues without noticing. */
   pause(ms: number): void;
   stop(): Promise<void>;
 }
@@ -43,7 +43,7 @@ export async function startProgram(args: readonly string[], env: NodeJS.ProcessE
   };
 }
 
-/** The engines of a server, as it is now. */
+/** Process ids of a server's current engines. */
 export function enginesOf(pid: number): Promise<readonly number[]> {
   return new Promise((resolve) => {
     execFile('pgrep', ['-P', String(pid), '-f', 'engine/(image|text)-process.js'], (_, stdout) => {

@@ -3,7 +3,7 @@ import type { CallbackBody } from '../../src/queue-bridge/callback/callback-body
 import type { Seeded } from '../support/seeded.js';
 import { listening } from '../support/upstash-front.js';
 
-/** What a caller noted of a callback that reached it, whatever it answered. */
+/** A callback that reached the caller, whatever the answer. */
 export interface Note {
   readonly webhookId: string;
   readonly raw: string;
@@ -14,12 +14,12 @@ export interface Note {
 export interface FaultyReceiver {
   readonly url: string;
   readonly notes: readonly Note[];
-  /** From now on it answers all. */
+  /** Answers every callback from now on. */
   mend(): void;
   stop(): Promise<void>;
 }
 
-/** A caller that fails, hangs, takes a callback and breaks off, and answers twice. */
+/** A caller that at random fails, hangs, accepts a callback and breaks off, or answers twice. */
 export async function startFaultyReceiver(random: Seeded): Promise<FaultyReceiver> {
   const notes: Note[] = [];
   let isMended = false;

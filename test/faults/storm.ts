@@ -11,7 +11,7 @@ import { enginesOf, type Program, startProgram } from './processes.js';
 import { startFaultyReceiver } from './receiver.js';
 
 export interface StormOptions {
-  /** Draws jobs, faults and their times; the machine's own timing is not drawn. */
+  /** Seed of the jobs, the faults and their times. The machine's own timing is not seeded. */
   readonly seed: number;
   readonly jobs: number;
   readonly kills: number;
@@ -22,19 +22,19 @@ export interface StormOptions {
 }
 
 export interface StormReport {
-  /** What did not hold; empty: everything did. */
+  /** Invariants that did not hold. */
   readonly violations: readonly string[];
   readonly callbacks: number;
   readonly seconds: number;
 }
 
 const MEAN_MS_BETWEEN_KILLS = 700;
-/** Longer than a lease: whoever wakes up finds that others went on. */
+/** Longer than a lease: a bridge that wakes up finds that others have its jobs. */
 const PAUSE_MS = 3500;
 
 /**
- * A real Redis that keeps a log, two servers and two bridges as processes of their own, and a caller, under fire: every kind of
- * process is killed or stands still at random moments while jobs are pushed. Then everything is left alone until it settles, and looked at from outside.
+ * A real Redis that keeps a log, two servers and two bridges as processes of their own, and a caller, under faults: every kind of
+ * process is killed or stopped at random moments while jobs are pushed. Then everything is left alone until it settles, and is checked from outside.
  */
 export async function runStorm({
   seed,
@@ -70,7 +70,7 @@ export async function runStorm({
     BRIDGE_LEASE_MS: '1500',
     BRIDGE_RETRY_MS: '100',
     BRIDGE_RETRY_MAX_MS: '1000',
-    // Killing a server costs its jobs an attempt; how often they are killed is no fault of theirs.
+    // Killing a server costs its jobs an attempt, and servers are killed often here.
     BRIDGE_ATTEMPTS: '1000',
     BRIDGE_DRAIN_MS: '0',
     ENGINE_THREADS: '1',
@@ -111,7 +111,7 @@ interface Targets {
   readonly redis: { crash(): Promise<void> };
 }
 
-/** Does something bad to one process. @returns what */
+/** Injects one fault into one process. @returns a description */
 async function strike(random: Seeded, { servers, bridges, redis }: Targets): Promise<string> {
   const what = random.pick(['bridge', 'bridge', 'pause', 'pause', 'engine', 'engine', 'server', 'redis'] as const);
   const which = random.below(2);
@@ -141,11 +141,11 @@ function killIfAlive(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It was going down with its server.
+    // It ended with its server.
   }
 }
 
-/** Pushes as producers do: over the whole time, again where Redis did not answer, some jobs twice. */
+/** Pushes as producers do: over the whole time, again if Redis did not answer, some jobs twice. */
 async function push(jobs: readonly StormJob[], url: string, overMs: number, random: Seeded): Promise<void> {
   const client = createClient({ url, disableOfflineQueue: true, socket: { reconnectStrategy: 20 } });
   client.on('error', () => undefined);

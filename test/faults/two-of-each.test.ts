@@ -10,7 +10,7 @@ import { until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { startProgram } from './processes.js';
 
-/** Ids of all jobs that a server has seen, and how often each was started. */
+/** Number of starts of each job that a server has, by id. */
 async function startsOn(client: DarkroomClient): Promise<ReadonlyMap<string, number>> {
   const { jobs } = await new Promise<{ jobs: { jobId: string }[] }>((resolve, reject) =>
     client.jobs.listJobs({ pageSize: 1000, pageToken: '', states: [], fullTexts: false }, (error, response) =>

@@ -11,7 +11,7 @@ const rgb = gradient(size);
 const picture = () => sharp(rgb, { raw: { ...size, channels: 3 } });
 const same = { ...size, maxPixels: 1_000_000 };
 
-/** The mean of each channel in a corner of a quarter of the picture's sides. */
+/** The mean of each channel in a corner, a quarter of the image's sides wide and high. */
 function cornerOf(pixels: Uint8Array, { width, height }: { width: number; height: number }, right = 0, bottom = 0) {
   const sum = [0, 0, 0];
   const [w, h] = [width / 4, height / 4];
@@ -32,14 +32,14 @@ function expectNear(actual: readonly number[], expected: readonly number[], tole
 const refusal = (bytes: Uint8Array, options = same) => refusalOf(decodeReference(bytes, options));
 
 describe('decodeReference', () => {
-  it('gives the very pixels of a lossless file of the wanted size', async () => {
+  it('returns the exact pixels of a lossless file of the requested size', async () => {
     const taken = { rgb: Buffer.from(rgb), sourceWidth: 64, sourceHeight: 48 };
     expect(await decodeReference(await picture().png().toBuffer(), same)).toEqual({ ...taken, format: 'png' });
     const webp = await picture().webp({ lossless: true }).toBuffer();
     expect(await decodeReference(webp, same)).toEqual({ ...taken, format: 'webp' });
   });
 
-  // Each differs from the picture by rounding and compression alone.
+  // Each differs from the image by rounding and compression only.
   const spellings = {
     'a JPEG': () => picture().jpeg({ quality: 100, chromaSubsampling: '4:4:4' }),
     'a progressive JPEG': () => picture().jpeg({ quality: 100, chromaSubsampling: '4:4:4', progressive: true }),
@@ -62,7 +62,7 @@ describe('decodeReference', () => {
     });
   }
 
-  it('undoes a profile of wide colour instead of reading its numbers as sRGB', async () => {
+  it('converts a wide-gamut profile to sRGB', async () => {
     const file = await picture().withIccProfile('p3').png().toBuffer();
     const asStored = await sharp(file, { ignoreIcc: true }).raw().toBuffer();
     const { rgb: decoded } = await decodeReference(file, same);
@@ -70,7 +70,7 @@ describe('decodeReference', () => {
     expectNear(cornerOf(decoded, size, 1), cornerOf(rgb, size, 1), 3);
   });
 
-  it('takes CMYK as the colours it means', async () => {
+  it('converts CMYK to sRGB', async () => {
     const file = await picture().toColourspace('cmyk').jpeg({ quality: 100 }).toBuffer();
     const { rgb: decoded } = await decodeReference(file, same);
     expectNear(cornerOf(decoded, size, 1, 1), cornerOf(rgb, size, 1, 1), 20);
@@ -84,7 +84,7 @@ describe('decodeReference', () => {
     });
   }
 
-  it('lays transparency on white', async () => {
+  it('flattens transparency on white', async () => {
     const red = { r: 255, g: 0, b: 0 };
     for (const [alpha, expected] of [
       [0, [255, 255, 255]],
@@ -103,8 +103,8 @@ describe('decodeReference', () => {
     }
   });
 
-  it('turns a picture as its camera was held', async () => {
-    // The corners of the upright picture, whatever the orientation says it was stored as.
+  it('applies the EXIF orientation', async () => {
+    // The corners of the upright image, for every stored orientation.
     for (let orientation = 1; orientation <= 8; orientation++) {
       const turned = await sharp(await picture().png().toBuffer())
         .keepMetadata()
@@ -130,7 +130,7 @@ describe('decodeReference', () => {
     expect(new Set(decoded.rgb)).toEqual(new Set([250]));
   });
 
-  it('covers the wanted size and cuts both ends alike', async () => {
+  it('covers the requested size and crops both ends evenly', async () => {
     // Three bands; a third of the width is wanted at full height.
     const band = (r: number, g: number, b: number) => ({
       create: { width: 30, height: 30, channels: 3, background: { r, g, b } } as const,
@@ -145,32 +145,31 @@ describe('decodeReference', () => {
     expect([...enlarged.rgb.subarray(-3)]).toEqual([0, 0, 255]);
   });
 
-  it('takes maxPixels pixels and refuses one more', async () => {
+  it('accepts maxPixels pixels and rejects one more', async () => {
     const file = await picture().png().toBuffer();
     await expect(decodeReference(file, { ...same, maxPixels: 3072 })).resolves.toMatchObject({ sourceWidth: 64 });
     expect(await refusal(file, { ...same, maxPixels: 3071 })).toBe(
-      'the reference is 64x48, 3072 pixels, and the limit is 3071; send a smaller picture',
+      'the reference is 64x48, 3072 pixels, and the limit is 3071; send a smaller image',
     );
   });
 
   describe('of 30000x30000 pixels in a small file', () => {
     const header = { width: 30_000, height: 30_000, bitDepth: 1 };
     const limits = { ...same, maxPixels: 50_000_000 };
-    const sentence =
-      'the reference is 30000x30000, 900000000 pixels, and the limit is 50000000; send a smaller picture';
+    const sentence = 'the reference is 30000x30000, 900000000 pixels, and the limit is 50000000; send a smaller image';
 
-    it('refuses it', async () => {
+    it('is rejected', async () => {
       const file = pngOf(header, deflateSync(Buffer.alloc(30_000 * (1 + 30_000 / 8))));
       expect(file.length).toBeLessThan(200_000);
       expect(await refusal(file, limits)).toBe(sentence);
     });
 
-    it('does not look at its pixels', async () => {
+    it('is not decoded', async () => {
       expect(await refusal(pngOf(header, Buffer.from('these are no pixels')), limits)).toBe(sentence);
     });
   });
 
-  it('takes a side 32 times the other and refuses a longer one', async () => {
+  it('accepts a side 32 times the other and rejects a longer one', async () => {
     const line = (width: number) =>
       sharp({ create: { width, height: 2, channels: 3, background: 'teal' } })
         .png()
@@ -179,11 +178,11 @@ describe('decodeReference', () => {
       sourceHeight: 2,
     });
     expect(await refusal(await line(65))).toBe(
-      'the reference is 65x2, and a side may be at most 32 times the other; send a picture nearer to a square',
+      'the reference is 65x2, and a side may be at most 32 times the other; send an image nearer to a square',
     );
   });
 
-  // The wanted part lies in the upper half: what is missing would not be looked at.
+  // The crop lies in the upper half, so the missing part would not be decoded.
   const tall = { width: 300, height: 1200 };
   for (const [format, said] of [
     ['png', /^the reference is a PNG that is damaged or cut short \(.*\); send the whole file$/],
@@ -220,8 +219,8 @@ describe('decodeReference', () => {
     ['a PDF', '%PDF-1.7\n', 'is a PDF'],
     ['a BMP', 'BM\x46\0\0\0', 'is a BMP'],
     ['an archive', 'PK\x03\x04', 'is an archive'],
-    ['words', 'a red kite over a field', 'begins like no picture that is known here'],
-    ["a sound in WebP's wrapping", 'RIFF\x24\0\0\0WAVEfmt ', 'begins like no picture that is known here'],
+    ['words', 'a red kite over a field', 'does not begin like any known image format'],
+    ["a sound in WebP's wrapping", 'RIFF\x24\0\0\0WAVEfmt ', 'does not begin like any known image format'],
   ];
   for (const [name, content, what] of others) {
     it(`refuses ${name}`, async () => {
@@ -230,7 +229,7 @@ describe('decodeReference', () => {
     });
   }
 
-  it('refuses a signature with nothing behind it', async () => {
+  it('rejects a signature without an image', async () => {
     for (const [signature, name] of [
       ['\x89PNG\r\n\x1a\n', 'PNG'],
       ['\xff\xd8\xff\xe0', 'JPEG'],
@@ -254,3 +253,24 @@ const firstCorner = [
   { right: 1, bottom: 1 },
   { right: 0, bottom: 1 },
 ];
+
+describe('a JPEG of thousands of scans', () => {
+  it('is refused before it is decoded', { timeout: 5000 }, async () => {
+    const image = await sharp({ create: { width: 256, height: 256, channels: 3, background: 'red' } })
+      .jpeg({ progressive: true })
+      .toBuffer();
+    const last = image.lastIndexOf(Buffer.from([0xff, 0xda]));
+    const scan = image.subarray(last, image.length - 2);
+    const bomb = Buffer.concat([
+      image.subarray(0, last),
+      ...Array.from({ length: 2600 }, () => scan),
+      image.subarray(-2),
+    ]);
+    const options = { width: 64, height: 64, maxPixels: 1e6 };
+    await expect(decodeReference(bomb, options)).rejects.toMatchObject({
+      reason: 'REFERENCE_INVALID',
+      message: 'the reference is a JPEG of more than 100 scans; send it as an ordinary JPEG',
+    });
+    expect((await decodeReference(image, options)).sourceWidth).toBe(256);
+  });
+});

@@ -74,7 +74,7 @@ describe('metadata', () => {
         }
       });
 
-      it('tells all, where tools look', async () => {
+      it('has all parameters where tools look for them', async () => {
         const bytes = await encode(full());
         expect(await readParameters(bytes)).toBe(INFOTEXT);
         expect(await xmpProperty(bytes, 'DigitalSourceType')).toBe(MARK);
@@ -85,7 +85,7 @@ describe('metadata', () => {
         );
       });
 
-      it('tells only the mark', async () => {
+      it('has the provenance mark only', async () => {
         const bytes = await encode({ kind: 'provenance' });
         expect(await xmpProperty(bytes, 'DigitalSourceType')).toBe(MARK);
         expect(await xmpProperty(bytes, 'AIPromptInformation')).toBeUndefined();
@@ -93,7 +93,7 @@ describe('metadata', () => {
         expect(Buffer.from(bytes).includes('darkroom')).toBe(false);
       });
 
-      it('tells nothing, and as little when nothing is said', async () => {
+      it('is absent for none, and by default', async () => {
         const bytes = await encode({ kind: 'none' });
         const { xmp, exif, comments } = await sharp(bytes).metadata();
         expect([xmp, exif, comments]).toEqual([undefined, undefined, undefined]);
@@ -108,7 +108,7 @@ describe('metadata', () => {
         expect(await xmpProperty(bytes, 'AIPromptInformation')).toBe(clean);
       });
 
-      it('holds the longest texts, or their beginning where a segment has no room', async () => {
+      it('holds the longest texts, or their beginning if a segment is too small', async () => {
         const long = full({
           prompt: '&'.repeat(40_000),
           negativePrompt: '🧀'.repeat(20_000),
@@ -136,7 +136,7 @@ describe('metadata', () => {
     });
   }
 
-  it('quotes what would break the line of settings', async () => {
+  it('quotes values that would break the line of settings', async () => {
     const weights = { promptWeights: '(best quality:1.2), sky++', referenceStrength: 0.85 };
     const { bytes } = await encodeImage(rgb, size, { format: 'png', metadata: full(weights) });
     expect(await readParameters(bytes)).toContain(
@@ -144,7 +144,7 @@ describe('metadata', () => {
     );
   });
 
-  it('stands before the pixels of a PNG: plain text where it is ASCII, else UTF-8', async () => {
+  it('precedes the pixels of a PNG: plain text if it is ASCII, otherwise UTF-8', async () => {
     const typesOf = async (prompt: string) =>
       pngChunks((await encodeImage(rgb, size, { format: 'png', metadata: full({ prompt }) })).bytes).map(
         ({ type }) => type,

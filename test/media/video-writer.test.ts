@@ -5,11 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { type ClipOptions, ClipWriter } from '../../src/media/video-writer.js';
+import { type VideoOptions, VideoWriter } from '../../src/media/video-writer.js';
 import { isAlive } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
-const options: ClipOptions = { width: 64, height: 48, fps: 16, format: 'mp4' };
+const options: VideoOptions = { width: 64, height: 48, fps: 16, format: 'mp4' };
 /** A square that moves to the right. */
 const frame = (i: number) =>
   Uint8Array.from({ length: 64 * 48 * 3 }, (_, at) => {
@@ -17,7 +17,7 @@ const frame = (i: number) =>
     return at % 3 === 0 && x >= i && x < i + 16 ? 230 : 20;
   });
 
-/** A folder of the test's own for what the writer keeps on disk. */
+/** A folder of the test for the writer's files. */
 async function scratch(): Promise<string> {
   const folder = await tempFolder();
   const before = process.env.TMPDIR;
@@ -30,8 +30,8 @@ async function scratch(): Promise<string> {
   return folder;
 }
 
-async function clipOf(frames: number, more: Partial<ClipOptions> = {}): Promise<Buffer> {
-  const writer = await ClipWriter.start('ffmpeg', { ...options, ...more });
+async function clipOf(frames: number, more: Partial<VideoOptions> = {}): Promise<Buffer> {
+  const writer = await VideoWriter.start('ffmpeg', { ...options, ...more });
   for (let i = 0; i < frames; i += 1) await writer.write(frame(i));
   return Buffer.from((await writer.finish()).bytes);
 }
@@ -45,7 +45,7 @@ async function probe(file: Buffer): Promise<Record<string, Record<string, string
   return { stream: streams[0], tags: format.tags };
 }
 
-describe('ClipWriter', () => {
+describe('VideoWriter', () => {
   it('writes H.264 in yuv420p with every frame, and its index in front', async () => {
     const folder = await scratch();
     const file = await clipOf(17);
@@ -60,14 +60,14 @@ describe('ClipWriter', () => {
       color_space: 'bt709',
     });
     expect(file.indexOf('moov')).toBeLessThan(file.indexOf('mdat'));
-    expect((await readdir(folder)).filter((name) => name.startsWith('darkroom-clip-'))).toEqual([]);
+    expect((await readdir(folder)).filter((name) => name.startsWith('darkroom-video-'))).toEqual([]);
   });
 
   it('is smaller at a higher CRF', async () => {
     expect((await clipOf(9, { crf: 40 })).length).toBeLessThan((await clipOf(9, { crf: 5 })).length);
   });
 
-  it('says what made it, where it is told to', async () => {
+  it('has metadata if it is given', async () => {
     const metadata = { comment: 'a red kite\nSteps: 25, Seed: 7', isProvenanceMarked: true };
     const { tags } = await probe(await clipOf(5, { metadata }));
     expect(tags?.comment).toBe(metadata.comment);
@@ -83,7 +83,7 @@ describe('ClipWriter', () => {
 
   it('leaves no process and no file when it is aborted', async () => {
     const folder = await scratch();
-    const writer = await ClipWriter.start('ffmpeg', options);
+    const writer = await VideoWriter.start('ffmpeg', options);
     await writer.write(frame(0));
     await writer.abort();
     expect(isAlive(writer.pid ?? 0)).toBe(false);
@@ -92,7 +92,7 @@ describe('ClipWriter', () => {
 
   it('fails with the signal when ffmpeg is killed, and cleans up', async () => {
     const folder = await scratch();
-    const writer = await ClipWriter.start('ffmpeg', options);
+    const writer = await VideoWriter.start('ffmpeg', options);
     await writer.write(frame(0));
     process.kill(writer.pid ?? 0, 'SIGKILL');
     const go = async () => {
@@ -100,14 +100,14 @@ describe('ClipWriter', () => {
     };
     await expect(go()).rejects.toMatchObject({
       reason: 'ENCODING_FAILED',
-      message: expect.stringContaining('ffmpeg ended with signal SIGKILL while it wrote the clip'),
+      message: expect.stringContaining('ffmpeg ended with signal SIGKILL while it wrote the video'),
     });
     expect(await readdir(folder)).toEqual([]);
   });
 
-  it('fails with the words of ffmpeg, a size that H.264 cannot have for example', async () => {
+  it("fails with ffmpeg's message, for example for a size that H.264 cannot have", async () => {
     const folder = await scratch();
-    const writer = await ClipWriter.start('ffmpeg', { ...options, width: 63 });
+    const writer = await VideoWriter.start('ffmpeg', { ...options, width: 63 });
     const go = async () => {
       for (let i = 0; i < 20; i += 1) await writer.write(new Uint8Array(63 * 48 * 3));
       await writer.finish();
@@ -119,14 +119,14 @@ describe('ClipWriter', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  it('fails with the words of ffmpeg when there is no room for the file, and cleans up', async () => {
-    // What a full disk is to a write: it fails. The signal that comes with the limit is ignored, so that ffmpeg sees the failure.
+  it("fails with ffmpeg's message when the disk is full, and cleans up", async () => {
+    // As on a full disk, a write fails. The signal of the limit is ignored, so that ffmpeg sees the failure.
     const ffmpeg = join(await tempFolder(), 'ffmpeg');
     const folder = await scratch();
     await writeFile(ffmpeg, '#!/bin/sh\ntrap "" XFSZ\nulimit -f 4\nexec ffmpeg "$@"\n', { mode: 0o755 });
-    const writer = await ClipWriter.start(ffmpeg, { ...options, crf: 0 });
+    const writer = await VideoWriter.start(ffmpeg, { ...options, crf: 0 });
     const go = async () => {
-      // Noise, which nothing makes smaller.
+      // Noise, which does not compress.
       for (let i = 0; i < 200; i += 1) await writer.write(randomBytes(64 * 48 * 3));
       await writer.finish();
     };
@@ -137,8 +137,8 @@ describe('ClipWriter', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  it('fails where there is no such program', async () => {
-    const writer = await ClipWriter.start('/nowhere/ffmpeg', options);
+  it('fails if the program does not exist', async () => {
+    const writer = await VideoWriter.start('/nowhere/ffmpeg', options);
     await expect(writer.finish()).rejects.toMatchObject({
       reason: 'ENCODING_FAILED',
       message: expect.stringContaining('ENOENT'),

@@ -5,11 +5,11 @@ import { fileURLToPath } from 'node:url';
 import { Webhook } from 'standardwebhooks';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
-import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
+import { contractJobTypes as jobTypes } from '../../src/job-types.js';
 import type { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
 import type { AssetStore } from '../../src/storage/asset-store.js';
 import { LocalStore } from '../../src/storage/local-store.js';
-import { storageFailed } from '../../src/storage/storage-failed.js';
+import { storageError } from '../../src/storage/storage-error.js';
 import { version } from '../../src/version.js';
 import { bridging, quickPayload } from '../support/bridging.js';
 import { outcomeOf, quick, type Serving, serve, until } from '../support/serving.js';
@@ -27,7 +27,7 @@ const filesUnder = async (folder: string) =>
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
     .sort();
-/** What the server keeps of a job. */
+/** The job as the server keeps it. */
 const jobOnServer = (jobId: string) =>
   new Promise<{ state: JobState; lastSequence: bigint } | undefined>((resolve) =>
     serving.client.jobs.getJob({ jobId }, (_, response) => resolve(response?.job)),
@@ -35,19 +35,19 @@ const jobOnServer = (jobId: string) =>
 const slowConfig = { width: 1024, height: 1024, steps: 40 };
 
 describe('a bridge', () => {
-  it.each([...jobTypes.keys()])('takes a job of type %s from payload to callback', async (type) => {
+  it.each([...jobTypes.keys()])('runs a job of type %s from payload to callback', async (type) => {
     const { start, push, ended, receiver, folder } = await bridging(address);
     await start();
     const info = jobTypes.get(type);
     const list = info?.family === 'wan' ? 'wan_queue' : 'sdxl_queue';
-    const isClip = info?.makes === 'video';
-    const config = { seed: 11, ...(isClip && { frame_num: 6 }) };
+    const isVideo = info?.makes === 'video';
+    const config = { seed: 11, ...(isVideo && { frame_num: 6 }) };
     const id = `job-${type}`;
     await push(quickPayload(id, { type, config }), list);
     const { status, assets, error_message, metadata, ...rest } = await ended(id);
     expect([status, error_message, rest]).toEqual(['completed', null, { job_id: id }]);
     expect(assets.map((url) => fileURLToPath(url).slice(folder.length + 1))).toEqual([
-      `${type}/ann/${id}/0.${isClip ? 'mp4' : 'png'}`,
+      `${type}/ann/${id}/0.${isVideo ? 'mp4' : 'png'}`,
     ]);
     expect(metadata).toMatchObject({
       seed: 11,
@@ -57,8 +57,8 @@ describe('a bridge', () => {
       width: 64,
       height: 64,
       steps: 2,
-      frames: isClip ? 5 : info?.family === 'wan' ? 1 : null,
-      fps: isClip ? 16 : null,
+      frames: isVideo ? 5 : info?.family === 'wan' ? 1 : null,
+      fps: isVideo ? 16 : null,
       user_id: 'ann',
       original_prompt: 'a red circle',
       enhancement_strategy: type.includes('7b') ? 'fallback' : 'none',
@@ -73,9 +73,9 @@ describe('a bridge', () => {
       worker_version: version,
       expected_time: info?.expectedSeconds(1),
     });
-    // Every file is where it says, with the bytes it says; a clip has its poster and thumbnail beside it.
+    // Every file is at its URL with its size and hash. A video has its poster and thumbnail beside it.
     const files = metadata.files as { url: string; sha256: string; size_bytes: number; role: string }[];
-    expect(files.map(({ role }) => role)).toEqual(isClip ? ['result', 'poster', 'thumbnail'] : ['result']);
+    expect(files.map(({ role }) => role)).toEqual(isVideo ? ['result', 'poster', 'thumbnail'] : ['result']);
     for (const { url, sha256, size_bytes } of files) {
       const bytes = await readFile(fileURLToPath(url));
       expect([bytes.length, createHash('sha256').update(bytes).digest('hex')]).toEqual([size_bytes, sha256]);
@@ -84,7 +84,7 @@ describe('a bridge', () => {
     expect(receiver.received.map(({ body }) => body.status)).toEqual(['processing', 'completed']);
   });
 
-  it('makes the picture that the seed gives without a bridge', async () => {
+  it('makes the image that the seed gives without a bridge', async () => {
     const { start, push, ended } = await bridging(address);
     await start();
     await push(quickPayload('three', { config: { seed: 5, num_images: 3 } }));
@@ -102,7 +102,7 @@ describe('a bridge', () => {
     }
   });
 
-  it('tells whether the weights were applied', async () => {
+  it('reports whether the weights were applied', async () => {
     const { start, push, ended } = await bridging(address);
     await start();
     await push(quickPayload('w1', { compel_enabled: true, compel_weights: '(sky:1.3)' }));
@@ -117,7 +117,7 @@ describe('a bridge', () => {
     expect((await ended('w2')).metadata).toMatchObject({ compel_success: false, enhancement_strategy: 'fallback' });
   });
 
-  it('signs what it sends as Standard Webhooks, with the bearer token beside it', async () => {
+  it('signs callbacks as Standard Webhooks and sends the bearer token with them', async () => {
     const secret = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
     const { start, push, ended, receiver } = await bridging(address, {
       variables: { CALLBACK_SECRET: secret, CALLBACK_TOKEN: 'a-token' },
@@ -135,7 +135,7 @@ describe('a bridge', () => {
     }
   });
 
-  it('ends every malformed payload as the contract says, and runs what comes after', async () => {
+  it('ends every malformed payload as the contract says, and runs the job after it', async () => {
     const { start, push, ended, queue } = await bridging(address);
     const deep = (n: number) => `${'['.repeat(n)}${']'.repeat(n)}`;
     await push('not json {');
@@ -181,7 +181,7 @@ describe('a bridge', () => {
     ]);
   });
 
-  it('refuses what the policy refuses, at once', async () => {
+  it('fails a job that the policy rejects, without a retry', async () => {
     const { start, push, ended, queue } = await bridging(address);
     await start();
     await push(quickPayload('policy', { prompt: 'an explicit child' }));
@@ -191,7 +191,7 @@ describe('a bridge', () => {
     expect(await queue.show('policy')).toMatchObject({ state: 'failed', attempts: '1' });
   });
 
-  it('runs a job that is pushed twice once, and calls it back again with the same id when it comes later', async () => {
+  it('runs a job that is pushed twice once, and repeats its callback with the same id on a later push', async () => {
     const { start, push, ended, receiver } = await bridging(address);
     await start();
     await push(quickPayload('twice'));
@@ -205,7 +205,7 @@ describe('a bridge', () => {
     expect((await jobOnServer('twice'))?.lastSequence).toBe(sequence);
   });
 
-  it('tries a receiver again that fails, is late or is too busy, with the same id', async () => {
+  it('retries a receiver that fails, is late or is too busy, with the same id', async () => {
     const answers = [500, 'hang', { status: 429, headers: { 'retry-after': '0' } }, 200] as const;
     const { start, push, ended, receiver } = await bridging(address, {
       answer: ({ status }, tries) => (status === 'completed' ? (answers[tries - 1] ?? 200) : 200),
@@ -219,7 +219,7 @@ describe('a bridge', () => {
     expect(new Set(tries.map(({ headers }) => headers['webhook-id'])).size).toBe(1);
   });
 
-  it('does not let a receiver that refuses processing see it after the end', async () => {
+  it('does not send processing after the end to a receiver that rejected it', async () => {
     const { start, push, ended, receiver } = await bridging(address, {
       answer: ({ status }) => (status === 'processing' ? 503 : 200),
       variables: { CALLBACK_RETRY_MS: '1000' },
@@ -231,7 +231,7 @@ describe('a bridge', () => {
     expect(receiver.received.at(-1)?.body.status).toBe('completed');
   });
 
-  it('gives a callback up that is refused for good, or failed too long, and delivers it on replay', async () => {
+  it('gives up a callback that is rejected for good or fails for too long, and delivers it on replay', async () => {
     let isMended = false;
     const { start, push, queue, receiver } = await bridging(address, {
       answer: ({ job_id }) => (isMended ? 200 : job_id === 'gone' ? 404 : 503),
@@ -263,7 +263,7 @@ describe('a bridge', () => {
     await until(async () => (await jobOnServer('cancelled'))?.state === JobState.JOB_STATE_CANCELLED);
   });
 
-  it('writes how far a job is', async () => {
+  it('writes the progress of a job', async () => {
     const { start, push, ended, queue } = await bridging(address, { variables: { BRIDGE_PROGRESS_MS: '100' } });
     const memory = queue as MemoryQueue;
     await start();
@@ -279,7 +279,7 @@ describe('a bridge', () => {
     expect(JSON.parse(memory.progressOf('watched') ?? '')).toMatchObject({ job_id: 'watched', fraction: 1 });
   });
 
-  it('gives its jobs back when it stops, unspent, and the next one attaches to them where they are', async () => {
+  it('releases its jobs unspent when it stops, and the next one attaches to them on their server', async () => {
     const { start, push, ended, queue } = await bridging(address);
     const first = await start();
     await push(quickPayload('handed', { config: { width: 256, height: 256, steps: 60 } }));
@@ -295,7 +295,7 @@ describe('a bridge', () => {
     expect(starts).toHaveLength(1);
   });
 
-  it('waits for jobs in hand when it stops, for as long as it may', async () => {
+  it('waits for jobs in flight when it stops, for up to BRIDGE_DRAIN_MS', async () => {
     const { start, push, queue, receiver } = await bridging(address, { variables: { BRIDGE_DRAIN_MS: '60000' } });
     const bridge = await start();
     await push(quickPayload('last', { config: { width: 256, height: 256, steps: 20 } }));
@@ -305,7 +305,7 @@ describe('a bridge', () => {
     expect(receiver.taken('last').at(-1)?.body.status).toBe('completed');
   });
 
-  it('stores again what could not be stored, without rendering again, and gives up in the end', async () => {
+  it('retries a failed upload without generating again, and gives up in the end', async () => {
     const { start, push, ended, queue, folder } = await bridging(address, { variables: { BRIDGE_ATTEMPTS: '3' } });
     const local = new LocalStore({ folder });
     const failures = new Map<string, number>([
@@ -318,7 +318,7 @@ describe('a bridge', () => {
         const [, id = ''] = object.key.split('/');
         const left = failures.get(id) ?? 0;
         failures.set(id, left - 1);
-        if (left > 0) throw storageFailed('the disk is full', new Error('ENOSPC'));
+        if (left > 0) throw storageError('the disk is full', new Error('ENOSPC'));
         return local.put(object, signal);
       },
     };
@@ -342,7 +342,7 @@ describe('a bridge', () => {
     }
   });
 
-  it('leaves jobs in their lines while no server has their model, and spends no attempt', async () => {
+  it('leaves jobs in the queue while no server has their model, and spends no attempt', async () => {
     const { start, push, ended, queue } = await bridging('127.0.0.1:1');
     await start();
     await push(quickPayload('patient'));
@@ -353,7 +353,7 @@ describe('a bridge', () => {
     expect((await ended('patient')).status).toBe('completed');
   });
 
-  it('runs a job whose id somebody else used on the server', async () => {
+  it('runs a job whose id another client used on the server', async () => {
     await outcomeOf(serving.client, { ...quick, jobId: 'taken' });
     const { start, push, ended } = await bridging(address);
     await start();
@@ -361,7 +361,7 @@ describe('a bridge', () => {
     expect(await ended('taken')).toMatchObject({ status: 'completed', job_id: 'taken' });
   });
 
-  it('runs a job that somebody replays under a new callback id', async () => {
+  it('runs a replayed job under a new callback id', async () => {
     const { start, push, ended, queue, receiver } = await bridging(address);
     await start();
     await push(quickPayload('replayed', { prompt: 'an explicit child' }));
@@ -371,5 +371,50 @@ describe('a bridge', () => {
     expect(new Set(receiver.received.map(({ headers }) => headers['webhook-id']))).toEqual(
       new Set(['replayed:1:processing', 'replayed:1:terminal', 'replayed:2:processing', 'replayed:2:terminal']),
     );
+  });
+});
+
+describe('a callback that is redirected', () => {
+  it.each([307, 308])('with %s within its origin is followed once, with its body and signature', async (status) => {
+    const { start, push, ended, receiver } = await bridging(address, {
+      answer: (_, tries) => (tries === 1 ? { status, headers: { location: '/functions/v2/job-callback' } } : 200),
+    });
+    await start();
+    await push(quickPayload(`moved-${status}`));
+    expect((await ended(`moved-${status}`)).status).toBe('completed');
+    expect(receiver.received.filter(({ status: answered }) => answered === status)).not.toHaveLength(0);
+  });
+
+  it('to another origin is given up, and the dead letter says where it pointed', async () => {
+    const { start, push, queue } = await bridging(address, {
+      answer: () => ({ status: 307, headers: { location: 'https://elsewhere.test/hook' } }),
+    });
+    await start();
+    await push(quickPayload('elsewhere'));
+    await until(async () => (await queue.deadLetters(10)).callbacks.length > 0);
+    const journal = await queue.show('elsewhere');
+    expect(JSON.stringify(journal)).toContain('the receiver answered 307 and pointed to https://elsewhere.test/hook');
+  });
+});
+
+describe('a machine without room', () => {
+  it('costs a job no attempt: it waits, and completes once there is room', async () => {
+    let failures = 0;
+    const { start, push, ended, queue, folder } = await bridging(address, { variables: { BRIDGE_ATTEMPTS: '1' } });
+    const local = new LocalStore({ folder });
+    const full: AssetStore = {
+      kind: 'local',
+      async put(object, signal) {
+        failures += 1;
+        if (failures > 3) return local.put(object, signal);
+        const error = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+        throw storageError('the file was not written', error);
+      },
+    };
+    await start({ storage: full });
+    await push(quickPayload('no-room'));
+    expect((await ended('no-room')).status).toBe('completed');
+    expect(failures).toBe(4);
+    expect(await queue.show('no-room')).toMatchObject({ attempts: '1', state: 'completed' });
   });
 });

@@ -26,7 +26,7 @@ describe("a deployment's variables", () => {
       },
       'redis',
     ],
-  ])('name the queue: %s', async (_, variables, kind) => {
+  ])('choose the queue: %s', async (_, variables, kind) => {
     const queue = openQueue(readBridgeConfig(variables));
     expect(queue.kind).toBe(kind);
     await queue.close();
@@ -36,16 +36,54 @@ describe("a deployment's variables", () => {
     ['nothing', {}, 'local'],
     ['Supabase', supabase, 'supabase'],
     ['S3', { S3_BUCKET: 'assets' }, 's3'],
-    ['Supabase, but STORAGE says otherwise', { ...supabase, STORAGE: 'local' }, 'local'],
-  ])('name the storage: %s', async (_, variables, kind) => {
+    ['Supabase, but STORAGE is local', { ...supabase, STORAGE: 'local' }, 'local'],
+  ])('choose the storage: %s', async (_, variables, kind) => {
     expect((await openStore(readBridgeConfig(variables))).kind).toBe(kind);
   });
 
-  it('that lack a part are told which', async () => {
+  it('fail with the name of a missing one', async () => {
     const store = openStore(readBridgeConfig({ STORAGE: 'supabase' }));
     await expect(store).rejects.toThrow('SUPABASE_URL must be set for STORAGE=supabase');
     const config = readBridgeConfig({ UPSTASH_REDIS_REST_URL: 'https://x.upstash.io' });
     expect(() => openQueue(config)).toThrow(/^UPSTASH_REDIS_REST_TOKEN must be set/);
+  });
+
+  it('give the two lanes of the contract by default', () => {
+    expect(readBridgeConfig({}).lanes).toEqual([
+      { name: 'sdxl', queue: 'sdxl_queue', slots: 3, weight: 3 },
+      { name: 'wan', queue: 'wan_queue', slots: 3, weight: 1 },
+    ]);
+    const set = { BRIDGE_SDXL_QUEUE: 'q', BRIDGE_SDXL_SLOTS: '0', BRIDGE_SDXL_WEIGHT: '5', BRIDGE_WAN_SLOTS: '7' };
+    expect(readBridgeConfig(set).lanes).toEqual([
+      { name: 'sdxl', queue: 'q', slots: 0, weight: 5 },
+      { name: 'wan', queue: 'wan_queue', slots: 7, weight: 1 },
+    ]);
+  });
+
+  it('add a lane by naming it', () => {
+    const variables = { BRIDGE_LANES: 'sdxl, paint-2 ,wan', BRIDGE_PAINT_2_SLOTS: '9', BRIDGE_PAINT_2_WEIGHT: '2' };
+    expect(readBridgeConfig(variables).lanes).toEqual([
+      { name: 'sdxl', queue: 'sdxl_queue', slots: 3, weight: 3 },
+      { name: 'paint-2', queue: 'paint-2_queue', slots: 9, weight: 2 },
+      { name: 'wan', queue: 'wan_queue', slots: 3, weight: 1 },
+    ]);
+  });
+
+  it.each([
+    ['Paint', 'must be lower-case names'],
+    ['a:b', 'must be lower-case names'],
+    [',', 'must be 1 to 16 names'],
+    [Array.from({ length: 17 }, (_, i) => `l${i}`).join(), 'must be 1 to 16 names'],
+    ['paint-2,paint_2', 'must name each lane once'],
+  ])('cannot name the lanes %s', (BRIDGE_LANES, problem) => {
+    const read = () => readBridgeConfig({ BRIDGE_LANES, BRIDGE_SLOTS: '0' });
+    expect(read).toThrow(`BRIDGE_LANES "${BRIDGE_LANES}": ${problem}`);
+    expect(read).toThrow('BRIDGE_SLOTS "0"');
+  });
+
+  it('report bad variables of a lane that they name', () => {
+    const variables = { BRIDGE_LANES: 'paint', BRIDGE_PAINT_WEIGHT: '0', BRIDGE_SDXL_WEIGHT: '0' };
+    expect(() => readBridgeConfig(variables)).toThrow(/BRIDGE_PAINT_WEIGHT "0": [^\n]*$/);
   });
 
   it('send callbacks to Supabase with its key, unless they name another receiver: it gets no key', () => {
@@ -57,12 +95,12 @@ describe("a deployment's variables", () => {
     expect([other.CALLBACK_URL, other.CALLBACK_TOKEN]).toEqual(['https://example.com/hook', undefined]);
   });
 
-  it('may name S3 where its SDK is not installed: then they are told how to install it', async () => {
-    // The build without the packages beside it.
+  it('name S3 without its SDK: the error says how to install it', async () => {
+    // The build without its packages.
     const folder = await tempFolder();
     const dist = fileURLToPath(new URL('../../dist/src', import.meta.url));
     await writeFile(join(folder, 'package.json'), '{"type": "module"}');
-    for (const part of ['errors.js', 'std/backoff.js', 'storage']) {
+    for (const part of ['errors.js', 'std', 'storage']) {
       await cp(join(dist, part), join(folder, 'src', part), { recursive: true });
     }
     const program = `
@@ -70,15 +108,15 @@ describe("a deployment's variables", () => {
       await S3Store.create({ bucket: 'b', region: 'r', timeoutMs: 1 }).catch(({ message }) => console.log(message));`;
     const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program]);
     expect(stdout).toBe(
-      'files cannot go to S3: the package @aws-sdk/client-s3 is not installed. Run: npm install @aws-sdk/client-s3\n',
+      'S3 needs the package @aws-sdk/client-s3, which is not installed. Run: npm install @aws-sdk/client-s3\n',
     );
   });
 });
 
 describe('a spool', () => {
-  it('takes away what bridges left that were killed long ago', async () => {
+  it('removes the folders of bridges that were killed long ago', async () => {
     const parent = await tempFolder();
-    // Process ids end far below.
+    // No process has such a large id.
     for (const name of ['darkroom-spool-999999999-old', 'darkroom-spool-999999999-new', 'other']) {
       await mkdir(join(parent, name));
     }

@@ -6,7 +6,6 @@ import type {
   ClaimRequest,
   JobQueue,
   JobQueueOptions,
-  Lane,
   Lease,
 } from '../../src/queue-bridge/queue/job-queue.js';
 import { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
@@ -28,7 +27,7 @@ afterAll(async () => {
 });
 
 let stores = 0;
-/** Every queue has keys of its own. */
+/** Each queue has its own keys. */
 const open: Readonly<Record<string, (options: JobQueueOptions) => JobQueue>> = {
   memory: (options) => new MemoryQueue(options),
   'a real redis-server': (options) =>
@@ -44,21 +43,25 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     lists = { sdxl: `sdxl_${stores}_${name}`, wan: `wan_${stores}_${name}` };
     const create = open[name];
     if (create === undefined) throw new Error(name);
-    queue = create({ queues: [lists.sdxl, lists.wan], callsBack: true, retentionMs: 60_000, ...options });
+    const lanes = [
+      { name: 'sdxl', queue: lists.sdxl },
+      { name: 'wan', queue: lists.wan },
+    ];
+    queue = create({ lanes, callsBack: true, retentionMs: 60_000, ...options });
     return queue;
   };
   afterEach(() => queue.close());
 
-  const job = (id: string, user = 'ann', lane: Lane = 'sdxl'): Admission => ({
+  const job = (id: string, user = 'ann', lane: 'sdxl' | 'wan' = 'sdxl'): Admission => ({
     kind: 'job',
     id,
     user,
     lane,
     type: 'a_type',
   });
-  /** Pushes and takes in. */
+  /** Pushes and admits. */
   const add = async (...jobs: readonly Extract<Admission, { kind: 'job' }>[]) => {
-    for (const { id, lane } of jobs) await queue.push(lists[lane], JSON.stringify({ id }));
+    for (const { id, lane } of jobs) await queue.push(lists[lane as 'sdxl' | 'wan'], JSON.stringify({ id }));
     for (;;) {
       const { payloads } = await queue.poll();
       const [first] = payloads;
@@ -98,9 +101,10 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     for (const { id, token } of taken) await queue.settle(id, token, { kind: 'delivered' });
     return taken.map(({ id, kind }) => `${id} ${kind}`);
   };
-  const j = (id: string, user?: string, lane?: Lane) => job(id, user, lane) as Extract<Admission, { kind: 'job' }>;
+  const j = (id: string, user?: string, lane?: 'sdxl' | 'wan') =>
+    job(id, user, lane) as Extract<Admission, { kind: 'job' }>;
 
-  it('takes payloads in the order in which they were pushed, byte for byte', async () => {
+  it('returns payloads in the order of their pushes, byte for byte', async () => {
     start();
     const texts = ['{"id":"ä","n":12345678901234567890}', 'not json', '{"a":"\\u0000 \u{1f98a}"}'];
     for (const text of texts) await queue.push(lists.sdxl, text);
@@ -110,7 +114,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     );
   });
 
-  it('gives a payload to one of two that take it, and says so to the other', async () => {
+  it('admits a payload for one of two bridges, and reports to the other that it moved', async () => {
     start();
     await queue.push(lists.sdxl, '{"id":"a"}');
     const [payload] = (await queue.poll()).payloads;
@@ -120,7 +124,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect((await queue.counts()).pushed).toBe(0);
   });
 
-  it('claims with a lease: the payload, the first attempt, the seed and the server that were offered', async () => {
+  it('claims a job with a lease: payload, first attempt, offered seed and offered server', async () => {
     start();
     await add(j('a'));
     expect(await claimed()).toMatchObject({
@@ -136,7 +140,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect((await queue.counts()).leased).toBe(1);
   });
 
-  it('gives the same job to a claim that is asked again because its answer was lost', async () => {
+  it('returns the same job to a claim that is repeated because its answer was lost', async () => {
     start();
     await add(j('a'), j('b'));
     const first = await claimed({ token: 'same' });
@@ -144,7 +148,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect([again.id, again.attempts]).toEqual([first.id, 1]);
   });
 
-  it('keeps seed and server over attempts', async () => {
+  it('keeps seed and server across attempts', async () => {
     start();
     await add(j('a'));
     const first = await claimed();
@@ -164,7 +168,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(await claimed(elsewhere)).toMatchObject({ seed: 7, server: 's2' });
   });
 
-  it('does not count an attempt that was given back unspent', async () => {
+  it('does not count an attempt that was released unspent', async () => {
     start();
     await add(j('a'));
     const { token } = await claimed();
@@ -174,7 +178,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect((await claimed()).attempts).toBe(1);
   });
 
-  it('returns jobs of ended leases to their old places', async () => {
+  it('requeues jobs of expired leases at their old places', async () => {
     start();
     await add(j('a'), j('b'), j('c'));
     await claimed({ leaseMs: 1 });
@@ -185,7 +189,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(order).toEqual(['a', 'b', 'c']);
   });
 
-  it('fences every write of a worker whose lease went to another', async () => {
+  it('rejects every write of a worker whose lease went to another', async () => {
     start();
     await add(j('a'));
     const stale = await claimed({ leaseMs: 1 });
@@ -213,7 +217,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     }
   });
 
-  it('delays a job, and tells when it is due', async () => {
+  it('delays a job, and reports when it is due', async () => {
     start();
     await add(j('a'));
     const { token } = await claimed();
@@ -244,7 +248,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     ]);
   });
 
-  it('gives users turns: one job of a user does not wait for the hundred of another', async () => {
+  it('serves users in turn: one job of a user does not wait for the hundred of another', async () => {
     start();
     await add(...Array.from({ length: 20 }, (_, i) => j(`a${i}`, 'ann')), j('b0', 'bob'), j('b1', 'bob'));
     const order: string[] = [];
@@ -252,7 +256,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(order).toEqual(['a0', 'b0', 'a1', 'b1', 'a2', 'a3']);
   });
 
-  it('shares turns between the lanes by weight, and saves none up for a lane that was empty', async () => {
+  it('shares claims between lanes by weight, without credit for a lane that was empty', async () => {
     start();
     const sdxl = Array.from({ length: 12 }, (_, i) => j(`s${i}`));
     const wan = Array.from({ length: 6 }, (_, i) => j(`w${i}`, 'ann', 'wan'));
@@ -269,12 +273,32 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(order.slice(0, 4)).toContain('w');
   });
 
-  it('claims from the lanes that were asked for only', async () => {
+  it('claims from the requested lanes only', async () => {
     start();
     await add(j('s'), j('w', 'ann', 'wan'));
     expect((await queue.poll()).waiting).toEqual(['sdxl', 'wan']);
     expect((await claimed({ lanes: [{ lane: 'wan', weight: 1, server: 's1' }] })).id).toBe('w');
     expect(await claim({ lanes: [{ lane: 'wan', weight: 1, server: 's1' }] })).toBeUndefined();
+  });
+
+  it('keeps jobs of lanes that it does not have for other bridges', async () => {
+    start();
+    await queue.push(lists.sdxl, '{"id":"p"}');
+    const [payload] = (await queue.poll()).payloads;
+    await queue.admit(lists.sdxl, [[payload?.sha1 ?? '', { ...j('p'), lane: 'paint' }]]);
+    expect((await queue.poll()).waiting).toEqual([]);
+    expect((await queue.counts()).waiting).toBe(1);
+    expect(await claim()).toBeUndefined();
+    expect(await claimed({ lanes: [{ lane: 'paint', weight: 1, server: 's1' }] })).toMatchObject({ lane: 'paint' });
+  });
+
+  it('reads a list that two lanes share only once', async () => {
+    const list = `shared_${stores}_${name}`;
+    const lanes = ['sdxl', 'wan'].map((lane) => ({ name: lane, queue: list }));
+    start({ lanes });
+    await queue.push(list, '{"id":"a"}');
+    expect((await queue.poll()).payloads).toHaveLength(1);
+    expect((await queue.counts()).pushed).toBe(1);
   });
 
   it('runs a job that was pushed twice once', async () => {
@@ -299,7 +323,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(await deliver()).toEqual([]);
   });
 
-  it('calls back in order: processing, then the end', async () => {
+  it('delivers callbacks in order: processing, then terminal', async () => {
     start();
     await add(j('a'));
     const lease = await claimed();
@@ -316,10 +340,10 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     });
   });
 
-  it('never calls processing back once the end is due', async () => {
+  it('never delivers processing once the terminal callback is due', async () => {
     start();
     await add(j('a'), j('b'));
-    // One that nobody tried, and one whose try failed.
+    // A callback without an attempt, and one with a failed attempt.
     await finish(await claimed());
     expect(await deliver()).toEqual(['a terminal']);
     const b = await claimed();
@@ -331,7 +355,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(await queue.show('b')).toMatchObject({ pcb: 'dropped', cb: 'delivered' });
   });
 
-  it('holds the end back while processing is on its way', async () => {
+  it('holds the terminal callback back while processing is in flight', async () => {
     start();
     await add(j('a'));
     const lease = await claimed();
@@ -342,7 +366,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(await deliver()).toEqual(['a terminal']);
   });
 
-  it('gives a delivery to another worker when the first is not heard of, and fences the first', async () => {
+  it("gives a delivery to another worker when its lease expires, and rejects the first worker's result", async () => {
     start();
     await add(j('a'));
     await finish(await claimed());
@@ -355,7 +379,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect((await queue.counts()).callbacks).toBe(0);
   });
 
-  it('tries a callback again when it is due, and counts', async () => {
+  it('retries a callback when it is due, and counts the attempts', async () => {
     start();
     await add(j('a'));
     await finish(await claimed());
@@ -401,14 +425,14 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect([await queue.replay('a', false), await queue.replay('b', false)]).toEqual(['not ended', 'unknown']);
   });
 
-  it('ends a payload that cannot be run with its callback, and keeps one without an id with the reason', async () => {
+  it('ends a payload that cannot run with a callback, and keeps one without an id with the reason', async () => {
     start();
     await queue.push(lists.sdxl, 'not json');
     await queue.push(lists.sdxl, '{"id":"a","type":7}');
     const { payloads } = await queue.poll();
     const admissions: Admission[] = [
       { kind: 'rejected', record: '{"reason":"not JSON"}' },
-      { kind: 'refused', id: 'a', user: 'ann', type: '', callback: '{"failed":true}' },
+      { kind: 'refused', id: 'a', user: 'ann', lane: 'sdxl', type: '', callback: '{"failed":true}' },
     ];
     const entries = payloads.map(({ sha1 }, i) => [sha1, admissions[i]] as [string, Admission]);
     expect(await queue.admit(lists.sdxl, entries)).toEqual(['rejected', 'refused']);
@@ -418,7 +442,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(await claim()).toBeUndefined();
   });
 
-  it('cancels a job that waits at once, a running one through its worker, and one that has not come when it comes', async () => {
+  it('cancels a waiting job at once, a running one through its worker, and one that has not come when it comes', async () => {
     start();
     await add(j('a'), j('b'));
     const running = await claimed();
@@ -454,7 +478,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(await queue.show('nobody')).toBeUndefined();
   });
 
-  it('forgets an ended job after its retention: then its id may run again', async () => {
+  it('removes an ended job after its retention, so that its id may run again', async () => {
     start({ retentionMs: 20 });
     await add(j('a'));
     await finish(await claimed());
@@ -466,7 +490,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect((await claimed()).attempts).toBe(1);
   });
 
-  it('leaves the outbox alone where nobody is called back', async () => {
+  it('does not use the outbox without callbacks', async () => {
     start({ callsBack: false });
     await add(j('a'));
     await finish(await claimed());
@@ -474,7 +498,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect(await queue.show('a')).toMatchObject({ state: 'completed', callback: '{"of":"a"}' });
   });
 
-  it('takes the end of a job twice from the same worker: an answer may have been lost', async () => {
+  it('accepts the end of a job twice from the same worker, because an answer may be lost', async () => {
     start();
     await add(j('a'));
     const lease = await claimed();
@@ -483,7 +507,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
   });
 
   it.skipIf(name === "Upstash's REST")(
-    'wakes whoever waits when something is pushed, and leaves it where it is',
+    'wakes waiting workers on a push, and leaves the payload in its list',
     async () => {
       start();
       const never = new AbortController();
@@ -499,17 +523,17 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
 });
 
 describe('a queue in Redis', () => {
-  it('goes on when Redis was killed and started again', async () => {
+  it('continues after Redis was killed and restarted', async () => {
     const own = await startRedis();
     const queue = new ScriptQueue(new RedisRunner(own.url, 60_000), {
-      queues: ['q'],
+      lanes: [{ name: 'sdxl', queue: 'q' }],
       callsBack: true,
       retentionMs: 1000,
       prefix: 'p:',
     });
     await queue.poll();
     const crashed = own.crash();
-    // Asked while it is away.
+    // A poll while Redis is down.
     expect((await queue.poll()).payloads).toEqual([]);
     await crashed;
     await queue.push('q', 'x');
@@ -518,8 +542,60 @@ describe('a queue in Redis', () => {
     await own.stop();
   });
 
+  it('hands jobs to bridges by their lanes, whichever bridge admitted them', async () => {
+    const prefix = `t${++stores}:`;
+    const queueOf = (name: string, lanes: readonly string[]) =>
+      new ScriptQueue(new RedisRunner(redis.url, 60_000), {
+        lanes: lanes.map((lane) => ({ name: lane, queue: `${prefix}${name}` })),
+        callsBack: true,
+        retentionMs: 1000,
+        prefix,
+      });
+    const [images, both] = [queueOf('images', ['sdxl']), queueOf('both', ['wan', 'paint'])];
+    await images.push(`${prefix}images`, '{"id":"p"}');
+    const [payload] = (await images.poll()).payloads;
+    const admission = { kind: 'job', id: 'p', user: 'ann', lane: 'paint', type: 't' } as const;
+    await images.admit(`${prefix}images`, [[payload?.sha1 ?? '', admission]]);
+    expect([(await images.poll()).waiting, (await both.poll()).waiting]).toEqual([[], ['paint']]);
+    expect([(await images.counts()).waiting, (await both.counts()).waiting]).toEqual([1, 1]);
+    const turn = { lane: 'paint', weight: 1, server: 's' } as const;
+    expect(await both.claim({ token: 't', worker: 'w', leaseMs: 1000, seed: 1, lanes: [turn] })).toMatchObject({
+      id: 'p',
+    });
+    await Promise.all([images.close(), both.close()]);
+  });
+
+  it('continues jobs of an older version, which kept no set of lanes', async () => {
+    const prefix = `t${++stores}:`;
+    const reader = createClient({ url: redis.url });
+    await reader.connect();
+    const list = `${prefix}wan`;
+    const lanes = [{ name: 'wan', queue: list }];
+    const queue = new ScriptQueue(new RedisRunner(redis.url, 60_000), {
+      lanes,
+      callsBack: true,
+      retentionMs: 1000,
+      prefix,
+    });
+    await queue.push(list, '{"id":"old"}');
+    const [payload] = (await queue.poll()).payloads;
+    await queue.admit(list, [[payload?.sha1 ?? '', { kind: 'job', id: 'old', user: 'ann', lane: 'wan', type: 't' }]]);
+    await reader.del(`${prefix}lanes`);
+    expect((await reader.keys(`${prefix}*`)).sort()).toEqual(
+      ['job:old', 'jobs', 'line:wan:ann', 'seq', 'turn', 'users:wan'].map((key) => `${prefix}${key}`),
+    );
+    expect([(await queue.poll()).waiting, (await queue.counts()).waiting]).toEqual([['wan'], 1]);
+    reader.destroy();
+    await queue.close();
+  });
+
   it('keeps the progress for a while, and publishes it', async () => {
-    const options = { queues: ['progress'], callsBack: true, retentionMs: 1000, prefix: 'progress:' };
+    const options = {
+      lanes: [{ name: 'sdxl', queue: 'progress' }],
+      callsBack: true,
+      retentionMs: 1000,
+      prefix: 'progress:',
+    };
     const queue = new ScriptQueue(new RedisRunner(redis.url, 60_000), options);
     const reader = createClient({ url: redis.url });
     await reader.connect();
@@ -543,12 +619,12 @@ describe('a queue in Redis', () => {
     await queue.close();
   });
 
-  it('tells at once that Redis does not let it in, and in time that there is none', async () => {
+  it('reports a rejected password at once, and a missing Redis after its patience', async () => {
     const locked = await startRedis();
     const admin = createClient({ url: locked.url });
     await admin.connect();
     await admin.configSet('requirepass', 'secret');
-    const options = { queues: ['q'], callsBack: true, retentionMs: 1000, prefix: 'p:' };
+    const options = { lanes: [{ name: 'sdxl', queue: 'q' }], callsBack: true, retentionMs: 1000, prefix: 'p:' };
     const stranger = new ScriptQueue(new RedisRunner(locked.url.replace('//', '//:wrong@'), 60_000), options);
     await expect(stranger.counts()).rejects.toThrow(/^Redis \(REDIS_URL\) refused: WRONGPASS/);
     await stranger.close();
@@ -559,9 +635,9 @@ describe('a queue in Redis', () => {
     await alone.close();
   });
 
-  it('says which store does not let it in', async () => {
+  it('names the store that rejects its token', async () => {
     const queue = new ScriptQueue(new UpstashRunner(front.url, 'wrong', 60_000), {
-      queues: ['q'],
+      lanes: [{ name: 'sdxl', queue: 'q' }],
       callsBack: true,
       retentionMs: 1000,
       prefix: 'p:',

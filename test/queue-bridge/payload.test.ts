@@ -1,24 +1,28 @@
 import { describe, expect, it } from 'vitest';
 import {
   DisconnectPolicy,
+  JobType,
   jobTypeToJSON,
   OutputFormat,
   ReferenceRole,
   ReferenceType,
 } from '../../src/gen/darkroom/v1/job.js';
+import { type JobTypeInfo, contractJobTypes as jobTypes, jobTypesOf } from '../../src/job-types.js';
+import { classifyPayload } from '../../src/queue-bridge/classify-payload.js';
 import { generateRequestFrom } from '../../src/queue-bridge/payload/generate-request.js';
-import { jobTypes } from '../../src/queue-bridge/payload/job-types.js';
-import { type JobPayload, readPayload } from '../../src/queue-bridge/payload/payload.js';
+import { type ReadJob, readPayload as readPayloadOf, safeUserName } from '../../src/queue-bridge/payload/payload.js';
 
 const least = { id: 'a', type: 'sdxl_image_fast', prompt: 'a kite', user_id: 'u' };
+const readPayload = (raw: string, bytes?: number) =>
+  readPayloadOf(raw, { jobTypes, ...(bytes !== undefined && { bytes }) });
 const read = (fields: Readonly<Record<string, unknown>>) => readPayload(JSON.stringify({ ...least, ...fields }));
-const payload = (fields: Readonly<Record<string, unknown>>): JobPayload => {
+const jobOf = (fields: Readonly<Record<string, unknown>>): ReadJob => {
   const result = read(fields);
   if (result.kind !== 'job') throw new Error(result.problem);
-  return result.payload;
+  return result;
 };
 const request = (fields: Readonly<Record<string, unknown>>) =>
-  generateRequestFrom(payload(fields), { jobId: 'a', seed: 42, labels: { user_id: 'u' } });
+  generateRequestFrom(jobOf(fields), { jobId: 'a', seed: 42 });
 
 describe('a payload', () => {
   it.each([
@@ -35,7 +39,7 @@ describe('a payload', () => {
       'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"',
     ],
     ['an id that is a folder', '{"id":".."}', 'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"'],
-  ])('of %s has nobody to be told', (_, raw, problem) => {
+  ])('of %s is rejected without an id', (_, raw, problem) => {
     expect(readPayload(raw)).toEqual({ kind: 'unusable', problem });
   });
 
@@ -57,13 +61,58 @@ describe('a payload', () => {
       /^metadata\.reference_type must be style, composition or character$/,
     ],
     ['several mistakes', { prompt: 1, config: { width: -1 } }, /^prompt must be a string; config\.width must be >= 0$/],
-  ])('with %s is told by the field', (_, fields, problem) => {
+  ])('with %s gets a problem that names the field', (_, fields, problem) => {
     expect(read(fields)).toMatchObject({ kind: 'invalid', id: 'a', problem: expect.stringMatching(problem) });
   });
 
-  it('takes null for what is not said', () => {
+  it('reads null as an absent field', () => {
     const config = { seed: null, width: null, image: null };
     expect(read({ config, metadata: null, compel_weights: null }).kind).toBe('job');
+  });
+
+  it('reads an empty text and an empty list as absent, in every optional field and object', () => {
+    const config = { seed: '', width: '', image: '', negative_prompt: '', output_format: '', frames: [] };
+    const { payload } = jobOf({ config, metadata: [], compel_weights: '', compel_enabled: '' });
+    expect(payload.config).toEqual({});
+    expect([payload.metadata, payload.compel_weights, payload.compel_enabled]).toEqual([
+      undefined,
+      undefined,
+      undefined,
+    ]);
+    const image = 'https://a.test/b.png';
+    const [reference] = request({ config: { image: '' }, metadata: { reference_image_url: image } }).references;
+    expect(reference?.source).toEqual({ $case: 'url', value: image });
+  });
+
+  it.each([
+    ['a random seed', { config: { seed: -1 } }, { seed: 42n }],
+    [
+      'numbers as texts',
+      { config: { seed: '7', width: '512', guidance_scale: '6.5' } },
+      { seed: 7n, width: 512, guidanceScale: 6.5 },
+    ],
+    ['the largest seed as a text', { config: { seed: '9007199254740991' } }, { seed: 9007199254740991n }],
+    ['jpg', { config: { output_format: 'JPG' } }, { outputFormat: OutputFormat.OUTPUT_FORMAT_JPEG }],
+    ['a flag as a number', { compel_enabled: 1, compel_weights: '(sea:1.2)' }, { weights: '(sea:1.2)' }],
+  ])('understands what frontends write for %s', (_, fields, expected) => {
+    expect(request(fields)).toMatchObject(expected);
+  });
+
+  it.each(['9007199254740992', '9007199254740993', '-2'])('refuses the seed %s exactly', (seed) => {
+    expect(read({ config: { seed } })).toMatchObject({
+      kind: 'invalid',
+      problem: expect.stringMatching(/^config\.seed /),
+    });
+    expect(read({ config: { seed: Number(seed) } }).kind).toBe('invalid');
+  });
+
+  it('takes e-mail addresses as users, each with a name of its own in file names', () => {
+    const users = ['ann@example.com', 'ann+1@example.com', 'ann_1@example.com', 'Ann Müller', 'ann'];
+    for (const user of users) expect(jobOf({ user_id: user }).payload.user_id).toBe(user);
+    const names = users.map(safeUserName);
+    expect(new Set(names).size).toBe(users.length);
+    for (const name of names) expect(name).toMatch(/^[A-Za-z0-9._:-]{1,120}$/);
+    expect(safeUserName('ann')).toBe('ann');
   });
 
   it('ignores unknown fields, however deep', () => {
@@ -75,7 +124,7 @@ describe('a payload', () => {
     });
   });
 
-  it('labels the job with its user and what is not known, as far as a server keeps it', () => {
+  it('labels the job with its user and unknown fields, as far as a server accepts them', () => {
     const extra = { plan: 'pro', tags: ['a', 1], long: 'x'.repeat(2000), gone: null };
     expect(read(extra)).toMatchObject({ labels: { user_id: 'u', plan: 'pro', tags: '["a",1]', gone: 'null' } });
     const many = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`f${i}`, i]));
@@ -83,7 +132,7 @@ describe('a payload', () => {
     expect(result.kind === 'job' && Object.keys(result.labels)).toHaveLength(64);
   });
 
-  it('of ten megabytes is told by its size, and one that is not read at all by nobody', () => {
+  it('of ten megabytes gets a problem with its size, and one of 40 MB is not read at all', () => {
     const raw = JSON.stringify({ extra: 'x'.repeat(10_000_000), ...least });
     expect(readPayload(raw)).toMatchObject({
       kind: 'invalid',
@@ -94,12 +143,54 @@ describe('a payload', () => {
   });
 });
 
+describe('a classified payload', () => {
+  const lanes = [
+    { name: 'sdxl', queue: 'sdxl_queue' },
+    { name: 'wan', queue: 'wan_queue' },
+  ];
+  const classify = (fields: object, queue = 'sdxl_queue') => {
+    const raw = JSON.stringify({ ...least, ...fields });
+    return classifyPayload({ queue, sha1: '', bytes: Buffer.byteLength(raw), raw }, { jobTypes, lanes });
+  };
+
+  it.each([
+    ['its type', { type: 'video_fast' }, 'sdxl_queue', 'job', 'wan'],
+    ['its type, though it cannot run', { type: 'video_fast', prompt: 1 }, 'sdxl_queue', 'refused', 'wan'],
+    ['its list if its type is unknown', { type: 'other' }, 'wan_queue', 'refused', 'wan'],
+  ])('gets the lane of %s', (_, fields, queue, kind, lane) => {
+    expect(classify(fields, queue)).toMatchObject({ kind, lane });
+  });
+});
+
 describe('a request from a payload', () => {
   it.each([...jobTypes.keys()])('of type %s names its preset', (type) => {
     expect(jobTypeToJSON(request({ type }).jobType)).toBe(`JOB_TYPE_${type.toUpperCase()}`);
   });
 
-  it('has the id, the seed of the journal, and goes on without its bridge', () => {
+  it('names the model of a type that the API has no value for, and sends what its preset would be', () => {
+    const paint: JobTypeInfo = {
+      name: 'paint_fast',
+      value: JobType.JOB_TYPE_UNSPECIFIED,
+      family: 'paint',
+      makes: 'images',
+      steps: 4,
+      guidanceScale: 1.5,
+      isEnhanced: false,
+      takesWeights: false,
+      expectedSeconds: () => 1,
+    };
+    const of = (row: JobTypeInfo, config = {}) => {
+      const read = readPayloadOf(JSON.stringify({ ...least, type: row.name, config }), { jobTypes: jobTypesOf([row]) });
+      if (read.kind !== 'job') throw new Error(read.problem);
+      return generateRequestFrom(read, { jobId: 'a', seed: 42 });
+    };
+    expect(of(paint)).toMatchObject({ jobType: 0, model: 'paint', steps: 4, guidanceScale: 1.5 });
+    expect(of({ ...paint, model: 'paint-large' })).toMatchObject({ model: 'paint-large' });
+    expect(of(paint, { steps: 9, guidance_scale: 2 })).toMatchObject({ steps: 9, guidanceScale: 2 });
+    expect(request({})).toMatchObject({ model: '', steps: undefined, guidanceScale: undefined });
+  });
+
+  it('has the id and the seed of the journal, and continues without its bridge', () => {
     expect(request({})).toMatchObject({
       jobId: 'a',
       prompt: 'a kite',
@@ -112,7 +203,7 @@ describe('a request from a payload', () => {
     });
   });
 
-  it('overrides what the config says', () => {
+  it('takes the values of config', () => {
     const config = {
       seed: 7,
       num_images: 3,
@@ -142,9 +233,9 @@ describe('a request from a payload', () => {
   it.each([
     ['enabled', { compel_enabled: true }, '(kite:1.3)'],
     ['not enabled', { compel_enabled: false }, ''],
-    ['not said to be', {}, ''],
+    ['not mentioned', {}, ''],
     ['of WAN', { compel_enabled: true, type: 'video_fast' }, ''],
-  ])('has weights where they are %s', (_, fields, weights) => {
+  ])('with weights that are %s', (_, fields, weights) => {
     expect(request({ compel_weights: '(kite:1.3)', ...fields }).weights).toBe(weights);
   });
 

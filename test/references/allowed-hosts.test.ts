@@ -63,7 +63,7 @@ describe('REFERENCE_HOSTS', () => {
     expect(REFERENCE_HOSTS).toEqual(['storage.example.com', '*.supabase.co:8443']);
   });
 
-  it('is refused whole for one entry that is no host', () => {
+  it('is rejected for one entry that is not a host', () => {
     expect(() => readConfig({ REFERENCE_HOSTS: 'storage.example.com,*' })).toThrow(
       'REFERENCE_HOSTS "storage.example.com,*": must be names like *.supabase.co',
     );

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { isPublicAddress } from '../../src/references/public-address.js';
 
-// The first and last address of each range that is not public, and its neighbours where they are.
+// The first and last address of each range that is not public, and its public neighbours.
 const ranges: readonly { what: string; inside: readonly string[]; outside?: readonly string[] }[] = [
   { what: 'this network', inside: ['0.0.0.0', '0.255.255.255'], outside: ['1.0.0.0'] },
   { what: 'private 10/8', inside: ['10.0.0.0', '10.255.255.255'], outside: ['9.255.255.255', '11.0.0.0'] },

@@ -1,5 +1,5 @@
 import type { LookupAddress } from 'node:dns';
-import type { RequestListener } from 'node:http';
+import type { IncomingMessage, RequestListener } from 'node:http';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { InferenceError } from '../../src/errors.js';
@@ -12,7 +12,7 @@ const never = new AbortController().signal;
 const limits = { maxBytes: 1_000_000, timeoutMs: 10_000 };
 const loopback: readonly LookupAddress[] = [{ address: '127.0.0.1', family: 4 }];
 
-/** A server behind https://references.test:PORT, and a fetcher that is let to it alone. */
+/** A server behind https://references.test:PORT, and a fetcher that may reach it only. */
 async function behind(listener: RequestListener, options: Partial<ReferenceFetcherOptions> = {}) {
   const server = await httpsServer(listener);
   const fetcher = createReferenceFetcher({
@@ -35,7 +35,7 @@ describe('a reference', () => {
     expect(Buffer.from(await fetch('/a.png')).equals(bytes)).toBe(true);
   });
 
-  it('arrives over one redirect to another allowed host, asked for without cookie, referrer or credentials', async () => {
+  it('arrives over one redirect to another allowed host, without cookie, referrer or credentials in the request', async () => {
     const { server, fetch, port } = await behind(({ url }, response) => {
       if (url === '/sign?token=abc') {
         const location = `https://bucket.references.test:${port}/real.png?x=1#part`;
@@ -55,7 +55,7 @@ describe('a reference', () => {
     expect(second?.headers).toEqual({ ...first?.headers, host: `bucket.references.test:${port}` });
   });
 
-  it('arrives over a redirect that names a path alone', async () => {
+  it('arrives over a redirect to a path', async () => {
     const { fetch } = await behind(({ url }, response) =>
       url === '/b' ? response.end('picture') : response.writeHead(307, { location: 'b' }).end(),
     );
@@ -85,7 +85,7 @@ describe('a reference', () => {
     });
   }
 
-  it('may be empty: what it is, is for the decoder to say', async () => {
+  it('may be empty: the decoder rejects it', async () => {
     const { fetch } = await behind((_, response) => response.end());
     expect(await fetch('/')).toHaveLength(0);
   });
@@ -107,14 +107,14 @@ describe('a name', () => {
     ['8.8.8.8', '127.0.0.1'],
     ['127.0.0.1', '8.8.8.8'],
   ]) {
-    it(`that leads to ${addresses.join(' and ')} is refused before any connection`, async () => {
+    it(`that leads to ${addresses.join(' and ')} is rejected before any connection`, async () => {
       const { server, fetch } = await behind((_, response) => response.end('inside'), resolvingTo(...addresses));
       expect(await refusalOf(fetch('/'))).toBe(NOT_PUBLIC);
       expect(server.connections()).toBe(0);
     });
   }
 
-  it('is resolved once for a fetch, so that it cannot lead elsewhere once it was checked', async () => {
+  it('is resolved once for a fetch, so that it cannot change after the check', async () => {
     const answers = ['127.0.0.1', '127.0.0.2'];
     const { server, fetch } = await behind((_, response) => response.end('picture'), {
       lookup: async () => [{ address: answers.shift() ?? 'asked too often', family: 4 }],
@@ -133,7 +133,7 @@ describe('a name', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  it('that nobody knows is refused', async () => {
+  it('that does not exist is rejected', async () => {
     const unknown = Object.assign(new Error('getaddrinfo ENOTFOUND'), { code: 'ENOTFOUND' });
     for (const lookup of [() => Promise.reject(unknown), async () => []]) {
       const { fetch } = await behind((_, response) => response.end(), { lookup });
@@ -143,7 +143,7 @@ describe('a name', () => {
     }
   });
 
-  it('whose resolver is out of order may work later', async () => {
+  it('whose resolver fails may be retried', async () => {
     const busy = Object.assign(new Error('getaddrinfo EAI_AGAIN'), { code: 'EAI_AGAIN' });
     const { fetch } = await behind((_, response) => response.end(), { lookup: () => Promise.reject(busy) });
     expect(await unavailabilityOf(fetch('/'))).toBe(
@@ -151,7 +151,7 @@ describe('a name', () => {
     );
   });
 
-  it('that the certificate does not name is refused', async () => {
+  it('that the certificate does not name is rejected', async () => {
     const server = await httpsServer((_, response) => response.end('another host'));
     const fetcher = createReferenceFetcher({
       ...limits,
@@ -161,12 +161,12 @@ describe('a name', () => {
       isAllowedAddress: () => true,
     });
     expect(await refusalOf(fetcher.fetch(`https://another.test:${server.port}/`, never))).toBe(
-      `the connection to "another.test:${server.port}" for the reference is not sound (ERR_TLS_CERT_ALTNAME_INVALID); use another host`,
+      `the connection to "another.test:${server.port}" for the reference is not secure or not HTTP (ERR_TLS_CERT_ALTNAME_INVALID); use another host`,
     );
     expect(server.requests).toHaveLength(0);
   });
 
-  it('whose certificate nobody signed is refused', async () => {
+  it('with a self-signed certificate is rejected', async () => {
     const server = await httpsServer((_, response) => response.end('anyone'));
     const fetcher = createReferenceFetcher({
       ...limits,
@@ -175,7 +175,7 @@ describe('a name', () => {
       isAllowedAddress: () => true,
     });
     expect(await refusalOf(fetcher.fetch(`https://references.test:${server.port}/`, never))).toBe(
-      `the connection to "references.test:${server.port}" for the reference is not sound (DEPTH_ZERO_SELF_SIGNED_CERT); use another host`,
+      `the connection to "references.test:${server.port}" for the reference is not secure or not HTTP (DEPTH_ZERO_SELF_SIGNED_CERT); use another host`,
     );
     expect(server.requests).toHaveLength(0);
   });
@@ -206,9 +206,9 @@ describe('a redirect', () => {
     [
       'with a password',
       'https://reader:secret@references.test/',
-      "the URL of the reference's redirect carries a user name or a password; give one without",
+      "the URL of the reference's redirect contains a user name or a password; give one without",
     ],
-    ['to no URL', 'https://', "the URL of the reference's redirect is none; give one that begins with https://"],
+    ['to no URL', 'https://', "the URL of the reference's redirect is not valid; give one that begins with https://"],
   ];
   for (const [name, location, sentence] of cases) {
     it(`${name} is refused`, async () => {
@@ -218,10 +218,10 @@ describe('a redirect', () => {
     });
   }
 
-  it('without a target is refused', async () => {
+  it('without a target is rejected', async () => {
     const { fetch, port } = await behind((_, response) => response.writeHead(302).end());
     expect(await refusalOf(fetch('/'))).toBe(
-      `"references.test:${port}" redirects the reference to nowhere; give the URL of the file itself`,
+      `"references.test:${port}" redirects the reference without a target; give the URL of the file itself`,
     );
   });
 
@@ -244,10 +244,10 @@ describe('a redirect', () => {
   });
 });
 
-describe('an answer', () => {
+describe('a response', () => {
   const FIFTY_MB = 50 * 1024 * 1024;
 
-  it('of a declared 50 MB is refused unread', async () => {
+  it('of a declared 50 MB is rejected unread', async () => {
     const { server, fetch } = await behind((_, response) => {
       response.writeHead(200, { 'content-length': FIFTY_MB });
       response.write(Buffer.alloc(1000));
@@ -258,7 +258,7 @@ describe('an answer', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  it('of 50 MB that declares nothing is refused as it passes the limit', async () => {
+  it('of 50 MB without a declared length is rejected when it passes the limit', async () => {
     let sent = 0;
     const { fetch } = await behind((_, response) => {
       const piece = Buffer.alloc(64 * 1024);
@@ -302,7 +302,7 @@ describe('an answer', () => {
     expect(await unavailabilityOf(fetch('/'))).toContain('did not arrive within 200 ms');
   });
 
-  it('that comes in time together but not in sum is late', async () => {
+  it('whose parts are in time but not their sum is late', async () => {
     const { fetch } = await behind(
       (_, response) => void setTimeout(() => response.writeHead(302, { location: '/' }).end(), 150),
       { timeoutMs: 400 },
@@ -310,12 +310,12 @@ describe('an answer', () => {
     expect(await unavailabilityOf(fetch('/'))).toContain('did not arrive within 400 ms');
   });
 
-  it('that is packed is refused', async () => {
+  it('that is compressed is rejected', async () => {
     const { fetch, port } = await behind((_, response) =>
       response.writeHead(200, { 'content-encoding': 'gzip' }).end(gzipSync('picture')),
     );
     expect(await refusalOf(fetch('/'))).toBe(
-      `"references.test:${port}" sends the reference as "gzip", and only plain bytes are taken; store it uncompressed`,
+      `"references.test:${port}" sends the reference as "gzip", but only plain bytes are accepted; store it uncompressed`,
     );
   });
 
@@ -337,7 +337,7 @@ describe('an answer', () => {
     });
   }
 
-  it('that breaks off may come later', async () => {
+  it('that breaks off may be retried', async () => {
     const { fetch, port } = await behind((_, response) => {
       response.writeHead(200, { 'content-length': 1000 }).write('half');
       setTimeout(() => response.destroy(), 20);
@@ -347,7 +347,7 @@ describe('an answer', () => {
     );
   });
 
-  it('from nobody may come later', async () => {
+  it('from a port without a server may be retried', async () => {
     // Port 1 of loopback: nothing listens there.
     const fetcher = createReferenceFetcher({
       ...limits,
@@ -383,5 +383,28 @@ describe('an abort', () => {
     const { server, fetch } = await behind((_, response) => response.end());
     await expect(fetch('/', AbortSignal.abort(cancelled))).rejects.toBe(cancelled);
     expect(server.connections()).toBe(0);
+  });
+});
+
+describe('a host that switches to another protocol', () => {
+  const switching = (request: IncomingMessage) => {
+    request.socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: anything\r\n\r\n');
+  };
+
+  it('is an answer of no use at once', { timeout: 5000 }, async () => {
+    const { fetch } = await behind(switching, { timeoutMs: 60_000 });
+    expect(await refusalOf(fetch('/a.png'))).toMatch(/answered 101 for the reference; check its URL$/);
+  });
+
+  it('holds up neither a cancel nor other references', { timeout: 5000 }, async () => {
+    const { fetch } = await behind((request, response) =>
+      request.url === '/b.png' ? response.end('image') : undefined,
+    );
+    const abort = new AbortController();
+    const stuck = fetch('/a.png', abort.signal);
+    const reason = new Error('cancelled');
+    setTimeout(() => abort.abort(reason), 100);
+    await expect(stuck).rejects.toBe(reason);
+    expect(Buffer.from(await fetch('/b.png')).toString()).toBe('image');
   });
 });

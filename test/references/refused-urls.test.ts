@@ -20,17 +20,21 @@ describe('a URL that is not fetched', () => {
     ['file:', 'file:///etc/hostname', `the URL of the reference begins with "file:", ${HTTPS_ONLY}`],
     ['data:', 'data:image/png;base64,iVBORw0KGgo=', `the URL of the reference begins with "data:", ${HTTPS_ONLY}`],
     ['ftp:', 'ftp://storage.example.com/a.png', `the URL of the reference begins with "ftp:", ${HTTPS_ONLY}`],
-    ['no URL', 'storage.example.com/a.png', 'the URL of the reference is none; give one that begins with https://'],
-    ['nothing', '', 'the URL of the reference is none; give one that begins with https://'],
+    [
+      'no URL',
+      'storage.example.com/a.png',
+      'the URL of the reference is not valid; give one that begins with https://',
+    ],
+    ['nothing', '', 'the URL of the reference is not valid; give one that begins with https://'],
     [
       'a password',
       'https://reader:secret@storage.example.com/a.png',
-      'the URL of the reference carries a user name or a password; give one without',
+      'the URL of the reference contains a user name or a password; give one without',
     ],
     [
       'a user name',
       'https://storage.example.com@evil.test/a.png',
-      'the URL of the reference carries a user name or a password; give one without',
+      'the URL of the reference contains a user name or a password; give one without',
     ],
     [
       'a host not in the list',
@@ -92,16 +96,16 @@ describe('a URL that is not fetched', () => {
     expect(await refusalOf(untouched.fetch(of(8192), never))).toContain('is not allowed');
   });
 
-  it('is every one while no host is allowed', async () => {
+  it('is every URL while no host is allowed', async () => {
     const none = createReferenceFetcher({ ...limits, allowedHosts: [] });
     expect(await refusalOf(none.fetch('https://storage.example.com/a.png', never))).toBe(
       'no host is allowed for references; set REFERENCE_HOSTS, for example to *.supabase.co',
     );
   });
 
-  it('cannot be allowed by an entry that is no host', () => {
+  it('is not allowed by an entry that is not a host', () => {
     expect(() => createReferenceFetcher({ ...limits, allowedHosts: ['*'] })).toThrow(
-      'REFERENCE_HOSTS has "*", which is no host; give names like storage.example.com or *.example.com',
+      'REFERENCE_HOSTS has "*", which is not a host name; give names like storage.example.com or *.example.com',
     );
   });
 });

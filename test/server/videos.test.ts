@@ -135,7 +135,7 @@ describe('a video job', () => {
 
   it('leaves no ffmpeg and no file when it is cancelled while it decodes', async () => {
     const abort = new AbortController();
-    const before = (await readdir(tmpdir())).filter((name) => name.startsWith('darkroom-clip-'));
+    const before = (await readdir(tmpdir())).filter((name) => name.startsWith('darkroom-video-'));
     const cancelled = outcomeOf(
       serving.client,
       { ...clip, frames: 81, steps: 1, width: 128, height: 128 },
@@ -147,7 +147,7 @@ describe('a video job', () => {
     );
     expect((await cancelled).error?.reason).toBe('CANCELLED');
     await until(() => serving.engine.state === 'ready');
-    const after = (await readdir(tmpdir())).filter((name) => name.startsWith('darkroom-clip-'));
+    const after = (await readdir(tmpdir())).filter((name) => name.startsWith('darkroom-video-'));
     expect(after.filter((name) => !before.includes(name))).toEqual([]);
     const { stdout } = await promisify(execFile)('ps', ['-o', 'args=', '--ppid', String(serving.engine.pid)]).catch(
       () => ({ stdout: '' }),
@@ -159,7 +159,7 @@ describe('a video job', () => {
 describe('an engine that is killed while it writes a clip', () => {
   it('leaves no ffmpeg, and nothing once the next one has started', async () => {
     const { pid = 0 } = serving.engine;
-    const left = () => readdirSync(tmpdir()).filter((name) => name.startsWith(`darkroom-clip-${pid}-`));
+    const left = () => readdirSync(tmpdir()).filter((name) => name.startsWith(`darkroom-video-${pid}-`));
     let meanwhile: readonly string[] = [];
     const killed = outcomeOf(
       serving.client,

@@ -15,7 +15,7 @@ const never = new AbortController().signal;
 const bytes = randomBytes(300_000);
 
 describe('a local store', () => {
-  it('writes a file whole under bucket, user and job, and gives its file URL', async () => {
+  it('writes a complete file under bucket, user and job, and returns its file URL', async () => {
     const folder = await tempFolder();
     const url = await new LocalStore({ folder }).put(await fileToStore(bytes), never);
     expect(fileURLToPath(url)).toBe(join(folder, 'sdxl_image_fast', 'ann', 'job-1', '0.png'));
@@ -34,7 +34,7 @@ describe('a local store', () => {
     expect((await readFile(join(job, '0.png'))).equals(bytes)).toBe(true);
   });
 
-  it('leaves nothing behind where it is stopped, and says which file it was', async () => {
+  it('leaves nothing behind when it is stopped, and names the file', async () => {
     const folder = await tempFolder();
     const stopped = AbortSignal.abort();
     const put = new LocalStore({ folder }).put(await fileToStore(bytes), stopped);
@@ -43,7 +43,7 @@ describe('a local store', () => {
     expect(await readdir(join(folder, '.parts'))).toEqual([]);
   });
 
-  it('takes away what a process that was killed left long ago', async () => {
+  it('removes part files that a killed process left long ago', async () => {
     const folder = await tempFolder();
     await mkdir(join(folder, '.parts'));
     for (const name of ['old', 'new']) await writeFile(join(folder, '.parts', name), 'x');
@@ -57,7 +57,7 @@ describe('Supabase Storage', () => {
   const store = (url: string, signedUrlSeconds = 0) =>
     new SupabaseStore({ url, serviceKey: 'service-key', signedUrlSeconds, timeoutMs: 5000 });
 
-  it('takes the bytes with their type and length, as an upsert, and gives the public URL', async () => {
+  it('gets the bytes with type and length as an upsert, and returns the public URL', async () => {
     const { url, requests } = await startObjectServer(() => ({ status: 200, body: '{"Key":"k"}' }));
     expect(await store(`${url}/`).put(await fileToStore(bytes, 'ann/job 1/0.png'), never)).toBe(
       `${url}/storage/v1/object/public/sdxl_image_fast/ann/job%201/0.png`,
@@ -74,7 +74,7 @@ describe('Supabase Storage', () => {
     expect(request?.body.equals(bytes)).toBe(true);
   });
 
-  it('signs URLs where buckets are private', async () => {
+  it('signs URLs of private buckets', async () => {
     const { url, requests } = await startObjectServer(({ path }) => ({
       status: 200,
       body: path.includes('/sign/') ? '{"signedURL":"/object/sign/b/k?token=t"}' : '{}',
@@ -85,14 +85,14 @@ describe('Supabase Storage', () => {
     expect(requests[1]?.body.toString()).toBe('{"expiresIn":3600}');
   });
 
-  it('tries again when it hiccups, with the whole file', async () => {
+  it('is retried after a short failure, with the whole file', async () => {
     let tries = 0;
     const { url, requests } = await startObjectServer(() => ({ status: ++tries < 3 ? 503 : 200, body: '{}' }));
     await store(url).put(await fileToStore(bytes), never);
     expect(requests.map(({ body }) => body.equals(bytes))).toEqual([true, true, true]);
   });
 
-  it('tells what it answered, and asks about the bucket where there is none', async () => {
+  it('reports the answer, and suggests a missing bucket for 404', async () => {
     const { url } = await startObjectServer(() => ({ status: 404, body: '{"error":"Bucket not found"}' }));
     await expect(store(url).put(await fileToStore(bytes), never)).rejects.toMatchObject({
       reason: 'STORAGE_FAILED',
@@ -109,7 +109,7 @@ describe('S3', () => {
   });
   afterEach(() => void vi.unstubAllEnvs());
 
-  it('takes the bytes under the job type, signed, with their checksum', async () => {
+  it('gets the bytes under the job type, signed, with their checksum', async () => {
     const { url, requests } = await startObjectServer(() => ({ status: 200 }));
     const store = await S3Store.create({ bucket: 'assets', region: 'eu-west-1', endpoint: url, timeoutMs: 5000 });
     expect(await store.put(await fileToStore(bytes), never)).toBe(`${url}/assets/sdxl_image_fast/ann/job-1/0.png`);
@@ -123,7 +123,7 @@ describe('S3', () => {
     });
   });
 
-  it('tries again when it hiccups, with the whole file', async () => {
+  it('is retried after a short failure, with the whole file', async () => {
     let tries = 0;
     const { url, requests } = await startObjectServer(() => ({ status: ++tries < 2 ? 503 : 200 }));
     const store = await S3Store.create({ bucket: 'assets', region: 'eu-west-1', endpoint: url, timeoutMs: 5000 });
@@ -131,7 +131,7 @@ describe('S3', () => {
     expect(requests.map(({ body }) => body.equals(bytes))).toEqual([true, true]);
   });
 
-  it('gives URLs of what stands before the bucket for readers', async () => {
+  it('returns URLs that start with the base URL', async () => {
     const { url } = await startObjectServer(() => ({ status: 200 }));
     const options = { bucket: 'assets', region: 'eu-west-1', endpoint: url, timeoutMs: 5000 };
     const store = await S3Store.create({ ...options, baseUrl: 'https://cdn.example/' });
@@ -140,7 +140,7 @@ describe('S3', () => {
     );
   });
 
-  it('tells what it answered', async () => {
+  it('reports the answer', async () => {
     const { url } = await startObjectServer(() => ({
       status: 403,
       headers: { 'content-type': 'application/xml' },
@@ -149,7 +149,7 @@ describe('S3', () => {
     const store = await S3Store.create({ bucket: 'assets', region: 'eu-west-1', endpoint: url, timeoutMs: 5000 });
     await expect(store.put(await fileToStore(bytes), never)).rejects.toMatchObject({
       reason: 'STORAGE_FAILED',
-      message: 'S3 did not take assets/sdxl_image_fast/ann/job-1/0.png: Access Denied',
+      message: 'S3 rejected assets/sdxl_image_fast/ann/job-1/0.png: Access Denied',
     });
   });
 });

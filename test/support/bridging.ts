@@ -1,6 +1,7 @@
 import { onTestFinished } from 'vitest';
 import type { BridgeConfig } from '../../src/config/bridge-config.js';
 import { readBridgeConfig } from '../../src/config/bridge-config.js';
+import type { JobTypes } from '../../src/job-types.js';
 import { type RunningBridge, startBridge } from '../../src/queue-bridge/bridge.js';
 import type { CallbackBody } from '../../src/queue-bridge/callback/callback-body.js';
 import type { JobQueue } from '../../src/queue-bridge/queue/job-queue.js';
@@ -15,7 +16,7 @@ export interface Bridging {
   readonly queue: JobQueue;
   readonly receiver: Receiver;
   readonly config: BridgeConfig;
-  /** Where files are. */
+  /** Folder with the files. */
   readonly folder: string;
   /** Starts one more bridge on the same queue. */
   start(changes?: BridgingChanges): Promise<RunningBridge>;
@@ -28,7 +29,8 @@ export interface Bridging {
 export interface BridgingChanges {
   readonly queue?: JobQueue;
   readonly storage?: AssetStore;
-  readonly variables?: Partial<Record<keyof BridgeConfig, string>>;
+  readonly variables?: Readonly<Record<string, string>>;
+  readonly jobTypes?: JobTypes;
 }
 
 /** A queue, a receiver and a folder of the running test, for bridges to a server. */
@@ -40,13 +42,13 @@ export async function bridging(
     queue,
   }: {
     readonly answer?: (body: CallbackBody, tries: number) => Answer;
-    readonly variables?: Partial<Record<keyof BridgeConfig, string>>;
+    readonly variables?: Readonly<Record<string, string>>;
     readonly queue?: (config: BridgeConfig) => JobQueue;
   } = {},
 ): Promise<Bridging> {
   const folder = await tempFolder();
   const receiver = await startReceiver(answer);
-  const read = (changes: Partial<Record<keyof BridgeConfig, string>> = {}) =>
+  const read = (changes: Readonly<Record<string, string>> = {}) =>
     readBridgeConfig(
       {},
       {
@@ -63,7 +65,7 @@ export async function bridging(
   const own =
     queue?.(config) ??
     new MemoryQueue({
-      queues: [config.BRIDGE_SDXL_QUEUE, config.BRIDGE_WAN_QUEUE],
+      lanes: config.lanes,
       callsBack: true,
       retentionMs: config.BRIDGE_RETENTION_MS,
     });
@@ -80,13 +82,13 @@ export async function bridging(
     config,
     folder,
     async start(changes = {}) {
-      const { queue: used = own, storage: store = storage, variables: more } = changes;
-      const bridge = await startBridge({ config: read(more), queue: used, storage: store, log: silent });
-      // One with a queue of its own may be one that hangs: the test ends it.
+      const { queue: used = own, storage: store = storage, variables: more, ...options } = changes;
+      const bridge = await startBridge({ config: read(more), queue: used, storage: store, log: silent, ...options });
+      // A bridge with its own queue may hang, so the test stops it.
       if (changes.queue === undefined) bridges.push(bridge);
       return bridge;
     },
-    push: (payload, list = config.BRIDGE_SDXL_QUEUE) =>
+    push: (payload, list = config.lanes[0].queue) =>
       own.push(list, typeof payload === 'string' ? payload : JSON.stringify(payload)),
     async ended(jobId) {
       let found: CallbackBody | undefined;

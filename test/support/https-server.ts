@@ -6,14 +6,14 @@ import { onTestFinished } from 'vitest';
 
 const pem = (name: string) => readFileSync(new URL(`../fixtures/tls/${name}.pem`, import.meta.url), 'utf8');
 
-/** Of every server here, and its own authority: for `localhost`, `references.test` and the names under it. */
+/** Certificate of every server here, and its own authority: for `localhost`, `references.test` and the names under it. */
 export const certificate = pem('certificate');
 
 export interface HttpsServer {
   readonly port: number;
-  /** What was asked, in order. */
+  /** Requests, in order. */
   readonly requests: readonly { readonly url: string; readonly headers: IncomingHttpHeaders }[];
-  /** Connections that reached it, whatever came of them. */
+  /** Number of connections, whatever became of them. */
   connections(): number;
 }
 
@@ -26,7 +26,7 @@ export async function httpsServer(listener: RequestListener): Promise<HttpsServe
     listener(request, response);
   });
   server.on('connection', () => connections++);
-  // A client that hangs up on purpose is no fault of the test.
+  // Clients may hang up on purpose.
   server.on('tlsClientError', () => {});
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   onTestFinished(async () => {

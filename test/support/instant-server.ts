@@ -12,19 +12,26 @@ import { GetServerStatusResponse, ModelServiceService, ModelState } from '../../
 
 export interface InstantServer {
   readonly address: string;
+  /** Resolves when the first job has come. */
+  readonly called: Promise<void>;
   close(): void;
 }
 
 /**
- * A server that speaks the API and has every picture done at once: what is left is the bridge's own time.
- * @param workMs what a picture takes, one after the other, as on a GPU; omitted: nothing
+ * A server that speaks the API and completes every job at once: what remains is the bridge's own time.
+ * @param workMs time per image, one after the other, as on a GPU. Omitted: 0
  */
 export async function startInstantServer(picture: Buffer, workMs = 0): Promise<InstantServer> {
   const server = new Server();
   let work = Promise.resolve();
+  let onCall = () => {};
+  const called = new Promise<void>((resolve) => {
+    onCall = resolve;
+  });
   const sha256 = createHash('sha256').update(picture).digest();
   server.addService(InferenceServiceService, {
     async generate(call: ServerWritableStream<GenerateRequest, GenerateResponse>) {
+      onCall();
       if (workMs > 0) {
         work = work.then(() => sleep(workMs));
         await work;
@@ -73,5 +80,5 @@ export async function startInstantServer(picture: Buffer, workMs = 0): Promise<I
       error ? reject(error) : resolve(bound),
     ),
   );
-  return { address: `127.0.0.1:${port}`, close: () => server.forceShutdown() };
+  return { address: `127.0.0.1:${port}`, called, close: () => server.forceShutdown() };
 }

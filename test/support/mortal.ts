@@ -1,10 +1,10 @@
-/** A life that ends at a chosen call: from then on nothing is answered, as by a process that was killed. */
+/** A process that dies at a chosen call: from then on no call is answered. */
 export class Mortal {
   #isDead = false;
   #die: () => void = () => undefined;
   #bury: (reason: Error) => void = () => undefined;
   readonly #grave: Promise<never>;
-  /** Resolves when the chosen call came. */
+  /** Resolves at the chosen call. */
   readonly death: Promise<void>;
 
   constructor() {
@@ -17,13 +17,13 @@ export class Mortal {
     this.#grave.catch(() => undefined);
   }
 
-  /** Lets go of whoever still waits for an answer. */
+  /** Rejects the calls that still wait for an answer. */
   bury(): void {
     this.#isDead = true;
     this.#bury(new Error('killed'));
   }
 
-  /** The same object, whose calls are answered until the edge. */
+  /** Wraps an object whose calls are answered until the edge. */
   wrap<T extends object>(target: T, edge?: Edge): T {
     return new Proxy(target, {
       get: (of, name) => {
@@ -47,7 +47,7 @@ export class Mortal {
 
 export interface Edge {
   readonly method: string;
-  /** Whether the call is still made. */
+  /** `after`: the chosen call is still made. */
   readonly when: 'before' | 'after';
   /** Omitted: the first call. */
   readonly matches?: (args: readonly unknown[]) => boolean;

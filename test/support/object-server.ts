@@ -15,7 +15,7 @@ export interface StoreAnswer {
   readonly headers?: Record<string, string>;
 }
 
-/** An HTTP server of the running test that answers as it is told and remembers what it was sent. */
+/** An HTTP server of the running test that records requests. @param answer chooses each response */
 export async function startObjectServer(
   answer: (request: StoreRequest) => StoreAnswer,
 ): Promise<{ readonly url: string; readonly requests: readonly StoreRequest[] }> {

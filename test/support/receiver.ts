@@ -6,15 +6,15 @@ export interface ReceivedCallback {
   readonly headers: IncomingHttpHeaders;
   readonly raw: string;
   readonly body: CallbackBody;
-  /** What was answered; 0: nothing. */
+  /** Status of the answer. 0: there was none. */
   readonly status: number;
 }
 
 export interface Receiver {
   readonly url: string;
-  /** In the order in which they came. */
+  /** In order of arrival. */
   readonly received: readonly ReceivedCallback[];
-  /** Of a job, those that were taken. */
+  /** The callbacks of a job that were answered with 2xx. */
   taken(jobId: string): readonly ReceivedCallback[];
   stop(): Promise<void>;
 }
@@ -22,7 +22,7 @@ export interface Receiver {
 /** A status, or `hang`: no answer at all. */
 export type Answer = number | 'hang' | { readonly status: number; readonly headers: Record<string, string> };
 
-/** What callers run: it remembers callbacks and answers as it is told. Omitted: 200. */
+/** A caller that records callbacks. @param answer chooses the answer. Omitted: 200 */
 export async function startReceiver(
   answer: (body: CallbackBody, tries: number) => Answer = () => 200,
 ): Promise<Receiver> {

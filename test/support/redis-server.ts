@@ -7,12 +7,12 @@ export interface RedisServer {
   readonly url: string;
   readonly port: number;
   readonly process: ChildProcess;
-  /** Kills it without a word and starts it again on what its log holds. */
+  /** Kills it and restarts it on its log. */
   crash(): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** A real redis-server on a free port. @param folder for its append-only log; omitted: nothing is kept */
+/** A real redis-server on a free port. @param folder for its append-only log; Omitted: nothing is kept */
 export async function startRedis(folder?: string): Promise<RedisServer> {
   const port = await freePort();
   const persistence = folder === undefined ? ['--appendonly', 'no'] : ['--appendonly', 'yes', '--dir', folder];

@@ -1,14 +1,14 @@
 import { expect } from 'vitest';
 import { InferenceError } from '../../src/errors.js';
 
-/** The sentence that a reference is refused with, as the caller's fault. */
+/** The message of a rejected reference. */
 export async function refusalOf(attempt: Promise<unknown>): Promise<string> {
   const { reason, message } = await errorOf(attempt);
   expect(reason).toBe('REFERENCE_INVALID');
   return message;
 }
 
-/** The sentence of a failure that may pass. */
+/** The message of a failure after which a retry may succeed. */
 export async function unavailabilityOf(attempt: Promise<unknown>): Promise<string> {
   const { reason, message, retryAfterMs } = await errorOf(attempt);
   expect([reason, retryAfterMs]).toEqual(['REFERENCE_UNAVAILABLE', 5000]);

@@ -5,7 +5,7 @@ import { createClient } from 'redis';
 export interface UpstashFront {
   readonly url: string;
   readonly token: string;
-  /** Commands so far: what Upstash bills. */
+  /** Number of commands so far, which Upstash bills. */
   readonly commands: number;
   stop(): Promise<void>;
 }
@@ -69,7 +69,7 @@ export async function startUpstashFront(redisUrl: string, token = 'front-token')
   };
 }
 
-/** Binds to a free port. */
+/** Listens on a free port. */
 export function listening(server: Server): Promise<number> {
   return new Promise((resolve) => {
     server.listen(0, '127.0.0.1', () => {

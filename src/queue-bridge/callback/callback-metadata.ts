@@ -1,9 +1,8 @@
 import { AssetRole, type JobMetadata } from '../../gen/darkroom/v1/job.js';
 import { version } from '../../version.js';
-import { jobTypes } from '../payload/job-types.js';
-import type { JobPayload } from '../payload/payload.js';
+import type { ReadJob } from '../payload/payload.js';
 
-/** A file that is stored, as the journal keeps it. */
+/** A stored file, as the journal keeps it. */
 export interface UploadedFile {
   readonly index: number;
   readonly role: 'result' | 'poster' | 'thumbnail';
@@ -21,9 +20,12 @@ export function roleName(role: AssetRole): UploadedFile['role'] {
   return role === AssetRole.ASSET_ROLE_THUMBNAIL ? 'thumbnail' : 'result';
 }
 
-/** The `metadata` of a completed job's callback, but for what is known only at its end. Values that do not apply are null. */
-export function renderedMetadata(payload: JobPayload, done: JobMetadata): Readonly<Record<string, unknown>> {
-  const expected = jobTypes.get(payload.type)?.expectedSeconds(done.numImages) ?? 0;
+/** The `metadata` of a completed job's callback without the fields that need the stored files. Values that do not apply are null. */
+export function generatedMetadata(
+  { payload, jobType }: Pick<ReadJob, 'payload' | 'jobType'>,
+  done: JobMetadata,
+): Readonly<Record<string, unknown>> {
+  const expected = jobType.expectedSeconds(done.numImages);
   const strategy = done.enhancementStrategy ?? 'none';
   const hasWeights = payload.compel_enabled === true && (payload.compel_weights ?? '') !== '';
   return {
@@ -59,7 +61,7 @@ export function renderedMetadata(payload: JobPayload, done: JobMetadata): Readon
   };
 }
 
-/** Of a card: in GiB, as the old system's torch counted them, and the share in percent. */
+/** Memory of a card in GiB, as torch counted it in the old system, and the used share in percent. */
 function vramFields({ vramUsedBytes: used, vramTotalBytes: total }: JobMetadata): Readonly<Record<string, unknown>> {
   const gibibytes = (bytes: bigint) => round(Number(bytes) / 2 ** 30);
   const isKnown = used !== undefined && total !== undefined && total > 0n;
@@ -70,8 +72,8 @@ function vramFields({ vramUsedBytes: used, vramTotalBytes: total }: JobMetadata)
   };
 }
 
-/** The same with what the stored files add. */
-export function completedMetadata(
+/** Adds the fields that need the stored files. */
+export function callbackMetadata(
   rendered: Readonly<Record<string, unknown>>,
   files: readonly UploadedFile[],
 ): Readonly<Record<string, unknown>> {

@@ -1,8 +1,5 @@
-/**
- * The id of a callback, the same for every attempt and every repeat. A job has one of each kind, and one more for each replay by
- * an operator.
- */
+/** The id of a callback, the same for every attempt and every repeat. A job has one per kind and run. */
 export function webhookId(jobId: string, run: number, kind: 'processing' | 'terminal'): string {
-  // "." divides what is signed.
+  // Standard Webhooks separate the signed parts by ".".
   return `${jobId.replaceAll('.', '~')}:${run}:${kind}`;
 }

@@ -7,8 +7,8 @@ import {
   ReferenceRole,
   ReferenceType,
 } from '../../gen/darkroom/v1/job.js';
-import { jobTypes } from './job-types.js';
-import type { JobPayload } from './payload.js';
+import type { JobTypeInfo } from '../../job-types.js';
+import type { JobPayload, ReadJob } from './payload.js';
 
 const REFERENCE_TYPES: Readonly<Record<string, ReferenceType>> = {
   style: ReferenceType.REFERENCE_TYPE_STYLE,
@@ -23,37 +23,43 @@ const OUTPUT_FORMATS: Readonly<Record<string, OutputFormat>> = {
   mp4: OutputFormat.OUTPUT_FORMAT_MP4,
 };
 
-export interface RequestContext {
-  /** What the server knows the job by. */
+export interface RequestOptions {
+  /** Id of the job on the server. */
   readonly jobId: string;
-  /** Used where the payload has none: drawn once and kept in the journal. */
+  /** Seed of a payload that has none: drawn once and kept in the journal. */
   readonly seed: number;
-  /** What the server keeps with the job. */
-  readonly labels: Readonly<Record<string, string>>;
 }
 
-/** What a payload asks of a server. The same payload and seed give the same bytes: the server attaches by them. */
-export function generateRequestFrom(payload: JobPayload, { jobId, seed, labels }: RequestContext): GenerateRequest {
-  const { type, prompt, compel_enabled, compel_weights = '', config = noConfig } = payload;
-  const info = jobTypes.get(type);
+/**
+ * The request of a payload. The same payload and seed give the same bytes: by them the server recognises a job that it has.
+ *
+ * A job type that the API has no value for names the model instead, and sends the values that the server's preset would have.
+ */
+export function generateRequestFrom(
+  { payload, jobType, labels }: Pick<ReadJob, 'payload' | 'jobType' | 'labels'>,
+  { jobId, seed }: RequestOptions,
+): GenerateRequest {
+  const { prompt, compel_enabled, compel_weights = '', config = noConfig } = payload;
+  const isBare = jobType.value === JobType.JOB_TYPE_UNSPECIFIED;
   return GenerateRequest.fromPartial({
     jobId,
-    jobType: info?.value ?? JobType.JOB_TYPE_UNSPECIFIED,
+    jobType: jobType.value,
+    model: isBare ? (jobType.model ?? jobType.family) : '',
     prompt,
-    // WAN has no weights: they say nothing there, as in the old system.
-    weights: compel_enabled === true && info?.takesWeights ? compel_weights : '',
+    // Weights are ignored for job types that do not take them, as in the old system.
+    weights: compel_enabled === true && jobType.takesWeights ? compel_weights : '',
     negativePrompt: config.negative_prompt,
     width: config.width ?? 0,
     height: config.height ?? 0,
-    steps: config.steps ?? config.num_inference_steps ?? config.sample_steps,
-    guidanceScale: config.guidance_scale ?? config.sample_guide_scale,
+    steps: config.steps ?? config.num_inference_steps ?? config.sample_steps ?? (isBare ? jobType.steps : undefined),
+    guidanceScale: config.guidance_scale ?? config.sample_guide_scale ?? (isBare ? jobType.guidanceScale : undefined),
     scheduler: config.scheduler ?? '',
     numImages: config.num_images ?? 0,
     seed: BigInt(config.seed ?? seed),
-    frames: info?.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
-    references: [...referencesFrom(payload)],
+    frames: jobType.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
+    references: [...referencesFrom(payload, jobType)],
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
-    // A bridge that dies leaves its job to the next one.
+    // If this bridge dies, the next one attaches to the job.
     disconnectPolicy: DisconnectPolicy.DISCONNECT_POLICY_CONTINUE,
     labels,
   });
@@ -62,8 +68,11 @@ export function generateRequestFrom(payload: JobPayload, { jobId, seed, labels }
 const noConfig: NonNullable<JobPayload['config']> = {} as NonNullable<JobPayload['config']>;
 const noMetadata: NonNullable<JobPayload['metadata']> = {} as NonNullable<JobPayload['metadata']>;
 
-/** The contract's five modes: of pictures a single one, of clips a start, an end, or both. */
-function referencesFrom({ type, config = noConfig, metadata = noMetadata }: JobPayload): readonly Reference[] {
+/** The contract's five modes: none; for an image a single reference; for a video a start, an end, or both. */
+function referencesFrom(
+  { config = noConfig, metadata = noMetadata }: JobPayload,
+  { makes }: JobTypeInfo,
+): readonly Reference[] {
   const single = config.image ?? metadata.reference_image_url;
   const start = config.first_frame ?? metadata.start_reference_url;
   const end = config.last_frame ?? metadata.end_reference_url;
@@ -75,11 +84,11 @@ function referencesFrom({ type, config = noConfig, metadata = noMetadata }: JobP
     denoisingStrength: undefined,
   });
   const { REFERENCE_ROLE_UNSPECIFIED, REFERENCE_ROLE_START, REFERENCE_ROLE_END } = ReferenceRole;
-  if (jobTypes.get(type)?.makes !== 'video') {
-    const picture = single ?? start ?? end;
-    return picture === undefined ? [] : [reference(picture, REFERENCE_ROLE_UNSPECIFIED)];
+  if (makes !== 'video') {
+    const url = single ?? start ?? end;
+    return url === undefined ? [] : [reference(url, REFERENCE_ROLE_UNSPECIFIED)];
   }
-  // A single reference of a clip is its first frame; beside another start it has no place.
+  // A single reference of a video is its first frame. A start reference replaces it.
   const first =
     start !== undefined
       ? [reference(start, REFERENCE_ROLE_START)]

@@ -1,31 +1,88 @@
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import type { JobTypeInfo, JobTypes } from '../../job-types.js';
 import { MAX_EXCERPT_CHARACTERS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from '../limits.js';
-import { jobTypes } from './job-types.js';
 
-/** Ids and users name files and keys; the server's own ids are eight characters longer, for those that run again. */
-const nameSchema = z
-  .string('must be a string')
-  .regex(/^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,120}$/, 'must be 1 to 120 letters, digits, ".", "_", ":" or "-"');
+const NAME = /^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,120}$/;
 
-// Frontends send null for what they do not say.
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
+/** Ids and users are parts of file names and keys. Job ids on the server are up to eight characters longer, for replays. */
+const nameSchema = z.string('must be a string').regex(NAME, 'must be 1 to 120 letters, digits, ".", "_", ":" or "-"');
+
+/** Values that forms and PHP send for fields without a value. */
+function isAbsent(value: unknown): boolean {
+  return value === null || value === '' || (Array.isArray(value) && value.length === 0);
+}
+
+/** An optional field: null, an empty text and an empty list count as absent. @param read turns other spellings into the type */
+const optional = <T extends z.ZodType>(schema: T, read: (value: unknown) => unknown = (value) => value) =>
+  z.preprocess((value) => (isAbsent(value) ? undefined : read(value)), schema.optional());
+
+/** Numbers may come as texts. A text that no number holds exactly stays a text, and is refused as one. */
+function numberOf(value: unknown): unknown {
+  if (typeof value !== 'string' || !/^\s*[+-]?\d{1,20}(\.\d{1,20})?\s*$/.test(value)) return value;
+  const read = Number(value);
+  return /^\s*[+-]?\d+\s*$/.test(value) && BigInt(value.trim().replace('+', '')) !== BigInt(read) ? value : read;
+}
+
+/** 1 and "true" are true, 0 and "false" are false. */
+function booleanOf(value: unknown): unknown {
+  if (value === 1 || value === '1' || value === 'true') return true;
+  return value === 0 || value === '0' || value === 'false' ? false : value;
+}
+
 const uint32 = optional(
   z
     .int('must be a whole number')
     .min(0, 'must be >= 0')
     .max(2 ** 32 - 1, 'must be < 2^32'),
+  numberOf,
 );
-const number = optional(z.number('must be a number'));
+const number = optional(z.number('must be a number'), numberOf);
 const text = optional(z.string('must be a string'));
+/** -1 asks for a random seed, as in A1111 and ComfyUI. */
+const seed = optional(
+  z
+    .int('must be a whole number up to 2^53 - 1')
+    .min(-1, 'must be >= 0, or -1 for a random one')
+    .max(Number.MAX_SAFE_INTEGER, 'must be <= 2^53 - 1')
+    .transform((value) => (value === -1 ? undefined : value)),
+  numberOf,
+);
+const outputFormat = optional(z.enum(['png', 'webp', 'jpeg', 'mp4'], 'must be png, webp, jpeg or mp4'), (value) => {
+  const name = typeof value === 'string' ? value.toLowerCase() : value;
+  return name === 'jpg' ? 'jpeg' : name;
+});
+
+const MAX_USER_CHARACTERS = 1024;
+/** Characters of a user id that are kept as they are, and of the hash that tells it from others. */
+const KEPT_CHARACTERS = 80;
+const HASH_CHARACTERS = 24;
+
+/**
+ * A user id as a part of file names and keys. One with other characters, such as an e-mail address, becomes a safe name: the
+ * characters that may stay, and a hash, so that two users never share a name.
+ */
+export function safeUserName(user: string): string {
+  if (NAME.test(user)) return user;
+  const kept = user.slice(0, KEPT_CHARACTERS).replace(/[^A-Za-z0-9._:-]/g, '_');
+  const hash = createHash('sha256').update(user).digest('hex').slice(0, HASH_CHARACTERS);
+  return `${kept}.${hash}`;
+}
+
+const userSchema = z.preprocess(
+  (value) => (typeof value === 'number' ? String(value) : value),
+  z
+    .string('must be a string')
+    .max(MAX_USER_CHARACTERS, `must be at most ${MAX_USER_CHARACTERS} characters`)
+    .regex(
+      /^(?!\.{1,2}$)[^/\\\p{Cc}\p{Cs}]+$/u,
+      'must be 1 to 120 letters, digits, ".", "_", ":" or "-", or another name without "/", "\\" and control characters',
+    ),
+);
 
 const configSchema = z.object({
   num_images: uint32,
-  seed: optional(
-    z
-      .int('must be a whole number up to 2^53 - 1')
-      .min(0, 'must be >= 0')
-      .max(Number.MAX_SAFE_INTEGER, 'must be <= 2^53 - 1'),
-  ),
+  seed,
   negative_prompt: text,
   width: uint32,
   height: uint32,
@@ -40,7 +97,7 @@ const configSchema = z.object({
   image: text,
   first_frame: text,
   last_frame: text,
-  output_format: optional(z.enum(['png', 'webp', 'jpeg', 'mp4'], 'must be png, webp, jpeg or mp4')),
+  output_format: outputFormat,
 });
 
 const metadataSchema = z.object({
@@ -55,26 +112,27 @@ const payloadSchema = z.object({
   id: nameSchema,
   type: z.string('must be a string'),
   prompt: z.string('must be a string'),
-  user_id: nameSchema,
-  compel_enabled: optional(z.boolean('must be true or false')),
+  user_id: userSchema,
+  compel_enabled: optional(z.boolean('must be true or false'), booleanOf),
   compel_weights: text,
   config: optional(configSchema),
   metadata: optional(metadataSchema),
 });
 
-/** What a producer pushed, read; fields that are not known stay in the raw text only. */
+/** A payload that was read. Unknown fields are only in the raw text. */
 export type JobPayload = Readonly<z.infer<typeof payloadSchema>>;
 
 export interface ReadJob {
   readonly kind: 'job';
   readonly payload: JobPayload;
-  /** The user, and fields that are not known, as far as a server keeps them. */
+  readonly jobType: JobTypeInfo;
+  /** The user and the unknown fields, as far as they fit into a server's labels. */
   readonly labels: Readonly<Record<string, string>>;
 }
 
 export type ReadPayload =
   | ReadJob
-  /** It can be called back, but not run. The problem names the field. */
+  /** It can be called back, but cannot run. The problem names the field. */
   | {
       readonly kind: 'invalid';
       readonly id: string;
@@ -82,11 +140,17 @@ export type ReadPayload =
       readonly type: string;
       readonly problem: string;
     }
-  /** Nobody can be told. */
+  /** It has no usable id, so it cannot be called back. */
   | { readonly kind: 'unusable'; readonly problem: string };
 
-/** Reads a payload; nothing that a producer pushes makes it throw. @param bytes of the whole one, of which `raw` may be the beginning */
-export function readPayload(raw: string, bytes = Buffer.byteLength(raw)): ReadPayload {
+export interface ReadOptions {
+  readonly jobTypes: JobTypes;
+  /** Size of the whole payload, of which `raw` may be the beginning. Omitted: `raw` is the whole payload. */
+  readonly bytes?: number;
+}
+
+/** Reads a payload. It does not throw, whatever a producer pushes. */
+export function readPayload(raw: string, { jobTypes, bytes = Buffer.byteLength(raw) }: ReadOptions): ReadPayload {
   if (bytes > MAX_READ_BYTES) {
     return {
       kind: 'unusable',
@@ -106,20 +170,21 @@ export function readPayload(raw: string, bytes = Buffer.byteLength(raw)): ReadPa
   const invalid = (problem: string): ReadPayload => ({
     kind: 'invalid',
     id: usable.data,
-    user: nameSchema.safeParse(user_id).data ?? '',
+    user: userSchema.safeParse(user_id).data ?? '',
     type: typeof type === 'string' ? type.slice(0, 64) : '',
     problem,
   });
   if (bytes > MAX_PAYLOAD_BYTES) return invalid(`the payload of ${bytes} bytes must be <= ${MAX_PAYLOAD_BYTES}`);
   const parsed = payloadSchema.safeParse(json);
   if (!parsed.success) return invalid(parsed.error.issues.map(problemOf).join('; '));
-  if (!jobTypes.has(parsed.data.type)) {
+  const jobType = jobTypes.get(parsed.data.type);
+  if (jobType === undefined) {
     return invalid(`type "${parsed.data.type.slice(0, 64)}" must be one of ${[...jobTypes.keys()].join(', ')}`);
   }
-  return { kind: 'job', payload: parsed.data, labels: labelsFrom(json as Readonly<Record<string, unknown>>) };
+  return { kind: 'job', payload: parsed.data, jobType, labels: labelsFrom(json as Readonly<Record<string, unknown>>) };
 }
 
-/** What is kept of a payload without an id. */
+/** The record of a payload without a usable id. */
 export function rejectedRecord(queue: string, raw: string, problem: string): string {
   const excerpt = raw.slice(0, MAX_EXCERPT_CHARACTERS);
   return JSON.stringify({ queue, problem, rejected_at: new Date().toISOString(), payload: excerpt });

@@ -1,34 +1,39 @@
-import { type Lane, type LaneTurn, lanes } from './job-queue.js';
+import type { LaneTurn } from './job-queue.js';
 
-/** Waiting jobs of a process: lanes share by weight, users take turns, a user's jobs go in the order they came. */
-export class FairLines {
-  /** Places of waiting jobs by user, users in turn. */
-  readonly #users: Readonly<Record<Lane, Map<string, Map<string, number>>>> = { sdxl: new Map(), wan: new Map() };
-  /** How far each lane has come. */
-  readonly #passes: Record<Lane, number> = { sdxl: 0, wan: 0 };
+/** Places of a user's waiting jobs, by id: the lower the sooner. */
+type UserJobs = Map<string, number>;
+
+/** Waiting jobs of a process: lanes share by weight, users take turns, and a user's jobs keep their order. */
+export class FairQueue {
+  /** Jobs of each lane by user, users in turn. */
+  readonly #lanes = new Map<string, Map<string, UserJobs>>();
+  /** Progress of each lane: the lane that is furthest behind is next. */
+  readonly #passes = new Map<string, number>();
   #floor = 0;
 
-  /** Lanes in which a job waits. */
-  get waiting(): readonly Lane[] {
-    return lanes.filter((lane) => this.#users[lane].size > 0);
+  get size(): number {
+    const users = [...this.#lanes.values()].flatMap((lane) => [...lane.values()]);
+    return users.reduce((sum, jobs) => sum + jobs.size, 0);
   }
 
-  get size(): number {
-    const lines = lanes.flatMap((lane) => [...this.#users[lane].values()]);
-    return lines.reduce((sum, line) => sum + line.size, 0);
+  /** True if a job of the lane waits. */
+  has(lane: string): boolean {
+    return this.#usersOf(lane).size > 0;
   }
 
   /** @param place of the job among its user's: the lower the sooner */
-  enter(lane: Lane, user: string, id: string, place: number): void {
-    const line = this.#users[lane].get(user) ?? new Map<string, number>();
-    line.set(id, place);
-    this.#users[lane].set(user, line);
+  add(lane: string, user: string, id: string, place: number): void {
+    const users = this.#usersOf(lane);
+    const jobs = users.get(user) ?? new Map<string, number>();
+    jobs.set(id, place);
+    users.set(user, jobs);
   }
 
-  leave(lane: Lane, user: string, id: string): void {
-    const line = this.#users[lane].get(user);
-    line?.delete(id);
-    if (line?.size === 0) this.#users[lane].delete(user);
+  remove(lane: string, user: string, id: string): void {
+    const users = this.#usersOf(lane);
+    const jobs = users.get(user);
+    jobs?.delete(id);
+    if (jobs?.size === 0) users.delete(user);
   }
 
   /** Takes the next job of these lanes. */
@@ -36,21 +41,27 @@ export class FairLines {
     let turn: LaneTurn | undefined;
     let pass = 0;
     for (const candidate of turns) {
-      const own = Math.max(this.#floor, this.#passes[candidate.lane]);
-      if (this.#users[candidate.lane].size === 0 || (turn !== undefined && own >= pass)) continue;
+      const own = Math.max(this.#floor, this.#passes.get(candidate.lane) ?? 0);
+      if (!this.has(candidate.lane) || (turn !== undefined && own >= pass)) continue;
       turn = candidate;
       pass = own;
     }
     if (turn === undefined) return undefined;
     this.#floor = pass;
-    this.#passes[turn.lane] = pass + 1 / turn.weight;
-    const users = this.#users[turn.lane];
-    const [user = '', line = new Map<string, number>()] = users.entries().next().value ?? [];
-    const [id = ''] = [...line].reduce((first, entry) => (entry[1] < first[1] ? entry : first));
-    line.delete(id);
+    this.#passes.set(turn.lane, pass + 1 / turn.weight);
+    const users = this.#usersOf(turn.lane);
+    const [user = '', jobs = new Map<string, number>()] = users.entries().next().value ?? [];
+    const [id = ''] = [...jobs].reduce((first, entry) => (entry[1] < first[1] ? entry : first));
+    jobs.delete(id);
     // The user's next turn comes after everybody else's.
     users.delete(user);
-    if (line.size > 0) users.set(user, line);
+    if (jobs.size > 0) users.set(user, jobs);
     return { id, turn };
+  }
+
+  #usersOf(lane: string): Map<string, UserJobs> {
+    const users = this.#lanes.get(lane) ?? new Map<string, UserJobs>();
+    this.#lanes.set(lane, users);
+    return users;
   }
 }

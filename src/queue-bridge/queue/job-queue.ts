@@ -1,90 +1,90 @@
-/** A line of its own for each model family, so that a clip of minutes does not hold up a picture of seconds. */
-export type Lane = 'sdxl' | 'wan';
+import type { Lane } from '../../config/bridge-lanes.js';
+import type { JournalFields, RecordedFields } from './journal-fields.js';
 
-export const lanes: readonly Lane[] = ['sdxl', 'wan'];
-
-/** Where a job is. The last four are ends. */
+/** State of a job. The last four are final. */
 export type JobState = 'waiting' | 'delayed' | 'leased' | 'completed' | 'failed' | 'dead' | 'cancelled';
 
 export const endStates: readonly JobState[] = ['completed', 'failed', 'dead', 'cancelled'];
 
-/** A payload at the tail of a producers' list, not taken yet. */
+/** A payload at the tail of a producers' list that is not admitted yet. */
 export interface PendingPayload {
   readonly queue: string;
-  /** Names it when it is taken. */
+  /** Identifies the payload when it is admitted. */
   readonly sha1: string;
-  /** Of the whole payload. */
+  /** Size of the whole payload. */
   readonly bytes: number;
-  /** The payload; its beginning where it is longer than the bridge reads. */
+  /** The payload, or its beginning if it is longer than the bridge reads. */
   readonly raw: string;
 }
 
-/** What a payload turned out to be. */
+/** A payload after it was read. */
 export type Admission =
-  | { readonly kind: 'job'; readonly id: string; readonly user: string; readonly lane: Lane; readonly type: string }
-  /** It has an id and cannot be run: it ends at once, with this callback. */
+  | { readonly kind: 'job'; readonly id: string; readonly user: string; readonly lane: string; readonly type: string }
+  /** It has an id but cannot run. It ends at once, with this callback. */
   | {
       readonly kind: 'refused';
       readonly id: string;
       readonly user: string;
+      /** Lane that it would run in if it were replayed. */
+      readonly lane: string;
       readonly type: string;
       readonly callback: string;
     }
-  /** It has no usable id: it is kept in the list of rejected payloads, with the reason. */
+  /** It has no usable id. The list of rejected payloads keeps it with the reason. */
   | { readonly kind: 'rejected'; readonly record: string };
 
-/** `moved`: somebody else took the payload first. `duplicate`: the id is known; an ended job repeats its callback. */
+/** `moved`: another bridge took the payload first. `duplicate`: the id is known; an ended job repeats its callback. */
 export type Admitted = 'admitted' | 'duplicate' | 'refused' | 'rejected' | 'moved';
 
 export interface Poll {
-  /** At the tails of the producers' lists, in the order in which they are taken. */
+  /** Payloads at the tails of the producers' lists, in the order in which they are admitted. */
   readonly payloads: readonly PendingPayload[];
-  /** Lanes in which a job waits. */
-  readonly waiting: readonly Lane[];
-  /** Callbacks that are due. */
+  /** Lanes of this queue in which a job waits, in their order. */
+  readonly waiting: readonly string[];
+  /** Number of callbacks that are due. */
   readonly dueDeliveries: number;
-  /** Until a lease ends, a delayed job or a callback is due; undefined where there is none. */
+  /** Time until a lease expires or a delayed job or a callback is due; undefined if there is none. */
   readonly nextDueMs: number | undefined;
 }
 
 export interface LaneTurn {
-  readonly lane: Lane;
-  /** Turns it gets against the other lane while both have jobs. */
+  readonly lane: string;
+  /** Share of the lane while several lanes have jobs. */
   readonly weight: number;
-  /** Server that its job gets, if no server has it yet. */
+  /** Server for its job, if no server has the job yet. */
   readonly server: string;
 }
 
 export interface ClaimRequest {
-  /** Chosen by the caller; asking again with the same one gives the same job. */
+  /** Chosen by the caller. A second claim with the same token gets the same job. */
   readonly token: string;
   readonly worker: string;
   readonly leaseMs: number;
-  /** Seed that the job gets if it has none in its journal. */
+  /** Seed for the job if its journal has none. */
   readonly seed: number;
   readonly lanes: readonly LaneTurn[];
 }
 
-/** A job that one worker holds until a deadline; every write names the token. */
+/** A job that one worker holds until a deadline. Every write carries the token. */
 export interface Lease {
   readonly id: string;
   readonly token: string;
-  readonly lane: Lane;
+  readonly lane: string;
   readonly payload: string;
-  /** Starts so far, this one counted. */
+  /** Attempts of this run that count, this one included. */
   readonly attempts: number;
-  /** 1, and one more for every replay. */
+  /** 1, and 1 more for each replay. */
   readonly run: number;
   readonly seed: number;
-  /** Server that has the job, by the journal. */
+  /** Address of the server that has the job, by the journal. */
   readonly server: string;
-  /** What the servers know it by, where that is not its own id. */
+  /** Id of the job on the servers, if it is not its own. */
   readonly serverJob: string | undefined;
-  /** JSON of what was generated, where that stage was reached. */
+  /** JSON of the stage `generated`, if the job reached it. */
   readonly generated: string | undefined;
-  /** JSON of every file that is stored, by its place in the job. */
+  /** JSON of each stored file, by its index. */
   readonly uploads: ReadonlyMap<number, string>;
-  /** Why the last attempt ended. */
+  /** Reason why the last attempt ended. */
   readonly lastError: string | undefined;
   readonly isCancelled: boolean;
 }
@@ -93,21 +93,21 @@ export interface Heartbeat {
   readonly id: string;
   readonly token: string;
   readonly leaseMs: number;
-  /** JSON for frontends; omitted: as it was. */
+  /** JSON for frontends. Omitted: the progress stays as it is. */
   readonly progress?: string;
 }
 
-/** `lost`: the lease belongs to somebody else, or to nobody. */
+/** `lost`: another worker has the lease, or none. */
 export type Held = 'held' | 'lost';
 
 export interface Release {
   readonly id: string;
   readonly token: string;
-  /** Whether the attempt counts; it does not where the job never started. */
+  /** True if the attempt counts. It does not if no server accepted the job. */
   readonly isSpent: boolean;
-  /** 0: at once, at its old place. */
+  /** Time until the job may be claimed. 0: now, at its old place. */
   readonly delayMs: number;
-  /** Whether the next attempt is best made on the same server: it may have the job. */
+  /** True if the next attempt should go to the same server, which may have the job. */
   readonly keepsServer: boolean;
   readonly reason: string;
 }
@@ -118,7 +118,7 @@ export interface Finish {
   readonly state: Extract<JobState, 'completed' | 'failed' | 'dead' | 'cancelled'>;
   /** Body of the terminal callback. */
   readonly callback: string;
-  /** Last word for those who follow the progress. */
+  /** Last progress, JSON. */
   readonly progress: string;
 }
 
@@ -132,25 +132,22 @@ export interface Delivery {
   readonly run: number;
   readonly type: string;
   readonly user: string;
-  /** Body of a terminal one; empty for `processing`. */
+  /** Body of a terminal callback; empty for `processing`. */
   readonly callback: string;
-  /** Tries that failed. */
+  /** Failed attempts. */
   readonly attempts: number;
-  /** Since it was first due. */
+  /** Time since the callback was first due. */
   readonly ageMs: number;
 }
 
 export type Settlement =
   | { readonly kind: 'delivered' }
   | { readonly kind: 'retry'; readonly delayMs: number; readonly reason: string }
-  /** It is given up; a terminal one goes to the list of dead callbacks. */
+  /** The callback is given up. A terminal one goes to the list of dead callbacks. */
   | { readonly kind: 'dead'; readonly reason: string };
 
-/** A job as `darkroom jobs` shows it: the fields of its journal. */
-export type JournalFields = Readonly<Record<string, string>>;
-
 export interface QueueCounts {
-  /** Payloads in the producers' lists. */
+  /** Number of payloads in the producers' lists. */
   readonly pushed: number;
   readonly waiting: number;
   readonly delayed: number;
@@ -170,57 +167,75 @@ export interface DeadLetters {
   readonly rejected: readonly string[];
 }
 
-/** What `jobs cancel` did. `noted`: no such job yet; it ends when it comes. `asked`: its worker will see it. */
+/** Result of `jobs cancel`. `noted`: there is no such job yet; it ends when it comes. `asked`: its worker ends it. */
 export type Cancelled = 'cancelled' | 'asked' | 'noted' | 'ended';
 
-/** What `jobs replay` did. */
+/** Commands that a store refuses, with its own words; none: empty. */
+export interface StoreProblems {
+  /** Without writes no job can be claimed. */
+  readonly write?: string;
+  /** Without publishing, frontends do not see the progress. */
+  readonly publish?: string;
+}
+
+/** Result of `jobs replay`. */
 export type Replayed = 'runs' | 'calls back' | 'unknown' | 'not ended';
 
 export interface JobQueueOptions {
-  /** Lists that producers push to. */
-  readonly queues: readonly string[];
-  /** Whether ends and starts are called back. */
+  /** Lanes whose producers' lists it reads. Jobs of other lanes are kept for bridges that have those. */
+  readonly lanes: readonly Pick<Lane, 'name' | 'queue'>[];
+  /** True if starts and ends are called back. */
   readonly callsBack: boolean;
-  /** How long an ended job is remembered: the same id does not run again. */
+  /** Time in ms that an ended job is kept. Until then its id does not run again. */
   readonly retentionMs: number;
 }
 
+/** The producers' lists of lanes; lanes may share one. */
+export function listsOf(lanes: JobQueueOptions['lanes']): readonly string[] {
+  return [...new Set(lanes.map(({ queue }) => queue))];
+}
+
 /**
- * Jobs from payload to callback, in a store that outlives its users. Every method is one atomic step, safe to repeat when its
- * answer was lost, and throws InferenceError UNREACHABLE when the store does not answer for long.
+ * Jobs from payload to callback, in a store that outlives its users. Every method is one atomic step that is safe to repeat if
+ * its answer was lost. It throws InferenceError UNREACHABLE when the store does not answer in time.
  */
 export interface JobQueue {
   readonly kind: 'memory' | 'redis' | 'upstash';
-  /** Puts a payload where producers put it: at the head of a list. */
+  /** Pushes a payload to the head of a list, as producers do. */
   push(queue: string, payload: string): Promise<void>;
-  /** Gives back ended leases, wakes delayed jobs, and looks around. */
+  /** Requeues jobs whose lease has expired or whose delay is over, and returns the work that waits. */
   poll(): Promise<Poll>;
-  /** Takes payloads from the tail of one list, in order, as long as they are still there. */
+  /** Admits payloads from the tail of one list, in order, as long as they are still there. */
   admit(
     queue: string,
     entries: readonly (readonly [sha1: string, admission: Admission])[],
   ): Promise<readonly Admitted[]>;
-  /** The next job of the lane whose turn it is, of the user whose turn it is; undefined where none waits. */
+  /** Leases the next job of the next user of the next lane; undefined if no job waits. */
   claim(request: ClaimRequest): Promise<Lease | undefined>;
-  /** Renews a lease and says whether it is still held. */
+  /** Renews a lease. @returns `lost` if it is not held any more, `cancelled` if the job is to be cancelled */
   heartbeat(heartbeat: Heartbeat): Promise<Held | 'cancelled'>;
   /** Writes fields of the journal. */
-  record(id: string, token: string, fields: JournalFields): Promise<Held>;
+  record(id: string, token: string, fields: RecordedFields): Promise<Held>;
+  /** Returns a job to the queue. */
   release(release: Release): Promise<Held>;
   /** Ends a job and puts its callback into the outbox. */
   finish(finish: Finish): Promise<Held>;
+  /** Leases callbacks that are due. */
   takeDeliveries(token: string, most: number, leaseMs: number): Promise<readonly Delivery[]>;
+  /** Records the result of a delivery. */
   settle(id: string, token: string, settlement: Settlement): Promise<Held>;
-  /** Resolves when something may have been pushed, at the latest when the signal says so. */
+  /** Resolves when a payload may have been pushed, at the latest when the signal is aborted. */
   waitForPush(signal: AbortSignal): Promise<void>;
-  /** Newest first. */
+  /** Journals, newest first. */
   list(most: number, state?: JobState): Promise<readonly JournalFields[]>;
   show(id: string): Promise<JournalFields | undefined>;
+  /** Tries what a bridge needs of its store. */
+  check(): Promise<StoreProblems>;
   counts(): Promise<QueueCounts>;
   deadLetters(most: number): Promise<DeadLetters>;
-  /** @param callback body of the terminal callback of a job that had not started */
+  /** Cancels a job. @param callback body of its terminal callback if it has not started */
   cancel(id: string, callback: string): Promise<Cancelled>;
-  /** A completed job repeats its callback; one that ended otherwise runs again, unless `callbackOnly`. */
+  /** Repeats the callback of a completed job, and runs other ended jobs again unless `callbackOnly`. */
   replay(id: string, callbackOnly: boolean): Promise<Replayed>;
   close(): Promise<void>;
 }

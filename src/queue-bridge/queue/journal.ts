@@ -1,32 +1,26 @@
-import type { Delivery, JournalFields, Lane, Lease } from './job-queue.js';
+import type { Delivery, Lease } from './job-queue.js';
+import { type JournalFields, uploadIndex } from './journal-fields.js';
 
-const UPLOAD = 'upload:';
+/** `last_error` of a job whose worker stopped renewing its lease. */
+export const LEASE_EXPIRED = 'lease expired: the worker stopped renewing it';
 
-/** The field of a journal that holds a stored file. */
-export function uploadField(index: number): string {
-  return `${UPLOAD}${index}`;
-}
-
-export function laneOf(lane: string | undefined): Lane {
-  return lane === 'wan' ? 'wan' : 'sdxl';
-}
-
-/** A hash as Redis lists it: field, value, field, value. */
-export function pairs(flat: readonly string[]): JournalFields {
+/** Reads a hash as Redis returns it: field, value, field, value. */
+export function fieldsFrom(flat: readonly string[]): JournalFields {
   const fields: Record<string, string> = {};
   for (let i = 0; i + 1 < flat.length; i += 2) fields[flat[i] ?? ''] = flat[i + 1] ?? '';
   return fields;
 }
 
-/** A journal as the worker that claimed it sees it. */
+/** The lease of a claimed job, from its journal. */
 export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
-  const uploads = Object.entries(fields).flatMap(([field, value]) =>
-    field.startsWith(UPLOAD) ? [[Number(field.slice(UPLOAD.length)), value] as const] : [],
-  );
+  const uploads = Object.entries(fields).flatMap(([field, value = '']) => {
+    const index = uploadIndex(field);
+    return index === undefined ? [] : [[index, value] as const];
+  });
   return {
     id: fields.id ?? '',
     token: fields.token ?? '',
-    lane: laneOf(fields.lane),
+    lane: fields.lane ?? '',
     payload: fields.payload ?? '',
     attempts: Number(fields.attempts),
     run: Number(fields.run),
@@ -40,7 +34,7 @@ export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
   };
 }
 
-/** id, kind, run, type, user, body, attempts, ageMs */
+/** Reads a row of `take-deliveries`: id, kind, run, type, user, body, attempts, age. */
 export function deliveryFrom(token: string, row: readonly string[]): Delivery {
   const [id = '', kind = '', run = '1', type = '', user = '', callback = '', attempts = '0', ageMs = '0'] = row;
   return {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { aborted } from '../../std/when-aborted.js';
+import { whenAborted } from '../../std/when-aborted.js';
 import {
   MAX_BYTES_PER_POLL,
   MAX_PAYLOAD_BYTES,
@@ -7,7 +7,7 @@ import {
   MAX_READ_BYTES,
   MAX_REJECTED,
 } from '../limits.js';
-import { FairLines } from './fair-queue.js';
+import { FairQueue } from './fair-queue.js';
 import {
   type Admission,
   type Admitted,
@@ -22,26 +22,28 @@ import {
   type JobQueue,
   type JobQueueOptions,
   type JobState,
-  type JournalFields,
   type Lease,
+  listsOf,
   type Poll,
   type QueueCounts,
   type Release,
   type Replayed,
   type Settlement,
+  type StoreProblems,
 } from './job-queue.js';
-import { deliveryFrom, laneOf, leaseFrom } from './journal.js';
+import { deliveryFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
+import type { JournalField, JournalFields, RecordedFields } from './journal-fields.js';
 
-type Journal = Record<string, string>;
+type Journal = Partial<Record<JournalField, string>>;
 
-/** A job queue in this process: for a first try and for tests. It ends with the process. */
+/** A job queue in this process, for a first try and for tests. Its jobs end with the process. */
 export class MemoryQueue implements JobQueue {
   readonly kind = 'memory';
   readonly #options: JobQueueOptions;
   readonly #lists = new Map<string, string[]>();
-  /** In the order in which they came. */
+  /** In order of arrival. */
   readonly #jobs = new Map<string, Journal>();
-  readonly #lines = new FairLines();
+  readonly #waiting = new FairQueue();
   readonly #leases = new Map<string, number>();
   readonly #delayed = new Map<string, number>();
   readonly #outbox = new Map<string, number>();
@@ -67,7 +69,7 @@ export class MemoryQueue implements JobQueue {
     const now = Date.now();
     for (const id of due(this.#leases, now)) {
       this.#leases.delete(id);
-      this.#write(id, { last_error: 'its worker was not heard of for the time of a lease' });
+      this.#write(id, { last_error: LEASE_EXPIRED });
       this.#enqueue(id);
     }
     for (const id of due(this.#delayed, now)) {
@@ -77,8 +79,8 @@ export class MemoryQueue implements JobQueue {
     for (const id of due(this.#forget, now)) this.#forgetJob(id);
     const soonest = [...this.#leases.values(), ...this.#delayed.values(), ...this.#outbox.values()];
     return {
-      payloads: this.#options.queues.flatMap((queue) => this.#peek(queue)),
-      waiting: this.#lines.waiting,
+      payloads: listsOf(this.#options.lanes).flatMap((queue) => this.#peek(queue)),
+      waiting: this.#options.lanes.map(({ name }) => name).filter((lane) => this.#waiting.has(lane)),
       dueDeliveries: due(this.#outbox, now).length,
       nextDueMs: soonest.length === 0 ? undefined : Math.max(0, Math.min(...soonest) - now),
     };
@@ -97,7 +99,7 @@ export class MemoryQueue implements JobQueue {
 
   async claim({ token, worker, leaseMs, seed, lanes: turns }: ClaimRequest): Promise<Lease | undefined> {
     for (const fields of this.#jobs.values()) if (fields.token === token) return this.#leaseOf(fields);
-    const next = this.#lines.next(turns);
+    const next = this.#waiting.next(turns);
     if (next === undefined) return undefined;
     const { id, turn } = next;
     const now = Date.now();
@@ -121,7 +123,7 @@ export class MemoryQueue implements JobQueue {
     return this.#cancels.has(id) ? 'cancelled' : 'held';
   }
 
-  async record(id: string, token: string, fields: JournalFields): Promise<Held> {
+  async record(id: string, token: string, fields: RecordedFields): Promise<Held> {
     if (!this.#owns(id, token)) return 'lost';
     this.#write(id, fields);
     return 'held';
@@ -209,13 +211,17 @@ export class MemoryQueue implements JobQueue {
       wake = resolve;
     });
     this.#wakers.add(wake);
-    await Promise.race([aborted(signal), pushed]);
+    await Promise.race([whenAborted(signal), pushed]);
     this.#wakers.delete(wake);
   }
 
   async list(most: number, state?: JobState): Promise<readonly JournalFields[]> {
     const found = [...this.#jobs.values()].reverse().filter((fields) => state === undefined || fields.state === state);
     return found.slice(0, most).map((fields) => ({ ...fields }));
+  }
+
+  async check(): Promise<StoreProblems> {
+    return {};
   }
 
   async show(id: string): Promise<JournalFields | undefined> {
@@ -225,8 +231,8 @@ export class MemoryQueue implements JobQueue {
 
   async counts(): Promise<QueueCounts> {
     return {
-      pushed: this.#options.queues.reduce((sum, queue) => sum + this.#list(queue).length, 0),
-      waiting: this.#lines.size,
+      pushed: listsOf(this.#options.lanes).reduce((sum, queue) => sum + this.#list(queue).length, 0),
+      waiting: this.#waiting.size,
       delayed: this.#delayed.size,
       leased: this.#leases.size,
       callbacks: this.#outbox.size,
@@ -247,7 +253,7 @@ export class MemoryQueue implements JobQueue {
   async cancel(id: string, callback: string): Promise<Cancelled> {
     const fields = this.#jobs.get(id);
     if (fields?.state === 'waiting' || fields?.state === 'delayed') {
-      this.#lines.leave(laneOf(fields.lane), fields.user ?? '', id);
+      this.#waiting.remove(fields.lane ?? '', fields.user ?? '', id);
       this.#end(id, 'cancelled', callback);
       return 'cancelled';
     }
@@ -277,7 +283,7 @@ export class MemoryQueue implements JobQueue {
     for (const wake of this.#wakers) wake();
   }
 
-  /** What frontends would read. */
+  /** The progress of a job as frontends would read it. */
   progressOf(id: string): string | undefined {
     return this.#progress.get(id);
   }
@@ -288,7 +294,7 @@ export class MemoryQueue implements JobQueue {
       this.#rejected.length = Math.min(this.#rejected.length, MAX_REJECTED);
       return 'rejected';
     }
-    const { id, user, type } = admission;
+    const { id, user, lane, type } = admission;
     const known = this.#jobs.get(id);
     if (known !== undefined) {
       known.pushed = String(Number(known.pushed) + 1);
@@ -299,7 +305,7 @@ export class MemoryQueue implements JobQueue {
       id,
       payload: Buffer.byteLength(raw) > MAX_PAYLOAD_BYTES ? '' : raw,
       user,
-      lane: admission.kind === 'job' ? admission.lane : 'sdxl',
+      lane,
       type,
       seq: String(++this.#seq),
       run: '1',
@@ -327,8 +333,8 @@ export class MemoryQueue implements JobQueue {
   }
 
   #enqueue(id: string): void {
-    const { lane, user = '', seq } = this.#journal(id);
-    this.#lines.enter(laneOf(lane), user, id, Number(seq));
+    const { lane = '', user = '', seq } = this.#journal(id);
+    this.#waiting.add(lane, user, id, Number(seq));
     this.#write(id, { state: 'waiting', token: '' });
   }
 
@@ -385,7 +391,7 @@ export class MemoryQueue implements JobQueue {
   }
 }
 
-/** Ids whose time has come, soonest first. */
+/** Ids that are due, the earliest first. */
 function due(times: ReadonlyMap<string, number>, now: number): readonly string[] {
   const ready = [...times].filter(([, at]) => at <= now);
   return ready.sort(([, a], [, b]) => a - b).map(([id]) => id);

@@ -6,17 +6,17 @@ import { RedisRunner } from './redis-runner.js';
 import { ScriptQueue } from './script-queue.js';
 import { UpstashRunner } from './upstash-runner.js';
 
-/** By then leases have ended: whoever waits for a store has nothing to lose. */
+/** Twice the default lease: after this, waiting for the store rarely saves a job. BRIDGE_LEASE_MS may be longer. */
 const PATIENCE_MS = 60_000;
 
 /**
- * The queue that the configuration names: Redis, else Upstash, else one in this process.
- * @param patienceMs how long a call waits for a store that does not answer; omitted: a minute
+ * Opens the queue that the configuration names: Redis, otherwise Upstash, otherwise one in this process.
+ * @param patienceMs longest wait of a call for a store that does not answer. Omitted: a minute
  */
 export function openQueue(config: BridgeConfig, patienceMs = PATIENCE_MS): JobQueue {
   const { REDIS_URL, UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN, BRIDGE_PREFIX: prefix } = config;
   const options: JobQueueOptions = {
-    queues: [config.BRIDGE_SDXL_QUEUE, config.BRIDGE_WAN_QUEUE],
+    lanes: config.lanes,
     callsBack: config.CALLBACK_URL !== undefined,
     retentionMs: config.BRIDGE_RETENTION_MS,
   };
@@ -25,7 +25,7 @@ export function openQueue(config: BridgeConfig, patienceMs = PATIENCE_MS): JobQu
   if (UPSTASH_REDIS_REST_TOKEN === undefined) {
     throw new InferenceError(
       'INVALID_REQUEST',
-      'UPSTASH_REDIS_REST_TOKEN must be set where UPSTASH_REDIS_REST_URL is; the console of Upstash shows both',
+      'UPSTASH_REDIS_REST_TOKEN must be set with UPSTASH_REDIS_REST_URL; the Upstash console shows both',
     );
   }
   const runner = new UpstashRunner(UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN, patienceMs);

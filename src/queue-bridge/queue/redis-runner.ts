@@ -1,56 +1,57 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient, ErrorReply } from 'redis';
-import { aborted } from '../../std/when-aborted.js';
-import { retrying } from './retry.js';
+import { whenAborted } from '../../std/when-aborted.js';
+import { retry } from './retry.js';
+import type { Script } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
-import type { Script } from './scripts/script.js';
-import { refused } from './store-error.js';
+import { storeError } from './store-error.js';
 
 type Client = ReturnType<typeof newClient>;
 
-/** How long one blocking wait takes; then it is asked again, so that a connection that died is noticed. */
+/** Length of one blocking wait. It is repeated, so that a dead connection is noticed. */
 const BLOCK_SECONDS = 5;
-/** Answers that say "not now": https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors */
-const PASSING = /^(LOADING|BUSY|MASTERDOWN|READONLY|TRYAGAIN|CLUSTERDOWN)/;
+/** Replies of a Redis that is not ready yet: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors */
+const TEMPORARY = /^(LOADING|BUSY|MASTERDOWN|READONLY|TRYAGAIN|CLUSTERDOWN)/;
 
-/** A Redis over TCP, 6.2 or newer. Connects on first use, again after every break. */
+/** A Redis over TCP, 6.2 or newer. It connects on first use and reconnects after every break. */
 export class RedisRunner implements ScriptRunner {
   readonly kind = 'redis';
   readonly publishes = true;
   readonly #url: string;
   readonly #patienceMs: number;
   readonly #closing = new AbortController();
-  /** One for commands, and one for every list that is waited on: a blocking command holds its connection. */
+  /** One connection for commands, and one for each list that is waited on: a blocking command holds its connection. */
   readonly #clients = new Map<string, Promise<Client>>();
   readonly #waits = new Map<string, Promise<void>>();
 
-  /** Why there is no connection, as far as it is known: commands say only that there is none. */
+  /** Reason why there is no connection, if it is known. The errors of commands do not have it. */
   #connectionError: unknown;
 
-  /** @param url redis://… or rediss://… @param patienceMs how long a command waits for a Redis that does not answer */
+  /** @param url redis://… or rediss://… @param patienceMs longest wait of a command for a Redis that does not answer */
   constructor(url: string, patienceMs: number) {
     this.#url = url;
     this.#patienceMs = patienceMs;
   }
 
-  run({ source, sha1 }: Script, args: readonly string[]): Promise<unknown> {
-    return this.#retrying(async (client) => {
+  run({ source, sha1 }: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    const options = { keys: [...keys], arguments: [...args] };
+    return this.#retry(async (client) => {
       try {
-        return await client.evalSha(sha1, { arguments: [...args] });
+        return await client.evalSha(sha1, options);
       } catch (error) {
-        // A Redis that was started again has forgotten its scripts.
+        // A restarted Redis has lost its scripts.
         if (!(error instanceof ErrorReply) || !error.message.startsWith('NOSCRIPT')) throw error;
-        return client.eval(source, { arguments: [...args] });
+        return client.eval(source, options);
       }
     });
   }
 
   async push(list: string, value: string): Promise<void> {
-    await this.#retrying((client) => client.lPush(list, value));
+    await this.#retry((client) => client.lPush(list, value));
   }
 
   async waitForPush(lists: readonly string[], signal: AbortSignal): Promise<void> {
-    await Promise.race([aborted(signal), ...lists.map((list) => this.#pushed(list))]);
+    await Promise.race([whenAborted(signal), ...lists.map((list) => this.#pushed(list))]);
   }
 
   async close(): Promise<void> {
@@ -59,7 +60,7 @@ export class RedisRunner implements ScriptRunner {
     this.#clients.clear();
   }
 
-  /** One wait for each list, shared by all who ask meanwhile. */
+  /** Waits for a push on a list. Concurrent callers share one wait. */
   #pushed(list: string): Promise<void> {
     let wait = this.#waits.get(list);
     if (wait === undefined) {
@@ -69,7 +70,7 @@ export class RedisRunner implements ScriptRunner {
     return wait;
   }
 
-  /** Moves the tail of a list to its tail: nothing changes, and the answer comes when there is a tail. */
+  /** Moves the tail of a list to its tail: nothing changes, and Redis answers when there is a tail. */
   async #block(list: string): Promise<void> {
     try {
       const client = await this.#client(`wait:${list}`);
@@ -79,7 +80,7 @@ export class RedisRunner implements ScriptRunner {
     }
   }
 
-  async #retrying<T>(ask: (client: Client) => Promise<T>): Promise<T> {
+  async #retry<T>(ask: (client: Client) => Promise<T>): Promise<T> {
     const attempt = async () => {
       try {
         return await ask(await this.#client('commands'));
@@ -88,14 +89,14 @@ export class RedisRunner implements ScriptRunner {
       }
     };
     try {
-      return await retrying(attempt, {
-        what: 'Redis (REDIS_URL)',
+      return await retry(attempt, {
+        store: 'Redis (REDIS_URL)',
         patienceMs: this.#patienceMs,
-        mayPass: (error) => !(error instanceof ErrorReply) || PASSING.test(error.message),
+        isTemporary: (error) => !(error instanceof ErrorReply) || TEMPORARY.test(error.message),
         signal: this.#closing.signal,
       });
     } catch (error) {
-      throw error instanceof ErrorReply ? refused('Redis (REDIS_URL)', error.message) : error;
+      throw error instanceof ErrorReply ? storeError('Redis (REDIS_URL)', error.message) : error;
     }
   }
 
@@ -108,7 +109,7 @@ export class RedisRunner implements ScriptRunner {
     return client;
   }
 
-  /** Connecting goes on by itself; commands fail until it is done. */
+  /** The client connects in the background; commands fail until it has. */
   async #connected(client: Client): Promise<Client> {
     client.on('error', (error: unknown) => {
       this.#connectionError = error;
@@ -127,7 +128,7 @@ function newClient(url: string) {
   return createClient({
     url,
     RESP: 2,
-    // A command that cannot be sent fails at once and is asked again: nothing piles up while Redis is away.
+    // A command that cannot be sent fails at once and is retried, so nothing piles up while Redis is away.
     disableOfflineQueue: true,
     pingInterval: 5000,
     socket: {

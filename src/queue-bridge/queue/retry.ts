@@ -3,23 +3,23 @@ import { InferenceError } from '../../errors.js';
 import { createBackoff } from '../../std/backoff.js';
 
 export interface RetryOptions {
-  /** Of the store, for the message. */
-  readonly what: string;
-  /** A store that is gone for longer is told to whoever waits. */
+  /** Name of the store, for the message. */
+  readonly store: string;
+  /** Time after which the caller gets the error. */
   readonly patienceMs: number;
-  /** Whether a failure may pass; others are thrown at once. */
-  readonly mayPass: (error: unknown) => boolean;
+  /** True if a retry may succeed. Other errors are thrown at once. */
+  readonly isTemporary: (error: unknown) => boolean;
   /** Ends the waiting. */
   readonly signal: AbortSignal;
 }
 
 /**
- * Asks again until a store answers: everything that is asked is safe to repeat.
- * @throws InferenceError UNREACHABLE after that time, or when the signal ends the waiting
+ * Repeats a request until the store answers. Every request must be safe to repeat.
+ * @throws InferenceError UNREACHABLE after `patienceMs`, or when the signal is aborted
  */
-export async function retrying<T>(
+export async function retry<T>(
   ask: () => Promise<T>,
-  { what, patienceMs, mayPass, signal }: RetryOptions,
+  { store, patienceMs, isTemporary, signal }: RetryOptions,
 ): Promise<T> {
   const backoff = createBackoff({ initial: 25, max: 1000 });
   const until = Date.now() + patienceMs;
@@ -27,10 +27,10 @@ export async function retrying<T>(
     try {
       return await ask();
     } catch (error) {
-      if (!mayPass(error)) throw error;
+      if (!isTemporary(error)) throw error;
       if (signal.aborted || Date.now() > until) {
         const problem = error instanceof Error ? error.message : String(error);
-        throw new InferenceError('UNREACHABLE', `${what} does not answer: ${problem}`, { cause: error });
+        throw new InferenceError('UNREACHABLE', `${store} does not answer: ${problem}`, { cause: error });
       }
       await sleep(backoff.next(), undefined, { signal }).catch(() => undefined);
     }

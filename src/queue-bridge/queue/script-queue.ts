@@ -7,37 +7,37 @@ import {
   MAX_REJECTED,
   PROGRESS_MS,
 } from '../limits.js';
-import type {
-  Admission,
-  Admitted,
-  Cancelled,
-  ClaimRequest,
-  DeadLetters,
-  Delivery,
-  Finish,
-  Heartbeat,
-  Held,
-  JobQueue,
-  JobQueueOptions,
-  JobState,
-  JournalFields,
-  Lease,
-  Poll,
-  QueueCounts,
-  Release,
-  Replayed,
-  Settlement,
+import {
+  type Admission,
+  type Admitted,
+  type Cancelled,
+  type ClaimRequest,
+  type DeadLetters,
+  type Delivery,
+  type Finish,
+  type Heartbeat,
+  type Held,
+  type JobQueue,
+  type JobQueueOptions,
+  type JobState,
+  type Lease,
+  listsOf,
+  type Poll,
+  type QueueCounts,
+  type Release,
+  type Replayed,
+  type Settlement,
+  type StoreProblems,
 } from './job-queue.js';
-import { deliveryFrom, leaseFrom, pairs } from './journal.js';
+import { deliveryFrom, fieldsFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
+import type { JournalFields, RecordedFields } from './journal-fields.js';
+import { type Script, scriptArguments } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
-import { cancelScript, countsScript, deadScript, listScript, replayScript, showScript } from './scripts/control.js';
-import { admitScript, pollScript } from './scripts/intake.js';
-import { claimScript, finishScript, heartbeatScript, recordScript, releaseScript } from './scripts/leases.js';
-import { settleScript, takeDeliveriesScript } from './scripts/outbox.js';
-import type { Script } from './scripts/script.js';
+import { loadScripts, type ScriptArguments, type ScriptResults, type ScriptRow } from './scripts.js';
+import type { ScriptName } from './signatures.js';
 
 export interface ScriptQueueOptions extends JobQueueOptions {
-  /** Of all keys but the producers' lists, for example `darkroom:`. */
+  /** Prefix of all keys except the producers' lists, for example `darkroom:`. */
   readonly prefix: string;
 }
 
@@ -46,17 +46,17 @@ export class ScriptQueue implements JobQueue {
   readonly kind: JobQueue['kind'];
   readonly #runner: ScriptRunner;
   readonly #options: ScriptQueueOptions;
-  readonly #callsBack: string;
-  readonly #retentionMs: string;
-  readonly #publishes: string;
+  readonly #scripts: Readonly<Record<ScriptName, Script>> = loadScripts();
+
+  readonly #lists: readonly string[];
+  readonly #lanes: readonly { readonly lane: string }[];
 
   constructor(runner: ScriptRunner, options: ScriptQueueOptions) {
     this.kind = runner.kind;
     this.#runner = runner;
     this.#options = options;
-    this.#callsBack = flag(options.callsBack);
-    this.#retentionMs = String(options.retentionMs);
-    this.#publishes = flag(runner.publishes);
+    this.#lists = listsOf(options.lanes);
+    this.#lanes = options.lanes.map(({ name }) => ({ lane: name }));
   }
 
   push(queue: string, payload: string): Promise<void> {
@@ -64,16 +64,19 @@ export class ScriptQueue implements JobQueue {
   }
 
   async poll(): Promise<Poll> {
-    const [waiting, due, nextDueMs, payloads] = await this.#run<[Poll['waiting'], number, number, PayloadRow[]]>(
-      pollScript,
-      String(MAX_PAYLOADS_PER_POLL),
-      String(MAX_BYTES_PER_POLL),
-      String(MAX_READ_BYTES),
-      ...this.#options.queues,
+    const [waiting, dueDeliveries, nextDueMs, payloads] = await this.#run(
+      'poll',
+      {
+        maxPayloads: MAX_PAYLOADS_PER_POLL,
+        maxBytes: MAX_BYTES_PER_POLL,
+        maxReadBytes: MAX_READ_BYTES,
+        expiry: LEASE_EXPIRED,
+      },
+      { keys: this.#lists, rows: this.#lanes },
     );
     return {
       waiting,
-      dueDeliveries: due,
+      dueDeliveries,
       nextDueMs: nextDueMs < 0 ? undefined : nextDueMs,
       payloads: payloads.map(([queue, sha1, bytes, raw]) => ({ queue, sha1, bytes, raw })),
     };
@@ -81,126 +84,120 @@ export class ScriptQueue implements JobQueue {
 
   async admit(queue: string, entries: readonly (readonly [string, Admission])[]): Promise<readonly Admitted[]> {
     if (entries.length === 0) return [];
-    const done = await this.#run<Admitted[]>(
-      admitScript,
-      queue,
-      this.#callsBack,
-      this.#retentionMs,
-      String(MAX_PAYLOAD_BYTES),
-      String(MAX_REJECTED),
-      ...entries.flatMap(([sha1, admission]) => [sha1, ...admissionArguments(admission)]),
+    const { callsBack, retentionMs } = this.#options;
+    const done = await this.#run(
+      'admit',
+      { callsBack, retentionMs, maxPayloadBytes: MAX_PAYLOAD_BYTES, maxRejected: MAX_REJECTED },
+      { keys: [queue], rows: entries.map(([sha1, admission]) => ({ sha1, ...admissionRow(admission) })) },
     );
     return entries.map((_, i) => done[i] ?? 'moved');
   }
 
   async claim({ token, worker, leaseMs, seed, lanes }: ClaimRequest): Promise<Lease | undefined> {
-    const claimed = await this.#run<[string, number, string[]] | null>(
-      claimScript,
-      token,
-      worker,
-      String(leaseMs),
-      String(seed),
-      this.#callsBack,
-      ...lanes.flatMap(({ lane, weight, server }) => [lane, String(weight), server]),
-    );
+    const { callsBack } = this.#options;
+    const claimed = await this.#run('claim', { token, worker, leaseMs, seed, callsBack }, { rows: lanes });
     if (claimed === null) return undefined;
     const [, isCancelled, fields] = claimed;
-    return leaseFrom(pairs(fields), isCancelled === 1);
+    return leaseFrom(fieldsFrom(fields), isCancelled === 1);
   }
 
   heartbeat({ id, token, leaseMs, progress = '' }: Heartbeat): Promise<Held | 'cancelled'> {
-    return this.#run(heartbeatScript, id, token, String(leaseMs), progress, String(PROGRESS_MS), this.#publishes);
+    const { publishes } = this.#runner;
+    return this.#run('heartbeat', { id, token, leaseMs, progress, progressMs: PROGRESS_MS, publishes });
   }
 
-  record(id: string, token: string, fields: JournalFields): Promise<Held> {
-    return this.#run(recordScript, id, token, ...Object.entries(fields).flat());
+  record(id: string, token: string, fields: RecordedFields): Promise<Held> {
+    const rows = Object.entries(fields).map(([field, value = '']) => ({ field, value }));
+    return this.#run('record', { id, token }, { rows });
   }
 
   release({ id, token, isSpent, delayMs, keepsServer, reason }: Release): Promise<Held> {
-    return this.#run(releaseScript, id, token, flag(isSpent), String(Math.round(delayMs)), flag(keepsServer), reason);
+    return this.#run('release', { id, token, isSpent, delayMs: Math.round(delayMs), keepsServer, reason });
   }
 
-  finish({ id, token, state, callback, progress }: Finish): Promise<Held> {
-    return this.#run(
-      finishScript,
-      id,
-      token,
-      state,
-      callback,
-      this.#callsBack,
-      this.#retentionMs,
-      progress,
-      String(PROGRESS_MS),
-      this.#publishes,
-    );
+  finish({ id, token, state, callback: body, progress }: Finish): Promise<Held> {
+    const { callsBack, retentionMs } = this.#options;
+    const { publishes } = this.#runner;
+    const last = { progress, progressMs: PROGRESS_MS, publishes };
+    return this.#run('finish', { id, token, state, body, callsBack, retentionMs, ...last });
   }
 
   async takeDeliveries(token: string, most: number, leaseMs: number): Promise<readonly Delivery[]> {
-    const taken = await this.#run<string[][]>(takeDeliveriesScript, token, String(most), String(leaseMs));
+    const taken = await this.#run('take-deliveries', { token, most, leaseMs });
     return taken.map((row) => deliveryFrom(token, row));
   }
 
   settle(id: string, token: string, settlement: Settlement): Promise<Held> {
+    const { retentionMs } = this.#options;
     const delayMs = settlement.kind === 'retry' ? Math.round(settlement.delayMs) : 0;
     const reason = settlement.kind === 'delivered' ? '' : settlement.reason;
-    return this.#run(settleScript, id, token, settlement.kind, String(delayMs), reason, this.#retentionMs);
+    return this.#run('settle', { id, token, result: settlement.kind, delayMs, reason, retentionMs });
+  }
+
+  async check(): Promise<StoreProblems> {
+    const { publishes } = this.#runner;
+    const [write, publish] = await this.#run('check', { publishes });
+    return { ...(write !== '' && { write }), ...(publish !== '' && { publish }) };
   }
 
   waitForPush(signal: AbortSignal): Promise<void> {
-    return this.#runner.waitForPush(this.#options.queues, signal);
+    return this.#runner.waitForPush(this.#lists, signal);
   }
 
   async list(most: number, state?: JobState): Promise<readonly JournalFields[]> {
-    return (await this.#run<string[][]>(listScript, String(most), state ?? '')).map(pairs);
+    return (await this.#run('list', { most, state: state ?? '' })).map(fieldsFrom);
   }
 
   async show(id: string): Promise<JournalFields | undefined> {
-    const fields = await this.#run<string[]>(showScript, id);
-    return fields.length === 0 ? undefined : pairs(fields);
+    const fields = await this.#run('show', { id });
+    return fields.length === 0 ? undefined : fieldsFrom(fields);
   }
 
   async counts(): Promise<QueueCounts> {
     const [pushed = 0, waiting = 0, delayed = 0, leased = 0, callbacks = 0, dead = 0, deadCallbacks = 0, rejected = 0] =
-      await this.#run<number[]>(countsScript, ...this.#options.queues);
+      await this.#run('counts', {}, { keys: this.#lists, rows: this.#lanes });
     return { pushed, waiting, delayed, leased, callbacks, dead, deadCallbacks, rejected };
   }
 
   async deadLetters(most: number): Promise<DeadLetters> {
-    const [jobs, callbacks, rejected] = await this.#run<[string[], string[], string[]]>(deadScript, String(most));
+    const [jobs, callbacks, rejected] = await this.#run('dead-letters', { most });
     return { jobs, callbacks, rejected };
   }
 
-  cancel(id: string, callback: string): Promise<Cancelled> {
-    return this.#run(cancelScript, id, String(CANCEL_KEEP_MS), this.#retentionMs, callback);
+  cancel(id: string, body: string): Promise<Cancelled> {
+    return this.#run('cancel', { id, keepMs: CANCEL_KEEP_MS, retentionMs: this.#options.retentionMs, body });
   }
 
   replay(id: string, callbackOnly: boolean): Promise<Replayed> {
-    return this.#run(replayScript, id, flag(callbackOnly));
+    return this.#run('replay', { id, callbackOnly });
   }
 
   close(): Promise<void> {
     return this.#runner.close();
   }
 
-  #run<T>(script: Script, ...args: readonly string[]): Promise<T> {
-    return this.#runner.run(script, [this.#options.prefix, ...args]) as Promise<T>;
+  #run<Name extends ScriptName>(
+    name: Name,
+    values: ScriptArguments<Name>,
+    { keys = [], rows = [] }: { readonly keys?: readonly string[]; readonly rows?: readonly ScriptRow<Name>[] } = {},
+  ): Promise<ScriptResults[Name]> {
+    const script = this.#scripts[name];
+    const args = [this.#options.prefix, ...scriptArguments(script, values, rows)];
+    return this.#runner.run(script, keys, args) as Promise<ScriptResults[Name]>;
   }
 }
 
-type PayloadRow = [queue: string, sha1: string, bytes: number, raw: string];
-
-function flag(value: boolean): string {
-  return value ? '1' : '0';
-}
-
-/** kind, id, user, lane, type, text */
-function admissionArguments(admission: Admission): readonly string[] {
+function admissionRow(admission: Admission): Omit<ScriptRow<'admit'>, 'sha1'> {
   switch (admission.kind) {
-    case 'job':
-      return ['job', admission.id, admission.user, admission.lane, admission.type, ''];
-    case 'refused':
-      return ['refused', admission.id, admission.user, 'sdxl', admission.type, admission.callback];
+    case 'job': {
+      const { kind, id, user, lane, type } = admission;
+      return { kind, id, user, lane, type, text: '' };
+    }
+    case 'refused': {
+      const { kind, id, user, lane, type, callback } = admission;
+      return { kind, id, user, lane, type, text: callback };
+    }
     case 'rejected':
-      return ['rejected', '', '', '', '', admission.record];
+      return { kind: 'rejected', id: '', user: '', lane: '', type: '', text: admission.record };
   }
 }

@@ -1,15 +1,15 @@
 import { errors, Redis } from '@upstash/redis';
-import { aborted } from '../../std/when-aborted.js';
-import { retrying } from './retry.js';
+import { whenAborted } from '../../std/when-aborted.js';
+import { retry } from './retry.js';
+import type { Script } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
-import type { Script } from './scripts/script.js';
-import { refused } from './store-error.js';
+import { storeError } from './store-error.js';
 
 const REQUEST_TIMEOUT_MS = 15_000;
-/** Answers that say "not now". */
-const PASSING = /^(LOADING|BUSY|TRYAGAIN|READONLY)/;
+/** Replies of a Redis that is not ready yet. */
+const TEMPORARY = /^(LOADING|BUSY|TRYAGAIN|READONLY)/;
 
-/** A Redis behind Upstash's REST: https://upstash.com/docs/redis/features/restapi. Nothing blocks there, so pushes are found by looking. */
+/** A Redis behind Upstash's REST: https://upstash.com/docs/redis/features/restapi. Commands cannot block there, so pushes are found by polling. */
 export class UpstashRunner implements ScriptRunner {
   readonly kind = 'upstash';
   readonly publishes = false;
@@ -17,13 +17,13 @@ export class UpstashRunner implements ScriptRunner {
   readonly #patienceMs: number;
   readonly #closing = new AbortController();
 
-  /** @param patienceMs how long a command waits for a Redis that does not answer */
+  /** @param patienceMs longest wait of a command for a Redis that does not answer */
   constructor(url: string, token: string, patienceMs: number) {
     this.#patienceMs = patienceMs;
     this.#redis = new Redis({
       url,
       token,
-      // Values are JSON that must come back byte for byte: parsed, a 64-bit seed would be rounded.
+      // Values are JSON that must come back byte for byte. The client's parser would round a 64-bit seed.
       automaticDeserialization: false,
       enableTelemetry: false,
       enableAutoPipelining: false,
@@ -32,45 +32,45 @@ export class UpstashRunner implements ScriptRunner {
     });
   }
 
-  run({ source, sha1 }: Script, args: readonly string[]): Promise<unknown> {
-    return this.#retrying(async () => {
+  run({ source, sha1 }: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    return this.#retry(async () => {
       try {
-        return await this.#redis.evalsha(sha1, [], [...args]);
+        return await this.#redis.evalsha(sha1, [...keys], [...args]);
       } catch (error) {
         if (!(error instanceof errors.UpstashError) || !error.message.startsWith('NOSCRIPT')) throw error;
-        return this.#redis.eval(source, [], [...args]);
+        return this.#redis.eval(source, [...keys], [...args]);
       }
     });
   }
 
   async push(list: string, value: string): Promise<void> {
-    await this.#retrying(() => this.#redis.lpush(list, value));
+    await this.#retry(() => this.#redis.lpush(list, value));
   }
 
   waitForPush(_lists: readonly string[], signal: AbortSignal): Promise<void> {
-    return aborted(signal);
+    return whenAborted(signal);
   }
 
   async close(): Promise<void> {
     this.#closing.abort();
   }
 
-  async #retrying<T>(ask: () => Promise<T>): Promise<T> {
+  async #retry<T>(ask: () => Promise<T>): Promise<T> {
     try {
-      return await retrying(ask, {
-        what: 'Upstash (UPSTASH_REDIS_REST_URL)',
+      return await retry(ask, {
+        store: 'Upstash (UPSTASH_REDIS_REST_URL)',
         patienceMs: this.#patienceMs,
-        mayPass: (error) =>
+        isTemporary: (error) =>
           !(error instanceof errors.UpstashError) ||
           error instanceof errors.UpstashJSONParseError ||
-          PASSING.test(error.message),
+          TEMPORARY.test(error.message),
         signal: this.#closing.signal,
       });
     } catch (error) {
       if (!(error instanceof errors.UpstashError)) throw error;
       // The client's message repeats the whole command, prompts included.
       const [said = ''] = error.message.split(', command was: ');
-      throw refused('Upstash (UPSTASH_REDIS_REST_URL)', said);
+      throw storeError('Upstash (UPSTASH_REDIS_REST_URL)', said);
     }
   }
 }

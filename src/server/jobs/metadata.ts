@@ -42,7 +42,7 @@ export function plannedMetadata(
     totalSizeBytes: 0n,
     serverVersion: version,
     frames: request.video?.frames,
-    fps: plan.output.clip?.fps,
+    fps: plan.output.video?.fps,
     ...enhancementFields(job),
     referenceMode: references?.mode ?? 'none',
     // True only if every reference was applied.

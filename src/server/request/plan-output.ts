@@ -77,7 +77,7 @@ export function planOutput(
     // The poster's.
     format: 'jpeg',
     ...common,
-    clip: {
+    video: {
       ffmpeg: ffmpeg.path,
       format: outputFormat === OutputFormat.OUTPUT_FORMAT_WEBP ? 'webp' : 'mp4',
       fps: family.video.fps,

@@ -3,14 +3,14 @@ import { decodeReference } from '../../media/decode-reference.js';
 import type { Size } from '../../media/encode-image.js';
 import type { FramePlace, GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
+import { Semaphore } from '../../std/semaphore.js';
 import { applyReferences } from './applied-references.js';
 import type { PlannedReferences, ReferenceSource } from './planned-references.js';
 
-/**
- * Number of references that are fetched and decoded at once. A large image takes up to 400 MB while it is decoded
- * (docs/reference/references.md).
- */
-const AT_ONCE = 2;
+/** Number of references that are fetched at once, each within its own time limit: a slow host must not hold up the others. */
+const FETCHES = 8;
+/** Number of references that are decoded at once. A large one takes up to 400 MB (docs/reference/references.md). */
+const DECODES = 2;
 
 export interface ReferenceLoader {
   /**
@@ -41,24 +41,24 @@ export function createReferenceLoader(
       maxBytes: config.REFERENCE_MAX_BYTES,
       timeoutMs: config.REFERENCE_TIMEOUT_MS,
     });
-  const turns = new Turns(AT_ONCE);
-  const load = (source: ReferenceSource, { width, height }: Size, signal: AbortSignal) =>
-    turns.take(async () => {
-      signal.throwIfAborted();
-      const bytes = source.kind === 'bytes' ? source.bytes : await fetch(source.url, signal);
-      const { rgb } = await decodeReference(bytes, { width, height, maxPixels: config.REFERENCE_MAX_PIXELS });
-      signal.throwIfAborted();
-      return rgb;
-    });
+  const fetches = new Semaphore(FETCHES);
+  const decodes = new Semaphore(DECODES);
+  const load = async (source: ReferenceSource, { width, height }: Size, signal: AbortSignal) => {
+    const bytes = source.kind === 'bytes' ? source.bytes : await fetches.run(() => fetch(source.url, signal), signal);
+    const options = { width, height, maxPixels: config.REFERENCE_MAX_PIXELS };
+    const { rgb } = await decodes.run(() => decodeReference(bytes, options), signal);
+    signal.throwIfAborted();
+    return rgb;
+  };
   return {
     async load(references, { video, ...size }, signal) {
       const { strength, denoisingStrength } = references;
       const { method, places } = applyReferences(references, await infoOf(references.model, signal));
-      const picture = async (place: FramePlace) => {
+      const image = async (place: FramePlace) => {
         const source = places.includes(place) ? references[place] : undefined;
         return source && load(source, size, signal);
       };
-      const [start, end] = await Promise.all([picture('start'), picture('end')]);
+      const [start, end] = await Promise.all([image('start'), image('end')]);
       if (method === 'img2img' || video === undefined) {
         return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength } };
       }
@@ -67,26 +67,4 @@ export function createReferenceLoader(
       return { video: { ...video, known: { method, ...frames, strength } } };
     },
   };
-}
-
-/** Runs at most `limit` tasks at once, in FIFO order. */
-class Turns {
-  readonly #waiting: (() => void)[] = [];
-  #free: number;
-
-  constructor(atOnce: number) {
-    this.#free = atOnce;
-  }
-
-  async take<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free -= 1;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free += 1;
-      else next();
-    }
-  }
 }

@@ -5,26 +5,26 @@ import { type JobEvent, Phase } from '../gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import type { JobMetadata } from '../gen/darkroom/v1/job.js';
 
-export interface Rendered {
+export interface Generated {
   readonly metadata: JobMetadata;
-  /** In the order of the job. */
+  /** In the order of their index. */
   readonly files: readonly SavedAsset[];
 }
 
-export interface RenderOptions {
-  /** Where the files go. */
+export interface FetchOptions {
+  /** Folder for the files. */
   readonly folder: string;
   readonly signal: AbortSignal;
   /** Called for every event. */
   readonly onEvent: (event: JobEvent) => void;
 }
 
-/** Runs a job on a server, or attaches to it there, and has its files in a folder. @throws InferenceError */
-export async function render(
+/** Runs a job on a server, or attaches to it there, and writes its files to a folder. @throws InferenceError */
+export async function fetchGenerated(
   client: DarkroomClient,
   request: GenerateRequest,
-  { folder, signal, onEvent }: RenderOptions,
-): Promise<Rendered> {
+  { folder, signal, onEvent }: FetchOptions,
+): Promise<Generated> {
   const saver = new AssetSaver(folder, 'asset');
   const files: SavedAsset[] = [];
   try {
@@ -40,7 +40,7 @@ export async function render(
   } finally {
     await saver.close();
   }
-  throw new InferenceError('UNREACHABLE', 'the server ended the stream before the job');
+  throw new InferenceError('UNREACHABLE', 'the server ended the stream before the job ended');
 }
 
 const PHASES: Readonly<Record<number, string>> = {
@@ -50,8 +50,8 @@ const PHASES: Readonly<Record<number, string>> = {
   [Phase.PHASE_DECODE]: 'decode',
 };
 
-/** What frontends read of an event; undefined where it changes nothing for them. */
-export function progressOf({ event }: JobEvent): Readonly<Record<string, unknown>> | undefined {
+/** The progress that an event reports to frontends; undefined if it does not change. */
+export function progressFrom({ event }: JobEvent): Readonly<Record<string, unknown>> | undefined {
   const base = { status: 'processing', updated_at: new Date().toISOString() };
   switch (event?.$case) {
     case 'queued':

@@ -1,1 +1,0 @@
-export { contractJobTypes as jobTypes } from '../../job-types.js';

@@ -1,0 +1,66 @@
+-- Leases the next job to a worker.
+--
+-- Lanes share by stride scheduling: each claim advances its lane by 1 / weight, and the lane that is furthest behind is next. A
+-- lane that had nothing to do starts where the others are. Users of a lane take turns.
+--
+-- KEYS      none
+-- ARGV[1]   prefix      prefix of all keys
+-- ARGV[2]   token       chosen by the worker; a second claim with it gets the same job
+-- ARGV[3]   worker      name of the worker, for operators
+-- ARGV[4]   lease_ms    length of the lease
+-- ARGV[5]   seed        seed of the job if its journal has none
+-- ARGV[6]   calls_back  1: the start is called back
+-- ARGV[7..] for each lane that the worker takes jobs of:
+--           lane        its name
+--           weight      its share while several lanes have jobs
+--           server      server of the job if its journal has none
+--
+-- Returns {id, is_cancelled, journal}, the journal as field, value, field, value; nil: no job waits
+--
+-- @include lib/base.lua
+local token, worker, lease_ms, seed, calls_back = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local FIRST_ROW, COLUMNS = 7, 3
+
+local function claimed(id)
+  return {id, redis.call('EXISTS', prefix .. 'cancel:' .. id), redis.call('HGETALL', job(id))}
+end
+local before = redis.call('GET', prefix .. 'claim:' .. token)
+if before and owns(before, token) then return claimed(before) end
+
+-- 1. The lane.
+local floor = tonumber(redis.call('HGET', prefix .. 'passes', 'floor') or '0')
+local lane, pass, weight, server
+for i = FIRST_ROW, #ARGV, COLUMNS do
+  local candidate, its_weight, its_server = unpack(ARGV, i, i + COLUMNS - 1)
+  if redis.call('ZCARD', prefix .. 'users:' .. candidate) > 0 then
+    local its_pass = math.max(floor, tonumber(redis.call('HGET', prefix .. 'passes', candidate) or '0'))
+    if not lane or its_pass < pass then lane, pass, weight, server = candidate, its_pass, tonumber(its_weight), its_server end
+  end
+end
+if not lane then return nil end
+redis.call('HSET', prefix .. 'passes', lane, string.format('%.6f', pass + 1 / weight), 'floor', string.format('%.6f', pass))
+
+-- 2. The user, and the user's oldest job.
+local users = prefix .. 'users:' .. lane
+local user = redis.call('ZRANGE', users, 0, 0)[1]
+local line = prefix .. 'line:' .. lane .. ':' .. user
+local id = redis.call('ZRANGE', line, 0, 0)[1]
+redis.call('ZREM', line, id)
+if redis.call('ZCARD', line) == 0 then
+  redis.call('ZREM', users, user)
+else
+  redis.call('ZADD', users, redis.call('INCR', prefix .. 'turn'), user)
+end
+
+-- 3. The lease.
+redis.call('ZADD', prefix .. 'leases', int(now + lease_ms), id)
+redis.call('SET', prefix .. 'claim:' .. token, id, 'PX', int(lease_ms))
+redis.call('HSET', job(id), 'state', 'leased', 'token', token, 'worker', worker, 'started_at', int(now))
+redis.call('HINCRBY', job(id), 'attempts', 1)
+redis.call('HSETNX', job(id), 'seed', seed)
+if (redis.call('HGET', job(id), 'server') or '') == '' then redis.call('HSET', job(id), 'server', server) end
+if calls_back == '1' and redis.call('HSETNX', job(id), 'pcb', 'due') == 1 then
+  redis.call('HSET', job(id), 'cb_attempts', '0', 'cb_since', int(now))
+  redis.call('ZADD', prefix .. 'outbox', int(now), id)
+end
+return claimed(id)

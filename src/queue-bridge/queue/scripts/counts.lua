@@ -1,0 +1,27 @@
+-- Counts jobs and callbacks by where they are.
+--
+-- KEYS[1..]  the producers' lists
+-- ARGV[1]    prefix  prefix of all other keys
+-- ARGV[2..]  for each lane that the caller has:
+--            lane    its name
+--
+-- Returns {pushed, waiting, delayed, leased, callbacks, dead, dead callbacks, rejected}
+--
+-- @include lib/base.lua
+local FIRST_ROW = 2
+
+-- Jobs that came before there was the set of lanes are in lanes that the caller has.
+local lanes = {}
+for _, lane in ipairs(redis.call('SMEMBERS', prefix .. 'lanes')) do lanes[lane] = true end
+for i = FIRST_ROW, #ARGV do lanes[ARGV[i]] = true end
+
+local pushed, waiting = 0, 0
+for _, list in ipairs(KEYS) do pushed = pushed + redis.call('LLEN', list) end
+for lane in pairs(lanes) do
+  for _, user in ipairs(redis.call('ZRANGE', prefix .. 'users:' .. lane, 0, -1)) do
+    waiting = waiting + redis.call('ZCARD', prefix .. 'line:' .. lane .. ':' .. user)
+  end
+end
+local function size(set) return redis.call('ZCARD', prefix .. set) end
+return {pushed, waiting, size('delayed'), size('leases'), size('outbox'), size('dead'), size('dead-callbacks'),
+  redis.call('LLEN', prefix .. 'rejected')}

@@ -1,0 +1,29 @@
+-- Ends a job and puts its callback into the outbox.
+--
+-- KEYS     none
+-- ARGV[1]  prefix        prefix of all keys
+-- ARGV[2]  id            id of the job
+-- ARGV[3]  token         token of the lease
+-- ARGV[4]  state         completed, failed, dead or cancelled
+-- ARGV[5]  body          body of the terminal callback
+-- ARGV[6]  calls_back    1: the end is called back
+-- ARGV[7]  retention_ms  time that an ended job is kept
+-- ARGV[8]  progress      last progress, JSON
+-- ARGV[9]  progress_ms   time that the progress is kept
+-- ARGV[10] publishes     1: the progress is published too
+--
+-- Returns held, also when this lease ended the job before; lost: another worker has the lease, or none
+--
+-- @include lib/base.lua
+-- @include lib/end-job.lua
+-- @include lib/write-progress.lua
+local id, token, state, body = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local calls_back, retention_ms = ARGV[6], ARGV[7]
+local progress, progress_ms, publishes = ARGV[8], ARGV[9], ARGV[10]
+
+if redis.call('HGET', job(id), 'ended_by') == token then return 'held' end
+if not owns(id, token) then return 'lost' end
+redis.call('HSET', job(id), 'ended_by', token)
+end_job(id, state, body, calls_back, retention_ms)
+write_progress(id, progress, progress_ms, publishes)
+return 'held'

@@ -1,0 +1,31 @@
+-- Included by every script: the prefix, Redis' clock, and the key of a journal.
+--
+-- Keys, all under the prefix:
+--
+--   job:<id>             hash: the journal of a job (journal-fields.ts lists its fields)
+--   jobs                 sorted set: ids by order of arrival
+--   lanes                set: every lane that has had a job
+--   line:<lane>:<user>   sorted set: waiting ids of a user by order of arrival
+--   users:<lane>         sorted set: users with waiting jobs by turn; the lowest is next
+--   passes               hash: progress of each lane, for its share
+--   seq, turn            counters: arrivals, turns
+--   leases, delayed      sorted sets: ids by deadline
+--   outbox               sorted set: ids by the time when a callback is due
+--   claim:<token>        the id that a claim got, for a claim whose answer was lost
+--   cancel:<id>          set by a program that wants the job cancelled
+--   progress:<id>        JSON; also a channel
+--   dead, dead-callbacks sorted sets: ids by the time when they were given up
+--   rejected             list: JSON records of payloads without a usable id
+--
+-- The scripts compute these keys, so a Redis Cluster, which spreads keys over nodes, cannot run them.
+local prefix = ARGV[1]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+-- A whole number as text; Lua would write large ones as 1.7e+12.
+local function int(n) return string.format('%.0f', n) end
+
+local function job(id) return prefix .. 'job:' .. id end
+
+-- True if the token is that of the job's current lease.
+local function owns(id, token) return redis.call('HGET', job(id), 'token') == token end

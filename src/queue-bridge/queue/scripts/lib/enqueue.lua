@@ -1,0 +1,12 @@
+-- Puts a job into the queue of its lane and user, at the place of its arrival.
+local function enqueue(id)
+  local lane, user, seq = unpack(redis.call('HMGET', job(id), 'lane', 'user', 'seq'))
+  if not lane then return end
+  redis.call('SADD', prefix .. 'lanes', lane)
+  redis.call('ZADD', prefix .. 'line:' .. lane .. ':' .. user, seq, id)
+  local users = prefix .. 'users:' .. lane
+  if not redis.call('ZSCORE', users, user) then
+    redis.call('ZADD', users, redis.call('INCR', prefix .. 'turn'), user)
+  end
+  redis.call('HSET', job(id), 'state', 'waiting', 'token', '')
+end

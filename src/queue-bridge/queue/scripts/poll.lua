@@ -1,0 +1,59 @@
+-- Requeues jobs whose lease has expired or whose delay is over, and returns the work that waits.
+--
+-- KEYS[1..]  the producers' lists
+-- ARGV[1]    prefix          prefix of all other keys
+-- ARGV[2]    max_payloads    largest number of payloads to return from each list
+-- ARGV[3]    max_bytes       no further payload is returned once the payloads have this many bytes together
+-- ARGV[4]    max_read_bytes  a longer payload is cut off after this many bytes
+-- ARGV[5]    expiry          text that the journal keeps of an expired lease
+-- ARGV[6..]  for each lane that the caller has:
+--            lane            its name
+--
+-- Returns {lanes, due, next_due_ms, payloads}
+--   lanes        those of the caller's lanes in which a job waits
+--   due          number of callbacks that are due
+--   next_due_ms  time until a lease expires, a delay ends or a callback is due; -1: there is none
+--   payloads     {list, sha1, bytes, text} of each payload, in the order in which they were pushed
+--
+-- @include lib/base.lua
+-- @include lib/enqueue.lua
+local max_payloads, max_bytes, max_read_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local expiry = ARGV[5]
+local FIRST_ROW = 6
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', int(now), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', prefix .. 'leases', id)
+  redis.call('HSET', job(id), 'last_error', expiry)
+  enqueue(id)
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'delayed', '-inf', int(now), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', prefix .. 'delayed', id)
+  enqueue(id)
+end
+
+local payloads, bytes = {}, 0
+for _, list in ipairs(KEYS) do
+  for i = 1, max_payloads do
+    local raw = bytes < max_bytes and redis.call('LINDEX', list, -i)
+    if not raw then break end
+    local text = string.sub(raw, 1, max_read_bytes)
+    bytes = bytes + #text
+    payloads[#payloads + 1] = {list, redis.sha1hex(raw), #raw, text}
+  end
+end
+
+local waiting = {}
+for i = FIRST_ROW, #ARGV do
+  local lane = ARGV[i]
+  if redis.call('ZCARD', prefix .. 'users:' .. lane) > 0 then waiting[#waiting + 1] = lane end
+end
+
+local next_due_ms = -1
+for _, set in ipairs({'leases', 'delayed', 'outbox'}) do
+  local _, due_at = unpack(redis.call('ZRANGE', prefix .. set, 0, 0, 'WITHSCORES'))
+  if due_at then
+    local wait = math.max(0, tonumber(due_at) - now)
+    if next_due_ms < 0 or wait < next_due_ms then next_due_ms = wait end
+  end
+end
+return {waiting, redis.call('ZCOUNT', prefix .. 'outbox', '-inf', int(now)), next_due_ms, payloads}

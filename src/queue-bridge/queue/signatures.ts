@@ -1,0 +1,31 @@
+import type { Signature } from './script.js';
+
+/** The scripts in `scripts/`, and the order of their arguments. */
+export const signatures = {
+  poll: { arguments: ['maxPayloads', 'maxBytes', 'maxReadBytes', 'expiry'], columns: ['lane'] },
+  admit: {
+    arguments: ['callsBack', 'retentionMs', 'maxPayloadBytes', 'maxRejected'],
+    columns: ['sha1', 'kind', 'id', 'user', 'lane', 'type', 'text'],
+  },
+  claim: {
+    arguments: ['token', 'worker', 'leaseMs', 'seed', 'callsBack'],
+    columns: ['lane', 'weight', 'server'],
+  },
+  heartbeat: { arguments: ['id', 'token', 'leaseMs', 'progress', 'progressMs', 'publishes'] },
+  record: { arguments: ['id', 'token'], columns: ['field', 'value'] },
+  release: { arguments: ['id', 'token', 'isSpent', 'delayMs', 'keepsServer', 'reason'] },
+  finish: {
+    arguments: ['id', 'token', 'state', 'body', 'callsBack', 'retentionMs', 'progress', 'progressMs', 'publishes'],
+  },
+  'take-deliveries': { arguments: ['token', 'most', 'leaseMs'] },
+  settle: { arguments: ['id', 'token', 'result', 'delayMs', 'reason', 'retentionMs'] },
+  list: { arguments: ['most', 'state'] },
+  show: { arguments: ['id'] },
+  check: { arguments: ['publishes'] },
+  counts: { arguments: [], columns: ['lane'] },
+  'dead-letters': { arguments: ['most'] },
+  cancel: { arguments: ['id', 'keepMs', 'retentionMs', 'body'] },
+  replay: { arguments: ['id', 'callbackOnly'] },
+} as const satisfies Record<string, Signature>;
+
+export type ScriptName = keyof typeof signatures;

@@ -1,0 +1,69 @@
+import { createServer } from 'node:net';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { connect, generate, UnreachableError } from '../../src/client/client.js';
+import { InferenceServiceService } from '../../src/gen/darkroom/v1/inference_service.js';
+import { freePort } from '../support/redis-server.js';
+
+/** What a Generate fails with. */
+async function failureOf(address: string, signal?: AbortSignal): Promise<unknown> {
+  const client = connect(address);
+  onTestFinished(() => client.close());
+  try {
+    for await (const _ of generate(client, { prompt: 'a red circle' }, signal));
+  } catch (error) {
+    return error;
+  }
+  throw new Error('the call did not fail');
+}
+
+/** A server that gets the call and answers nothing. @param onCall called when the call is there */
+async function silentServer(onCall: (server: Server) => void): Promise<string> {
+  const server = new Server();
+  server.addService(InferenceServiceService, { generate: () => onCall(server) });
+  onTestFinished(() => server.forceShutdown());
+  const port = await new Promise<number>((resolve, reject) =>
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+      error ? reject(error) : resolve(bound),
+    ),
+  );
+  return `127.0.0.1:${port}`;
+}
+
+describe('Generate on a server that does not answer', () => {
+  it.each([
+    ['nothing listens', async () => `127.0.0.1:${await freePort()}`],
+    // gRPC words this failure otherwise than a refused connection.
+    ['the name does not resolve', async () => 'no-such-host.invalid:50051'],
+    [
+      'something else listens',
+      async () => {
+        const server = createServer((socket) => socket.destroy());
+        onTestFinished(() => void server.close());
+        await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+        const address = server.address();
+        return `127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`;
+      },
+    ],
+  ])('was not sent where %s', async (_, addressOf) => {
+    const address = await addressOf();
+    const error = await failureOf(address);
+    expect(error).toBeInstanceOf(UnreachableError);
+    expect(error).toMatchObject({ reason: 'UNREACHABLE', wasSent: false });
+    expect(String(error)).toContain(`no server answers at ${address}: `);
+  });
+
+  it('was sent where the server is killed with the call in its hands', async () => {
+    const address = await silentServer((server) => server.forceShutdown());
+    expect(await failureOf(address)).toMatchObject({ reason: 'UNREACHABLE', wasSent: true });
+  });
+
+  it('is cancelled, however far it came', async () => {
+    expect(await failureOf(`127.0.0.1:${await freePort()}`, AbortSignal.abort())).toMatchObject({
+      reason: 'CANCELLED',
+    });
+    const abort = new AbortController();
+    const address = await silentServer(() => abort.abort());
+    expect(await failureOf(address, abort.signal)).toMatchObject({ reason: 'CANCELLED' });
+  });
+});
