@@ -1,13 +1,13 @@
 /** CLIP's `tokenizer.json`, the only vocabulary that transformers 5 saves. */
 import { z } from 'zod';
 import { readJsonFile } from '../std/json-file.js';
+import { MAX_ADDED_TOKENS, MAX_TOKENS, vocabularySchema } from './vocabulary-schema.js';
 
 /** CLIP's has 2 to 4 MB. */
 const FILE = {
   maxBytes: 50_000_000,
   missing: 'a CLIP tokenizer folder has vocab.json and merges.txt, or tokenizer.json',
 };
-const MAX_ADDED_TOKENS = 10_000;
 const MAX_STEPS = 32;
 
 /** Words as CLIP cuts them; the special tokens before them change nothing, because they are found first. */
@@ -52,8 +52,8 @@ const clipJsonSchema = z.object({
     type: z.literal('BPE', 'is of another kind than BPE'),
     end_of_word_suffix: z.literal('</w>', 'does not mark the end of words'),
     unk_token: z.string().nullish(),
-    vocab: z.record(z.string(), z.int().min(0)),
-    merges: z.array(z.union([z.string(), z.tuple([z.string(), z.string()])])),
+    vocab: vocabularySchema(),
+    merges: z.custom<readonly (string | readonly [string, string])[]>(isMerges, 'must be a list of pairs of tokens'),
   }),
 });
 
@@ -66,6 +66,16 @@ export interface ClipJson {
   /** Special tokens by their role, where the file names them. */
   readonly named: Readonly<Partial<Record<'bos_token' | 'eos_token' | 'pad_token' | 'unk_token', string>>>;
   readonly maxLength: number | undefined;
+}
+
+/** A pair is written as one text or as two. */
+function isMerges(value: unknown): boolean {
+  if (!Array.isArray(value) || value.length > MAX_TOKENS) return false;
+  return value.every(
+    (merge: unknown) =>
+      typeof merge === 'string' ||
+      (Array.isArray(merge) && merge.length === 2 && merge.every((part) => typeof part === 'string')),
+  );
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID that names the file and every field that is not CLIP's */

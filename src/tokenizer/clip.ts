@@ -5,6 +5,7 @@ import { InferenceError } from '../errors.js';
 import { readJsonFile, readTextFile } from '../std/json-file.js';
 import { BytePairs, byteCharacters } from './byte-pairs.js';
 import { type ClipJson, readClipJson } from './clip-json.js';
+import { vocabularySchema } from './vocabulary-schema.js';
 
 /** CLIP's vocabulary is 1 MB of JSON. */
 const FILE = {
@@ -37,7 +38,6 @@ export interface ClipTokenizer {
   piece(id: number): string;
 }
 
-const vocabularySchema = z.record(z.string(), z.int().min(0));
 /** A token is written as its text, or as an object that holds it; `normalized` is true where its case does not count. */
 const tokenSchema = z.union([
   z.string().transform((content) => ({ content, normalized: false })),
@@ -109,7 +109,7 @@ export async function readClipTokenizer(
 }
 
 async function readVocabAndMerges(folder: string): Promise<ClipJson> {
-  const vocabulary = await readJsonFile(join(folder, 'vocab.json'), vocabularySchema, FILE);
+  const vocabulary = await readJsonFile(join(folder, 'vocab.json'), vocabularySchema(), FILE);
   const lines = (await readTextFile(join(folder, 'merges.txt'), FILE)).split('\n').map((line) => line.trimEnd());
   const merges = lines.filter((line) => line !== '' && !line.startsWith('#version'));
   return { vocabulary: new Map(Object.entries(vocabulary)), merges, added: [], named: {}, maxLength: undefined };

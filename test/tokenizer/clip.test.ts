@@ -186,7 +186,7 @@ describe('ClipTokenizer', () => {
       /vocab.json is missing; a CLIP tokenizer folder has vocab.json and merges.txt, or tokenizer.json/,
     ],
     ['merges.txt', undefined, /merges.txt is missing/],
-    ['vocab.json', '[1]', /vocab.json .*expected record/],
+    ['vocab.json', '[1]', /vocab.json .*must be an object of at most 400000 ids by their tokens/],
     ['vocab.json', '{"a":1}', /vocab.json has no eos_token "<\|endoftext\|>"/],
     ['merges.txt', 'a b c', /merges.txt has a line that is not two symbols: "a b c"/],
     ['tokenizer_config.json', '{"model_max_length":1}', /tokenizer_config.json model_max_length: /],
