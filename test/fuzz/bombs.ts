@@ -1,4 +1,4 @@
-import { ints, pickle, raw } from '../support/pth-bytes.js';
+import { ints, pickle, pthBytes, raw } from '../support/pth-bytes.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 
 /** A small or legal file that was made to cost much. */
@@ -107,6 +107,14 @@ export const bombs: readonly Bomb[] = [
     make: () => pickle(']q\0', 'h\0a'.repeat(400_000)),
   },
   { name: 'many opcodes', parser: 'pickle', make: () => pickle(')', '\x85'.repeat(1_990_000)) },
+  {
+    name: 'many entries',
+    parser: 'zip',
+    make: () => {
+      const more = Array.from({ length: 19_900 }, (_, i) => ({ name: `model/data/${i}`, content: new Uint8Array() }));
+      return pthBytes(pickle('}'), {}, { more });
+    },
+  },
   { name: 'a directory of nothing', parser: 'zip', make: () => Buffer.alloc(16_000_000, 'PK\x01\x02') },
   {
     name: 'an array of numbers',
