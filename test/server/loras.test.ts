@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { copyFile, cp, mkdir, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { pino } from 'pino';
 import sharp from 'sharp';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
@@ -11,6 +11,7 @@ import type { InferenceError } from '../../src/errors.js';
 import { JobType, type Lora, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
 import { readWanConfig } from '../../src/pipelines/wan/checkpoint/read-config.js';
+import { LoraReader } from '../../src/server/request/lora-reader.js';
 import { LoraRegistry } from '../../src/server/request/lora-registry.js';
 import { createServer } from '../../src/server/server.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
@@ -229,6 +230,31 @@ describe('a folder that holds anything', () => {
       pipe: 'pipe.safetensors is not a file',
     });
     expect(performance.now() - before).toBeLessThan(5_000);
+  });
+
+  it('costs a minute at most where it cannot be read in time or memory', async () => {
+    const lines: string[] = [];
+    for (const [name, program] of [
+      ['slow', `parentPort.on('message', () => undefined)`],
+      [
+        'hungry',
+        `parentPort.on('message', () => { const all = []; for (;;) all.push(new Array(1e6).fill(all.length)); })`,
+      ],
+    ]) {
+      const entry = join(own, `${name}.mjs`);
+      await writeFile(
+        entry,
+        `import { parentPort } from 'node:worker_threads'; ${program}; parentPort.postMessage('ready');`,
+      );
+      const reader = new LoraReader(pathToFileURL(entry));
+      const reading = await reader.read('x.safetensors');
+      lines.push('problem' in reading ? `${name}: ${reading.problem.message} ${reading.isFinal}` : (name ?? ''));
+      await reader.close();
+    }
+    expect(lines).toEqual([
+      'slow: the header of x.safetensors cannot be read: it takes longer than 5000 ms false',
+      expect.stringMatching(/^hungry: the header of x\.safetensors cannot be read: .*memory.* false$/) as string,
+    ]);
   });
 
   it('does not hold up the process while a file is read', async () => {

@@ -13,6 +13,9 @@ const LOOK_MS = 1_000;
 const WAIT_MS = 5_000;
 const MAX_NEAREST = 3;
 
+/** Time after which a file is read again that could not be read in time or memory, in ms. */
+const RETRY_MS = 60_000;
+
 /** A LoRA file that was found. */
 export interface KnownLora {
   readonly name: string;
@@ -22,6 +25,8 @@ export interface KnownLora {
   readonly summary?: LoraSummary;
   /** Reason why the file cannot be used. */
   readonly problem?: InferenceError;
+  /** When an unchanged file is read again, on the clock of `performance`. Omitted: never. */
+  readonly retryAt?: number;
 }
 
 export interface LoraRegistryOptions {
@@ -118,15 +123,15 @@ export class LoraRegistry {
     const identity = `${path} ${entry?.ino} ${entry?.size} ${entry?.mtimeNs}`;
     const revision = createHash('sha256').update(identity).digest('hex').slice(0, 16);
     const known = this.#loras.get(name);
-    if (known?.revision === revision) return known;
+    if (known?.revision === revision && (known.retryAt ?? Number.POSITIVE_INFINITY) > performance.now()) return known;
     const lora = { name, path, revision };
     if (entry?.isFile() === false) {
       return { ...lora, problem: new InferenceError('CHECKPOINT_INVALID', `${path} is not a file`) };
     }
-    return reader.read(path).then(
-      (summary) => ({ ...lora, summary }),
-      (error: unknown) => ({ ...lora, problem: InferenceError.from(error) }),
-    );
+    const reading = await reader.read(path);
+    if ('summary' in reading) return { ...lora, summary: reading.summary };
+    const { problem, isFinal } = reading;
+    return { ...lora, problem, ...(!isFinal && { retryAt: performance.now() + RETRY_MS }) };
   }
 }
 

@@ -10,3 +10,4 @@ parentPort?.on('message', async (path: string) => {
   );
   parentPort?.postMessage(answer);
 });
+parentPort?.postMessage('ready');
