@@ -14,6 +14,7 @@ const LEVELS = [
   ['random/', 'tokenizer/', 'schedulers/', 'weights/', 'media/', 'references/', 'rpc/'],
   ['graph/', 'client/'],
   ['runtime/'],
+  ['pipelines/lora/adapter-settings.ts', 'pipelines/lora/lora-keys.ts'],
   ['pipelines/pipeline.ts', 'pipelines/checkpoint-glance.ts', 'pipelines/lora/lora-header.ts'],
   ['pipelines/common/'],
   ['pipelines/lora/', 'pipelines/family.ts'],

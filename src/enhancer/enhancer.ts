@@ -131,8 +131,9 @@ export class Enhancer {
   static async load(source: QwenSource, { device, threads, onProgress }: LoadEnhancerOptions): Promise<Enhancer> {
     const { template, parallel } = source;
     const { getLlama } = await loadLlama();
-    const path = await ggufOf(source, (fraction) => onProgress?.('converting', fraction));
-    const header = await readQwenGguf(path);
+    const header = await readQwenGguf(await ggufOf(source, (fraction) => onProgress?.('converting', fraction)));
+    // Of a split file llama.cpp takes the first part.
+    const { path } = header;
     const llama = await getLlama({
       gpu: GPUS[device],
       build: 'never',

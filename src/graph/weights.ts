@@ -1,20 +1,21 @@
 import { formatShape } from '../std/format-shape.js';
-import { type FloatType, floatTypes } from '../weights/safetensors.js';
+import { type StoredType, storedTypeOf, storedTypes } from '../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
 import type { Graph, Value } from './graph.js';
-import { addLowRank, type LowRankUpdate, lowRankProblem } from './low-rank.js';
 import { sameShape } from './shape.js';
-import { storedTensor } from './stored-tensor.js';
+import { storedRows, storedTensor } from './stored-tensor.js';
+import { addUpdate, updateProblem, type WeightUpdate } from './weight-update.js';
+
+/** Ends of the keys of such numbers, in place of `.weight`. */
+const SCALES = ['.scale_weight', '.weight_scale'] as const;
 
 export interface WeightsOptions {
   /** Other names that files use for a key of ours, tried in order when the key itself is not there. */
   readonly aliases?: (key: string) => readonly string[];
   /** Keys that belong to the format but not to this graph: not reported as spare. */
   readonly unused?: readonly RegExp[];
-  /** Keys that no graph knows are a problem of the file; where false they are only listed. Default true. */
-  readonly refusesSpare?: boolean;
-  /** LoRA: low-rank updates of weights, by their keys. */
-  readonly updates?: ReadonlyMap<string, readonly LowRankUpdate[]>;
+  /** LoRA: updates of weights, by their keys. */
+  readonly updates?: ReadonlyMap<string, readonly WeightUpdate[]>;
 }
 
 /**
@@ -66,10 +67,9 @@ export class Weights {
     return [...bytes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 'none';
   }
 
-  /** Missing, mis-shaped, wrongly typed and spare tensors, a sentence each. */
+  /** Missing, mis-shaped and wrongly typed tensors, a sentence each. */
   get problems(): readonly string[] {
-    const spare = this.options.refusesSpare === false ? [] : this.spare;
-    return [...this.#problems, ...spare.map((key) => `spare: ${key} ${describe(this.files.tensors.get(key))}`)];
+    return this.#problems;
   }
 
   /** Keys that the graph did not ask for. */
@@ -88,8 +88,8 @@ export class Weights {
   tensor(key: string, shape: readonly number[], view: readonly number[] = shape): Value {
     let value = this.#stored(key, shape, view);
     for (const update of this.options.updates?.get(key) ?? []) {
-      const problem = lowRankProblem(update, shape);
-      if (problem === undefined) value = addLowRank(this.graph, value, update);
+      const problem = updateProblem(update, shape);
+      if (problem === undefined) value = addUpdate(this.graph, value, update);
       else this.#problems.push(problem);
     }
     return value;
@@ -103,7 +103,7 @@ export class Weights {
     const isTransposed = record.isTransposed === true;
     const storedView = isTransposed ? [...view].reverse() : view;
     const stored = storedTensor(this.graph, key, type, storedView, record);
-    const cast = this.graph.cast(stored, compute);
+    const cast = this.#scaled(key, record, this.graph.cast(stored, compute));
     if (!isTransposed) return cast;
     // Folded like the cast.
     return this.graph.cached(`transposed ${stored.name}`, () =>
@@ -120,15 +120,31 @@ export class Weights {
     const found = this.#find(key, shape);
     const { compute } = this.graph.dialect;
     if (found === undefined) return { name: key, type: compute, shape: picked };
-    const isTransposed = found.record.isTransposed === true;
-    const table = isTransposed
-      ? this.tensor(key, shape)
-      : storedTensor(this.graph, key, found.type, shape, found.record);
-    return this.graph.cast(this.graph.node('Gather', [table, ids], picked, { attributes: { axis: 0 } }), compute);
+    const { record, type } = found;
+    if (record.isTransposed !== true && !this.options.updates?.has(key)) {
+      return this.#scaled(key, record, storedRows(this.graph, key, type, shape, record, ids));
+    }
+    return this.graph.node('Gather', [this.tensor(key, shape), ids], picked, { attributes: { axis: 0 } });
+  }
+
+  /** ComfyUI stores some weights in 8 bits divided by a number, which stands beside them. */
+  #scaled(key: string, { dtype }: WeightRecord, value: Value): Value {
+    const stem = key.replace(/\.weight$/, '');
+    const name = SCALES.map((end) => stem + end).find((candidate) => this.files.tensors.has(candidate));
+    const record = name === undefined ? undefined : this.files.tensors.get(name);
+    if (name === undefined || record === undefined || !dtype.startsWith('F8_')) return value;
+    this.#usedKeys.add(name);
+    const type = storedTypeOf(record);
+    if (type === undefined || record.shape.some((size) => size !== 1)) {
+      this.#problems.push(`mis-shaped: ${name} is ${record.dtype} ${formatShape(record.shape)}, must be one number`);
+      return value;
+    }
+    const scale = this.graph.cast(storedTensor(this.graph, name, type, [1], record), value.type);
+    return this.graph.node('Mul', [value, scale], value.shape);
   }
 
   /** The tensor of a key, if it is as it must be; what is wrong is noted. */
-  #find(key: string, shape: readonly number[]): { record: WeightRecord; type: FloatType } | undefined {
+  #find(key: string, shape: readonly number[]): { record: WeightRecord; type: StoredType } | undefined {
     this.#wanted.set(key, shape);
     const name = this.#nameOf(key);
     const record = name === undefined ? undefined : this.files.tensors.get(name);
@@ -142,9 +158,9 @@ export class Weights {
       this.#problems.push(`mis-shaped: ${key} is ${formatShape(record.shape)}, must be ${formatShape(shape)}`);
       return undefined;
     }
-    const type = floatTypes.find((name) => name === record.dtype);
+    const type = storedTypeOf(record);
     if (type === undefined) {
-      this.#problems.push(`wrong type: ${key} is ${record.dtype}, must be one of ${floatTypes.join(', ')}`);
+      this.#problems.push(`wrong type: ${key} is ${record.dtype}, must be one of ${storedTypes.join(', ')}`);
       return undefined;
     }
     return { record, type };
@@ -187,8 +203,4 @@ export class Scope {
   rows(name: string, shape: readonly [number, number], ids: Value): Value {
     return this.weights.rows(this.at(name).path, shape, ids);
   }
-}
-
-function describe(record: WeightRecord | undefined): string {
-  return record === undefined ? '' : `${record.dtype} ${formatShape(record.shape)}`;
 }

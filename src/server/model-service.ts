@@ -1,7 +1,6 @@
 import type { Engine, EngineState } from '../engine/engine.js';
 import { InferenceError } from '../errors.js';
 import { type LoraInfo, Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
-import { trainedTags } from '../pipelines/lora/lora-header.js';
 import type { BuiltVariants } from '../pipelines/pipeline.js';
 import { version } from '../version.js';
 import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
@@ -9,9 +8,6 @@ import { modelNotFound } from './jobs/admission.js';
 import type { KnownLora } from './request/lora-registry.js';
 import type { ServerState } from './state.js';
 import { unary } from './stream.js';
-
-/** Largest number of trained tags that ListModels reports per LoRA. */
-const MAX_TAGS = 20;
 
 const STATES: Readonly<Record<EngineState, ModelState>> = {
   starting: ModelState.MODEL_STATE_LOADING,
@@ -88,15 +84,15 @@ function describeEnhancer({ onDemand: { engine }, model }: PromptEnhancer): Mode
   });
 }
 
-function describeLora({ name, header, problem }: KnownLora): LoraInfo {
+function describeLora({ name, summary, problem }: KnownLora): LoraInfo {
   return {
     name,
-    base: header?.base ?? '',
-    format: header?.format ?? '',
-    rank: header?.rank ?? 0,
-    modules: header?.modules.size ?? 0,
-    sizeBytes: BigInt(header?.sizeBytes ?? 0),
-    trainedTags: [...(header ? trainedTags(header, MAX_TAGS) : [])],
+    base: summary?.base ?? '',
+    format: summary?.format ?? '',
+    rank: summary?.rank ?? 0,
+    modules: summary?.modules ?? 0,
+    sizeBytes: BigInt(summary?.sizeBytes ?? 0),
+    trainedTags: [...(summary?.tags ?? [])],
     problem: problem?.message ?? '',
   };
 }

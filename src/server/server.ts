@@ -55,6 +55,8 @@ export interface ServerOptions {
   readonly jobTypes?: JobTypes;
   /** Fetches references. Default: as the configuration says. */
   readonly fetcher?: ReferenceFetcher;
+  /** The program of the thread that reads LoRA files. Default: the build's. */
+  readonly loraThread?: URL;
 }
 
 export interface RunningServer {
@@ -78,6 +80,14 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   });
   const enhancement = enhancementOf(options);
   const { enhancer } = enhancement;
+  const loras = new LoraRegistry({
+    folder: config.LORA_DIR,
+    files: namedFiles(config.LORA_FILES),
+    threadEntry: options.loraThread,
+  });
+  const problem = await loras.folderProblem();
+  if (problem !== undefined)
+    log.error({ folder: config.LORA_DIR }, `LORA_DIR ${problem}; there are no LoRAs until it can be`);
   const state: ServerState = {
     config,
     families,
@@ -87,7 +97,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
     references: createReferenceLoader(config, (model, signal) => infoOf(engines, model, signal), fetcher),
-    loras: new LoraRegistry({ folder: config.LORA_DIR, files: namedFiles(config.LORA_FILES) }),
+    loras: loras,
     tokenizers: new TokenizerCache(families),
     enhancement,
     calls: { log },

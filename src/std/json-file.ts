@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import type { z } from 'zod';
 import { InferenceError } from '../errors.js';
+import { type JsonBudget, parseBoundedJson } from './bounded-json.js';
 
 export interface JsonFileOptions {
   /** A larger file is rejected unread. */
@@ -10,6 +11,11 @@ export interface JsonFileOptions {
   /** Content that a missing file counts as. Omitted: a missing file is an error. */
   readonly fallback?: unknown;
 }
+
+/** Bad fields that a message lists. */
+const MAX_ISSUES = 12;
+/** UMT5's tokenizer.json, the largest, has 770,000 values. */
+const BUDGET: JsonBudget = { maxDepth: 32, maxValues: 3_000_000 };
 
 /**
  * Reads a JSON file of a checkpoint and checks it.
@@ -23,13 +29,19 @@ export async function readJsonFile<T>(path: string, schema: z.ZodType<T>, option
   const json = text === undefined ? options.fallback : parseJson(path, text);
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
-  return refuse(path, parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; '));
+  const { issues } = parsed.error;
+  const shown = issues.slice(0, MAX_ISSUES).map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  return refuse(
+    path,
+    shown.join('; ') + (issues.length > MAX_ISSUES ? `; and ${issues.length - MAX_ISSUES} more` : ''),
+  );
 }
 
 /** Reads a text file of a checkpoint, up to a size. */
 export async function readTextFile(path: string, { maxBytes, missing }: JsonFileOptions): Promise<string> {
   const entry = await stat(path).catch(() => undefined);
   if (entry === undefined) throw new MissingFileError('CHECKPOINT_INVALID', `${path} is missing; ${missing}`);
+  if (!entry.isFile()) refuse(path, 'is not a file');
   if (entry.size > maxBytes) refuse(path, `is ${entry.size} bytes long, the limit is ${maxBytes}`);
   return readFile(path, 'utf8');
 }
@@ -38,9 +50,9 @@ class MissingFileError extends InferenceError {}
 
 function parseJson(path: string, text: string): unknown {
   try {
-    return JSON.parse(text);
-  } catch {
-    return refuse(path, 'is not JSON');
+    return parseBoundedJson(text, BUDGET);
+  } catch (error) {
+    return refuse(path, error instanceof RangeError ? error.message : 'is not JSON');
   }
 }
 

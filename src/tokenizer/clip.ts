@@ -1,11 +1,17 @@
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { readJsonFile, readTextFile } from '../std/json-file.js';
 import { BytePairs, byteCharacters } from './byte-pairs.js';
+import { type ClipJson, readClipJson } from './clip-json.js';
+import { vocabularySchema } from './vocabulary-schema.js';
 
 /** CLIP's vocabulary is 1 MB of JSON. */
-const FILE = { maxBytes: 50_000_000, missing: 'a CLIP tokenizer folder has vocab.json and merges.txt' };
+const FILE = {
+  maxBytes: 50_000_000,
+  missing: 'a CLIP tokenizer folder has vocab.json and merges.txt, or tokenizer.json',
+};
 /** Words: contractions, runs of letters, single digits, runs of anything else but space. https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py#L78 */
 const WORD = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
 /** Unicode's white space, as the reference counts it: JavaScript's \s has U+FEFF and lacks U+0085. */
@@ -32,7 +38,6 @@ export interface ClipTokenizer {
   piece(id: number): string;
 }
 
-const vocabularySchema = z.record(z.string(), z.int().min(0));
 /** A token is written as its text, or as an object that holds it; `normalized` is true where its case does not count. */
 const tokenSchema = z.union([
   z.string().transform((content) => ({ content, normalized: false })),
@@ -45,12 +50,13 @@ const tokensSchema = z.object({
   unk_token: tokenSchema.nullish(),
 });
 const configSchema = tokensSchema.extend({
-  model_max_length: z.int().min(2).max(10_000).default(77),
+  model_max_length: z.int().min(2).max(10_000).optional(),
   added_tokens_decoder: z.record(z.string(), tokenSchema).optional(),
 });
 
 /**
- * Reads a tokenizer folder: vocab.json and merges.txt; tokenizer_config.json and special_tokens_map.json where they are.
+ * Reads a tokenizer folder: vocab.json and merges.txt, or tokenizer.json where these are not; tokenizer_config.json and
+ * special_tokens_map.json where they are.
  * @param padId pads with this id instead of the folder's padding token
  * @throws InferenceError CHECKPOINT_INVALID that names the file
  */
@@ -59,22 +65,23 @@ export async function readClipTokenizer(
   { padId }: { readonly padId?: number } = {},
 ): Promise<ClipTokenizer> {
   const at = (name: string) => join(folder, name);
-  const vocabulary = new Map(Object.entries(await readJsonFile(at('vocab.json'), vocabularySchema, FILE)));
-  const lines = (await readTextFile(at('merges.txt'), FILE)).split('\n').map((line) => line.trimEnd());
-  const merges = lines.filter((line) => line !== '' && !line.startsWith('#version'));
+  const isJson = !(await exists(at('vocab.json'))) && (await exists(at('tokenizer.json')));
+  const file = at(isJson ? 'tokenizer.json' : 'vocab.json');
+  const { vocabulary, merges, ...own } = isJson ? await readClipJson(file) : await readVocabAndMerges(folder);
   const malformed = merges.find((line) => line.split(' ').length !== 2);
-  if (malformed !== undefined) refuse(at('merges.txt'), `has a line that is not two symbols: "${malformed}"`);
+  if (malformed !== undefined)
+    refuse(isJson ? file : at('merges.txt'), `has a line that is not two symbols: "${malformed.slice(0, 80)}"`);
   const optional = { ...FILE, fallback: {} };
   const config = await readJsonFile(at('tokenizer_config.json'), configSchema, optional);
   const map = await readJsonFile(at('special_tokens_map.json'), tokensSchema, optional);
   // Files of today list their special tokens in the configuration; before, the map had the last word.
-  const added = Object.values(config.added_tokens_decoder ?? {});
+  const added = config.added_tokens_decoder ? Object.values(config.added_tokens_decoder) : own.added;
   const named = (role: keyof z.infer<typeof tokensSchema>) =>
     config.added_tokens_decoder ? (config[role] ?? map[role]) : (map[role] ?? config[role]);
   const tokenOf = (role: keyof z.infer<typeof tokensSchema>, fallback: string): Token => {
-    const { content, normalized } = named(role) ?? { content: fallback, normalized: false };
+    const { content, normalized } = named(role) ?? { content: own.named[role] ?? fallback, normalized: false };
     const id = vocabulary.get(content);
-    if (id === undefined) return refuse(at('vocab.json'), `has no ${role} "${content}"`);
+    if (id === undefined) return refuse(file, `has no ${role} "${content}"`);
     return {
       text: content,
       id,
@@ -83,18 +90,33 @@ export async function readClipTokenizer(
   };
   const tokenWithId = (wanted: number): Token => {
     const found = [...vocabulary].find(([, id]) => id === wanted);
-    return found ? { text: found[0], id: wanted, normalized: false } : refuse(at('vocab.json'), `has no id ${wanted}`);
+    return found ? { text: found[0], id: wanted, normalized: false } : refuse(file, `has no id ${wanted}`);
   };
   const end = tokenOf('eos_token', '<|endoftext|>');
   return createClipTokenizer({
     vocabulary,
     pairs: new BytePairs(merges),
-    maxLength: config.model_max_length,
+    maxLength: config.model_max_length ?? own.maxLength ?? 77,
     begin: tokenOf('bos_token', '<|startoftext|>'),
     end,
     pad: padId === undefined ? tokenOf('pad_token', end.text) : tokenWithId(padId),
     unknown: tokenOf('unk_token', end.text),
+    others: own.added.flatMap(({ content, normalized }) => {
+      const id = vocabulary.get(content);
+      return id === undefined ? [] : { text: content, id, normalized };
+    }),
   });
+}
+
+async function readVocabAndMerges(folder: string): Promise<ClipJson> {
+  const vocabulary = await readJsonFile(join(folder, 'vocab.json'), vocabularySchema(), FILE);
+  const lines = (await readTextFile(join(folder, 'merges.txt'), FILE)).split('\n').map((line) => line.trimEnd());
+  const merges = lines.filter((line) => line !== '' && !line.startsWith('#version'));
+  return { vocabulary: new Map(Object.entries(vocabulary)), merges, added: [], named: {}, maxLength: undefined };
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
 interface Parts {
@@ -105,6 +127,8 @@ interface Parts {
   readonly end: Token;
   readonly pad: Token;
   readonly unknown: Token;
+  /** Further tokens that are found in a text as it was written. */
+  readonly others: readonly Token[];
 }
 
 interface Token {
@@ -114,9 +138,10 @@ interface Token {
   readonly normalized: boolean;
 }
 
-function createClipTokenizer({ vocabulary, pairs, maxLength, begin, end, pad, unknown }: Parts): ClipTokenizer {
+function createClipTokenizer({ vocabulary, pairs, maxLength, begin, end, pad, unknown, others }: Parts): ClipTokenizer {
   // Special tokens written in the text are those tokens, the padding of the second encoder ("!") too, as in the reference.
-  const specials = [begin, end, pad, unknown];
+  const roles = [begin, end, pad, unknown];
+  const specials = [...roles, ...others.filter(({ text }) => roles.every((role) => role.text !== text))];
   const special = new Map(specials.map(({ text, id }) => [text, id]));
   const asWritten = patternOf(specials.filter(({ normalized }) => !normalized));
   const onceNormal = patternOf(specials.filter(({ normalized }) => normalized));

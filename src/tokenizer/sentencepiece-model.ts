@@ -1,9 +1,8 @@
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { Charsmap } from './charsmap.js';
 import { PrefixTable, Unigram, WORD_BEGIN } from './unigram.js';
+import { MAX_TOKENS } from './vocabulary-schema.js';
 
-/** UMT5 has 256,384 pieces. */
-const MAX_PIECES = 1_000_000;
 /** SentencePiece trains pieces of up to 16 characters; names of special tokens are longer. */
 const MAX_PIECE_CHARACTERS = 256;
 
@@ -179,7 +178,7 @@ function readSpec(bytes: Uint8Array): Spec {
 }
 
 function readPiece(reader: BinaryReader, id: number): Piece {
-  if (id >= MAX_PIECES) throw new Error(`more than ${MAX_PIECES} pieces`);
+  if (id >= MAX_TOKENS) throw new Error(`more than ${MAX_TOKENS} pieces`);
   const piece: Piece = { text: '', score: 0, kind: NORMAL };
   readFields(reader, reader.uint32() + reader.pos, {
     1: () => {

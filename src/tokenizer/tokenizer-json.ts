@@ -6,9 +6,8 @@
 import { z } from 'zod';
 import { Charsmap } from './charsmap.js';
 import { Unigram } from './unigram.js';
+import { MAX_ADDED_TOKENS, MAX_TOKENS } from './vocabulary-schema.js';
 
-/** UMT5 has 256,384 pieces. */
-const MAX_PIECES = 1_000_000;
 /** SentencePiece trains pieces of up to 16 characters; names of special tokens are longer. */
 const MAX_PIECE_CHARACTERS = 256;
 /** Steps are listed once, in lists of lists at most. */
@@ -67,6 +66,27 @@ const templateSchema = z.object({
   special_tokens: z.record(z.string(), z.object({ ids: z.array(z.int().min(0)).max(MAX_STEPS) })),
 });
 
+type Pieces = readonly (readonly [piece: string, score: number])[];
+
+/** Looked through by hand, as vocabularies are: the first bad piece is enough. */
+const piecesSchema = z
+  .custom<Pieces>(
+    (value) => Array.isArray(value) && value.length > 0 && value.length <= MAX_TOKENS,
+    `must be a list of 1 to ${MAX_TOKENS} pieces`,
+  )
+  .superRefine((pieces, context) => {
+    const bad = pieces.findIndex((entry) => !isPiece(entry));
+    if (bad < 0) return;
+    const message = `must be a piece of at most ${MAX_PIECE_CHARACTERS} characters and its score`;
+    context.addIssue({ code: 'custom', path: [bad], message });
+  });
+
+function isPiece(entry: unknown): boolean {
+  if (!Array.isArray(entry) || entry.length !== 2) return false;
+  const [piece, score]: readonly unknown[] = entry;
+  return typeof piece === 'string' && piece.length <= MAX_PIECE_CHARACTERS && typeof score === 'number';
+}
+
 export const tokenizerJsonSchema = z.object({
   added_tokens: z
     .array(
@@ -79,7 +99,7 @@ export const tokenizerJsonSchema = z.object({
         normalized: z.boolean().default(false),
       }),
     )
-    .max(10_000)
+    .max(MAX_ADDED_TOKENS)
     .default([]),
   normalizer: normalizerSchema.nullish(),
   pre_tokenizer: preTokenizerSchema.nullish(),
@@ -88,10 +108,7 @@ export const tokenizerJsonSchema = z.object({
     type: z.literal('Unigram', 'is of another kind than Unigram'),
     unk_id: z.int().min(0),
     byte_fallback: z.boolean().default(false),
-    vocab: z
-      .array(z.tuple([z.string().max(MAX_PIECE_CHARACTERS), z.number()]))
-      .min(1)
-      .max(MAX_PIECES),
+    vocab: piecesSchema,
   }),
 });
 

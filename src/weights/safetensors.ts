@@ -1,11 +1,24 @@
-import { open, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { InferenceError } from '../errors.js';
+import { parseBoundedJson } from '../std/bounded-json.js';
+import { shown } from '../std/shown.js';
+import { float8Types } from './float8.js';
+import { openFile } from './open-file.js';
 
-/** Storage types that darkroom reads weights in. The format knows more; they are refused by name when a graph asks for one. */
+/** Storage types that darkroom writes weights in. */
 export const floatTypes = ['F32', 'F16', 'BF16'] as const;
 export type FloatType = (typeof floatTypes)[number];
 /** Bytes of one element. */
 export const floatBytes: Readonly<Record<FloatType, number>> = { F32: 4, F16: 2, BF16: 2 };
+
+/** Storage types that darkroom reads weights in. The format knows more; they are refused by name when a graph asks for one. */
+export const storedTypes = [...floatTypes, ...float8Types] as const;
+export type StoredType = (typeof storedTypes)[number];
+
+/** Undefined for a type that no graph takes. */
+export function storedTypeOf({ dtype }: Pick<TensorRecord, 'dtype'>): StoredType | undefined {
+  return storedTypes.find((type) => type === dtype);
+}
 
 /** Bits of one element of each type the format names. https://github.com/huggingface/safetensors#format */
 const BITS: Readonly<Record<string, number>> = {
@@ -28,10 +41,20 @@ const BITS: Readonly<Record<string, number>> = {
   F4: 4,
 };
 
-/** The reference implementation's own limit: a header that claims more is a corrupt or hostile file. */
-const MAX_HEADER_BYTES = 100_000_000;
-/** SDXL has 2,500 tensors and WAN 14B 1,100; a million is no model. */
-const MAX_TENSORS = 1_000_000;
+/** First bytes of other files that models come in. */
+const OTHER_FORMATS: readonly (readonly [magic: string, name: string])[] = [
+  ['GGUF', 'a GGUF file'],
+  ['PK\x03\x04', 'a PyTorch file (a zip archive)'],
+];
+
+/** The reference takes up to 100 MB. Published headers have at most a few, most of it metadata. */
+const MAX_HEADER_BYTES = 32_000_000;
+/** SDXL has 2,500 tensors and WAN 14B 1,100. */
+const MAX_TENSORS = 100_000;
+/** The longest names of LoRA files have some 150 characters. */
+const MAX_NAME_CHARACTERS = 1_024;
+/** A tensor is an object with a type and two lists. Metadata are strings. */
+const JSON_BUDGET = { maxDepth: 8, maxValues: 2_000_000 };
 /** ONNX and every framework stop far below; more dimensions only serve to overflow a product. */
 const MAX_RANK = 16;
 
@@ -58,19 +81,24 @@ export interface SafetensorsFile {
  * Reads the header of a safetensors file and checks all of it: every offset lies in the file, tensors neither overlap nor
  * leave holes, and every length is what type and shape give. No tensor is read.
  *
- * @throws InferenceError CHECKPOINT_INVALID, one sentence that names the file and what is wrong.
+ * @throws InferenceError CHECKPOINT_INVALID, one sentence that names the file and what is wrong; MODEL_UNSUPPORTED for a file of
+ * another format
  */
 export async function readSafetensors(path: string): Promise<SafetensorsFile> {
   const refuse = (problem: string): never => {
     throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
   };
   const file = await realpath(path).catch(() => refuse('does not exist or cannot be read'));
-  const handle = await open(file, 'r').catch((error: unknown) => refuse(`cannot be opened: ${String(error)}`));
+  const handle = await openFile(file, refuse);
   try {
     const { size } = await handle.stat();
     if (size < 8) refuse(`is ${size} bytes long, too short for a safetensors file; download it again`);
     const prefix = Buffer.alloc(8);
     await handle.read(prefix, 0, 8, 0);
+    const other = OTHER_FORMATS.find(([magic]) => prefix.toString('latin1').startsWith(magic));
+    if (other !== undefined) {
+      throw new InferenceError('MODEL_UNSUPPORTED', `${path} is ${other[1]}; give the .safetensors file of this model`);
+    }
     const headerBytes = prefix.readBigUInt64LE();
     if (headerBytes > BigInt(MAX_HEADER_BYTES)) {
       refuse(`claims a header of ${headerBytes} bytes, the limit is ${MAX_HEADER_BYTES}; it is not a safetensors file`);
@@ -91,8 +119,9 @@ type Refuse = (problem: string) => never;
 function parseHeader(header: Buffer, file: string, fileBytes: number, refuse: Refuse): Omit<SafetensorsFile, 'file'> {
   let json: unknown;
   try {
-    json = JSON.parse(header.toString('utf8'));
-  } catch {
+    json = parseBoundedJson(header.toString('utf8'), JSON_BUDGET);
+  } catch (error) {
+    if (error instanceof RangeError) refuse(`has a header that ${error.message}`);
     refuse('has a header that is not JSON; it is not a safetensors file');
   }
   if (!isRecord(json)) return refuse('has a header that is not a JSON object');
@@ -101,9 +130,14 @@ function parseHeader(header: Buffer, file: string, fileBytes: number, refuse: Re
   const metadata: Record<string, string> = {};
   for (const [name, entry] of Object.entries(json)) {
     if (name === '__metadata__') {
+      // Some writers have null where there is no metadata.
+      if (entry === null) continue;
       if (!isRecord(entry)) return refuse('has metadata that is not a JSON object');
       for (const [key, value] of Object.entries(entry)) metadata[key] = String(value);
     } else {
+      if (name.length > MAX_NAME_CHARACTERS) {
+        refuse(`names a tensor by ${name.length} characters ("${shown(name)}"), the limit is ${MAX_NAME_CHARACTERS}`);
+      }
       tensors.push(parseTensor(name, entry, file, start, refuse));
     }
     if (tensors.length > MAX_TENSORS) refuse(`names more than ${MAX_TENSORS} tensors`);
@@ -129,14 +163,16 @@ function parseTensor(name: string, entry: unknown, file: string, start: number, 
   const { dtype, shape, data_offsets: offsets } = entry;
   const bits = typeof dtype === 'string' && Object.hasOwn(BITS, dtype) ? BITS[dtype] : undefined;
   if (typeof dtype !== 'string' || bits === undefined) {
-    return refuse(`gives tensor "${name}" the type ${JSON.stringify(dtype)}, which is no safetensors type`);
+    return refuse(`gives tensor "${name}" the type ${shownJson(dtype)}, which is no safetensors type`);
   }
-  if (!isCounts(shape) || shape.length > MAX_RANK) {
-    return refuse(`gives tensor "${name}" the shape ${JSON.stringify(shape)}, which is no list of dimensions`);
+  if (!isCounts(shape)) {
+    return refuse(
+      `gives tensor "${name}" the shape ${shownJson(shape)}, which is no list of at most ${MAX_RANK} dimensions`,
+    );
   }
   const [begin, end, ...rest] = isCounts(offsets) ? offsets : [];
   if (begin === undefined || end === undefined || rest.length > 0 || end < begin) {
-    return refuse(`gives tensor "${name}" the offsets ${JSON.stringify(offsets)}, which are no range`);
+    return refuse(`gives tensor "${name}" the offsets ${shownJson(offsets)}, which are no range`);
   }
   const elements = shape.reduce((product, dim) => product * dim, 1);
   const length = Math.ceil((elements * bits) / 8);
@@ -146,10 +182,18 @@ function parseTensor(name: string, entry: unknown, file: string, start: number, 
   return { name, dtype, shape, file, offset: start + begin, length };
 }
 
+/** A value of the header, fit for a message. */
+function shownJson(value: unknown): string {
+  const text = JSON.stringify(value) ?? 'undefined';
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+}
+
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isCounts(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
+  return (
+    Array.isArray(value) && value.length <= MAX_RANK && value.every((item) => Number.isSafeInteger(item) && item >= 0)
+  );
 }

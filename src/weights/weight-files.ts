@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { readJsonFile } from '../std/json-file.js';
-import { floatTypes, readSafetensors, type TensorRecord } from './safetensors.js';
+import { readSafetensors, storedTypeOf, type TensorRecord } from './safetensors.js';
 
 /** An index of tensors is JSON text: 2,500 names take 300 KB. */
 const INDEX = { maxBytes: 100_000_000, missing: 'it names the shards' };
@@ -42,7 +42,7 @@ export function third(record: TensorRecord, part: number): WeightRecord {
   const [rows = 0, ...rest] = record.shape;
   const length = record.length / 3;
   // A matrix whose rows do not divide keeps its shape, one of another type its type: no graph accepts either.
-  if (rows % 3 !== 0 || !floatTypes.some((type) => type === record.dtype)) return record;
+  if (rows % 3 !== 0 || storedTypeOf(record) === undefined) return record;
   const name = `${record.name}[${part}]`;
   return { ...record, name, shape: [rows / 3, ...rest], offset: record.offset + part * length, length };
 }
@@ -67,11 +67,13 @@ export async function readWeightFiles(folder: string, stems: readonly string[]):
     if (await exists(index)) return readShards(index);
   }
   const found = await readdir(folder).catch(() => []);
-  const pickles = found.filter((name) => /\.(bin|ckpt|pt|pth)$/.test(name));
+  const others = found.filter((name) => /\.(bin|ckpt|pt|pth|gguf)$/.test(name));
   throw new InferenceError(
     'CHECKPOINT_INVALID',
     `${folder} has no ${stems[0]}.safetensors and no index of shards${
-      pickles.length > 0 ? `, only ${pickles.join(', ')}; get the .safetensors variant of this checkpoint` : ''
+      others.length > 0
+        ? `, only ${others.slice(0, 8).join(', ')}; get the .safetensors variant of this checkpoint`
+        : ''
     }`,
   );
 }

@@ -52,7 +52,8 @@ async function writeLoras(model: string): Promise<number> {
   const rank = Number(options.rank);
   const tensors = [...sdxlLoraNames(config).weights]
     .filter(
-      ([name, { key, shape }]) => /^lora_(unet_(down|mid|up)_|te)/.test(name) && /attn/.test(key) && shape.length === 2,
+      ([name, { module, shape }]) =>
+        /^lora_(unet_(down|mid|up)_|te)/.test(name) && /attn/.test(module) && shape.length === 2,
     )
     .flatMap(([name, { shape }]): [string, number[]][] => [
       [`${name}.lora_down.weight`, [rank, shape[1] ?? 0]],

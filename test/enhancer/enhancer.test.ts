@@ -1,12 +1,20 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { type Enhancement, type EnhanceRequest, Enhancer } from '../../src/enhancer/enhancer.js';
 import { findLlama, type LlamaModel } from '../../src/enhancer/llama.js';
 import { PromptFrame } from '../../src/enhancer/prompt-tokens.js';
+import { readQwenConfig } from '../../src/enhancer/qwen/config.js';
 import { convertToGguf } from '../../src/enhancer/qwen/convert.js';
+import { estimateMemory } from '../../src/enhancer/qwen/memory.js';
+import { qwenMetadata } from '../../src/enhancer/qwen/metadata.js';
+import { readVocabulary } from '../../src/enhancer/qwen/vocabulary.js';
+import { ggufTensors } from '../../src/enhancer/qwen/weights.js';
 import { builtInTemplate, type EnhanceTemplate } from '../../src/enhancer/template.js';
+import { aligned, valueTypes } from '../../src/weights/gguf/gguf-types.js';
+import { writeGguf } from '../../src/weights/gguf/gguf-writer.js';
+import { readWeightFiles } from '../../src/weights/weight-files.js';
 
 let cacheFolder: string;
 beforeAll(async () => {
@@ -50,6 +58,53 @@ async function write(
 const promptOf = async (enhancer: Enhancer, request: Partial<EnhanceRequest> = {}) =>
   (await write(enhancer, request)).prompt;
 
+/** The tiny model in two parts, as llama-gguf-split writes them: the first without tensors. */
+async function writeSplit(folder: string): Promise<readonly [string, string]> {
+  const path = inject('tinyQwen');
+  const config = await readQwenConfig(path);
+  const tensors = ggufTensors(await readWeightFiles(path, ['model']), config, 'F32');
+  const metadata = qwenMetadata('tiny', config, await readVocabulary(path, config.vocabSize), 'f32');
+  const parts = [
+    { metadata, tensors: [] },
+    { metadata: new Map(), tensors },
+  ];
+  const paths = [1, 2].map((part) => join(folder, `tiny-0000${part}-of-00002.gguf`));
+  for (const [i, part] of parts.entries()) {
+    const handle = await open(paths[i] ?? '', 'w');
+    await writeGguf(handle, part).finally(() => handle.close());
+    const bytes = await readFile(paths[i] ?? '');
+    // llama.cpp reads numbers of parts in 16 bits only, which darkroom's writer does not have.
+    const entries = splitEntries(i, parts.length, tensors.length);
+    bytes.writeBigUInt64LE(BigInt(part.metadata.size + entries.count), 16);
+    await writeFile(paths[i] ?? '', Buffer.concat([bytes.subarray(0, 24), entries.bytes, bytes.subarray(24)]));
+  }
+  return [paths[0] ?? '', paths[1] ?? ''];
+}
+
+/** Metadata of a part, as many bytes as leave everything behind them aligned. */
+function splitEntries(part: number, parts: number, tensors: number): { count: number; bytes: Buffer } {
+  const entry = (key: string, type: number, value: Buffer) => {
+    const start = Buffer.alloc(12 + key.length);
+    start.writeUInt32LE(key.length);
+    start.write(key, 8);
+    start.writeUInt32LE(type, 8 + key.length);
+    return Buffer.concat([start, value]);
+  };
+  const u16 = (value: number) => Buffer.from(Uint16Array.of(value).buffer);
+  const i32 = (value: number) => Buffer.from(Int32Array.of(value).buffer);
+  const entries = [
+    entry('split.no', valueTypes.uint16, u16(part)),
+    entry('split.count', valueTypes.uint16, u16(parts)),
+    entry('split.tensors.count', valueTypes.int32, i32(tensors)),
+  ];
+  const length = 28 + Buffer.concat(entries).length;
+  const rest = aligned(length) - length;
+  const filler = Buffer.alloc(8 + rest, ' ');
+  filler.writeBigUInt64LE(BigInt(rest));
+  entries.push(entry('x.filler', valueTypes.string, filler));
+  return { count: entries.length, bytes: Buffer.concat(entries) };
+}
+
 describe('Enhancer', () => {
   let enhancer: Enhancer;
   beforeAll(async () => {
@@ -68,6 +123,19 @@ describe('Enhancer', () => {
     await promptOf(enhancer, { prompt: 'waves', seed: 9 });
     expect(await promptOf(enhancer)).toBe(first);
     expect(await promptOf(enhancer, { seed: 5 })).not.toBe(first);
+  });
+
+  it('loads a split file from any of its parts, and expects the memory of all', async () => {
+    const folder = await mkdtemp(join(cacheFolder, 'split-'));
+    for (const path of await writeSplit(folder)) {
+      const source = { path, type: 'f32', template: builtInTemplate, parallel: 2 } as const;
+      const split = await Enhancer.load(source, { device: 'cpu', threads: 1 });
+      expect(split.info.parameters).toBe(enhancer.info.parameters);
+      expect(await promptOf(split)).toBe(await promptOf(enhancer));
+      await split.dispose();
+      const whole = await estimateMemory({ ...source, path: inject('tinyQwen') });
+      expect((await estimateMemory(source)) / whole).toBeCloseTo(1, 2);
+    }
   });
 
   it('always takes the likeliest token at temperature 0, whatever the seed', async () => {

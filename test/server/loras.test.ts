@@ -1,18 +1,24 @@
-import { copyFile, cp, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { copyFile, cp, mkdir, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { pino } from 'pino';
 import sharp from 'sharp';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { readConfig } from '../../src/config/server-config.js';
 import type { InferenceError } from '../../src/errors.js';
 import { JobType, type Lora, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
 import { readWanConfig } from '../../src/pipelines/wan/checkpoint/read-config.js';
+import { LoraReader } from '../../src/server/request/lora-reader.js';
+import { LoraRegistry } from '../../src/server/request/lora-registry.js';
+import { createServer } from '../../src/server/server.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { readParameters } from '../support/read-metadata.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 import { sdxlImage } from '../support/sdxl-image.js';
-import { kinds, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { kinds, loraThread, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 
 const golden = (name: string) =>
@@ -186,6 +192,102 @@ describe('the folder', () => {
   });
 });
 
+describe('a folder that holds anything', () => {
+  let own: string;
+  let registry: LoraRegistry;
+  beforeEach(async () => {
+    own = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
+    registry = new LoraRegistry({ folder: own, threadEntry: loraThread });
+  });
+  afterEach(() => rm(own, { recursive: true }));
+  const problems = async () => {
+    await registry.refresh();
+    return Object.fromEntries(registry.all.map(({ name, problem }) => [name, problem?.message.slice(own.length + 1)]));
+  };
+
+  it('is listed through links to folders and files, each folder once, in capitals too', async () => {
+    const elsewhere = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
+    await copyFile(golden('attn.kohya'), join(elsewhere, 'far.safetensors'));
+    await symlink(elsewhere, join(own, 'linked'));
+    await symlink(own, join(elsewhere, 'back'));
+    await symlink(golden('attn.peft'), join(own, 'file.safetensors'));
+    await copyFile(golden('attn.peft'), join(own, 'LOUD.SAFETENSORS'));
+    await symlink('/nowhere', join(own, 'dangling'));
+    expect(await problems()).toEqual({ LOUD: undefined, file: undefined, 'linked/far': undefined });
+    await rm(elsewhere, { recursive: true });
+  });
+
+  it('costs nothing but itself where it is no file, or a bomb', async () => {
+    execFileSync('mkfifo', [join(own, 'pipe.safetensors')]);
+    await copyFile(golden('attn.kohya'), join(own, 'good.safetensors'));
+    await writeFile(join(own, 'nested.safetensors'), safetensorsBytes('['.repeat(30_000_000)));
+    const modules = Array.from({ length: 30_000 }, (_, i) => `blocks.${i}.self_attn.q.lora_A.weight`);
+    const entry = { dtype: 'F32', shape: [0], data_offsets: [0, 0] };
+    await writeFile(
+      join(own, 'many.safetensors'),
+      safetensorsBytes(Object.fromEntries(modules.map((key) => [key, entry]))),
+    );
+    const before = performance.now();
+    expect(await problems()).toEqual({
+      good: undefined,
+      many: 'many.safetensors has more than 20000 modules, the limit',
+      nested: 'nested.safetensors has a header that is nested more than 8 deep',
+      pipe: 'pipe.safetensors is not a file',
+    });
+    expect(performance.now() - before).toBeLessThan(5_000);
+  });
+
+  it('costs a minute at most where it cannot be read in time or memory', async () => {
+    const lines: string[] = [];
+    for (const [name, program] of [
+      ['slow', `parentPort.on('message', () => undefined)`],
+      [
+        'hungry',
+        `parentPort.on('message', () => { const all = []; for (;;) all.push(new Array(1e6).fill(all.length)); })`,
+      ],
+    ]) {
+      const entry = join(own, `${name}.mjs`);
+      await writeFile(
+        entry,
+        `import { parentPort } from 'node:worker_threads'; ${program}; parentPort.postMessage('ready');`,
+      );
+      const reader = new LoraReader(pathToFileURL(entry));
+      const reading = await reader.read('x.safetensors');
+      lines.push('problem' in reading ? `${name}: ${reading.problem.message} ${reading.isFinal}` : (name ?? ''));
+      await reader.close();
+    }
+    expect(lines).toEqual([
+      'slow: the header of x.safetensors cannot be read: it takes longer than 5000 ms false',
+      expect.stringMatching(/^hungry: the header of x\.safetensors cannot be read: .*memory.* false$/) as string,
+    ]);
+  });
+
+  it('does not hold up the process while a file is read', async () => {
+    await writeFile(join(own, 'long.safetensors'), safetensorsBytes(`{"a":"${'x'.repeat(31_000_000)}"}`));
+    let longest = 0;
+    let last = performance.now();
+    const timer = setInterval(() => {
+      longest = Math.max(longest, performance.now() - last);
+      last = performance.now();
+    }, 5);
+    await registry.refresh();
+    clearInterval(timer);
+    expect(longest).toBeLessThan(200);
+  });
+
+  it('is reported where it is missing', async () => {
+    const missing = new LoraRegistry({ folder: join(own, 'nowhere') });
+    expect(await missing.folderProblem()).toBe(`${join(own, 'nowhere')} cannot be read (ENOENT)`);
+    expect(await registry.folderProblem()).toBeUndefined();
+    const lines: string[] = [];
+    const log = pino({ level: 'error' }, { write: (line: string) => lines.push(line) });
+    const config = readConfig({}, { DARKROOM_LISTEN: '127.0.0.1:0', LORA_DIR: join(own, 'nowhere') });
+    const server = await createServer({ config, log, engines: [] });
+    await server.close();
+    expect(lines.join('')).toContain('nowhere cannot be read (ENOENT); there are no LoRAs until it can be');
+  });
+});
+
 /** A folder is looked into once a second at most. */
 async function lookAgain(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 1100));
@@ -231,12 +333,12 @@ describe('a LoRA file that cannot be used', () => {
     [
       'with a module twice',
       'CHECKPOINT_INVALID',
-      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice; its second module is "lora_unet_input_blocks_4_1_proj_in"/,
+      /unet\.down_blocks\.1\.attentions\.0\.proj_in\.weight is there twice; its second module is "unet.down_blocks.1.attentions.0.proj_in"/,
       (path: string) =>
         changed(path, (tensors) => {
           for (const part of ['lora_up', 'lora_down']) {
             const factor = tensors.get(`${unet}.${part}.weight`) ?? zeros([1]);
-            tensors.set(`lora_unet_input_blocks_4_1_proj_in.${part}.weight`, factor);
+            tensors.set(`unet.down_blocks.1.attentions.0.proj_in.${part}.weight`, factor);
           }
         }),
     ],

@@ -138,7 +138,7 @@ export function pthBytes(
   );
 }
 
-const raw = (codes: string) => Buffer.from(codes, 'latin1');
+export const raw = (codes: string) => Buffer.from(codes, 'latin1');
 const u16 = (value: number) => fill(2, (bytes) => bytes.writeUInt16LE(value));
 const u32 = (value: number) => fill(4, (bytes) => bytes.writeUInt32LE(value));
 const i32 = (value: number) => fill(4, (bytes) => bytes.writeInt32LE(value));

@@ -16,6 +16,8 @@ import { createServer, type RunningServer, type ServerOptions } from '../../src/
 export const engineEntry = new URL('../../dist/src/engine/image-process.js', import.meta.url);
 export const textEngineEntry = new URL('../../dist/src/engine/text-process.js', import.meta.url);
 
+export const loraThread = new URL('../../dist/src/server/request/lora-thread.js', import.meta.url);
+
 export const silent = pino({ level: 'silent' });
 
 export interface Serving {
@@ -57,7 +59,7 @@ export async function serve(
   const [engine] = engines;
   if (engine === undefined) throw new Error('no engine');
   const textEngine = await createTextEngine(config, silent, engines, textEntry);
-  const server = await createServer({ config, log: silent, engines, textEngine, ...options });
+  const server = await createServer({ config, log: silent, engines, textEngine, loraThread, ...options });
   if (!startsLater) await Promise.all(engines.map((one) => one.start()));
   const client = connect(
     `127.0.0.1:${server.port}`,

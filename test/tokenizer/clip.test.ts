@@ -1,4 +1,4 @@
-import { cp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -7,6 +7,64 @@ import { tempFolder } from '../support/temp-folder.js';
 
 const configs = fileURLToPath(new URL('../fixtures/goldens/sdxl-tiny/model-configs', import.meta.url));
 const [BEGIN, END] = [857, 858];
+
+/** Writes a folder as transformers 5 does: tokenizer.json, and its configuration. */
+async function asTransformers5(
+  from: string,
+  to: string,
+  { configured, pairs = false }: { readonly configured: boolean; readonly pairs?: boolean },
+): Promise<object> {
+  await mkdir(to);
+  const vocab = JSON.parse(await readFile(join(from, 'vocab.json'), 'utf8')) as Record<string, number>;
+  const merges = (await readFile(join(from, 'merges.txt'), 'utf8'))
+    .split('\n')
+    .filter((line) => / /.test(line) && !/^#/.test(line));
+  const config = JSON.parse(await readFile(join(from, 'tokenizer_config.json'), 'utf8')) as Record<string, string>;
+  const [bos = '', eos = '', pad = ''] = [config.bos_token, config.eos_token, config.pad_token];
+  const json = {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: [...new Set([pad, bos, eos])].map((content) => ({
+      id: vocab[content],
+      content,
+      special: true,
+      normalized: false,
+    })),
+    normalizer: {
+      type: 'Sequence',
+      normalizers: [
+        { type: 'NFC' },
+        { type: 'Replace', pattern: { Regex: '\\s+' }, content: ' ' },
+        { type: 'Lowercase' },
+      ],
+    },
+    pre_tokenizer: {
+      type: 'Sequence',
+      pretokenizers: [
+        {
+          type: 'Split',
+          pattern: { Regex: "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+" },
+          behavior: 'Removed',
+          invert: true,
+        },
+        { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+      ],
+    },
+    post_processor: { type: 'RobertaProcessing', sep: [eos, vocab[eos]], cls: [bos, vocab[bos]], trim_offsets: false },
+    model: {
+      type: 'BPE',
+      unk_token: eos,
+      continuing_subword_prefix: '',
+      end_of_word_suffix: '</w>',
+      vocab,
+      merges: pairs ? merges.map((merge) => merge.split(' ')) : merges,
+    },
+  };
+  await writeFile(join(to, 'tokenizer.json'), JSON.stringify(json));
+  if (configured) await cp(join(from, 'tokenizer_config.json'), join(to, 'tokenizer_config.json'));
+  return json;
+}
 
 // Ids of whole prompts, from transformers, are checked in test/conformance.
 describe('ClipTokenizer', () => {
@@ -77,6 +135,42 @@ describe('ClipTokenizer', () => {
     expect((await readClipTokenizer(folder)).encode('').ids[2]).toBe(padding);
   });
 
+  it.each([
+    ['tokenizer', { configured: true }, {}],
+    ['tokenizer_2', { configured: true }, {}],
+    ['tokenizer', { configured: false }, {}],
+    ['tokenizer_2', { configured: false }, {}],
+    ['tokenizer', { configured: true }, { pairs: true }],
+  ] as const)('reads %s from tokenizer.json alone %j', async (name, { configured }, form) => {
+    const folder = join(await tempFolder(), 'tokenizer');
+    await asTransformers5(join(configs, name), folder, { configured, ...form });
+    const [saved, files] = [await readClipTokenizer(folder), await readClipTokenizer(join(configs, name))];
+    for (const text of [
+      '',
+      'a red circle!',
+      "cat's 12",
+      'red<|endoftext|>red',
+      '<|ENDOFTEXT|>',
+      'a\u0085b',
+      '\u03a3\u0391\u03a3',
+    ])
+      expect(saved.encode(text), text).toEqual(files.encode(text));
+  });
+
+  it.each([
+    [{ model: { type: 'WordPiece' } }, /model\.type: is of another kind than BPE/],
+    [{ pre_tokenizer: { type: 'Whitespace' } }, /pre_tokenizer\.type: Invalid input/],
+    [{ normalizer: { type: 'Sequence', normalizers: [{ type: 'NFKC' }] } }, /is not how CLIP normalises/],
+  ])('refuses a tokenizer.json of another kind: %j', async (change, message) => {
+    const folder = join(await tempFolder(), 'tokenizer');
+    const json = await asTransformers5(join(configs, 'tokenizer'), folder, { configured: true });
+    await writeFile(join(folder, 'tokenizer.json'), JSON.stringify({ ...json, ...change }));
+    await expect(readClipTokenizer(folder)).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: expect.stringMatching(message) as string,
+    });
+  });
+
   it('merges a word of 16 KB', async () => {
     const tokenizer = await readClipTokenizer(join(configs, 'tokenizer'));
     const text = 'background'.repeat(1600);
@@ -86,9 +180,13 @@ describe('ClipTokenizer', () => {
   });
 
   it.each([
-    ['vocab.json', undefined, /vocab.json is missing; a CLIP tokenizer folder has vocab.json and merges.txt/],
+    [
+      'vocab.json',
+      undefined,
+      /vocab.json is missing; a CLIP tokenizer folder has vocab.json and merges.txt, or tokenizer.json/,
+    ],
     ['merges.txt', undefined, /merges.txt is missing/],
-    ['vocab.json', '[1]', /vocab.json .*expected record/],
+    ['vocab.json', '[1]', /vocab.json .*must be an object of at most 400000 ids by their tokens/],
     ['vocab.json', '{"a":1}', /vocab.json has no eos_token "<\|endoftext\|>"/],
     ['merges.txt', 'a b c', /merges.txt has a line that is not two symbols: "a b c"/],
     ['tokenizer_config.json', '{"model_max_length":1}', /tokenizer_config.json model_max_length: /],

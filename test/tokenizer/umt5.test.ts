@@ -173,12 +173,12 @@ describe('readUmt5Tokenizer refuses', () => {
     [
       'a piece of 257 characters',
       ({ model }) => Object.assign(model, { vocab: [['x'.repeat(257), 0]] }),
-      'model.vocab.0.0: Too big',
+      'model.vocab.0: must be a piece of at most 256 characters and its score',
     ],
     [
       'a score that is no number',
       ({ model }) => Object.assign(model, { vocab: [['x', null]] }),
-      'model.vocab.0.1: Invalid input',
+      'model.vocab.0: must be a piece of at most 256 characters and its score',
     ],
   ];
   it.each(cases)('%s', async (_, change, message) => {

@@ -1,8 +1,9 @@
-import { open, readFile, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { open, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readGgufHeader } from '../../src/weights/gguf/gguf-header.js';
 import { type GgufFile, type GgufTensor, planGguf, writeGguf } from '../../src/weights/gguf/gguf-writer.js';
+import { readSplitGgufHeader } from '../../src/weights/gguf/split-gguf.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 const small: GgufFile = {
@@ -26,6 +27,55 @@ async function write(file: GgufFile): Promise<string> {
   await writeGguf(handle, file).finally(() => handle.close());
   return path;
 }
+
+describe('a split GGUF file', () => {
+  /** Parts as llama-gguf-split writes them with --no-tensor-first-split. */
+  async function split(change: (part: number) => Record<string, number> = () => ({})): Promise<readonly string[]> {
+    const folder = await tempFolder();
+    const paths: string[] = [];
+    for (const part of [1, 2, 3]) {
+      const path = join(folder, `model-0000${part}-of-00003.gguf`);
+      const numbers = { 'split.no': part - 1, 'split.count': 3, 'split.tensors.count': 2, ...change(part) };
+      const metadata = new Map([
+        ...(part === 1 ? small.metadata : []),
+        ...Object.entries(numbers).map(([key, value]) => [key, { kind: 'uint32', value }] as const),
+      ]);
+      const handle = await open(path, 'w');
+      await writeGguf(handle, { metadata, tensors: small.tensors.slice(part - 2, part - 1) }).finally(() =>
+        handle.close(),
+      );
+      paths.push(path);
+    }
+    return paths;
+  }
+
+  it('is read whole from any of its parts', async () => {
+    const paths = await split();
+    const sizes = await Promise.all(paths.map(async (path) => (await stat(path)).size));
+    for (const path of paths) {
+      const header = await readSplitGgufHeader(path);
+      expect(header.path).toBe(paths[0]);
+      expect([...header.tensors.keys()]).toEqual(['w', 'b']);
+      expect(header.metadata.get('general.architecture')).toBe('qwen2');
+      expect(header.fileBytes).toBe(sizes.reduce((sum, size) => sum + size));
+    }
+  });
+
+  it('is refused without a part, with one of another file, or renamed', async () => {
+    const paths = await split();
+    await rm(paths[1] ?? '');
+    await expect(readSplitGgufHeader(paths[2] ?? '')).rejects.toThrow(`${paths[1]} does not exist or cannot be read`);
+    const [mixed] = await split((part) => (part === 2 ? { 'split.count': 4 } : {}));
+    await expect(readSplitGgufHeader(mixed ?? '')).rejects.toThrow('has 3 parts by its name, part 2 says 4');
+    const [fewer] = await split(() => ({ 'split.tensors.count': 3 }));
+    await expect(readSplitGgufHeader(fewer ?? '')).rejects.toThrow('has 2 tensors in 3 parts, must have 3');
+    const [first = ''] = await split();
+    await rename(first, join(dirname(first), 'model.gguf'));
+    await expect(readSplitGgufHeader(join(dirname(first), 'model.gguf'))).rejects.toThrow(
+      'is one of 3 parts; name them as llama.cpp does, NAME-00001-of-00003.gguf',
+    );
+  });
+});
 
 describe('writeGguf', () => {
   it('writes a file that the reader reads back', async () => {
@@ -112,9 +162,9 @@ describe('readGgufHeader refuses', () => {
     ],
     [
       'an endless array',
-      Buffer.concat([start(0, 1), text('k'), u32(9), u32(4), u64(4_000_001)]),
+      Buffer.concat([start(0, 1), text('k'), u32(9), u32(4), u64(3_000_001)]),
       invalid,
-      'claims 4000001 elements in metadata "k", the limit is 4000000',
+      'claims 3000001 elements in metadata "k", the limit of a file is 3000000',
     ],
     [
       'an array of arrays',

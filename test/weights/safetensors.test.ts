@@ -24,12 +24,28 @@ describe('readSafetensors', () => {
     expect(tensors.get('b')).toMatchObject({ dtype: 'F32', shape: [2], offset: start + 4, length: 8 });
   });
 
+  it.each([
+    ['GGUF\x03\0\0\0', 'is a GGUF file; give the .safetensors file of this model'],
+    ['PK\x03\x04\0\0\0\0', 'is a PyTorch file (a zip archive); give the .safetensors file of this model'],
+  ])('names another format: %j', async (start, message) => {
+    const path = await fileOf(Buffer.from(start, 'latin1'));
+    await expect(readSafetensors(path)).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: `${path} ${message}`,
+    });
+  });
+
+  it('reads metadata that is null', async () => {
+    const path = await fileOf(safetensorsBytes({ __metadata__: null, a: f32([1], 0, 4) }, new Uint8Array(4)));
+    expect((await readSafetensors(path)).metadata).toEqual({});
+  });
+
   const hostile: readonly [string, Buffer, RegExp][] = [
     ['an empty file', Buffer.alloc(0), /is 0 bytes long, too short/],
     [
       'a header of 2 GB',
       Buffer.from('0000008000000000', 'hex'),
-      /claims a header of 2147483648 bytes, the limit is 100000000/,
+      /claims a header of 2147483648 bytes, the limit is 32000000/,
     ],
     ['a header that ends early', safetensorsBytes({ a: f32([1], 0, 4) }).subarray(0, 20), /ends inside its header/],
     ['a header that is not JSON', safetensorsBytes('{"a":'), /header that is not JSON/],

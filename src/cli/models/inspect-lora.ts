@@ -1,4 +1,5 @@
-import { isLoraKey, type LoraHeader, readLoraHeader, trainedTags } from '../../pipelines/lora/lora-header.js';
+import { type LoraHeader, readLoraHeader, trainedTags } from '../../pipelines/lora/lora-header.js';
+import { isLoraFile } from '../../pipelines/lora/lora-keys.js';
 import { readSafetensors } from '../../weights/safetensors.js';
 
 const MAX_TAGS = 20;
@@ -9,7 +10,7 @@ const MAX_UNKNOWN_SHOWN = 8;
 export async function inspectLora(path: string): Promise<LoraInspection | undefined> {
   if (!path.endsWith('.safetensors')) return undefined;
   const { tensors } = await readSafetensors(path);
-  if (![...tensors.keys()].some(isLoraKey)) return undefined;
+  if (!isLoraFile([...tensors.keys()])) return undefined;
   const header = await readLoraHeader(path);
   const { base, format, rank, sizeBytes, unknown, metadata } = header;
   return {

@@ -1,5 +1,6 @@
 import { InferenceError } from '../../errors.js';
-import { type GgufHeader, readGgufHeader } from '../../weights/gguf/gguf-header.js';
+import type { GgufHeader } from '../../weights/gguf/gguf-header.js';
+import { readSplitGgufHeader } from '../../weights/gguf/split-gguf.js';
 
 /** Keys that llama.cpp needs to load a qwen2. */
 const REQUIRED = [
@@ -11,11 +12,11 @@ const REQUIRED = [
 ] as const;
 
 /**
- * Reads the header of a GGUF file and checks that it is a Qwen2 of any quantisation.
+ * Reads the header of a GGUF file, or of a split one by any of its parts, and checks that it is a Qwen2 of any quantisation.
  * @throws InferenceError MODEL_UNSUPPORTED for another architecture, CHECKPOINT_INVALID for an incomplete file
  */
 export async function readQwenGguf(path: string): Promise<GgufHeader> {
-  const header = await readGgufHeader(path);
+  const header = await readSplitGgufHeader(path);
   const architecture = header.metadata.get('general.architecture');
   if (architecture !== 'qwen2') {
     const shown = JSON.stringify(architecture ?? null).slice(0, 80);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../errors.js';
 import { readJsonFile, readTextFile } from '../../std/json-file.js';
+import { vocabularySchema } from '../../tokenizer/vocabulary-schema.js';
 
 /** Largest file size: Qwen2's tokenizer.json has 7 MB, its vocab.json 3 MB. */
 const TOKENIZER = { maxBytes: 100_000_000, missing: 'the folder needs tokenizer.json, or vocab.json and merges.txt' };
@@ -10,8 +11,8 @@ const SETTINGS = { maxBytes: 10_000_000, missing: 'it names the special tokens' 
 /** Longest chat template: published ones have about 10 KB. */
 const MAX_TEMPLATE_BYTES = 1_000_000;
 /** Largest counts: Qwen2 has 151,643 tokens, 151,387 merges and about 20 added tokens. */
-const MAX_TOKENS = 2_000_000;
-const MAX_ADDED_TOKENS = 10_000;
+const MAX_TOKENS = 500_000;
+const MAX_ADDED_TOKENS = 2_000;
 
 /**
  * The pattern by which Qwen2 splits words; llama.cpp's "qwen2" has the same.
@@ -20,7 +21,7 @@ const MAX_ADDED_TOKENS = 10_000;
 const WORDS =
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
-const vocabSchema = z.record(z.string().min(1).max(4_096), z.int().min(0).max(MAX_TOKENS));
+const vocabSchema = vocabularySchema(MAX_TOKENS);
 const addedSchema = z.object({ id: z.int().min(0).max(MAX_TOKENS), content: z.string().min(1), special: z.boolean() });
 type AddedToken = z.infer<typeof addedSchema>;
 

@@ -1,7 +1,7 @@
 import { InferenceError, listProblems } from '../../errors.js';
 import { type Dialect, defaultDialect } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
-import type { LowRankUpdate } from '../../graph/low-rank.js';
+import type { WeightUpdate } from '../../graph/weight-update.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
 import type { WeightFiles } from '../../weights/weight-files.js';
 
@@ -34,8 +34,8 @@ export interface NetworkSource<Component extends string> {
   readWeights(component: Component): Promise<WeightFiles>;
 }
 
-/** Low-rank updates of weights: by component, then by key. */
-export type WeightUpdates = ReadonlyMap<string, ReadonlyMap<string, readonly LowRankUpdate[]>>;
+/** Updates of weights: by component, then by key. */
+export type WeightUpdates = ReadonlyMap<string, ReadonlyMap<string, readonly WeightUpdate[]>>;
 
 interface BuildOptions<Table> {
   /** Name of this kind of checkpoint in messages: SDXL, WAN. */
@@ -72,8 +72,6 @@ export async function buildNetworks<Component extends string, Table extends Netw
     const added = updates?.get(component);
     const weights = new Weights(new Graph(name, dialect), source, {
       ...builder.options,
-      // Single files carry whatever their makers' tools left in them.
-      refusesSpare: checkpoint.layout === 'diffusers',
       ...(added && { updates: added }),
     });
     try {

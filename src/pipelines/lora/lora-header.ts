@@ -1,8 +1,9 @@
 import { stat } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
+import { parseBoundedJson } from '../../std/bounded-json.js';
 import { readSafetensors, type TensorRecord } from '../../weights/safetensors.js';
-
-export type LoraFormat = 'kohya' | 'peft';
+import { type AdapterSettingsOf, readAdapterSettings } from './adapter-settings.js';
+import { type LoraFormat, type LoraPart, parseLoraKey } from './lora-keys.js';
 
 /** Base model that a LoRA was trained on, found from its keys. */
 export const loraBases = [
@@ -15,7 +16,10 @@ export const loraBases = [
 ] as const;
 export type LoraBase = (typeof loraBases)[number];
 
-export type LoraPart = 'down' | 'up' | 'alpha';
+/** Every weight of SDXL and WAN 14B together has fewer. */
+const MAX_MODULES = 20_000;
+/** A name out of a file that may be hostile, as messages show it. */
+const MAX_SHOWN_CHARACTERS = 128;
 
 /** The header of a LoRA file; its numbers are not read. */
 export interface LoraHeader {
@@ -32,6 +36,8 @@ export interface LoraHeader {
   /** Keys that name no part of a LoRA. */
   readonly unknown: readonly string[];
   readonly metadata: Readonly<Record<string, string>>;
+  /** Settings that PEFT trained with, where the header has them. They take precedence over `alpha` tensors. */
+  readonly settings: AdapterSettingsOf;
 }
 
 /** Key parts of other methods. The arithmetic of LoRA is wrong for their tensors. */
@@ -41,7 +47,8 @@ const OTHER_METHODS: readonly (readonly [pattern: RegExp, name: string])[] = [
   [/\.(dora_scale|lora_magnitude_vector)/, 'DoRA'],
   [/\.(oft_blocks|oft_diag|oft_R)/, 'OFT'],
   [/\.lora_mid\./, 'LoCon with a core (Tucker)'],
-  [/\.(on_input|w_norm|b_norm|diff|diff_b)$/, 'weights of another kind than LoRA'],
+  [/\.lora_(B|up)(\.[\w-]+)?\.bias$/, 'LoRA with biases'],
+  [/\.(on_input|set_weight|reshape_weight)$/, 'weights of another kind than LoRA'],
 ];
 
 /** The first that some key fits. */
@@ -52,11 +59,6 @@ const BASES: readonly (readonly [pattern: RegExp, base: LoraBase])[] = [
   [/^lora_te[12]_|(input|output|down|up|mid|middle)_block/, 'SDXL'],
   [/(^|[._])blocks[._]\d+[._](self_attn|cross_attn|attn[12]|ffn)[._]/, 'WAN 2.1'],
 ];
-
-/** True for keys of LoRAs and of other low-rank methods; checkpoints have none of them. */
-export function isLoraKey(key: string): boolean {
-  return /^lora_|\.lora[._]|\.(hada|lokr|dora|oft)_/.test(key);
-}
 
 /**
  * Reads the header of a LoRA file of kohya's scripts or of PEFT and diffusers, and of what it is made.
@@ -72,51 +74,69 @@ export async function readLoraHeader(path: string): Promise<LoraHeader> {
   const modules = new Map<string, Partial<Record<LoraPart, TensorRecord>>>();
   const unknown: string[] = [];
   let format: LoraFormat = 'kohya';
+  let rank = 0;
   for (const [key, record] of tensors) {
-    const found = parseKey(key);
+    const found = parseLoraKey(key);
     if (found === undefined) {
       unknown.push(key);
       continue;
     }
-    format = found.format;
-    modules.set(found.module, { ...modules.get(found.module), [found.part]: record });
+    const { module, part } = found;
+    if (found.format === 'peft') format = 'peft';
+    if (part === 'down') rank = Math.max(rank, record.shape[0] ?? 0);
+    const parts = modules.get(module) ?? {};
+    const same = parts[part];
+    if (same !== undefined) refuse(path, `has "${shown(key)}" beside "${shown(same.name)}"`);
+    parts[part] = record;
+    modules.set(module, parts);
+    if (modules.size > MAX_MODULES) refuse(path, `has more than ${MAX_MODULES} modules, the limit`);
   }
   if (modules.size === 0) {
-    throw new InferenceError('MODEL_UNSUPPORTED', `${path} has no LoRA keys; it begins with "${keys[0] ?? ''}"`);
+    throw new InferenceError('MODEL_UNSUPPORTED', `${path} has no LoRA keys; it begins with "${shown(keys[0] ?? '')}"`);
   }
-  const rank = Math.max(...[...modules.values()].map(({ down }) => down?.shape[0] ?? 0));
+  const settings = readAdapterSettings(path, metadata);
   const base = BASES.find(([pattern]) => keys.some((key) => pattern.test(key)))?.[1] ?? 'unknown';
-  return { path, file, sizeBytes: (await stat(file)).size, base, format, modules, rank, unknown, metadata };
+  return { path, file, sizeBytes: (await stat(file)).size, base, format, modules, rank, unknown, metadata, settings };
 }
 
-function parseKey(key: string): { module: string; part: LoraPart; format: LoraFormat } | undefined {
-  const kohya = /^(lora_(?:unet|te\d?)_.+)\.(?:lora_(down|up)\.weight|(alpha))$/.exec(key);
-  if (kohya) return { module: kohya[1] ?? '', part: (kohya[2] ?? 'alpha') as LoraPart, format: 'kohya' };
-  const peft =
-    /^(?:base_model\.model\.)?(.+?)\.(?:lora_([AB])(?:\.default)?\.weight|lora(?:_linear_layer)?\.(down|up)\.weight|lora_(down|up)\.weight|(alpha))$/.exec(
-      key,
-    );
-  if (peft === null) return undefined;
-  const [, module = '', letter, named, plain] = peft;
-  const part = letter === 'A' ? 'down' : letter === 'B' ? 'up' : (named ?? plain ?? 'alpha');
-  return { module, part: part as LoraPart, format: 'peft' };
+function refuse(path: string, problem: string): never {
+  throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
 }
+
+function shown(name: string): string {
+  return name.slice(0, MAX_SHOWN_CHARACTERS);
+}
+
+/** A table of half a million captions has some 8 MB; a longer one is not looked into. */
+const MAX_TAGS_CHARACTERS = 8_000_000;
+const TAGS_BUDGET = { maxDepth: 3, maxValues: 500_000 };
+/** Captions are words or sentences. */
+const MAX_TAG_CHARACTERS = 200;
 
 /** Words that the images it was trained on were described with, the most frequent first, as kohya's scripts count them. */
 export function trainedTags({ metadata }: Pick<LoraHeader, 'metadata'>, most: number): readonly string[] {
+  const text = metadata.ss_tag_frequency ?? '{}';
   const counts = new Map<string, number>();
-  try {
-    const folders: unknown = JSON.parse(metadata.ss_tag_frequency ?? '{}');
-    for (const tags of Object.values(folders ?? {})) {
-      for (const [tag, count] of Object.entries(tags ?? {})) {
-        counts.set(tag.trim(), (counts.get(tag.trim()) ?? 0) + (Number(count) || 0));
-      }
+  for (const tags of objectsIn(text.length > MAX_TAGS_CHARACTERS ? '{}' : text)) {
+    for (const [tag, count] of Object.entries(tags)) {
+      const word = tag.slice(0, MAX_TAG_CHARACTERS).trim();
+      counts.set(word, (counts.get(word) ?? 0) + (typeof count === 'number' ? count : 0));
     }
-  } catch {
-    // Some tools leave no JSON there: no tags are known then.
   }
   return [...counts]
     .sort(([, a], [, b]) => b - a)
     .slice(0, most)
     .map(([tag]) => tag);
+}
+
+/** The objects in a JSON object. Some tools leave no JSON there: no tags are known then. */
+function objectsIn(text: string): readonly object[] {
+  try {
+    const json = parseBoundedJson(text, TAGS_BUDGET);
+    return Object.values(typeof json === 'object' && json !== null ? json : {}).filter(
+      (value): value is object => typeof value === 'object' && value !== null,
+    );
+  } catch {
+    return [];
+  }
 }

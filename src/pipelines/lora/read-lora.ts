@@ -1,10 +1,11 @@
 import { open } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
-import type { LowRankFactor, LowRankUpdate } from '../../graph/low-rank.js';
+import type { StoredFloats, WeightUpdate } from '../../graph/weight-update.js';
+import { isFiniteFloat8 } from '../../weights/float8.js';
 import { floatsFrom } from '../../weights/half-floats.js';
-import type { TensorRecord } from '../../weights/safetensors.js';
+import { floatTypes, type TensorRecord } from '../../weights/safetensors.js';
 import type { WeightUpdates } from '../common/build-networks.js';
-import { type FittedModule, fitLora, type LoraNames } from './fit-lora.js';
+import { type FittedUpdate, fitLora, type LoraNames } from './fit-lora.js';
 import { type LoraHeader, readLoraHeader } from './lora-header.js';
 
 /** A LoRA on top of a checkpoint. */
@@ -19,13 +20,17 @@ export interface LoraSource {
 /** A LoRA file that was read and fitted to a model. */
 export interface LoraFile {
   readonly header: LoraHeader;
-  readonly modules: readonly LoraModule[];
+  readonly updates: readonly LoraUpdate[];
   /** Keys that match nothing of the model. */
   readonly unmatched: readonly string[];
 }
 
-export interface LoraModule extends Omit<FittedModule, 'alpha'> {
-  readonly alpha: number;
+export interface LoraUpdate {
+  readonly component: string;
+  /** Key of the weight or the bias in its component. */
+  readonly key: string;
+  /** At a strength of 1. */
+  readonly update: WeightUpdate;
 }
 
 /**
@@ -34,14 +39,12 @@ export interface LoraModule extends Omit<FittedModule, 'alpha'> {
  */
 export async function readLora(path: string, names: LoraNames): Promise<LoraFile> {
   const header = await readLoraHeader(path);
-  const { modules, unmatched } = fitLora(header, names);
+  const fitted = fitLora(header, names);
   const reader = await open(header.file, 'r');
   try {
-    return {
-      header,
-      unmatched,
-      modules: await Promise.all(modules.map((module) => withNumbers(path, module, reader))),
-    };
+    const updates: LoraUpdate[] = [];
+    for (const update of fitted.updates) updates.push(await withNumbers(path, update, reader));
+    return { header, unmatched: fitted.unmatched, updates };
   } finally {
     await reader.close();
   }
@@ -57,18 +60,17 @@ export async function readLoraUpdates(
   names: LoraNames,
   denoiser: string,
 ): Promise<WeightUpdates> {
-  const updates = new Map<string, Map<string, LowRankUpdate[]>>();
+  const updates = new Map<string, Map<string, WeightUpdate[]>>();
   const files = await Promise.all(loras.map(async (lora) => ({ ...lora, file: await readLora(lora.path, names) })));
   for (const { file, weight, textEncoderWeight = weight } of files) {
-    for (const { target, down, up, alpha } of file.modules) {
-      const { component, key } = target;
+    for (const { component, key, update } of file.updates) {
       const strength = component === denoiser ? weight : textEncoderWeight;
       if (strength === 0) continue;
-      const scale = (strength * alpha) / (down.shape[0] ?? 1);
-      const ofComponent = updates.get(component) ?? new Map<string, LowRankUpdate[]>();
+      const ofComponent = updates.get(component) ?? new Map<string, WeightUpdate[]>();
       updates.set(component, ofComponent);
-      const update = { down, up, scale, name: `${file.header.path}: ${component}.${key}` };
-      ofComponent.set(key, [...(ofComponent.get(key) ?? []), update]);
+      const ofKey = ofComponent.get(key) ?? [];
+      ofComponent.set(key, ofKey);
+      ofKey.push({ ...update, scale: strength * update.scale });
     }
   }
   return updates;
@@ -76,16 +78,27 @@ export async function readLoraUpdates(
 
 type Reader = Awaited<ReturnType<typeof open>>;
 
-async function withNumbers(path: string, { alpha, ...module }: FittedModule, reader: Reader): Promise<LoraModule> {
-  for (const factor of [module.down, module.up]) await readFinite(path, factor, reader);
-  // Without one it is the rank, and the two cancel out.
-  const found = alpha === undefined ? (module.down.shape[0] ?? 1) : await readScalar(path, alpha, reader);
-  return { ...module, alpha: found };
+async function withNumbers(path: string, fitted: FittedUpdate, reader: Reader): Promise<LoraUpdate> {
+  const { component, key } = fitted.target;
+  const name = `${path}: ${component}.${key}`;
+  if (fitted.kind === 'difference') {
+    await readFinite(path, fitted.difference, reader);
+    return { component, key, update: { kind: 'difference', difference: fitted.difference, scale: 1, name } };
+  }
+  const { down, up, scale } = fitted;
+  for (const factor of [down, up]) await readFinite(path, factor, reader);
+  const factor = typeof scale === 'number' ? scale : (await readScalar(path, scale, reader)) / (down.shape[0] ?? 1);
+  return { component, key, update: { kind: 'low-rank', down, up, scale: factor, name } };
 }
 
 /** LoRA files are small: a NaN in one is found here rather than in a black image. */
-async function readFinite(path: string, record: LowRankFactor, reader: Reader): Promise<Uint8Array> {
-  const bytes = await read(record, reader);
+async function readFinite(path: string, record: StoredFloats, reader: Reader): Promise<Uint8Array> {
+  const bytes = await read(path, record, reader);
+  const { dtype } = record;
+  if (dtype === 'F8_E4M3' || dtype === 'F8_E5M2') {
+    if (!bytes.every((byte) => isFiniteFloat8(dtype, byte))) refuse(path, `has a NaN or an infinity in ${record.name}`);
+    return bytes;
+  }
   const [words, exponent] =
     record.dtype === 'F32'
       ? [new Uint32Array(bytes.buffer), 0x7f800000]
@@ -97,16 +110,46 @@ async function readFinite(path: string, record: LowRankFactor, reader: Reader): 
   return bytes;
 }
 
-async function readScalar(path: string, record: LowRankFactor, reader: Reader): Promise<number> {
-  const bytes = await readFinite(path, record, reader);
+/** Reads the number of a tensor of one element, of any type that trainers store an alpha in. */
+async function readScalar(path: string, record: TensorRecord, reader: Reader): Promise<number> {
   const elements = record.shape.reduce((product, dim) => product * dim, 1);
   if (elements !== 1) return refuse(path, `has ${elements} numbers in ${record.name}, must be 1`);
-  return floatsFrom(record.dtype, bytes)[0] ?? 0;
+  const bytes = await read(path, record, reader);
+  const value = scalarOf(record.dtype, bytes);
+  if (value === undefined) return refuse(path, `has ${record.name} of type ${record.dtype}, which is no number`);
+  return Number.isFinite(value) ? value : refuse(path, `has a NaN or an infinity in ${record.name}`);
 }
 
-async function read({ offset, length }: TensorRecord, reader: Reader): Promise<Uint8Array<ArrayBuffer>> {
+function scalarOf(dtype: string, bytes: Uint8Array): number | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  switch (dtype) {
+    case 'F64':
+      return view.getFloat64(0, true);
+    case 'I64':
+      return Number(view.getBigInt64(0, true));
+    case 'I32':
+      return view.getInt32(0, true);
+    case 'I16':
+      return view.getInt16(0, true);
+    case 'I8':
+      return view.getInt8(0);
+    case 'U8':
+      return view.getUint8(0);
+    default: {
+      const type = floatTypes.find((known) => known === dtype);
+      return type && floatsFrom(type, bytes)[0];
+    }
+  }
+}
+
+async function read(
+  path: string,
+  { offset, length, name }: TensorRecord,
+  reader: Reader,
+): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = new Uint8Array(length);
-  await reader.read(bytes, 0, length, offset);
+  const { bytesRead } = await reader.read(bytes, 0, length, offset);
+  if (bytesRead !== length) refuse(path, `became shorter while ${name} was read`);
   return bytes;
 }
 

@@ -17,6 +17,7 @@ export interface SdxlInspection {
 export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
   const checkpoint = await openSdxlCheckpoint(source);
   const networks = await buildSdxlNetworks(checkpoint, defaultDialect);
+  await checkpoint.readTokenizers();
   const describe = ({ weights, graph }: Network) => ({ parameters: weights.parameters, files: graph.files });
   const entries = Object.entries(networks).map(([name, network]) => [name, describe(network)]);
   return {

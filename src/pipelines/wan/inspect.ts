@@ -5,6 +5,7 @@ import type { ModelInfo } from '../pipeline.js';
 import { openWanCheckpoint, type WanCheckpoint, type WanSource } from './checkpoint/checkpoint.js';
 import type { ComponentName } from './checkpoint/checkpoint-parts.js';
 import { frameConditioningOf, variantOf, type WanVariant } from './model/variant.js';
+import { openTokenizer } from './prompt/prompt-encoder.js';
 import { buildWanNetworks, type WanGraphs } from './weights.js';
 
 /** The result of an inspection: facts about a checkpoint that are found without loading it. */
@@ -20,6 +21,7 @@ export interface WanInspection {
 export async function inspectWan(source: WanSource): Promise<WanInspection> {
   const checkpoint = await openWanCheckpoint(source);
   const graphs = await buildWanNetworks(checkpoint, defaultDialect);
+  await openTokenizer(checkpoint.tokenizer, graphs.text_encoder.weights.files);
   const components = Object.entries(weightsOf(graphs)).filter(([, all]) => all.length > 0);
   return {
     layout: checkpoint.layout,

@@ -1,17 +1,20 @@
 import { createHash } from 'node:crypto';
-import { readdir, stat } from 'node:fs/promises';
-import { join, relative, sep } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { InferenceError } from '../../errors.js';
 import type { AnyFamily } from '../../pipelines/family.js';
-import { type LoraHeader, readLoraHeader } from '../../pipelines/lora/lora-header.js';
+import type { LoraSummary } from '../../pipelines/lora/lora-summary.js';
+import { entryOf, folderProblem, listLoraFolder } from './lora-folder.js';
+import { LoraReader, loraThreadEntry } from './lora-reader.js';
 import { nearestNames } from './nearest-names.js';
 
-const SUFFIX = '.safetensors';
 /** Smallest time between two looks at the folder, in ms. */
 const LOOK_MS = 1_000;
-/** A folder with more files is a wrong path rather than a collection. */
-const MAX_FILES = 10_000;
+/** A request waits so long for files that are new; what is read later is there for the next one. */
+const WAIT_MS = 5_000;
 const MAX_NEAREST = 3;
+
+/** Time after which a file is read again that could not be read in time or memory, in ms. */
+const RETRY_MS = 60_000;
 
 /** A LoRA file that was found. */
 export interface KnownLora {
@@ -19,9 +22,11 @@ export interface KnownLora {
   readonly path: string;
   /** Changes when the file is replaced. */
   readonly revision: string;
-  readonly header?: LoraHeader;
+  readonly summary?: LoraSummary;
   /** Reason why the file cannot be used. */
   readonly problem?: InferenceError;
+  /** When an unchanged file is read again, on the clock of `performance`. Omitted: never. */
+  readonly retryAt?: number;
 }
 
 export interface LoraRegistryOptions {
@@ -32,6 +37,8 @@ export interface LoraRegistryOptions {
   readonly folder?: string | undefined;
   /** Files by name. They take precedence over the folder's. */
   readonly files?: ReadonlyMap<string, string>;
+  /** The program of the thread that reads files. Omitted: the one beside this module. */
+  readonly threadEntry?: URL | undefined;
 }
 
 /** The LoRA files that requests may name: those of the configuration and those in the folder now. */
@@ -51,7 +58,9 @@ export class LoraRegistry {
 
   /** LoRAs for a family, and LoRAs whose family is unknown. */
   of(family: AnyFamily): readonly KnownLora[] {
-    return this.all.filter(({ header }) => header === undefined || header.base === 'unknown' || isFor(header, family));
+    return this.all.filter(
+      ({ summary }) => summary === undefined || summary.base === 'unknown' || isFor(summary, family),
+    );
   }
 
   /**
@@ -67,59 +76,70 @@ export class LoraRegistry {
       throw new InferenceError('LORA_NOT_FOUND', `LoRA "${name.slice(0, 128)}" is not known; ${hint}`);
     }
     if (lora.problem !== undefined) throw lora.problem;
-    if (lora.header !== undefined && lora.header.base !== 'unknown' && !isFor(lora.header, family)) {
+    if (lora.summary !== undefined && lora.summary.base !== 'unknown' && !isFor(lora.summary, family)) {
       throw new InferenceError(
         'MODEL_UNSUPPORTED',
-        `LoRA "${name}" is for ${lora.header.base}; the model is ${family.loraBase ?? family.title}`,
+        `LoRA "${name}" is for ${lora.summary.base}; the model is ${family.loraBase ?? family.title}`,
       );
     }
     return lora;
   }
 
-  /** Looks at the files again unless it did so just now. */
+  /** The reason why the folder cannot be read; undefined where it can, and where there is none. */
+  async folderProblem(): Promise<string | undefined> {
+    const { folder } = this.#options;
+    return folder === undefined ? undefined : folderProblem(folder);
+  }
+
+  /** Looks at the files again unless it did so just now. Returns after WAIT_MS at most. */
   async refresh(): Promise<void> {
     if (performance.now() - this.#lookedAt < LOOK_MS) return;
     this.#looking ??= this.#look().finally(() => {
       this.#lookedAt = performance.now();
       this.#looking = undefined;
     });
-    await this.#looking;
+    const waited = new AbortController();
+    await Promise.race([this.#looking, sleep(WAIT_MS, undefined, { signal: waited.signal }).catch(() => undefined)]);
+    waited.abort();
   }
 
   async #look(): Promise<void> {
-    const { folder, files = new Map() } = this.#options;
-    const found = new Map([...(folder === undefined ? [] : await filesBelow(folder)), ...files]);
-    const loras = new Map<string, KnownLora>();
-    for (const [name, path] of found) loras.set(name, await this.#read(name, path));
+    const { folder, files = new Map(), threadEntry = loraThreadEntry } = this.#options;
+    const found = new Map([...(folder === undefined ? [] : await listLoraFolder(folder)), ...files]);
+    const loras = new Map([...this.#loras].filter(([name]) => found.has(name)));
     this.#loras = loras;
+    const reader = new LoraReader(threadEntry);
+    try {
+      for (const [name, path] of found) loras.set(name, await this.#read(name, path, reader));
+      this.#loras = new Map([...found.keys()].flatMap((name) => [...named(loras, name)]));
+    } finally {
+      await reader.close();
+    }
   }
 
   /** Unchanged files are not read again. */
-  async #read(name: string, path: string): Promise<KnownLora> {
-    const entry = await stat(path, { bigint: true }).catch(() => undefined);
-    const revision = createHash('sha256').update(`${path} ${entry?.size} ${entry?.mtimeNs}`).digest('hex').slice(0, 16);
+  async #read(name: string, path: string, reader: LoraReader): Promise<KnownLora> {
+    const entry = await entryOf(path);
+    const identity = `${path} ${entry?.ino} ${entry?.size} ${entry?.mtimeNs}`;
+    const revision = createHash('sha256').update(identity).digest('hex').slice(0, 16);
     const known = this.#loras.get(name);
-    if (known?.revision === revision) return known;
+    if (known?.revision === revision && (known.retryAt ?? Number.POSITIVE_INFINITY) > performance.now()) return known;
     const lora = { name, path, revision };
-    return readLoraHeader(path).then(
-      (header) => ({ ...lora, header }),
-      (error: unknown) => ({ ...lora, problem: InferenceError.from(error) }),
-    );
+    if (entry?.isFile() === false) {
+      return { ...lora, problem: new InferenceError('CHECKPOINT_INVALID', `${path} is not a file`) };
+    }
+    const reading = await reader.read(path);
+    if ('summary' in reading) return { ...lora, summary: reading.summary };
+    const { problem, isFinal } = reading;
+    return { ...lora, problem, ...(!isFinal && { retryAt: performance.now() + RETRY_MS }) };
   }
 }
 
-function isFor({ base }: LoraHeader, family: AnyFamily): boolean {
-  return base === family.loraBase;
+function named(loras: ReadonlyMap<string, KnownLora>, name: string): readonly (readonly [string, KnownLora])[] {
+  const lora = loras.get(name);
+  return lora === undefined ? [] : [[name, lora]];
 }
 
-async function filesBelow(folder: string): Promise<readonly (readonly [name: string, path: string])[]> {
-  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
-  return entries
-    .filter((entry) => !entry.isDirectory() && entry.name.endsWith(SUFFIX))
-    .slice(0, MAX_FILES)
-    .map((entry) => {
-      const path = join(entry.parentPath, entry.name);
-      return [relative(folder, path).slice(0, -SUFFIX.length).split(sep).join('/'), path] as const;
-    })
-    .sort(([a], [b]) => (a < b ? -1 : 1));
+function isFor({ base }: LoraSummary, family: AnyFamily): boolean {
+  return base === family.loraBase;
 }

@@ -33,12 +33,8 @@ export class ByteCursor {
     return this.#chunk.subarray(this.#at - count, this.#at);
   }
 
-  async number(bytes: number, read: (bytes: Buffer) => number): Promise<number> {
-    return read(await this.take(bytes));
-  }
-
-  uint32(): Promise<number> {
-    return this.number(4, (bytes) => bytes.readUInt32LE());
+  async uint32(): Promise<number> {
+    return (await this.take(4)).readUInt32LE();
   }
 
   /** A count or an offset: none of a real file is beyond 2^53. */
@@ -53,6 +49,17 @@ export class ByteCursor {
     const length = await this.uint64();
     if (length > maxBytes) this.#refuse(`has a string of ${length} bytes in its header, the limit is ${maxBytes}`);
     return (await this.take(length)).toString('utf8');
+  }
+
+  /** The same without waiting; undefined, and nothing taken, where it is not in memory yet or not as it must be. */
+  nextString(maxBytes: number): string | undefined {
+    if (this.#at + 8 > this.#chunk.length || this.#chunk.readUInt32LE(this.#at + 4) !== 0) return undefined;
+    const length = this.#chunk.readUInt32LE(this.#at);
+    const end = this.#at + 8 + length;
+    if (length > maxBytes || end > this.#chunk.length) return undefined;
+    const text = this.#chunk.toString('utf8', this.#at + 8, end);
+    this.#at = end;
+    return text;
   }
 
   async #fill(count: number): Promise<void> {

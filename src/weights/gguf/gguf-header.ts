@@ -1,18 +1,21 @@
-import { open } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
+import { shown } from '../../std/shown.js';
+import { openFile } from '../open-file.js';
 import { ByteCursor } from './byte-cursor.js';
 import { aligned, GGUF_ALIGNMENT, GGUF_MAGIC, GGUF_VERSION, tensorTypes, valueTypes } from './gguf-types.js';
 
 /** The largest vocabularies (256,000 tokens with their merges) make headers of 15 MB. */
-const MAX_HEADER_BYTES = 128 * 1024 * 1024;
+const MAX_HEADER_BYTES = 64 * 1024 * 1024;
 /** Published files have 20 to 60 entries. */
 const MAX_ENTRIES = 10_000;
 /** Llama 405B has 1,138 tensors; experts are stored together. */
 const MAX_TENSORS = 100_000;
 /** Chat templates are the longest strings, tens of kilobytes. */
 const MAX_STRING_BYTES = 16 * 1024 * 1024;
-/** Tokens and merges have some 300,000 elements; one more than the header can hold is never allocated. */
-const MAX_ARRAY_ELEMENTS = 4_000_000;
+/** Elements of all arrays: the tokens of the largest vocabularies, their scores, types and merges are 1.1 million. */
+const MAX_ARRAY_ELEMENTS = 3_000_000;
+/** Elements that are read at once. */
+const ARRAY_CHUNK = 4_096;
 /** ggml's own limit. */
 const MAX_RANK = 4;
 /** An alignment is a page at most; more would only serve to overflow. */
@@ -52,10 +55,11 @@ export async function readGgufHeader(path: string): Promise<GgufHeader> {
   const refuse: Refuse = (problem) => {
     throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
   };
-  const handle = await open(path, 'r').catch(() => refuse('does not exist or cannot be read'));
+  const handle = await openFile(path, (problem) =>
+    refuse(problem === 'is not a file' ? 'is not a file; give a .gguf file' : 'does not exist or cannot be read'),
+  );
   try {
     const entry = await handle.stat();
-    if (!entry.isFile()) refuse('is not a file; give a .gguf file');
     const cursor = new ByteCursor(handle, entry.size, MAX_HEADER_BYTES, refuse);
     const magic = entry.size < 4 ? '' : (await cursor.take(4)).toString('latin1');
     if (magic !== GGUF_MAGIC) refuse('does not begin with "GGUF"; it is not a GGUF file');
@@ -65,10 +69,13 @@ export async function readGgufHeader(path: string): Promise<GgufHeader> {
     if (tensorCount > MAX_TENSORS) refuse(`claims ${tensorCount} tensors, the limit is ${MAX_TENSORS}`);
     if (entryCount > MAX_ENTRIES) refuse(`claims ${entryCount} metadata entries, the limit is ${MAX_ENTRIES}`);
     const metadata = new Map<string, GgufValue>();
+    let elements = 0;
     for (let i = 0; i < entryCount; i += 1) {
       const key = await cursor.string(MAX_STRING_BYTES);
       if (metadata.has(key)) refuse(`has metadata "${shown(key)}" twice`);
-      metadata.set(key, await readEntry(cursor, key, refuse));
+      const value = await readEntry(cursor, key, MAX_ARRAY_ELEMENTS - elements, refuse);
+      if (Array.isArray(value)) elements += value.length;
+      metadata.set(key, value);
     }
     const infos: TensorEntry[] = [];
     for (let i = 0; i < tensorCount; i += 1) infos.push(await readTensorEntry(cursor, path, refuse));
@@ -87,53 +94,63 @@ function assertVersion(path: string, version: number): void {
   throw new InferenceError('MODEL_UNSUPPORTED', `${path} ${why}; convert the model again`);
 }
 
-async function readEntry(cursor: ByteCursor, key: string, refuse: Refuse): Promise<GgufValue> {
+async function readEntry(cursor: ByteCursor, key: string, room: number, refuse: Refuse): Promise<GgufValue> {
   const type = await cursor.uint32();
   if (type !== valueTypes.array) return readScalar(cursor, type, key, refuse);
   const elementType = await cursor.uint32();
   const count = await cursor.uint64();
-  if (count > MAX_ARRAY_ELEMENTS) {
-    refuse(`claims ${count} elements in metadata "${shown(key)}", the limit is ${MAX_ARRAY_ELEMENTS}`);
+  if (count > room) {
+    refuse(`claims ${count} elements in metadata "${shown(key)}", the limit of a file is ${MAX_ARRAY_ELEMENTS}`);
   }
-  const values: (number | boolean | string)[] = [];
-  for (let i = 0; i < count; i += 1) values.push(await readScalar(cursor, elementType, key, refuse));
-  return values as readonly number[] | readonly boolean[] | readonly string[];
+  if (elementType === valueTypes.string) {
+    const texts: string[] = [];
+    // A promise for each of a million strings would take seconds.
+    while (texts.length < count)
+      texts.push(cursor.nextString(MAX_STRING_BYTES) ?? (await cursor.string(MAX_STRING_BYTES)));
+    return texts;
+  }
+  const { bytes, read } = scalars.get(elementType) ?? refuse(unknownType(key, elementType));
+  const values: (number | boolean)[] = [];
+  while (values.length < count) {
+    const taken = Math.min(ARRAY_CHUNK, count - values.length);
+    const chunk = await cursor.take(taken * bytes);
+    for (let i = 0; i < taken; i += 1) values.push(read(chunk, i * bytes));
+  }
+  return values as readonly number[] | readonly boolean[];
 }
 
-function readScalar(
+interface ScalarType {
+  readonly bytes: number;
+  read(bytes: Buffer, at: number): number | boolean;
+}
+
+const scalars: ReadonlyMap<number, ScalarType> = new Map<number, ScalarType>([
+  [valueTypes.bool, { bytes: 1, read: (bytes, at) => bytes.readUInt8(at) !== 0 }],
+  [valueTypes.uint8, { bytes: 1, read: (bytes, at) => bytes.readUInt8(at) }],
+  [valueTypes.int8, { bytes: 1, read: (bytes, at) => bytes.readInt8(at) }],
+  [valueTypes.uint16, { bytes: 2, read: (bytes, at) => bytes.readUInt16LE(at) }],
+  [valueTypes.int16, { bytes: 2, read: (bytes, at) => bytes.readInt16LE(at) }],
+  [valueTypes.uint32, { bytes: 4, read: (bytes, at) => bytes.readUInt32LE(at) }],
+  [valueTypes.int32, { bytes: 4, read: (bytes, at) => bytes.readInt32LE(at) }],
+  [valueTypes.float32, { bytes: 4, read: (bytes, at) => bytes.readFloatLE(at) }],
+  [valueTypes.uint64, { bytes: 8, read: (bytes, at) => Number(bytes.readBigUInt64LE(at)) }],
+  [valueTypes.int64, { bytes: 8, read: (bytes, at) => Number(bytes.readBigInt64LE(at)) }],
+  [valueTypes.float64, { bytes: 8, read: (bytes, at) => bytes.readDoubleLE(at) }],
+]);
+
+function unknownType(key: string, type: number): string {
+  return `gives metadata "${shown(key)}" the type ${type}, which does not exist; it is corrupt`;
+}
+
+async function readScalar(
   cursor: ByteCursor,
   type: number,
   key: string,
   refuse: Refuse,
-): number | boolean | string | Promise<number | boolean | string> {
-  switch (type) {
-    case valueTypes.string:
-      return cursor.string(MAX_STRING_BYTES);
-    case valueTypes.bool:
-      return cursor.number(1, (bytes) => bytes.readUInt8()).then((value) => value !== 0);
-    case valueTypes.uint8:
-      return cursor.number(1, (bytes) => bytes.readUInt8());
-    case valueTypes.int8:
-      return cursor.number(1, (bytes) => bytes.readInt8());
-    case valueTypes.uint16:
-      return cursor.number(2, (bytes) => bytes.readUInt16LE());
-    case valueTypes.int16:
-      return cursor.number(2, (bytes) => bytes.readInt16LE());
-    case valueTypes.uint32:
-      return cursor.uint32();
-    case valueTypes.int32:
-      return cursor.number(4, (bytes) => bytes.readInt32LE());
-    case valueTypes.float32:
-      return cursor.number(4, (bytes) => bytes.readFloatLE());
-    case valueTypes.uint64:
-      return cursor.number(8, (bytes) => Number(bytes.readBigUInt64LE()));
-    case valueTypes.int64:
-      return cursor.number(8, (bytes) => Number(bytes.readBigInt64LE()));
-    case valueTypes.float64:
-      return cursor.number(8, (bytes) => bytes.readDoubleLE());
-    default:
-      return refuse(`gives metadata "${shown(key)}" the type ${type}, which does not exist; it is corrupt`);
-  }
+): Promise<number | boolean | string> {
+  if (type === valueTypes.string) return cursor.string(MAX_STRING_BYTES);
+  const { bytes, read } = scalars.get(type) ?? refuse(unknownType(key, type));
+  return read(await cursor.take(bytes), 0);
 }
 
 /** A tensor's entry, its offset still from the start of the data. */
@@ -191,10 +208,4 @@ function placeTensors(
     tensors.set(info.name, { ...info, offset });
   }
   return tensors;
-}
-
-/** A name out of a file that may be hostile, fit for a message. */
-function shown(name: string): string {
-  const text = JSON.stringify(name).slice(1, -1);
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }

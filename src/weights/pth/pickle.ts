@@ -4,6 +4,7 @@
  * https://github.com/python/cpython/blob/v3.13.0/Lib/pickletools.py
  */
 
+import { shown } from '../../std/shown.js';
 import {
   countsOf,
   globalOf,
@@ -19,12 +20,16 @@ import {
 
 type Refuse = (problem: string) => never;
 
-/** About forty opcodes a tensor: enough for a hundred thousand. */
-const MAX_OPCODES = 5_000_000;
+/** About forty opcodes a tensor: enough for fifty thousand. */
+const MAX_OPCODES = 2_000_000;
+/** The longest list of numbers that is looked through: a shape. A list of values can be recalled at the price of two bytes. */
+const MAX_RANK = 16;
 /** Dicts are filled a thousand entries at a time. */
 const MAX_STACK = 100_000;
 /** Tuples in tuples in tuples are three deep in a state dict. */
 const MAX_MARKS = 1_000;
+
+const MAX_NAME_CHARACTERS = 256;
 
 const STORAGE = /^torch\.(Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Storage$/;
 const ORDERED_DICT = 'collections.OrderedDict';
@@ -175,7 +180,9 @@ class Reader {
       case 0x93: {
         // STACK_GLOBAL
         const [module, name] = this.#popMany(2);
-        stack.push(this.#global(String(module), String(name)));
+        if (typeof module !== 'string' || typeof name !== 'string')
+          this.#refuse('names code by something that is no text');
+        stack.push(this.#global(module, name));
         break;
       }
       case 0x71: // BINPUT
@@ -219,9 +226,11 @@ class Reader {
 
   /** The one place where names of code are looked at. */
   #global(module: string, name: string): PickledGlobal {
+    // Longer ones are none of these: joined and matched again and again they would be the work of hours.
+    if (module.length + name.length > MAX_NAME_CHARACTERS) this.#refuse('asks for a name of code that is too long');
     const full = `${module}.${name}`;
     const isKnown = [ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER].includes(full) || STORAGE.test(full);
-    if (!isKnown) this.#refuse(`asks for ${JSON.stringify(full)}, which no state dict needs; do not trust this file`);
+    if (!isKnown) this.#refuse(`asks for "${shown(full)}", which no state dict needs; do not trust this file`);
     return { kind: 'global', name: full };
   }
 
@@ -241,10 +250,16 @@ class Reader {
   }
 
   #tensor([storage, offset, size, strides]: readonly (Pickled | undefined)[]): PickledTensor {
-    const [shape, steps] = [countsOf(size), countsOf(strides)];
+    const [shape, steps] = [this.#counts(size), this.#counts(strides)];
     const isWhole = isStorage(storage) && isCount(offset) && shape !== undefined && steps?.length === shape.length;
     if (!isWhole) return this.#refuse('rebuilds a tensor from something else than storage, offset, size and strides');
     return { kind: 'tensor', storage, offset, shape, strides: steps };
+  }
+
+  #counts(value: Pickled | undefined): number[] | undefined {
+    const length = sequenceOf(value)?.items.length ?? 0;
+    if (length > MAX_RANK) this.#refuse(`gives a tensor ${length} dimensions, the limit is ${MAX_RANK}`);
+    return countsOf(value);
   }
 
   // ('storage', type, key, location, elements)
@@ -268,7 +283,7 @@ class Reader {
     const dict = top instanceof Map ? top : this.#refuse('sets entries of something that is no dict');
     if (items.length % 2 !== 0) this.#refuse('sets a key without a value');
     for (let i = 0; i < items.length; i += 2) {
-      const [key, value = null] = items.slice(i, i + 2);
+      const [key, value = null] = [items[i], items[i + 1]];
       if (typeof key === 'string') dict.set(key, value);
     }
   }

@@ -1,6 +1,8 @@
-import { open, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
 import { formatShape } from '../../std/format-shape.js';
+import { shown } from '../../std/shown.js';
+import { openFile } from '../open-file.js';
 import type { TensorRecord } from '../safetensors.js';
 import { readPickle } from './pickle.js';
 import { type Pickled, type PickledDict, type PickledTensor, tensorOf } from './pickled.js';
@@ -15,7 +17,7 @@ export interface PthFile {
 type Refuse = (problem: string) => never;
 
 /** 120 bytes a tensor: WAN 14B takes 150 KB. */
-const MAX_PICKLE_BYTES = 32_000_000;
+const MAX_PICKLE_BYTES = 16_000_000;
 /** The same limit as for safetensors. */
 const MAX_RANK = 16;
 /** Trainers put the state dict into a dict, some of them twice. */
@@ -47,7 +49,7 @@ export async function readPth(path: string): Promise<PthFile> {
     throw new InferenceError('CHECKPOINT_INVALID', `${path} ${problem}`);
   };
   const file = await realpath(path).catch(() => refuse('does not exist or cannot be read'));
-  const handle = await open(file, 'r').catch((error: unknown) => refuse(`cannot be opened: ${String(error)}`));
+  const handle = await openFile(file, refuse);
   try {
     const { size } = await handle.stat();
     const start = await readExactly(handle, 0, Math.min(size, 4), refuse);
@@ -103,7 +105,7 @@ interface Place {
 
 function place(name: string, tensor: PickledTensor, { file, root, entries, refuse }: Place): TensorRecord {
   const { storage, shape, strides } = tensor;
-  const [dtype, itemBytes] = STORED[storage.type] ?? refuse(`has tensor "${name}" in a ${storage.type}`);
+  const [dtype, itemBytes] = STORED[storage.type] ?? refuse(`has tensor "${shown(name)}" in a ${storage.type}`);
   const entry = entries.get(`${root}/data/${storage.key}`);
   if (entry === undefined) return refuse(`has no entry ${root}/data/${storage.key}, where tensor "${name}" lies`);
   if (entry.length !== storage.elements * itemBytes) {

@@ -12,9 +12,9 @@ export interface ZipEntry {
 type Refuse = (problem: string) => never;
 
 /** A checkpoint has one entry a tensor and a handful beside; WAN 14B has 1,100. */
-const MAX_ENTRIES = 100_000;
-/** So many entries with names of 100 bytes take 15 MB. */
-const MAX_DIRECTORY_BYTES = 64_000_000;
+const MAX_ENTRIES = 20_000;
+/** So many entries with names of 100 bytes take 3 MB. */
+const MAX_DIRECTORY_BYTES = 16_000_000;
 
 /** Bytes of the record at the end, and of the longest comment that may follow it. */
 const END_BYTES = 22;

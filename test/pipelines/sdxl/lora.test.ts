@@ -17,12 +17,30 @@ const lora = (name: string) =>
 const names = sdxlLoraNames(await readSdxlConfig(fileURLToPath(new URL('../../../assets/tiny-sdxl', import.meta.url))));
 
 /** A copy of a LoRA with other tensors. */
-async function changed(change: (tensors: Tensors) => void, from = 'attn.kohya'): Promise<string> {
+async function changed(
+  change: (tensors: Tensors) => void,
+  from = 'attn.kohya',
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<string> {
   const tensors = await readTensorFile(lora(from));
   change(tensors);
   const path = join(await tempFolder(), 'changed.safetensors');
-  await writeTensorFile(path, tensors);
+  await writeTensorFile(path, tensors, metadata);
   return path;
+}
+
+/** The golden LoRA of PEFT in other names. */
+const renamed = (rename: (key: string) => string) =>
+  changed((tensors) => {
+    const all = [...tensors];
+    tensors.clear();
+    for (const [key, tensor] of all) tensors.set(rename(key), tensor);
+  }, 'attn.peft');
+
+/** What a file adds to each weight: its factors' places in the file left out. */
+async function scalesOf(path: string): Promise<ReadonlyMap<string, number>> {
+  const { updates } = await readLora(path, names);
+  return new Map(updates.map(({ component, key, update }) => [`${component}.${key}`, update.scale]));
 }
 
 const UNET = 'lora_unet_down_blocks_1_attentions_0_proj_in';
@@ -42,7 +60,120 @@ describe('readLora', () => {
   ])('reads %s: every key matches', async (name, format) => {
     const file = await readLora(lora(name), names);
     expect([file.header.base, file.header.format, file.header.rank, file.unmatched]).toEqual(['SDXL', format, 4, []]);
-    expect(file.modules).toHaveLength(name.startsWith('conv') ? 243 : 234);
+    expect(file.updates).toHaveLength(name.startsWith('conv') ? 243 : 234);
+  });
+
+  it.each([
+    [
+      "diffusers' trainer of 2023",
+      (key: string) =>
+        key
+          .replace(/\.(to_[qkv])\.lora_A\./, '.processor.$1_lora.down.')
+          .replace(/\.(to_[qkv])\.lora_B\./, '.processor.$1_lora.up.')
+          .replace(/\.to_out\.0\.lora_A\./, '.processor.to_out_lora.down.')
+          .replace(/\.to_out\.0\.lora_B\./, '.processor.to_out_lora.up.')
+          .replace(/\.self_attn\.([qkv])_proj\.lora_A\./, '.self_attn.to_$1_lora.down.')
+          .replace(/\.self_attn\.([qkv])_proj\.lora_B\./, '.self_attn.to_$1_lora.up.')
+          .replace(/\.self_attn\.out_proj\.lora_A\./, '.self_attn.to_out_lora.down.')
+          .replace(/\.self_attn\.out_proj\.lora_B\./, '.self_attn.to_out_lora.up.'),
+    ],
+    ['a UNet saved alone', (key: string) => key.replace(/^unet\./, '')],
+    ['parameters', (key: string) => key.replace(/\.weight$/, '')],
+    ['a named adapter', (key: string) => key.replace(/\.weight$/, '.default.weight')],
+    [
+      'ComfyUI',
+      (key: string) =>
+        key
+          .replace(/^text_encoder\./, 'text_encoders.clip_l.transformer.')
+          .replace(/^text_encoder_2\./, 'text_encoders.clip_g.transformer.'),
+    ],
+  ] as const)('reads the names of %s', async (_, rename) => {
+    const plain = await readLora(lora('attn.peft'), names);
+    const file = await readLora(await renamed(rename), names);
+    expect(file.unmatched).toEqual([]);
+    const keysOf = ({ updates }: typeof file) => updates.map(({ component, key }) => `${component}.${key}`).sort();
+    expect(keysOf(file)).toEqual(keysOf(plain));
+  });
+
+  it('reads the original block names with dots', async () => {
+    const [name, module] = ['diffusion_model.input_blocks.4.1.proj_in', 'unet.down_blocks.1.attentions.0.proj_in'];
+    const path = await changed((tensors) => {
+      const [down, up] = ['lora_down', 'lora_up'].map((part) => tensors.get(`${UNET}.${part}.weight`) ?? f16([1]));
+      tensors.clear();
+      tensors.set(`${name}.lora_A.weight`, down ?? f16([1])).set(`${name}.lora_B.weight`, up ?? f16([1]));
+    });
+    expect([...(await scalesOf(path)).keys()]).toEqual([`${module}.weight`]);
+  });
+
+  it("takes diffusers' names where a file has both, and lists the others", async () => {
+    const path = await changed((tensors) => {
+      for (const part of ['lora_up', 'lora_down'])
+        tensors.set(`lora_unet_input_blocks_4_1_proj_in.${part}.weight`, f16([9, 9], 0x7e00));
+    });
+    const file = await readLora(path, names);
+    expect(file.updates).toHaveLength(234);
+    expect([...file.unmatched].sort()).toEqual(
+      ['lora_down', 'lora_up'].map((part) => `lora_unet_input_blocks_4_1_proj_in.${part}.weight`),
+    );
+  });
+
+  it.each([
+    ['I64', Buffer.from(new BigInt64Array([2n]).buffer)],
+    ['I32', Buffer.from(new Int32Array([2]).buffer)],
+    ['F64', Buffer.from(new Float64Array([2]).buffer)],
+    ['BF16', Buffer.from([0x00, 0x40])],
+  ])('reads an alpha of type %s', async (dtype, bytes) => {
+    const path = await changed((tensors) => tensors.set(`${UNET}.alpha`, { dtype, shape: [], bytes }));
+    expect((await scalesOf(path)).get('unet.down_blocks.1.attentions.0.proj_in.weight')).toBe(2 / 4);
+  });
+
+  it('leaves out a module of rank 0', async () => {
+    const path = await changed((tensors) => {
+      const columns = tensors.get(`${UNET}.lora_down.weight`)?.shape[1] ?? 0;
+      const rows = tensors.get(`${UNET}.lora_up.weight`)?.shape[0] ?? 0;
+      tensors.set(`${UNET}.lora_down.weight`, f16([0, columns])).set(`${UNET}.lora_up.weight`, f16([rows, 0]));
+    });
+    expect((await readLora(path, names)).updates).toHaveLength(233);
+  });
+
+  it('takes alphas from the settings in the header: for each component, for single modules, rank-stabilised', async () => {
+    const settings = {
+      'unet.r': 4,
+      'unet.lora_alpha': 8,
+      'unet.alpha_pattern': { '^mid_block.attentions.0.proj_in': 1, 'attn2.to_k': 3 },
+      'text_encoder.r': 4,
+      'text_encoder.lora_alpha': 6,
+      'text_encoder.use_rslora': true,
+    };
+    const metadata = { lora_adapter_metadata: JSON.stringify(settings) };
+    const scales = await scalesOf(await changed(() => undefined, 'attn.peft', metadata));
+    const block = 'unet.mid_block.attentions.0';
+    expect([
+      scales.get(`${block}.proj_out.weight`),
+      scales.get(`${block}.proj_in.weight`),
+      scales.get('unet.down_blocks.1.attentions.0.proj_in.weight'),
+      scales.get(`${block}.transformer_blocks.0.attn2.to_k.weight`),
+      scales.get('text_encoder.text_model.encoder.layers.0.self_attn.q_proj.weight'),
+      scales.get('text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.weight'),
+    ]).toEqual([8 / 4, 1 / 4, 8 / 4, 3 / 4, 6 / Math.sqrt(4), 1]);
+  });
+
+  it.each([
+    ['not JSON', '{', 'CHECKPOINT_INVALID', /has lora_adapter_metadata in its header that is not a JSON object/],
+    ['an alpha that is no number', '{"unet.lora_alpha":"8"}', 'CHECKPOINT_INVALID', /unet\.lora_alpha: Invalid input/],
+    ['DoRA', '{"unet.use_dora":true}', 'MODEL_UNSUPPORTED', /is DoRA; darkroom takes LoRA$/],
+    [
+      'a pattern that is no name',
+      '{"unet.alpha_pattern":{"(a+)+":1}}',
+      'CHECKPOINT_INVALID',
+      /the pattern "\(a\+\)\+"/,
+    ],
+  ])('refuses settings in the header: %s', async (_, text, reason, message) => {
+    const path = await changed(() => undefined, 'attn.peft', { lora_adapter_metadata: text });
+    await expect(readLora(path, names)).rejects.toMatchObject({
+      reason,
+      message: expect.stringMatching(message) as string,
+    });
   });
 
   it('lists unmatched keys', async () => {
@@ -51,6 +182,7 @@ describe('readLora', () => {
   });
 
   it.each([
+    ['biases', 'unet.x.lora_B.default.bias', 'is LoRA with biases; darkroom takes LoRA'],
     ['LoHa', 'lora_unet_x.hada_w1_a', 'is LoHa; darkroom takes LoRA'],
     ['LoKr', 'lora_unet_x.lokr_w1', 'is LoKr; darkroom takes LoRA'],
     ['DoRA', 'lora_unet_x.dora_scale', 'is DoRA; darkroom takes LoRA'],
@@ -80,7 +212,7 @@ describe('readLora', () => {
     );
     const twice = await changed((tensors) =>
       tensors.set(
-        'lora_unet_input_blocks_4_1_proj_in.lora_up.weight',
+        'unet.down_blocks.1.attentions.0.proj_in.lora_B.weight',
         tensors.get(`${UNET}.lora_up.weight`) ?? f16([1, 1]),
       ),
     );

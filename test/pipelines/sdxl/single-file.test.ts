@@ -6,7 +6,10 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import type { SdxlSource } from '../../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { inspectSdxl } from '../../../src/pipelines/sdxl/inspect.js';
 import { writeSyntheticSdxl, writeTinySdxl } from '../../../src/synthetic/sdxl.js';
+import { float8Types } from '../../../src/weights/float8.js';
 import { readSafetensors } from '../../../src/weights/safetensors.js';
+import { allInFloat8, inFloat8 } from '../../support/float8.js';
+import { f32 } from '../../support/merged-lora.js';
 import { sdxlImage } from '../../support/sdxl-image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../../support/tensor-file.js';
@@ -71,6 +74,56 @@ describe('a single file in the original layout', () => {
     expect(await imageOf({ path })).toEqual(await imageOf({ path: file }));
   });
 
+  it('reads a projection with .weight as a Linear, and a bare one transposed', async () => {
+    const key = 'conditioner.embedders.1.model.text_projection';
+    const path = await changed(({ tensors }) => {
+      const { shape: [rows = 0, columns = 0] = [], dtype, bytes } = tensors.get(key) ?? empty();
+      const [from, to] = [new Uint16Array(Uint8Array.from(bytes).buffer), new Uint16Array(rows * columns)];
+      for (const i of to.keys()) to[i] = from[(i % rows) * columns + Math.floor(i / rows)] ?? 0;
+      tensors.delete(key);
+      tensors.set(`${key}.weight`, { dtype, shape: [columns, rows], bytes: Buffer.from(to.buffer) });
+    });
+    expect(await imageOf({ path })).toEqual(await imageOf({ path: file }));
+  });
+
+  it('stays a checkpoint with a stray key of something else, and lists it', async () => {
+    const stray = ['lora_unet_mid.lora_up.weight', 'cond_stage_model.x', 'conditioner.embedders.0.model.x'];
+    const path = await changed(({ tensors }) => {
+      for (const key of stray) tensors.set(key, empty());
+    });
+    expect((await inspectSdxl({ path })).info.unused).toEqual(stray);
+  });
+
+  it.each(['edm_vpred.sigma_max', 'edm_vpred.sigma_min', 'edm_mean', 'edm_std'])(
+    'refuses a model that was trained with EDM preconditioning by its marker %s',
+    async (key) => {
+      const path = await changed(({ tensors }) => tensors.set(key, empty()));
+      await expect(inspectSdxl({ path })).rejects.toMatchObject({
+        reason: 'MODEL_UNSUPPORTED',
+        message: `${path} was trained with EDM preconditioning (it has ${key}), as CosXL and Playground 2.5 are; darkroom samples models that predict noise or v`,
+      });
+    },
+  );
+
+  it('refuses a prediction type that it does not sample', async () => {
+    const path = await changed(({ metadata }) => Object.assign(metadata, { 'modelspec.prediction_type': 'flow' }));
+    await expect(inspectSdxl({ path })).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: `${path} predicts "flow" (modelspec.prediction_type in its header); darkroom samples models that predict noise or v`,
+    });
+  });
+
+  it('refuses a distilled UNet by name', async () => {
+    const path = await changed(({ tensors }) => {
+      for (const key of [...tensors.keys()])
+        if (key.startsWith('model.diffusion_model.middle_block.1.')) tensors.delete(key);
+    });
+    await expect(inspectSdxl({ path })).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: expect.stringContaining('a distilled SDXL such as SSD-1B') as string,
+    });
+  });
+
   it('lists what is missing', async () => {
     const path = await changed(({ tensors }) => {
       tensors.delete('model.diffusion_model.out.2.bias');
@@ -107,8 +160,9 @@ describe('a single file in the original layout', () => {
   it('names the remedy where there is no tokenizer', async () => {
     const alone = join(await tempFolder(), 'alone.safetensors');
     await cp(file, alone);
+    await expect(inspectSdxl({ path: alone })).rejects.toThrow(/has no tokenizer/);
     await expect(imageOf({ path: alone })).rejects.toThrow(
-      /is a single file, which has no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt with --tokenizer FOLDER/,
+      /is a single file, which has no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt, or tokenizer\.json, with --tokenizer FOLDER/,
     );
     // The folder of one tokenizer serves both encoders.
     const tokenizer = join(dirname(file), 'tokenizer');
@@ -168,6 +222,37 @@ describe('a single file in the original layout', () => {
       tensors.set('model.diffusion_model.input_blocks.0.0.weight', { ...old, shape: [32, 9, 3, 3], bytes });
     });
     await expect(inspectSdxl({ path })).rejects.toThrow(/has a UNet of 9 input channels \(an inpainting model\)/);
+  });
+
+  it.each(float8Types)('reads %s', async (type) => {
+    let widened: Tensors = new Map();
+    const path = await changed(({ tensors }) => {
+      const [stored, wide] = allInFloat8(type, tensors);
+      widened = wide;
+      for (const [key, tensor] of stored) tensors.set(key, tensor);
+    });
+    const expected = await changed(({ tensors }) => {
+      for (const [key, tensor] of widened) tensors.set(key, tensor);
+    });
+    expect((await inspectSdxl({ path })).info.storage).toBe(type);
+    expect(await imageOf({ path })).toEqual(await imageOf({ path: expected }));
+  });
+
+  it('multiplies 8-bit weights by the number that ComfyUI stores beside them', async () => {
+    const key = 'model.diffusion_model.middle_block.1.proj_in';
+    const scaled = (tensor: StoredTensor) => {
+      const [stored, wide] = inFloat8('F8_E4M3', tensor);
+      const values = new Float32Array(Uint8Array.from(wide.bytes).buffer).map((value) => value * 3);
+      return [stored, f32(tensor.shape, values)] as const;
+    };
+    const original = (tensors: Tensors) => tensors.get(`${key}.weight`) ?? empty();
+    const path = await changed(({ tensors }) => {
+      tensors.set(`${key}.weight`, scaled(original(tensors))[0]);
+      tensors.set(`${key}.scale_weight`, f32([], Float32Array.of(3)));
+    });
+    const expected = await changed(({ tensors }) => tensors.set(`${key}.weight`, scaled(original(tensors))[1]));
+    expect(await imageOf({ path })).toEqual(await imageOf({ path: expected }));
+    expect((await inspectSdxl({ path })).info.unused).toEqual([]);
   });
 
   it.each(['BF16', 'F32'] as const)('reads %s', async (dtype) => {

@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { defaultDialect } from '../../../src/graph/dialect.js';
 import { openWanCheckpoint, type WanSource } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
+import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
 import { loadWanNetworks } from '../../../src/pipelines/wan/networks.js';
 import { buildWanNetworks, planWanWeights } from '../../../src/pipelines/wan/weights.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
@@ -100,7 +101,16 @@ describe('a WAN folder', () => {
     expect([...tensors.values()][0]?.file).toBe(join(vae, basename(VAE)));
   });
 
-  it('lists missing, mis-shaped, wrongly typed and spare tensors of all networks together, each once', async () => {
+  it('is not called whole without its tokenizer', async () => {
+    const folder = await copyOfTiny();
+    await rm(join(folder, 'tokenizer'), { recursive: true });
+    await expect(inspectWan({ path: folder })).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: `${join(folder, 'tokenizer')} has neither tokenizer.json nor spiece.model`,
+    });
+  });
+
+  it('lists missing, mis-shaped and wrongly typed tensors of all networks together, each once', async () => {
     const folder = await copyOfTiny();
     const tensors = await readTensorFile(join(folder, TRANSFORMER));
     const take = (name: string): StoredTensor => {
@@ -123,9 +133,8 @@ describe('a WAN folder', () => {
     expect(error).toMatchObject({ reason: 'CHECKPOINT_INVALID' });
     expect(String(error).split('\n').slice(1)).toEqual([
       '  - transformer: missing: blocks.0.attn1.norm_q.weight [48]',
-      '  - transformer: wrong type: blocks.1.norm2.bias is I16, must be one of F32, F16, BF16',
+      '  - transformer: wrong type: blocks.1.norm2.bias is I16, must be one of F32, F16, BF16, F8_E4M3, F8_E5M2',
       '  - transformer: mis-shaped: proj_out.bias is [8, 8], must be [64]',
-      '  - transformer: spare: blocks.0.extra BF16 [48]',
       '  - vae: missing: decoder.conv_in.bias [32]',
       '  - vae: missing: decoder.up_blocks.0.upsamplers.0.time_conv.bias [64]',
     ]);

@@ -5,7 +5,7 @@ import { type ClipTokenizer, readClipTokenizer } from '../../../tokenizer/clip.j
 import { readSafetensors } from '../../../weights/safetensors.js';
 import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { flagOf } from '../../family.js';
-import { isLoraKey } from '../../lora/lora-header.js';
+import { isLoraFile } from '../../lora/lora-keys.js';
 import type { SdxlConfig } from '../model/config.js';
 import { type PredictionType, sdxlOptions } from '../variables.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
@@ -71,6 +71,21 @@ const PREFIXES: Readonly<Record<ComponentName, string>> = {
   vae: 'first_stage_model.',
 };
 
+/** Keys beside the weights that say how the model was trained: ComfyUI samples CosXL and Playground 2.5 by them. */
+const EDM_MARKERS = /^edm[._]|(^|\.)sigma_(min|max|data)$/;
+
+/** Prediction types of ModelSpec 1.0.0 that are sampled here. https://github.com/Stability-AI/ModelSpec */
+const MODELSPEC_PREDICTIONS: ReadonlyMap<string, PredictionType> = new Map([
+  ['epsilon', 'epsilon'],
+  ['v', 'v_prediction'],
+]);
+
+/** Names of UNets that take more than the latents, by their input channels. */
+const OTHER_UNETS: ReadonlyMap<number, string> = new Map([
+  [8, ' (an InstructPix2Pix model)'],
+  [9, ' (an inpainting model)'],
+]);
+
 /** @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED: what is wrong with the file or folder, in one sentence */
 export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckpoint> {
   const entry = await stat(source.path).catch(() => undefined);
@@ -82,7 +97,7 @@ export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckp
   if (channels !== config.vae.latent_channels) {
     throw new InferenceError(
       'MODEL_UNSUPPORTED',
-      `${source.path} has a UNet of ${channels} input channels${channels === 9 ? ' (an inpainting model)' : ''}, darkroom serves UNets that take only the VAE's ${config.vae.latent_channels}`,
+      `${source.path} has a UNet of ${channels} input channels${OTHER_UNETS.get(channels) ?? ''}, darkroom serves UNets that take only the VAE's ${config.vae.latent_channels}`,
     );
   }
   return {
@@ -137,7 +152,7 @@ async function openFile(source: SdxlSource, replaced: Replacements): Promise<Sdx
       vae: replaced.vae?.config ?? vaeConfigFromShapes(files.vae),
       textEncoder: replaced.text_encoder?.config ?? textEncoderConfigFromShapes(files.text_encoder, false),
       textEncoder2,
-      scheduler: { ...SDXL_SCHEDULER, ...foundPrediction(tensors, metadata) },
+      scheduler: { ...SDXL_SCHEDULER, ...foundPrediction(path, tensors, metadata) },
     },
     readWeights: async (name) => files[name],
     readTokenizers: () => readTokenizers(source),
@@ -152,9 +167,11 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
   const refuse = (problem: string): never => {
     throw new InferenceError('MODEL_UNSUPPORTED', `${path} ${problem}`);
   };
-  if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
-  if (has('cond_stage_model.')) refuse('is a Stable Diffusion 1 or 2 checkpoint; darkroom serves SDXL');
-  if (has('conditioner.embedders.0.model.')) refuse('is the SDXL refiner; darkroom serves the base model');
+  if (isLoraFile(keys)) refuse('is a LoRA, not a checkpoint');
+  // Of the UNets in this layout only SDXL's takes a pooled embedding. A stray key beside it says nothing.
+  const isSdxl = has(`${PREFIXES.unet}label_emb.`) && has(PREFIXES.text_encoder);
+  if (has('cond_stage_model.') && !isSdxl) refuse('is a Stable Diffusion 1 or 2 checkpoint; darkroom serves SDXL');
+  if (has('conditioner.embedders.0.model.') && !isSdxl) refuse('is the SDXL refiner; darkroom serves the base model');
   if (has('model.diffusion_model.joint_blocks.')) refuse('is a Stable Diffusion 3 checkpoint; darkroom serves SDXL');
   if (has('model.diffusion_model.double_blocks.') || has('double_blocks.'))
     refuse('is a Flux checkpoint; darkroom serves SDXL');
@@ -165,6 +182,11 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
     text_encoder_2: flagOf(sdxlOptions.SDXL_TEXT_ENCODER_2),
     vae: flagOf(sdxlOptions.SDXL_VAE),
   } as const;
+  const edm = keys.find((key) => EDM_MARKERS.test(key));
+  if (edm !== undefined)
+    refuse(
+      `was trained with EDM preconditioning (it has ${edm}), as CosXL and Playground 2.5 are; darkroom samples models that predict noise or v`,
+    );
   for (const [name, option] of Object.entries(remedies) as [keyof typeof remedies, string][]) {
     if (replaced[name] !== undefined || has(PREFIXES[name])) continue;
     throw new InferenceError(
@@ -175,10 +197,21 @@ function assertSdxl(path: string, tensors: WeightFiles['tensors'], replaced: Rep
 }
 
 /** Fine-tunes mark their prediction type by two empty keys (ComfyUI, A1111) or in their metadata (ModelSpec 1.0.0). */
-function foundPrediction(tensors: WeightFiles['tensors'], metadata: Readonly<Record<string, string>>): object {
-  const isV = tensors.has('v_pred') || metadata['modelspec.prediction_type'] === 'v';
+function foundPrediction(
+  path: string,
+  tensors: WeightFiles['tensors'],
+  metadata: Readonly<Record<string, string>>,
+): object {
+  const named = metadata['modelspec.prediction_type'];
+  const known = named === undefined ? 'epsilon' : MODELSPEC_PREDICTIONS.get(named.toLowerCase());
+  if (known === undefined) {
+    throw new InferenceError(
+      'MODEL_UNSUPPORTED',
+      `${path} predicts "${named?.slice(0, 64)}" (modelspec.prediction_type in its header); darkroom samples models that predict noise or v`,
+    );
+  }
   return saidPrediction({
-    predictionType: isV ? 'v_prediction' : 'epsilon',
+    predictionType: tensors.has('v_pred') ? 'v_prediction' : known,
     zeroTerminalSnr: tensors.has('ztsnr') || undefined,
   });
 }
@@ -256,7 +289,7 @@ async function readTokenizers({ path, tokenizer }: SdxlSource): Promise<readonly
   if (tokenizer === undefined) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${path} is a single file, which has no tokenizer; give a folder with CLIP's vocab.json and merges.txt with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
+      `${path} is a single file, which has no tokenizer; give a folder with CLIP's vocab.json and merges.txt, or tokenizer.json, with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
     );
   }
   return [await readClipTokenizer(folder), await readClipTokenizer(folder, padded)];

@@ -9,6 +9,7 @@ import {
   type UNetConfig,
   type VaeConfig,
 } from '../model/config.js';
+import { refuseDistilled } from './read-config.js';
 
 /** Heads of every published SDXL and of both its text encoders. */
 const HEAD_WIDTH = 64;
@@ -24,6 +25,7 @@ export function unetConfigFromShapes(files: WeightFiles, pooledWidth: number): U
   const transformers = (i: number) =>
     shapes.range((k) => `down_blocks.${i}.attentions.0.transformer_blocks.${k}.norm1.weight`);
   const added = shapes.of('add_embedding.linear_1.weight')[1];
+  if (!shapes.has('mid_block.attentions.0.norm.weight')) refuseDistilled(files.path);
   const first = blocks.find((i) => attends('down', i));
   if (first === undefined) return shapes.refuse('has a UNet without attention');
   const odd = blocks.find((i) => attends('down', i) && (channels[i] ?? 0) % HEAD_WIDTH !== 0);

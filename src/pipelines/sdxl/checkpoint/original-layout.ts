@@ -57,7 +57,7 @@ export function translateVae(tensors: Tensors): Translated {
   return new Map([...names].map(([key, record]) => [key, isProjection(key) ? withoutTrailingOnes(record) : record]));
 }
 
-/** OpenCLIP's text tower -> transformers' names: `in_proj` is cut in three, the projection is read transposed. */
+/** OpenCLIP's text tower -> transformers' names: `in_proj` is cut in three, a bare projection is read transposed. */
 export function translateOpenClip(tensors: Tensors): Translated {
   const translated = new Map<string, WeightRecord>();
   for (const [key, record] of tensors) {
@@ -66,7 +66,8 @@ export function translateOpenClip(tensors: Tensors): Translated {
       const [stem = '', kind] = key.split(/\.(weight|bias)$/);
       const name = OPEN_CLIP_ENDS[stem];
       if (name === undefined) translated.set(key, record);
-      else if (stem === 'text_projection') translated.set(name, transposed(record));
+      // A bare matrix is OpenCLIP's parameter, [width, projection]; with `.weight` it is a Linear's own orientation.
+      else if (key === 'text_projection') translated.set(`${name}.weight`, transposed(record));
       else translated.set(stem === 'positional_embedding' ? name : `${name}.${kind}`, record);
       continue;
     }
@@ -115,7 +116,7 @@ const OPEN_CLIP_ENDS: Readonly<Record<string, string>> = {
   token_embedding: 'text_model.embeddings.token_embedding',
   positional_embedding: 'text_model.embeddings.position_embedding.weight',
   ln_final: 'text_model.final_layer_norm',
-  text_projection: 'text_projection.weight',
+  text_projection: 'text_projection',
 };
 
 const OPEN_CLIP_LAYER: Readonly<Record<string, string>> = {

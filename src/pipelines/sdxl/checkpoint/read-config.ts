@@ -23,6 +23,20 @@ const indexSchema = z.object({
 
 const schedulerSchema = z.record(z.string(), z.unknown());
 
+/** Fields of a UNet's configuration that distilled models have. */
+const distilledSchema = z.object({
+  mid_block_type: z.string().nullable().default('UNetMidBlock2DCrossAttn'),
+  reverse_transformer_layers_per_block: z.unknown(),
+});
+
+/** @throws InferenceError MODEL_UNSUPPORTED. @param path what messages name */
+export function refuseDistilled(path: string): never {
+  throw new InferenceError(
+    'MODEL_UNSUPPORTED',
+    `${path} has a UNet without attention in its middle or with blocks of other depths: a distilled SDXL such as SSD-1B, Segmind Vega or KOALA; darkroom serves the whole UNet`,
+  );
+}
+
 /**
  * Reads the configurations of a diffusers-layout SDXL folder.
  * @throws InferenceError CHECKPOINT_INVALID that names the file and each field
@@ -35,6 +49,12 @@ export async function readSdxlConfig(folder: string): Promise<SdxlConfig> {
       `${join(folder, 'model_index.json')} describes a ${index._class_name}, darkroom needs a StableDiffusionXLPipeline`,
     );
   }
+  const { mid_block_type: middle, reverse_transformer_layers_per_block: reversed } = await readJsonFile(
+    join(folder, 'unet', 'config.json'),
+    distilledSchema,
+    FILE,
+  );
+  if (middle !== 'UNetMidBlock2DCrossAttn' || reversed != null) refuseDistilled(join(folder, 'unet'));
   const unet = await readJsonFile(join(folder, 'unet', 'config.json'), unetSchema, FILE);
   return {
     forceZerosForEmptyPrompt: index.force_zeros_for_empty_prompt,

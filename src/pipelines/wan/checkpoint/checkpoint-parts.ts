@@ -35,6 +35,7 @@ const BESIDE: Readonly<Record<Exclude<ComponentName, 'transformer'>, readonly st
     'models_t5_umt5-xxl-enc-bf16.safetensors',
     'umt5-xxl-enc-bf16.safetensors',
     'umt5_xxl_fp16.safetensors',
+    'umt5_xxl_fp8_e4m3fn_scaled.safetensors',
   ],
   image_encoder: [
     'models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth',

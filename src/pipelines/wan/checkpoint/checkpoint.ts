@@ -2,7 +2,7 @@ import { dirname, join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
 import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { flagOf } from '../../family.js';
-import { isLoraKey } from '../../lora/lora-header.js';
+import { isLoraFile } from '../../lora/lora-keys.js';
 import type { ImageEncoderConfig, WanConfig } from '../model/config.js';
 import { assertVariant } from '../model/variant.js';
 import { wanOptions } from '../variables.js';
@@ -133,7 +133,7 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   const keys = [...tensors.keys()];
   const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
   const served = 'darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1';
-  if (keys.some(isLoraKey)) refuse('is a LoRA, not a checkpoint');
+  if (isLoraFile(keys)) refuse('is a LoRA, not a checkpoint');
   if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN variant with other inputs; ${served}`);
   if (has('decoder.') && !has('blocks.'))
     refuse(`is a VAE; give the transformer, and the VAE with ${flagOf(wanOptions.WAN_VAE)}`);

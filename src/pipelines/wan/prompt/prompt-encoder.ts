@@ -73,8 +73,11 @@ export async function openPromptEncoder(
   return new PromptEncoder(tokenizer, await createSession(graph, backend), config.textEncoder);
 }
 
-/** The tokenizer beside the weights; where there is none, the `spiece.model` that ComfyUI stores among them. */
-async function openTokenizer(path: string, { tensors }: WeightFiles): Promise<Umt5Tokenizer> {
+/**
+ * The tokenizer beside the weights; where there is none, the `spiece.model` that ComfyUI stores among them.
+ * @throws InferenceError CHECKPOINT_INVALID
+ */
+export async function openTokenizer(path: string, { tensors }: WeightFiles): Promise<Umt5Tokenizer> {
   const stored = tensors.get(STORED_TOKENIZER);
   const isBeside = (await stat(path).catch(() => undefined)) !== undefined;
   if (stored === undefined || isBeside) return readUmt5Tokenizer(path);

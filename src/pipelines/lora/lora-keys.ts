@@ -1,0 +1,75 @@
+/** The names of tensors in LoRA files, of every trainer: which module each belongs to, and which part of it. */
+
+export type LoraFormat = 'kohya' | 'peft';
+
+/** `difference` and `differenceBias`: full-size changes of a weight and of its bias. */
+export type LoraPart = 'down' | 'up' | 'alpha' | 'difference' | 'differenceBias';
+
+export interface LoraKey {
+  readonly module: string;
+  readonly part: LoraPart;
+  readonly format: LoraFormat;
+}
+
+/** No module's path is longer; the patterns below never see a longer text. */
+const MAX_KEY_CHARACTERS = 512;
+
+const PARTS: Readonly<Record<string, LoraPart>> = {
+  A: 'down',
+  B: 'up',
+  down: 'down',
+  up: 'up',
+  diff: 'difference',
+  w_norm: 'difference',
+  diff_b: 'differenceBias',
+  b_norm: 'differenceBias',
+};
+
+/** Ends of keys behind the module's name. The name of a PEFT adapter may stand before `.weight`. */
+const ENDS: readonly RegExp[] = [
+  /\.lora_([AB])(?:\.(?!bias$)[\w-]+)?(?:\.weight)?$/,
+  /\.lora_(down|up)(?:\.weight)?$/,
+  /\.lora(?:_linear_layer)?\.(down|up)\.weight$/,
+  /\.(diff|diff_b|w_norm|b_norm)$/,
+  /\.alpha$/,
+];
+
+/** Attention as diffusers named it in 2023: `attn1.processor.to_q_lora.down.weight`. */
+const ATTENTION_2023 = /^(.+?)(?:\.processor)?\.to_(q|k|v|out)_lora\.(?:(down|up)\.weight|alpha)$/;
+
+/** True for keys of LoRAs and of other low-rank methods. */
+function isLoraKey(key: string): boolean {
+  return /^lora_|\.lora[._]|_lora\.(down|up)\.|\.(hada|lokr|dora|oft)_/.test(key);
+}
+
+/** True for a LoRA file. A stray key of a LoRA does not make one of a checkpoint. @param keys of all tensors */
+export function isLoraFile(keys: readonly string[]): boolean {
+  if (!keys.some(isLoraKey)) return false;
+  const own = keys.filter((key) => isLoraKey(key) || parseLoraKey(key) !== undefined).length;
+  return 2 * own > keys.length;
+}
+
+/** Undefined for a key that names no part of a LoRA. */
+export function parseLoraKey(key: string): LoraKey | undefined {
+  if (key.length > MAX_KEY_CHARACTERS) return undefined;
+  const name = key.replace(/^base_model\.model\./, '');
+  const [, block, letter = '', side] = ATTENTION_2023.exec(name) ?? [];
+  if (block !== undefined) {
+    return { module: attentionModule(block, letter), part: PARTS[side ?? ''] ?? 'alpha', format: 'peft' };
+  }
+  for (const end of ENDS) {
+    const found = end.exec(name);
+    if (found === null || found.index === 0) continue;
+    const module = name.slice(0, found.index);
+    const format = /^lora_(unet|te\d?)_/.test(module) ? 'kohya' : 'peft';
+    return { module, part: PARTS[found[1] ?? ''] ?? 'alpha', format };
+  }
+  return undefined;
+}
+
+/** CLIP's attention has other names for its projections than the UNet's. */
+function attentionModule(block: string, letter: string): string {
+  const isClip = block.endsWith('.self_attn');
+  if (letter === 'out') return `${block}.${isClip ? 'out_proj' : 'to_out.0'}`;
+  return `${block}.${isClip ? `${letter}_proj` : `to_${letter}`}`;
+}

@@ -1,0 +1,265 @@
+/** The readers of foreign bytes: what each is given to begin with, and what must hold of whatever it accepts. */
+import { mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import sharp from 'sharp';
+import { contractJobTypes } from '../../src/job-types.js';
+import { decodeReference } from '../../src/media/decode-reference.js';
+import { readLoraSummary } from '../../src/pipelines/lora/lora-summary.js';
+import { readLora } from '../../src/pipelines/lora/read-lora.js';
+import { readSdxlConfig } from '../../src/pipelines/sdxl/checkpoint/read-config.js';
+import { sdxlLoraNames } from '../../src/pipelines/sdxl/lora-names.js';
+import { readPayload } from '../../src/queue-bridge/payload/payload.js';
+import { readClipTokenizer } from '../../src/tokenizer/clip.js';
+import { readUmt5Tokenizer, umt5TokenizerFromModel } from '../../src/tokenizer/umt5.js';
+import { writeGguf } from '../../src/weights/gguf/gguf-writer.js';
+import { readSplitGgufHeader } from '../../src/weights/gguf/split-gguf.js';
+import { readPickle } from '../../src/weights/pth/pickle.js';
+import { readPth } from '../../src/weights/pth/pth.js';
+import { readSafetensors } from '../../src/weights/safetensors.js';
+import { dict, pickle, pthBytes, tensor } from '../support/pth-bytes.js';
+import { safetensorsBytes } from '../support/safetensors-bytes.js';
+
+const root = (path: string) =>
+  fileURLToPath(new URL(`../../${import.meta.url.includes('/dist/') ? '../' : ''}${path}`, import.meta.url));
+
+export interface FuzzedParser {
+  readonly name: string;
+  seeds(folder: string): Promise<readonly Buffer[]>;
+  /** Reads bytes, from a file in the folder where the reader takes one. @throws what the reader throws, and WrongAcceptance */
+  parse(bytes: Buffer, folder: string): Promise<unknown>;
+}
+
+export class WrongAcceptance extends Error {}
+
+function hold(condition: boolean, what: string): void {
+  if (!condition) throw new WrongAcceptance(what);
+}
+
+interface Placed {
+  readonly offset: number;
+  readonly length: number;
+}
+
+async function holdPlaces(path: string, tensors: Iterable<Placed>): Promise<void> {
+  const { size } = await stat(path);
+  for (const { offset, length } of tensors) {
+    hold(Number.isSafeInteger(offset) && Number.isSafeInteger(length), 'a tensor whose place is no number');
+    hold(offset >= 0 && length >= 0 && offset + length <= size, 'a tensor outside of its file');
+  }
+}
+
+async function fileOf(bytes: Buffer, folder: string, name: string): Promise<string> {
+  const path = join(folder, name);
+  await writeFile(path, bytes);
+  return path;
+}
+
+const f32 = (shape: readonly number[], begin: number, end: number) => ({
+  dtype: 'F32',
+  shape,
+  data_offsets: [begin, end],
+});
+
+const loraSeed = () => {
+  const module = 'unet.mid_block.attentions.0.proj_in';
+  const settings = { 'unet.r': 1, 'unet.lora_alpha': 2, 'unet.alpha_pattern': { proj_in: 3 } };
+  const header = {
+    __metadata__: { lora_adapter_metadata: JSON.stringify(settings), ss_tag_frequency: '{"a":{"red":2}}' },
+    [`${module}.lora_A.weight`]: f32([1, 128], 0, 512),
+    [`${module}.lora_B.weight`]: f32([128, 1], 512, 1024),
+    [`${module}.alpha`]: f32([], 1024, 1028),
+    [`${module}.diff_b`]: f32([128], 1028, 1540),
+  };
+  return safetensorsBytes(header, new Uint8Array(1540));
+};
+
+const TEXT = 'a Red circle, at  dawn! 12 é';
+
+const loraNames = readSdxlConfig(root('assets/tiny-sdxl')).then(sdxlLoraNames);
+
+export const parsers: readonly FuzzedParser[] = [
+  {
+    name: 'safetensors',
+    seeds: async () => [
+      safetensorsBytes(
+        { __metadata__: { format: 'pt' }, a: f32([2], 0, 8), 'b.c': f32([], 8, 12) },
+        new Uint8Array(12),
+      ),
+    ],
+    async parse(bytes, folder) {
+      const path = await fileOf(bytes, folder, 'model.safetensors');
+      await holdPlaces(path, (await readSafetensors(path)).tensors.values());
+    },
+  },
+  {
+    name: 'lora',
+    seeds: async () => [loraSeed()],
+    async parse(bytes, folder) {
+      const path = await fileOf(bytes, folder, 'lora.safetensors');
+      await readLoraSummary(path);
+      const { updates } = await readLora(path, await loraNames);
+      for (const { update } of updates) hold(Number.isFinite(update.scale), 'a LoRA without a finite scale');
+    },
+  },
+  {
+    name: 'pickle',
+    seeds: async () => [
+      pickle(
+        dict({
+          a: tensor({ elements: 4, shape: [2, 2] }),
+          b: tensor({ key: '1', elements: 3, offset: 1, shape: [2] }),
+        }),
+      ),
+    ],
+    parse: async (bytes) =>
+      readPickle(bytes, (problem) => {
+        throw new Error(problem);
+      }),
+  },
+  {
+    name: 'zip',
+    seeds: async () => {
+      const state = pickle(dict({ a: tensor({ elements: 4, shape: [2, 2] }) }));
+      return [pthBytes(state, { 0: new Uint8Array(16) }), pthBytes(state, { 0: new Uint8Array(16) }, { zip64: true })];
+    },
+    async parse(bytes, folder) {
+      const path = await fileOf(bytes, folder, 'model.pth');
+      await holdPlaces(path, (await readPth(path)).tensors.values());
+    },
+  },
+  {
+    name: 'gguf',
+    async seeds(folder) {
+      const path = join(folder, 'seed.gguf');
+      const handle = await open(path, 'w');
+      await writeGguf(handle, {
+        metadata: new Map([
+          ['general.architecture', { kind: 'string', value: 'qwen2' }],
+          ['a.count', { kind: 'uint32', value: 7 }],
+          ['a.flag', { kind: 'bool', value: true }],
+          ['a.words', { kind: 'strings', value: ['a', 'bc', ''] }],
+          ['a.kinds', { kind: 'int32s', value: [1, -3] }],
+        ]),
+        tensors: [{ name: 'w', shape: [1, 32], type: 'Q8_0', read: () => [new Uint8Array(34)] }],
+      }).finally(() => handle.close());
+      return [await readFile(path)];
+    },
+    async parse(bytes, folder) {
+      const path = await fileOf(bytes, folder, 'model.gguf');
+      await holdPlaces(path, (await readSplitGgufHeader(path)).tensors.values());
+    },
+  },
+  {
+    name: 'tokenizer-umt5',
+    seeds: async () => [
+      Buffer.from(
+        JSON.stringify({
+          added_tokens: [{ id: 1, content: '</s>', special: true, normalized: false }],
+          normalizer: {
+            type: 'Sequence',
+            normalizers: [{ type: 'NFKC' }, { type: 'Replace', pattern: { Regex: ' {2,}' }, content: ' ' }],
+          },
+          pre_tokenizer: { type: 'Metaspace', replacement: '▁', prepend_scheme: 'always', split: true },
+          post_processor: {
+            type: 'TemplateProcessing',
+            single: [{ Sequence: { id: 'A' } }, { SpecialToken: { id: '</s>' } }],
+            special_tokens: { '</s>': { ids: [1] } },
+          },
+          model: {
+            type: 'Unigram',
+            unk_id: 2,
+            vocab: ['<pad>', '</s>', '<unk>', '▁', 'a', '▁red', 'circle', 'c'].map((piece, i) => [piece, -i]),
+          },
+        }),
+      ),
+    ],
+    async parse(bytes, folder) {
+      const tokenizer = await readUmt5Tokenizer(await fileOf(bytes, folder, 'tokenizer.json'));
+      const { ids } = tokenizer.encode(TEXT);
+      hold(ids.length <= tokenizer.maxLength + 64, 'a tokenizer that does not cut');
+    },
+  },
+  {
+    name: 'tokenizer-clip',
+    seeds: async () => [
+      Buffer.from(
+        JSON.stringify({
+          added_tokens: [
+            { id: 4, content: '<|startoftext|>', normalized: false },
+            { id: 5, content: '<|endoftext|>', normalized: false },
+          ],
+          normalizer: { type: 'Sequence', normalizers: [{ type: 'NFC' }, { type: 'Lowercase' }] },
+          pre_tokenizer: {
+            type: 'Sequence',
+            pretokenizers: [
+              { type: 'Split', pattern: { Regex: "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+" } },
+              { type: 'ByteLevel', add_prefix_space: false },
+            ],
+          },
+          post_processor: { type: 'RobertaProcessing', sep: ['<|endoftext|>', 5], cls: ['<|startoftext|>', 4] },
+          model: {
+            type: 'BPE',
+            unk_token: '<|endoftext|>',
+            end_of_word_suffix: '</w>',
+            vocab: { a: 0, 'a</w>': 1, r: 2, 'ra</w>': 3 },
+            merges: ['r a</w>'],
+          },
+        }),
+      ),
+    ],
+    async parse(bytes, folder) {
+      const own = join(folder, 'clip');
+      await rm(own, { recursive: true, force: true });
+      await mkdir(own);
+      await fileOf(bytes, own, 'tokenizer.json');
+      const tokenizer = await readClipTokenizer(own);
+      hold(tokenizer.encode(TEXT).ids.length === tokenizer.maxLength, 'a tokenizer that does not fill its length');
+    },
+  },
+  {
+    name: 'sentencepiece',
+    seeds: async () => [await readFile(root('assets/tiny-wan/tokenizer/spiece.model'))],
+    async parse(bytes) {
+      const tokenizer = umt5TokenizerFromModel(bytes);
+      for (const id of tokenizer.encode(TEXT).ids) hold(id >= 0, 'a token without an id');
+    },
+  },
+  {
+    name: 'image',
+    seeds: async () => {
+      const image = () =>
+        sharp({ create: { width: 24, height: 16, channels: 4, background: { r: 200, g: 30, b: 60, alpha: 0.5 } } });
+      return [
+        await image().png().toBuffer(),
+        await image().jpeg({ progressive: true }).toBuffer(),
+        await image().webp().toBuffer(),
+      ];
+    },
+    async parse(bytes) {
+      const { rgb } = await decodeReference(bytes, { width: 32, height: 32, maxPixels: 50_000_000 });
+      hold(rgb.length === 32 * 32 * 3, 'an image of another size');
+    },
+  },
+  {
+    name: 'payload',
+    seeds: async () => [
+      Buffer.from(
+        JSON.stringify({
+          id: 'job-1',
+          type: 'sdxl_image_fast_1x',
+          prompt: 'a red circle',
+          user_id: 'user-1',
+          compel_enabled: true,
+          compel_weights: '(red)1.2',
+          config: { num_images: 1, seed: 7, steps: 4, guidance_scale: 2.5, scheduler: 'euler', width: 64, height: 64 },
+          metadata: { reference_type: 'style', reference_strength: 0.5, start_reference_url: '' },
+        }),
+      ),
+    ],
+    async parse(bytes) {
+      const read = readPayload(bytes.toString('utf8'), { jobTypes: contractJobTypes });
+      hold(typeof read === 'object' && read !== null, 'a payload that is read as nothing');
+    },
+  },
+];
