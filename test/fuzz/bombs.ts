@@ -20,6 +20,15 @@ const gguf = (tensors: number, entries: number, ...rest: readonly Buffer[]) =>
 const metadata = (entries: Readonly<Record<string, string>>, module = 'unet.mid_block.attentions.0.proj_in') =>
   safetensorsBytes({ __metadata__: entries, [`${module}.lora_A.weight`]: empty, [`${module}.lora_B.weight`]: empty });
 
+const charsmap = (bytes: number) => Buffer.concat([u32(bytes), Buffer.alloc(bytes, 1), Buffer.from('\0')]);
+/** As protobuf has it. */
+const varint = (value: number) => {
+  const bytes: number[] = [];
+  for (let rest = value; ; rest = Math.floor(rest / 128)) {
+    bytes.push((rest % 128) | (rest >= 128 ? 128 : 0));
+    if (rest < 128) return Buffer.from(bytes);
+  }
+};
 const BYTES = 31_000_000;
 
 export const bombs: readonly Bomb[] = [
@@ -187,6 +196,28 @@ export const bombs: readonly Bomb[] = [
     name: 'many pieces',
     parser: 'sentencepiece',
     make: () => Buffer.concat(Array.from({ length: 390_000 }, () => Buffer.from([0x0a, 0x03, 0x0a, 0x01, 0x61]))),
+  },
+  {
+    name: 'a large charsmap',
+    parser: 'tokenizer-umt5',
+    make: () =>
+      Buffer.from(
+        `{"normalizer":{"type":"Precompiled","precompiled_charsmap":"${charsmap(60_000_000).toString('base64')}"},"model":{"type":"Unigram","unk_id":0,"vocab":[["</s>",0],["a",-1]]}}`,
+      ),
+  },
+  {
+    name: 'a large charsmap',
+    parser: 'sentencepiece',
+    make: () => {
+      const bytes = charsmap(45_000_000);
+      const field = Buffer.concat([Buffer.from([0x12]), varint(bytes.length), bytes]);
+      const pieces = [
+        [0x0a, 0x08, 0x0a, 0x04, 0x3c, 0x2f, 0x73, 0x3e, 0x18, 0x03],
+        [0x0a, 0x05, 0x0a, 0x01, 0x75, 0x18, 0x02],
+        [0x0a, 0x03, 0x0a, 0x01, 0x61],
+      ];
+      return Buffer.concat([Buffer.from(pieces.flat()), Buffer.from([0x1a]), varint(field.length), field]);
+    },
   },
   { name: 'nested groups', parser: 'sentencepiece', make: () => Buffer.alloc(20_000_000, 0x0b) },
   { name: 'nested lists', parser: 'payload', make: () => Buffer.from('['.repeat(1_000_000)) },
