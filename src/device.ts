@@ -1,4 +1,4 @@
-/** Where a model runs. `auto` takes the best provider that really opens. */
+/** Devices that a model runs on. `auto` takes the best provider that really opens. */
 export const devices = ['auto', 'cuda', 'tensorrt', 'webgpu', 'cpu'] as const;
 export type Device = (typeof devices)[number];
 

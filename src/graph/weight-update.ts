@@ -4,7 +4,7 @@ import type { Graph, Value } from './graph.js';
 import { sameShape } from './shape.js';
 import { storedTensor } from './stored-tensor.js';
 
-/** What a LoRA adds to one weight. */
+/** A LoRA's addition to one weight. */
 export type WeightUpdate = LowRankUpdate | DifferenceUpdate;
 
 /** scale * up * down. Hu et al., arXiv:2106.09685, section 4.1. */
@@ -23,7 +23,7 @@ export interface LowRankUpdate {
 /** scale * difference, of any weight, norm or bias. */
 export interface DifferenceUpdate {
   readonly kind: 'difference';
-  /** Of the weight's shape. */
+  /** A tensor of the weight's shape. */
   readonly difference: StoredFloats;
   readonly scale: number;
   /** Name in messages. */

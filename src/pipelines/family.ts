@@ -20,7 +20,7 @@ export interface Family<Variables = object, Source extends object = object> {
   readonly title: string;
   /** Base that LoRA files for it name by their keys. Omitted: it takes no LoRAs. */
   readonly loraBase?: LoraBase;
-  /** What requests get before a model was loaded once. */
+  /** Sizes that requests get before a model was loaded once. */
   readonly defaults: Pick<ModelInfo, 'nativeWidth' | 'nativeHeight' | 'sizeMultiple'>;
   /** Omitted: it makes images only. */
   readonly video?: VideoTraits;
@@ -95,7 +95,7 @@ export interface ReferenceTraits {
 }
 
 export interface FamilyOption {
-  /** As commander reads it, for example `--wan-vae <path>`. */
+  /** Flags in commander's notation, for example `--wan-vae <path>`. */
   readonly flags: string;
   /** Flag that sets the variable to "false", for example `--no-ztsnr`; its description. */
   readonly negative?: { readonly flags: string; readonly description: string };
@@ -112,7 +112,7 @@ export interface OpenOptions {
   readonly batchPixels: number;
 }
 
-/** What a checkpoint is, found without loading it. */
+/** Description of a checkpoint that was not loaded. */
 export interface Inspection {
   /** For example "WAN 2.1 image-to-video". */
   readonly title: string;

@@ -7,7 +7,7 @@ export class Mt19937 {
   readonly #state = new Uint32Array(SIZE);
   #next = SIZE;
 
-  /** @param seed its low 32 bits count */
+  /** @param seed its low 32 bits are used */
   constructor(seed: number) {
     this.#state[0] = seed;
     for (let i = 1; i < SIZE; i += 1) {

@@ -1,6 +1,6 @@
 import { Mt19937 } from './mt19937.js';
 
-/** Numbers that the vector path of torch makes at a time. */
+/** Block size of torch's vectorised path. */
 const BLOCK = 16;
 
 /**
@@ -13,7 +13,7 @@ const BLOCK = 16;
  */
 export class TorchCpuGenerator {
   readonly #engine: Mt19937;
-  /** The sine that belongs to the last cosine handed out one by one. */
+  /** The sine that belongs to the last cosine that was returned alone. */
   #spare: number | undefined;
 
   /** @param seed an integer; its low 32 bits are what torch's engine takes */
@@ -21,14 +21,14 @@ export class TorchCpuGenerator {
     this.#engine = new Mt19937(Number(BigInt.asUintN(32, BigInt(seed))));
   }
 
-  /** `size` normal numbers, mean 0, variance 1. */
+  /** Draws `size` normal numbers of mean 0 and variance 1. */
   randn(size: number): Float32Array {
     if (size < BLOCK) return Float32Array.from({ length: size }, () => this.#normal());
     const values = new Float32Array(size);
     this.#fillUniform(values);
     for (let i = 0; i + BLOCK <= size; i += BLOCK) boxMuller(values.subarray(i, i + BLOCK));
     if (size % BLOCK !== 0) {
-      // What does not fill a block is made by drawing the last sixteen anew.
+      // A remainder is filled by drawing the last sixteen again.
       const tail = values.subarray(size - BLOCK);
       this.#fillUniform(tail);
       boxMuller(tail);

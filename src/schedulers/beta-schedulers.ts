@@ -23,7 +23,10 @@ const dpmpp2m =
   (name, config, steps) =>
     new DpmPp2m(name, { ...readDpmConfig(config), ...levels }, steps, options);
 
-/** Steps counted back from the last training timestep: what Lightning, Hyper-SD and zero terminal SNR are sampled with. */
+/**
+ * Steps counted back from the last training timestep. Lightning, Hyper-SD and models with zero terminal SNR are sampled
+ * this way.
+ */
 const trailing =
   (make: Make): Make =>
   (name, config, steps) =>
@@ -70,7 +73,7 @@ export function createScheduler(name: string, config: unknown, steps: number): S
   return make(name, config, steps);
 }
 
-/** What the model behind a `scheduler_config.json` predicts. */
+/** Prediction type of the model that a `scheduler_config.json` belongs to. */
 export function predictionOf(config: unknown): Prediction {
   return parseSchedulerConfig(noiseScheduleSchema, config).prediction_type;
 }

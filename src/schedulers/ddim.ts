@@ -63,7 +63,7 @@ export class Ddim implements Scheduler {
     });
   }
 
-  // The noise that the output stands for, beside the clean sample before it is clipped.
+  // The noise that the output implies, from the clean sample before it is clipped.
   #noise(output: number, x: number, clean: number, alpha: number, sigma: number): number {
     switch (this.#config.prediction_type) {
       case 'epsilon':

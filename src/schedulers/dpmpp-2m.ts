@@ -16,7 +16,7 @@ export function readDpmConfig(config: unknown): DpmConfig {
   return parseSchedulerConfig(dpmSchema, config);
 }
 
-/** Fewer steps than this end with a first-order one. */
+/** With fewer steps than this the last step is first order. */
 const FEW_STEPS = 15;
 
 /**
@@ -32,7 +32,7 @@ export class DpmPp2m implements Scheduler {
   readonly #config: DpmConfig;
   readonly #sde: boolean;
   readonly #levels: readonly Level[];
-  /** What the model said the clean sample is, one step ago. */
+  /** Clean sample that the model predicted in the step before. */
   #before: Float32Array | undefined;
 
   constructor(name: string, config: DpmConfig, steps: number, { sde = false } = {}) {

@@ -93,7 +93,7 @@ export class EulerDiscrete implements Scheduler {
   }
 }
 
-/** What the model's output says the clean sample is, in float32 operations. */
+/** Clean sample that the model's output implies, in float32 operations. */
 function denoiser(prediction: EulerConfig['prediction_type'], sigma: number): (output: number, x: number) => number {
   switch (prediction) {
     case 'epsilon':
@@ -108,7 +108,7 @@ function denoiser(prediction: EulerConfig['prediction_type'], sigma: number): (o
   }
 }
 
-// Noise levels of the steps, from noise to picture.
+// Noise levels of the steps, from noise to image.
 function stepSigmas(config: EulerConfig, training: Float32Array, timesteps: Float32Array): Float64Array {
   const steps = timesteps.length;
   const [smallest = 0, largest = 0] = [training[0], training.at(-1)];

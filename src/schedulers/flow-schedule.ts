@@ -52,7 +52,7 @@ export function eulerSchedule(shift: number, steps: number): FlowSchedule {
   return { sigmas, timesteps: sigmas.subarray(0, steps).map((sigma) => sigma * TRAINING_STEPS) };
 }
 
-// UniPC tells the model whole timesteps, cut off, not rounded.
+// UniPC gives the model whole timesteps, truncated and not rounded.
 function wholeTimesteps(levels: Float64Array): FlowSchedule {
   return {
     timesteps: Float32Array.from(levels, (sigma) => Math.trunc(sigma * TRAINING_STEPS)),

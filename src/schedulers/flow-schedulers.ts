@@ -9,7 +9,7 @@ import { parseSchedulerConfig } from './noise-schedule.js';
 import type { Scheduler } from './scheduler.js';
 
 export interface FlowOptions {
-  /** How far noise levels are moved towards noise; 1 leaves them even. */
+  /** Shift of the noise levels towards noise; 1 leaves them even. */
   readonly shift: number;
   /** Denoising steps, 1 and up. */
   readonly steps: number;
@@ -23,7 +23,7 @@ const schedulers: Readonly<Record<string, Make>> = {
   flow_euler: (name, { shift, steps }) => new FlowEuler(name, eulerSchedule(shift, steps)),
 };
 
-/** What people who come from elsewhere call them. A bare "unipc" is the original's. */
+/** Names from other projects. A bare "unipc" is the original code's. */
 const ALIASES: Readonly<Record<string, string>> = {
   unipc: 'flow_unipc',
   unipcbh2: 'flow_unipc',
@@ -34,15 +34,15 @@ const ALIASES: Readonly<Record<string, string>> = {
   flowmatcheulerdiscretescheduler: 'flow_euler',
 };
 
-/** Names that a request may give, the default first. */
+/** Names that requests may use, the default first. */
 export const flowSchedulerNames: readonly string[] = Object.keys(schedulers);
 
-/** The flow scheduler that a name means, whatever its case and punctuation; undefined for a name that means none. */
+/** The flow scheduler of a name in any case and punctuation; undefined for an unknown name. */
 export function flowSchedulerNamed(name: string): string | undefined {
   return schedulerNamed(name, flowSchedulerNames, ALIASES);
 }
 
-/** @throws InferenceError INVALID_REQUEST for an unknown name, and for a shift or steps that make no schedule */
+/** @throws InferenceError INVALID_REQUEST for an unknown name, and for a shift or steps that give no schedule */
 export function createFlowScheduler(name: string, { shift, steps }: FlowOptions): Scheduler {
   const refuse = (problem: string): never => {
     throw new InferenceError('INVALID_REQUEST', problem);

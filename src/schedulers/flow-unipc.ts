@@ -3,7 +3,7 @@ import { mixNoise } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
 import { UniPcSolver } from './unipc-solver.js';
 
-/** What WAN's own code and diffusers' configuration of it both say. */
+/** Settings that WAN's own code and diffusers' configuration for it share. */
 const SOLVER = { order: 2, type: 'bh2', lowerOrderFinal: true, disableCorrector: [] } as const;
 
 /**

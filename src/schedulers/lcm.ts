@@ -18,7 +18,7 @@ export function readLcmConfig(config: unknown): LcmConfig {
   return parseSchedulerConfig(lcmSchema, config);
 }
 
-/** The standard deviation of the data that the boundary condition assumes. */
+/** Standard deviation of the data in the boundary condition. */
 const SIGMA_DATA = 0.5;
 
 /**
@@ -43,7 +43,7 @@ export class Lcm implements Scheduler {
     }
     const stride = Math.floor(count / original);
     this.#alphas = alphasCumprod(config, { keepsTerminalZero: true });
-    // Of the distilled timesteps, latest first, evenly spaced ones.
+    // Evenly spaced ones of the distilled timesteps, latest first.
     this.timesteps = Float32Array.from(
       { length: steps },
       (_, i) => (original - Math.floor((i * original) / steps)) * stride - 1,

@@ -12,7 +12,7 @@ import {
   trainingSigmas,
 } from './noise-schedule.js';
 
-/** What the multistep solvers (DPM-Solver++, UniPC) share of a `scheduler_config.json`. */
+/** Options of a `scheduler_config.json` that the multistep solvers (DPM-Solver++, UniPC) share. */
 export const multistepSchema = noiseScheduleSchema.extend({
   use_karras_sigmas: z.boolean().nullish(),
   use_exponential_sigmas: z.boolean().nullish(),
@@ -34,7 +34,7 @@ export interface Level {
 export interface MultistepSchedule {
   readonly timesteps: Float32Array;
   readonly sigmas: Float32Array;
-  /** One a step and the last one, as `sigmas`. */
+  /** One per step and the final one, as `sigmas`. */
   readonly levels: readonly Level[];
 }
 

@@ -1,4 +1,4 @@
-/** What people who come from elsewhere call a sampler: diffusers' class names, ComfyUI's and A1111's labels. */
+/** Sampler names from other projects: diffusers' class names, ComfyUI's and A1111's labels. */
 const ALIASES: Readonly<Record<string, string>> = {
   eulerdiscretescheduler: 'euler',
   eulerkarras: 'euler_karras',

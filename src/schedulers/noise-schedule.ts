@@ -9,7 +9,10 @@ import { InferenceError } from '../errors.js';
 const BETA_SCHEDULERS =
   /^(DDIM|DDPM|PNDM|LMSDiscrete|Euler(Ancestral)?Discrete|HeunDiscrete|KDPM2(Ancestral)?Discrete|DPMSolver(Multistep|Singlestep|SDE)|DEISMultistep|UniPCMultistep|LCM|TCD)Scheduler$/;
 
-/** What a `scheduler_config.json` says about training noise and how it is cut into steps. Defaults are diffusers' own. */
+/**
+ * Options of a `scheduler_config.json` for the training noise and the spacing of the steps. Defaults are diffusers'
+ * own.
+ */
 export const noiseScheduleSchema = z.object({
   _class_name: z
     .string()
@@ -50,7 +53,7 @@ export function alphasCumprod(schedule: NoiseSchedule, { keepsTerminalZero = fal
   }
   if (!schedule.rescale_betas_zero_snr) return alphas;
   const rescaled = zeroTerminalSnr(alphas);
-  // As a noise level the last one would be infinite: samplers over sigmas keep it at 2^-24 instead.
+  // As a noise level the last one would be infinite, so samplers over sigmas use 2^-24 instead.
   if (!keepsTerminalZero) rescaled[rescaled.length - 1] = 2 ** -24;
   return rescaled;
 }
@@ -74,7 +77,7 @@ export function trainingSigmas(alphas: Float32Array): Float32Array {
   return alphas.map((alpha) => Math.sqrt(Math.fround(Math.fround(1 - alpha) / alpha)));
 }
 
-/** Training timesteps that `steps` steps visit, from noise to picture. */
+/** Training timesteps that `steps` steps visit, from noise to image. */
 export function spacedTimesteps(schedule: NoiseSchedule, steps: number): Float32Array {
   const { num_train_timesteps: count, steps_offset: offset } = schedule;
   switch (schedule.timestep_spacing) {

@@ -3,7 +3,7 @@ import type { NoiseSchedule } from './noise-schedule.js';
 export type Prediction = NoiseSchedule['prediction_type'];
 
 /**
- * What a model's output says the clean sample is, for a sample `alpha` x0 + `sigma` noise with alpha^2 + sigma^2 = 1.
+ * The clean sample that a model's output implies, for a sample `alpha` x0 + `sigma` noise with alpha^2 + sigma^2 = 1.
  * v-prediction: Salimans and Ho, arXiv:2202.00512, appendix D.
  */
 export function cleanSample(

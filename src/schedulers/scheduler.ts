@@ -1,4 +1,4 @@
-/** Draws that many normal numbers, in the stream that the picture's initial noise began. */
+/** Draws normal numbers from the stream that the image's initial noise started. */
 export type Draw = (size: number) => Float32Array;
 
 /**
@@ -7,15 +7,15 @@ export type Draw = (size: number) => Float32Array;
  */
 export interface Scheduler {
   readonly name: string;
-  /** What the denoiser is told at each step, from noise to picture. */
+  /** Timestep that the denoiser gets at each step, from noise to image. */
   readonly timesteps: Float32Array;
-  /** Noise levels: one a step, and the last one where the loop ends. */
+  /** Noise levels: one per step, and the level where the loop ends. */
   readonly sigmas: Float32Array;
-  /** What initial noise of variance 1 is multiplied by. */
+  /** Factor for initial noise of variance 1. */
   readonly initNoiseSigma: number;
-  /** A clean sample brought to the noise level that step `i` starts from: where image to image begins. */
+  /** Brings a clean sample to the noise level of step `i`: image-to-image starts there. */
   addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array;
-  /** The sample as the denoiser wants it at step `i`. */
+  /** Scales the sample for the denoiser at step `i`. */
   scaleModelInput(sample: Float32Array, i: number): Float32Array;
   /** The sample after step `i`. Only samplers that add noise call `draw`. */
   step(modelOutput: Float32Array, sample: Float32Array, i: number, draw: Draw): Float32Array;

@@ -17,12 +17,12 @@ export interface UniPcOptions {
 export class UniPcSolver {
   readonly #levels: readonly Level[];
   readonly #options: UniPcOptions;
-  /** Clean samples that the model named, the latest last, at most two. */
+  /** The last two clean samples that the model predicted, the latest last. */
   #named: Float32Array[] = [];
-  /** What the last prediction started from, and its order. */
+  /** Start of the last prediction, and its order. */
   #last: { readonly sample: Float32Array; readonly order: number } | undefined;
 
-  /** @param levels one a step, and the one where the loop ends */
+  /** @param levels one per step, and the level where the loop ends */
   constructor(levels: readonly Level[], options: UniPcOptions) {
     this.#levels = levels;
     this.#options = options;
@@ -34,7 +34,7 @@ export class UniPcSolver {
     return level;
   }
 
-  /** From level `i` to `i + 1`. @param clean the clean sample that the model names at level `i` */
+  /** Steps from level `i` to `i + 1`. @param clean the clean sample that the model predicts at level `i` */
   step(clean: Float32Array, sample: Float32Array, i: number): Float32Array {
     const { order: highest, lowerOrderFinal, disableCorrector } = this.#options;
     const last = this.#last;
@@ -61,7 +61,7 @@ export class UniPcSolver {
     });
   }
 
-  // From level i - 1 to i anew, now that the model has spoken at i.
+  // Redo the step from level i - 1 to i with the model's output at i.
   #correct(x: Float32Array, clean: Float32Array, i: number, order: number): Float32Array {
     const [from, to] = [this.level(i - 1), this.level(i)];
     const { b, phi, rhs } = this.#integrals(from, to);
@@ -78,7 +78,7 @@ export class UniPcSolver {
     });
   }
 
-  // Of a step of h: e^-h - 1, B(h), and the right-hand side of the corrector's equations.
+  // For a step of h: e^-h - 1, B(h), and the right-hand side of the corrector's equations.
   #integrals(from: Level, to: Level): { phi: number; b: number; rhs: readonly [number, number] } {
     const hh = from.lambda - to.lambda;
     const phi = Math.expm1(hh);

@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** A folder under `assets` of the package: above this file as source, and one level more as build. */
+/** Finds a folder under `assets` of the package: it is above this file, in the build one level higher. */
 export async function findAsset(name: string): Promise<string> {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (folder !== dirname(folder)) {

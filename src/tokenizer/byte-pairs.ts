@@ -1,4 +1,4 @@
-/** Words whose pieces are kept; prompts repeat themselves. */
+/** Number of words whose pieces are cached; prompts repeat words. */
 const CACHE_ENTRIES = 10_000;
 /** Longer words are rare and would fill the cache. */
 const CACHED_WORD_CHARACTERS = 64;
@@ -51,7 +51,7 @@ export class BytePairs {
     for (let pair = heap.pop(); pair !== undefined; pair = heap.pop()) {
       const { left, text } = pair;
       const right = next[left] ?? texts.length;
-      // One of the two was merged with another neighbour since.
+      // One of the two symbols was merged with another neighbour since.
       if (`${texts[left]} ${texts[right]}` !== text) continue;
       texts[left] = `${texts[left]}${texts[right]}`;
       texts[right] = '';
@@ -68,7 +68,7 @@ export class BytePairs {
 interface Pair {
   readonly rank: number;
   readonly left: number;
-  /** Both symbols, to recognise a pair that is no longer there. */
+  /** Both symbols. They show if the pair still exists. */
   readonly text: string;
 }
 

@@ -1,13 +1,15 @@
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 
-/** Rules of a word or two; a hostile trie must not make every place walk the whole text. */
+/**
+ * Longest key in bytes: rules have a word or two, and a hostile trie must not make every place walk the whole text.
+ */
 const MAX_KEY_BYTES = 512;
-/** Above so many bytes a cluster is not looked up whole. */
+/** A longer cluster is not looked up as a whole. */
 const MAX_CLUSTER_BYTES = 5;
 
 export interface CharsmapMatch {
-  /** Bytes of the text that the rule replaces. */
+  /** Number of bytes that the rule replaces. */
   readonly length: number;
   readonly replacement: string;
 }
@@ -22,7 +24,7 @@ export class Charsmap {
   readonly #replacements: Uint8Array;
   readonly #texts = new Map<number, string>();
 
-  /** @throws Error where the bytes are no charsmap; what hostile ones match is bounded, whatever it is */
+  /** @throws Error for bytes that are no charsmap. The work for hostile bytes is bounded */
   constructor(bytes: Uint8Array) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const trieBytes = bytes.length >= 4 ? view.getUint32(0, true) : 0;
@@ -33,7 +35,7 @@ export class Charsmap {
     this.#replacements = bytes.subarray(4 + trieBytes);
   }
 
-  /** The rules whose key the text has at a place, the shortest key first. */
+  /** The rules whose key the text has at a place, shortest key first. */
   *matches(text: Uint8Array, at: number): Generator<CharsmapMatch> {
     const root = this.#units[0] ?? 0;
     let node = offsetOf(root);

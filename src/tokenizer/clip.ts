@@ -127,14 +127,14 @@ interface Parts {
   readonly end: Token;
   readonly pad: Token;
   readonly unknown: Token;
-  /** Further tokens that are found in a text as it was written. */
+  /** Additional tokens that are found in the original text. */
   readonly others: readonly Token[];
 }
 
 interface Token {
   readonly text: string;
   readonly id: number;
-  /** Looked for after lower-casing; else in the text as it was written. */
+  /** True: found after lower-casing. False: found in the original text. */
   readonly normalized: boolean;
 }
 

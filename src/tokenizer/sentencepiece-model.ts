@@ -17,10 +17,10 @@ const UNIGRAM_MODEL = 1;
 
 export interface SentencePieceModel {
   readonly unigram: Unigram;
-  /** Control tokens and the unknown token, by name: they stand for nothing in a text. */
+  /** Control tokens and the unknown token, by name. They match no text. */
   readonly special: readonly { readonly id: number; readonly content: string }[];
   readonly pieces: readonly string[];
-  /** What is cut into pieces: the file's charsmap, white space, and the mark where words begin. */
+  /** Normalises a text before it is split into pieces: charsmap, white space, and the mark at the start of words. */
   normalize(text: string): string;
 }
 
@@ -43,7 +43,7 @@ interface Spec {
 
 /**
  * Reads a `spiece.model`: SentencePiece's protobuf of a unigram model.
- * @throws Error, one sentence without the file's name, where it is none or uses what is not known here
+ * @throws Error, one sentence without the file's name, for other data and for options that are not supported here
  */
 export function readSentencePieceModel(bytes: Uint8Array): SentencePieceModel {
   const spec = readSpec(bytes);
@@ -63,7 +63,7 @@ export function readSentencePieceModel(bytes: Uint8Array): SentencePieceModel {
     unigram: new Unigram({
       pieces: spec.pieces.map(({ text, score, kind }) => ({
         text,
-        // Pieces of the user's own are always preferred: https://github.com/google/sentencepiece/blob/v0.2.0/src/unigram_model.cc#L932
+        // User-defined pieces always win: https://github.com/google/sentencepiece/blob/v0.2.0/src/unigram_model.cc#L932
         score: kind === USER_DEFINED ? Buffer.byteLength(text) * range.best - 0.1 : score,
         isMatched: kind === NORMAL || kind === USER_DEFINED,
       })),
@@ -102,7 +102,7 @@ function createNormalize(spec: Spec, userDefined: PrefixTable<true>): (text: str
 }
 
 const TRAILING_SPACES = / +$/;
-/** A mark that stood in the text itself is white space by then. */
+/** A mark in the text itself is white space at this point. */
 const TRAILING_MARKS = /[ ▁]+$/;
 
 /** A text character by character, or by the rules of the charsmap that fit; pieces of the user's own stay as they are. */
@@ -198,7 +198,7 @@ function readPiece(reader: BinaryReader, id: number): Piece {
   return piece;
 }
 
-/** Reads the fields of a message up to a place; those that are not asked for are skipped. */
+/** Reads the fields of a message up to a place and skips unknown ones. */
 function readFields(reader: BinaryReader, end: number, fields: Readonly<Record<number, () => void>>): void {
   if (end > reader.len) throw new Error('a message ends outside the file');
   while (reader.pos < end) {

@@ -1,18 +1,18 @@
-/** A token that is found in a text before anything else is done to it. */
+/** A token that is found in a text before any other processing. */
 export interface SpecialToken {
   readonly id: number;
   readonly content: string;
-  /** Takes the white space before it along. */
+  /** The token includes the white space before it. */
   readonly lstrip?: boolean;
-  /** Takes the white space after it along. */
+  /** The token includes the white space after it. */
   readonly rstrip?: boolean;
-  /** Found only where no letter, digit or underscore touches it. */
+  /** The token matches only next to characters other than letters, digits and underscores. */
   readonly single_word?: boolean;
 }
 
 export type Part = { readonly kind: 'token'; readonly id: number } | { readonly kind: 'text'; readonly text: string };
 
-/** Cuts a text at the special tokens that stand in it, of those at one place the longest. */
+/** Splits a text at its special tokens; of several at one place the longest wins. */
 export function splitAtTokens(text: string, tokens: readonly SpecialToken[]): readonly Part[] {
   if (tokens.length === 0) return [{ kind: 'text', text }];
   const byContent = new Map(tokens.map((token) => [token.content, token.id]));

@@ -1,5 +1,5 @@
 /**
- * What a `tokenizer.json` of Hugging Face's `tokenizers` says of a unigram model: its pieces, and the steps before and after
+ * A unigram model from a `tokenizer.json` of Hugging Face's `tokenizers`: its pieces, and the steps before and after
  * them. Steps that no such model is published with are refused by name.
  * https://github.com/huggingface/tokenizers/tree/v0.22.1/tokenizers/src
  */
@@ -10,19 +10,19 @@ import { MAX_ADDED_TOKENS, MAX_TOKENS } from './vocabulary-schema.js';
 
 /** SentencePiece trains pieces of up to 16 characters; names of special tokens are longer. */
 const MAX_PIECE_CHARACTERS = 256;
-/** Steps are listed once, in lists of lists at most. */
+/** Steps are listed once, at most in nested lists. */
 const MAX_STEPS = 32;
 
 const steps = <T extends z.ZodType>(step: T) => z.array(step).max(MAX_STEPS);
 
-/** Only this pattern is published: any other could take a pathological text forever. */
+/** The only published pattern. Any other could take for ever on a hostile text. */
 const patternSchema = z.union([
   z.object({ String: z.string().min(1) }),
   z.object({ Regex: z.literal(' {2,}', 'only the pattern " {2,}" is known') }),
 ]);
 
 const plainNormalizer = z.discriminatedUnion('type', [
-  // Empty where the model was trained on text as it is.
+  // Empty if the model was trained on unnormalised text.
   z.object({ type: z.literal('Precompiled'), precompiled_charsmap: z.base64().nullable() }),
   z.object({ type: z.literal('Replace'), pattern: patternSchema, content: z.string() }),
   z.object({ type: z.literal('Strip'), strip_left: z.boolean(), strip_right: z.boolean() }),
@@ -68,7 +68,7 @@ const templateSchema = z.object({
 
 type Pieces = readonly (readonly [piece: string, score: number])[];
 
-/** Looked through by hand, as vocabularies are: the first bad piece is enough. */
+/** Checked by hand, as vocabularies are: the first bad piece is enough. */
 const piecesSchema = z
   .custom<Pieces>(
     (value) => Array.isArray(value) && value.length > 0 && value.length <= MAX_TOKENS,
@@ -123,7 +123,7 @@ export function unigramOf({ model }: TokenizerJson): Unigram {
   return new Unigram({ pieces: vocab.map(([text, score]) => ({ text, score })), unknown, byteFallback });
 }
 
-/** A text normalised as the file says. */
+/** Normalises a text as the file says. */
 export function normalizerOf({ normalizer }: TokenizerJson): (text: string) => string {
   if (normalizer == null) return (text) => text;
   const list = normalizer.type === 'Sequence' ? normalizer.normalizers : [normalizer];
@@ -158,10 +158,10 @@ function normalizerStep(step: Normalizer): (text: string) => string {
   }
 }
 
-/** `isFirst`: nothing, not even a special token, stands before the text. */
+/** `isFirst`: nothing stands before the text, not even a special token. */
 export type PreTokenize = (text: string, isFirst: boolean) => readonly string[];
 
-/** The words that a normalised text is cut into before it is cut into pieces. */
+/** Splits a normalised text into words, before these are split into pieces. */
 export function preTokenizerOf({ pre_tokenizer: preTokenizer }: TokenizerJson): PreTokenize {
   if (preTokenizer == null) return (text) => (text === '' ? [] : [text]);
   const list = preTokenizer.type === 'Sequence' ? preTokenizer.pretokenizers : [preTokenizer];
@@ -175,7 +175,7 @@ export function preTokenizerOf({ pre_tokenizer: preTokenizer }: TokenizerJson): 
 
 interface Word {
   readonly text: string;
-  /** Begins where the whole text does. */
+  /** True at the start of the whole text. */
   readonly isFirst: boolean;
 }
 
@@ -192,7 +192,7 @@ function preTokenizerStep(step: PreTokenizer): (word: Word) => readonly Word[] {
     const wants = scheme === 'always' || (scheme === 'first' && isFirst);
     const whole = wants && !marked.startsWith(replacement) ? replacement + marked : marked;
     if (!split) return [{ text: whole, isFirst }];
-    // The mark goes with the word that it begins.
+    // The mark belongs to the word that it starts.
     const [before = '', ...words] = whole.split(replacement);
     return [before, ...words.map((word) => replacement + word)].map((part, i) => ({
       text: part,
@@ -201,7 +201,7 @@ function preTokenizerStep(step: PreTokenizer): (word: Word) => readonly Word[] {
   };
 }
 
-/** Ids around every text; where the file says nothing, the end token that T5 was trained with. */
+/** Ids around every text. If the file has none, T5's end token. */
 export function templateOf(
   { post_processor: template }: TokenizerJson,
   end: number,
@@ -213,7 +213,7 @@ export function templateOf(
   return { before: ids(template.single.slice(0, Math.max(place, 0))), after: ids(template.single.slice(place + 1)) };
 }
 
-/** Without trailing white space: a pattern anchored at the end would look from every space of the text. */
+/** Removes trailing white space. A pattern anchored at the end would start at every space of the text. */
 function trimmedLength(text: string): number {
   let length = text.length;
   while (length > 0 && /\p{White_Space}/u.test(text.charAt(length - 1))) length -= 1;

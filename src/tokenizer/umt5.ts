@@ -9,7 +9,10 @@ import { normalizerOf, preTokenizerOf, templateOf, tokenizerJsonSchema, unigramO
 /** UMT5's tokenizer.json has 17 MB, its spiece.model 5 MB. */
 const JSON_FILE = { maxBytes: 100_000_000, missing: 'a UMT5 tokenizer folder has tokenizer.json or spiece.model' };
 const MAX_MODEL_BYTES = 50_000_000;
-/** What WAN was trained with. https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/wan/configs/shared_config.py#L12 */
+/**
+ * Text length that WAN was trained with.
+ * https://github.com/Wan-Video/Wan2.1/blob/9737cba9c1c3c4d04b33fcad41c111989865d315/wan/configs/shared_config.py#L12
+ */
 const MAX_TOKENS = 512;
 
 const END = '</s>';
@@ -33,7 +36,7 @@ export interface Umt5Tokenizer {
 }
 
 interface Parts {
-  /** Ids of a text without special tokens. @param isFirst nothing stands before it */
+  /** Ids of a text without special tokens. @param isFirst true if nothing stands before it */
   readonly ids: (text: string, isFirst: boolean) => readonly number[];
   readonly special: readonly SpecialToken[];
   readonly pieces: readonly string[];
@@ -82,7 +85,7 @@ async function readJson(file: string): Promise<Parts> {
   if (end === undefined) throw new Error(`has no ${END}`);
   const pieces = json.model.vocab.map(([text]) => text);
   for (const { id, content } of json.added_tokens) pieces[id] ??= content;
-  // Tokens with `normalized` are looked for in the normalised text; the others in the text as it was written.
+  // Tokens with `normalized` are searched in the normalised text, others in the original text.
   const later = json.added_tokens.filter(({ normalized }) => normalized);
   const words = (text: string, isFirst: boolean) => preTokenize(text, isFirst).flatMap((word) => unigram.encode(word));
   return {
@@ -109,7 +112,7 @@ function partsOfModel(bytes: Uint8Array): Parts {
 
 function createTokenizer({ ids, special, pieces, before, after, end }: Parts, maxLength: number): Umt5Tokenizer {
   const tokenize = (text: string) =>
-    // A lone half of a surrogate pair is no character: it becomes the one that stands for such.
+    // A lone half of a surrogate pair is no character: it becomes U+FFFD.
     idsOf(splitAtTokens(text.replace(/\p{Surrogate}/gu, '\ufffd'), special), (part, i) => ids(part, i === 0));
   const around = before.length + after.length;
   return {

@@ -1,12 +1,12 @@
-/** Below the worst piece by so much: what a character costs that no piece has. Both references say 10. */
+/** Score of an unknown character below that of the worst piece. Both references use 10. */
 const UNKNOWN_PENALTY = 10;
 /** A character of the vocabulary that no text uses: it marks where a word begins. */
 export const WORD_BEGIN = '▁';
 
-/** Strings, to be found as prefixes of a text at any place. */
+/** Strings that can be found as prefixes of a text at any place. */
 export class PrefixTable<T> {
   readonly #values = new Map<string, T>();
-  /** The longest string that begins with a UTF-16 unit. */
+  /** The longest string that starts with a UTF-16 unit. */
   readonly #longest = new Map<number, number>();
 
   set(text: string, value: T): void {
@@ -19,7 +19,7 @@ export class PrefixTable<T> {
     return this.#values.get(text);
   }
 
-  /** The shortest first. */
+  /** Shortest first. */
   *prefixes(text: string, at: number): Generator<{ readonly length: number; readonly value: T }> {
     const limit = Math.min(this.#longest.get(text.charCodeAt(at)) ?? 0, text.length - at);
     for (let length = 1; length <= limit; length += 1) {
@@ -30,12 +30,12 @@ export class PrefixTable<T> {
 }
 
 export interface UnigramVocabulary {
-  /** Pieces that a text can be cut into, and their log probability; the place in the list is the id. */
+  /** Pieces of the model and their log probabilities; the place in the list is the id. */
   readonly pieces: readonly { readonly text: string; readonly score: number; readonly isMatched?: boolean }[];
   readonly unknown: number;
-  /** Characters that no piece has are spelled by the pieces <0x00> to <0xFF>. */
+  /** Characters without a piece are spelled by the pieces <0x00> to <0xFF>. */
   readonly byteFallback: boolean;
-  /** What counts as the worst score, where not all pieces do. */
+  /** Worst score, if not that of the worst piece. */
   readonly worstScore?: number;
 }
 
@@ -65,13 +65,13 @@ export class Unigram {
     this.#bytes = byteFallback && isWhole ? bytes.map((id) => id ?? unknown) : undefined;
   }
 
-  /** The id of a piece, matched or not. */
+  /** The id of a piece. */
   idOf(piece: string): number | undefined {
     return this.#all.get(piece);
   }
 
   encode(text: string): number[] {
-    // For every place: the best cut that ends there.
+    // The best split that ends at each place.
     const scores = new Float64Array(text.length + 1);
     const starts = new Int32Array(text.length + 1).fill(-1);
     const ids = new Int32Array(text.length + 1);
@@ -104,7 +104,7 @@ export class Unigram {
       if (id !== this.#unknown) {
         found.push(id);
       } else {
-        // Unknown characters in a row are one unknown piece.
+        // Unknown characters in a row become one unknown piece.
         while (start > 0 && ids[start] === this.#unknown) start = starts[start] ?? 0;
         found.push(...this.#unknownIds(text.slice(start, end)).reverse());
       }

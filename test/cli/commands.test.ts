@@ -85,7 +85,7 @@ describe('a remedy that names an option', () => {
     const { stdout } = await darkroom(['serve', '--help']);
     // Commander breaks long lines between words.
     const help = stdout.replace(/\s+/g, ' ');
-    expect(help).toMatch(new RegExp(`${flag} <path> WAN: .*?\\(WAN_VAE\\)`));
+    expect(help).toMatch(new RegExp(`${flag} <path> VAE that replaces the WAN .*?\\(WAN_VAE\\)`));
   });
 });
 

@@ -1,16 +1,12 @@
-import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect, type DarkroomClient, serverStatus } from '../../src/client/client.js';
 import { readConfig } from '../../src/config/server-config.js';
 import { createEngines } from '../../src/engine/create-engines.js';
 import type { Engine } from '../../src/engine/engine.js';
-import { JobType } from '../../src/gen/darkroom/v1/job.js';
-import { contractJobTypes, type JobTypeInfo, jobTypesOf } from '../../src/job-types.js';
 import { builtInFamilies } from '../../src/pipelines/families.js';
 import type { Families } from '../../src/pipelines/family.js';
 import { createServer, type RunningServer } from '../../src/server/server.js';
-import { bridging } from '../support/bridging.js';
 import { completed, outcomeOf, silent } from '../support/serving.js';
 import { paint } from './paint.js';
 
@@ -43,30 +39,6 @@ describe('a family that a test registers', () => {
     expect(assets).toHaveLength(3);
     const { data, info } = await sharp(outcome.files[0]).raw().toBuffer({ resolveWithObject: true });
     expect([info.width, info.height, [...data.subarray(0, 3)]]).toEqual([32, 16, [0x20, 0x80, 0xc0]]);
-  });
-
-  it('generates images through the queue bridge, from payload to callback', async () => {
-    const paintImage: JobTypeInfo = {
-      name: 'paint_image',
-      value: JobType.JOB_TYPE_UNSPECIFIED,
-      family: 'paint',
-      makes: 'images',
-      steps: 2,
-      guidanceScale: 1,
-      isEnhanced: false,
-      takesWeights: false,
-      expectedSeconds: () => 1,
-    };
-    const bridge = await bridging(`127.0.0.1:${server.port}`, { variables: { BRIDGE_LANES: 'sdxl,wan,paint' } });
-    await bridge.start({ jobTypes: jobTypesOf([...contractJobTypes.values(), paintImage]) });
-    const payload = { id: 'wall', type: 'paint_image', prompt: 'a wall', user_id: 'ann', config: { seed: 5 } };
-    await bridge.push(payload, 'paint_queue');
-    const { status, assets, metadata } = await bridge.ended('wall');
-    expect([status, metadata.width, metadata.scheduler, metadata.seed]).toEqual(['completed', 32, 'brush', 5]);
-    const { data } = await sharp(fileURLToPath(assets[0] ?? ''))
-      .raw()
-      .toBuffer({ resolveWithObject: true });
-    expect([...data.subarray(0, 3)]).toEqual([0x20, 0x80, 0xc0]);
   });
 
   it('is listed, and its fields are checked by what it says of itself', async () => {

@@ -40,7 +40,7 @@ export function familyVariables(
 function optionsOf(family: AnyFamily): readonly VariableOption[] {
   return Object.entries(family.options).flatMap(([variable, { flags, negative }]) => {
     const schema = family.variables[variable];
-    const option = new Option(flags, `${family.title}: ${schema?.description ?? ''} (${variable})`);
+    const option = new Option(flags, `${schema?.description ?? ''} (${variable})`);
     const choices = choicesOf(schema);
     const isSwitch = !/[<[]/.test(flags);
     if (choices !== undefined && !isSwitch) option.choices(choices);

@@ -15,9 +15,9 @@ export interface LoraTarget {
   readonly component: string;
   /** Path of the module in its component, as diffusers names it. */
   readonly module: string;
-  /** Of its weight. */
+  /** Update of its weight. */
   readonly shape: readonly number[];
-  /** Of its bias; undefined where it has none. */
+  /** Update of its bias; undefined if it has none. */
   readonly biasShape: readonly number[] | undefined;
   /** Layout whose name this is. Where a file has modules of both, those of diffusers count. Omitted: both have it. */
   readonly layout?: 'diffusers' | 'original' | undefined;

@@ -1,7 +1,7 @@
 import { type LoraBase, type LoraHeader, readLoraHeader, trainedTags } from './lora-header.js';
 import type { LoraFormat } from './lora-keys.js';
 
-/** What a LoRA file says of itself, as plain data. */
+/** Summary of a LoRA file as plain data. */
 export interface LoraSummary {
   readonly base: LoraBase;
   readonly format: LoraFormat;

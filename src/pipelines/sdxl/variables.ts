@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { flag, modelName, path } from '../../std/variable-kinds.js';
 import type { FamilyOption } from '../family.js';
 
-/** What the UNet predicts. */
+/** Prediction types of the UNet. */
 export const predictionTypes = ['epsilon', 'v_prediction'] as const;
 export type PredictionType = (typeof predictionTypes)[number];
 

@@ -128,7 +128,7 @@ export class Outbox {
   }
 }
 
-/** Where a 307 or 308 points to; undefined for other answers. */
+/** The target of a 307 or 308; undefined for other answers. */
 function redirectOf({ status, headers }: Response, base: string): string | undefined {
   const location = status === 307 || status === 308 ? headers.get('location') : null;
   return location !== null && URL.canParse(location, base) ? new URL(location, base).href : undefined;

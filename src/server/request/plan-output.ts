@@ -57,7 +57,7 @@ const METADATA: Readonly<Record<number, OutputOptions['metadata']>> = {
 };
 
 /**
- * How the results of a checked request become files.
+ * Plans the files of a checked request.
  * @throws InferenceError FFMPEG_MISSING for a video where there is no ffmpeg
  */
 export function planOutput(

@@ -6,7 +6,7 @@ import { checkEnum } from './enum-values.js';
 import { type Check, checkText } from './field-checks.js';
 import type { RequestContext } from './request-context.js';
 
-/** How each value of the API reads a prompt. */
+/** Prompt syntax of each value of the API. */
 export const promptSyntaxes: Readonly<Record<number, PromptSyntaxName>> = {
   [PromptSyntax.PROMPT_SYNTAX_DIFFUSERS]: 'diffusers',
   [PromptSyntax.PROMPT_SYNTAX_PLAIN]: 'plain',

@@ -3,7 +3,7 @@ import { type JobTypes, jobTypeOfValue, type Makes } from '../../job-types.js';
 import type { AnyFamily } from '../../pipelines/family.js';
 import type { FrameConditioning } from '../../pipelines/pipeline.js';
 
-/** What a job type stands for; the request may override every value. */
+/** Defaults of a job type; the request may override every value. */
 export interface Preset {
   /** Name of the family that the job type needs. */
   readonly family: string;

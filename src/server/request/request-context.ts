@@ -13,7 +13,7 @@ export interface RequestedModel {
   readonly info: ModelInfo | undefined;
 }
 
-/** What a request is checked against. */
+/** Everything that a request is checked against. */
 export interface RequestContext {
   readonly config: Config;
   readonly families: Families;
