@@ -1,4 +1,4 @@
-/** 8-bit floats of checkpoints: E4M3 without infinities, and E5M2, as Micikevicius et al., arXiv:2209.05433, table 1, define them. */
+/** 8-bit floats of checkpoints: E4M3 without infinities, and E5M2, as Micikevicius et al., arXiv:2209.05433, define them. */
 
 export const float8Types = ['F8_E4M3', 'F8_E5M2'] as const;
 export type Float8Type = (typeof float8Types)[number];

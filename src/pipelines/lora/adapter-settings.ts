@@ -75,7 +75,8 @@ export function readAdapterSettings(path: string, metadata: Readonly<Record<stri
 
 /**
  * Factor of up * down: alpha / rank, or alpha / sqrt(rank) where training was rank-stabilised (arXiv:2312.03732).
- * https://github.com/huggingface/peft/blob/v0.17.1/src/peft/tuners/lora/layer.py#L208
+ * `update_layer` in
+ * https://github.com/huggingface/peft/blob/003369494699fedd543fe38d16e52df96aeae743/src/peft/tuners/lora/layer.py
  * @param module as diffusers names it
  */
 export function adapterScale(

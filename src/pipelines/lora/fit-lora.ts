@@ -69,7 +69,8 @@ export function fitLora(header: LoraHeader, { base, weights }: LoraNames): Fitte
   const modules = new Set<string>();
   const unmatched = [...header.unknown];
   const found = [...header.modules].map(([name, parts]) => ({ name, parts, target: weights.get(name) }));
-  // As diffusers does: https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/loaders/lora_conversion_utils.py#L48
+  // As `_maybe_map_sgm_blocks_to_diffusers` does:
+  // https://github.com/huggingface/diffusers/blob/019c4962f0bbfc90cd1ac86ced68fb8676e5a5f7/src/diffusers/loaders/lora_conversion_utils.py
   const leavesOriginal = found.some(({ target }) => target?.layout === 'diffusers');
   for (const { name, parts, target } of found) {
     if (target === undefined || (leavesOriginal && target.layout === 'original')) {
