@@ -14,7 +14,7 @@ export interface Sense {
   readonly weak: boolean;
 }
 
-interface LexiconFile extends Partial<Record<Topic | 'harmless', readonly string[]>> {
+export interface LexiconFile extends Partial<Record<Topic | 'harmless', readonly string[]>> {
   readonly language: string;
   /** Words for years behind a number. */
   readonly years?: readonly string[];
@@ -74,6 +74,11 @@ export function readLexicon(folder = new URL('./data/lexicon/', import.meta.url)
     .filter((name) => name.endsWith('.json'))
     .sort()
     .map((name): LexiconFile => JSON.parse(readFileSync(new URL(name, folder), 'utf8')));
+  return lexiconOf(files);
+}
+
+/** The lexicon of files, or of rules in their form. */
+export function lexiconOf(files: readonly LexiconFile[]): Lexicon {
   const builder = new Builder();
   for (const file of files) {
     for (const topic of topics) for (const term of file[topic] ?? []) builder.add(term, topic, file.language);

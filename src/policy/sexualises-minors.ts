@@ -1,23 +1,11 @@
-import { findsMinorAge, findsMinorAgeUnspaced } from './find-ages.js';
-import { SenseFinder } from './find-senses.js';
-import { type Lexicon, readLexicon, type Sense, type Topic } from './lexicon.js';
-import {
-  fold,
-  joinedLettersOf,
-  joinedWordsOf,
-  partsOf,
-  resolveReferences,
-  type Stream,
-  signedWordsOf,
-  skeleton,
-  wordsOf,
-} from './normalise.js';
+import { readLexicon, type Sense, type Topic } from './lexicon.js';
+import { SenseReader } from './sense-reader.js';
 
 /** Why a text is refused. Has nothing of the text, so it may be logged. */
 export interface Refusal {
-  /** For example `minors.explicit`; an operator's rule has the operator's name. */
+  /** For example `minors.explicit`; `operator.` and a name for an operator's rule, `service.` for a moderation service. */
   readonly rule: string;
-  /** BCP 47; `und` for a number. */
+  /** Language of the words by its BCP 47 tag; `und` where it has none. */
   readonly language: string;
 }
 
@@ -29,74 +17,52 @@ export interface ConditioningTexts {
   readonly negative?: string | undefined;
 }
 
-const NUMBER: Sense = { topic: 'minor', language: 'und', weak: false };
-const NO_LETTER_OR_DIGIT = /[^\p{L}\p{M}\p{N}]+/gu;
+/** Characters before new text that are read again with it: more than any phrase has. */
+const OVERLAP = 160;
 
-let loaded: { readonly lexicon: Lexicon; readonly finder: SenseFinder } | undefined;
+let reader: SenseReader | undefined;
 
-/** The lexicons are read when the first text is checked. */
-function tools(): { readonly lexicon: Lexicon; readonly finder: SenseFinder } {
-  if (loaded === undefined) {
-    const lexicon = readLexicon();
-    loaded = { lexicon, finder: new SenseFinder(lexicon) };
-  }
-  return loaded;
+/** Reads the lexicons. Otherwise the first text that is checked waits for them. */
+export function prepareRule(): void {
+  builtIn();
+}
+
+function builtIn(): SenseReader {
+  reader ??= new SenseReader(readLexicon());
+  return reader;
 }
 
 /** The rule that cannot be turned off. @returns undefined if the texts may be used */
 export function sexualisesMinors({ positive, negative = '' }: ConditioningTexts): Refusal | undefined {
-  const found = sensesOf(positive.join(' \n'));
+  const found = builtIn().sensesOf(positive.join(' \n'));
   const refusal = decide(found);
   if (refusal !== undefined || negative.trim() === '') return refusal;
   // Turning away from clothes, or from adults, says the same as the opposite in the prompt.
-  const away = sensesOf(negative);
   const opposite = new Set(found);
-  for (const sense of away) {
+  for (const sense of builtIn().sensesOf(negative)) {
     if (sense.topic === 'covering') opposite.add({ ...sense, topic: 'explicit' });
     if (sense.topic === 'adult') opposite.add({ ...sense, topic: 'minor' });
   }
   return decide(opposite, '.negative');
 }
 
-/** What a text speaks of, in any of the ways in which it can be read. */
-export function sensesOf(text: string): ReadonlySet<Sense> {
-  const found = new Set<Sense>();
-  const seen = new Set<string>();
-  for (const source of new Set([text, resolveReferences(text)])) {
-    for (const gap of ['', ' '] as const) {
-      const folded = fold(source, gap);
-      for (const reading of [folded, skeleton(folded)]) {
-        if (seen.has(reading)) continue;
-        seen.add(reading);
-        readInto(found, reading);
-      }
-    }
-  }
-  return found;
-}
+/** The same rule over a text that is still being written: each part is read once, with a little of the text before it. */
+export class WrittenText {
+  readonly #found = new Set<Sense>();
+  #end = '';
 
-function readInto(found: Set<Sense>, folded: string): void {
-  const { lexicon, finder } = tools();
-  const parts = partsOf(folded);
-  const joined = joinedWordsOf(folded);
-  const letters = parts.filter(({ text }) => !/^\d/.test(text));
-  const streams: Stream[] = [wordsOf(folded), letters, signedWordsOf(folded), joined, joinedLettersOf(folded)];
-  const seen = new Set<string>();
-  for (const stream of streams) {
-    const words = stream.map(({ text }) => text).join(' ');
-    if (seen.has(words)) continue;
-    seen.add(words);
-    finder.ofStream(stream, found);
-    const apart = finder.apart(stream);
-    if (apart !== undefined) finder.ofStream(apart, found);
-  }
-  finder.insideTokens(joined, found);
-  for (const stream of [parts, finder.apart(parts)]) {
-    if (stream !== undefined && findsMinorAge(stream, lexicon)) found.add(NUMBER);
-  }
-  for (const text of [folded, folded.replace(NO_LETTER_OR_DIGIT, '')]) {
-    finder.ofUnspaced(text, found);
-    if (findsMinorAgeUnspaced(text)) found.add(NUMBER);
+  /** @returns why the text so far is refused */
+  add(part: string): Refusal | undefined {
+    const text = this.#end + part;
+    const senses = builtIn().sensesOf(text);
+    const refusal = decide(new Set([...this.#found, ...senses]));
+    // The last word may go on: "kid" may become "kidney".
+    const complete = text.slice(0, Math.max(0, text.lastIndexOf(' ')));
+    if (text.length > 2 * OVERLAP) {
+      for (const sense of builtIn().sensesOf(complete)) this.#found.add(sense);
+      this.#end = text.slice(text.indexOf(' ', text.length - OVERLAP) + 1 || text.length - OVERLAP);
+    } else this.#end = text;
+    return refusal;
   }
 }
 

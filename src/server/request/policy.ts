@@ -1,12 +1,127 @@
+import type { Config } from '../../config/server-config.js';
 import { InferenceError } from '../../errors.js';
+import type { Logger } from '../../log.js';
+import type { GenerationRequest } from '../../pipelines/pipeline.js';
+import { parsePrompt } from '../../pipelines/sdxl/prompt/prompt-weights.js';
 import { cleanPrompt } from '../../pipelines/wan/prompt/clean-prompt.js';
-import * as rule from '../../policy/sexualises-minors.js';
+import { type ModerationOptions, moderate } from '../../policy/moderation-service.js';
+import { type OperatorRules, readOperatorRules } from '../../policy/operator-rules.js';
+import * as builtIn from '../../policy/sexualises-minors.js';
 
-export function assertPolicy(text: string, what = 'the prompt'): void {
-  if (!sexualisesMinors(text)) return;
-  throw new InferenceError('POLICY', `${what} is refused: sexual content involving minors is never generated`);
+type Refusal = builtIn.Refusal;
+type Texts = builtIn.ConditioningTexts;
+
+/** Where a refused text came from: the subject of the message. */
+type What = 'the prompt' | 'the enhanced prompt';
+
+const MINORS = 'sexual content involving minors is never generated';
+const OPERATOR = "this server's policy does not allow it";
+
+/** The built-in rule, an operator's rules and an operator's moderation service. The last two can only refuse more. */
+export class Policy {
+  readonly #log: Logger;
+  readonly #rules: OperatorRules | undefined;
+  readonly #service: ModerationOptions | undefined;
+
+  constructor(log: Logger, rules?: OperatorRules, service?: ModerationOptions) {
+    this.#log = log;
+    this.#rules = rules;
+    this.#service = service;
+  }
+
+  /** True if texts are also sent to a moderation service. */
+  get hasService(): boolean {
+    return this.#service !== undefined;
+  }
+
+  /**
+   * @returns the error of refused texts; undefined if they may be used
+   * @param jobId for the log
+   */
+  find(texts: Texts, what: What = 'the prompt', jobId?: string): InferenceError | undefined {
+    const all = asRead(texts);
+    const refusal = builtIn.sexualisesMinors(all) ?? this.#rules?.find(all);
+    return refusal && this.refused(refusal, what, jobId);
+  }
+
+  /** @throws InferenceError POLICY */
+  assert(texts: Texts, what: What = 'the prompt', jobId?: string): void {
+    const error = this.find(texts, what, jobId);
+    if (error !== undefined) throw error;
+  }
+
+  /**
+   * Asks the moderation service, if there is one. Call `assert` before: what the built-in rule refuses is sent nowhere.
+   * @throws InferenceError POLICY; POLICY_UNAVAILABLE if it does not answer and the policy fails closed
+   */
+  async moderate(
+    { positive }: Texts,
+    { what = 'the prompt', jobId, signal }: { what?: What; jobId?: string; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    if (this.#service === undefined) return;
+    const refusal = await moderate(positive.filter((text) => text !== '').join('\n'), this.#service, signal);
+    if (refusal !== undefined) throw this.refused(refusal, what, jobId);
+  }
+
+  /** Logs a refusal, without the text. @returns the error for the caller, without the text or the rule */
+  refused({ rule, language }: Refusal, what: What, jobId?: string): InferenceError {
+    this.#log.info({ jobId, rule, language }, 'policy refused a text');
+    return new InferenceError('POLICY', `${what} is refused: ${/^(?:minors|youths)\./.test(rule) ? MINORS : OPERATOR}`);
+  }
 }
 
+/** @throws InferenceError INVALID_REQUEST with every fault of the operator's rules */
+export async function createPolicy(config: Config, log: Logger): Promise<Policy> {
+  builtIn.prepareRule();
+  const { POLICY_RULES, POLICY_URL, POLICY_TIMEOUT_MS, POLICY_FAIL } = config;
+  const rules = POLICY_RULES === undefined ? undefined : await readOperatorRules(POLICY_RULES);
+  if (POLICY_URL === undefined) return new Policy(log, rules);
+  const onFailure = (problem: string) => log.warn({ problem, fail: POLICY_FAIL }, 'moderation service does not answer');
+  return new Policy(log, rules, { url: POLICY_URL, timeoutMs: POLICY_TIMEOUT_MS, fail: POLICY_FAIL, onFailure });
+}
+
+/** Everything of a request that conditions its images. */
+export function conditioningTexts({ prompt, weights = '', negativePrompt, loras = [] }: GenerationRequest): Texts {
+  return { positive: [prompt, weights, ...loras.map(({ name }) => name)], negative: negativePrompt };
+}
+
+/** @throws InferenceError POLICY for what the built-in rule refuses */
+export function assertPolicy(text: string, what = 'the prompt'): void {
+  if (!sexualisesMinors(text)) return;
+  throw new InferenceError('POLICY', `${what} is refused: ${MINORS}`);
+}
+
+/** True for a text that the built-in rule refuses. */
 export function sexualisesMinors(text: string): boolean {
-  return rule.sexualisesMinors({ positive: [...new Set([text, cleanPrompt(text)])] }) !== undefined;
+  return builtIn.sexualisesMinors(asRead({ positive: [text] })) !== undefined;
+}
+
+/** Texts with their other forms: as WAN's tokenizer gets them, and the phrases of weights without their signs. */
+function asRead({ positive, negative }: Texts): Texts {
+  const texts = positive.filter((text) => text !== '');
+  const forms = texts.flatMap((text) => [text, cleanPrompt(text), ...phrasesOf(text)]);
+  return { positive: [...new Set([...forms, ...subtractedFrom(negative)])], negative };
+}
+
+/** The phrases of a prompt one after the other, if it has weights. */
+function phrasesOf(text: string): readonly string[] {
+  const parsed = parsedOrNothing(text);
+  if (parsed === undefined || !parsed.weighted) return [];
+  return parsed.prompts.map((fragments) => fragments.map((fragment) => fragment.text).join(''));
+}
+
+/** Texts of a negative prompt that condition positively: a blend may subtract a prompt, and twice subtracted is added. */
+function subtractedFrom(negative: string | undefined): readonly string[] {
+  const parsed = negative === undefined ? undefined : parsedOrNothing(negative);
+  if (negative === undefined || parsed?.kind !== 'blend' || parsed.weights.every((weight) => weight >= 0)) return [];
+  return [negative];
+}
+
+function parsedOrNothing(text: string): ReturnType<typeof parsePrompt> | undefined {
+  try {
+    return parsePrompt(text);
+  } catch {
+    // Signs that are no weights are text.
+    return undefined;
+  }
 }
