@@ -65,7 +65,8 @@ const CJK_AGE =
 const THAI_OR_HAN_RANGE =
   /(?:未满|未滿|不满|未満|低于|小于)(?:18|十八|17|十七|16|十六|15|十五|14|十四)|(?:18|十八)(?:岁|歳|才|歲)(?:以下|未満|未满)|미만|ต่ำกว่า ?18/u;
 const KOREAN_AGE = /(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉) ?살/u;
-const KOREAN_TENS = /(스물|서른|마흔|쉰|예순|일흔|여든|아흔)(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉)? ?살/gu;
+const KOREAN_TENS =
+  /열(?:여덟|아홉) ?살|(스물|서른|마흔|쉰|예순|일흔|여든|아흔)(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉)? ?살/gu;
 
 /** True where a text gives an age below 18 in numbers or words. @param parts letters and digits apart */
 export function findsMinorAge(parts: Stream, lexicon: Lexicon): boolean {
@@ -121,10 +122,15 @@ function numberAt(
 function isPartOfLarger(words: readonly string[], i: number, { tens, numbers }: Lexicon): boolean {
   const before = words[i - 1] ?? '';
   if (/^[a-z]/.test(words[i] ?? '') || !/^[0-9]/.test(words[i] ?? '')) {
+    const word = words[i] ?? '';
+    // Turkish and Arabic put eighteen and nineteen together from ten and the ones.
+    if (before === 'on' && (word === 'sekiz' || word === 'dokuz')) return true;
+    if (word.startsWith('عشر') && (numbers.get(before) ?? 0) >= 8 && (numbers.get(before) ?? 0) < 10) return true;
     if (!tens.has(before)) return false;
     // "and", "y" and their like make a number larger only behind another number: "treinta y cinco".
     return (
       before.length > 3 ||
+      before === 'dix' ||
       tens.has(words[i - 2] ?? '') ||
       isLargeNumber(words[i - 2] ?? '') ||
       numbers.has(words[i - 2] ?? '')

@@ -7,6 +7,8 @@ const MAX_WORD = 28;
 /** Most pieces that one word is put together from. */
 const MAX_PIECES = 14;
 const MIN_STEM = 3;
+/** Letters of Arabic and Hebrew that stand before a word as its article or preposition. */
+const PREFIX = /[الوبفك\u05d4\u05d5\u05d1\u05dc\u05e9\u05de\u05db]/;
 
 /** Finds what the words of a text speak of. All methods take linear time. */
 export class SenseFinder {
@@ -23,7 +25,8 @@ export class SenseFinder {
     const joinable = new Map<string, readonly Sense[]>();
     for (const map of [lexicon.words, lexicon.stems]) {
       for (const [key, entries] of map) {
-        if (key.length >= 3)
+        const isEnglish = entries.some(({ senses }) => senses.some(({ language }) => language === 'en'));
+        if (key.length >= (isEnglish || !/^[a-z]/.test(key) ? 3 : 4))
           joinable.set(key, [...(joinable.get(key) ?? []), ...entries.flatMap(({ senses }) => senses)]);
       }
     }
@@ -58,7 +61,10 @@ export class SenseFinder {
     let changed = false;
     const out: Token[] = [];
     for (const token of stream) {
-      const words = token.text.length >= 5 && !this.#isWord(token.text) ? this.#split(token.text) : undefined;
+      const words =
+        token.text.length >= 5 && !this.#isWord(token.text) && !this.#lexicon.tens.has(token.text)
+          ? this.#split(token.text)
+          : undefined;
       if (words === undefined) out.push(token);
       else {
         changed = true;
@@ -99,8 +105,7 @@ export class SenseFinder {
       for (let length = 1; length <= longestPiece; length += 1) {
         const piece = text.slice(i, i + length);
         if (!this.#piecePrefixes.has(piece)) break;
-        const sense = pieces.get(piece);
-        if (sense !== undefined) found.add(sense);
+        for (const sense of pieces.get(piece) ?? []) found.add(sense);
       }
     }
   }
@@ -110,7 +115,15 @@ export class SenseFinder {
     return fits(this.#lexicon.words.get(key.text), key.runs);
   }
 
-  #word({ text, runs }: Key, found: Set<Sense>): void {
+  #word(key: Key, found: Set<Sense>): void {
+    this.#bareWord(key, found);
+    // The article and prepositions of Arabic and Hebrew are written with the word.
+    for (let length = 1; length <= 3 && PREFIX.test(key.text[length - 1] ?? ''); length += 1) {
+      if (key.text.length - length >= 2) this.#bareWord(keyOf(key.text.slice(length)), found);
+    }
+  }
+
+  #bareWord({ text, runs }: Key, found: Set<Sense>): void {
     if (!this.#prefixes.has(text.slice(0, MIN_STEM))) return;
     collect(this.#lexicon.words.get(text), runs, found);
     for (let length = MIN_STEM; length <= text.length && length <= MAX_WORD; length += 1) {

@@ -49,7 +49,7 @@ export interface Lexicon {
   readonly stems: ReadonlyMap<string, readonly Entry[]>;
   readonly phrases: ReadonlyMap<string, readonly Phrase[]>;
   /** Words of scripts without blanks between words, found anywhere. */
-  readonly pieces: ReadonlyMap<string, Sense>;
+  readonly pieces: ReadonlyMap<string, readonly Sense[]>;
   readonly longestPiece: number;
   /** Texts of those scripts that are taken out before. */
   readonly harmlessPieces: readonly string[];
@@ -92,7 +92,7 @@ class Builder implements Lexicon {
   readonly words = new Map<string, Entry[]>();
   readonly stems = new Map<string, Entry[]>();
   readonly phrases = new Map<string, Phrase[]>();
-  readonly pieces = new Map<string, Sense>();
+  readonly pieces = new Map<string, Sense[]>();
   readonly harmlessPieces: string[] = [];
   readonly numbers = new Map<string, number>();
   readonly numberStarts = new Set<string>();
@@ -108,10 +108,12 @@ class Builder implements Lexicon {
     const isStem = term.endsWith('*');
     const isWeak = term.startsWith('~');
     const folded = fold(term.replace(/^~|\*$/g, ''));
-    const sense = { topic, language, weak: isWeak };
+    // Short words are words of many languages and names: "nina", "naga".
+    const isShort = /^[a-z]{2,3}$/.test(language) && language !== 'en' && /^[a-z]{1,4}$/.test(folded);
+    const sense = { topic, language, weak: isWeak || isShort };
     if (UNSPACED.test(folded)) {
       const piece = folded.replaceAll(' ', '');
-      this.pieces.set(piece, sense);
+      this.pieces.set(piece, [...(this.pieces.get(piece) ?? []), sense]);
       this.longestPiece = Math.max(this.longestPiece, piece.length);
       return;
     }

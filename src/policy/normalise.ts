@@ -154,6 +154,15 @@ export function partsOf(folded: string): Stream {
   return tokens(folded.replace(GENITIVE, ' '), LETTERS_OR_DIGITS);
 }
 
+/** The same with digits inside of words as letters: "tw3lve ye4rs", "12y0". */
+export function leetPartsOf(folded: string): Stream {
+  return wordsOf(folded).flatMap(({ text, hard }) => {
+    const digits = /^\d+/.exec(text)?.[0] ?? '';
+    const letters = text.slice(digits.length).replace(/\d/g, (digit) => LEET[digit] ?? digit);
+    return [digits, letters].filter((part) => part !== '').map((part, i) => ({ text: part, hard: i === 0 && hard }));
+  });
+}
+
 /** Words of a text in which signs are letters: "$ex". */
 export function signedWordsOf(folded: string): Stream {
   return tokens(folded, WORD_WITH_SIGNS);

@@ -5,6 +5,7 @@ import {
   fold,
   joinedLettersOf,
   joinedWordsOf,
+  leetPartsOf,
   partsOf,
   resolveReferences,
   type Stream,
@@ -14,6 +15,8 @@ import {
 } from './normalise.js';
 
 const NUMBER: Sense = { topic: 'minor', language: 'und', weak: false };
+/** Arabic of which some letters were read as Latin ones: its numbers are torn, and were read before. */
+const TORN = /[a-z][\u0600-\u06ff]|[\u0600-\u06ff][a-z]/;
 const NO_LETTER_OR_DIGIT = /[^\p{L}\p{M}\p{N}]+/gu;
 
 /** Reads texts in every way in which a reader or a model may read them, and finds the senses of a lexicon. */
@@ -59,8 +62,9 @@ export class SenseReader {
       if (apart !== undefined) finder.ofStream(apart, found);
     }
     finder.insideTokens(joined, found);
-    for (const stream of [parts, finder.apart(parts)]) {
-      if (stream !== undefined && findsMinorAge(stream, this.#lexicon)) found.add(NUMBER);
+    for (const stream of [parts, finder.apart(parts), leetPartsOf(folded)]) {
+      if (stream === undefined || TORN.test(folded)) continue;
+      if (findsMinorAge(stream, this.#lexicon)) found.add(NUMBER);
     }
     for (const text of [folded, folded.replace(NO_LETTER_OR_DIGIT, '')]) {
       finder.ofUnspaced(text, found);

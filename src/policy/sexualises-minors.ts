@@ -82,7 +82,7 @@ function decide(found: ReadonlySet<Sense>, where = ''): Refusal | undefined {
   return undefined;
 }
 
-/** A weak word counts beside a word of its own language. */
+/** A weak word counts beside a word of its own language, and beside a number. */
 function belong(a: Sense, b: Sense): boolean {
-  return (!a.weak && !b.weak) || a.language === b.language;
+  return (!a.weak && !b.weak) || a.language === b.language || a.language === 'und';
 }
