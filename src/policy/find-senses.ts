@@ -7,6 +7,8 @@ const MAX_WORD = 28;
 /** Most pieces that one word is put together from. */
 const MAX_PIECES = 14;
 const MIN_STEM = 3;
+/** The same for pieces longer than single letters, which may be words of their own. */
+const MIN_SPLIT_STEM = 5;
 /** Letters of Arabic and Hebrew that stand before a word as its article or preposition. */
 const PREFIX = /[الوبفك\u05d4\u05d5\u05d1\u05dc\u05e9\u05de\u05db]/;
 
@@ -168,7 +170,8 @@ export class SenseFinder {
       if (!areCommon && joined.length >= 3) {
         collect(this.#lexicon.words.get(key.text), key.runs, found);
         // The stem must reach into the last piece: what comes after it is its ending.
-        const shortest = Math.max(5, Math.min(before.length + 1, key.text.length));
+        const least = joined.length === k + 1 ? MIN_STEM : MIN_SPLIT_STEM;
+        const shortest = Math.max(least, Math.min(before.length + 1, key.text.length));
         for (let length = shortest; length <= Math.min(key.text.length, MAX_WORD); length += 1) {
           collect(this.#lexicon.stems.get(key.text.slice(0, length)), key.runs, found);
         }
@@ -206,10 +209,10 @@ export class SenseFinder {
     const words: string[] = [];
     for (let end = text.length; end > 0; ) {
       const start = from[end] ?? 0;
-      words.unshift(letters.slice(places[start], places[end]).join(''));
+      words.push(letters.slice(places[start], places[end]).join(''));
       end = start > 0 && terms[start] === undefined ? start + 1 : start;
     }
-    return words.length > 1 ? words : undefined;
+    return words.length > 1 ? words.reverse() : undefined;
   }
 }
 

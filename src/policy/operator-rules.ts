@@ -9,7 +9,7 @@ import type { ConditioningTexts, Refusal } from './sexualises-minors.js';
 const MAX_FILE_BYTES = 1024 * 1024;
 const MAX_TERMS = 10_000;
 
-const term = z.string().trim().min(2).max(100);
+const term = z.string().trim().min(1).max(100);
 const ruleSchema = z.strictObject({
   name: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" and "-"'),
   words: z.array(term).min(1).max(MAX_TERMS),
