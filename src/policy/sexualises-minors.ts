@@ -18,7 +18,7 @@ export interface ConditioningTexts {
 }
 
 /** Characters before new text that are read again with it: more than any phrase has. */
-const OVERLAP = 160;
+const OVERLAP = 80;
 
 let reader: SenseReader | undefined;
 

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { RunHandle } from '../../engine/engine.js';
 import type { LoadProgress, TextWork } from '../../engine/messages.js';
 import type { OnDemandEngine } from '../../engine/on-demand-engine.js';
@@ -147,6 +148,8 @@ export class PromptEnhancer {
         const refusal = written.add(text);
         if (refusal !== undefined) throw policy.refused(refusal, 'the enhanced prompt', jobId);
         onText(text);
+        // Checks take time: let other calls, and a cancel of this one, have their turn.
+        await setImmediate();
       }
       const enhancement = await run.result;
       const texts = { positive: [enhancement.prompt] };
