@@ -47,6 +47,7 @@ export const errorReasons = {
   ENHANCEMENT_EMPTY: { status: 'INTERNAL', retryable: true },
   FFMPEG_MISSING: { status: 'FAILED_PRECONDITION', retryable: false },
   ENCODING_FAILED: { status: 'INTERNAL', retryable: true },
+  POLICY_UNAVAILABLE: { status: 'UNAVAILABLE', retryable: true },
   POLICY: { status: 'FAILED_PRECONDITION', retryable: false },
   CANCELLED: { status: 'CANCELLED', retryable: false },
   DEADLINE_EXCEEDED: { status: 'DEADLINE_EXCEEDED', retryable: false },

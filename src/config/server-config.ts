@@ -81,6 +81,19 @@ export const configSchema = z.object({
   LIMIT_FRAMES: count(161, 1, 10_000).describe('Largest number of frames of a video.'),
   LIMIT_SIDE_PIXELS: count(2048, 64, 16_384).describe('Largest width and height of a result, in pixels.'),
   LIMIT_PROMPT_BYTES: count(16_384, 1, 1_000_000).describe('Largest size of a prompt, in bytes of UTF-8.'),
+  POLICY_RULES: path.describe('YAML file with further rules that refuse prompts. Unset: only the built-in rule.'),
+  POLICY_URL: z
+    .string()
+    .regex(/^https?:\/\/\S+$/, 'must be an http or https URL')
+    .optional()
+    .describe('URL of a moderation service that every prompt is sent to. Unset: none is asked.'),
+  POLICY_TIMEOUT_MS: count(2000, 10, 60_000).describe('Time limit for one call of the moderation service, in ms.'),
+  POLICY_FAIL: z
+    .enum(['closed', 'open'])
+    .default('closed')
+    .describe(
+      'What happens if the moderation service does not answer. closed: the prompt is not accepted. open: the other rules decide.',
+    ),
   CANCEL_BOUND_MS: count(30_000, 100, 3_600_000).describe(
     'Time in ms that a cancelled job has to stop. After it the engine is killed.',
   ),

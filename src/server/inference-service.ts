@@ -21,7 +21,7 @@ import { followJob } from './jobs/follow-job.js';
 import { GenerateJob, type NewGenerateJob } from './jobs/generate-job.js';
 import type { Job } from './jobs/job.js';
 import { hashRequest } from './request/hash-request.js';
-import { assertPolicy } from './request/policy.js';
+import { conditioningTexts } from './request/policy.js';
 import { type JobPlan, type ParsedRequest, parseRequest, resolveRequest } from './request/resolve.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
@@ -50,7 +50,9 @@ async function* generate(
   request: GenerateRequest,
   { signal }: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
-  const job = attachOrSubmit(state, await parse(state, request));
+  const parsed = await parse(state, request);
+  await moderateNew(state, parsed, signal);
+  const job = attachOrSubmit(state, parsed);
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
   for await (const event of followJob(job, signal, { cancelsOnLeave })) yield { event };
 }
@@ -60,6 +62,13 @@ async function parse(state: ServerState, request: GenerateRequest): Promise<Pars
   const parsed = parseRequest(request);
   if (parsed.named.loras.length > 0) await state.loras.refresh();
   return parsed;
+}
+
+/** Asks the moderation service about the texts of a new job. */
+async function moderateNew(state: ServerState, parsed: ParsedRequest, signal: AbortSignal): Promise<void> {
+  const { request } = parsed;
+  if (!state.policy.hasService || state.jobs.attach(request.jobId, hashRequest(request)) !== undefined) return;
+  await state.policy.moderate(conditioningTexts(planOf(state, parsed).plan.request), { signal });
 }
 
 function attachOrSubmit(state: ServerState, parsed: ParsedRequest): Job {
@@ -105,9 +114,10 @@ function planOf(state: ServerState, parsed: ParsedRequest): { readonly model: st
   const { spec, info } = engineOf(state, model);
   const family = familyNamed(state.families, spec.family);
   const plan = resolveRequest(parsed, { ...state, model: { name: model, family, info } });
-  assertPolicy(`${request.prompt} ${request.weights}`);
-  // Text on both sides of a LoRA sign becomes one word once the sign is gone.
-  assertPolicy(`${plan.request.prompt} ${plan.request.weights ?? ''}`);
+  // As written, and as the model sees it: text on both sides of a LoRA sign becomes one word once the sign is gone.
+  const { jobId } = request;
+  state.policy.assert({ positive: [request.prompt, request.weights] }, 'the prompt', jobId || undefined);
+  state.policy.assert(conditioningTexts(plan.request), 'the prompt', jobId || undefined);
   return { model, plan };
 }
 

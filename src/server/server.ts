@@ -29,6 +29,7 @@ import { createCallGuard } from './receive/call-guard.js';
 import { boundedService, MAX_REQUEST_BYTES } from './receive/receive-limits.js';
 import { addReflection } from './reflection.js';
 import { LoraRegistry } from './request/lora-registry.js';
+import { createPolicy, type Policy } from './request/policy.js';
 import { createReferenceLoader } from './request/reference-loader.js';
 import type { ServerState } from './state.js';
 import { TokenizerCache } from './tokenize.js';
@@ -71,14 +72,16 @@ export interface RunningServer {
 /** Binds the gRPC server and serves. */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, engines, fetcher, families = builtInFamilies, jobTypes = contractJobTypes } = options;
+  const policy = await createPolicy(config, log);
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
   const admission = new Admission({
     engines,
+    policy,
     limit: config.LIMIT_QUEUE,
     patienceMs: config.LORA_PATIENCE_MS,
     onEnd: (job, error) => endJob(job, error, { log, jobs }),
   });
-  const enhancement = enhancementOf(options);
+  const enhancement = enhancementOf(options, policy);
   const { enhancer } = enhancement;
   const loras = new LoraRegistry({
     folder: config.LORA_DIR,
@@ -100,6 +103,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     loras: loras,
     tokenizers: new TokenizerCache(families),
     enhancement,
+    policy,
     calls: { log },
     engine: (model) => engines.find(({ spec }) => spec.model === model),
   };
@@ -177,12 +181,12 @@ async function infoOf(engines: readonly Engine[], model: string, signal: AbortSi
   return engine?.info;
 }
 
-function enhancementOf({ config, log, textEngine }: ServerOptions): EnhancementOptions {
+function enhancementOf({ config, log, textEngine }: ServerOptions, policy: Policy): EnhancementOptions {
   const timeoutMs = config.ENHANCE_TIMEOUT_MS;
   if (textEngine === undefined) return { enhancer: undefined, defaults: builtInTemplate, timeoutMs, log };
   const { template, parallel } = textEngine.engine.spec.source;
   const limit = config.LIMIT_QUEUE;
-  const enhancer = new PromptEnhancer({ onDemand: textEngine, parallel, limit, timeoutMs });
+  const enhancer = new PromptEnhancer({ onDemand: textEngine, parallel, limit, timeoutMs, policy });
   return { enhancer, defaults: template, timeoutMs, log };
 }
 

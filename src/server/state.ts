@@ -7,6 +7,7 @@ import type { EnhancementOptions } from './enhance/enhancement.js';
 import type { Admission } from './jobs/admission.js';
 import type { JobStore } from './jobs/job-store.js';
 import type { LoraRegistry } from './request/lora-registry.js';
+import type { Policy } from './request/policy.js';
 import type { ReferenceLoader } from './request/reference-loader.js';
 import type { CallOptions } from './stream.js';
 import type { TokenizerCache } from './tokenize.js';
@@ -27,6 +28,7 @@ export interface ServerState {
   readonly tokenizers: TokenizerCache;
   /** The enhancer of prompts and its settings. */
   readonly enhancement: EnhancementOptions;
+  readonly policy: Policy;
   readonly calls: CallOptions;
   /** The engine of a model; undefined for a name that is not served. */
   engine(model: string): Engine | undefined;

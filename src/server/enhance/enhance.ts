@@ -11,7 +11,6 @@ import { followJob } from '../jobs/follow-job.js';
 import { Job } from '../jobs/job.js';
 import { enhancementMessage } from '../jobs/metadata.js';
 import { assertNoViolations, checkJobId, checkText, createCheck } from '../request/field-checks.js';
-import { assertPolicy } from '../request/policy.js';
 import type { ServerState } from '../state.js';
 import type { CallContext } from '../stream.js';
 import { loadingEvent } from './enhance-for-job.js';
@@ -27,11 +26,21 @@ export async function* enhance(
   request: EnhanceRequest,
   { signal }: CallContext,
 ): AsyncGenerator<EnhanceResponse, void, undefined> {
+  await moderateNew(state, request, signal);
   const job = attachOrStart(state, request);
   for await (const event of followJob(job, signal, { cancelsOnLeave: true })) {
     const done = event.event?.$case === 'completed' ? event.event.value.metadata : undefined;
     yield { event, enhancedPrompt: done?.enhancedPrompt ?? '', strategy: done?.enhancementStrategy ?? '' };
   }
+}
+
+/** Asks the moderation service about the prompt of a new job. */
+async function moderateNew(state: ServerState, request: EnhanceRequest, signal: AbortSignal): Promise<void> {
+  if (!state.policy.hasService || state.jobs.attach(request.jobId, hashEnhanceRequest(request)) !== undefined) return;
+  resolveEnhanceRequest(request, state.enhancement.defaults, state.config.LIMIT_PROMPT_BYTES);
+  const texts = { positive: [request.prompt] };
+  state.policy.assert(texts);
+  await state.policy.moderate(texts, { signal });
 }
 
 function attachOrStart(state: ServerState, request: EnhanceRequest): Job {
@@ -40,7 +49,7 @@ function attachOrStart(state: ServerState, request: EnhanceRequest): Job {
   if (known !== undefined) return known;
   const { enhancer, defaults } = state.enhancement;
   const resolved = resolveEnhanceRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
-  assertPolicy(request.prompt);
+  state.policy.assert({ positive: [request.prompt] });
   if (enhancer === undefined || (request.model !== '' && request.model !== enhancer.model)) {
     throw enhancerNotFound(request.model, enhancer);
   }

@@ -1,9 +1,11 @@
+import { setImmediate } from 'node:timers/promises';
 import type { RunHandle } from '../../engine/engine.js';
 import type { LoadProgress, TextWork } from '../../engine/messages.js';
 import type { OnDemandEngine } from '../../engine/on-demand-engine.js';
 import type { Enhancement, EnhanceRequest } from '../../enhancer/enhancer.js';
 import { InferenceError } from '../../errors.js';
-import { assertPolicy } from '../request/policy.js';
+import { WrittenText } from '../../policy/sexualises-minors.js';
+import type { Policy } from '../request/policy.js';
 
 /** Retry delay that a client gets when too many prompts wait, in ms. */
 const RETRY_MS = 2_000;
@@ -14,6 +16,7 @@ export interface PromptEnhancerOptions {
   readonly parallel: number;
   /** Largest number of Enhance calls that wait or run. Prompts of accepted jobs do not count. */
   readonly limit: number;
+  readonly policy: Policy;
   /** Time limit from the model's readiness to the last token, in ms. */
   readonly timeoutMs: number;
 }
@@ -110,7 +113,7 @@ export class PromptEnhancer {
         const device = onDemand.engine.device ?? '';
         listener.onStarted(device);
         const waitMs = performance.now() - startedAt;
-        const enhancement = await this.#write(lease.run({ jobId, request }), signal, listener);
+        const enhancement = await this.#write(lease.run({ jobId, request }), { jobId, signal }, listener);
         return { ...enhancement, model: this.model, device, waitMs };
       } finally {
         lease.release();
@@ -121,8 +124,12 @@ export class PromptEnhancer {
     }
   }
 
-  async #write(run: RunHandle<TextWork>, signal: AbortSignal, { onText }: EnhanceListener): Promise<Enhancement> {
-    const { timeoutMs } = this.#options;
+  async #write(
+    run: RunHandle<TextWork>,
+    { jobId, signal }: { readonly jobId: string; readonly signal: AbortSignal },
+    { onText }: EnhanceListener,
+  ): Promise<Enhancement> {
+    const { timeoutMs, policy } = this.#options;
     const cancel = () => run.cancel(InferenceError.from(signal.reason));
     const timer = setTimeout(() => {
       run.cancel(
@@ -135,15 +142,19 @@ export class PromptEnhancer {
     if (signal.aborted) cancel();
     signal.addEventListener('abort', cancel, { once: true });
     try {
-      let written = '';
+      const written = new WrittenText();
       for await (const { text } of run.events) {
-        written += text;
         // Check the whole text so far before any of it is sent: a refused word may arrive in two parts.
-        assertWritten(written);
+        const refusal = written.add(text);
+        if (refusal !== undefined) throw policy.refused(refusal, 'the enhanced prompt', jobId);
         onText(text);
+        // Checks take time: let other calls, and a cancel of this one, have their turn.
+        await setImmediate();
       }
       const enhancement = await run.result;
-      assertWritten(enhancement.prompt);
+      const texts = { positive: [enhancement.prompt] };
+      policy.assert(texts, 'the enhanced prompt', jobId);
+      await policy.moderate(texts, { what: 'the enhanced prompt', jobId, signal });
       return enhancement;
     } catch (error) {
       run.cancel(InferenceError.from(error));
@@ -189,8 +200,4 @@ export class PromptEnhancer {
   #reportPositions(from: number): void {
     for (const [place, { onPosition }] of this.#waiting.entries()) if (place >= from) onPosition(place + this.#running);
   }
-}
-
-function assertWritten(text: string): void {
-  assertPolicy(text, 'the enhanced prompt');
 }

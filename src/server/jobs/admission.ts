@@ -3,6 +3,7 @@ import { InferenceError } from '../../errors.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
 import type { BuiltVariants, GenerationRequest } from '../../pipelines/pipeline.js';
 import { loadingEvent } from '../enhance/enhance-for-job.js';
+import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
 import { runBatch } from './run-batch.js';
@@ -29,6 +30,8 @@ interface ModelQueue {
 
 export interface AdmissionOptions {
   readonly engines: readonly Engine[];
+  /** Checks jobs once more before they run. */
+  readonly policy: Policy;
   /** Largest number of jobs that wait or run, over all models. */
   readonly limit: number;
   /** Longest time that a job which needs a new variant may be overtaken, in ms. */
@@ -196,9 +199,11 @@ export class Admission {
     const onVariants = (variants: BuiltVariants) => {
       queue.variants = variants;
     };
-    const errors = await runBatch(jobs, queue.engine, queue.costs, onVariants).catch((error: unknown) =>
-      jobs.map(() => error),
-    );
+    const errors = await runBatch(jobs, queue.engine, {
+      costs: queue.costs,
+      policy: this.#options.policy,
+      onVariants,
+    }).catch((error: unknown) => jobs.map(() => error));
     queue.running = [];
     // A failure may have evicted variants.
     if (errors.some((error) => error !== undefined)) queue.variants = { ...queue.variants, keys: [] };

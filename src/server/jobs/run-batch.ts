@@ -6,6 +6,7 @@ import { AssetRole } from '../../gen/darkroom/v1/job.js';
 import type { BuiltVariants, PromptReport } from '../../pipelines/pipeline.js';
 import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
 import { loraMessages } from '../request/loras.js';
+import { conditioningTexts, type Policy } from '../request/policy.js';
 import type { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
 import { ProgressMeter } from './job-progress.js';
@@ -21,14 +22,25 @@ const ROLES = {
 } as const;
 
 /**
- * Runs a batch of jobs on an engine that is ready and records their events.
+ * Runs a batch of jobs on an engine that is ready and records their events. A job whose final request the policy refuses does not
+ * reach the engine.
  * @returns for each job the reason for an early end; undefined if it completed
  */
 export async function runBatch(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  costs: CostModel,
-  onVariants: BatchContext['onVariants'],
+  { costs, policy, onVariants }: Pick<BatchContext, 'costs' | 'onVariants'> & { readonly policy: Policy },
+): Promise<readonly unknown[]> {
+  const refusals = jobs.map(({ id, request }) => policy.find(conditioningTexts(request), 'the prompt', id));
+  const allowed = jobs.filter((_, i) => refusals[i] === undefined);
+  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, onVariants });
+  return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
+}
+
+async function runAllowed(
+  jobs: readonly GenerateJob[],
+  engine: Engine,
+  { costs, onVariants }: Pick<BatchContext, 'costs' | 'onVariants'>,
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {

@@ -1,80 +1,127 @@
+import type { Config } from '../../config/server-config.js';
 import { InferenceError } from '../../errors.js';
+import type { Logger } from '../../log.js';
+import type { GenerationRequest } from '../../pipelines/pipeline.js';
+import { parsePrompt } from '../../pipelines/sdxl/prompt/prompt-weights.js';
+import { cleanPrompt } from '../../pipelines/wan/prompt/clean-prompt.js';
+import { type ModerationOptions, moderate } from '../../policy/moderation-service.js';
+import { type OperatorRules, readOperatorRules } from '../../policy/operator-rules.js';
+import * as builtIn from '../../policy/sexualises-minors.js';
 
-/*
- * The one rule that cannot be turned off: a prompt that sexualises minors is refused. It is a rule over words: a prompt that
- * speaks of minors and of sexual content is refused, whatever else it says. It errs towards refusing.
- */
+type Refusal = builtIn.Refusal;
+type Texts = builtIn.ConditioningTexts;
 
-/** Words for minors, in normalised form. */
-const MINORS =
-  /\b(child(ren|s|hood|like)?|kids?|kiddos?|minors?|under ?aged?|pre ?teens?|pre ?pubescents?|teens?|teen ?agers?|teenaged?|toddlers?|infants?|bab(y|ies)|newborns?|lolis?|lolitas?|shotas?|shotacon|lolicon|juveniles?|adolescents?|school ?(girls?|boys?|kids?|child(ren)?)|(elementary|primary|middle|high|grade) ?school(ers?)?|kindergart(en|ener|eners|ners?)|(little|young|small|tiny) (girls?|boys?|ones?|daughters?|sons?|sisters?|brothers?)|jail ?bait|daughters?|nieces?|nephews?)\b/;
+/** Where a refused text came from: the subject of the message. */
+type What = 'the prompt' | 'the enhanced prompt';
 
-/** "girl" and "boy" also mean adults, so they count only beside explicit words. */
-const PERHAPS_MINORS = /\b(girls?|boys?)\b/;
+const MINORS = 'sexual content involving minors is never generated';
+const OPERATOR = "this server's policy does not allow it";
 
-const EXPLICIT =
-  /\b(nud(e|es|ity|ist)|naked|sex|sexual(ly|i[sz]ed?)?|porn(o|ography|ographic)?|nsfw|erotic(a|ally)?|hentai|xxx|genitals?|genitalia|nipples?|topless|bottomless|undress(ed|ing)?|orgasms?|intercourse|masturbat\w*|explicit|fetish\w*|bdsm|incest\w*|aroused?|horny|rape[ds]?|raping|molest\w*|pedo\w*|paedo\w*|breasts?|boobs?|penis\w*|vagina\w*|lewd|ahegao|ecchi)\b/;
+/** The built-in rule, an operator's rules and an operator's moderation service. The last two can only refuse more. */
+export class Policy {
+  readonly #log: Logger;
+  readonly #rules: OperatorRules | undefined;
+  readonly #service: ModerationOptions | undefined;
 
-const SUGGESTIVE =
-  /\b(sexy|sexi(er|est)|seductive(ly)?|seducing|sensual(ly)?|provocative(ly)?|lingerie|suggestive(ly)?|lustful(ly)?|lust|thongs?|stripping|striptease|strip ?tease|skimpy|scantily|see through|panties|panty|upskirt|cleavage)\b/;
+  constructor(log: Logger, rules?: OperatorRules, service?: ModerationOptions) {
+    this.#log = log;
+    this.#rules = rules;
+    this.#service = service;
+  }
 
-/** Colours and things with "baby" or "kid" in their names. */
-const HARMLESS =
-  /\b(baby (blue|pink|doll dress|grand|shower)|kid (leather|gloves?)|minor (key|scale|chord|details?|changes?))\b/g;
+  /** True if texts are also sent to a moderation service. */
+  get hasService(): boolean {
+    return this.#service !== undefined;
+  }
 
-const LEET: Readonly<Record<string, string>> = {
-  0: 'o',
-  1: 'i',
-  3: 'e',
-  4: 'a',
-  5: 's',
-  7: 't',
-  '@': 'a',
-  $: 's',
-  '!': 'i',
-};
+  /**
+   * @returns the error of refused texts; undefined if they may be used
+   * @param jobId for the log
+   */
+  find(texts: Texts, what: What = 'the prompt', jobId?: string): InferenceError | undefined {
+    const all = asRead(texts);
+    const refusal = builtIn.sexualisesMinors(all) ?? this.#rules?.find(all);
+    return refusal && this.refused(refusal, what, jobId);
+  }
 
-/** Ages below eighteen, in digits and in words. */
-const AGE_DIGITS = /\b(?:age[ds]? ?(?:of )?([1-9]|1[0-7])|([1-9]|1[0-7]) ?(?:(?:years?|yrs?) ?(?:olds?)?|y ?\/? ?o))\b/;
-const AGE_WORDS =
-  /\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen) years? ?olds?\b/;
+  /** @throws InferenceError POLICY */
+  assert(texts: Texts, what: What = 'the prompt', jobId?: string): void {
+    const error = this.find(texts, what, jobId);
+    if (error !== undefined) throw error;
+  }
 
-/**
- * @param text everything that conditions the image: prompt and weighted phrases
- * @param what subject of the error message
- * @throws InferenceError POLICY
- */
+  /**
+   * Asks the moderation service, if there is one. Call `assert` before: what the built-in rule refuses is sent nowhere.
+   * @throws InferenceError POLICY; POLICY_UNAVAILABLE if it does not answer and the policy fails closed
+   */
+  async moderate(
+    { positive }: Texts,
+    { what = 'the prompt', jobId, signal }: { what?: What; jobId?: string; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    if (this.#service === undefined) return;
+    const refusal = await moderate(positive.filter((text) => text !== '').join('\n'), this.#service, signal);
+    if (refusal !== undefined) throw this.refused(refusal, what, jobId);
+  }
+
+  /** Logs a refusal, without the text. @returns the error for the caller, without the text or the rule */
+  refused({ rule, language }: Refusal, what: What, jobId?: string): InferenceError {
+    this.#log.info({ jobId, rule, language }, 'policy refused a text');
+    return new InferenceError('POLICY', `${what} is refused: ${/^(?:minors|youths)\./.test(rule) ? MINORS : OPERATOR}`);
+  }
+}
+
+/** @throws InferenceError INVALID_REQUEST with every fault of the operator's rules */
+export async function createPolicy(config: Config, log: Logger): Promise<Policy> {
+  builtIn.prepareRule();
+  const { POLICY_RULES, POLICY_URL, POLICY_TIMEOUT_MS, POLICY_FAIL } = config;
+  const rules = POLICY_RULES === undefined ? undefined : await readOperatorRules(POLICY_RULES);
+  if (POLICY_URL === undefined) return new Policy(log, rules);
+  const onFailure = (problem: string) => log.warn({ problem, fail: POLICY_FAIL }, 'moderation service does not answer');
+  return new Policy(log, rules, { url: POLICY_URL, timeoutMs: POLICY_TIMEOUT_MS, fail: POLICY_FAIL, onFailure });
+}
+
+/** Everything of a request that conditions its images. */
+export function conditioningTexts({ prompt, weights = '', negativePrompt, loras = [] }: GenerationRequest): Texts {
+  return { positive: [prompt, weights, ...loras.map(({ name }) => name)], negative: negativePrompt };
+}
+
+/** @throws InferenceError POLICY for what the built-in rule refuses */
 export function assertPolicy(text: string, what = 'the prompt'): void {
   if (!sexualisesMinors(text)) return;
-  throw new InferenceError('POLICY', `${what} is refused: sexual content involving minors is never generated`);
+  throw new InferenceError('POLICY', `${what} is refused: ${MINORS}`);
 }
 
+/** True for a text that the built-in rule refuses. */
 export function sexualisesMinors(text: string): boolean {
-  const plain = collapse(normalise(text));
-  // Digits may be ages or disguised letters, and single letters may spell a word: every reading is checked.
-  const readings = [text, text.replace(/[013457@$!]/g, (sign) => LEET[sign] ?? sign)]
-    .map(normalise)
-    .flatMap((reading) => [collapse(reading), joinLetters(collapse(reading)), collapse(joinLetters(reading))])
-    .map((reading) => reading.replace(HARMLESS, ' '));
-  const any = (pattern: RegExp) => readings.some((reading) => pattern.test(reading));
-  const minor = any(MINORS) || AGE_DIGITS.test(plain) || AGE_WORDS.test(plain);
-  return (minor && (any(EXPLICIT) || any(SUGGESTIVE))) || (any(PERHAPS_MINORS) && any(EXPLICIT));
+  return builtIn.sexualisesMinors(asRead({ positive: [text] })) !== undefined;
 }
 
-/** Lower case, without diacritics and invisible characters; every other sign becomes a space. */
-function normalise(text: string): string {
-  return text
-    .normalize('NFKD')
-    .replace(/[\p{M}\p{Cf}]/gu, '')
-    .toLowerCase()
-    .replace(/[^\p{L}\p{N}/]/gu, ' ');
+/** Texts with their other forms: as WAN's tokenizer gets them, and the phrases of weights without their signs. */
+function asRead({ positive, negative }: Texts): Texts {
+  const texts = positive.filter((text) => text !== '');
+  const forms = texts.flatMap((text) => [text, cleanPrompt(text), ...phrasesOf(text)]);
+  return { positive: [...new Set([...forms, ...subtractedFrom(negative)])], negative };
 }
 
-function collapse(text: string): string {
-  return text.replace(/ +/g, ' ');
+/** The phrases of a prompt one after the other, if it has weights. */
+function phrasesOf(text: string): readonly string[] {
+  const parsed = parsedOrNothing(text);
+  if (parsed === undefined || !parsed.weighted) return [];
+  return parsed.prompts.map((fragments) => fragments.map((fragment) => fragment.text).join(''));
 }
 
-/** "n u d e" -> "nude": single letters with one space between them are one word. */
-function joinLetters(text: string): string {
-  return text.replace(/\b\p{L}(?: \p{L}\b)+/gu, (letters) => letters.replaceAll(' ', ''));
+/** Texts of a negative prompt that condition positively: a blend may subtract a prompt, and twice subtracted is added. */
+function subtractedFrom(negative: string | undefined): readonly string[] {
+  const parsed = negative === undefined ? undefined : parsedOrNothing(negative);
+  if (negative === undefined || parsed?.kind !== 'blend' || parsed.weights.every((weight) => weight >= 0)) return [];
+  return [negative];
+}
+
+function parsedOrNothing(text: string): ReturnType<typeof parsePrompt> | undefined {
+  try {
+    return parsePrompt(text);
+  } catch {
+    // Signs that are no weights are text.
+    return undefined;
+  }
 }

@@ -1,0 +1,216 @@
+import type { Lexicon } from './lexicon.js';
+import type { Stream } from './normalise.js';
+
+const ADULT = 18;
+/** Words of the longest number: "dix sept", "tiga belas". */
+const MAX_NUMBER_WORDS = 2;
+/** Words that may stand between a number and its unit: "twelve and a half years". */
+const BETWEEN = new Set([
+  'and',
+  'a',
+  'half',
+  'to',
+  'or',
+  'full',
+  'whole',
+  'short',
+  'e',
+  'meio',
+  'y',
+  'medio',
+  'et',
+  'demi',
+]);
+const SHORT_UNITS = new Set([
+  'months',
+  'month',
+  'weeks',
+  'week',
+  'days',
+  'day',
+  'mo',
+  'mos',
+  'y',
+  'yr',
+  'year',
+  'years',
+]);
+const OLD = new Set(['old', 'olds', 'o', 'age', 'young']);
+const ABOUT = new Set([
+  'of',
+  'is',
+  'about',
+  'around',
+  'only',
+  'just',
+  'at',
+  'was',
+  'de',
+  'being',
+  'approximately',
+  'von',
+]);
+const GRADES = new Set(['grade', 'grader', 'graders', 'grades', 'birthday', 'birthdays']);
+const ORDINALS: readonly string[] =
+  'zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth'.split(
+    ' ',
+  );
+const ENDINGS = new Set(['st', 'nd', 'rd', 'th']);
+/** What stands before the age of a person without a unit: "she just turned 12". */
+const TURNED = new Set(['turned', 'turns', 'turning', 'shes', 'hes', 'barely', 'aged']);
+const PRONOUNS = new Set(['she', 'he', 'they', 'who', 'girl', 'boy', 'her', 'his']);
+const HAN_DIGITS = '〇一二三四五六七八九';
+const CJK_AGE =
+  /(?<![0-9〇一二三四五六七八九十百])([0-9]{1,3}|[〇一二三四五六七八九十]{1,4}) ?(?:岁|歲|歳|才|さい|周岁|살|세|ขวบ|ปี)/gu;
+const THAI_OR_HAN_RANGE =
+  /(?:未满|未滿|不满|未満|低于|小于)(?:18|十八|17|十七|16|十六|15|十五|14|十四)|(?:18|十八)(?:岁|歳|才|歲)(?:以下|未満|未满)|미만|ต่ำกว่า ?18/u;
+const KOREAN_AGE = /(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉) ?살/u;
+const KOREAN_TENS =
+  /열(?:여덟|아홉) ?살|(스물|서른|마흔|쉰|예순|일흔|여든|아흔)(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉)? ?살/gu;
+
+/** True where a text gives an age below 18 in numbers or words. @param parts letters and digits apart */
+export function findsMinorAge(parts: Stream, lexicon: Lexicon): boolean {
+  const words = parts.map(({ text }) => text);
+  for (let i = 0; i < words.length; i += 1) {
+    if (isUnder(words, i, lexicon) || isBornLate(words, i)) return true;
+    const number = numberAt(words, i, lexicon);
+    if (number === undefined) {
+      if (isGrade(words, i)) return true;
+      continue;
+    }
+    const { value, next } = number;
+    if (value >= ADULT || isPartOfLarger(words, i, lexicon)) continue;
+    if (hasUnit(words, next, lexicon) || isGradeNumber(words, next) || hasAgeBefore(words, i, lexicon)) return true;
+  }
+  return false;
+}
+
+/** The same for scripts without blanks. */
+export function findsMinorAgeUnspaced(folded: string): boolean {
+  for (const [, number = ''] of folded.matchAll(CJK_AGE)) if (readNumber(number) < ADULT) return true;
+  return (
+    THAI_OR_HAN_RANGE.test(folded) ||
+    KOREAN_AGE.test(folded.replace(KOREAN_TENS, ' ')) ||
+    /열(?:한|두|세|네|다섯|여섯|일곱)? ?살/u.test(folded)
+  );
+}
+
+function readNumber(number: string): number {
+  if (/^[0-9]/.test(number)) return Number(number);
+  const [tens = '', ones] = number.split('十');
+  if (ones === undefined) return Number([...number].map((digit) => HAN_DIGITS.indexOf(digit)).join(''));
+  const digit = (text: string, empty: number) => (text === '' ? empty : HAN_DIGITS.indexOf(text.at(-1) ?? ''));
+  return digit(tens, 1) * 10 + digit(ones, 0);
+}
+
+function numberAt(
+  words: readonly string[],
+  i: number,
+  { numbers, numberStarts }: Lexicon,
+): { value: number; next: number } | undefined {
+  const word = words[i] ?? '';
+  if (/^[0-9]+$/.test(word)) return word.length > 3 ? undefined : { value: Number(word), next: i + 1 };
+  if (!numberStarts.has(word) && !numbers.has(`${word}${words[i + 1] ?? ''}`)) return undefined;
+  for (let length = MAX_NUMBER_WORDS; length > 0; length -= 1) {
+    const value = numbers.get(words.slice(i, i + length).join(' ')) ?? numbers.get(words.slice(i, i + length).join(''));
+    if (value !== undefined && i + length <= words.length) return { value, next: i + length };
+  }
+  return undefined;
+}
+
+/** "twenty" before "five", "hundred" behind it; single digits apart are one number. */
+function isPartOfLarger(words: readonly string[], i: number, { tens, numbers }: Lexicon): boolean {
+  const before = words[i - 1] ?? '';
+  if (/^[a-z]/.test(words[i] ?? '') || !/^[0-9]/.test(words[i] ?? '')) {
+    const word = words[i] ?? '';
+    // Turkish and Arabic put eighteen and nineteen together from ten and the ones.
+    if (before === 'on' && (word === 'sekiz' || word === 'dokuz')) return true;
+    if (word.startsWith('عشر') && (numbers.get(before) ?? 0) >= 8 && (numbers.get(before) ?? 0) < 10) return true;
+    if (!tens.has(before)) return false;
+    // "and", "y" and their like make a number larger only behind another number: "treinta y cinco".
+    return (
+      before.length > 3 ||
+      before === 'dix' ||
+      tens.has(words[i - 2] ?? '') ||
+      isLargeNumber(words[i - 2] ?? '') ||
+      numbers.has(words[i - 2] ?? '')
+    );
+  }
+  return /^[2-9]$/.test(before) && /^[0-9]$/.test(words[i] ?? '');
+}
+
+function isLargeNumber(word: string): boolean {
+  return /^(?:trenta|treinta|vinte|veinti|quarenta|cuarenta|cinquenta|cincuenta|sessenta|sesenta|trinta|setenta|oitenta|ochenta|noventa)$/.test(
+    word,
+  );
+}
+
+function hasUnit(words: readonly string[], from: number, { years, yearStems }: Lexicon): boolean {
+  if (words[from] === 'y' && OLD.has(words[from + 1] ?? '')) return true;
+  let at = from;
+  while (at < from + 4 && BETWEEN.has(words[at] ?? '') && !isYear(words[at] ?? '', years, yearStems)) at += 1;
+  // "16 to 25 years old" begins at 16.
+  if (/^[0-9]{1,2}$/.test(words[at] ?? '') && at <= from + 1) at += 1;
+  const word = words[at] ?? '';
+  const next = words[at + 1] ?? '';
+  if (isYear(word, years, yearStems)) return true;
+  return SHORT_UNITS.has(word) && (OLD.has(next) || next === 'of');
+}
+
+function isYear(word: string, years: ReadonlySet<string>, stems: readonly string[]): boolean {
+  return years.has(word) || stems.some((stem) => word.startsWith(stem));
+}
+
+function hasAgeBefore(words: readonly string[], i: number, { ages }: Lexicon): boolean {
+  let at = i - 1;
+  for (let k = 0; k < 3 && ABOUT.has(words[at] ?? ''); k += 1) at -= 1;
+  const word = words[at] ?? '';
+  const pair = words.slice(at, i).join(' ');
+  if (ages.has(word) || ages.has(pair) || TURNED.has(word)) return true;
+  const isNumberAlone = i + 1 >= words.length || !/^[a-z]/.test(words[i + 1] ?? '');
+  return (
+    at < i - 1 &&
+    PRONOUNS.has(word) &&
+    (words.slice(at + 1, i).includes('is') || words.slice(at + 1, i).includes('only')) &&
+    (isNumberAlone || OLD.has(words[i + 1] ?? '') || (words[i + 1] ?? '') === 'and')
+  );
+}
+
+function isUnder(words: readonly string[], i: number, { under, underStarts }: Lexicon): boolean {
+  if (!underStarts.has(words[i] ?? '')) return false;
+  for (const length of [1, 2]) {
+    if (!under.has(words.slice(i, i + length).join(' '))) continue;
+    let at = i + length;
+    while (at < i + length + 3 && (words[at] === 'age' || words[at] === 'of' || words[at] === 'the')) at += 1;
+    const word = words[at] ?? '';
+    if (word === 'eighteen' || (/^[0-9]{1,2}$/.test(word) && Number(word) <= ADULT && Number(word) > 2)) {
+      const next = words[at + 1] ?? '';
+      // "under 10 umbrellas" counts things.
+      if (
+        word === 'eighteen' ||
+        word === '18' ||
+        next === '' ||
+        OLD.has(next) ||
+        next.startsWith('y') ||
+        at > i + length
+      )
+        return true;
+    }
+  }
+  return false;
+}
+
+function isGrade(words: readonly string[], i: number): boolean {
+  return ORDINALS.includes(words[i] ?? '') && GRADES.has(words[i + 1] ?? '');
+}
+
+function isGradeNumber(words: readonly string[], next: number): boolean {
+  return ENDINGS.has(words[next] ?? '') && GRADES.has(words[next + 1] ?? '');
+}
+
+function isBornLate(words: readonly string[], i: number): boolean {
+  if (words[i] !== 'born') return false;
+  const year = Number(words[i + 1] === 'in' ? words[i + 2] : words[i + 1]);
+  const now = new Date().getFullYear();
+  return year > now - ADULT && year <= now;
+}

@@ -1,0 +1,201 @@
+import { readFileSync } from 'node:fs';
+import { decodeHTML } from 'entities';
+
+interface Confusables {
+  /** Code points of the digit zero of every script; its other digits follow it. */
+  readonly zeros: readonly number[];
+  /** Characters by the ASCII letters that they look like. */
+  readonly letters: Readonly<Record<string, string>>;
+}
+
+const confusables: Confusables = JSON.parse(readFileSync(new URL('./data/confusables.json', import.meta.url), 'utf8'));
+const LOOKS_LIKE: ReadonlyMap<string, string> = new Map(
+  Object.entries(confusables.letters).flatMap(([to, signs]) => [...signs].map((sign) => [sign, to] as const)),
+);
+
+/** Rounds in which HTML references and percent signs are resolved: each may uncover the next. */
+const MAX_ROUNDS = 8;
+
+/** Escape sequences of terminals: WAN's cleaning takes them out, their letter too. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences begin with one
+const TERMINAL_ESCAPE = /\u001b\[[\d;]*[a-zA-Z]/g;
+/** Characters that show nothing: controls, formats, fillers and selectors. White space is none of them. */
+const INVISIBLE = /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800\u3164\uffa0\p{Cn}\p{Co}\ufffd]/gu;
+/** Marks of Latin, Greek, Cyrillic, Hebrew and Arabic, and those for any script. Marks of Indic scripts and kana are letters. */
+const MARK =
+  // biome-ignore lint/suspicious/noMisleadingCharacterClass: marks stand alone here
+  /[\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]/g;
+/** The part of a number behind its point: 12.5 is 12. */
+const FRACTION = /(\d)\.\d+/g;
+const OTHER_DIGIT = /(?![0-9])\p{Nd}/gu;
+
+/** HTML references resolved until none is left, for at most 8 rounds. */
+export function resolveReferences(text: string): string {
+  let resolved = text;
+  for (let round = 0; round < MAX_ROUNDS && resolved.includes('&'); round += 1) {
+    const next = decodeHTML(resolved);
+    if (next === resolved) break;
+    resolved = next;
+  }
+  return resolved;
+}
+
+/**
+ * The one form of letters that compare equal: NFKC, case folded, without marks; digits of every script as ASCII.
+ * @param gap what stands in place of an invisible character: nothing, or a blank
+ */
+export function fold(text: string, gap: '' | ' ' = ''): string {
+  return caseFolded(
+    text
+      .replace(TERMINAL_ESCAPE, '')
+      .replace(/[\t\n\f\r\u0085]/g, ' ')
+      .replace(INVISIBLE, gap)
+      .normalize('NFKC'),
+  )
+    .normalize('NFD')
+    .replace(MARK, '')
+    .normalize('NFC')
+    .replace(OTHER_DIGIT, asciiDigit)
+    .replace(FRACTION, '$1');
+}
+
+/** Full case folding by way of capitals: ß and ss are one, as are all forms of sigma. */
+function caseFolded(text: string): string {
+  return text.toLowerCase().toUpperCase().toLowerCase().replaceAll('ς', 'σ');
+}
+
+function asciiDigit(digit: string): string {
+  const code = digit.codePointAt(0) ?? 0;
+  const zero = confusables.zeros.findLast((each) => each <= code);
+  return zero === undefined ? digit : String((code - zero) % 10);
+}
+
+/** Folded text with every character in place of which an ASCII letter may be read. The skeleton of UTS 39, for ASCII only. */
+export function skeleton(folded: string): string {
+  let out = '';
+  for (const character of folded) out += LOOKS_LIKE.get(character) ?? character;
+  return out;
+}
+
+/** Signs and digits that stand for letters. i, l, 1 and | are one letter in keys, as are s and z. */
+const LEET: Readonly<Record<string, string>> = {
+  0: 'o',
+  1: 'i',
+  2: 's',
+  3: 'e',
+  4: 'a',
+  5: 's',
+  6: 'g',
+  7: 't',
+  8: 'b',
+  9: 'g',
+  '@': 'a',
+  $: 's',
+  '!': 'i',
+  '|': 'i',
+  '+': 't',
+  '€': 'e',
+  '£': 'i',
+  '¡': 'i',
+  l: 'i',
+  z: 's',
+};
+
+/** Signs that may be letters inside of a word. */
+export const LEET_SIGN = /[@$!|+€£¡]/;
+
+/** A word as it is looked up: with letters for digits and every run of one letter as a single letter. */
+export interface Key {
+  readonly text: string;
+  /** Length of each run. A text has a word if each of its runs is at least as long: "teeen" has "teen", "ten" has not. */
+  readonly runs: readonly number[];
+}
+
+export function keyOf(word: string): Key {
+  let text = '';
+  let last = '';
+  const runs: number[] = [];
+  for (const character of word) {
+    const letter = LEET[character] ?? character;
+    if (letter === last) runs[runs.length - 1] = (runs.at(-1) ?? 0) + 1;
+    else {
+      text += letter;
+      for (let i = 0; i < letter.length; i += 1) runs.push(1);
+    }
+    last = letter;
+  }
+  return { text, runs };
+}
+
+/** Tokens of one reading. `hard`: a sign that ends a phrase stands before the token. */
+export interface Token {
+  readonly text: string;
+  readonly hard: boolean;
+}
+
+/** A way to take a text apart into words. */
+export type Stream = readonly Token[];
+
+const WORD = /[\p{L}\p{M}\p{N}]+/gu;
+const LETTERS_OR_DIGITS = /[\p{L}\p{M}]+|\p{N}+/gu;
+const WORD_WITH_SIGNS = /[\p{L}\p{M}\p{N}@$!|+€£¡]+/gu;
+const NO_LETTER_OR_DIGIT = /[^\p{L}\p{M}\p{N}@$!|+€£¡]+/gu;
+const NO_LETTER = /[^\p{L}\p{M}]+/gu;
+const GENITIVE = /['’`]s(?![\p{L}\p{N}])/gu;
+const HARD = /[^\p{L}\p{M}\p{N}\s'’_"<>-]/u;
+
+/** Words of a text, without the 's of a genitive. */
+export function wordsOf(folded: string): Stream {
+  return tokens(folded.replace(GENITIVE, ' '), WORD);
+}
+
+/** Words of a text; letters and digits part: "12yo" is two. */
+export function partsOf(folded: string): Stream {
+  return tokens(folded.replace(GENITIVE, ' '), LETTERS_OR_DIGITS);
+}
+
+/** The same with digits inside of words as letters: "tw3lve ye4rs", "12y0". */
+export function leetPartsOf(folded: string): Stream {
+  return wordsOf(folded).flatMap(({ text, hard }) => {
+    const digits = /^\d+/.exec(text)?.[0] ?? '';
+    const letters = text.slice(digits.length).replace(/\d/g, (digit) => LEET[digit] ?? digit);
+    return [digits, letters].filter((part) => part !== '').map((part, i) => ({ text: part, hard: i === 0 && hard }));
+  });
+}
+
+/** Words of a text in which signs are letters: "$ex". */
+export function signedWordsOf(folded: string): Stream {
+  return tokens(folded, WORD_WITH_SIGNS);
+}
+
+/** What blanks separate, without its signs: "c-h-i" is one word. */
+export function joinedWordsOf(folded: string): Stream {
+  return chunks(folded, NO_LETTER_OR_DIGIT);
+}
+
+/** What blanks separate, without signs and digits: "ch2i2ld". */
+export function joinedLettersOf(folded: string): Stream {
+  return chunks(folded, NO_LETTER);
+}
+
+function tokens(text: string, pattern: RegExp): Stream {
+  const found: Token[] = [];
+  let end = 0;
+  for (const match of text.matchAll(pattern)) {
+    const hard = HARD.test(text.slice(end, match.index));
+    found.push({ text: match[0], hard });
+    end = match.index + match[0].length;
+  }
+  return found;
+}
+
+function chunks(text: string, without: RegExp): Stream {
+  const found: Token[] = [];
+  let hard = false;
+  for (const chunk of text.split(/\s+/)) {
+    const word = chunk.replace(without, '');
+    if (word !== '') found.push({ text: word, hard });
+    hard = HARD.test(chunk.slice(-1));
+  }
+  return found;
+}
