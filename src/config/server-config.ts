@@ -80,7 +80,7 @@ export const configSchema = z.object({
   LIMIT_STEPS: count(1000, 1, 10_000).describe('Largest number of denoising steps of a job.'),
   LIMIT_FRAMES: count(161, 1, 10_000).describe('Largest number of frames of a video.'),
   LIMIT_SIDE_PIXELS: count(2048, 64, 16_384).describe('Largest width and height of a result, in pixels.'),
-  LIMIT_PROMPT_BYTES: count(16_384, 1, 1_000_000).describe('Largest size of a prompt, in bytes of UTF-8.'),
+  LIMIT_PROMPT_BYTES: count(16_384, 1, 65_536).describe('Largest size of a prompt, in bytes of UTF-8.'),
   POLICY_RULES: path.describe('YAML file with further rules that refuse prompts. Unset: only the built-in rule.'),
   POLICY_URL: z
     .string()
