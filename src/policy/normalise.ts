@@ -101,9 +101,6 @@ const LEET: Readonly<Record<string, string>> = {
   z: 's',
 };
 
-/** Signs that may be letters inside of a word. */
-export const LEET_SIGN = /[@$!|+€£¡]/;
-
 /** A word as it is looked up: with letters for digits and every run of one letter as a single letter. */
 export interface Key {
   readonly text: string;

@@ -51,8 +51,7 @@ async function* generate(
   { signal }: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
   const parsed = await parse(state, request);
-  await moderateNew(state, parsed, signal);
-  const job = attachOrSubmit(state, parsed);
+  const job = attach(state, parsed) ?? (await submit(state, parsed, signal));
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
   for await (const event of followJob(job, signal, { cancelsOnLeave })) yield { event };
 }
@@ -64,20 +63,19 @@ async function parse(state: ServerState, request: GenerateRequest): Promise<Pars
   return parsed;
 }
 
-/** Asks the moderation service about the texts of a new job. */
-async function moderateNew(state: ServerState, parsed: ParsedRequest, signal: AbortSignal): Promise<void> {
-  const { request } = parsed;
-  if (!state.policy.hasService || state.jobs.attach(request.jobId, hashRequest(request)) !== undefined) return;
-  await state.policy.moderate(conditioningTexts(planOf(state, parsed).plan.request), { signal });
+function attach(state: ServerState, { request }: ParsedRequest): Job | undefined {
+  return state.jobs.attach(request.jobId, hashRequest(request));
 }
 
-function attachOrSubmit(state: ServerState, parsed: ParsedRequest): Job {
+/** Starts a new job, unless another call starts it while the moderation service is asked. */
+async function submit(state: ServerState, parsed: ParsedRequest, signal: AbortSignal): Promise<Job> {
   const { request } = parsed;
-  const requestHash = hashRequest(request);
-  const known = state.jobs.attach(request.jobId, requestHash);
-  if (known !== undefined) return known;
   const { model, plan } = planOf(state, parsed);
+  await state.policy.moderate(conditioningTexts(plan.request), { signal });
+  const known = attach(state, parsed);
+  if (known !== undefined) return known;
   state.admission.assertRoom(model);
+  const requestHash = hashRequest(request);
   const id = request.jobId || randomUUID();
   const { jobType } = request;
   const job = new GenerateJob({ id, requestHash, jobType, model, plan, prepare: preparationOf(state, plan) });
@@ -115,9 +113,9 @@ function planOf(state: ServerState, parsed: ParsedRequest): { readonly model: st
   const family = familyNamed(state.families, spec.family);
   const plan = resolveRequest(parsed, { ...state, model: { name: model, family, info } });
   // As written, and as the model sees it: text on both sides of a LoRA sign becomes one word once the sign is gone.
-  const { jobId } = request;
-  state.policy.assert({ positive: [request.prompt, request.weights] }, 'the prompt', jobId || undefined);
-  state.policy.assert(conditioningTexts(plan.request), 'the prompt', jobId || undefined);
+  const { positive, negative } = conditioningTexts(plan.request);
+  const texts = { positive: [request.prompt, request.weights, ...positive], negative };
+  state.policy.assert(texts, 'the prompt', request.jobId || undefined);
   return { model, plan };
 }
 

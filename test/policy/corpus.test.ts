@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { takeLoraSigns } from '../../src/server/request/lora-signs.js';
-import { sexualisesMinors } from '../../src/server/request/policy.js';
+import { sexualisesMinors } from '../support/policy.js';
 import { evasions } from './evasions.js';
 
 const fixture = (name: string) =>

@@ -10,7 +10,8 @@ import { WrittenText } from '../../src/policy/sexualises-minors.js';
 import { CostModel } from '../../src/server/jobs/cost-model.js';
 import { GenerateJob } from '../../src/server/jobs/generate-job.js';
 import { runBatch } from '../../src/server/jobs/run-batch.js';
-import { createPolicy, sexualisesMinors } from '../../src/server/request/policy.js';
+import { createPolicy } from '../../src/server/request/policy.js';
+import { sexualisesMinors } from '../support/policy.js';
 import { outcomeOf, quick, serve, silent } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 

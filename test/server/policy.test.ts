@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { assertPolicy, sexualisesMinors } from '../../src/server/request/policy.js';
+import { assertPolicy, sexualisesMinors } from '../support/policy.js';
 
 // The rule over words is tested with the plainest pairs there are.
 describe('the policy', () => {

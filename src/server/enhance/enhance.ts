@@ -26,35 +26,32 @@ export async function* enhance(
   request: EnhanceRequest,
   { signal }: CallContext,
 ): AsyncGenerator<EnhanceResponse, void, undefined> {
-  await moderateNew(state, request, signal);
-  const job = attachOrStart(state, request);
+  const job = attach(state, request) ?? (await start(state, request, signal));
   for await (const event of followJob(job, signal, { cancelsOnLeave: true })) {
     const done = event.event?.$case === 'completed' ? event.event.value.metadata : undefined;
     yield { event, enhancedPrompt: done?.enhancedPrompt ?? '', strategy: done?.enhancementStrategy ?? '' };
   }
 }
 
-/** Asks the moderation service about the prompt of a new job. */
-async function moderateNew(state: ServerState, request: EnhanceRequest, signal: AbortSignal): Promise<void> {
-  if (!state.policy.hasService || state.jobs.attach(request.jobId, hashEnhanceRequest(request)) !== undefined) return;
-  resolveEnhanceRequest(request, state.enhancement.defaults, state.config.LIMIT_PROMPT_BYTES);
+function attach(state: ServerState, request: EnhanceRequest): Job | undefined {
+  return state.jobs.attach(request.jobId, hashEnhanceRequest(request));
+}
+
+/** Starts a new job, unless another call starts it while the moderation service is asked. */
+async function start(state: ServerState, request: EnhanceRequest, signal: AbortSignal): Promise<Job> {
+  const { enhancer, defaults } = state.enhancement;
+  const resolved = resolveEnhanceRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
   const texts = { positive: [request.prompt] };
   state.policy.assert(texts);
   await state.policy.moderate(texts, { signal });
-}
-
-function attachOrStart(state: ServerState, request: EnhanceRequest): Job {
-  const requestHash = hashEnhanceRequest(request);
-  const known = state.jobs.attach(request.jobId, requestHash);
+  const known = attach(state, request);
   if (known !== undefined) return known;
-  const { enhancer, defaults } = state.enhancement;
-  const resolved = resolveEnhanceRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
-  state.policy.assert({ positive: [request.prompt] });
   if (enhancer === undefined || (request.model !== '' && request.model !== enhancer.model)) {
     throw enhancerNotFound(request.model, enhancer);
   }
   state.admission.assertNotDraining();
   enhancer.assertRoom();
+  const requestHash = hashEnhanceRequest(request);
   const id = request.jobId || randomUUID();
   const job = new Job({ id, requestHash, jobType: JobType.JOB_TYPE_UNSPECIFIED, model: enhancer.model });
   state.jobs.add(job);

@@ -29,11 +29,6 @@ export class Policy {
     this.#service = service;
   }
 
-  /** True if texts are also sent to a moderation service. */
-  get hasService(): boolean {
-    return this.#service !== undefined;
-  }
-
   /**
    * @returns the error of refused texts; undefined if they may be used
    * @param jobId for the log
@@ -83,17 +78,6 @@ export async function createPolicy(config: Config, log: Logger): Promise<Policy>
 /** Everything of a request that conditions its images. */
 export function conditioningTexts({ prompt, weights = '', negativePrompt, loras = [] }: GenerationRequest): Texts {
   return { positive: [prompt, weights, ...loras.map(({ name }) => name)], negative: negativePrompt };
-}
-
-/** @throws InferenceError POLICY for what the built-in rule refuses */
-export function assertPolicy(text: string, what = 'the prompt'): void {
-  if (!sexualisesMinors(text)) return;
-  throw new InferenceError('POLICY', `${what} is refused: ${MINORS}`);
-}
-
-/** True for a text that the built-in rule refuses. */
-export function sexualisesMinors(text: string): boolean {
-  return builtIn.sexualisesMinors(asRead({ positive: [text] })) !== undefined;
 }
 
 /** Texts with their other forms: as WAN's tokenizer gets them, and the phrases of weights without their signs. */
