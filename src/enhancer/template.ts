@@ -1,7 +1,5 @@
-import { readFile, stat } from 'node:fs/promises';
-import { parse } from 'yaml';
 import { z } from 'zod';
-import { InferenceError, listProblems } from '../errors.js';
+import { readYamlFile } from '../std/yaml-file.js';
 
 /** A page of instructions takes a few kilobytes. */
 const MAX_TEMPLATE_BYTES = 64 * 1024;
@@ -80,27 +78,10 @@ export const builtInTemplate: EnhanceTemplate = Object.freeze({
  */
 export async function readTemplate(path: string | undefined): Promise<EnhanceTemplate> {
   if (path === undefined) return builtInTemplate;
-  const refuse = (problem: string): never => {
-    throw new InferenceError('INVALID_REQUEST', `ENHANCE_TEMPLATE ${path} ${problem}`);
-  };
-  const entry = await stat(path).catch(() => refuse('does not exist or cannot be read'));
-  if (entry.size > MAX_TEMPLATE_BYTES) refuse(`is ${entry.size} bytes long, the limit is ${MAX_TEMPLATE_BYTES}`);
-  const parsed = templateSchema.safeParse(parseYaml(await readFile(path, 'utf8'), refuse));
-  if (!parsed.success) {
-    const problems = parsed.error.issues.map(({ path: at, message }) => `${at.join('.') || 'it'} ${message}`);
-    return refuse(`has mistakes:\n${listProblems(problems)}`);
-  }
-  const { max_tokens: maxTokens, top_p: topP, ...rest } = parsed.data;
+  const file = await readYamlFile(path, templateSchema, { variable: 'ENHANCE_TEMPLATE', maxBytes: MAX_TEMPLATE_BYTES });
+  const { max_tokens: maxTokens, top_p: topP, ...rest } = file;
   const given = Object.fromEntries(
     Object.entries({ ...rest, maxTokens, topP }).filter(([, value]) => value !== undefined),
   );
   return Object.freeze({ ...builtInTemplate, ...given });
-}
-
-function parseYaml(text: string, refuse: (problem: string) => never): unknown {
-  try {
-    return parse(text);
-  } catch (error) {
-    return refuse(`is not YAML: ${error instanceof Error ? error.message.split('\n')[0] : error}`);
-  }
 }

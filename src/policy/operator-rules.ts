@@ -1,7 +1,5 @@
-import { readFile, stat } from 'node:fs/promises';
-import { parse } from 'yaml';
 import { z } from 'zod';
-import { InferenceError, listProblems } from '../errors.js';
+import { readYamlFile } from '../std/yaml-file.js';
 import { type Lexicon, lexiconOf } from './lexicon.js';
 import { SenseReader } from './sense-reader.js';
 import type { ConditioningTexts, Refusal } from './sexualises-minors.js';
@@ -28,17 +26,10 @@ export interface OperatorRules {
  * @throws InferenceError INVALID_REQUEST that lists every fault of the file
  */
 export async function readOperatorRules(path: string): Promise<OperatorRules> {
-  const refuse = (problem: string): never => {
-    throw new InferenceError('INVALID_REQUEST', `POLICY_RULES ${path} ${problem}`);
-  };
-  const entry = await stat(path).catch(() => refuse('does not exist or cannot be read'));
-  if (entry.size > MAX_FILE_BYTES) refuse(`is ${entry.size} bytes long, the limit is ${MAX_FILE_BYTES}`);
-  const parsed = fileSchema.safeParse(parseYaml(await readFile(path, 'utf8'), refuse));
-  if (!parsed.success) {
-    const problems = parsed.error.issues.map(({ path: at, message }) => `${at.join('.') || 'it'} ${message}`);
-    return refuse(`has mistakes:\n${listProblems(problems)}`);
-  }
-  const rules = parsed.data.refuse;
+  const { refuse: rules } = await readYamlFile(path, fileSchema, {
+    variable: 'POLICY_RULES',
+    maxBytes: MAX_FILE_BYTES,
+  });
   const reader = new SenseReader(lexiconOfRules(rules));
   return {
     find({ positive }) {
@@ -57,12 +48,4 @@ function lexiconOfRules(rules: readonly z.infer<typeof ruleSchema>[]): Lexicon {
   return lexiconOf(
     rules.map(({ name, words, with: others = [] }) => ({ language: name, minor: words, explicit: others })),
   );
-}
-
-function parseYaml(text: string, refuse: (problem: string) => never): unknown {
-  try {
-    return parse(text);
-  } catch (error) {
-    return refuse(`is not YAML: ${error instanceof Error ? error.message.split('\n')[0] : error}`);
-  }
 }

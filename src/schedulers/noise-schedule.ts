@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
+import { problemsOf } from '../std/schema-problems.js';
 
 /**
  * Classes of diffusers whose configuration describes noise by betas, so that any sampler here can read it. Others (EDM, flow
@@ -35,7 +36,7 @@ export type NoiseSchedule = z.infer<typeof noiseScheduleSchema>;
 export function parseSchedulerConfig<T>(schema: z.ZodType<T>, config: unknown): T {
   const parsed = schema.safeParse(config);
   if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  const problems = problemsOf(parsed.error);
   throw new InferenceError('CHECKPOINT_INVALID', `scheduler_config.json cannot be used: ${problems.join('; ')}`);
 }
 

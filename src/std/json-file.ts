@@ -2,6 +2,7 @@ import { readFile, stat } from 'node:fs/promises';
 import type { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { type JsonBudget, parseBoundedJson } from './bounded-json.js';
+import { problemsOf } from './schema-problems.js';
 
 export interface JsonFileOptions {
   /** A larger file is rejected unread. */
@@ -29,12 +30,9 @@ export async function readJsonFile<T>(path: string, schema: z.ZodType<T>, option
   const json = text === undefined ? options.fallback : parseJson(path, text);
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
-  const { issues } = parsed.error;
-  const shown = issues.slice(0, MAX_ISSUES).map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  return refuse(
-    path,
-    shown.join('; ') + (issues.length > MAX_ISSUES ? `; and ${issues.length - MAX_ISSUES} more` : ''),
-  );
+  const problems = problemsOf(parsed.error);
+  const more = problems.length > MAX_ISSUES ? `; and ${problems.length - MAX_ISSUES} more` : '';
+  return refuse(path, problems.slice(0, MAX_ISSUES).join('; ') + more);
 }
 
 /** Reads a text file of a checkpoint, up to a size. */

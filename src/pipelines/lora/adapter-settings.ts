@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { InferenceError, listProblems } from '../../errors.js';
 import { parseBoundedJson } from '../../std/bounded-json.js';
+import { problemsOf } from '../../std/schema-problems.js';
 
 /** Key in a safetensors header: JSON, the settings of each component under its name. diffusers 0.34 and later write it. */
 const KEY = 'lora_adapter_metadata';
@@ -53,7 +54,7 @@ export function readAdapterSettings(path: string, metadata: Readonly<Record<stri
     const entries = Object.fromEntries(own.map(([key, value]) => [key.slice(component.length + 1), value]));
     const parsed = settingsSchema.safeParse(entries);
     if (!parsed.success) {
-      const problems = parsed.error.issues.map((issue) => `${component}.${issue.path.join('.')}: ${issue.message}`);
+      const problems = problemsOf(parsed.error).map((problem) => `${component}.${problem}`);
       return refuse(`cannot be used:\n${listProblems(problems)}`);
     }
     const { lora_alpha, alpha_pattern, use_rslora, use_dora } = parsed.data;

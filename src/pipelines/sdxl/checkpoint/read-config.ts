@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
 import { readJsonFile } from '../../../std/json-file.js';
+import { configFile } from '../../common/component-config.js';
 import {
   type SdxlConfig,
   spellOutUNet,
@@ -12,8 +13,7 @@ import {
   vaeSchema,
 } from '../model/config.js';
 
-/** A configuration is a page of JSON; a megabyte is none. */
-const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout SDXL folder has it' };
+const FILE = configFile('SDXL');
 
 const indexSchema = z.object({
   _class_name: z.string(),

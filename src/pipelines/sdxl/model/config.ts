@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
+import { parseComponentConfig } from '../../common/component-config.js';
 
 const counts = z.array(z.int().min(1)).min(1);
 /** Either one number for all blocks or one for each. */
@@ -100,13 +101,7 @@ export function parseTextEncoderConfig(values: unknown, path: string): TextEncod
 }
 
 function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
-  const parsed = schema.safeParse(values);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  throw new InferenceError(
-    'CHECKPOINT_INVALID',
-    `${path} is not an SDXL configuration that darkroom knows: ${problems.join('; ')}`,
-  );
+  return parseComponentConfig(schema, values, { model: 'an SDXL', path });
 }
 
 /** Spells out per-block numbers. `path` is what messages name. */

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
 import { readJsonFile } from '../../../std/json-file.js';
+import { configFile } from '../../common/component-config.js';
 import {
   checkVae,
   type ImageEncoderConfig,
@@ -16,8 +17,7 @@ import {
 } from '../model/config.js';
 import { assertVariant } from '../model/variant.js';
 
-/** A configuration is a page of JSON; a megabyte is none. */
-const FILE = { maxBytes: 1_000_000, missing: 'a diffusers-layout WAN folder has it' };
+const FILE = configFile('WAN');
 
 /** A component is the library and the class that it is of; a part that a pipeline goes without is nulls. */
 const indexSchema = z.object({ _class_name: z.string(), transformer_2: z.array(z.string().nullable()).nullish() });

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
+import { parseComponentConfig } from '../../common/component-config.js';
 
 /** Mean and deviation of the latents of the released VAE, a channel each: wan/modules/vae.py of the original code. */
 const LATENTS_MEAN = [
@@ -143,11 +144,5 @@ export function checkVae(vae: VaeConfig, path: string): VaeConfig {
 }
 
 function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {
-  const parsed = schema.safeParse(values);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  throw new InferenceError(
-    'CHECKPOINT_INVALID',
-    `${path} is not a WAN configuration that darkroom knows: ${problems.join('; ')}`,
-  );
+  return parseComponentConfig(schema, values, { model: 'a WAN', path });
 }
