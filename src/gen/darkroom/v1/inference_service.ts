@@ -2017,9 +2017,10 @@ export const InferenceServiceService = {
    * (`JobError.retryable`), the same id and body start it again.
    *
    * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
-   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
-   * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
-   * could not be fetched.
+   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full,
+   * or too many large requests arrive at once. RESOURCE_EXHAUSTED without it: out of memory, or the request is larger than the server
+   * reads. UNAVAILABLE with RetryInfo: the server drains, the engine died, the machine ran out of file descriptors or disk, a
+   * reference could not be fetched, or the operator's moderation service did not answer.
    */
   generate: {
     path: "/darkroom.v1.InferenceService/Generate" as const,
@@ -2041,8 +2042,8 @@ export const InferenceServiceService = {
    * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
    * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
    * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.
-   * UNAVAILABLE with RetryInfo: the engine died, or the server drains. INTERNAL with reason ENHANCEMENT_EMPTY: the model wrote
-   * nothing usable; try another seed.
+   * UNAVAILABLE with RetryInfo: the engine died, the server drains, or the operator's moderation service did not answer. INTERNAL with
+   * reason ENHANCEMENT_EMPTY: the model wrote nothing usable; try another seed.
    */
   enhance: {
     path: "/darkroom.v1.InferenceService/Enhance" as const,
@@ -2087,9 +2088,10 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    * (`JobError.retryable`), the same id and body start it again.
    *
    * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
-   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
-   * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
-   * could not be fetched.
+   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full,
+   * or too many large requests arrive at once. RESOURCE_EXHAUSTED without it: out of memory, or the request is larger than the server
+   * reads. UNAVAILABLE with RetryInfo: the server drains, the engine died, the machine ran out of file descriptors or disk, a
+   * reference could not be fetched, or the operator's moderation service did not answer.
    */
   generate: handleServerStreamingCall<GenerateRequest, GenerateResponse>;
   /**
@@ -2103,8 +2105,8 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
    * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
    * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.
-   * UNAVAILABLE with RetryInfo: the engine died, or the server drains. INTERNAL with reason ENHANCEMENT_EMPTY: the model wrote
-   * nothing usable; try another seed.
+   * UNAVAILABLE with RetryInfo: the engine died, the server drains, or the operator's moderation service did not answer. INTERNAL with
+   * reason ENHANCEMENT_EMPTY: the model wrote nothing usable; try another seed.
    */
   enhance: handleServerStreamingCall<EnhanceRequest, EnhanceResponse>;
   /**
@@ -2125,9 +2127,10 @@ export interface InferenceServiceClient extends Client {
    * (`JobError.retryable`), the same id and body start it again.
    *
    * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
-   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full.
-   * RESOURCE_EXHAUSTED without it: out of memory. UNAVAILABLE with RetryInfo: the server drains, the engine died, or a reference
-   * could not be fetched.
+   * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full,
+   * or too many large requests arrive at once. RESOURCE_EXHAUSTED without it: out of memory, or the request is larger than the server
+   * reads. UNAVAILABLE with RetryInfo: the server drains, the engine died, the machine ran out of file descriptors or disk, a
+   * reference could not be fetched, or the operator's moderation service did not answer.
    */
   generate(request: GenerateRequest, options?: Partial<CallOptions>): ClientReadableStream<GenerateResponse>;
   generate(
@@ -2146,8 +2149,8 @@ export interface InferenceServiceClient extends Client {
    * prompt or the text that the model wrote (reason POLICY), the model's file cannot be used, or node-llama-cpp is missing (reason
    * LLAMA_MISSING). RESOURCE_EXHAUSTED with RetryInfo: too many calls wait. RESOURCE_EXHAUSTED without it: the model does not fit
    * beside the loaded models. DEADLINE_EXCEEDED: writing took longer than ENHANCE_TIMEOUT_MS, or the deadline of the call passed.
-   * UNAVAILABLE with RetryInfo: the engine died, or the server drains. INTERNAL with reason ENHANCEMENT_EMPTY: the model wrote
-   * nothing usable; try another seed.
+   * UNAVAILABLE with RetryInfo: the engine died, the server drains, or the operator's moderation service did not answer. INTERNAL with
+   * reason ENHANCEMENT_EMPTY: the model wrote nothing usable; try another seed.
    */
   enhance(request: EnhanceRequest, options?: Partial<CallOptions>): ClientReadableStream<EnhanceResponse>;
   enhance(
