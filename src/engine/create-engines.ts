@@ -45,6 +45,7 @@ export function createEngines({
         source,
         device: config.DEVICE,
         threads,
+        precision: config.PRECISION,
         // A limit of one pixel makes every image a batch of its own.
         batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,
         variants: config.LORA_VARIANTS,

@@ -26,7 +26,7 @@ export function runImageEngine(families: Families): void {
     async load(spec) {
       model = spec.model;
       const { device, rejected } = await chooseDevice(spec.device);
-      const backend = await openBackend({ provider: device, threads: spec.threads });
+      const backend = await openBackend({ provider: device, threads: spec.threads, precision: spec.precision });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
       return { info: pipeline.info, device, rejected };
     },
@@ -122,6 +122,7 @@ async function renderBatch(
             batchImages,
             peakBytes: peakBytes(),
             variants,
+            precisions: pipeline.info.precisions ?? [],
             ...(forwards !== undefined && { forwards }),
           };
           reporter.done(job.jobId, { ...clock.timings(), ...counted });
@@ -195,7 +196,7 @@ class JobClock {
     this.#mark = now;
   }
 
-  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants'> {
+  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants' | 'precisions'> {
     const { encode, denoise, decode, media, build } = this.#spent;
     const totalMs = performance.now() - this.#startedAt;
     return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs: media, buildMs: build, totalMs };

@@ -1,3 +1,5 @@
+import type { PrecisionName } from '../device.js';
+
 /** A type that takes half of float32's bytes. */
 export type HalfType = 'f16' | 'bf16';
 
@@ -26,6 +28,5 @@ export interface Dialect {
 /** The dialect of graphs that are only inspected, and of the CPU. */
 export const defaultDialect: Dialect = { attention: 'fused', compute: 'f32' };
 
-/** Names of the compute types for people: in configuration, ListModels and messages. */
-export const precisionNames = { f32: 'fp32', f16: 'fp16', bf16: 'bf16' } as const satisfies Record<ComputeType, string>;
-export type PrecisionName = (typeof precisionNames)[ComputeType];
+/** Names of the compute types for people. */
+export const precisionNames: Readonly<Record<ComputeType, PrecisionName>> = { f32: 'fp32', f16: 'fp16', bf16: 'bf16' };

@@ -201,6 +201,11 @@ export class Graph {
     });
   }
 
+  /** What a run is fed. */
+  get inputs(): readonly Value[] {
+    return this.#inputs;
+  }
+
   /** Names of what a run gives back. */
   get outputs(): readonly string[] {
     return this.#outputs.map(({ name }) => name);

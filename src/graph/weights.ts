@@ -101,6 +101,7 @@ export class Weights {
   /** [view ?? shape], cast from the file's storage type when the session is built. Updates are added in float32. */
   tensor(key: string, shape: readonly number[], { view = shape, like }: TensorOptions = {}): Value {
     const type = like?.type ?? this.graph.dialect.compute;
+    if (type === 'f16') this.#noteNarrowed(key);
     const updates = this.options.updates?.get(key) ?? [];
     let value = this.#stored(key, shape, view, updates.length > 0 ? 'f32' : type);
     for (const update of updates) {
@@ -115,7 +116,6 @@ export class Weights {
     const found = this.#find(key, shape);
     if (found === undefined) return { name: key, type: wanted, shape: view };
     const { record, type } = found;
-    if (wanted === 'f16' && (type === 'F32' || type === 'BF16')) this.#narrowed.set(record.name, record);
     const isTransposed = record.isTransposed === true;
     const storedView = isTransposed ? [...view].reverse() : view;
     const stored = storedTensor(this.graph, key, type, storedView, record);
@@ -181,6 +181,11 @@ export class Weights {
       return undefined;
     }
     return { record, type };
+  }
+
+  #noteNarrowed(key: string): void {
+    const record = this.files.tensors.get(this.#nameOf(key) ?? '');
+    if (record?.dtype === 'F32' || record?.dtype === 'BF16') this.#narrowed.set(record.name, record);
   }
 
   #nameOf(key: string): string | undefined {

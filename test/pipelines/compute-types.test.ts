@@ -17,13 +17,13 @@ const attentions = ['fused', 'decomposed'] as const;
 
 async function sdxlGraphs(compute: ComputeType, attention: (typeof attentions)[number]) {
   const checkpoint = await openSdxlCheckpoint({ path: inject('tinySdxl') });
-  const networks = await buildSdxlNetworks(checkpoint, { attention, compute });
+  const networks = await buildSdxlNetworks(checkpoint, () => [{ attention, compute }]);
   return Object.entries(networks).map(([name, { graph }]) => [name, graph] as const);
 }
 
 async function wanGraphs(path: string, compute: ComputeType, attention: (typeof attentions)[number]) {
   const checkpoint = await openWanCheckpoint({ path });
-  const networks = await buildWanNetworks(checkpoint, { attention, compute });
+  const networks = await buildWanNetworks(checkpoint, () => [{ attention, compute }]);
   return Object.entries(networks).flatMap(([name, network]) => (network ? [[name, network.graph] as const] : []));
 }
 

@@ -1,5 +1,10 @@
-import { defaultDialect } from '../../src/graph/dialect.js';
+import { type Dialect, defaultDialect } from '../../src/graph/dialect.js';
 import type { Backend } from '../../src/runtime/backend.js';
 
 /** One thread of the CPU: test files run side by side. */
-export const cpuBackend: Backend = { provider: 'cpu', deviceId: 0, threads: 1, dialect: defaultDialect };
+export const cpuBackend: Backend = cpuBackendOf(defaultDialect);
+
+/** The same with other graphs, for every network alike. */
+export function cpuBackendOf(...dialects: [Dialect, ...Dialect[]]): Backend {
+  return { provider: 'cpu', deviceId: 0, threads: 1, dialectsOf: () => dialects };
+}
