@@ -33,8 +33,10 @@ export function aroundBf16(graph: Graph, x: Value, op: (input: Value) => Value):
   return x.type === 'bf16' ? graph.cast(op(graph.wide(x)), 'bf16') : op(x);
 }
 
+/** x * factor. In float32: a factor rounded to half precision would put the same error into every element. */
 export function scale(graph: Graph, x: Value, factor: number): Value {
-  return mul(graph, x, graph.constant(Float32Array.of(factor), [1], x.type));
+  const product = mul(graph, graph.wide(x), graph.constant(Float32Array.of(factor), [1], 'f32'));
+  return graph.cast(product, x.type);
 }
 
 // x: [..., I]  ->  [..., O]; weight [O, I] as torch stores it, so that no transposed copy is made while loading.

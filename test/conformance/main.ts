@@ -1,25 +1,39 @@
 import { parseArgs } from 'node:util';
 import { openBackend } from '../../src/runtime/backend.js';
+import { emulatedBackend } from './emulated-backend.js';
 import type { Outcome } from './report.js';
 import { runGoldens } from './run.js';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { device: { type: 'string', default: 'cpu' }, only: { type: 'string' } },
+  options: {
+    device: { type: 'string', default: 'cpu' },
+    precision: { type: 'string', default: 'fp32' },
+    emulated: { type: 'boolean', default: false },
+    only: { type: 'string' },
+  },
 });
-const { device } = values;
-if (positionals.length === 0 || (device !== 'cpu' && device !== 'webgpu' && device !== 'cuda')) {
-  process.stderr.write('usage: npm run conformance -- FOLDER [FOLDER …] [--device cpu|webgpu|cuda] [--only REGEXP]\n');
+const { device, precision, emulated } = values;
+const isKnown = device === 'cpu' || device === 'webgpu' || device === 'cuda';
+const half = precision === 'fp16' || precision === 'bf16' ? precision : undefined;
+if (positionals.length === 0 || !isKnown || (half === undefined && (precision !== 'fp32' || emulated))) {
+  process.stderr.write(
+    'usage: npm run conformance -- FOLDER [FOLDER …] [--device cpu|webgpu|cuda] [--precision fp32|fp16|bf16 [--emulated]] [--only REGEXP]\n',
+  );
   process.exit(2);
 }
 
-const backend = await openBackend({ provider: device });
+const backend =
+  half !== undefined && emulated
+    ? emulatedBackend(half === 'fp16' ? 'f16' : 'bf16')
+    : await openBackend({ provider: device, precision: half ?? 'fp32' });
 const labels: Readonly<Record<Outcome, string>> = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' };
 const count = { passed: 0, failed: 0, skipped: 0 };
 for (const folder of positionals) {
-  process.stdout.write(`${folder} on ${device}\n`);
+  process.stdout.write(`${folder} on ${device} in ${emulated ? 'emulated ' : ''}${precision}\n`);
   for await (const { name, outcome, detail } of runGoldens(folder, {
     backend,
+    half: half === 'fp16' && device === 'webgpu' ? 'coarse' : half,
     ...(values.only && { only: new RegExp(values.only) }),
   })) {
     count[outcome] += 1;

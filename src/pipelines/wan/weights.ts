@@ -23,7 +23,8 @@ export type WanGraphs = NetworksOf<ReturnType<typeof wanTable>>;
 const REPORTED_BY_WHOLE_GRAPH = [/^/];
 
 /**
- * The transformer has two small graphs beside the whole one, for steps that leave its blocks out. The VAE has a graph for a
+ * The transformer has two small graphs beside the whole one, for steps that leave its blocks out; both are float32, as is what they
+ * share with the whole one. The VAE has a graph for a
  * video's first frame and one for all later chunks, each way.
  */
 export function wanTable(config: WanConfig) {
@@ -53,13 +54,11 @@ export function wanTable(config: WanConfig) {
     },
     transformer_reusing: {
       component: 'transformer',
-      halves,
       options: { unused: REPORTED_BY_WHOLE_GRAPH },
       build: ({ graph, root }) => buildReusingTransformer(graph, root, config.transformer),
     },
     transformer_time: {
       component: 'transformer',
-      halves,
       options: { unused: REPORTED_BY_WHOLE_GRAPH },
       build: ({ graph, root }) => buildTimeEmbedder(graph, root, config.transformer),
     },
