@@ -315,6 +315,9 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
             'keys of the checkpoint are not used',
           );
         }
+        for (const { network, precision, reason } of message.info.precisions ?? []) {
+          if (reason !== undefined) this.#log.warn({ network, precision, reason }, 'network computes in a wider type');
+        }
         this.#log.info({ device: message.device, ms: Math.round(message.loadMs), enginePid: this.pid }, 'engine ready');
         this.#setState('ready');
         return;
