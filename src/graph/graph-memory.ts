@@ -16,12 +16,12 @@ const ALIASES = new Set(['Reshape', 'Identity']);
 export interface GraphMemory {
   /** Bytes of the weights as the device holds them: cast, where the graph casts them. */
   readonly weightBytes: number;
-  /** Largest sum of the bytes of all values that are alive at once in a run, feeds and results included. */
+  /** Largest sum of the bytes of all values that are alive at once in a run, results included, and of the feeds, which are the caller's. */
   readonly peakBytes: number;
 }
 
 /**
- * Computes it by liveness: a value is alive from the node that makes it to the last one that reads it. The runtime folds what
+ * Computes it by liveness: a value is alive from the node that makes it to the last one that reads it, in the order of the run. The runtime folds what
  * follows from initializers alone while it loads. Its kernels' own workspaces, padding and slack of its arena are not counted.
  *
  * @param sizes of the run-time dimensions
@@ -35,7 +35,7 @@ export function graphMemory(graph: Graph, sizes: Readonly<Record<string, number>
   };
 
   // 1. weights: constants that a run reads
-  const running = nodes.filter(({ outputs: [first = ''] }) => !constants.has(first));
+  const running = inRunOrder(nodes.filter(({ outputs: [first = ''] }) => !constants.has(first)));
   const read = new Set(running.flatMap((node) => node.inputs).filter((name) => constants.has(name)));
   const weightBytes = [...read].reduce((sum, name) => sum + bytesOf(name), 0);
 
@@ -50,8 +50,8 @@ export function graphMemory(graph: Graph, sizes: Readonly<Record<string, number>
   for (const name of outputs) lastRead.set(buffer(name), running.length);
 
   // 3. the run
-  const alive = new Map<string, number>(graph.inputs.map(({ name }) => [name, bytesOf(name)]));
-  let now = [...alive.values()].reduce((sum, size) => sum + size, 0);
+  let now = graph.inputs.reduce((sum, { name }) => sum + bytesOf(name), 0);
+  const alive = new Map<string, number>();
   let peakBytes = now;
   for (const [i, node] of running.entries()) {
     const dying = [...new Set(node.inputs.map(buffer))].filter((name) => alive.has(name) && lastRead.get(name) === i);
@@ -74,6 +74,32 @@ export function graphMemory(graph: Graph, sizes: Readonly<Record<string, number>
     }
   }
   return { weightBytes, peakBytes };
+}
+
+/**
+ * The order in which the runtime runs nodes: backwards from those whose results no node reads, the last one first, and at each node
+ * from the input that was made last.
+ *
+ * https://github.com/microsoft/onnxruntime/blob/v1.22.0/onnxruntime/core/graph/graph_viewer.cc
+ */
+export function inRunOrder(nodes: readonly NodeProto[]): readonly NodeProto[] {
+  const makers = new Map(nodes.flatMap((node, i) => node.outputs.map((name) => [name, i] as const)));
+  const read = new Set(nodes.flatMap((node) => node.inputs));
+  const order: NodeProto[] = [];
+  const visited = new Set<number>();
+  const stack = nodes.flatMap((node, i) => (node.outputs.some((name) => read.has(name)) ? [] : [{ i, isLeft: false }]));
+  for (let entry = stack.pop(); entry !== undefined; entry = stack.pop()) {
+    const { i, isLeft } = entry;
+    const node = nodes[i] as NodeProto;
+    if (isLeft) order.push(node);
+    if (isLeft || visited.has(i)) continue;
+    visited.add(i);
+    stack.push({ i, isLeft: true });
+    const from = new Set(node.inputs.flatMap((name) => makers.get(name) ?? []));
+    for (const maker of [...from].sort((a, b) => a - b))
+      if (!visited.has(maker)) stack.push({ i: maker, isLeft: false });
+  }
+  return order;
 }
 
 /** Names of values that follow from initializers alone. */

@@ -72,6 +72,8 @@ export class Graph {
   /** For each run-time dimension the first value that had it, from whose shape it is read. */
   readonly #dimensions = new Map<string, { value: Value; axis: number }>();
   readonly #cache = new Map<string, Value>();
+  /** Names of outputs for values that are outputs themselves. */
+  readonly #renamed = new Map<string, string>();
   /** All values, those of bodies too, by name. */
   readonly #values = new Map<string, Value>();
 
@@ -114,6 +116,27 @@ export class Graph {
     this.#nodes.push({ op, domain: '', name, inputs: [value.name], outputs: [name], attributes });
     const output = this.#value(name, isHalf ? 'f32' : value.type, value.shape);
     this.#outputs.push(output);
+  }
+
+  /**
+   * An input that takes what `carriedOutput` gave in an earlier run: of the dialect's type, where graphs may have such borders. The
+   * runtime's binding knows no bfloat16.
+   */
+  carriedInput(name: string, shape: Shape): Value {
+    return this.narrow(this.input(name, this.dialect.compute === 'f16' ? 'f16' : 'f32', shape));
+  }
+
+  /** An output that takes no room of its own where it can be had: the value itself is given away, under this name. */
+  carriedOutput(name: string, value: Value): void {
+    if (value.type === 'bf16') return this.output(name, value);
+    const isMade = this.#nodes.some(({ outputs }) => outputs.includes(value.name));
+    if (isMade && !this.#renamed.has(value.name)) {
+      this.#renamed.set(value.name, name);
+      this.#outputs.push({ ...value, name });
+      return;
+    }
+    this.#nodes.push({ op: 'Identity', domain: '', name, inputs: [value.name], outputs: [name], attributes: {} });
+    this.#outputs.push(this.#value(name, value.type, value.shape));
   }
 
   /** The same elements in another type. The runtime folds casts of initializers while it loads: a step does not pay for them. */
@@ -257,7 +280,7 @@ export class Graph {
       nodes: this.#nodes,
       values: this.#values,
       initializers: [...this.#constants, ...this.#externals].map(({ name }) => name),
-      outputs: this.#outputs.map(({ name }) => name),
+      outputs: [...this.#outputs.map(({ name }) => name), ...this.#renamed.keys()],
     };
   }
 
@@ -283,8 +306,21 @@ export class Graph {
   }
 
   #proto(): GraphProto {
-    const nodes = this.dialect.emulated ? emulateHalves(this.#nodes, this.#root.#values, this.#prefix) : this.#nodes;
-    return { name: this.name, nodes, inputs: this.#inputs, outputs: this.#outputs, initializers: [] };
+    const { emulated = false } = this.dialect;
+    const nodes = emulated ? emulateHalves(this.#nodes, this.#root.#values, this.#prefix) : this.#nodes;
+    return {
+      name: this.name,
+      nodes: nodes.map((node) => this.#withNames(node)),
+      inputs: this.#inputs,
+      outputs: this.#outputs,
+      initializers: [],
+    };
+  }
+
+  #withNames(node: NodeProto): NodeProto {
+    if (this.#renamed.size === 0) return node;
+    const rename = (name: string) => this.#renamed.get(name) ?? name;
+    return { ...node, inputs: node.inputs.map(rename), outputs: node.outputs.map(rename) };
   }
 
   get #root(): Graph {

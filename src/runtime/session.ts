@@ -19,7 +19,8 @@ export interface SessionOptions {
 
 /** Row-major elements and their dimensions, as a session takes them. */
 export interface Feed {
-  readonly data: Float32Array | Int32Array;
+  /** A Uint16Array is of the bits of float16. */
+  readonly data: Float32Array | Int32Array | Uint16Array;
   readonly shape: readonly number[];
 }
 
@@ -86,9 +87,7 @@ export async function createSession(
   return {
     async run(feeds, carried = new CarriedTensors(), wanted = graph.outputs) {
       const inputs = Object.entries(feeds).map(([name, { data, shape }]) => {
-        const tensor =
-          data instanceof Int32Array ? new Tensor('int32', data, shape) : new Tensor('float32', data, shape);
-        return [name, tensor] as const;
+        return [name, tensorOf(data, shape)] as const;
       });
       const outputs = Object.entries(await session.run({ ...Object.fromEntries(inputs), ...carried.tensors }, wanted));
       carried.replace(
@@ -105,6 +104,11 @@ export async function createSession(
     },
     release: () => session.release(),
   };
+}
+
+function tensorOf(data: Feed['data'], shape: readonly number[]): Tensor {
+  if (data instanceof Int32Array) return new Tensor('int32', data, shape);
+  return data instanceof Uint16Array ? new Tensor('float16', data, shape) : new Tensor('float32', data, shape);
 }
 
 /** The runtime has no such option for its other providers. */

@@ -1,5 +1,6 @@
 import { InferenceError } from '../../errors.js';
 import { precisionNames } from '../../graph/dialect.js';
+import type { Graph } from '../../graph/graph.js';
 import type { Backend } from '../../runtime/backend.js';
 import { CarriedTensors, createSession, type NetworkSession, type SessionOptions } from '../../runtime/session.js';
 import type { NetworkPrecision } from '../pipeline.js';
@@ -35,25 +36,40 @@ export class NetworkOpener {
   }
 
   /** A session whose runs end with NOT_FINITE instead of giving numbers that are not finite. */
-  async open(network: Network, options?: SessionOptions): Promise<NetworkSession> {
+  async open(network: Network): Promise<NetworkSession> {
+    const [session] = (await this.openAlike([network])) as [NetworkSession];
+    return session;
+  }
+
+  /**
+   * The same for networks that pass tensors to each other, and so compute in one type.
+   * @param optionsOf of the session over a graph
+   */
+  async openAlike(
+    networks: readonly Network[],
+    optionsOf: (graph: Graph) => SessionOptions = () => ({}),
+  ): Promise<readonly NetworkSession[]> {
     const reasons: string[] = [];
-    for (let candidate: Network = network; ; ) {
-      const wider = candidate.wider?.();
+    for (let candidates = networks; ; ) {
+      const sessions: NetworkSession[] = [];
       try {
-        const session = await openTested(candidate, this.backend, options);
-        this.#note(candidate, reasons.join('; '));
-        return session;
+        for (const network of candidates)
+          sessions.push(await openTested(network, this.backend, optionsOf(network.graph)));
+        for (const network of candidates) this.#note(network, reasons.join('; '));
+        return sessions;
       } catch (error) {
-        if (wider === undefined) throw error;
-        const { compute } = candidate.graph.dialect;
+        for (const session of sessions) await session.release();
+        const wider = candidates.flatMap((network) => network.wider?.() ?? []);
+        if (wider.length < candidates.length) throw error;
+        const compute = candidates[0]?.graph.dialect.compute ?? 'f32';
         reasons.push(`not ${precisionNames[compute]}: ${firstLine(error)}`);
-        candidate = wider;
+        candidates = wider;
       }
     }
   }
 
   /** The same network in float32, for a result that half precision was too narrow for; undefined where it is float32 already. */
-  wide(network: Network, options?: SessionOptions): (() => Promise<NetworkSession>) | undefined {
+  wide(network: Network, options: SessionOptions = {}): (() => Promise<NetworkSession>) | undefined {
     const widest = widestOf(network);
     return (
       widest &&
@@ -70,7 +86,7 @@ export class NetworkOpener {
   }
 }
 
-async function openTested(network: Network, backend: Backend, options?: SessionOptions): Promise<NetworkSession> {
+async function openTested(network: Network, backend: Backend, options: SessionOptions): Promise<NetworkSession> {
   const { graph, weights, name } = network;
   const problem = await tooLargeForFloat16(weights);
   if (problem !== undefined) throw new InferenceError('CHECKPOINT_INVALID', problem);

@@ -1,4 +1,6 @@
+import type { Graph } from '../../graph/graph.js';
 import type { NetworkSession, SessionOptions } from '../../runtime/session.js';
+import { onceDone } from '../../std/once-done.js';
 import type { Network } from './build-networks.js';
 import type { NetworkOpener } from './network-opener.js';
 
@@ -26,30 +28,29 @@ export class SessionGroup {
     }
   }
 
-  open(network: Network, options?: SessionOptions): Promise<NetworkSession> {
-    return this.#keep(this.#opener.open(network, options));
+  open(network: Network): Promise<NetworkSession> {
+    return this.#keep(this.#opener.open(network));
+  }
+
+  /** Sessions of networks that pass tensors to each other. */
+  async openAlike(
+    networks: readonly Network[],
+    optionsOf: (graph: Graph) => SessionOptions,
+  ): Promise<readonly NetworkSession[]> {
+    const sessions = await this.#opener.openAlike(networks, optionsOf);
+    for (const session of sessions) this.add(session);
+    return sessions;
   }
 
   /** A session that is opened when it is first asked for; one that did not open is tried again. */
-  onDemand(network: Network, options?: SessionOptions): OnDemandSession {
-    return this.#onDemand(() => this.#opener.open(network, options));
+  onDemand(network: Network): OnDemandSession {
+    return onceDone(() => this.#keep(this.#opener.open(network)));
   }
 
   /** The same in float32, for results that are not finite; undefined for a network that computes in that anyway. */
   wideOnDemand(network: Network, options?: SessionOptions): OnDemandSession | undefined {
     const openWide = this.#opener.wide(network, options);
-    return openWide && this.#onDemand(openWide);
-  }
-
-  #onDemand(open: OnDemandSession): OnDemandSession {
-    let session: Promise<NetworkSession> | undefined;
-    return () => {
-      session ??= this.#keep(open()).catch((error: unknown) => {
-        session = undefined;
-        throw error;
-      });
-      return session;
-    };
+    return openWide && onceDone(() => this.#keep(openWide()));
   }
 
   #keep(session: Promise<NetworkSession>): Promise<NetworkSession> {

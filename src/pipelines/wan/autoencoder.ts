@@ -1,20 +1,23 @@
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
-import { join32 } from '../../std/concat-float32.js';
+import { onceDone } from '../../std/once-done.js';
 import type { Network } from '../common/build-networks.js';
 import { isNotFinite } from '../common/not-finite.js';
-import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
+import type { SessionGroup } from '../common/session-group.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import type { VaeConfig } from './model/config.js';
-import { latentFrame, normalizedLatents, split, type VideoSize, videoOfFrames } from './model/latents.js';
-import { type ChunkKind, framesPerLatent, NEXT, PAST } from './model/vae.js';
+import { latentFrame, normalizedLatents, type VideoSize, videoOfFrames } from './model/latents.js';
+import { type ChunkKind, FRAME, framesIn, framesPerLatent, NEXT, PAST } from './model/vae.js';
 import type { WanGraphs } from './weights.js';
+
+/** Sessions of one way: for the first chunk and for later ones. */
+type Chunks = Readonly<Record<ChunkKind, NetworkSession>>;
 
 /** Decoders are opened at once, encoders with the first reference, which many servers never see. */
 interface Sessions {
-  readonly decoders: Readonly<Record<ChunkKind, NetworkSession>>;
+  readonly decoders: Chunks;
   /** In float32; undefined where the decoders are. */
-  readonly openWideDecoder: Readonly<Record<ChunkKind, OnDemandSession>> | undefined;
-  readonly openEncoder: Readonly<Record<ChunkKind, OnDemandSession>>;
+  readonly openWideDecoders: (() => Promise<Chunks>) | undefined;
+  readonly openEncoders: () => Promise<Chunks>;
 }
 
 /** The VAE, loaded. It works through a video in chunks, so that its memory does not grow with the video. */
@@ -28,14 +31,18 @@ export class Autoencoder implements VideoEncoder {
   }
 
   static async open(graphs: WanGraphs, sessions: SessionGroup, config: VaeConfig): Promise<Autoencoder> {
-    const open = (network: Network) => sessions.open(network, carriesPast(network.graph));
-    const onDemand = (network: Network) => sessions.onDemand(network, carriesPast(network.graph));
-    const decoders = { first: await open(graphs.vae_decoder_first), later: await open(graphs.vae_decoder_later) };
-    const openEncoder = { first: onDemand(graphs.vae_encoder_first), later: onDemand(graphs.vae_encoder_later) };
-    const wide = (network: Network) => sessions.wideOnDemand(network, carriesPast(network.graph));
-    const [first, later] = [wide(graphs.vae_decoder_first), wide(graphs.vae_decoder_later)];
-    const openWideDecoder = first && later && { first, later };
-    return new Autoencoder({ decoders, openWideDecoder, openEncoder }, config);
+    const { vae_decoder_first, vae_decoder_later, vae_encoder_first, vae_encoder_later } = graphs;
+    const [first, later] = [vae_decoder_first, vae_decoder_later].map((network) =>
+      sessions.wideOnDemand(network, carriesPast(network.graph)),
+    );
+    const open = async (...networks: readonly Network[]): Promise<Chunks> => {
+      const [of, after] = (await sessions.openAlike(networks, carriesPast)) as [NetworkSession, NetworkSession];
+      return { first: of, later: after };
+    };
+    const decoders = await open(vae_decoder_first, vae_decoder_later);
+    const openWideDecoders = first && later && (async () => ({ first: await first(), later: await later() }));
+    const openEncoders = onceDone(() => open(vae_encoder_first, vae_encoder_later));
+    return new Autoencoder({ decoders, openWideDecoders, openEncoders }, config);
   }
 
   /**
@@ -43,44 +50,39 @@ export class Autoencoder implements VideoEncoder {
    * [3, 8h, 8w], -1 to 1. Where half precision is too narrow for a video, it is decoded once more in float32.
    *
    * @param size of the video in pixels
-   * @param perRun latents of each run after the first; a run's memory grows with them
    */
-  async *decodeChunks(latents: Float32Array, size: VideoSize, perRun = 1): AsyncGenerator<readonly Float32Array[]> {
+  async *decodeChunks(latents: Float32Array, size: VideoSize): AsyncGenerator<readonly Float32Array[]> {
     let given = 0;
     try {
-      for await (const frames of this.#decode(this.#sessions.decoders, latents, size, perRun)) {
+      for await (const frames of this.#decode(this.#sessions.decoders, latents, size)) {
         yield frames;
         given += 1;
       }
     } catch (error) {
-      const { openWideDecoder } = this.#sessions;
-      if (!isNotFinite(error) || openWideDecoder === undefined) throw error;
+      const { openWideDecoders } = this.#sessions;
+      if (!isNotFinite(error) || openWideDecoders === undefined) throw error;
       // What a chunk needs of the past is lost: the video is decoded from its beginning, and given from where it ended.
-      const wide = { first: await openWideDecoder.first(), later: await openWideDecoder.later() };
+      const wide = await openWideDecoders();
       let chunk = 0;
-      for await (const frames of this.#decode(wide, latents, size, perRun)) {
+      for await (const frames of this.#decode(wide, latents, size)) {
         if (chunk >= given) yield frames;
         chunk += 1;
       }
     }
   }
 
-  async *#decode(
-    decoders: Readonly<Record<ChunkKind, NetworkSession>>,
-    latents: Float32Array,
-    size: VideoSize,
-    perRun: number,
-  ): AsyncGenerator<readonly Float32Array[]> {
+  async *#decode(decoders: Chunks, latents: Float32Array, size: VideoSize): AsyncGenerator<readonly Float32Array[]> {
     const { frames, height, width } = this.latentSize(size);
     const carried = new CarriedTensors();
     try {
-      for (let at = 0; at < frames; at += at === 0 ? 1 : perRun) {
-        const count = at === 0 ? 1 : Math.min(perRun, frames - at);
-        const chunk = Array.from({ length: count }, (_, i) => latentFrame(latents, at + i, frames, this.#config));
-        const session = decoders[at === 0 ? 'first' : 'later'];
-        const shape = [count, this.#config.z_dim, height, width];
-        const outputs = await session.run({ latents: { data: join32(chunk), shape } }, carried);
-        yield split(outputOf(outputs, 'frames', 'the VAE decoder'), 3 * size.height * size.width);
+      for (let at = 0; at < frames; at += 1) {
+        const kind = at === 0 ? 'first' : 'later';
+        const data = latentFrame(latents, at, frames, this.#config);
+        const shape = [1, this.#config.z_dim, height, width];
+        const outputs = await decoders[kind].run({ latents: { data, shape } }, carried);
+        yield Array.from({ length: framesIn(this.#config, kind) }, (_, i) =>
+          outputOf(outputs, `${FRAME}${i}`, 'the VAE decoder'),
+        );
       }
     } finally {
       carried.release();
@@ -114,10 +116,11 @@ export class Autoencoder implements VideoEncoder {
       let chunk: Float32Array[] = [];
       for await (const frame of frames) {
         chunk.push(frame);
-        if (chunk.length < (kind === 'first' ? 1 : framesPerLatent(this.#config))) continue;
-        const session = await this.#sessions.openEncoder[kind]();
-        const shape = [chunk.length, colours, height, width];
-        const outputs = await session.run({ frames: { data: join32(chunk), shape } }, carried);
+        if (chunk.length < framesIn(this.#config, kind)) continue;
+        const session = (await this.#sessions.openEncoders())[kind];
+        const shape = [1, colours, height, width];
+        const feeds = Object.fromEntries(chunk.map((data, i) => [`${FRAME}${i}`, { data, shape }]));
+        const outputs = await session.run(feeds, carried);
         const moments = outputOf(outputs, 'moments', 'the VAE encoder');
         // The other half is the logarithm of the variance: known frames are given by the mode.
         yield moments.slice(0, moments.length / 2);

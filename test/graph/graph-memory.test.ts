@@ -1,0 +1,79 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { defaultDialect } from '../../src/graph/dialect.js';
+import { Graph } from '../../src/graph/graph.js';
+import { graphMemory } from '../../src/graph/graph-memory.js';
+import { add, concat, scale, transpose } from '../../src/graph/ops.js';
+import { sizeOf } from '../../src/graph/shape.js';
+
+const MB = 250_000; // elements
+
+describe('graphMemory()', () => {
+  it('counts what is alive at once: feeds, results, and an op in place', () => {
+    const graph = new Graph('test', defaultDialect);
+    const x = graph.input('x', 'f32', ['N', MB]);
+    const turned = transpose(graph, x, [1, 0], [MB, 'N']); // x, turned
+    const twice = scale(graph, turned, 2); // over turned, which nothing else reads
+    graph.output('y', concat(graph, [twice, twice], 0)); // x, which is the caller's, twice, and the result of double the size
+    expect(graphMemory(graph, { N: 1 })).toEqual({ weightBytes: 4, peakBytes: 4e6 });
+    expect(graphMemory(graph, { N: 5 }).peakBytes).toBe(20e6);
+  });
+
+  it('keeps a value to its last reader in the order of the run', () => {
+    const graph = new Graph('test', defaultDialect);
+    const x = graph.input('x', 'f32', [MB]);
+    const kept = graph.node('Softmax', [x], [MB]);
+    const other = graph.node('Transpose', [x], [MB], { attributes: { perm: [0] } });
+    graph.output('y', add(graph, other, kept));
+    // x, kept and other; the sum is in place.
+    expect(graphMemory(graph, {}).peakBytes).toBe(3e6);
+  });
+
+  it('counts a weight in the type that the graph casts it to', () => {
+    const range = { file: '/nowhere', offset: 0, length: 2e6 };
+    for (const [compute, bytes] of [
+      ['f32', 4e6],
+      ['f16', 2e6],
+    ] as const) {
+      const graph = new Graph('test', { ...defaultDialect, compute });
+      const weight = graph.narrow(graph.external('weight', 'f16', [1e6], range));
+      graph.output('y', add(graph, graph.floatInput('x', [1e6]), weight));
+      expect(graphMemory(graph, {}).weightBytes, compute).toBe(bytes);
+    }
+  });
+});
+
+describe('sizeOf()', () => {
+  it.each([
+    [7, 7],
+    ['H', 5],
+    ['2H', 10],
+    ['4*H*W', 60],
+    ['ceil(H/2)', 3],
+    ['2ceil(ceil(H/2)/2)', 4],
+    ['ceil(3H/2)', 8],
+    ['(2+2W)', 8],
+    ['H*(1+W)', 20],
+  ])('of %s', (dim, size) => {
+    expect(sizeOf(dim, { H: 5, W: 3 })).toBe(size);
+  });
+
+  it('names the dimension that has none', () => {
+    expect(() => sizeOf('2T', { H: 5 })).toThrow('the dimension T has no size');
+  });
+});
+
+it.each(['sdxl', 'wan'])(
+  'the computed peak of the VAE of %s is within 15 % of what a run takes',
+  async (family) => {
+    // In a process of its own, whose memory nothing else moves.
+    const program = fileURLToPath(new URL('../../dist/test/support/measure-peak.js', import.meta.url));
+    const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', program, family]);
+    const { computed, measured } = JSON.parse(stdout) as { computed: number; measured: number };
+    expect(measured / computed).toBeGreaterThan(0.85);
+    expect(measured / computed).toBeLessThan(1.15);
+  },
+  120_000,
+);

@@ -1,0 +1,71 @@
+/**
+ * Prints the computed and the measured peak of one run of a VAE of released size: bytes of feeds, values and results. Without the
+ * runtime's arena and its own layout for convolutions, which add to it as they please.
+ */
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { defaultDialect } from '../../src/graph/dialect.js';
+import { graphMemory } from '../../src/graph/graph-memory.js';
+import { sizeOf } from '../../src/graph/shape.js';
+import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
+import { buildSdxlNetworks } from '../../src/pipelines/sdxl/weights.js';
+import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
+import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
+import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
+import { writeSyntheticWan } from '../../src/synthetic/wan.js';
+
+const folder = join(tmpdir(), `darkroom-peak-${process.pid}`);
+const sizes = { H: 64, W: 64 };
+try {
+  const graph = await (process.argv[2] === 'wan' ? wanDecoder() : sdxlDecoder());
+  const session = await InferenceSession.create(
+    graph.encode((file) => file.slice(folder.length + 1)),
+    {
+      executionProviders: ['cpu'],
+      graphOptimizationLevel: 'extended',
+      intraOpNumThreads: 1,
+      enableCpuMemArena: false,
+      extra: { session: { model_external_initializers_file_folder_path: folder } },
+    },
+  );
+  const feedsOf = (of: Readonly<Record<string, number>>) =>
+    graph.inputs.map(({ name, shape }) => {
+      const dims = shape.map((dim) => sizeOf(dim, { B: 1, ...of }));
+      return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b, 1)).fill(0.5), dims)] as const;
+    });
+  // What a first run takes once is no part of the peak.
+  await session.run(Object.fromEntries(feedsOf({ H: 8, W: 8 })));
+  const feeds = feedsOf(sizes);
+  const feedBytes = feeds.reduce((sum, [, { data }]) => sum + data.byteLength, 0);
+  globalThis.gc?.();
+  // Begins a new peak. https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html
+  await writeFile('/proc/self/clear_refs', '5');
+  const before = await resident('VmRSS');
+  const results = await session.run(Object.fromEntries(feeds));
+  // The binding copies results.
+  const copies = Object.values(results).reduce((sum, { data }) => sum + (data as Float32Array).byteLength, 0);
+  const measured = (await resident('VmHWM')) - before + feedBytes - copies;
+  const computed = graphMemory(graph, { B: 1, ...sizes }).peakBytes;
+  process.stdout.write(`${JSON.stringify({ computed, measured })}\n`);
+} finally {
+  await rm(folder, { recursive: true, force: true });
+}
+
+async function sdxlDecoder() {
+  await writeSyntheticSdxl(folder, 'sdxl-base', 'F16', true);
+  const checkpoint = await openSdxlCheckpoint({ path: folder });
+  return (await buildSdxlNetworks(checkpoint, () => [defaultDialect])).vae_decoder.graph;
+}
+
+async function wanDecoder() {
+  await writeSyntheticWan(folder, 'wan-1.3b', 'BF16', true);
+  const checkpoint = await openWanCheckpoint({ path: folder });
+  return (await buildWanNetworks(checkpoint, () => [defaultDialect])).vae_decoder_later.graph;
+}
+
+async function resident(field: 'VmRSS' | 'VmHWM'): Promise<number> {
+  const status = await readFile('/proc/self/status', 'utf8');
+  return Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1]) * 1024;
+}
