@@ -1,4 +1,4 @@
-import type { Lexicon } from './lexicon.js';
+import { type Lexicon, ORDINALS } from './lexicon.js';
 import type { Stream } from './normalise.js';
 
 const ADULT = 18;
@@ -51,10 +51,6 @@ const ABOUT = new Set([
   'von',
 ]);
 const GRADES = new Set(['grade', 'grader', 'graders', 'grades', 'birthday', 'birthdays']);
-const ORDINALS: readonly string[] =
-  'zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth'.split(
-    ' ',
-  );
 const ENDINGS = new Set(['st', 'nd', 'rd', 'th']);
 /** What stands before the age of a person without a unit: "she just turned 12". */
 const TURNED = new Set(['turned', 'turns', 'turning', 'shes', 'hes', 'barely', 'aged']);
@@ -72,6 +68,7 @@ const KOREAN_TENS =
 export function findsMinorAge(parts: Stream, lexicon: Lexicon): boolean {
   const words = parts.map(({ text }) => text);
   for (let i = 0; i < words.length; i += 1) {
+    if (!mayBeginAge(words[i] ?? '', lexicon)) continue;
     if (isUnder(words, i, lexicon) || isBornLate(words, i)) return true;
     const number = numberAt(words, i, lexicon);
     if (number === undefined) {
@@ -83,6 +80,12 @@ export function findsMinorAge(parts: Stream, lexicon: Lexicon): boolean {
     if (hasUnit(words, next, lexicon) || isGradeNumber(words, next) || hasAgeBefore(words, i, lexicon)) return true;
   }
   return false;
+}
+
+/** False for most words of a text. */
+function mayBeginAge(word: string, { ageBegins }: Lexicon): boolean {
+  const code = word.charCodeAt(0);
+  return (code >= 0x30 && code <= 0x39) || ageBegins.has(word);
 }
 
 /** The same for scripts without blanks. */
@@ -201,7 +204,7 @@ function isUnder(words: readonly string[], i: number, { under, underStarts }: Le
 }
 
 function isGrade(words: readonly string[], i: number): boolean {
-  return ORDINALS.includes(words[i] ?? '') && GRADES.has(words[i + 1] ?? '');
+  return ORDINALS.has(words[i] ?? '') && GRADES.has(words[i + 1] ?? '');
 }
 
 function isGradeNumber(words: readonly string[], next: number): boolean {

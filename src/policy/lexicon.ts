@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { fold, type Key, keyOf, partsOf, skeleton, wordsOf } from './normalise.js';
+import { fold, keyOf, partsOf, runsOf, skeleton, wordsOf } from './normalise.js';
 
 /**
  * What a word speaks of. `youth`: girls and boys, who may be adults. `covering`, `adult`: matter in negative prompts only.
@@ -33,6 +33,12 @@ export interface Entry {
   readonly senses: readonly Sense[];
 }
 
+/** A word of a phrase. */
+interface Key {
+  readonly text: string;
+  readonly runs: readonly number[];
+}
+
 /** A phrase, found by its first word. */
 export interface Phrase {
   readonly words: readonly Key[];
@@ -50,13 +56,14 @@ export interface Lexicon {
   readonly phrases: ReadonlyMap<string, readonly Phrase[]>;
   /** Words of scripts without blanks between words, found anywhere. */
   readonly pieces: ReadonlyMap<string, readonly Sense[]>;
-  readonly longestPiece: number;
   /** Texts of those scripts that are taken out before. */
   readonly harmlessPieces: readonly string[];
   /** Numbers below eighteen by the texts of their words, parted by blanks. */
   readonly numbers: ReadonlyMap<string, number>;
   /** First words of numbers of several words. */
   readonly numberStarts: ReadonlySet<string>;
+  /** Words with which an age in words, a grade or a year of birth may begin. */
+  readonly ageBegins: ReadonlySet<string>;
   readonly years: ReadonlySet<string>;
   readonly yearStems: readonly string[];
   readonly tens: ReadonlySet<string>;
@@ -64,6 +71,13 @@ export interface Lexicon {
   readonly under: ReadonlySet<string>;
   readonly underStarts: ReadonlySet<string>;
 }
+
+/** Grades below eighteen. */
+export const ORDINALS: ReadonlySet<string> = new Set(
+  'zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth'.split(
+    ' ',
+  ),
+);
 
 /** Scripts without blanks between words. */
 export const UNSPACED = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\p{sc=Thai}ー]/u;
@@ -96,13 +110,13 @@ class Builder implements Lexicon {
   readonly harmlessPieces: string[] = [];
   readonly numbers = new Map<string, number>();
   readonly numberStarts = new Set<string>();
+  readonly ageBegins = new Set<string>(['born', ...ORDINALS]);
   readonly years = new Set<string>();
   readonly yearStems: string[] = [];
   readonly tens = new Set<string>();
   readonly ages = new Set<string>();
   readonly under = new Set<string>();
   readonly underStarts = new Set<string>();
-  longestPiece = 0;
 
   add(term: string, topic: Topic, language: string): void {
     const isStem = term.endsWith('*');
@@ -114,7 +128,6 @@ class Builder implements Lexicon {
     if (UNSPACED.test(folded)) {
       const piece = folded.replaceAll(' ', '');
       this.pieces.set(piece, [...(this.pieces.get(piece) ?? []), sense]);
-      this.longestPiece = Math.max(this.longestPiece, piece.length);
       return;
     }
     this.#addWords(folded, sense, isStem);
@@ -142,6 +155,8 @@ class Builder implements Lexicon {
         const folded = fold(spelling);
         this.numbers.set(folded, i + 1);
         this.numberStarts.add(folded.split(' ')[0] ?? '');
+        // The letters of a number may stand apart: "six teen".
+        for (let length = 1; length <= folded.length; length += 1) this.ageBegins.add(folded.slice(0, length));
       }
     }
     for (const term of tens) for (const { text } of partsOf(fold(term))) this.tens.add(text);
@@ -149,6 +164,7 @@ class Builder implements Lexicon {
     for (const term of under) {
       this.under.add(fold(term));
       this.underStarts.add(fold(term).split(' ')[0] ?? '');
+      this.ageBegins.add(fold(term).split(' ')[0] ?? '');
     }
   }
 
@@ -157,7 +173,8 @@ class Builder implements Lexicon {
       this.#addPhrase(folded, sense, isStem);
       return;
     }
-    const { text, runs } = keyOf(folded);
+    const text = keyOf(folded);
+    const runs = runsOf(folded);
     const map = isStem ? this.stems : this.words;
     const entries = map.get(text) ?? [];
     const same = entries.find((entry) => entry.runs.join() === runs.join());
@@ -167,7 +184,7 @@ class Builder implements Lexicon {
   }
 
   #addPhrase(folded: string, sense: Sense | undefined, isStem: boolean): void {
-    const words = wordsOf(folded).map(({ text }) => keyOf(text));
+    const words = wordsOf(folded).map(({ text }) => ({ text: keyOf(text), runs: runsOf(text) }));
     const first = words[0]?.text ?? '';
     const known = this.phrases.get(first);
     if (known === undefined) this.phrases.set(first, [{ words, isStem, sense }]);

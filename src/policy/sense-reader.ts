@@ -1,40 +1,42 @@
 import { findsMinorAge, findsMinorAgeUnspaced } from './find-ages.js';
-import { SenseFinder } from './find-senses.js';
-import type { Lexicon, Sense } from './lexicon.js';
-import {
-  fold,
-  joinedLettersOf,
-  joinedWordsOf,
-  leetPartsOf,
-  partsOf,
-  resolveReferences,
-  type Stream,
-  signedWordsOf,
-  skeleton,
-  wordsOf,
-} from './normalise.js';
+import { SenseFinder, WordTree } from './find-senses.js';
+import { type Lexicon, type Sense, UNSPACED } from './lexicon.js';
+import { fold, hasInvisible, resolveReferences, skeleton } from './normalise.js';
+import { StreamReader } from './streams.js';
 
 const NUMBER: Sense = { topic: 'minor', language: 'und', weak: false };
 /** Arabic of which some letters were read as Latin ones: its numbers are torn, and were read before. */
 const TORN = /[a-z][\u0600-\u06ff]|[\u0600-\u06ff][a-z]/;
 const NO_LETTER_OR_DIGIT = /[^\p{L}\p{M}\p{N}]+/gu;
 
+/** Memory for texts and their words, in characters: the next text has most of these words again. */
+const MAX_KNOWN = 1_000_000;
+
 /** Reads texts in every way in which a reader or a model may read them, and finds the senses of a lexicon. */
 export class SenseReader {
   readonly #lexicon: Lexicon;
-  readonly #finder: SenseFinder;
+  readonly #tree: WordTree;
+  #streams = new StreamReader();
+  #finder: SenseFinder;
+  /** What was found in the last texts: a job's text is checked at each of its stages. */
+  #texts = new Map<string, ReadonlySet<Sense>>();
+  #textsSize = 0;
 
   constructor(lexicon: Lexicon) {
     this.#lexicon = lexicon;
-    this.#finder = new SenseFinder(lexicon);
+    this.#tree = new WordTree(lexicon);
+    this.#finder = new SenseFinder(this.#tree);
   }
 
   /** What a text speaks of, in any of its readings. Takes time in proportion to its length. */
   sensesOf(text: string): ReadonlySet<Sense> {
+    const known = this.#texts.get(text);
+    if (known !== undefined) return known;
+    if (this.#streams.size + this.#finder.size + this.#textsSize > MAX_KNOWN) this.#forget();
     const found = new Set<Sense>();
     const seen = new Set<string>();
     for (const source of new Set([text, resolveReferences(text)])) {
-      for (const gap of ['', ' '] as const) {
+      for (const gap of hasInvisible(source) ? (['', ' '] as const) : ([''] as const)) {
         const folded = fold(source, gap);
         for (const reading of [folded, skeleton(folded)]) {
           if (seen.has(reading)) continue;
@@ -43,30 +45,36 @@ export class SenseReader {
         }
       }
     }
+    this.#texts.set(text, found);
+    this.#textsSize += text.length;
     return found;
+  }
+
+  #forget(): void {
+    this.#streams = new StreamReader();
+    this.#finder = new SenseFinder(this.#tree);
+    this.#texts = new Map();
+    this.#textsSize = 0;
   }
 
   #read(folded: string, found: Set<Sense>): void {
     const finder = this.#finder;
-    const parts = partsOf(folded);
-    const joined = joinedWordsOf(folded);
-    const letters = parts.filter(({ text }) => !/^\d/.test(text));
-    const streams: Stream[] = [wordsOf(folded), letters, signedWordsOf(folded), joined, joinedLettersOf(folded)];
-    const seen = new Set<string>();
-    for (const stream of streams) {
-      const words = stream.map(({ text }) => text).join(' ');
-      if (seen.has(words)) continue;
-      seen.add(words);
+    const { words, letters, signedWords, joinedWords, joinedLetters, parts, leetParts } =
+      this.#streams.streamsOf(folded);
+    const apart = finder.apart(parts);
+    for (const stream of new Set([words, letters, signedWords, joinedWords, joinedLetters])) {
       finder.ofStream(stream, found);
-      const apart = finder.apart(stream);
-      if (apart !== undefined) finder.ofStream(apart, found);
+      const taken = stream === parts ? apart : finder.apart(stream);
+      if (taken !== undefined) finder.ofStream(taken, found);
     }
-    finder.insideTokens(joined, found);
-    for (const stream of [parts, finder.apart(parts), leetPartsOf(folded)]) {
-      if (stream === undefined || TORN.test(folded)) continue;
-      if (findsMinorAge(stream, this.#lexicon)) found.add(NUMBER);
+    finder.insideTokens(joinedWords, found);
+    if (!TORN.test(folded)) {
+      for (const stream of new Set([parts, apart ?? parts, leetParts])) {
+        if (findsMinorAge(stream, this.#lexicon)) found.add(NUMBER);
+      }
     }
-    for (const text of [folded, folded.replace(NO_LETTER_OR_DIGIT, '')]) {
+    if (!UNSPACED.test(folded)) return;
+    for (const text of new Set([folded, folded.replace(NO_LETTER_OR_DIGIT, '')])) {
       finder.ofUnspaced(text, found);
       if (this.#lexicon.numbers.size > 0 && findsMinorAgeUnspaced(text)) found.add(NUMBER);
     }
