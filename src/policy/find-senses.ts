@@ -311,16 +311,22 @@ function nodeOf(root: Node, text: string): Node {
   return node;
 }
 
-/** Places of tokens that a harmless phrase covers. A phrase does not go over a comma. */
+/** Places of tokens that a harmless phrase covers. A phrase does not go over a comma, and is none before a word for a person. */
 function harmless(stream: Stream, words: readonly Word[]): ReadonlySet<number> {
   const masked = new Set<number>();
   for (let i = 0; i < words.length; i += 1) {
     for (const phrase of (words[i] as Word).harmless) {
       if (!isAt(phrase, words, i) || phrase.words.some((_, k) => k > 0 && stream[i + k]?.hard !== false)) continue;
+      const behind = i + phrase.words.length;
+      if (stream[behind]?.hard === false && words[behind]?.senses.some(isPerson)) continue;
       for (let k = 0; k < phrase.words.length; k += 1) masked.add(i + k);
     }
   }
   return masked;
+}
+
+function isPerson({ topic }: Sense): boolean {
+  return topic === 'minor' || topic === 'youth';
 }
 
 function lastLetterOf(text: string): string {

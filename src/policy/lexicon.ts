@@ -26,6 +26,12 @@ export interface LexiconFile extends Partial<Record<Topic | 'harmless', readonly
   readonly ages?: readonly string[];
   /** Words before an age that nobody has reached. */
   readonly under?: readonly string[];
+  /** Animals: their young are harmless ("infant gorilla"). */
+  readonly animals?: readonly string[];
+  /** Things that are bare without harm ("naked tree"). */
+  readonly things?: readonly string[];
+  /** Words of the other lists that count with two letters swapped or a vowel left out, too. */
+  readonly misspelt?: readonly string[];
 }
 
 export interface Entry {
@@ -54,6 +60,8 @@ export interface Lexicon {
   /** Beginnings of words with any ending. */
   readonly stems: ReadonlyMap<string, readonly Entry[]>;
   readonly phrases: ReadonlyMap<string, readonly Phrase[]>;
+  /** Short words by their spelling with marks: "niña" is no name, "nina" may be one. */
+  readonly marked: ReadonlyMap<string, Sense>;
   /** Words of scripts without blanks between words, found anywhere. */
   readonly pieces: ReadonlyMap<string, readonly Sense[]>;
   /** Texts of those scripts that are taken out before. */
@@ -72,12 +80,18 @@ export interface Lexicon {
   readonly underStarts: ReadonlySet<string>;
 }
 
+/** Words before the number of a year at school. */
+export const SCHOOL_YEARS: ReadonlySet<string> = new Set(['grade', 'year', 'form', 'class']);
 /** Grades below eighteen. */
 export const ORDINALS: ReadonlySet<string> = new Set(
   'zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth'.split(
     ' ',
   ),
 );
+
+/** Words that make an animal its young, and a thing bare. */
+const YOUNG = ['baby', 'infant', 'juvenile', 'newborn', 'adolescent', 'teenage'];
+const BARE = ['naked', 'nude', 'topless', 'bottomless', 'undressed', 'stripped'];
 
 /** Scripts without blanks between words. */
 export const UNSPACED = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\p{sc=Thai}ー]/u;
@@ -95,22 +109,46 @@ export function readLexicon(folder = new URL('./data/lexicon/', import.meta.url)
 export function lexiconOf(files: readonly LexiconFile[]): Lexicon {
   const builder = new Builder();
   for (const file of files) {
-    for (const topic of topics) for (const term of file[topic] ?? []) builder.add(term, topic, file.language);
+    const { animals = [], things = [], misspelt = [] } = file;
+    for (const topic of topics) {
+      for (const term of file[topic] ?? []) {
+        builder.add(term, topic, file.language);
+        const [, word = '', ending = ''] = /^(.*?)(\*?)$/.exec(term) ?? [];
+        if (!misspelt.includes(word)) continue;
+        for (const wrong of misspellings(word)) builder.add(wrong + ending, topic, file.language);
+      }
+    }
     for (const term of file.harmless ?? []) builder.addHarmless(term);
+    for (const animal of animals) {
+      for (const young of YOUNG) for (const end of ['', 's']) builder.addHarmless(`${young} ${animal}${end}`);
+    }
+    for (const thing of things) for (const bare of BARE) builder.addHarmless(`${bare} ${thing}`);
     builder.addAges(file);
   }
   return builder;
+}
+
+/** A word with two letters swapped, or without one of its vowels; its first letter stays. */
+function misspellings(word: string): readonly string[] {
+  const wrong: string[] = [];
+  for (let i = 1; i < word.length; i += 1) {
+    const rest = word.slice(i + 1);
+    if (rest !== '') wrong.push(`${word.slice(0, i)}${rest[0]}${word[i]}${rest.slice(1)}`);
+    if (/[aeiou]/.test(word[i] ?? '')) wrong.push(word.slice(0, i) + rest);
+  }
+  return wrong.filter((each) => each !== word);
 }
 
 class Builder implements Lexicon {
   readonly words = new Map<string, Entry[]>();
   readonly stems = new Map<string, Entry[]>();
   readonly phrases = new Map<string, Phrase[]>();
+  readonly marked = new Map<string, Sense>();
   readonly pieces = new Map<string, Sense[]>();
   readonly harmlessPieces: string[] = [];
   readonly numbers = new Map<string, number>();
   readonly numberStarts = new Set<string>();
-  readonly ageBegins = new Set<string>(['born', ...ORDINALS]);
+  readonly ageBegins = new Set<string>(['born', ...ORDINALS, ...SCHOOL_YEARS]);
   readonly years = new Set<string>();
   readonly yearStems: string[] = [];
   readonly tens = new Set<string>();
@@ -125,6 +163,8 @@ class Builder implements Lexicon {
     // Short words are words of many languages and names: "nina", "naga".
     const isShort = /^[a-z]{2,3}$/.test(language) && language !== 'en' && /^[a-z]{1,4}$/.test(folded);
     const sense = { topic, language, weak: isWeak || isShort };
+    const spelt = term.normalize('NFC').toLowerCase();
+    if (isShort && !isWeak && !isStem && spelt !== folded) this.marked.set(spelt, { ...sense, weak: false });
     if (UNSPACED.test(folded)) {
       const piece = folded.replaceAll(' ', '');
       this.pieces.set(piece, [...(this.pieces.get(piece) ?? []), sense]);
@@ -139,10 +179,10 @@ class Builder implements Lexicon {
   addHarmless(term: string): void {
     const folded = fold(term);
     if (UNSPACED.test(folded)) {
-      this.harmlessPieces.push(folded.replaceAll(' ', ''));
+      for (const piece of new Set([folded, folded.replaceAll(' ', '')])) this.harmlessPieces.push(piece);
       return;
     }
-    this.#addPhrase(folded, undefined, false);
+    for (const spelling of new Set([folded, skeleton(folded)])) this.#addPhrase(spelling, undefined, false);
   }
 
   addAges({ years = [], numbers = [], tens = [], ages = [], under = [] }: LexiconFile): void {

@@ -32,8 +32,42 @@ const PLAIN = /^[\t\n\f\r -~]*$/;
 const BLANK = /[\t\n\f\r\u0085]/g;
 const OTHER_DIGIT = /(?![0-9])\p{Nd}/gu;
 
+const TAG = /<\/?[a-z][^<>]{0,80}>/gi;
+const INNER_CAPITAL = /\p{Ll}\p{Lu}/u;
+const INNER_CAPITALS = /(?<=\p{Ll})(?=\p{Lu})/gu;
+/** A sign in place of a letter: "n*de". */
+const MASK = /(?<=\p{L})[*#](?=\p{L})/u;
+const MAX_MASKED_WORDS = 1000;
+const VOWELS = ['a', 'e', 'i', 'o', 'u'];
+/** "<18" is "under 18". */
+const LESS_THAN = /[<≤＜]\s?(?=1[0-8](?!\d))/g;
+
+/**
+ * The texts that a text may be: with its HTML references resolved, without tags, and its words with capitals as borders and with
+ * masked vowels.
+ */
+export function sourcesOf(text: string): ReadonlySet<string> {
+  const sources = new Set<string>();
+  for (const resolved of new Set([text, resolveReferences(text)])) {
+    const source = resolved.replace(LESS_THAN, ' under ');
+    sources.add(source);
+    if (source.includes('<')) sources.add(source.replace(TAG, ''));
+    if (INNER_CAPITAL.test(source))
+      sources.add(wordsWith(INNER_CAPITAL, source).join(' , ').replace(INNER_CAPITALS, ' '));
+    if (MASK.test(source)) {
+      const words = wordsWith(MASK, source).slice(0, MAX_MASKED_WORDS);
+      sources.add(words.flatMap((word) => VOWELS.map((vowel) => word.replace(MASK, vowel))).join(' , '));
+    }
+  }
+  return sources;
+}
+
+function wordsWith(pattern: RegExp, text: string): readonly string[] {
+  return text.split(/\s+/).filter((word) => pattern.test(word));
+}
+
 /** HTML references resolved until none is left, for at most 8 rounds. */
-export function resolveReferences(text: string): string {
+function resolveReferences(text: string): string {
   let resolved = text;
   for (let round = 0; round < MAX_ROUNDS && resolved.includes('&'); round += 1) {
     const next = decodeHTML(resolved);
@@ -164,6 +198,9 @@ export function partsOf(folded: string): Stream {
 /** The same with digits inside of words as letters: "tw3lve ye4rs", "12y0". */
 export function leetPartsOf(folded: string): Stream {
   return wordsOf(folded).flatMap(({ text, hard }) => {
+    // "1O" and "l2" are numbers.
+    if (/^(?=.*\d)[\doil]{2,3}$/.test(text))
+      return [{ text: text.replace(/\D/g, (letter) => (letter === 'o' ? '0' : '1')), hard }];
     const digits = /^\d+/.exec(text)?.[0] ?? '';
     const letters = text.slice(digits.length).replace(/\d/g, (digit) => LEET[digit] ?? digit);
     return [digits, letters].filter((part) => part !== '').map((part, i) => ({ text: part, hard: i === 0 && hard }));

@@ -1,7 +1,7 @@
 import { findsMinorAge, findsMinorAgeUnspaced } from './find-ages.js';
 import { SenseFinder, WordTree } from './find-senses.js';
 import { type Lexicon, type Sense, UNSPACED } from './lexicon.js';
-import { fold, hasInvisible, resolveReferences, skeleton } from './normalise.js';
+import { fold, hasInvisible, skeleton, sourcesOf, type Token } from './normalise.js';
 import { StreamReader } from './streams.js';
 
 const NUMBER: Sense = { topic: 'minor', language: 'und', weak: false };
@@ -11,6 +11,15 @@ const NO_LETTER_OR_DIGIT = /[^\p{L}\p{M}\p{N}]+/gu;
 
 /** Memory for texts and their words, in characters: the next text has most of these words again. */
 const MAX_KNOWN = 1_000_000;
+
+const NOT_ASCII = /[^\0-\x7f]/;
+const MARKED_WORD = /[\p{L}\p{M}]+/gu;
+const LONG_RUN = /(\p{L})\1\1/u;
+
+/** "thirteeen" is "thirteen". */
+function squeeze({ text, hard }: Token): Token {
+  return { text: text.replace(/(\p{L})\1\1+/gu, '$1$1'), hard };
+}
 
 /** Reads texts in every way in which a reader or a model may read them, and finds the senses of a lexicon. */
 export class SenseReader {
@@ -35,7 +44,8 @@ export class SenseReader {
     if (this.#streams.size + this.#finder.size + this.#textsSize > MAX_KNOWN) this.#forget();
     const found = new Set<Sense>();
     const seen = new Set<string>();
-    for (const source of new Set([text, resolveReferences(text)])) {
+    for (const source of sourcesOf(text)) {
+      this.#markedWords(source, found);
       for (const gap of hasInvisible(source) ? (['', ' '] as const) : ([''] as const)) {
         const folded = fold(source, gap);
         for (const reading of [folded, skeleton(folded)]) {
@@ -57,6 +67,15 @@ export class SenseReader {
     this.#textsSize = 0;
   }
 
+  #markedWords(text: string, found: Set<Sense>): void {
+    const { marked } = this.#lexicon;
+    if (marked.size === 0 || !NOT_ASCII.test(text)) return;
+    for (const [word] of text.normalize('NFC').toLowerCase().matchAll(MARKED_WORD)) {
+      const sense = marked.get(word);
+      if (sense !== undefined) found.add(sense);
+    }
+  }
+
   #read(folded: string, found: Set<Sense>): void {
     const finder = this.#finder;
     const { words, letters, signedWords, joinedWords, joinedLetters, parts, leetParts } =
@@ -69,7 +88,8 @@ export class SenseReader {
     }
     finder.insideTokens(joinedWords, found);
     if (!TORN.test(folded)) {
-      for (const stream of new Set([parts, apart ?? parts, leetParts])) {
+      const squeezed = LONG_RUN.test(folded) ? parts.map(squeeze) : parts;
+      for (const stream of new Set([parts, apart ?? parts, leetParts, squeezed])) {
         if (findsMinorAge(stream, this.#lexicon)) found.add(NUMBER);
       }
     }
