@@ -29,18 +29,18 @@ const ROLES = {
 export async function runBatch(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, policy, onVariants }: Pick<BatchContext, 'costs' | 'onVariants'> & { readonly policy: Policy },
+  { costs, policy, onVariants }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
   const refusals = jobs.map(({ id, request }) => policy.find(conditioningTexts(request), 'the prompt', id));
   const allowed = jobs.filter((_, i) => refusals[i] === undefined);
-  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, onVariants });
+  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, policy, onVariants });
   return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
 }
 
 async function runAllowed(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, onVariants }: Pick<BatchContext, 'costs' | 'onVariants'>,
+  { costs, policy, onVariants }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
@@ -50,7 +50,7 @@ async function runAllowed(
   const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
-      followRun(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onVariants }).then(
+      followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onVariants }).then(
         () => undefined,
         (error: unknown) => error ?? new Error('a job ended with nothing'),
       ),
@@ -61,6 +61,7 @@ async function runAllowed(
 interface BatchContext {
   readonly engine: Engine;
   readonly costs: CostModel;
+  readonly policy: Policy;
   readonly startedAt: number;
   /** Called with the LoRA variants that the engine holds after the job. */
   readonly onVariants: (variants: BuiltVariants) => void;
@@ -69,7 +70,7 @@ interface BatchContext {
 async function followRun(
   job: GenerateJob,
   run: RunHandle,
-  { engine, costs, startedAt, onVariants }: BatchContext,
+  { engine, costs, policy, startedAt, onVariants }: BatchContext,
 ): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   if (job.signal.aborted) cancel();
@@ -81,6 +82,9 @@ async function followRun(
     for await (const event of run.events) {
       if (event.kind === 'prompt') prompt = event.report;
       else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
+      else if (event.kind === 'unchecked') policy.unchecked(event.problem, job.id);
+      else if (event.kind === 'refused')
+        policy.refused({ rule: `image.${event.label}`, language: 'und' }, 'the image', job.id);
       else record(job, event, meter);
       // The driver is queried during the decode, the longest phase after denoising; a later answer is ignored.
       if (engine.device !== 'cpu' && isLastStep(event)) {
@@ -110,7 +114,7 @@ function buildingEvent({ model, request }: GenerateJob): ModelLoading {
 
 function record(
   job: GenerateJob,
-  event: Exclude<EngineEvent, { kind: 'prompt' | 'building' }>,
+  event: Exclude<EngineEvent, { kind: 'prompt' | 'building' | 'refused' | 'unchecked' }>,
   meter: ProgressMeter,
 ): void {
   switch (event.kind) {

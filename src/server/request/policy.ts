@@ -11,8 +11,8 @@ import * as builtIn from '../../policy/sexualises-minors.js';
 type Refusal = builtIn.Refusal;
 type Texts = builtIn.ConditioningTexts;
 
-/** Where a refused text came from: the subject of the message. */
-type What = 'the prompt' | 'the enhanced prompt';
+/** What is refused: the subject of the message. */
+type What = 'the prompt' | 'the enhanced prompt' | 'the image';
 
 const MINORS = 'sexual content involving minors is never generated';
 const OPERATOR = "this server's policy does not allow it";
@@ -58,9 +58,14 @@ export class Policy {
     if (refusal !== undefined) throw this.refused(refusal, what, jobId);
   }
 
+  /** Logs that an image was not checked and is returned. */
+  unchecked(problem: string, jobId: string): void {
+    this.#log.warn({ jobId, problem }, 'image was not checked');
+  }
+
   /** Logs a refusal, without the text. @returns the error for the caller, without the text or the rule */
   refused({ rule, language }: Refusal, what: What, jobId?: string): InferenceError {
-    this.#log.info({ jobId, rule, language }, 'policy refused a text');
+    this.#log.info({ jobId, rule, language }, `policy refused ${what === 'the image' ? 'an image' : 'a text'}`);
     return new InferenceError('POLICY', `${what} is refused: ${/^(?:minors|youths)\./.test(rule) ? MINORS : OPERATOR}`);
   }
 }
