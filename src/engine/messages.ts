@@ -93,7 +93,7 @@ export interface OutputOptions {
   readonly quality?: number;
   /** Amount of metadata in the file. */
   readonly metadata: MetadataLevel;
-  /** Settings of a video. Omitted: frames are images. For a video, `format` and `quality` apply to its poster. */
+  /** Settings of a video. Omitted: frames are images. For a video, `format` is its poster's, `quality` also that of an animated WebP. */
   readonly video?: {
     readonly ffmpeg: string;
     readonly format: VideoFormat;

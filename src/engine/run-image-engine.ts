@@ -114,8 +114,9 @@ async function renderBatch(
             const [rgb = new Uint8Array()] = event.frames;
             emit(await imageAsset(name, job, { ...event, rgb }, 0));
           } else {
+            const { video, quality } = job.output;
             const clip =
-              clips.get(job) ?? (await VideoAssets.start(job.output.video, event, metadataOf(name, job, event.seed)));
+              clips.get(job) ?? (await VideoAssets.start({ video, quality }, event, metadataOf(name, job, event.seed)));
             clips.set(job, clip);
             await clip.write(event.frames);
           }

@@ -217,7 +217,7 @@ export function upsampleTo(graph: Graph, x: Value, target: Value): Value {
   return graph.node('Resize', [x, undefined, undefined, graph.shapeValue(shape)], shape, { attributes: NEAREST });
 }
 
-export function fixedWidth(where: string, x: Value): number {
+function fixedWidth(where: string, x: Value): number {
   const width = x.shape.at(-1);
   if (typeof width !== 'number') throw new Error(`${where}: ${x.name} ${formatShape(x.shape)} has no fixed width`);
   return width;

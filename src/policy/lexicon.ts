@@ -4,7 +4,7 @@ import { fold, keyOf, partsOf, runsOf, skeleton, wordsOf } from './normalise.js'
 /**
  * What a word speaks of. `youth`: girls and boys, who may be adults. `covering`, `adult`: matter in negative prompts only.
  */
-export const topics = ['minor', 'youth', 'explicit', 'suggestive', 'covering', 'adult'] as const;
+const topics = ['minor', 'youth', 'explicit', 'suggestive', 'covering', 'adult'] as const;
 export type Topic = (typeof topics)[number];
 
 /** A topic in a language. A weak word is also an everyday word elsewhere: it counts beside words of its own language only. */

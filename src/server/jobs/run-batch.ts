@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { Engine, RunHandle } from '../../engine/engine.js';
 import type { EngineEvent } from '../../engine/messages.js';
+import { InferenceError } from '../../errors.js';
 import type { ModelLoading } from '../../gen/darkroom/v1/event.js';
 import { AssetRole } from '../../gen/darkroom/v1/job.js';
 import type { BuiltVariants, PromptReport } from '../../pipelines/pipeline.js';
 import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
+import { withoutPaths } from '../request/lora-paths.js';
 import { loraMessages } from '../request/loras.js';
 import { conditioningTexts, type Policy } from '../request/policy.js';
 import type { CostModel } from './cost-model.js';
@@ -52,7 +54,7 @@ async function runAllowed(
     handles.map((handle, i) =>
       followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onVariants }).then(
         () => undefined,
-        (error: unknown) => error ?? new Error('a job ended with nothing'),
+        (error: unknown) => withoutPaths(InferenceError.from(error), jobs[i]?.request.loras ?? []),
       ),
     ),
   );

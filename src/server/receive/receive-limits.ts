@@ -33,7 +33,7 @@ export class RefusedRequest {
 }
 
 /** Largest size of a request without images, in bytes. */
-export function smallRequestBytes({ LIMIT_PROMPT_BYTES }: Pick<Config, 'LIMIT_PROMPT_BYTES'>): number {
+function smallRequestBytes({ LIMIT_PROMPT_BYTES }: Pick<Config, 'LIMIT_PROMPT_BYTES'>): number {
   return SMALL_BYTES + TEXTS * LIMIT_PROMPT_BYTES;
 }
 
