@@ -1,3 +1,4 @@
+import { LruMap } from '../std/lru-map.js';
 import { findsMinorAge, findsMinorAgeUnspaced } from './find-ages.js';
 import { SenseFinder, WordTree } from './find-senses.js';
 import { type Lexicon, type Sense, UNSPACED } from './lexicon.js';
@@ -9,8 +10,10 @@ const NUMBER: Sense = { topic: 'minor', language: 'und', weak: false };
 const TORN = /[a-z][\u0600-\u06ff]|[\u0600-\u06ff][a-z]/;
 const NO_LETTER_OR_DIGIT = /[^\p{L}\p{M}\p{N}]+/gu;
 
-/** Memory for texts and their words, in characters: the next text has most of these words again. */
+/** Memory for the words of texts, in characters: the next text has most of them again. */
 const MAX_KNOWN = 1_000_000;
+/** Texts that are remembered whole: a job's text is checked at each of its stages. */
+const MAX_TEXTS = 64;
 
 const NOT_ASCII = /[^\0-\x7f]/;
 const MARKED_WORD = /[\p{L}\p{M}]+/gu;
@@ -27,9 +30,7 @@ export class SenseReader {
   readonly #tree: WordTree;
   #streams = new StreamReader();
   #finder: SenseFinder;
-  /** What was found in the last texts: a job's text is checked at each of its stages. */
-  #texts = new Map<string, ReadonlySet<Sense>>();
-  #textsSize = 0;
+  readonly #texts = new LruMap<string, ReadonlySet<Sense>>(MAX_TEXTS);
 
   constructor(lexicon: Lexicon) {
     this.#lexicon = lexicon;
@@ -39,9 +40,17 @@ export class SenseReader {
 
   /** What a text speaks of, in any of its readings. Takes time in proportion to its length. */
   sensesOf(text: string): ReadonlySet<Sense> {
-    const known = this.#texts.get(text);
-    if (known !== undefined) return known;
-    if (this.#streams.size + this.#finder.size + this.#textsSize > MAX_KNOWN) this.#forget();
+    const known = this.#texts.get(text) ?? this.sensesOfPart(text);
+    this.#texts.set(text, known);
+    return known;
+  }
+
+  /** The same for a text that does not come again. */
+  sensesOfPart(text: string): ReadonlySet<Sense> {
+    if (this.#streams.size + this.#finder.size > MAX_KNOWN) {
+      this.#streams = new StreamReader();
+      this.#finder = new SenseFinder(this.#tree);
+    }
     const found = new Set<Sense>();
     const seen = new Set<string>();
     for (const source of sourcesOf(text)) {
@@ -55,16 +64,7 @@ export class SenseReader {
         }
       }
     }
-    this.#texts.set(text, found);
-    this.#textsSize += text.length;
     return found;
-  }
-
-  #forget(): void {
-    this.#streams = new StreamReader();
-    this.#finder = new SenseFinder(this.#tree);
-    this.#texts = new Map();
-    this.#textsSize = 0;
   }
 
   #markedWords(text: string, found: Set<Sense>): void {
