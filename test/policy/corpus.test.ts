@@ -11,9 +11,11 @@ const allowed: { rows: string[] } = fixture('allowed');
 
 /** Sets that were written without the lexicons at hand. docs/reference/policy.md has the rates of their first runs. */
 type Row = string | { readonly positive: readonly string[]; readonly negative?: string };
-const probes: [string, Record<'refused' | 'allowed', Record<string, Row[]>>][] = ['probes-1', 'probes-2'].map(
-  (name) => [name, fixture(name)],
-);
+const probes: [string, Record<'refused' | 'allowed', Record<string, Row[]>>][] = [
+  'probes-1',
+  'probes-2',
+  'probes-3',
+].map((name) => [name, fixture(name)]);
 const MIN_PROBES = { refused: 0.94, allowed: 0.94 };
 
 const MIN_REFUSED = 0.99;
