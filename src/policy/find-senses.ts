@@ -9,6 +9,8 @@ const MAX_PIECES = 14;
 /** What an object counts in `size`. */
 const OBJECT = 50;
 const NOTHING: readonly never[] = [];
+/** Words that a phrase or a word in pieces spans at most. */
+const REACH = MAX_PIECES;
 const MIN_STEM = 3;
 /** The same for pieces longer than single letters, which may be words of their own. */
 const MIN_SPLIT_STEM = 5;
@@ -56,6 +58,12 @@ interface KnownToken extends Token {
   word?: Word;
 }
 
+/** A stream and the places where it differs from another. */
+interface ChangedStream {
+  readonly stream: Stream;
+  readonly changes: readonly number[];
+}
+
 /** Finds what the words of texts speak of, and remembers each word. All methods take linear time. */
 export class SenseFinder {
   readonly #tree: WordTree;
@@ -73,12 +81,22 @@ export class SenseFinder {
     return this.#size;
   }
 
-  /** Senses of words and phrases, and of words whose pieces stand apart. */
-  ofStream(stream: readonly KnownToken[], found: Set<Sense>): void {
+  /**
+   * Senses of words and phrases, and of words whose pieces stand apart.
+   * @param changes places where the stream differs from one that was read before. Omitted: all of it is read
+   */
+  ofStream(stream: readonly KnownToken[], found: Set<Sense>, changes?: readonly number[]): void {
+    for (const [from, to] of rangesAround(changes, stream.length)) this.#ofRange(stream, from, to, found);
+  }
+
+  /** Senses that begin in a range of places. */
+  #ofRange(stream: readonly KnownToken[], from: number, to: number, found: Set<Sense>): void {
+    const begin = Math.max(0, from - REACH);
+    const tokens = begin === 0 && to === stream.length ? stream : stream.slice(begin, to + 2 * REACH);
     const words: Word[] = [];
-    for (const token of stream) words.push(this.#lookUp(token));
-    const masked = harmless(stream, words);
-    for (let i = 0; i < words.length; i += 1) {
+    for (const token of tokens) words.push(this.#lookUp(token));
+    const masked = harmless(tokens, words);
+    for (let i = from - begin; i < to - begin; i += 1) {
       const { phrases, senses, node, isNumber } = words[i] as Word;
       for (const phrase of phrases) {
         if (phrase.sense === undefined || !isAt(phrase, words, i)) continue;
@@ -91,21 +109,21 @@ export class SenseFinder {
   }
 
   /** Tokens of which words are joined, taken apart; the others as they are. Undefined: no word is joined. */
-  apart(stream: readonly KnownToken[]): Stream | undefined {
-    let changed = false;
+  apart(stream: readonly KnownToken[]): ChangedStream | undefined {
+    const changes: number[] = [];
     const out: Token[] = [];
     for (const token of stream) {
       const word = this.#lookUp(token);
       word.pieces ??= this.#split(word)?.map((text) => ({ text, hard: false })) ?? 'whole';
       if (word.pieces === 'whole') out.push(token);
       else {
-        changed = true;
         for (const piece of word.pieces) {
+          changes.push(out.length);
           out.push(token.hard && piece === word.pieces[0] ? { ...piece, hard: true } : piece);
         }
       }
     }
-    return changed ? out : undefined;
+    return changes.length > 0 ? { stream: out, changes } : undefined;
   }
 
   /** Senses in one token that has words of two kinds somewhere in it: "xxchildxxnudexx". */
@@ -309,6 +327,19 @@ function nodeOf(root: Node, text: string): Node {
     node = next;
   }
   return node;
+}
+
+/** Ranges of the places from which a changed one can be reached; all places if no changes are given. */
+function rangesAround(changes: readonly number[] | undefined, length: number): readonly (readonly [number, number])[] {
+  if (changes === undefined || 4 * REACH * changes.length > length) return [[0, length]];
+  const ranges: [number, number][] = [];
+  for (const place of changes) {
+    const [from, to] = [Math.max(0, place - REACH), Math.min(length, place + REACH)];
+    const last = ranges.at(-1);
+    if (last !== undefined && from <= last[1]) last[1] = to;
+    else ranges.push([from, to]);
+  }
+  return ranges;
 }
 
 /** Places of tokens that a harmless phrase covers. A phrase does not go over a comma, and is none before a word for a person. */

@@ -54,7 +54,7 @@ export function sourcesOf(text: string): ReadonlySet<string> {
     if (source.includes('<')) sources.add(source.replace(TAG, ''));
     if (INNER_CAPITAL.test(source))
       sources.add(wordsWith(INNER_CAPITAL, source).join(' , ').replace(INNER_CAPITALS, ' '));
-    if (MASK.test(source)) {
+    if (/[*#]/.test(source) && MASK.test(source)) {
       const words = wordsWith(MASK, source).slice(0, MAX_MASKED_WORDS);
       sources.add(words.flatMap((word) => VOWELS.map((vowel) => word.replace(MASK, vowel))).join(' , '));
     }

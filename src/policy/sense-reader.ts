@@ -20,8 +20,9 @@ const MARKED_WORD = /[\p{L}\p{M}]+/gu;
 const LONG_RUN = /(\p{L})\1\1/u;
 
 /** "thirteeen" is "thirteen". */
-function squeeze({ text, hard }: Token): Token {
-  return { text: text.replace(/(\p{L})\1\1+/gu, '$1$1'), hard };
+function squeeze(token: Token): Token {
+  const { text, hard } = token;
+  return LONG_RUN.test(text) ? { text: text.replace(/(\p{L})\1\1+/gu, '$1$1'), hard } : token;
 }
 
 /** Reads texts in every way in which a reader or a model may read them, and finds the senses of a lexicon. */
@@ -78,22 +79,23 @@ export class SenseReader {
 
   #read(folded: string, found: Set<Sense>): void {
     const finder = this.#finder;
-    const { words, letters, signedWords, joinedWords, joinedLetters, parts, leetParts } =
+    const { words, letters, signedWords, joinedWords, joinedLetters, parts, leetParts, changes } =
       this.#streams.streamsOf(folded);
     const apart = finder.apart(parts);
     for (const stream of new Set([words, letters, signedWords, joinedWords, joinedLetters])) {
-      finder.ofStream(stream, found);
+      finder.ofStream(stream, found, changes.get(stream));
       const taken = stream === parts ? apart : finder.apart(stream);
-      if (taken !== undefined) finder.ofStream(taken, found);
+      if (taken !== undefined) finder.ofStream(taken.stream, found, taken.changes);
     }
     finder.insideTokens(joinedWords, found);
-    if (!TORN.test(folded)) {
+    const isAscii = !NOT_ASCII.test(folded);
+    if (isAscii || !TORN.test(folded)) {
       const squeezed = LONG_RUN.test(folded) ? parts.map(squeeze) : parts;
-      for (const stream of new Set([parts, apart ?? parts, leetParts, squeezed])) {
+      for (const stream of new Set([parts, apart?.stream ?? parts, leetParts, squeezed])) {
         if (findsMinorAge(stream, this.#lexicon)) found.add(NUMBER);
       }
     }
-    if (!UNSPACED.test(folded)) return;
+    if (isAscii || !UNSPACED.test(folded)) return;
     for (const text of new Set([folded, folded.replace(NO_LETTER_OR_DIGIT, '')])) {
       finder.ofUnspaced(text, found);
       if (this.#lexicon.numbers.size > 0 && findsMinorAgeUnspaced(text)) found.add(NUMBER);

@@ -24,6 +24,8 @@ export interface Streams {
   readonly joinedLetters: Stream;
   readonly parts: Stream;
   readonly leetParts: Stream;
+  /** Places where a stream differs from `words`. */
+  readonly changes: ReadonlyMap<Stream, readonly number[]>;
 }
 
 const WAYS = ['words', 'letters', 'signedWords', 'joinedWords', 'joinedLetters', 'parts', 'leetParts'] as const;
@@ -61,7 +63,11 @@ export class StreamReader {
       const same = built.findIndex((_, other) => distinct.every(({ streams }) => streams[way] === streams[other]));
       built.push(built[same] ?? streamOf(chunks, way));
     }
-    return Object.fromEntries(WAYS.map((name, way) => [name, built[way] ?? []])) as unknown as Streams;
+    const changes = new Map<Stream, readonly number[]>();
+    for (const [way, stream] of built.entries()) {
+      if (stream !== built[0] && !changes.has(stream)) changes.set(stream, changesOf(chunks, way));
+    }
+    return { ...Object.fromEntries(WAYS.map((name, way) => [name, built[way] ?? []])), changes } as unknown as Streams;
   }
 
   #chunkOf(text: string): Chunk {
@@ -134,4 +140,18 @@ function streamOf(chunks: readonly Chunk[], way: number): Stream {
     isHard = chunk.endsHard[way] || (isHard && chunk.isOnlySigns);
   }
   return tokens;
+}
+
+function changesOf(chunks: readonly Chunk[], way: number): readonly number[] {
+  const changes: number[] = [];
+  let place = 0;
+  for (const { streams } of chunks) {
+    const stream = streams[way] ?? [];
+    if (stream !== streams[0]) {
+      // A chunk without tokens changes what its neighbours stand beside.
+      for (let i = 0; i < Math.max(1, stream.length); i += 1) changes.push(place + i);
+    }
+    place += stream.length;
+  }
+  return changes;
 }
