@@ -9,8 +9,6 @@ const MAX_PIECES = 14;
 /** What an object counts in `size`. */
 const OBJECT = 50;
 const NOTHING: readonly never[] = [];
-/** Words that a phrase or a word in pieces spans at most. */
-const REACH = MAX_PIECES;
 const MIN_STEM = 3;
 /** The same for pieces longer than single letters, which may be words of their own. */
 const MIN_SPLIT_STEM = 5;
@@ -86,13 +84,15 @@ export class SenseFinder {
    * @param changes places where the stream differs from one that was read before. Omitted: all of it is read
    */
   ofStream(stream: readonly KnownToken[], found: Set<Sense>, changes?: readonly number[]): void {
-    for (const [from, to] of rangesAround(changes, stream.length)) this.#ofRange(stream, from, to, found);
+    const { reach } = this.#tree;
+    for (const [from, to] of rangesAround(changes, stream.length, reach)) this.#ofRange(stream, from, to, found);
   }
 
   /** Senses that begin in a range of places. */
   #ofRange(stream: readonly KnownToken[], from: number, to: number, found: Set<Sense>): void {
-    const begin = Math.max(0, from - REACH);
-    const tokens = begin === 0 && to === stream.length ? stream : stream.slice(begin, to + 2 * REACH);
+    const { reach } = this.#tree;
+    const begin = Math.max(0, from - reach);
+    const tokens = begin === 0 && to === stream.length ? stream : stream.slice(begin, to + 2 * reach);
     const words: Word[] = [];
     for (const token of tokens) words.push(this.#lookUp(token));
     const masked = harmless(tokens, words);
@@ -292,9 +292,14 @@ export class WordTree {
   readonly root: Node = { next: new Map() };
   /** Words of scripts without blanks between words. */
   readonly pieces: Node = { next: new Map() };
+  /** Words that a phrase or a word in pieces spans at most. */
+  readonly reach: number;
 
   constructor(lexicon: Lexicon) {
     this.lexicon = lexicon;
+    this.reach = [...lexicon.phrases.values()]
+      .flat()
+      .reduce((most, { words }) => Math.max(most, words.length), MAX_PIECES);
     for (const [key, entries] of lexicon.words) this.#add(key, entries).words = entries;
     for (const [key, entries] of lexicon.stems) this.#add(key, entries).stems = entries;
     for (const word of FILLERS) nodeOf(this.root, keyOf(word)).isFiller = true;
@@ -330,11 +335,15 @@ function nodeOf(root: Node, text: string): Node {
 }
 
 /** Ranges of the places from which a changed one can be reached; all places if no changes are given. */
-function rangesAround(changes: readonly number[] | undefined, length: number): readonly (readonly [number, number])[] {
-  if (changes === undefined || 4 * REACH * changes.length > length) return [[0, length]];
+function rangesAround(
+  changes: readonly number[] | undefined,
+  length: number,
+  reach: number,
+): readonly (readonly [number, number])[] {
+  if (changes === undefined || 4 * reach * changes.length > length) return [[0, length]];
   const ranges: [number, number][] = [];
   for (const place of changes) {
-    const [from, to] = [Math.max(0, place - REACH), Math.min(length, place + REACH)];
+    const [from, to] = [Math.max(0, place - reach), Math.min(length, place + reach)];
     const last = ranges.at(-1);
     if (last !== undefined && from <= last[1]) last[1] = to;
     else ranges.push([from, to]);

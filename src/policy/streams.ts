@@ -73,8 +73,10 @@ export class StreamReader {
   #chunkOf(text: string): Chunk {
     let chunk = this.#chunks.get(text);
     if (chunk === undefined) {
-      chunk = readChunk(text);
-      this.#chunks.set(text, chunk);
+      // A part of a string keeps the whole string in memory; a copy does not.
+      const own = Buffer.from(text, 'utf16le').toString('utf16le');
+      chunk = readChunk(own);
+      this.#chunks.set(own, chunk);
       this.#size += text.length + OBJECT;
     }
     return chunk;
