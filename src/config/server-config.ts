@@ -100,6 +100,14 @@ export const configSchema = z.object({
     .describe(
       'What happens if the moderation service does not answer. closed: the prompt is not accepted. open: the other rules decide.',
     ),
+  POLICY_IMAGE_MODEL: path.describe(
+    'ONNX classifier that every result is checked with after decoding. Its settings are in a JSON file beside it. Unset: results are not checked.',
+  ),
+  POLICY_IMAGE_FRAMES: count(8, 1, 10_000).describe('Number of frames of a video that the classifier checks.'),
+  POLICY_IMAGE_FAIL: z
+    .enum(['closed', 'open'])
+    .default('closed')
+    .describe('What happens if a result cannot be checked. closed: its job fails. open: the result is returned.'),
   CANCEL_BOUND_MS: count(30_000, 100, 3_600_000).describe(
     'Time in ms that a cancelled job has to stop. After it the engine is killed.',
   ),

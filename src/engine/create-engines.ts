@@ -35,6 +35,10 @@ export function createEngines({
   threads = config.ENGINE_THREADS,
   ...options
 }: CreateEnginesOptions): readonly Engine[] {
+  const imageCheck =
+    config.POLICY_IMAGE_MODEL === undefined
+      ? undefined
+      : { path: config.POLICY_IMAGE_MODEL, fail: config.POLICY_IMAGE_FAIL, frames: config.POLICY_IMAGE_FRAMES };
   const specs = families.flatMap((family): EngineSpec[] => {
     const source = family.sourceFrom(config);
     if (source === undefined) return [];
@@ -50,6 +54,7 @@ export function createEngines({
         batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,
         variants: config.LORA_VARIANTS,
         reserveBytes: config.MEMORY_RESERVE_BYTES,
+        imageCheck,
       },
     ];
   });

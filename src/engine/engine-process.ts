@@ -19,6 +19,7 @@ export interface JobReporter<W extends Work> {
   signal(jobId: string): AbortSignal;
   emit(jobId: string, event: W['event']): void;
   done(jobId: string, result: W['result']): void;
+  /** Ends the job. Its signal is aborted, so that nothing more is done for it. */
   fail(jobId: string, error: unknown): void;
   /** Number of received jobs that have not ended. */
   readonly running: number;
@@ -35,7 +36,10 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
     signal: (jobId) => running.get(jobId)?.signal ?? AbortSignal.abort(),
     emit: (jobId, event) => send({ kind: 'event', jobId, event }),
     done: (jobId, result) => end(jobId, { kind: 'done', jobId, result }),
-    fail: (jobId, error) => end(jobId, { kind: 'failed', jobId, error: toEngineError(error).toJSON() }),
+    fail: (jobId, error) => {
+      running.get(jobId)?.abort(error);
+      end(jobId, { kind: 'failed', jobId, error: toEngineError(error).toJSON() });
+    },
     get running() {
       return running.size;
     },

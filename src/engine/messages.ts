@@ -81,6 +81,18 @@ export interface EngineSpec {
   readonly variants?: number;
   /** Memory of the device that variants leave free, in bytes. Default 0. */
   readonly reserveBytes?: number;
+  /** Omitted: decoded images are not checked. */
+  readonly imageCheck?: ImageCheckSpec | undefined;
+}
+
+/** An operator's classifier of decoded images. */
+export interface ImageCheckSpec {
+  /** ONNX file; its settings are in a JSON file beside it. */
+  readonly path: string;
+  /** What happens to an image that cannot be checked: `closed` ends its job, `open` lets it pass. */
+  readonly fail: 'closed' | 'open';
+  /** Number of frames of a video that are checked. */
+  readonly frames: number;
 }
 
 /** Format and metadata of the result files. */
@@ -90,7 +102,7 @@ export interface OutputOptions {
   readonly quality?: number;
   /** Amount of metadata in the file. */
   readonly metadata: MetadataLevel;
-  /** Settings of a video. Omitted: frames are images. For a video, `format` and `quality` apply to its poster. */
+  /** Settings of a video. Omitted: frames are images. For a video, `format` is its poster's, `quality` also that of an animated WebP. */
   readonly video?: {
     readonly ffmpeg: string;
     readonly format: VideoFormat;
@@ -140,6 +152,10 @@ export type EngineEvent =
   | PromptEvent
   | ProgressEvent
   | { readonly kind: 'building' }
+  /** An image has this label; its job ends. */
+  | { readonly kind: 'refused'; readonly label: string }
+  /** An image was not checked and passes. */
+  | { readonly kind: 'unchecked'; readonly problem: string }
   | { readonly kind: 'preview'; readonly index: number; readonly contentType: string; readonly bytes: Uint8Array }
   | {
       readonly kind: 'asset';

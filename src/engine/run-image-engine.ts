@@ -1,5 +1,5 @@
 import { InferenceError } from '../errors.js';
-import { encodeImage } from '../media/encode-image.js';
+import { encodeImage, type Size } from '../media/encode-image.js';
 import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
 import { removeStaleVideos } from '../media/video-writer.js';
@@ -11,6 +11,7 @@ import { measureMemory } from '../runtime/device-memory.js';
 import { chooseDevice } from '../runtime/probe.js';
 import { version } from '../version.js';
 import { type JobReporter, serveEngine } from './engine-process.js';
+import { ImageCheck } from './image-check.js';
 import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, ImageWork } from './messages.js';
 import { VideoAssets } from './video-assets.js';
 
@@ -21,10 +22,12 @@ export function runImageEngine(families: Families): void {
   // Serving goes on if a stale folder cannot be removed.
   removeStaleVideos().catch(() => undefined);
   let pipeline: Pipeline | undefined;
+  let check: ImageCheck | undefined;
   let model = '';
   serveEngine<ImageWork>({
     async load(spec) {
       model = spec.model;
+      check = spec.imageCheck && (await ImageCheck.open(spec.imageCheck, spec.threads));
       const { device, rejected } = await chooseDevice(spec.device);
       const backend = await openBackend({ provider: device, threads: spec.threads, precision: spec.precision });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
@@ -34,7 +37,7 @@ export function runImageEngine(families: Families): void {
       if (pipeline === undefined || reporter.running > jobs.length) {
         throw new InferenceError('INTERNAL', `the engine got jobs while ${pipeline ? 'busy' : 'not loaded'}`);
       }
-      await renderBatch({ name: model, pipeline }, jobs, reporter);
+      await renderBatch({ name: model, pipeline, check }, jobs, reporter);
     },
   });
 }
@@ -49,10 +52,11 @@ async function openModel(family: AnyFamily, spec: EngineSpec, backend: Backend):
 interface LoadedModel {
   readonly name: string;
   readonly pipeline: Pipeline;
+  readonly check: ImageCheck | undefined;
 }
 
 async function renderBatch(
-  { name, pipeline }: LoadedModel,
+  { name, pipeline, check }: LoadedModel,
   jobs: readonly EngineJob[],
   reporter: JobReporter<ImageWork>,
 ): Promise<void> {
@@ -63,10 +67,13 @@ async function renderBatch(
   }));
   const batchImages = jobs.reduce((count, { request }) => count + request.seeds.length, 0);
   const clips = new Map<EngineJob, VideoAssets>();
+  const checked = new CheckedJobs(check, reporter);
   let isBuilding = false;
   try {
     for await (const event of pipeline.generate(together)) {
       const job = jobs[event.job] as EngineJob;
+      // A refused job gets nothing more; the pipeline sees its signal at its next step.
+      if (event.kind !== 'aborted' && checked.isRefused(job)) continue;
       const emit = (emitted: EngineEvent) => reporter.emit(job.jobId, emitted);
       // The first event after `building` ends the time of the build.
       if (isBuilding && event.kind !== 'building') {
@@ -88,6 +95,7 @@ async function renderBatch(
           break;
         }
         case 'preview': {
+          if (check !== undefined) break;
           const bytes = await previewImage(event.rgb, event);
           emit({ kind: 'preview', index: event.index, contentType: 'image/jpeg', bytes });
           clock.lap('media');
@@ -95,17 +103,20 @@ async function renderBatch(
         }
         case 'image':
           clock.lap('decode');
+          if (!(await checked.pass(job, event, [event.rgb]))) break;
           emit(await imageAsset(name, job, event, event.index));
           clock.lap('media');
           break;
         case 'frames':
           clock.lap('decode');
+          if (!(await checked.pass(job, event, event.frames))) break;
           if (job.output.video === undefined) {
             const [rgb = new Uint8Array()] = event.frames;
             emit(await imageAsset(name, job, { ...event, rgb }, 0));
           } else {
+            const { video, quality } = job.output;
             const clip =
-              clips.get(job) ?? (await VideoAssets.start(job.output.video, event, metadataOf(name, job, event.seed)));
+              clips.get(job) ?? (await VideoAssets.start({ video, quality }, event, metadataOf(name, job, event.seed)));
             clips.set(job, clip);
             await clip.write(event.frames);
           }
@@ -137,6 +148,49 @@ async function renderBatch(
   } finally {
     // The videos that are left belong to failed jobs.
     for (const clip of clips.values()) await clip.abort();
+  }
+}
+
+/** Checks the images of a batch's jobs before anything is written. */
+class CheckedJobs {
+  readonly #check: ImageCheck | undefined;
+  readonly #reporter: JobReporter<ImageWork>;
+  readonly #refused = new Set<EngineJob>();
+  /** Frames of each video so far. */
+  readonly #frames = new Map<EngineJob, number>();
+
+  constructor(check: ImageCheck | undefined, reporter: JobReporter<ImageWork>) {
+    this.#check = check;
+    this.#reporter = reporter;
+  }
+
+  isRefused(job: EngineJob): boolean {
+    return this.#refused.has(job);
+  }
+
+  /** @returns false if the job ends because of one of these images */
+  async pass(job: EngineJob, size: Size, images: readonly Uint8Array[]): Promise<boolean> {
+    const check = this.#check;
+    if (check === undefined) return true;
+    const { jobId, request } = job;
+    const total = request.video?.frames ?? 1;
+    const before = this.#frames.get(job) ?? 0;
+    if (request.video !== undefined) this.#frames.set(job, before + images.length);
+    const taken = images.filter((_, i) => request.video === undefined || check.takesFrame(before + i, total));
+    try {
+      for (const rgb of taken) {
+        const result = await check.check(rgb, size);
+        if (result.kind === 'unchecked') this.#reporter.emit(jobId, result);
+        if (result.kind !== 'refused') continue;
+        this.#reporter.emit(jobId, result);
+        throw new InferenceError('POLICY', "the image is refused: this server's policy does not allow it");
+      }
+      return true;
+    } catch (error) {
+      this.#refused.add(job);
+      this.#reporter.fail(jobId, error);
+      return false;
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-import { encodeImage } from '../media/encode-image.js';
+import { encodeImage, withAnimationMetadata } from '../media/encode-image.js';
 import { type ImageMetadata, parametersText } from '../media/image-metadata.js';
 import { MAX_PREVIEW_SIDE, previewImage } from '../media/preview-image.js';
 import { VideoWriter } from '../media/video-writer.js';
@@ -25,13 +25,14 @@ export class VideoAssets {
   }
 
   static async start(
-    { ffmpeg, format, fps, crf }: NonNullable<OutputOptions['video']>,
+    { video, quality }: { readonly video: NonNullable<OutputOptions['video']>; readonly quality: number | undefined },
     { seed, width, height }: FramesEvent,
     metadata: ImageMetadata,
   ): Promise<VideoAssets> {
+    const { ffmpeg, format, fps, crf } = video;
     const comment = metadata.kind === 'full' ? parametersText(metadata.parameters) : undefined;
     const said = { comment, isProvenanceMarked: metadata.kind !== 'none' };
-    const writer = await VideoWriter.start(ffmpeg, { width, height, fps, format, crf, metadata: said });
+    const writer = await VideoWriter.start(ffmpeg, { width, height, fps, format, crf, quality, metadata: said });
     return new VideoAssets(writer, metadata, { seed, width, height });
   }
 
@@ -40,12 +41,15 @@ export class VideoAssets {
     for (const frame of frames) await this.#writer.write(frame);
   }
 
-  /** @param quality of the poster */
+  /** @param quality quality of the poster */
   async finish(quality: number | undefined): Promise<readonly Asset[]> {
     const { width, height } = this.#place;
     const rgb = this.#first ?? new Uint8Array();
     const metadata = this.#metadata;
-    const clip = await this.#writer.finish();
+    const { bytes, contentType } = await this.#writer.finish();
+    // MP4 has its metadata from ffmpeg, which writes none into a WebP.
+    const isWebp = contentType === 'image/webp';
+    const clip = { contentType, bytes: isWebp ? withAnimationMetadata(Buffer.from(bytes), metadata) : bytes };
     const poster = await encodeImage(rgb, { width, height }, { format: 'jpeg', quality, metadata });
     const thumbnail = await previewImage(rgb, { width, height });
     const scale = Math.min(1, MAX_PREVIEW_SIDE / Math.max(width, height));

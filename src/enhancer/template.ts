@@ -85,3 +85,9 @@ export async function readTemplate(path: string | undefined): Promise<EnhanceTem
   );
   return Object.freeze({ ...builtInTemplate, ...given });
 }
+
+/** What the language model may read: the template around a prompt, in the formats that the template allows. */
+export function filledTexts({ format, system, user, plain }: EnhanceTemplate, prompt: string): readonly string[] {
+  const filled = (text: string) => text.replace(PLACE, () => prompt);
+  return [...(format === 'plain' ? [] : [`${system}\n${filled(user)}`]), ...(format === 'chat' ? [] : [filled(plain)])];
+}

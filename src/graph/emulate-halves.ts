@@ -1,4 +1,3 @@
-import type { Value } from './graph.js';
 import { type NodeProto, type OnnxType, onnxTypes } from './onnx-proto.js';
 
 const HALVES: readonly (OnnxType | undefined)[] = ['f16', 'bf16'];
@@ -11,7 +10,7 @@ const HALVES: readonly (OnnxType | undefined)[] = ['f16', 'bf16'];
  */
 export function emulateHalves(
   nodes: readonly NodeProto[],
-  values: ReadonlyMap<string, Value>,
+  values: ReadonlyMap<string, { readonly type: OnnxType }>,
   prefix: string,
 ): readonly NodeProto[] {
   const rewritten: NodeProto[] = [];

@@ -128,7 +128,10 @@ export class Graph {
 
   /** An output that takes no room of its own where it can be had: the value itself is given away, under this name. */
   carriedOutput(name: string, value: Value): void {
-    if (value.type === 'bf16') return this.output(name, value);
+    if (value.type === 'bf16') {
+      this.output(name, value);
+      return;
+    }
     const isMade = this.#nodes.some(({ outputs }) => outputs.includes(value.name));
     if (isMade && !this.#renamed.has(value.name)) {
       this.#renamed.set(value.name, name);

@@ -278,7 +278,7 @@ export function upsampleTo(graph: Graph, x: Value, target: Value): Value {
   );
 }
 
-export function fixedWidth(where: string, x: Value): number {
+function fixedWidth(where: string, x: Value): number {
   const width = x.shape.at(-1);
   if (typeof width !== 'number') throw new Error(`${where}: ${x.name} ${formatShape(x.shape)} has no fixed width`);
   return width;

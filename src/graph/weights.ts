@@ -138,13 +138,25 @@ export class Weights {
     if (found === undefined) return { name: key, type: compute, shape: picked };
     const { record, type } = found;
     if (record.isTransposed !== true && !this.options.updates?.has(key)) {
-      return this.#scaled(key, record, storedRows(this.graph, key, type, shape, record, ids), compute);
+      return this.#scaled(key, record, storedRows(this.graph, key, type, shape, record, ids), compute, {
+        rows: shape[0],
+        ids,
+      });
     }
     return this.graph.node('Gather', [this.tensor(key, shape), ids], picked, { attributes: { axis: 0 } });
   }
 
-  /** ComfyUI stores some weights in 8 bits divided by a number, which stands beside them. */
-  #scaled(key: string, { dtype }: WeightRecord, stored: Value, wanted: OnnxType): Value {
+  /**
+   * ComfyUI stores some weights in 8 bits divided by a number, which stands beside them: one for the tensor, or one for each row.
+   * @param table the rows that were picked from a table, and its length. Omitted: `stored` is the whole tensor
+   */
+  #scaled(
+    key: string,
+    { dtype }: WeightRecord,
+    stored: Value,
+    wanted: OnnxType,
+    table?: { readonly rows: number; readonly ids: Value },
+  ): Value {
     const value = this.graph.cast(stored, wanted);
     const stem = key.replace(/\.weight$/, '');
     const name = SCALES.map((end) => stem + end).find((candidate) => this.files.tensors.has(candidate));
@@ -152,12 +164,22 @@ export class Weights {
     if (name === undefined || record === undefined || !dtype.startsWith('F8_')) return value;
     this.#usedKeys.add(name);
     const type = storedTypeOf(record);
-    if (type === undefined || record.shape.some((size) => size !== 1)) {
-      this.#problems.push(`mis-shaped: ${name} is ${record.dtype} ${formatShape(record.shape)}, must be one number`);
+    const rows = table?.rows ?? Number(value.shape[0]);
+    const [count = 1, ...rest] = record.shape;
+    if (type === undefined || (count !== 1 && count !== rows) || rest.some((size) => size !== 1)) {
+      const problem = `${name} is ${record.dtype} ${formatShape(record.shape)}, must be one number or ${rows}`;
+      this.#problems.push(`mis-shaped: ${problem}, one for each row`);
       return value;
     }
-    const scale = this.graph.cast(storedTensor(this.graph, name, type, [1], record), value.type);
-    return this.graph.node('Mul', [value, scale], value.shape);
+    const { graph } = this;
+    const ones = value.shape.slice(1).map(() => 1);
+    const scale =
+      count === 1
+        ? storedTensor(graph, name, type, [1], record)
+        : table === undefined
+          ? storedTensor(graph, name, type, [count, ...ones], record)
+          : storedRows(graph, name, type, [count, 1], record, table.ids);
+    return graph.node('Mul', [value, graph.cast(scale, value.type)], value.shape);
   }
 
   /** The tensor of a key, if it is as it must be; what is wrong is noted. */

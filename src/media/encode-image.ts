@@ -1,5 +1,5 @@
 import sharp, { type Sharp } from 'sharp';
-import { exifUserComment, withJpegExif, withWebpExif } from './exif.js';
+import { exifUserComment, withJpegExif, withWebpMetadata } from './exif.js';
 import { type ImageMetadata, parametersText } from './image-metadata.js';
 import { withPngText, xmpKeyword } from './png-text.js';
 import { xmpPacket } from './xmp.js';
@@ -8,7 +8,7 @@ export const imageFormats = ['png', 'webp', 'jpeg'] as const;
 export type ImageFormat = (typeof imageFormats)[number];
 
 /** Quality of JPEG and WebP. It is above sharp's own 80, because callers keep these files. */
-export const DEFAULT_QUALITY = 90;
+const DEFAULT_QUALITY = 90;
 
 /**
  * Largest length of each text, in UTF-16 units. EXIF in a JPEG is one segment of 65,533 bytes, two per unit. Prompt and negative prompt
@@ -49,13 +49,27 @@ export async function encodeImage(
     case 'png':
       return { bytes: await encodePng(image, metadata), contentType: 'image/png' };
     case 'webp':
-      return { bytes: await encodeLossy(image.webp({ quality }), metadata, withWebpExif), contentType: 'image/webp' };
+      return {
+        bytes: await encodeLossy(image.webp({ quality }), metadata, (file, exif) =>
+          withWebpMetadata(file, 'EXIF', exif),
+        ),
+        contentType: 'image/webp',
+      };
     case 'jpeg': {
       // Colour at full resolution: at half of it, saturated edges in drawings bleed.
       const jpeg = image.jpeg({ quality, chromaSubsampling: '4:4:4' });
       return { bytes: await encodeLossy(jpeg, metadata, withJpegExif), contentType: 'image/jpeg' };
     }
   }
+}
+
+/** An animated WebP with the metadata that a still one has. */
+export function withAnimationMetadata(webp: Buffer, metadata: ImageMetadata): Buffer {
+  if (metadata.kind === 'none') return webp;
+  const parameters = metadata.kind === 'full' ? metadata.parameters : undefined;
+  const marked = withWebpMetadata(webp, 'XMP ', Buffer.from(xmpPacket(parameters)));
+  if (parameters === undefined) return marked;
+  return withWebpMetadata(marked, 'EXIF', exifUserComment(parametersText(parameters, MAX_EXIF_TEXT_UNITS)));
 }
 
 async function encodePng(image: Sharp, metadata: ImageMetadata): Promise<Uint8Array> {

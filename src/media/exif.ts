@@ -48,21 +48,23 @@ export function withJpegExif(jpeg: Buffer, exif: Buffer): Buffer {
 const RIFF_HEADER_BYTES = 12;
 const CHUNK_HEADER_BYTES = 8;
 const FLAGS_OFFSET = RIFF_HEADER_BYTES + CHUNK_HEADER_BYTES;
-const EXIF_FLAG = 0x08;
+/** Chunks of metadata, and their flags in the header of the extended format. */
+const METADATA_CHUNKS = { EXIF: 0x08, 'XMP ': 0x04 } as const;
 
 /**
- * Appends EXIF to a WebP in the extended format, which a WebP with XMP has. Readers accept metadata chunks in any order.
+ * Appends metadata to a WebP in the extended format, which a WebP with XMP and an animated one have. Readers accept metadata chunks in
+ * any order.
  * https://developers.google.com/speed/webp/docs/riff_container#extended_file_format
  */
-export function withWebpExif(webp: Buffer, exif: Buffer): Buffer {
+export function withWebpMetadata(webp: Buffer, chunk: keyof typeof METADATA_CHUNKS, metadata: Buffer): Buffer {
   if (webp.toString('latin1', RIFF_HEADER_BYTES, RIFF_HEADER_BYTES + 4) !== 'VP8X') {
     throw new Error('the WebP is not in the extended format; write its XMP first');
   }
   const header = Buffer.alloc(CHUNK_HEADER_BYTES);
-  header.write('EXIF', 'latin1');
-  header.writeUInt32LE(exif.length, 4);
-  const file = Buffer.concat([webp, header, exif, Buffer.alloc(exif.length % 2)]);
+  header.write(chunk, 'latin1');
+  header.writeUInt32LE(metadata.length, 4);
+  const file = Buffer.concat([webp, header, metadata, Buffer.alloc(metadata.length % 2)]);
   file.writeUInt32LE(file.length - CHUNK_HEADER_BYTES, 4);
-  file.writeUInt8(file.readUInt8(FLAGS_OFFSET) | EXIF_FLAG, FLAGS_OFFSET);
+  file.writeUInt8(file.readUInt8(FLAGS_OFFSET) | METADATA_CHUNKS[chunk], FLAGS_OFFSET);
   return file;
 }

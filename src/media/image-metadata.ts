@@ -1,5 +1,5 @@
 /** Metadata that a file has about its making: everything, only that a model made it, or nothing. */
-export const metadataLevels = ['full', 'provenance', 'none'] as const;
+const metadataLevels = ['full', 'provenance', 'none'] as const;
 export type MetadataLevel = (typeof metadataLevels)[number];
 
 /** The parameters of one image: enough to generate it again. */

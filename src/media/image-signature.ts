@@ -1,5 +1,5 @@
 /** Formats that darkroom decodes. Each one is a decoder that hostile bytes reach. */
-export const referenceFormats = ['png', 'jpeg', 'webp'] as const;
+const referenceFormats = ['png', 'jpeg', 'webp'] as const;
 export type ReferenceFormat = (typeof referenceFormats)[number];
 
 export type Signature =

@@ -7,11 +7,11 @@ import type { Writable } from 'node:stream';
 import { InferenceError } from '../errors.js';
 import { removeStaleFolders } from '../std/stale-folders.js';
 
-export const videoFormats = ['mp4', 'webp'] as const;
+const videoFormats = ['mp4', 'webp'] as const;
 export type VideoFormat = (typeof videoFormats)[number];
 
 /** Default on x264's CRF scale: 0 is lossless, 51 the worst, 23 x264's own default. About 18 is visually lossless. */
-export const DEFAULT_CRF = 18;
+const DEFAULT_CRF = 18;
 
 export interface VideoOptions {
   /** In pixels; even for MP4. */

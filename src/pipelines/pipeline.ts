@@ -193,7 +193,7 @@ export interface GuidanceInterval {
  * its level.
  * `vace`: as a control beside the latents. `image_conditioning`: as more channels of the latents, and as images that it attends to.
  */
-export const frameMethods = ['latent_hold', 'vace', 'image_conditioning'] as const;
+const frameMethods = ['latent_hold', 'vace', 'image_conditioning'] as const;
 export type FrameMethod = (typeof frameMethods)[number];
 
 /** Images that a video is made from, row-major uint8 [height, width, 3] of the request's own size. */

@@ -15,5 +15,5 @@ export const COMMON: ReadonlySet<string> = new Set(
 export const FILLERS: readonly string[] = (
   'the and of with in on at is very little young small tiny cute pretty old year years yo yr person people woman man female male body photo photos ' +
   'picture image pic art anime model hot real fully totally completely all two three wearing posing pose full asian my his her your no an one of to ' +
-  'girlfriend student school cosplay beach bed bath shower portrait drawing'
+  'girlfriend student school cosplay beach bed bath shower portrait drawing style lora slider face concept character version artist'
 ).split(' ');

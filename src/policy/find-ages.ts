@@ -1,4 +1,4 @@
-import type { Lexicon } from './lexicon.js';
+import { type Lexicon, ORDINALS, SCHOOL_YEARS } from './lexicon.js';
 import type { Stream } from './normalise.js';
 
 const ADULT = 18;
@@ -51,14 +51,17 @@ const ABOUT = new Set([
   'von',
 ]);
 const GRADES = new Set(['grade', 'grader', 'graders', 'grades', 'birthday', 'birthdays']);
-const ORDINALS: readonly string[] =
-  'zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth'.split(
-    ' ',
-  );
 const ENDINGS = new Set(['st', 'nd', 'rd', 'th']);
 /** What stands before the age of a person without a unit: "she just turned 12". */
 const TURNED = new Set(['turned', 'turns', 'turning', 'shes', 'hes', 'barely', 'aged']);
 const PRONOUNS = new Set(['she', 'he', 'they', 'who', 'girl', 'boy', 'her', 'his']);
+const HAN_NUMBER = /^[一二三四五六七八九十]{1,3}$/;
+/** Who is in a year at school: "year 7 pupil". */
+const PUPILS = /^(?:pupil|student|class|kid|girl|boy)/;
+/** Things that are aged for years, and what makes years no age. */
+const AGED_THINGS =
+  /^(?:wines?|whisk(?:e?y|ies)|rum|cheese|bourbon|scotch|brandy|vinegar|cognac|tequila|port|beef|cars?|trucks?|houses?|buildings?|trees?|oaks?|bikes?|motorcycles?)$/;
+const NO_AGE = new Set(['ago', 'after', 'later', 'since', 'earlier']);
 const HAN_DIGITS = '〇一二三四五六七八九';
 const CJK_AGE =
   /(?<![0-9〇一二三四五六七八九十百])([0-9]{1,3}|[〇一二三四五六七八九十]{1,4}) ?(?:岁|歲|歳|才|さい|周岁|살|세|ขวบ|ปี)/gu;
@@ -72,6 +75,7 @@ const KOREAN_TENS =
 export function findsMinorAge(parts: Stream, lexicon: Lexicon): boolean {
   const words = parts.map(({ text }) => text);
   for (let i = 0; i < words.length; i += 1) {
+    if (!mayBeginAge(words[i] ?? '', lexicon)) continue;
     if (isUnder(words, i, lexicon) || isBornLate(words, i)) return true;
     const number = numberAt(words, i, lexicon);
     if (number === undefined) {
@@ -79,10 +83,22 @@ export function findsMinorAge(parts: Stream, lexicon: Lexicon): boolean {
       continue;
     }
     const { value, next } = number;
-    if (value >= ADULT || isPartOfLarger(words, i, lexicon)) continue;
-    if (hasUnit(words, next, lexicon) || isGradeNumber(words, next) || hasAgeBefore(words, i, lexicon)) return true;
+    if (value >= ADULT || isPartOfLarger(words, i, lexicon) || isAgedThing(words, i)) continue;
+    if (
+      hasUnit(words, parts, next, lexicon) ||
+      isSchoolYear(words, i, next) ||
+      isGradeNumber(words, next) ||
+      hasAgeBefore(words, parts, i, lexicon)
+    )
+      return true;
   }
   return false;
+}
+
+/** False for most words of a text. */
+function mayBeginAge(word: string, { ageBegins }: Lexicon): boolean {
+  const code = word.charCodeAt(0);
+  return (code >= 0x30 && code <= 0x39) || ageBegins.has(word) || (code >= 0x3007 && HAN_NUMBER.test(word));
 }
 
 /** The same for scripts without blanks. */
@@ -109,7 +125,8 @@ function numberAt(
   { numbers, numberStarts }: Lexicon,
 ): { value: number; next: number } | undefined {
   const word = words[i] ?? '';
-  if (/^[0-9]+$/.test(word)) return word.length > 3 ? undefined : { value: Number(word), next: i + 1 };
+  if (/^[0-9]+$/.test(word)) return /^0*[0-9]{1,3}$/.test(word) ? { value: Number(word), next: i + 1 } : undefined;
+  if (HAN_NUMBER.test(word)) return { value: readNumber(word), next: i + 1 };
   if (!numberStarts.has(word) && !numbers.has(`${word}${words[i + 1] ?? ''}`)) return undefined;
   for (let length = MAX_NUMBER_WORDS; length > 0; length -= 1) {
     const value = numbers.get(words.slice(i, i + length).join(' ')) ?? numbers.get(words.slice(i, i + length).join(''));
@@ -145,15 +162,19 @@ function isLargeNumber(word: string): boolean {
   );
 }
 
-function hasUnit(words: readonly string[], from: number, { years, yearStems }: Lexicon): boolean {
-  if (words[from] === 'y' && OLD.has(words[from + 1] ?? '')) return true;
+function hasUnit(words: readonly string[], parts: Stream, from: number, { years, yearStems }: Lexicon): boolean {
+  const ends = (place: number) => parts[place]?.hard !== false;
+  if (words[from] === 'y' && (OLD.has(words[from + 1] ?? '') || ends(from + 1))) return true;
   let at = from;
   while (at < from + 4 && BETWEEN.has(words[at] ?? '') && !isYear(words[at] ?? '', years, yearStems)) at += 1;
   // "16 to 25 years old" begins at 16.
   if (/^[0-9]{1,2}$/.test(words[at] ?? '') && at <= from + 1) at += 1;
   const word = words[at] ?? '';
   const next = words[at + 1] ?? '';
-  if (isYear(word, years, yearStems)) return true;
+  if (isYear(word, years, yearStems)) {
+    const behind = at + (OLD.has(next) ? 2 : 1);
+    return ends(behind) || !(NO_AGE.has(next) || AGED_THINGS.test(words[behind] ?? ''));
+  }
   return SHORT_UNITS.has(word) && (OLD.has(next) || next === 'of');
 }
 
@@ -161,12 +182,18 @@ function isYear(word: string, years: ReadonlySet<string>, stems: readonly string
   return years.has(word) || stems.some((stem) => word.startsWith(stem));
 }
 
-function hasAgeBefore(words: readonly string[], i: number, { ages }: Lexicon): boolean {
+/** "whisky aged 12 years" */
+function isAgedThing(words: readonly string[], i: number): boolean {
+  return words[i - 1] === 'aged' && AGED_THINGS.test(words[i - 2] ?? '');
+}
+
+function hasAgeBefore(words: readonly string[], parts: Stream, i: number, { ages }: Lexicon): boolean {
   let at = i - 1;
   for (let k = 0; k < 3 && ABOUT.has(words[at] ?? ''); k += 1) at -= 1;
   const word = words[at] ?? '';
   const pair = words.slice(at, i).join(' ');
   if (ages.has(word) || ages.has(pair) || TURNED.has(word)) return true;
+  if (words[i - 1] === 'only' && parts[i + 1]?.hard !== false) return true;
   const isNumberAlone = i + 1 >= words.length || !/^[a-z]/.test(words[i + 1] ?? '');
   return (
     at < i - 1 &&
@@ -201,11 +228,15 @@ function isUnder(words: readonly string[], i: number, { under, underStarts }: Le
 }
 
 function isGrade(words: readonly string[], i: number): boolean {
-  return ORDINALS.includes(words[i] ?? '') && GRADES.has(words[i + 1] ?? '');
+  return ORDINALS.has(words[i] ?? '') && GRADES.has(words[i + 1] ?? '');
 }
 
 function isGradeNumber(words: readonly string[], next: number): boolean {
   return ENDINGS.has(words[next] ?? '') && GRADES.has(words[next + 1] ?? '');
+}
+
+function isSchoolYear(words: readonly string[], i: number, next: number): boolean {
+  return SCHOOL_YEARS.has(words[i - 1] ?? '') && PUPILS.test(words[next] ?? '');
 }
 
 function isBornLate(words: readonly string[], i: number): boolean {

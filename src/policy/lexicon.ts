@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { fold, type Key, keyOf, partsOf, skeleton, wordsOf } from './normalise.js';
+import { fold, keyOf, partsOf, runsOf, skeleton, wordsOf } from './normalise.js';
 
 /**
  * What a word speaks of. `youth`: girls and boys, who may be adults. `covering`, `adult`: matter in negative prompts only.
  */
-export const topics = ['minor', 'youth', 'explicit', 'suggestive', 'covering', 'adult'] as const;
+const topics = ['minor', 'youth', 'explicit', 'suggestive', 'covering', 'adult'] as const;
 export type Topic = (typeof topics)[number];
 
 /** A topic in a language. A weak word is also an everyday word elsewhere: it counts beside words of its own language only. */
@@ -26,11 +26,23 @@ export interface LexiconFile extends Partial<Record<Topic | 'harmless', readonly
   readonly ages?: readonly string[];
   /** Words before an age that nobody has reached. */
   readonly under?: readonly string[];
+  /** Animals: their young are harmless ("infant gorilla"). */
+  readonly animals?: readonly string[];
+  /** Things that are bare without harm ("naked tree"). */
+  readonly things?: readonly string[];
+  /** Words of the other lists that count with two letters swapped or a vowel left out, too. */
+  readonly misspelt?: readonly string[];
 }
 
 export interface Entry {
   readonly runs: readonly number[];
   readonly senses: readonly Sense[];
+}
+
+/** A word of a phrase. */
+interface Key {
+  readonly text: string;
+  readonly runs: readonly number[];
 }
 
 /** A phrase, found by its first word. */
@@ -48,15 +60,18 @@ export interface Lexicon {
   /** Beginnings of words with any ending. */
   readonly stems: ReadonlyMap<string, readonly Entry[]>;
   readonly phrases: ReadonlyMap<string, readonly Phrase[]>;
+  /** Short words by their spelling with marks: "niña" is no name, "nina" may be one. */
+  readonly marked: ReadonlyMap<string, Sense>;
   /** Words of scripts without blanks between words, found anywhere. */
   readonly pieces: ReadonlyMap<string, readonly Sense[]>;
-  readonly longestPiece: number;
   /** Texts of those scripts that are taken out before. */
   readonly harmlessPieces: readonly string[];
   /** Numbers below eighteen by the texts of their words, parted by blanks. */
   readonly numbers: ReadonlyMap<string, number>;
   /** First words of numbers of several words. */
   readonly numberStarts: ReadonlySet<string>;
+  /** Words with which an age in words, a grade or a year of birth may begin. */
+  readonly ageBegins: ReadonlySet<string>;
   readonly years: ReadonlySet<string>;
   readonly yearStems: readonly string[];
   readonly tens: ReadonlySet<string>;
@@ -64,6 +79,19 @@ export interface Lexicon {
   readonly under: ReadonlySet<string>;
   readonly underStarts: ReadonlySet<string>;
 }
+
+/** Words before the number of a year at school. */
+export const SCHOOL_YEARS: ReadonlySet<string> = new Set(['grade', 'year', 'form', 'class']);
+/** Grades below eighteen. */
+export const ORDINALS: ReadonlySet<string> = new Set(
+  'zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth'.split(
+    ' ',
+  ),
+);
+
+/** Words that make an animal its young, and a thing bare. */
+const YOUNG = ['baby', 'infant', 'juvenile', 'newborn', 'adolescent', 'teenage'];
+const BARE = ['naked', 'nude', 'topless', 'bottomless', 'undressed', 'stripped'];
 
 /** Scripts without blanks between words. */
 export const UNSPACED = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\p{sc=Thai}ー]/u;
@@ -81,28 +109,52 @@ export function readLexicon(folder = new URL('./data/lexicon/', import.meta.url)
 export function lexiconOf(files: readonly LexiconFile[]): Lexicon {
   const builder = new Builder();
   for (const file of files) {
-    for (const topic of topics) for (const term of file[topic] ?? []) builder.add(term, topic, file.language);
+    const { animals = [], things = [], misspelt = [] } = file;
+    for (const topic of topics) {
+      for (const term of file[topic] ?? []) {
+        builder.add(term, topic, file.language);
+        const [, word = '', ending = ''] = /^(.*?)(\*?)$/.exec(term) ?? [];
+        if (!misspelt.includes(word)) continue;
+        for (const wrong of misspellings(word)) builder.add(wrong + ending, topic, file.language);
+      }
+    }
     for (const term of file.harmless ?? []) builder.addHarmless(term);
+    for (const animal of animals) {
+      for (const young of YOUNG) for (const end of ['', 's']) builder.addHarmless(`${young} ${animal}${end}`);
+    }
+    for (const thing of things) for (const bare of BARE) builder.addHarmless(`${bare} ${thing}`);
     builder.addAges(file);
   }
   return builder;
+}
+
+/** A word with two letters swapped, or without one of its vowels; its first letter stays. */
+function misspellings(word: string): readonly string[] {
+  const wrong: string[] = [];
+  for (let i = 1; i < word.length; i += 1) {
+    const rest = word.slice(i + 1);
+    if (rest !== '') wrong.push(`${word.slice(0, i)}${rest[0]}${word[i]}${rest.slice(1)}`);
+    if (/[aeiou]/.test(word[i] ?? '')) wrong.push(word.slice(0, i) + rest);
+  }
+  return wrong.filter((each) => each !== word);
 }
 
 class Builder implements Lexicon {
   readonly words = new Map<string, Entry[]>();
   readonly stems = new Map<string, Entry[]>();
   readonly phrases = new Map<string, Phrase[]>();
+  readonly marked = new Map<string, Sense>();
   readonly pieces = new Map<string, Sense[]>();
   readonly harmlessPieces: string[] = [];
   readonly numbers = new Map<string, number>();
   readonly numberStarts = new Set<string>();
+  readonly ageBegins = new Set<string>(['born', ...ORDINALS, ...SCHOOL_YEARS]);
   readonly years = new Set<string>();
   readonly yearStems: string[] = [];
   readonly tens = new Set<string>();
   readonly ages = new Set<string>();
   readonly under = new Set<string>();
   readonly underStarts = new Set<string>();
-  longestPiece = 0;
 
   add(term: string, topic: Topic, language: string): void {
     const isStem = term.endsWith('*');
@@ -111,10 +163,11 @@ class Builder implements Lexicon {
     // Short words are words of many languages and names: "nina", "naga".
     const isShort = /^[a-z]{2,3}$/.test(language) && language !== 'en' && /^[a-z]{1,4}$/.test(folded);
     const sense = { topic, language, weak: isWeak || isShort };
+    const spelt = term.normalize('NFC').toLowerCase();
+    if (isShort && !isWeak && !isStem && spelt !== folded) this.marked.set(spelt, { ...sense, weak: false });
     if (UNSPACED.test(folded)) {
       const piece = folded.replaceAll(' ', '');
       this.pieces.set(piece, [...(this.pieces.get(piece) ?? []), sense]);
-      this.longestPiece = Math.max(this.longestPiece, piece.length);
       return;
     }
     this.#addWords(folded, sense, isStem);
@@ -126,10 +179,10 @@ class Builder implements Lexicon {
   addHarmless(term: string): void {
     const folded = fold(term);
     if (UNSPACED.test(folded)) {
-      this.harmlessPieces.push(folded.replaceAll(' ', ''));
+      for (const piece of new Set([folded, folded.replaceAll(' ', '')])) this.harmlessPieces.push(piece);
       return;
     }
-    this.#addPhrase(folded, undefined, false);
+    for (const spelling of new Set([folded, skeleton(folded)])) this.#addPhrase(spelling, undefined, false);
   }
 
   addAges({ years = [], numbers = [], tens = [], ages = [], under = [] }: LexiconFile): void {
@@ -142,6 +195,8 @@ class Builder implements Lexicon {
         const folded = fold(spelling);
         this.numbers.set(folded, i + 1);
         this.numberStarts.add(folded.split(' ')[0] ?? '');
+        // The letters of a number may stand apart: "six teen".
+        for (let length = 1; length <= folded.length; length += 1) this.ageBegins.add(folded.slice(0, length));
       }
     }
     for (const term of tens) for (const { text } of partsOf(fold(term))) this.tens.add(text);
@@ -149,6 +204,7 @@ class Builder implements Lexicon {
     for (const term of under) {
       this.under.add(fold(term));
       this.underStarts.add(fold(term).split(' ')[0] ?? '');
+      this.ageBegins.add(fold(term).split(' ')[0] ?? '');
     }
   }
 
@@ -157,7 +213,8 @@ class Builder implements Lexicon {
       this.#addPhrase(folded, sense, isStem);
       return;
     }
-    const { text, runs } = keyOf(folded);
+    const text = keyOf(folded);
+    const runs = runsOf(folded);
     const map = isStem ? this.stems : this.words;
     const entries = map.get(text) ?? [];
     const same = entries.find((entry) => entry.runs.join() === runs.join());
@@ -167,7 +224,7 @@ class Builder implements Lexicon {
   }
 
   #addPhrase(folded: string, sense: Sense | undefined, isStem: boolean): void {
-    const words = wordsOf(folded).map(({ text }) => keyOf(text));
+    const words = wordsOf(folded).map(({ text }) => ({ text: keyOf(text), runs: runsOf(text) }));
     const first = words[0]?.text ?? '';
     const known = this.phrases.get(first);
     if (known === undefined) this.phrases.set(first, [{ words, isStem, sense }]);

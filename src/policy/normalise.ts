@@ -27,10 +27,47 @@ const MARK =
   /[\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]/g;
 /** The part of a number behind its point: 12.5 is 12. */
 const FRACTION = /(\d)\.\d+/g;
+/** ASCII without controls: nothing to fold but its case. */
+const PLAIN = /^[\t\n\f\r -~]*$/;
+const BLANK = /[\t\n\f\r\u0085]/g;
 const OTHER_DIGIT = /(?![0-9])\p{Nd}/gu;
 
+const TAG = /<\/?[a-z][^<>]{0,80}>/gi;
+const INNER_CAPITAL = /\p{Ll}\p{Lu}/u;
+const INNER_CAPITALS = /(?<=\p{Ll})(?=\p{Lu})/gu;
+/** A sign in place of a letter: "n*de". */
+const MASK = /(?<=\p{L})[*#](?=\p{L})/u;
+const MAX_MASKED_WORDS = 1000;
+const VOWELS = ['a', 'e', 'i', 'o', 'u'];
+/** "<18" is "under 18". */
+const LESS_THAN = /[<≤＜]\s?(?=1[0-8](?!\d))/g;
+
+/**
+ * The texts that a text may be: with its HTML references resolved, without tags, and its words with capitals as borders and with
+ * masked vowels.
+ */
+export function sourcesOf(text: string): ReadonlySet<string> {
+  const sources = new Set<string>();
+  for (const resolved of new Set([text, resolveReferences(text)])) {
+    const source = resolved.replace(LESS_THAN, ' under ');
+    sources.add(source);
+    if (source.includes('<')) sources.add(source.replace(TAG, ''));
+    if (INNER_CAPITAL.test(source))
+      sources.add(wordsWith(INNER_CAPITAL, source).join(' , ').replace(INNER_CAPITALS, ' '));
+    if (/[*#]/.test(source) && MASK.test(source)) {
+      const words = wordsWith(MASK, source).slice(0, MAX_MASKED_WORDS);
+      sources.add(words.flatMap((word) => VOWELS.map((vowel) => word.replace(MASK, vowel))).join(' , '));
+    }
+  }
+  return sources;
+}
+
+function wordsWith(pattern: RegExp, text: string): readonly string[] {
+  return text.split(/\s+/).filter((word) => pattern.test(word));
+}
+
 /** HTML references resolved until none is left, for at most 8 rounds. */
-export function resolveReferences(text: string): string {
+function resolveReferences(text: string): string {
   let resolved = text;
   for (let round = 0; round < MAX_ROUNDS && resolved.includes('&'); round += 1) {
     const next = decodeHTML(resolved);
@@ -45,18 +82,18 @@ export function resolveReferences(text: string): string {
  * @param gap what stands in place of an invisible character: nothing, or a blank
  */
 export function fold(text: string, gap: '' | ' ' = ''): string {
-  return caseFolded(
-    text
-      .replace(TERMINAL_ESCAPE, '')
-      .replace(/[\t\n\f\r\u0085]/g, ' ')
-      .replace(INVISIBLE, gap)
-      .normalize('NFKC'),
-  )
+  if (PLAIN.test(text)) return text.replace(/\s/g, ' ').toLowerCase().replace(FRACTION, '$1');
+  return caseFolded(text.replace(TERMINAL_ESCAPE, '').replace(BLANK, ' ').replace(INVISIBLE, gap).normalize('NFKC'))
     .normalize('NFD')
     .replace(MARK, '')
     .normalize('NFC')
     .replace(OTHER_DIGIT, asciiDigit)
     .replace(FRACTION, '$1');
+}
+
+/** True for a text that reads differently with blanks in place of what shows nothing. */
+export function hasInvisible(text: string): boolean {
+  return !PLAIN.test(text) && text.replace(BLANK, '').search(INVISIBLE) >= 0;
 }
 
 /** Full case folding by way of capitals: ß and ss are one, as are all forms of sigma. */
@@ -72,6 +109,7 @@ function asciiDigit(digit: string): string {
 
 /** Folded text with every character in place of which an ASCII letter may be read. The skeleton of UTS 39, for ASCII only. */
 export function skeleton(folded: string): string {
+  if (PLAIN.test(folded)) return folded;
   let out = '';
   for (const character of folded) out += LOOKS_LIKE.get(character) ?? character;
   return out;
@@ -102,26 +140,31 @@ const LEET: Readonly<Record<string, string>> = {
 };
 
 /** A word as it is looked up: with letters for digits and every run of one letter as a single letter. */
-export interface Key {
-  readonly text: string;
-  /** Length of each run. A text has a word if each of its runs is at least as long: "teeen" has "teen", "ten" has not. */
-  readonly runs: readonly number[];
+export function keyOf(word: string): string {
+  let key = '';
+  let last = '';
+  for (const character of word) {
+    const letter = LEET[character] ?? character;
+    if (letter !== last) key += letter;
+    last = letter;
+  }
+  return key;
 }
 
-export function keyOf(word: string): Key {
-  let text = '';
-  let last = '';
+/**
+ * Length of each run of a word, by the code units of its key. A text has a word if each of its runs is at least as long: "teeen" has
+ * "teen", "ten" has not.
+ */
+export function runsOf(word: string): readonly number[] {
   const runs: number[] = [];
+  let last = '';
   for (const character of word) {
     const letter = LEET[character] ?? character;
     if (letter === last) runs[runs.length - 1] = (runs.at(-1) ?? 0) + 1;
-    else {
-      text += letter;
-      for (let i = 0; i < letter.length; i += 1) runs.push(1);
-    }
+    else for (let i = 0; i < letter.length; i += 1) runs.push(1);
     last = letter;
   }
-  return { text, runs };
+  return runs;
 }
 
 /** Tokens of one reading. `hard`: a sign that ends a phrase stands before the token. */
@@ -138,8 +181,9 @@ const LETTERS_OR_DIGITS = /[\p{L}\p{M}]+|\p{N}+/gu;
 const WORD_WITH_SIGNS = /[\p{L}\p{M}\p{N}@$!|+€£¡]+/gu;
 const NO_LETTER_OR_DIGIT = /[^\p{L}\p{M}\p{N}@$!|+€£¡]+/gu;
 const NO_LETTER = /[^\p{L}\p{M}]+/gu;
-const GENITIVE = /['’`]s(?![\p{L}\p{N}])/gu;
-const HARD = /[^\p{L}\p{M}\p{N}\s'’_"<>-]/u;
+export const GENITIVE = /['’`]s(?![\p{L}\p{N}])/gu;
+/** A sign that ends a phrase. */
+export const HARD = /[^\p{L}\p{M}\p{N}\s'’_"<>-]/u;
 
 /** Words of a text, without the 's of a genitive. */
 export function wordsOf(folded: string): Stream {
@@ -154,6 +198,9 @@ export function partsOf(folded: string): Stream {
 /** The same with digits inside of words as letters: "tw3lve ye4rs", "12y0". */
 export function leetPartsOf(folded: string): Stream {
   return wordsOf(folded).flatMap(({ text, hard }) => {
+    // "1O" and "l2" are numbers.
+    if (/^(?=.*\d)[\doil]{2,3}$/.test(text))
+      return [{ text: text.replace(/\D/g, (letter) => (letter === 'o' ? '0' : '1')), hard }];
     const digits = /^\d+/.exec(text)?.[0] ?? '';
     const letters = text.slice(digits.length).replace(/\d/g, (digit) => LEET[digit] ?? digit);
     return [digits, letters].filter((part) => part !== '').map((part, i) => ({ text: part, hard: i === 0 && hard }));

@@ -54,12 +54,12 @@ export class WrittenText {
   /** @returns why the text so far is refused */
   add(part: string): Refusal | undefined {
     const text = this.#end + part;
-    const senses = builtIn().sensesOf(text);
+    const senses = builtIn().sensesOfPart(text);
     const refusal = decide(new Set([...this.#found, ...senses]));
     // The last word may go on: "kid" may become "kidney".
     const complete = text.slice(0, Math.max(0, text.lastIndexOf(' ')));
     if (text.length > 2 * OVERLAP) {
-      for (const sense of builtIn().sensesOf(complete)) this.#found.add(sense);
+      for (const sense of builtIn().sensesOfPart(complete)) this.#found.add(sense);
       this.#end = text.slice(text.indexOf(' ', text.length - OVERLAP) + 1 || text.length - OVERLAP);
     } else this.#end = text;
     return refusal;

@@ -1,7 +1,7 @@
 import { linspace } from './noise-schedule.js';
 
 /** Timesteps that every flow model here was trained with. */
-export const TRAINING_STEPS = 1000;
+const TRAINING_STEPS = 1000;
 
 export interface FlowSchedule {
   readonly timesteps: Float32Array;
@@ -12,7 +12,7 @@ export interface FlowSchedule {
  * Moves noise levels of 0 to 1 towards noise, where large pictures need their steps: shift s / (1 + (shift - 1) s).
  * Esser et al., arXiv:2403.03206, equation 23.
  */
-export function shifted(sigma: number, shift: number): number {
+function shifted(sigma: number, shift: number): number {
   return (shift * sigma) / (1 + (shift - 1) * sigma);
 }
 

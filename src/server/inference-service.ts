@@ -78,14 +78,25 @@ async function submit(state: ServerState, parsed: ParsedRequest, signal: AbortSi
   const requestHash = hashRequest(request);
   const id = request.jobId || randomUUID();
   const { jobType } = request;
-  const job = new GenerateJob({ id, requestHash, jobType, model, plan, prepare: preparationOf(state, plan) });
+  const job = new GenerateJob({
+    id,
+    requestHash,
+    jobType,
+    model,
+    plan,
+    prepare: preparationOf(state, plan, request.labels.user_id),
+  });
   state.jobs.add(job);
   state.admission.submit(job);
   return job;
 }
 
 /** Prepares a job: fetches its references while its prompt is enhanced. Undefined if it needs neither. */
-function preparationOf(state: ServerState, { references, request, isEnhanced }: JobPlan): NewGenerateJob['prepare'] {
+function preparationOf(
+  state: ServerState,
+  { references, request, isEnhanced }: JobPlan,
+  user = '',
+): NewGenerateJob['prepare'] {
   if (references === undefined && !isEnhanced) return undefined;
   return async (job) => {
     // If one of the two fails, the other one is aborted.
@@ -93,7 +104,7 @@ function preparationOf(state: ServerState, { references, request, isEnhanced }: 
     const signal = AbortSignal.any([job.signal, both.signal]);
     try {
       const [loaded, enhancement] = await Promise.all([
-        references && state.references.load(references, request, signal),
+        references && state.references.load(references, request, { user, signal }),
         isEnhanced ? enhanceForJob(job, signal, state.enhancement) : undefined,
       ]);
       return { references: loaded, enhancement };

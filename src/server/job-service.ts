@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
 import type { Job as JobMessage } from '../gen/darkroom/v1/job.js';
 import type {
@@ -7,6 +8,7 @@ import type {
   WatchJobRequest,
   WatchJobResponse,
 } from '../gen/darkroom/v1/job_service.js';
+import { Semaphore } from '../std/semaphore.js';
 import { wellFormed } from '../std/well-formed.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
@@ -14,13 +16,15 @@ import { type CallContext, streaming, unary } from './stream.js';
 const DEFAULT_PAGE = 100;
 const MAX_PAGE = 1000;
 /** Far below the 4 MB that clients take, and little enough to be encoded between two health checks. */
-const MAX_PAGE_BYTES = 512 * 1024;
+const MAX_PAGE_BYTES = 256 * 1024;
 const MAX_TEXT_CHARACTERS = 256;
 /** Numbers, ids and names of a job, in bytes. */
 const JOB_BYTES = 1024;
 const ASSET_BYTES = 128;
 
 export function createJobService(state: ServerState): JobServiceServer {
+  // A page takes milliseconds. Other calls have their turn between two pages.
+  const pages = new Semaphore(1);
   return {
     watchJob: streaming(state.calls, (request: WatchJobRequest, context) => watchJob(state, request, context)),
     cancelJob: unary(state.calls, ({ jobId }) => {
@@ -29,7 +33,13 @@ export function createJobService(state: ServerState): JobServiceServer {
       return { job: job.toMessage() };
     }),
     getJob: unary(state.calls, ({ jobId }) => ({ job: state.jobs.get(jobId).toMessage() })),
-    listJobs: unary(state.calls, (request) => listJobs(state, request)),
+    listJobs: unary(state.calls, (request) =>
+      pages.run(async () => {
+        const page = listJobs(state, request);
+        await setImmediate();
+        return page;
+      }),
+    ),
   };
 }
 

@@ -87,6 +87,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     folder: config.LORA_DIR,
     files: namedFiles(config.LORA_FILES),
     threadEntry: options.loraThread,
+    log,
   });
   const problem = await loras.folderProblem();
   if (problem !== undefined)

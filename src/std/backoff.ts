@@ -12,7 +12,7 @@ export interface Backoff {
 }
 
 /** Takes up to a fifth off a delay at random, so that clients that failed together do not retry together. */
-export function withJitter(ms: number): number {
+function withJitter(ms: number): number {
   return ms * (1 - 0.2 * Math.random());
 }
 

@@ -1,4 +1,7 @@
-/** CLIP's `tokenizer.json`, the only vocabulary that transformers 5 saves. */
+/**
+ * CLIP's `tokenizer.json`, the only vocabulary that transformers 5 saves; its special tokens are in `tokenizer_config.json`.
+ * https://github.com/huggingface/transformers/blob/048bd927cf5b0ea0614cb56aff7f97f1941a6775/MIGRATION_GUIDE_V5.md
+ */
 import { z } from 'zod';
 import { readJsonFile } from '../std/json-file.js';
 import { MAX_ADDED_TOKENS, MAX_TOKENS, vocabularySchema } from './vocabulary-schema.js';

@@ -122,6 +122,6 @@ export class Unigram {
   }
 }
 
-export function bytePiece(byte: number): string {
+function bytePiece(byte: number): string {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
 }

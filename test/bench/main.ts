@@ -1,5 +1,16 @@
-/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention [options]: each prints figures of one run; server is the default. */
-const benches = ['server', 'sdxl', 'wan', 'enhance', 'lora', 'wan-references', 'bridge', 'attention'];
+/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack [options]: each prints figures of one run; server is the default. */
+const benches = [
+  'server',
+  'sdxl',
+  'wan',
+  'enhance',
+  'lora',
+  'wan-references',
+  'bridge',
+  'attention',
+  'policy',
+  'attack',
+];
 const [, , name = 'server'] = process.argv;
 const isOption = name.startsWith('-');
 if (!isOption && !benches.includes(name)) {

@@ -175,6 +175,17 @@ describe('Enhance', () => {
     expect([error?.status, error?.reason, events]).toEqual(['FAILED_PRECONDITION', 'POLICY', []]);
   });
 
+  it('refuses a prompt that only fits the policy without the template around it, before the model loads', async () => {
+    const template = join(cacheFolder, 'template.yaml');
+    await writeFile(template, 'plain: "An explicit picture of {prompt}: "\n');
+    await withServer(serveQwen({ ENHANCE_TEMPLATE: template }), async (other) => {
+      const { events, error } = await outcome(other, { prompt: 'a child' });
+      expect([error?.reason, kinds(events)]).toEqual(['POLICY', ['failed']]);
+      expect((await outcomeOf(other.client, { ...picture, prompt: 'a child' })).error?.reason).toBe('POLICY');
+      expect((await modelOf(other))?.state).toBe(ModelState.MODEL_STATE_UNLOADED);
+    });
+  });
+
   it('serves 64 of 100 calls that come at once, four at a time, and tells the others when to come back', async () => {
     const outcomes = await Promise.all(Array.from({ length: 100 }, () => outcome(serving, { temperature: 0 })));
     const refused = outcomes.filter(({ error }) => error !== undefined);

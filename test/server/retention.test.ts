@@ -89,7 +89,7 @@ describe('ListJobs', () => {
     let pages = 0;
     for (let pageToken = ''; pages === 0 || pageToken !== ''; pages += 1) {
       const page = await list({ pageSize: 1000, pageToken, fullTexts: true });
-      expect(ListJobsResponse.encode(page).finish().length).toBeLessThan(600 * 1024);
+      expect(ListJobsResponse.encode(page).finish().length).toBeLessThan(300 * 1024);
       ids.push(...page.jobs.map(({ jobId }) => jobId));
       pageToken = page.nextPageToken;
     }

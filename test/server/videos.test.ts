@@ -15,6 +15,7 @@ import {
   type Reference,
   ReferenceRole,
 } from '../../src/gen/darkroom/v1/job.js';
+import { readParameters, xmpProperty } from '../support/read-metadata.js';
 import { completed, kinds, type Outcome, outcomeOf, type Serving, serve, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
@@ -112,8 +113,16 @@ describe('a video job', () => {
   });
 
   it('gives an animated WebP when asked for', async () => {
-    const { assets } = completed(await run({ ...clip, frames: 5, outputFormat: OutputFormat.OUTPUT_FORMAT_WEBP }));
-    expect(assets[0]?.contentType).toBe('image/webp');
+    const webp = { ...clip, frames: 5, outputFormat: OutputFormat.OUTPUT_FORMAT_WEBP };
+    const outcome = await run(webp);
+    expect(completed(outcome).assets[0]?.contentType).toBe('image/webp');
+    const file = outcome.files[0] ?? Buffer.alloc(0);
+    expect((await sharp(file, { animated: true }).metadata()).pages).toBe(5);
+    expect(await readParameters(file)).toContain('a red kite over a field');
+    expect(await xmpProperty(file, 'DigitalSourceType')).toMatch(/trainedAlgorithmicMedia$/);
+    const none = await run({ ...webp, outputQuality: 5, outputMetadata: OutputMetadata.OUTPUT_METADATA_NONE });
+    expect(none.files[0]?.includes('XMP ')).toBe(false);
+    expect(none.files[0]?.length).toBeLessThan(file.length / 2);
   });
 
   it('sends previews of a frame', async () => {
@@ -225,6 +234,16 @@ describe('references of a clip', () => {
       referenceStrength: 0.5,
       guidanceScale: 7,
     });
+  });
+
+  it('has one strength for two references, whichever has it, and refuses two', async () => {
+    const bytes = await picture(1);
+    const of = async (start?: number, end?: number) =>
+      run({ ...clip, references: [reference(bytes, START, start), reference(bytes, END, end)] });
+    expect(completed(await of(undefined, 0.4)).metadata.referenceStrength).toBe(0.4);
+    expect((await of(0.4, 0.5)).error?.violations.map(({ description }) => description)).toEqual([
+      'references[1].strength 0.5 must be that of references[0], 0.4; one strength counts for both',
+    ]);
   });
 
   it('make the first frame the more like them the stronger they are', async () => {

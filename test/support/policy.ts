@@ -2,7 +2,7 @@ import { pino } from 'pino';
 import { Policy } from '../../src/server/request/policy.js';
 
 /** The policy of an operator who has added nothing. */
-const policy = new Policy(pino({ level: 'silent' }));
+export const policy = new Policy(pino({ level: 'silent' }));
 
 /** True for a text that the built-in rule refuses. */
 export function sexualisesMinors(text: string): boolean {

@@ -127,7 +127,7 @@ export function metadataOf(outcome: Outcome): JobMetadata {
   return completed(outcome).metadata;
 }
 
-export function filesOf(events: readonly JobEvent[]): readonly Buffer[] {
+function filesOf(events: readonly JobEvent[]): readonly Buffer[] {
   const chunks: Buffer[][] = [];
   for (const { event } of events) {
     if (event?.$case !== 'assetChunk') continue;

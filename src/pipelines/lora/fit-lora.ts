@@ -15,6 +15,8 @@ export interface LoraTarget {
   readonly component: string;
   /** Path of the module in its component, as diffusers names it. */
   readonly module: string;
+  /** The module is a parameter itself, without `.weight`. Omitted: it is not. */
+  readonly isParameter?: boolean;
   /** Update of its weight. */
   readonly shape: readonly number[];
   /** Update of its bias; undefined if it has none. */
@@ -100,8 +102,8 @@ interface FittedModule {
 }
 
 function fitModule({ settings }: LoraHeader, target: LoraTarget, parts: Parts): FittedModule {
-  const { component, module } = target;
-  const [weight, bias] = [`${module}.weight`, `${module}.bias`];
+  const { component, module, isParameter = false } = target;
+  const [weight, bias] = [isParameter ? module : `${module}.weight`, `${module}.bias`];
   const problems: string[] = [];
   const updates: FittedUpdate[] = [];
   /** The tensors in a type that a graph takes; undefined, and noted, where one is not. */

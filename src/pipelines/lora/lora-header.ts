@@ -6,14 +6,7 @@ import { type AdapterSettingsOf, readAdapterSettings } from './adapter-settings.
 import { type LoraFormat, type LoraPart, parseLoraKey } from './lora-keys.js';
 
 /** Base model that a LoRA was trained on, found from its keys. */
-export const loraBases = [
-  'SDXL',
-  'WAN 2.1',
-  'Stable Diffusion 1 or 2',
-  'Stable Diffusion 3',
-  'Flux',
-  'unknown',
-] as const;
+const loraBases = ['SDXL', 'WAN 2.1', 'Stable Diffusion 1 or 2', 'Stable Diffusion 3', 'Flux', 'unknown'] as const;
 export type LoraBase = (typeof loraBases)[number];
 
 /** Every weight of SDXL and WAN 14B together has fewer. */

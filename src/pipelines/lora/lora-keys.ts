@@ -20,10 +20,17 @@ const PARTS: Readonly<Record<string, LoraPart>> = {
   down: 'down',
   up: 'up',
   diff: 'difference',
+  diff_m: 'difference',
   w_norm: 'difference',
   diff_b: 'differenceBias',
   b_norm: 'differenceBias',
 };
+
+/**
+ * The change of a block's modulation, as LightX2V's LoRAs of WAN have it. ComfyUI's wrapper of WAN reads it as `.modulation.diff`:
+ * https://github.com/kijai/ComfyUI-WanVideoWrapper/blob/main/nodes_model_loading.py
+ */
+const MODULATION = /\.(diff_m)$/;
 
 /** Ends of keys behind the module's name. The name of a PEFT adapter may stand before `.weight`. */
 const ENDS: readonly RegExp[] = [
@@ -31,10 +38,15 @@ const ENDS: readonly RegExp[] = [
   /\.lora_(down|up)(?:\.weight)?$/,
   /\.lora(?:_linear_layer)?\.(down|up)\.weight$/,
   /\.(diff|diff_b|w_norm|b_norm)$/,
+  MODULATION,
   /\.alpha$/,
 ];
 
-/** Attention as diffusers named it in 2023: `attn1.processor.to_q_lora.down.weight`. */
+/**
+ * Attention as diffusers named it in 2023: `attn1.processor.to_q_lora.down.weight`. The names are those of `UNET_TO_DIFFUSERS` and
+ * `DIFFUSERS_OLD_TO_PEFT`:
+ * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/utils/state_dict_utils.py#L43
+ */
 const ATTENTION_2023 = /^(.+?)(?:\.processor)?\.to_(q|k|v|out)_lora\.(?:(down|up)\.weight|alpha)$/;
 
 /** True for keys of LoRAs and of other low-rank methods. */
@@ -60,7 +72,7 @@ export function parseLoraKey(key: string): LoraKey | undefined {
   for (const end of ENDS) {
     const found = end.exec(name);
     if (found === null || found.index === 0) continue;
-    const module = name.slice(0, found.index);
+    const module = name.slice(0, found.index) + (end === MODULATION ? '.modulation' : '');
     const format = /^lora_(unet|te\d?)_/.test(module) ? 'kohya' : 'peft';
     return { module, part: PARTS[found[1] ?? ''] ?? 'alpha', format };
   }

@@ -13,7 +13,7 @@ export interface LoraSummary {
   readonly tags: readonly string[];
 }
 
-export const MAX_TAGS = 20;
+const MAX_TAGS = 20;
 
 /** @throws InferenceError of `readLoraHeader` */
 export async function readLoraSummary(path: string): Promise<LoraSummary> {

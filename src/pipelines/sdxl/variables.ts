@@ -3,7 +3,7 @@ import { flag, modelName, path } from '../../std/variable-kinds.js';
 import type { FamilyOption } from '../family.js';
 
 /** Prediction types of the UNet. */
-export const predictionTypes = ['epsilon', 'v_prediction'] as const;
+const predictionTypes = ['epsilon', 'v_prediction'] as const;
 export type PredictionType = (typeof predictionTypes)[number];
 
 /** Environment variables of SDXL. */

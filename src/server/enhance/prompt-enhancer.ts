@@ -3,6 +3,7 @@ import type { RunHandle } from '../../engine/engine.js';
 import type { LoadProgress, TextWork } from '../../engine/messages.js';
 import type { OnDemandEngine } from '../../engine/on-demand-engine.js';
 import type { Enhancement, EnhanceRequest } from '../../enhancer/enhancer.js';
+import { filledTexts } from '../../enhancer/template.js';
 import { InferenceError } from '../../errors.js';
 import { WrittenText } from '../../policy/sexualises-minors.js';
 import type { Policy } from '../request/policy.js';
@@ -95,7 +96,7 @@ export class PromptEnhancer {
 
   /**
    * @param jobId unique among the running jobs
-   * @throws InferenceError the signal's reason; POLICY if the text is refused; DEADLINE_EXCEEDED after the time limit;
+   * @throws InferenceError the signal's reason; POLICY if the template with the prompt, or the text, is refused; DEADLINE_EXCEEDED after the time limit;
    * the model's load failure or error
    */
   async enhance(
@@ -106,6 +107,10 @@ export class PromptEnhancer {
   ): Promise<Enhanced> {
     const { onDemand } = this;
     const startedAt = performance.now();
+    // An operator's template may say what the prompt leaves out. Each format is a text of its own.
+    for (const text of filledTexts(onDemand.engine.spec.source.template, request.prompt)) {
+      this.#options.policy.assert({ positive: [text] }, 'the prompt', jobId);
+    }
     await this.#turn(signal, listener.onPosition);
     try {
       const lease = await onDemand.acquire(signal, listener.onLoading);

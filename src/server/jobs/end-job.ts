@@ -9,9 +9,12 @@ import type { JobStore } from './job-store.js';
  * @param error what ended it early; undefined where it completed
  */
 export function endJob(job: Job, error: unknown, { log, jobs }: { log: Logger; jobs: JobStore }): void {
-  if (error !== undefined) job.fail(hideInternals(InferenceError.from(error), log));
+  const failure = error === undefined ? undefined : InferenceError.from(error);
+  if (failure !== undefined) job.fail(hideInternals(failure, log));
+  // What the caller is not told: the path of a file, for example.
+  const detail = failure?.cause instanceof InferenceError ? failure.cause.message : undefined;
   const { id: jobId, model, assets } = job;
   const ms = Date.now() - job.createTime.getTime();
-  log.info({ jobId, model, ms, images: assets.length, reason: job.error?.reason }, 'job ended');
+  log.info({ jobId, model, ms, images: assets.length, reason: job.error?.reason, detail }, 'job ended');
   jobs.finish(job);
 }

@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { Engine, RunHandle } from '../../engine/engine.js';
 import type { EngineEvent, EngineTimings } from '../../engine/messages.js';
+import { InferenceError } from '../../errors.js';
 import type { ModelLoading } from '../../gen/darkroom/v1/event.js';
 import { AssetRole } from '../../gen/darkroom/v1/job.js';
 import type { PromptReport } from '../../pipelines/pipeline.js';
 import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
+import { withoutPaths } from '../request/lora-paths.js';
 import { loraMessages } from '../request/loras.js';
 import { conditioningTexts, type Policy } from '../request/policy.js';
 import type { CostModel } from './cost-model.js';
@@ -29,18 +31,18 @@ const ROLES = {
 export async function runBatch(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, policy, onTimings }: Pick<BatchContext, 'costs' | 'onTimings'> & { readonly policy: Policy },
+  { costs, policy, onTimings }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
   const refusals = jobs.map(({ id, request }) => policy.find(conditioningTexts(request), 'the prompt', id));
   const allowed = jobs.filter((_, i) => refusals[i] === undefined);
-  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, onTimings });
+  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, policy, onTimings });
   return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
 }
 
 async function runAllowed(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, onTimings }: Pick<BatchContext, 'costs' | 'onTimings'>,
+  { costs, policy, onTimings }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
@@ -50,9 +52,9 @@ async function runAllowed(
   const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
-      followRun(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onTimings }).then(
+      followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onTimings }).then(
         () => undefined,
-        (error: unknown) => error ?? new Error('a job ended with nothing'),
+        (error: unknown) => withoutPaths(InferenceError.from(error), jobs[i]?.request.loras ?? []),
       ),
     ),
   );
@@ -61,6 +63,7 @@ async function runAllowed(
 interface BatchContext {
   readonly engine: Engine;
   readonly costs: CostModel;
+  readonly policy: Policy;
   readonly startedAt: number;
   /** Called with what was measured, and what the engine holds after the job. */
   readonly onTimings: (timings: EngineTimings) => void;
@@ -69,7 +72,7 @@ interface BatchContext {
 async function followRun(
   job: GenerateJob,
   run: RunHandle,
-  { engine, costs, startedAt, onTimings }: BatchContext,
+  { engine, costs, policy, startedAt, onTimings }: BatchContext,
 ): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   if (job.signal.aborted) cancel();
@@ -81,6 +84,9 @@ async function followRun(
     for await (const event of run.events) {
       if (event.kind === 'prompt') prompt = event.report;
       else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
+      else if (event.kind === 'unchecked') policy.unchecked(event.problem, job.id);
+      else if (event.kind === 'refused')
+        policy.refused({ rule: `image.${event.label}`, language: 'und' }, 'the image', job.id);
       else record(job, event, meter);
       // The driver is queried during the decode, the longest phase after denoising; a later answer is ignored.
       if (engine.device !== 'cpu' && isLastStep(event)) {
@@ -110,7 +116,7 @@ function buildingEvent({ model, request }: GenerateJob): ModelLoading {
 
 function record(
   job: GenerateJob,
-  event: Exclude<EngineEvent, { kind: 'prompt' | 'building' }>,
+  event: Exclude<EngineEvent, { kind: 'prompt' | 'building' | 'refused' | 'unchecked' }>,
   meter: ProgressMeter,
 ): void {
   switch (event.kind) {

@@ -33,7 +33,7 @@ export class RefusedRequest {
 }
 
 /** Largest size of a request without images, in bytes. */
-export function smallRequestBytes({ LIMIT_PROMPT_BYTES }: Pick<Config, 'LIMIT_PROMPT_BYTES'>): number {
+function smallRequestBytes({ LIMIT_PROMPT_BYTES }: Pick<Config, 'LIMIT_PROMPT_BYTES'>): number {
   return SMALL_BYTES + TEXTS * LIMIT_PROMPT_BYTES;
 }
 
@@ -74,10 +74,10 @@ function refusalOf(
   const limit = receiveLimit(path, config);
   if (bytes.length > limit) return tooLarge(bytes.length, limit);
   if (!WITH_IMAGES.includes(path) || bytes.length < MIN_SCANNED_BYTES) return undefined;
-  const scan = scanGenerateRequest(path.endsWith('/Estimate') ? innerRequest(bytes) : bytes);
+  const scan = scanGenerateRequest(path.endsWith('/Estimate') ? innerRequest(bytes) : bytes, MAX_FIELDS);
   if (scan === undefined) return invalid('the request is not a valid protobuf message of this method');
   if (scan.fields > MAX_FIELDS) {
-    return invalid(`the request has ${scan.fields} fields, must have at most ${MAX_FIELDS}; shorten its lists`);
+    return invalid(`the request has more than ${MAX_FIELDS} fields, the limit; shorten its lists`);
   }
   for (const [field, count] of Object.entries(scan.counts) as [keyof RepeatedCounts, number][]) {
     if (count > MAX_COUNTS[field])

@@ -6,7 +6,7 @@ export interface RepeatedCounts {
 }
 
 export interface WireScan {
-  /** Fields of the request and of its messages: each one becomes a value, and a message an object. */
+  /** Fields of the request and of its messages, as far as they were counted: each one becomes a value, and a message an object. */
   readonly fields: number;
   readonly counts: Readonly<RepeatedCounts>;
 }
@@ -20,33 +20,37 @@ const GUIDANCE_INTERVAL = 24;
  * consists of tiny messages takes gigabytes and a minute to decode; one with a large image takes milliseconds.
  * https://protobuf.dev/programming-guides/encoding/
  *
+ * @param maxFields the scan ends at the first field beyond it: 31 MB of fields take seconds to count
  * @returns undefined where the bytes are no protobuf message
  */
-export function scanGenerateRequest(bytes: Uint8Array): WireScan | undefined {
+export function scanGenerateRequest(bytes: Uint8Array, maxFields: number): WireScan | undefined {
   const counts = { references: 0, loras: 0, labels: 0 };
   let fields = 0;
   const count = () => {
     fields += 1;
+    return fields <= maxFields;
   };
   const isValid = walk(bytes, 0, bytes.length, (field, start, end) => {
-    fields += 1;
+    if (!count()) return false;
     const counted = REPEATED[field];
     if (counted !== undefined) counts[counted] += 1;
     // What is wrong inside of a message is left to the decoder.
     if (start < end && (counted !== undefined || field === GUIDANCE_INTERVAL)) walk(bytes, start, end, count);
+    return fields <= maxFields;
   });
   return isValid ? { fields, counts } : undefined;
 }
 
 /**
- * Calls back for every field; `start` and `end` are the range of a length-delimited value, and equal for other values.
+ * Calls back for every field until it is told to end; `start` and `end` are the range of a length-delimited value, and equal for other
+ * values.
  * @returns false where the bytes are cut or of an unknown wire type
  */
 function walk(
   bytes: Uint8Array,
   start: number,
   end: number,
-  onField: (field: number, start: number, end: number) => void,
+  onField: (field: number, start: number, end: number) => boolean,
 ): boolean {
   let at = start;
   const varint = (): number => {
@@ -74,7 +78,7 @@ function walk(
         const length = varint();
         if (!(length <= end - at)) return false;
         at += length;
-        onField(field, at - length, at);
+        if (!onField(field, at - length, at)) return true;
         continue;
       }
       case 5:
@@ -83,7 +87,7 @@ function walk(
       default:
         return false;
     }
-    onField(field, at, at);
+    if (!onField(field, at, at)) return true;
   }
   return at === end;
 }

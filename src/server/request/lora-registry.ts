@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InferenceError } from '../../errors.js';
+import type { Logger } from '../../log.js';
 import type { AnyFamily } from '../../pipelines/family.js';
 import type { LoraSummary } from '../../pipelines/lora/lora-summary.js';
 import { entryOf, folderProblem, listLoraFolder } from './lora-folder.js';
+import { withoutPaths } from './lora-paths.js';
 import { LoraReader, loraThreadEntry } from './lora-reader.js';
 import { nearestNames } from './nearest-names.js';
 
@@ -39,6 +41,8 @@ export interface LoraRegistryOptions {
   readonly files?: ReadonlyMap<string, string>;
   /** The program of the thread that reads files. Omitted: the one beside this module. */
   readonly threadEntry?: URL | undefined;
+  /** Gets the path of each file that cannot be used. Callers get its name. Omitted: nobody does. */
+  readonly log?: Logger | undefined;
 }
 
 /** The LoRA files that requests may name: those of the configuration and those in the folder now. */
@@ -126,12 +130,24 @@ export class LoraRegistry {
     if (known?.revision === revision && (known.retryAt ?? Number.POSITIVE_INFINITY) > performance.now()) return known;
     const lora = { name, path, revision };
     if (entry?.isFile() === false) {
-      return { ...lora, problem: new InferenceError('CHECKPOINT_INVALID', `${path} is not a file`) };
+      return {
+        ...lora,
+        problem: this.#problem(lora, new InferenceError('CHECKPOINT_INVALID', `${path} is not a file`)),
+      };
     }
     const reading = await reader.read(path);
     if ('summary' in reading) return { ...lora, summary: reading.summary };
     const { problem, isFinal } = reading;
-    return { ...lora, problem, ...(!isFinal && { retryAt: performance.now() + RETRY_MS }) };
+    return {
+      ...lora,
+      problem: this.#problem(lora, problem),
+      ...(!isFinal && { retryAt: performance.now() + RETRY_MS }),
+    };
+  }
+
+  #problem(lora: Pick<KnownLora, 'name' | 'path'>, error: InferenceError): InferenceError {
+    this.#options.log?.warn({ lora: lora.name, path: lora.path, problem: error.message }, 'LoRA cannot be used');
+    return withoutPaths(error, [lora]);
   }
 }
 

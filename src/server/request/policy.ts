@@ -11,8 +11,8 @@ import * as builtIn from '../../policy/sexualises-minors.js';
 type Refusal = builtIn.Refusal;
 type Texts = builtIn.ConditioningTexts;
 
-/** Where a refused text came from: the subject of the message. */
-type What = 'the prompt' | 'the enhanced prompt';
+/** What is refused: the subject of the message. */
+type What = 'the prompt' | 'the enhanced prompt' | 'the image';
 
 const MINORS = 'sexual content involving minors is never generated';
 const OPERATOR = "this server's policy does not allow it";
@@ -58,9 +58,14 @@ export class Policy {
     if (refusal !== undefined) throw this.refused(refusal, what, jobId);
   }
 
+  /** Logs that an image was not checked and is returned. */
+  unchecked(problem: string, jobId: string): void {
+    this.#log.warn({ jobId, problem }, 'image was not checked');
+  }
+
   /** Logs a refusal, without the text. @returns the error for the caller, without the text or the rule */
   refused({ rule, language }: Refusal, what: What, jobId?: string): InferenceError {
-    this.#log.info({ jobId, rule, language }, 'policy refused a text');
+    this.#log.info({ jobId, rule, language }, `policy refused ${what === 'the image' ? 'an image' : 'a text'}`);
     return new InferenceError('POLICY', `${what} is refused: ${/^(?:minors|youths)\./.test(rule) ? MINORS : OPERATOR}`);
   }
 }
@@ -81,10 +86,12 @@ export function conditioningTexts({ prompt, weights = '', negativePrompt, loras 
 }
 
 /** Texts with their other forms: as WAN's tokenizer gets them, and the phrases of weights without their signs. */
-function asRead({ positive, negative }: Texts): Texts {
+function asRead({ positive, negative = '' }: Texts): Texts {
   const texts = positive.filter((text) => text !== '');
   const forms = texts.flatMap((text) => [text, cleanPrompt(text), ...phrasesOf(text)]);
-  return { positive: [...new Set([...forms, ...subtractedFrom(negative)])], negative };
+  // What a prompt subtracts works as a negative prompt does, and the other way round.
+  const negatives = [negative, ...texts.flatMap(subtractedFrom)].filter((text) => text !== '');
+  return { positive: [...new Set([...forms, ...subtractedFrom(negative)])], negative: negatives.join(' \n') };
 }
 
 /** The phrases of a prompt one after the other, if it has weights. */
@@ -94,11 +101,10 @@ function phrasesOf(text: string): readonly string[] {
   return parsed.prompts.map((fragments) => fragments.map((fragment) => fragment.text).join(''));
 }
 
-/** Texts of a negative prompt that condition positively: a blend may subtract a prompt, and twice subtracted is added. */
-function subtractedFrom(negative: string | undefined): readonly string[] {
-  const parsed = negative === undefined ? undefined : parsedOrNothing(negative);
-  if (negative === undefined || parsed?.kind !== 'blend' || parsed.weights.every((weight) => weight >= 0)) return [];
-  return [negative];
+/** The texts of a prompt that conditions the other way round in some place: a blend may subtract a prompt. */
+function subtractedFrom(text: string): readonly string[] {
+  const parsed = parsedOrNothing(text);
+  return parsed?.kind === 'blend' && parsed.weights.some((weight) => weight < 0) ? [text] : [];
 }
 
 function parsedOrNothing(text: string): ReturnType<typeof parsePrompt> | undefined {

@@ -15,13 +15,14 @@ const DECODES = 2;
 export interface ReferenceLoader {
   /**
    * Fetches and decodes the images that a job starts from or holds, and fits them to its size.
+   * @param caller `user`: users take turns
    * @returns the fields that they add to the request
    * @throws InferenceError REFERENCE_INVALID, REFERENCE_UNAVAILABLE, or the signal's reason
    */
   load(
     references: PlannedReferences,
     request: Pick<GenerationRequest, 'width' | 'height' | 'video'>,
-    signal: AbortSignal,
+    caller: { readonly user: string; readonly signal: AbortSignal },
   ): Promise<Pick<GenerationRequest, 'init' | 'video'>>;
 }
 
@@ -41,22 +42,28 @@ export function createReferenceLoader(
       maxBytes: config.REFERENCE_MAX_BYTES,
       timeoutMs: config.REFERENCE_TIMEOUT_MS,
     });
-  const fetches = new Semaphore(FETCHES);
-  const decodes = new Semaphore(DECODES);
-  const load = async (source: ReferenceSource, { width, height }: Size, signal: AbortSignal) => {
-    const bytes = source.kind === 'bytes' ? source.bytes : await fetches.run(() => fetch(source.url, signal), signal);
+  // One user leaves a permit to the others.
+  const fetches = new Semaphore(FETCHES, FETCHES - 1);
+  const decodes = new Semaphore(DECODES, DECODES - 1);
+  const load = async (
+    source: ReferenceSource,
+    { width, height }: Size,
+    { user: key, signal }: { readonly user: string; readonly signal: AbortSignal },
+  ) => {
+    const bytes =
+      source.kind === 'bytes' ? source.bytes : await fetches.run(() => fetch(source.url, signal), { signal, key });
     const options = { width, height, maxPixels: config.REFERENCE_MAX_PIXELS };
-    const { rgb } = await decodes.run(() => decodeReference(bytes, options), signal);
+    const { rgb } = await decodes.run(() => decodeReference(bytes, options), { signal, key });
     signal.throwIfAborted();
     return rgb;
   };
   return {
-    async load(references, { video, ...size }, signal) {
+    async load(references, { video, ...size }, caller) {
       const { strength, denoisingStrength } = references;
-      const { method, places } = applyReferences(references, await infoOf(references.model, signal));
+      const { method, places } = applyReferences(references, await infoOf(references.model, caller.signal));
       const image = async (place: FramePlace) => {
         const source = places.includes(place) ? references[place] : undefined;
-        return source && load(source, size, signal);
+        return source && load(source, size, caller);
       };
       const [start, end] = await Promise.all([image('start'), image('end')]);
       if (method === 'img2img' || video === undefined) {

@@ -41,11 +41,16 @@ export function planReferences(
   const [first, second] = references;
   if (first === undefined) return undefined;
   const sources = references.map((reference, i) => sourceOf(reference, i, limitBytes, check));
-  const strength = first.strength ?? family.references.defaultStrength;
+  const strength = first.strength ?? second?.strength ?? family.references.defaultStrength;
   check(
     strength >= MIN_STRENGTH && strength <= 1,
     'references[0].strength',
     `references[0].strength ${strength} must be >= ${MIN_STRENGTH} and <= 1`,
+  );
+  check(
+    second?.strength === undefined || second.strength === strength,
+    'references[1].strength',
+    `references[1].strength ${second?.strength} must be that of references[0], ${strength}; one strength counts for both`,
   );
   if (makes !== 'video') {
     const role = first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;

@@ -238,17 +238,32 @@ describe('a single file in the original layout', () => {
     expect(await imageOf({ path })).toEqual(await imageOf({ path: expected }));
   });
 
-  it('multiplies 8-bit weights by the number that ComfyUI stores beside them', async () => {
+  it.each([
+    ['a number', () => []],
+    ['a number for each row', (rows: number) => [rows]],
+    ['a column of numbers', (rows: number) => [rows, 1]],
+  ] as const)('multiplies 8-bit weights by %s that ComfyUI stores beside them', async (_, shapeOf) => {
     const key = 'model.diffusion_model.middle_block.1.proj_in';
+    const scales = (tensor: StoredTensor) => {
+      const shape = shapeOf(tensor.shape[0] ?? 0);
+      return f32(
+        shape,
+        Float32Array.from({ length: shape[0] ?? 1 }, (__, i) => 1 + (i % 5)),
+      );
+    };
     const scaled = (tensor: StoredTensor) => {
       const [stored, wide] = inFloat8('F8_E4M3', tensor);
-      const values = new Float32Array(Uint8Array.from(wide.bytes).buffer).map((value) => value * 3);
+      const numbers = new Float32Array(Uint8Array.from(scales(tensor).bytes).buffer);
+      const columns = tensor.shape[1] ?? 1;
+      const values = new Float32Array(Uint8Array.from(wide.bytes).buffer).map(
+        (value, i) => value * (numbers[numbers.length === 1 ? 0 : Math.floor(i / columns)] ?? 0),
+      );
       return [stored, f32(tensor.shape, values)] as const;
     };
     const original = (tensors: Tensors) => tensors.get(`${key}.weight`) ?? empty();
     const path = await changed(({ tensors }) => {
+      tensors.set(`${key}.scale_weight`, scales(original(tensors)));
       tensors.set(`${key}.weight`, scaled(original(tensors))[0]);
-      tensors.set(`${key}.scale_weight`, f32([], Float32Array.of(3)));
     });
     const expected = await changed(({ tensors }) => tensors.set(`${key}.weight`, scaled(original(tensors))[1]));
     expect(await imageOf({ path })).toEqual(await imageOf({ path: expected }));

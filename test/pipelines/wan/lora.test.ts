@@ -161,8 +161,15 @@ describe('a LoRA of WAN', () => {
     expect(pictures[1]).not.toEqual(pictures[0]);
   });
 
-  it('adds differences of weights, norms and biases next to factors', async () => {
-    const keys = ['blocks.0.attn1.norm_q.weight', 'blocks.0.norm2.bias', 'blocks.1.attn1.to_v.weight', 'proj_out.bias'];
+  it('adds differences of weights, norms, biases and modulations next to factors', async () => {
+    const keys = [
+      'blocks.0.scale_shift_table',
+      'scale_shift_table',
+      'blocks.0.attn1.norm_q.weight',
+      'blocks.0.norm2.bias',
+      'blocks.1.attn1.to_v.weight',
+      'proj_out.bias',
+    ];
     const folder = await mergedCheckpoint(0.5);
     const weights = await readTensorFile(join(folder, TRANSFORMER));
     const differences = new Map<string, StoredTensor>();
@@ -174,6 +181,7 @@ describe('a LoRA of WAN', () => {
       );
       weights.set(key, f32(shape, values));
       const name = originalTransformerName(key)
+        .replace(/\.modulation$/, '.diff_m')
         .replace(/\.weight$/, '.diff')
         .replace(/\.bias$/, '.diff_b');
       differences.set(`diffusion_model.${name}`, f32(shape, difference));

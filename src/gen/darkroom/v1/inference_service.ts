@@ -117,8 +117,8 @@ export interface GenerateRequest {
    */
   frames: number;
   /**
-   * Labels for the caller's own use. They count as part of the body when the job id is compared; the server neither uses nor
-   * returns them. At most 64 entries of 1024 bytes, key and value together.
+   * Labels for the caller's own use. They count as part of the body when the job id is compared; the server returns none of
+   * them, and uses `user_id` alone: users take turns at fetching and decoding references. At most 64 entries of 1024 bytes, key and value together.
    */
   labels: { [key: string]: string };
   /**
@@ -127,8 +127,8 @@ export interface GenerateRequest {
    */
   promptSyntax: PromptSyntax;
   /**
-   * Quality of WebP and JPEG, 1 to 100. 0: 90. PNG is lossless and ignores it. For a video it is the quality of the poster;
-   * VIDEO_CRF sets the quality of an MP4, and an animated WebP has quality 80.
+   * Quality of WebP and JPEG, 1 to 100. 0: 90. PNG is lossless and ignores it. For a video it is the quality of the poster
+   * and of an animated WebP (0: 80); VIDEO_CRF sets the quality of an MP4.
    */
   outputQuality: number;
   /** What the files say about their making. */

@@ -621,8 +621,8 @@ export interface Reference {
   /** Where it stands in a video. Default: single. Must be unset for an image. */
   role: ReferenceRole;
   /**
-   * How strongly the reference conditions the result, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. With two references the first
-   * one's value counts for both. For WAN it also sets the guidance scale to 5 + 4 x strength, unless the request has one.
+   * How strongly the reference conditions the result, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. Two references have one
+   * strength: give it to one of them, or the same to both. For WAN it also sets the guidance scale to 5 + 4 x strength, unless the request has one.
    * docs/guide/wan.md lists its other effects by model.
    */
   strength?:

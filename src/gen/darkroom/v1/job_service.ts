@@ -82,7 +82,7 @@ export interface ListJobsRequest {
 
 /** ListJobsResponse holds a page of jobs. */
 export interface ListJobsResponse {
-  /** Jobs, newest first. A page has at most about 512 KB, so it may hold fewer jobs than `page_size`. */
+  /** Jobs, newest first. A page has at most about 256 KB, so it may hold fewer jobs than `page_size`. */
   jobs: Job[];
   /** `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;

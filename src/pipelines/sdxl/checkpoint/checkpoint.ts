@@ -71,7 +71,11 @@ const PREFIXES: Readonly<Record<ComponentName, string>> = {
   vae: 'first_stage_model.',
 };
 
-/** Keys beside the weights that say how the model was trained: ComfyUI samples CosXL and Playground 2.5 by them. */
+/**
+ * Keys beside the weights that say how the model was trained: `edm_mean` and `edm_std` of Playground 2.5, `edm_vpred.sigma_max` and
+ * `edm_vpred.sigma_min` of CosXL. ComfyUI samples by them (`SDXL.model_type`):
+ * https://github.com/comfyanonymous/ComfyUI/blob/master/comfy/supported_models.py
+ */
 const EDM_MARKERS = /^edm[._]|(^|\.)sigma_(min|max|data)$/;
 
 /** Prediction types of ModelSpec 1.0.0 that are sampled here. https://github.com/Stability-AI/ModelSpec */

@@ -23,7 +23,10 @@ const indexSchema = z.object({
 
 const schedulerSchema = z.record(z.string(), z.unknown());
 
-/** Fields of a UNet's configuration that distilled models have. */
+/**
+ * Fields of a UNet's configuration that distilled models have: blocks of other depths on the way up, no middle.
+ * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/unets/unet_2d_condition.py#L121
+ */
 const distilledSchema = z.object({
   mid_block_type: z.string().nullable().default('UNetMidBlock2DCrossAttn'),
   reverse_transformer_layers_per_block: z.unknown(),

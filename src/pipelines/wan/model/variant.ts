@@ -3,7 +3,7 @@ import type { FrameConditioning, FramePlace } from '../../pipeline.js';
 import type { TransformerConfig } from './config.js';
 
 /** The input that a transformer was trained with beside the text: none, VACE's control, or latents and images of known frames. */
-export const wanVariants = ['text_to_video', 'vace', 'image_to_video'] as const;
+const wanVariants = ['text_to_video', 'vace', 'image_to_video'] as const;
 export type WanVariant = (typeof wanVariants)[number];
 
 /** Channels of the folded masks in VACE's control: one for each pixel that a latent stands for. */
