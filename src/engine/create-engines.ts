@@ -45,6 +45,8 @@ export function createEngines({
         source,
         device: config.DEVICE,
         threads,
+        runtime: config.RUNTIME,
+        providerLibrary: config.PROVIDER_LIBRARY,
         // A limit of one pixel makes every image a batch of its own.
         batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,
         variants: config.LORA_VARIANTS,

@@ -315,7 +315,17 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
             'keys of the checkpoint are not used',
           );
         }
-        this.#log.info({ device: message.device, ms: Math.round(message.loadMs), enginePid: this.pid }, 'engine ready');
+        if (message.runtime?.reason !== undefined)
+          this.#log.warn({ reason: message.runtime.reason }, 'native runtime does not open: the Node binding is used');
+        this.#log.info(
+          {
+            device: message.device,
+            runtime: message.runtime?.name,
+            ms: Math.round(message.loadMs),
+            enginePid: this.pid,
+          },
+          'engine ready',
+        );
         this.#setState('ready');
         return;
       case 'start-failed':

@@ -5,6 +5,7 @@ import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
 import type { VideoFormat } from '../media/video-writer.js';
 import type { BuiltVariants, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
+import type { RuntimeName } from '../runtime/runtime-names.js';
 
 /** Types of one kind of engine: its spec, its jobs, their events and results. */
 export interface Work {
@@ -66,6 +67,10 @@ export interface EngineSpec {
   readonly device: Device;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
+  /** Implementation of sessions. Default: `auto`. */
+  readonly runtime?: RuntimeName;
+  /** Library of a provider that is loaded in place of the runtime's own. */
+  readonly providerLibrary?: string | undefined;
   /** Largest number of pixels of all images that are denoised together. */
   readonly batchPixels: number;
   /** Number of LoRA variants that are kept beside the bare model. Default 1. */
@@ -154,6 +159,8 @@ export interface Loaded<W extends Work> {
   readonly device: string;
   /** For `auto`: the better providers that do not open, and the reasons. */
   readonly rejected: readonly { readonly provider: string; readonly detail: string }[];
+  /** Implementation of sessions, and why it is not the native one where `auto` would have taken it. Omitted: it has none. */
+  readonly runtime?: { readonly name: string; readonly reason?: string | undefined };
 }
 
 export type MessageFromEngine<W extends Work = Work> =

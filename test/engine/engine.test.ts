@@ -5,6 +5,7 @@ import { afterEach, describe, expect, inject, it, vi } from 'vitest';
 import { createEngine, type Engine, type EngineOptions, type RunHandle } from '../../src/engine/engine.js';
 import { InferenceError } from '../../src/errors.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
+import type { RuntimeName } from '../../src/runtime/runtime-names.js';
 import { createBackoff } from '../../src/std/backoff.js';
 import { engineEntry, isAlive, silent, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -26,9 +27,13 @@ const slow: GenerationRequest = { ...quick, width: 1024, height: 1024, steps: 1 
 let engine: Engine;
 afterEach(() => engine.stop());
 
+function specOf(path: string, runtime: RuntimeName = 'auto'): EngineOptions['spec'] {
+  return { model: 'tiny', family: 'sdxl', source: { path }, device: 'cpu', threads: 1, runtime, batchPixels: 2 ** 20 };
+}
+
 function create(options: Partial<EngineOptions> = {}, path: string = inject('tinySdxl')): Engine {
   engine = createEngine({
-    spec: { model: 'tiny', family: 'sdxl', source: { path }, device: 'cpu', threads: 1, batchPixels: 2 ** 20 },
+    spec: specOf(path),
     log: silent,
     entry: engineEntry,
     backoffMs: { initial: 20, max: 200 },
@@ -160,8 +165,25 @@ describe('Engine', () => {
     expect(await reasonOf(start('next', quick))).toBe('done');
   });
 
+  it('ends a job inside a run when it is cancelled, and keeps the process', async () => {
+    await create({ spec: specOf(inject('tinySdxl'), 'native') }).start();
+    const { pid } = engine;
+    const run = start('job', { ...slow, steps: 2 });
+    const steps: number[] = [];
+    for await (const event of run.events) {
+      if (event.kind !== 'progress' || event.phase !== 'denoise') continue;
+      steps.push(event.step);
+      setTimeout(() => run.cancel(), 100);
+    }
+    // A step takes more than a second: without the end of its run, the second one would be done.
+    expect(steps).toEqual([1]);
+    expect(await reasonOf(run)).toBe('CANCELLED');
+    expect([engine.pid, engine.state]).toEqual([pid, 'ready']);
+    expect(await reasonOf(start('next', quick))).toBe('done');
+  });
+
   it('kills past the cancel bound, at once ready for a new process', async () => {
-    await create({ cancelBoundMs: 50 }).start();
+    await create({ cancelBoundMs: 50, spec: specOf(inject('tinySdxl'), 'binding') }).start();
     const { pid } = engine;
     const run = start('job', slow);
     for await (const event of run.events) {

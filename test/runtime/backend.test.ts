@@ -12,7 +12,7 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
-/** Counts the sessions that are opened from now on, by whether they probe attention. */
+/** Counts the sessions that the binding opens from now on, by whether they probe attention. */
 function countSessions(): { probes: number; others: number } {
   const count = { probes: 0, others: 0 };
   const create = InferenceSession.create.bind(InferenceSession);
@@ -36,13 +36,16 @@ async function encodePrompts(backend: Awaited<ReturnType<typeof openBackend>>): 
 describe('openBackend()', () => {
   it('opens no session for a provider whose fused attention is right', async () => {
     const count = countSessions();
-    expect(await openBackend({ provider: 'cpu', threads: 2 })).toEqual({
+    expect(await openBackend({ provider: 'cpu', threads: 2, runtime: 'binding' })).toMatchObject({
       provider: 'cpu',
       deviceId: 0,
       threads: 2,
       dialect: { attention: 'fused', compute: 'f32' },
     });
-    expect(await openBackend({ provider: 'cuda', deviceId: 1 })).toMatchObject({ deviceId: 1, threads: 0 });
+    expect(await openBackend({ provider: 'cuda', deviceId: 1, runtime: 'binding' })).toMatchObject({
+      deviceId: 1,
+      threads: 0,
+    });
     expect(count).toEqual({ probes: 0, others: 0 });
   });
 
@@ -53,7 +56,7 @@ describe('openBackend()', () => {
       vi.stubEnv('VK_DRIVER_FILES', SWIFTSHADER);
       vi.stubEnv('XDG_RUNTIME_DIR', process.env.XDG_RUNTIME_DIR ?? '/tmp');
       const count = countSessions();
-      const backend = await openBackend({ provider: 'webgpu' });
+      const backend = await openBackend({ provider: 'webgpu', runtime: 'binding' });
       expect(backend.dialect.attention).toBe('decomposed');
       await encodePrompts(backend);
       expect(count.probes).toBe(1);

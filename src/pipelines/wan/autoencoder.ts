@@ -14,6 +14,13 @@ interface Sessions {
   readonly openEncoder: Readonly<Record<ChunkKind, OnDemandSession>>;
 }
 
+export interface DecodeOptions {
+  /** Latents of each run after the first; a run's memory grows with them. Omitted: 1. */
+  readonly perRun?: number | undefined;
+  /** Ends the run. Omitted: nothing does. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The VAE, loaded. It works through a video in chunks, so that its memory does not grow with the video. */
 export class Autoencoder implements VideoEncoder {
   readonly #sessions: Sessions;
@@ -37,9 +44,12 @@ export class Autoencoder implements VideoEncoder {
    * [3, 8h, 8w], -1 to 1.
    *
    * @param size of the video in pixels
-   * @param perRun latents of each run after the first; a run's memory grows with them
    */
-  async *decodeChunks(latents: Float32Array, size: VideoSize, perRun = 1): AsyncGenerator<readonly Float32Array[]> {
+  async *decodeChunks(
+    latents: Float32Array,
+    size: VideoSize,
+    { perRun = 1, signal }: DecodeOptions = {},
+  ): AsyncGenerator<readonly Float32Array[]> {
     const { frames, height, width } = this.latentSize(size);
     const carried = new CarriedTensors();
     try {
@@ -48,7 +58,7 @@ export class Autoencoder implements VideoEncoder {
         const chunk = Array.from({ length: count }, (_, i) => latentFrame(latents, at + i, frames, this.#config));
         const session = this.#sessions.decoders[at === 0 ? 'first' : 'later'];
         const shape = [count, this.#config.z_dim, height, width];
-        const outputs = await session.run({ latents: { data: join32(chunk), shape } }, carried);
+        const outputs = await session.run({ latents: { data: join32(chunk), shape } }, { carried, signal });
         yield split(outputOf(outputs, 'frames', 'the VAE decoder'), 3 * size.height * size.width);
       }
     } finally {
@@ -65,9 +75,10 @@ export class Autoencoder implements VideoEncoder {
   async encode(
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
     size: Omit<VideoSize, 'frames'>,
+    signal?: AbortSignal,
   ): Promise<Float32Array> {
     const means: Float32Array[] = [];
-    for await (const mean of this.encodeChunks(frames, size)) means.push(mean);
+    for await (const mean of this.encodeChunks(frames, size, signal)) means.push(mean);
     return videoOfFrames(means, this.#config.z_dim);
   }
 
@@ -75,6 +86,7 @@ export class Autoencoder implements VideoEncoder {
   async *encodeChunks(
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
     { height, width }: Omit<VideoSize, 'frames'>,
+    signal?: AbortSignal,
   ): AsyncGenerator<Float32Array> {
     const { in_channels: colours } = this.#config;
     const carried = new CarriedTensors();
@@ -86,7 +98,7 @@ export class Autoencoder implements VideoEncoder {
         if (chunk.length < (kind === 'first' ? 1 : framesPerLatent(this.#config))) continue;
         const session = await this.#sessions.openEncoder[kind]();
         const shape = [chunk.length, colours, height, width];
-        const outputs = await session.run({ frames: { data: join32(chunk), shape } }, carried);
+        const outputs = await session.run({ frames: { data: join32(chunk), shape } }, { carried, signal });
         const moments = outputOf(outputs, 'moments', 'the VAE encoder');
         // The other half is the logarithm of the variance: known frames are given by the mode.
         yield moments.slice(0, moments.length / 2);
@@ -104,8 +116,9 @@ export class Autoencoder implements VideoEncoder {
   async encodeLatents(
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
     size: Omit<VideoSize, 'frames'>,
+    signal?: AbortSignal,
   ): Promise<Float32Array> {
-    return normalizedLatents(await this.encode(frames, size), this.#config);
+    return normalizedLatents(await this.encode(frames, size, signal), this.#config);
   }
 
   /** The size of a video in pixels, in latents. */

@@ -19,7 +19,7 @@ beforeAll(async () => {
 
 async function decoded(latents: Float32Array, size: Size, perRun?: number): Promise<Float32Array[]> {
   const frames: Float32Array[] = [];
-  for await (const chunk of networks.autoencoder.decodeChunks(latents, size, perRun)) frames.push(...chunk);
+  for await (const chunk of networks.autoencoder.decodeChunks(latents, size, { perRun })) frames.push(...chunk);
   return frames;
 }
 
@@ -77,7 +77,7 @@ describe('the VAE', () => {
     const peak = async (frames: number, perRun?: number) => {
       const size = { frames, height: 96, width: 96 };
       let most = 0;
-      for await (const _ of networks.autoencoder.decodeChunks(latentsOf(size), size, perRun)) {
+      for await (const _ of networks.autoencoder.decodeChunks(latentsOf(size), size, { perRun })) {
         collect();
         most = Math.max(most, process.memoryUsage().rss);
       }
