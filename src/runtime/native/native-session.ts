@@ -44,11 +44,13 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
     });
     const memory = (name: string, id: number) =>
       library.own('MemoryInfo', api.call('CreateMemoryInfo', name, DEVICE_ALLOCATOR, id, DEFAULT_MEMORY));
+    // Memory of other libraries has names of their own.
+    const hasOwnMemory = plan.runtime?.providerLibrary === undefined;
     return new NativeSession(library, plan, {
       scope,
       session: scope.own(library.own('Session', session)),
       host: scope.own(memory(MEMORY.cpu, 0)),
-      device: scope.own(memory(MEMORY[plan.provider], plan.deviceId)),
+      device: scope.own(hasOwnMemory ? memory(MEMORY[plan.provider], plan.deviceId) : memory(MEMORY.cpu, 0)),
     });
   } catch (error) {
     scope.release();

@@ -34,7 +34,7 @@ export class OrtLibrary {
   }
 
   /**
-   * Registers a library of a provider and returns the provider's devices.
+   * Registers a library of a provider and returns the provider's devices, at least one.
    * @throws Error where the library does not load or finds no device
    */
   devicesOf(plugin: string): readonly bigint[] {

@@ -29,7 +29,8 @@ function appendProvider(library: OrtLibrary, options: Handle, plan: SessionPlan)
   const plugin = plan.runtime?.providerLibrary;
   if (plugin !== undefined && plan.provider !== 'cpu') {
     const devices = library.devicesOf(plugin);
-    api.call('AppendExecutionProvider_V2', options.pointer, environment, devices, devices.length, [], [], 0);
+    const device = devices[plan.deviceId] ?? devices[0] ?? 0n;
+    api.call('AppendExecutionProvider_V2', options.pointer, environment, [device], 1, [], [], 0);
     return;
   }
   switch (plan.provider) {
