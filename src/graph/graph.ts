@@ -179,6 +179,11 @@ export class Graph {
     });
   }
 
+  /** Names of what a run takes. */
+  get inputs(): readonly string[] {
+    return this.#inputs.map(({ name }) => name);
+  }
+
   /** Names of what a run gives back. */
   get outputs(): readonly string[] {
     return this.#outputs.map(({ name }) => name);

@@ -24,7 +24,8 @@ export interface SessionOptions {
 /** A session to open: the graph's bytes, and how its weights are found. */
 export interface SessionPlan extends SessionDevice {
   readonly model: Uint8Array;
-  /** Names of the graph's outputs. */
+  /** Names of the graph's inputs and outputs. */
+  readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly holds: ReadonlyMap<string, string>;
   readonly configEntries: Readonly<Record<string, string>>;

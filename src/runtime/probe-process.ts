@@ -1,7 +1,8 @@
-/** Run by probe.ts: opens a session with one Add on the named provider, runs it, and reports `ok` or why it failed. */
+/** Run by probe.ts: opens a session with one Add on the named provider, runs it, and reports `ok` with the runtime, or why it failed. */
 import type { Provider } from '../device.js';
 import { Graph } from '../graph/graph.js';
 import { add } from '../graph/ops.js';
+import type { Runtime } from './runtime.js';
 import type { RuntimeName } from './runtime-names.js';
 
 async function probe(provider: Provider, name: RuntimeName, library = ''): Promise<string> {
@@ -14,7 +15,12 @@ async function probe(provider: Provider, name: RuntimeName, library = ''): Promi
   graph.output('y', add(graph, x, x));
   const session = await createSession(graph, { provider, deviceId: 0, threads: 0, runtime });
   const { y } = await session.run({ x: { data: Float32Array.of(1, 2, 3, 4), shape: [4] } });
-  return y?.join() === '2,4,6,8' ? 'ok' : `adds wrongly: ${y?.join()}`;
+  return y?.join() === '2,4,6,8' ? `ok ${described(runtime)}` : `adds wrongly: ${y?.join()}`;
+}
+
+function described(runtime: Runtime): string {
+  if (runtime.name === 'native') return 'the native runtime';
+  return `the Node binding${runtime.reason === undefined ? '' : `: the native runtime does not open, ${runtime.reason}`}`;
 }
 
 const [, , provider, runtime, library] = process.argv;

@@ -55,7 +55,9 @@ export function probeProvider(
       complaint = error.message;
     });
     child.on('close', (code, signal) => {
-      if (answer === 'ok') return resolve({ provider, opens: true, detail: 'opens' });
+      if (answer?.startsWith('ok ')) {
+        return resolve({ provider, opens: true, detail: `opens, with ${answer.slice('ok '.length)}` });
+      }
       const detail = readable(
         answer ?? (complaint.trim().split('\n').at(-1) || `the probe ended with ${signal ?? `code ${code}`}`),
       );
@@ -66,7 +68,8 @@ export function probeProvider(
 
 /** The runtime's message without its source lines; its word for libraries that npm did not bring. */
 function readable(message: string): string {
-  if (/Failed to load shared library/.test(message)) return 'its libraries are not installed';
+  if (/Failed to load shared library|providers_\w+\.so: cannot open/.test(message))
+    return 'its libraries are not installed';
   return message.replace(/^\/onnxruntime_src\/.* was false\. /, '');
 }
 

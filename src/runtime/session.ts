@@ -16,6 +16,7 @@ export function createSession(
   const plan: SessionPlan = {
     ...device,
     model: graph.encode((file) => relative(folder, file).split(sep).join('/')),
+    inputs: graph.inputs,
     outputs: graph.outputs,
     holds,
     configEntries: {

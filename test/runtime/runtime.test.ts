@@ -59,6 +59,7 @@ describe('cudaOptions()', () => {
     deviceId: 1,
     threads: 0,
     model: new Uint8Array(),
+    inputs: [],
     outputs: [],
     holds: new Map(),
     configEntries: {},

@@ -46,7 +46,9 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
       library.own('MemoryInfo', api.call('CreateMemoryInfo', name, DEVICE_ALLOCATOR, id, DEFAULT_MEMORY));
     // Memory of other libraries has names of their own.
     const hasOwnMemory = plan.runtime?.providerLibrary === undefined;
-    return new NativeSession(library, plan, {
+    const { provider, inputs, outputs, holds } = plan;
+    const graph = { provider, inputs, outputs, holds };
+    return new NativeSession(library, graph, {
       scope,
       session: scope.own(library.own('Session', session)),
       host: scope.own(memory(MEMORY.cpu, 0)),
@@ -58,13 +60,12 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
   }
 }
 
-function inTurn<T>(
-  { provider }: Pick<SessionPlan, 'provider'>,
-  task: () => Promise<T>,
-  signal?: AbortSignal,
-): Promise<T> {
+function inTurn<T>({ provider }: SessionGraph, task: () => Promise<T>, signal?: AbortSignal): Promise<T> {
   return provider === 'webgpu' ? webgpu.run(task, signal) : task();
 }
+
+/** Not the bytes of the graph, which are large where its constants are. */
+type SessionGraph = Pick<SessionPlan, 'provider' | 'inputs' | 'outputs' | 'holds'>;
 
 interface SessionHandles {
   readonly scope: HandleScope;
@@ -75,14 +76,14 @@ interface SessionHandles {
 
 class NativeSession implements NetworkSession {
   readonly #library: OrtLibrary;
-  readonly #plan: SessionPlan;
+  readonly #graph: SessionGraph;
   readonly #handles: SessionHandles;
   readonly #running = new Set<Promise<unknown>>();
   #isReleased = false;
 
-  constructor(library: OrtLibrary, plan: SessionPlan, handles: SessionHandles) {
+  constructor(library: OrtLibrary, graph: SessionGraph, handles: SessionHandles) {
     this.#library = library;
-    this.#plan = plan;
+    this.#graph = graph;
     this.#handles = handles;
   }
 
@@ -91,7 +92,7 @@ class NativeSession implements NetworkSession {
     options: RunOptions = {},
   ): Promise<Readonly<Record<string, T>>> {
     if (this.#isReleased) throw new Error('the session was released');
-    const run = inTurn(this.#plan, () => this.#run(feeds, options), options.signal);
+    const run = inTurn(this.#graph, () => this.#run(feeds, options), options.signal);
     this.#running.add(run);
     try {
       return (await run) as Readonly<Record<string, T>>;
@@ -103,19 +104,22 @@ class NativeSession implements NetworkSession {
   async release(): Promise<void> {
     this.#isReleased = true;
     await Promise.allSettled(this.#running);
-    await inTurn(this.#plan, async () => this.#handles.scope.release());
+    await inTurn(this.#graph, async () => this.#handles.scope.release());
     await this.#library.trim();
   }
 
   async #run(
     feeds: Readonly<Record<string, Feed>>,
-    { carried, outputs = this.#plan.outputs, signal }: RunOptions,
+    { carried, outputs = this.#graph.outputs, signal }: RunOptions,
   ): Promise<Readonly<Record<string, TensorData>>> {
     signal?.throwIfAborted();
     const library = this.#library;
     const { api, allocator } = library;
     const { session, host, device } = this.#handles;
-    const { holds } = this.#plan;
+    const { inputs, holds } = this.#graph;
+    // The runtime would start without it, and leave it to each kernel to notice.
+    const missing = inputs.find((name) => feeds[name] === undefined && carried?.tensors[name] === undefined);
+    if (missing !== undefined) throw new Error(`input ${missing} is missing`);
     const scope = new HandleScope();
     try {
       const binding = scope.own(library.own('IoBinding', api.call('CreateIoBinding', session.pointer)));
@@ -134,22 +138,18 @@ class NativeSession implements NetworkSession {
       const count = api.call('GetBoundOutputValues', binding.pointer, allocator, cell);
       const pointers = cell[0] === null ? [] : api.pointersAt(cell[0], count);
       if (cell[0] !== null) api.call('AllocatorFree', allocator, cell[0]);
-      const values = pointers.map((pointer) => library.own('Value', pointer));
-      const kept: Record<string, DeviceTensor> = {};
-      const copied: Record<string, TensorData> = {};
-      for (const [i, name] of outputs.entries()) {
-        const value = values[i];
+      const copied: [string, Handle][] = [];
+      const kept: [string, DeviceTensor][] = [];
+      for (const [i, pointer] of pointers.entries()) {
+        const name = outputs[i] ?? '';
+        const value = library.own('Value', pointer);
         const input = holds.get(name);
-        if (value === undefined) continue;
-        if (input !== undefined && carried !== undefined) {
-          kept[input] = new CarriedValue(value);
-          continue;
-        }
-        scope.own(value);
-        if (input === undefined) copied[name] = readTensor(library, value);
+        if (input === undefined) copied.push([name, scope.own(value)]);
+        else if (carried === undefined) scope.own(value);
+        else kept.push([input, new CarriedValue(value)]);
       }
-      carried?.replace(kept);
-      return copied;
+      carried?.replace(Object.fromEntries(kept));
+      return Object.fromEntries(copied.map(([name, value]) => [name, readTensor(library, value)]));
     } finally {
       scope.release();
     }

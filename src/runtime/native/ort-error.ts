@@ -23,12 +23,15 @@ export type OrtErrorCode = (typeof ortErrorCodes)[number];
 /** A message may list all nodes of a graph, or end in a stack trace. */
 const MAX_CHARACTERS = 1000;
 
+/** Where in its sources the runtime failed. */
+const PLACE = /^\/onnxruntime_src\/.*?\[ONNXRuntimeError\] : \d+ : \w+ : /;
+
 /** An error that ONNX Runtime returned: its code, and its message as one bounded line. */
 export class OrtError extends Error {
   readonly code: OrtErrorCode;
 
   constructor(code: OrtErrorCode, message: string) {
-    super(wellFormed(message.replace(/\s+/g, ' ').trim(), MAX_CHARACTERS));
+    super(wellFormed(message.replace(/\s+/g, ' ').replace(PLACE, '').trim(), MAX_CHARACTERS));
     this.name = 'OrtError';
     this.code = code;
   }

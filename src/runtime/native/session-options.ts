@@ -30,23 +30,23 @@ function appendProvider(library: OrtLibrary, options: Handle, plan: SessionPlan)
   if (plugin !== undefined && plan.provider !== 'cpu') {
     const devices = library.devicesOf(plugin);
     const device = devices[plan.deviceId] ?? devices[0] ?? 0n;
-    api.call('AppendExecutionProvider_V2', options.pointer, environment, [device], 1, [], [], 0);
+    api.call('SessionOptionsAppendExecutionProvider_V2', options.pointer, environment, [device], 1, [], [], 0);
     return;
   }
   switch (plan.provider) {
     case 'cpu':
       return; // always there
     case 'webgpu':
-      api.call('AppendExecutionProvider', options.pointer, 'WebGPU', [], [], 0);
+      api.call('SessionOptionsAppendExecutionProvider', options.pointer, 'WebGPU', [], [], 0);
       return;
     case 'cuda':
       withProviderOptions(library, 'CUDA', cudaOptions(plan), (pointer) =>
-        api.call('AppendCUDA', options.pointer, pointer),
+        api.call('SessionOptionsAppendExecutionProvider_CUDA_V2', options.pointer, pointer),
       );
       return;
     case 'tensorrt':
       withProviderOptions(library, 'TensorRT', { device_id: String(plan.deviceId) }, (pointer) =>
-        api.call('AppendTensorRT', options.pointer, pointer),
+        api.call('SessionOptionsAppendExecutionProvider_TensorRT_V2', options.pointer, pointer),
       );
   }
 }
