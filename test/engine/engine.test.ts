@@ -1,6 +1,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
+import { pino } from 'pino';
 import { afterEach, describe, expect, inject, it, vi } from 'vitest';
 import { createEngine, type Engine, type EngineOptions, type RunHandle } from '../../src/engine/engine.js';
 import { InferenceError } from '../../src/errors.js';
@@ -180,6 +181,26 @@ describe('Engine', () => {
     expect(await reasonOf(run)).toBe('CANCELLED');
     expect([engine.pid, engine.state]).toEqual([pid, 'ready']);
     expect(await reasonOf(start('next', quick))).toBe('done');
+  });
+
+  it('falls back to the Node binding where koffi is missing, and says why', async () => {
+    const lines: string[] = [];
+    const log = pino({}, { write: (line: string) => lines.push(line) });
+    const entry = new URL('./fixtures/without-koffi.mjs', import.meta.url);
+    await create({ entry, log }).start();
+    expect(await reasonOf(start('job', quick))).toBe('done');
+    const logged = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(logged).toContainEqual(
+      expect.objectContaining({
+        msg: 'native runtime does not open: the Node binding is used',
+        reason: 'the package koffi does not load',
+      }),
+    );
+    expect(logged).toContainEqual(expect.objectContaining({ msg: 'engine ready', runtime: 'binding' }));
+    await engine.stop();
+    await expect(create({ entry, spec: specOf(inject('tinySdxl'), 'native') }).start()).rejects.toMatchObject({
+      reason: 'PROVIDER_UNAVAILABLE',
+    });
   });
 
   it('kills past the cancel bound, at once ready for a new process', async () => {
