@@ -37,11 +37,15 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
     const { model } = plan;
     const session = await inTurn(plan, async () => {
       try {
-        return await api.callAsync('CreateSessionFromArray', environment, model, model.byteLength, options.pointer);
+        const size = model.byteLength;
+        const pointer = await api.callAsync('CreateSessionFromArray', environment, model, size, options.pointer);
+        return library.own('Session', pointer);
       } finally {
         options.release();
       }
     });
+    scope.own(session);
+    await library.trim();
     const memory = (name: string, id: number) =>
       library.own('MemoryInfo', api.call('CreateMemoryInfo', name, DEVICE_ALLOCATOR, id, DEFAULT_MEMORY));
     // Memory of other libraries has names of their own.
@@ -50,7 +54,7 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
     const graph = { provider, inputs, outputs, holds };
     return new NativeSession(library, graph, {
       scope,
-      session: scope.own(library.own('Session', session)),
+      session,
       host: scope.own(memory(MEMORY.cpu, 0)),
       device: scope.own(hasOwnMemory ? memory(MEMORY[plan.provider], plan.deviceId) : memory(MEMORY.cpu, 0)),
     });

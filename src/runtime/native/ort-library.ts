@@ -16,7 +16,8 @@ export class OrtLibrary {
   readonly allocator: bigint;
   /**
    * Returns freed memory to the system. glibc keeps it for the thread that allocated it, and sessions are loaded on several threads:
-   * without this, sessions that were loaded and released in turn came to twice the memory.
+   * without this, sessions that were loaded and released in turn came to twice the memory. Loading alone frees a gigabyte of a model of
+   * 14: weights as they were before they were folded.
    */
   readonly trim: () => Promise<unknown>;
   /** Devices of each provider library, by path: a library is registered once. */
