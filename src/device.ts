@@ -4,3 +4,10 @@ export type Device = (typeof devices)[number];
 
 /** An execution provider of the runtime: a device that has been chosen. */
 export type Provider = Exclude<Device, 'auto'>;
+
+/** What a network computes in, as configuration, ListModels and messages name it. */
+export type PrecisionName = 'fp32' | 'fp16' | 'bf16';
+
+/** Values of PRECISION. `auto`: half precision where the provider's sums are float32, which is on CUDA. */
+export const precisions = ['auto', 'fp32', 'fp16', 'bf16'] as const;
+export type Precision = (typeof precisions)[number];

@@ -36,6 +36,7 @@ export const errorReasons = {
   MACHINE_EXHAUSTED: { status: 'UNAVAILABLE', retryable: true },
   DRAINING: { status: 'UNAVAILABLE', retryable: true },
   ENGINE_STARTING: { status: 'UNAVAILABLE', retryable: true },
+  NOT_FINITE: { status: 'INTERNAL', retryable: false },
   ENGINE_CRASHED: { status: 'UNAVAILABLE', retryable: true },
   ENGINE_HUNG: { status: 'UNAVAILABLE', retryable: true },
   STORAGE_FAILED: { status: 'UNAVAILABLE', retryable: true },

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { devices } from '../device.js';
+import { devices, precisions } from '../device.js';
 import { ggufTypes } from '../enhancer/qwen/gguf-file-types.js';
 import { environment } from '../environment.js';
 import { builtInFamilies, builtInVariables } from '../pipelines/families.js';
@@ -70,6 +70,12 @@ export const configSchema = z.object({
   PROVIDER_LIBRARY: path.describe(
     "Library of an execution provider, which replaces the runtime's own for DEVICE. Needs the native runtime. Unset: none.",
   ),
+  PRECISION: z
+    .enum(precisions)
+    .default('auto')
+    .describe(
+      'What networks compute in. auto: half precision on CUDA, float32 elsewhere. A network that the device, its weights or its test run rule a half type out for takes the next wider one.',
+    ),
   ENGINE_THREADS: count(0, 0, 1024).describe(
     "CPU threads of an engine. 0: the runtime's choice; for the language model one less than there are cores.",
   ),

@@ -47,6 +47,7 @@ export function createEngines({
         threads,
         runtime: config.RUNTIME,
         providerLibrary: config.PROVIDER_LIBRARY,
+        precision: config.PRECISION,
         // A limit of one pixel makes every image a batch of its own.
         batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,
         variants: config.LORA_VARIANTS,

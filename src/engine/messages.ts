@@ -1,10 +1,17 @@
-import type { Device } from '../device.js';
+import type { Device, Precision } from '../device.js';
 import type { Enhancement, EnhanceRequest, EnhancerInfo, QwenSource, TextEvent } from '../enhancer/enhancer.js';
 import type { SerializedError } from '../errors.js';
 import type { ImageFormat } from '../media/encode-image.js';
 import type { MetadataLevel } from '../media/image-metadata.js';
 import type { VideoFormat } from '../media/video-writer.js';
-import type { BuiltVariants, GenerationRequest, ModelInfo, ProgressEvent, PromptEvent } from '../pipelines/pipeline.js';
+import type {
+  BuiltVariants,
+  GenerationRequest,
+  ModelInfo,
+  NetworkPrecision,
+  ProgressEvent,
+  PromptEvent,
+} from '../pipelines/pipeline.js';
 import type { RuntimeName } from '../runtime/runtime-names.js';
 
 /** Types of one kind of engine: its spec, its jobs, their events and results. */
@@ -71,6 +78,8 @@ export interface EngineSpec {
   readonly runtime?: RuntimeName;
   /** Library of a provider that is loaded in place of the runtime's own. */
   readonly providerLibrary?: string | undefined;
+  /** Default: `auto`. */
+  readonly precision?: Precision;
   /** Largest number of pixels of all images that are denoised together. */
   readonly batchPixels: number;
   /** Number of LoRA variants that are kept beside the bare model. Default 1. */
@@ -124,6 +133,8 @@ export interface EngineTimings {
   readonly forwards?: number;
   /** Variants that the engine holds now. */
   readonly variants: BuiltVariants;
+  /** What the networks of the model computed in. */
+  readonly precisions: readonly NetworkPrecision[];
 }
 
 /** A video comes with a poster of its first frame and a thumbnail. */

@@ -26,9 +26,9 @@ export function runImageEngine(families: Families): void {
   serveEngine<ImageWork>({
     async load(spec) {
       model = spec.model;
-      const { threads, runtime, providerLibrary } = spec;
+      const { threads, precision, runtime, providerLibrary } = spec;
       const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary });
-      const backend = await openBackend({ provider: device, threads, runtime, providerLibrary });
+      const backend = await openBackend({ provider: device, threads, precision, runtime, providerLibrary });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
       return { info: pipeline.info, device, rejected, runtime: describeRuntime(backend.runtime) };
     },
@@ -128,6 +128,7 @@ async function renderBatch(
             batchImages,
             peakBytes: peakBytes(),
             variants,
+            precisions: pipeline.info.precisions ?? [],
             ...(forwards !== undefined && { forwards }),
           };
           reporter.done(job.jobId, { ...clock.timings(), ...counted });
@@ -201,7 +202,7 @@ class JobClock {
     this.#mark = now;
   }
 
-  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants'> {
+  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants' | 'precisions'> {
     const { encode, denoise, decode, media, build } = this.#spent;
     const totalMs = performance.now() - this.#startedAt;
     return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs: media, buildMs: build, totalMs };

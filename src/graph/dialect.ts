@@ -1,16 +1,32 @@
-/** The type that a graph computes in. */
-export type ComputeType = 'f32' | 'f16' | 'bf16';
+import type { PrecisionName } from '../device.js';
 
-/** The spelling of graphs for one provider. */
+/** A type that takes half of float32's bytes. */
+export type HalfType = 'f16' | 'bf16';
+
+/** The type that a graph computes in. */
+export type ComputeType = 'f32' | HalfType;
+
+/** The spelling of graphs for one network on one provider. */
 export interface Dialect {
   /**
    * `fused`: com.microsoft.MultiHeadAttention, blocked, never holds the score matrix.
    * `decomposed`: MatMul, Softmax, MatMul; right on every provider, but holds the score matrix.
    */
   readonly attention: 'fused' | 'decomposed';
-  /** Weights, constants and float inputs are cast to this type; every result has the type of its inputs. */
+  /**
+   * Weights, constants and float inputs are cast to this type; every result has the type of its inputs. A network keeps the values
+   * that half precision is too coarse or too narrow for in float32 (`Graph.wide`).
+   */
   readonly compute: ComputeType;
+  /**
+   * For a half type: every op computes in float32, and its result is rounded to the half type. That is what a device with float32
+   * sums gives. The CPU provider's own half precision is not: it keeps float32 from op to op.
+   */
+  readonly emulated?: boolean;
 }
 
 /** The dialect of graphs that are only inspected, and of the CPU. */
 export const defaultDialect: Dialect = { attention: 'fused', compute: 'f32' };
+
+/** Names of the compute types for people. */
+export const precisionNames: Readonly<Record<ComputeType, PrecisionName>> = { f32: 'fp32', f16: 'fp16', bf16: 'bf16' };

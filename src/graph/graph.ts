@@ -1,6 +1,7 @@
 import { formatShape } from '../std/format-shape.js';
 import { bytesFromFloats } from '../weights/half-floats.js';
-import type { ComputeType, Dialect } from './dialect.js';
+import type { Dialect } from './dialect.js';
+import { emulateHalves } from './emulate-halves.js';
 import {
   type Attribute,
   encodeModel,
@@ -8,11 +9,18 @@ import {
   type NodeProto,
   type OnnxType,
   onnxTypes,
+  opsets,
 } from './onnx-proto.js';
 import { type Shape, sameElementCount } from './shape.js';
 
 /** Names of the compute types in weight files. */
-const STORAGE = { f32: 'F32', f16: 'F16', bf16: 'BF16' } as const;
+const STORAGE: Partial<Record<OnnxType, 'F32' | 'F16' | 'BF16'>> = { f32: 'F32', f16: 'F16', bf16: 'BF16' };
+
+function storageOf(type: OnnxType): 'F32' | 'F16' | 'BF16' {
+  const storage = STORAGE[type];
+  if (storage === undefined) throw new Error(`${type} is no float type of a graph`);
+  return storage;
+}
 
 /** A tensor in the graph: the name it has there, its type and its shape. */
 export interface Value {
@@ -52,6 +60,7 @@ export class Graph {
   /** For each run-time dimension the first value that had it, from whose shape it is read. */
   readonly #dimensions = new Map<string, { value: Value; axis: number }>();
   readonly #cache = new Map<string, Value>();
+  readonly #types = new Map<string, OnnxType>();
 
   readonly name: string;
   readonly dialect: Dialect;
@@ -69,7 +78,17 @@ export class Graph {
 
   /** An input that is fed in float32 and computed with in the dialect's type: the casts of a graph stand at its borders. */
   floatInput(name: string, shape: Shape): Value {
-    return this.cast(this.input(name, 'f32', shape), this.dialect.compute);
+    return this.narrow(this.input(name, 'f32', shape));
+  }
+
+  /** The same elements in float32, for what half precision is too coarse or too narrow for. */
+  wide(x: Value): Value {
+    return this.cast(x, 'f32');
+  }
+
+  /** The same elements in the dialect's type. */
+  narrow(x: Value): Value {
+    return this.cast(x, this.dialect.compute);
   }
 
   /** Names a value as an output of the graph. Floats leave it in float32, whatever they were computed in. */
@@ -77,6 +96,7 @@ export class Graph {
     const isHalf = value.type === 'f16' || value.type === 'bf16';
     const [op, attributes] = isHalf ? ['Cast', { to: onnxTypes.f32 }] : ['Identity', {}];
     this.#nodes.push({ op, domain: '', name, inputs: [value.name], outputs: [name], attributes });
+    this.#types.set(name, isHalf ? 'f32' : value.type);
     this.#outputs.push({ ...value, name, type: isHalf ? 'f32' : value.type });
   }
 
@@ -115,20 +135,21 @@ export class Graph {
 
   /**
    * A small constant inside the model; equal ones are shared.
-   * @param floatType type of the elements of a Float32Array. Omitted: the dialect's
+   * @param floatType type of the elements of a Float32Array, a float type. Omitted: the dialect's
    */
   constant(
     data: Float32Array | BigInt64Array | Int32Array,
     shape: readonly number[],
-    floatType: ComputeType = this.dialect.compute,
+    floatType: OnnxType = this.dialect.compute,
   ): Value {
     const type = data instanceof Float32Array ? floatType : data instanceof Int32Array ? 'i32' : 'i64';
     return this.cached(`constant ${type} ${shape} ${data}`, () => {
       const name = `constant.${this.#constants.length}`;
       const bytes =
         data instanceof Float32Array
-          ? bytesFromFloats(STORAGE[floatType], data)
+          ? bytesFromFloats(storageOf(floatType), data)
           : new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      this.#types.set(name, type);
       this.#constants.push({ name, type, shape, content: { kind: 'raw', bytes } });
       return { name, type, shape };
     });
@@ -139,6 +160,7 @@ export class Graph {
     return this.cached(`external ${range.file} ${range.offset} ${type} ${shape}`, () => {
       const unique = this.#externals.some((other) => other.name === name) ? `${name} ${formatShape(shape)}` : name;
       const { file, offset, length } = range;
+      this.#types.set(unique, type);
       this.#externals.push({ name: unique, type, shape, file, offset, length });
       return { name: unique, type, shape };
     });
@@ -179,9 +201,9 @@ export class Graph {
     });
   }
 
-  /** Names of what a run takes. */
-  get inputs(): readonly string[] {
-    return this.#inputs.map(({ name }) => name);
+  /** What a run is fed. */
+  get inputs(): readonly Value[] {
+    return this.#inputs;
   }
 
   /** Names of what a run gives back. */
@@ -199,9 +221,10 @@ export class Graph {
    * @param locate turns the real path of a weight file into the location that the session will look for
    */
   encode(locate: (file: string) => string): Uint8Array {
-    return encodeModel({
+    const { emulated = false, compute } = this.dialect;
+    const graph = {
       name: this.name,
-      nodes: this.#nodes,
+      nodes: emulated ? emulateHalves(this.#nodes, this.#types) : this.#nodes,
       inputs: this.#inputs,
       outputs: this.#outputs,
       initializers: [
@@ -213,11 +236,13 @@ export class Graph {
           content: { kind: 'external' as const, location: locate(file), offset, length },
         })),
       ],
-    });
+    };
+    return encodeModel({ graph, opset: compute === 'bf16' && !emulated ? opsets.bf16 : opsets.default });
   }
 
   #value(name: string, type: OnnxType, shape: Shape): Value {
     const value = { name, type, shape };
+    this.#types.set(name, type);
     for (const [axis, dim] of shape.entries()) {
       if (typeof dim === 'string' && !dim.includes('*') && !this.#dimensions.has(dim)) {
         this.#dimensions.set(dim, { value, axis });

@@ -47,22 +47,29 @@ export interface GraphProto {
   readonly outputs: readonly ValueProto[];
 }
 
-/** IR 10 carries opset 21; the runtime reads both. */
+export interface ModelProto {
+  readonly graph: GraphProto;
+  /** Version of ONNX's own ops. */
+  readonly opset: number;
+}
+
+/** IR 10 carries both opsets. */
 const IR_VERSION = 10;
-const OPSET = 21;
+/** Version of ONNX's own ops. CUDA's Conv takes bfloat16 from 22 on. */
+export const opsets = { default: 21, bf16: 22 } as const;
 /** AttributeProto.AttributeType */
 const ATTRIBUTE = { float: 1, int: 2, string: 3, ints: 7 } as const;
 /** TensorProto.DataLocation.EXTERNAL */
 const EXTERNAL = 1;
 
 /** ModelProto bytes of a graph. */
-export function encodeModel(graph: GraphProto): Uint8Array {
+export function encodeModel({ graph, opset }: ModelProto): Uint8Array {
   const model = new BinaryWriter();
   model.uint32((1 << 3) | 0).int64(IR_VERSION);
   model.uint32((2 << 3) | 2).string('darkroom');
   message(model, 7, (writer) => encodeGraph(writer, graph));
   for (const [domain, version] of [
-    ['', OPSET],
+    ['', opset],
     ['com.microsoft', 1],
   ] as const) {
     message(model, 8, (writer) => {

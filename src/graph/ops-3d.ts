@@ -6,7 +6,7 @@
 import { formatShape } from '../std/format-shape.js';
 import type { Graph, Value } from './graph.js';
 import type { Dim } from './onnx-proto.js';
-import { add, mul, rank4, transpose } from './ops.js';
+import { add, aroundBf16, mul, rank4, transpose } from './ops.js';
 import { doubled, product, type Shape, sameShape } from './shape.js';
 import type { Scope } from './weights.js';
 
@@ -46,8 +46,9 @@ export function patchEmbedding(
 ): Value {
   const { graph } = w;
   const [batch = 1, channels = 0] = x.shape;
-  const weight = w.tensor('weight', [outputs, Number(channels), 1, side, side]);
-  const inputs = bias ? [x, weight, w.tensor('bias', [outputs])] : [x, weight];
+  const like = x;
+  const weight = w.tensor('weight', [outputs, Number(channels), 1, side, side], { like });
+  const inputs = bias ? [x, weight, w.tensor('bias', [outputs], { like })] : [x, weight];
   const patches = graph.node('Conv', inputs, [batch, outputs, ...grid], {
     attributes: { kernel_shape: [1, side, side], strides: [1, side, side] },
   });
@@ -63,10 +64,12 @@ export function unpatch(graph: Graph, x: Value, channels: number, grid: Shape): 
   const images = product([batch, frames]);
   const [height, breadth] = [doubled(h), doubled(w)];
   const deep = transpose(graph, graph.reshape(x, [images, h, w, width]), [0, 3, 1, 2], [images, width, h, w]);
-  const wide = graph.node('DepthToSpace', [deep], [images, channels, height, breadth], {
-    attributes: { blocksize: 2, mode: 'DCR' },
-  });
-  const videos = graph.reshape(wide, [batch, frames, channels, height, breadth]);
+  const flat = aroundBf16(graph, deep, (input) =>
+    graph.node('DepthToSpace', [input], [images, channels, height, breadth], {
+      attributes: { blocksize: 2, mode: 'DCR' },
+    }),
+  );
+  const videos = graph.reshape(flat, [batch, frames, channels, height, breadth]);
   return transpose(graph, videos, [0, 2, 1, 3, 4], [batch, channels, frames, height, breadth]);
 }
 
@@ -84,8 +87,9 @@ export function temporalConv(
 ): Value {
   const { graph } = w;
   const [frames, channels, height, width] = rank4(w.path, taps[2]);
-  const weight = w.tensor('weight', [outputs, channels, 3, kernel, kernel]);
-  const bias = w.tensor('bias', [outputs]);
+  const like = taps[2];
+  const weight = w.tensor('weight', [outputs, channels, 3, kernel, kernel], { like });
+  const bias = w.tensor('bias', [outputs], { like });
   const pad = (kernel - 1) / 2;
   const attributes = { kernel_shape: [kernel, kernel], pads: [pad, pad, pad, pad] };
   let sum: Value | undefined;
@@ -107,27 +111,35 @@ export function temporalConv(
 /** Conv3D with a kernel of one: x [T, C, H, W] -> [T, O, H, W]. */
 export function pointConv(w: Scope, x: Value, outputs: number): Value {
   const [frames, channels, height, width] = rank4(w.path, x);
-  const weight = w.tensor('weight', [outputs, channels, 1, 1, 1], [outputs, channels, 1, 1]);
-  return w.graph.node('Conv', [x, weight, w.tensor('bias', [outputs])], [frames, outputs, height, width], {
+  const like = x;
+  const weight = w.tensor('weight', [outputs, channels, 1, 1, 1], { view: [outputs, channels, 1, 1], like });
+  return w.graph.node('Conv', [x, weight, w.tensor('bias', [outputs], { like })], [frames, outputs, height, width], {
     attributes: { kernel_shape: [1, 1] },
   });
 }
 
 /** Below this length a pixel's channels count as zero: torch's F.normalize. */
 const SHORTEST = 1e-12;
+/** The same of their root mean square in half precision: the smallest number that float16 holds in full. */
+const SHORTEST_HALF = 2 ** -14;
 
 /** x: [T, C, H, W]; the channels of a pixel, scaled to length sqrt(C), times `gamma` [C, …ones]. */
 export function channelNorm(w: Scope, x: Value, ones: readonly number[]): Value {
   const { graph } = w;
   const [frames, channels, height, width] = rank4(w.path, x);
   const column = [frames, 1, height, width];
+  const number = (value: number) => graph.constant(Float32Array.of(value), [1], 'f32');
   const axes = graph.constant(BigInt64Array.of(1n), [1]);
-  const length = graph.node('ReduceL2', [x, axes], column, { attributes: { keepdims: 1 } });
-  const divisor = graph.node('Max', [length, graph.constant(Float32Array.of(SHORTEST), [1])], column);
-  const gamma = w.tensor('gamma', [channels, ...ones], [channels, 1, 1]);
-  const gain = graph.cached(`gain ${gamma.name}`, () =>
-    mul(graph, gamma, graph.constant(Float32Array.of(Math.sqrt(channels)), [1])),
-  );
+  const length = graph.node('ReduceL2', [graph.wide(x), axes], column, { attributes: { keepdims: 1 } });
+  const gamma = w.tensor('gamma', [channels, ...ones], { view: [channels, 1, 1], like: x });
+  if (x.type !== 'f32') {
+    // The length may be beyond float16; the root of the mean square is at most the largest channel.
+    const root = mul(graph, length, number(1 / Math.sqrt(channels)));
+    const divisor = graph.node('Max', [root, number(SHORTEST_HALF)], column);
+    return mul(graph, graph.node('Div', [x, graph.cast(divisor, x.type)], x.shape), gamma);
+  }
+  const divisor = graph.node('Max', [length, number(SHORTEST)], column);
+  const gain = graph.cached(`gain ${gamma.name}`, () => mul(graph, gamma, number(Math.sqrt(channels))));
   return mul(graph, graph.node('Div', [x, divisor], x.shape), gain);
 }
 

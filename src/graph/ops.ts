@@ -25,8 +25,18 @@ function binary(graph: Graph, op: string, a: Value, b: Value): Value {
   return graph.node(op, [a, b], shape);
 }
 
+/**
+ * An op that CUDA has no bfloat16 kernel for: in float32 then. Kernels:
+ * https://github.com/microsoft/onnxruntime/blob/main/docs/OperatorKernels.md
+ */
+export function aroundBf16(graph: Graph, x: Value, op: (input: Value) => Value): Value {
+  return x.type === 'bf16' ? graph.cast(op(graph.wide(x)), 'bf16') : op(x);
+}
+
+/** x * factor. In float32: a factor rounded to half precision would put the same error into every element. */
 export function scale(graph: Graph, x: Value, factor: number): Value {
-  return mul(graph, x, graph.constant(Float32Array.of(factor), [1]));
+  const product = mul(graph, graph.wide(x), graph.constant(Float32Array.of(factor), [1], 'f32'));
+  return graph.cast(product, x.type);
 }
 
 // x: [..., I]  ->  [..., O]; weight [O, I] as torch stores it, so that no transposed copy is made while loading.
@@ -35,7 +45,9 @@ export function linear(w: Scope, x: Value, outputs: number, { bias = true } = {}
   const inputs = fixedWidth(w.path, x);
   const rows = x.shape.slice(0, -1);
   const flat = rows.length === 1 ? x : graph.reshape(x, [product(rows), inputs]);
-  const terms = [flat, w.tensor('weight', [outputs, inputs]), ...(bias ? [w.tensor('bias', [outputs])] : [])];
+  const like = x;
+  const weight = w.tensor('weight', [outputs, inputs], { like });
+  const terms = bias ? [flat, weight, w.tensor('bias', [outputs], { like })] : [flat, weight];
   const y = graph.node('Gemm', terms, [product(rows), outputs], { attributes: { transB: 1 } });
   return rows.length === 1 ? y : graph.reshape(y, [...rows, outputs]);
 }
@@ -54,8 +66,9 @@ export function conv2d(w: Scope, x: Value, outputs: number, options: Conv2dOptio
   const pad = (kernel - 1) / 2;
   const pads = options.pads ?? [pad, pad, pad, pad];
   const size = stride === 2 ? [halved(height), halved(width)] : [height, width];
-  const weight = w.tensor('weight', [outputs, channels, kernel, kernel]);
-  return w.graph.node('Conv', [x, weight, w.tensor('bias', [outputs])], [batch, outputs, ...size], {
+  const like = x;
+  const weight = w.tensor('weight', [outputs, channels, kernel, kernel], { like });
+  return w.graph.node('Conv', [x, weight, w.tensor('bias', [outputs], { like })], [batch, outputs, ...size], {
     attributes: { kernel_shape: [kernel, kernel], strides: [stride, stride], pads },
   });
 }
@@ -65,28 +78,31 @@ export function groupNorm(w: Scope, x: Value, { groups, eps }: { groups: number;
   const { graph } = w;
   const [batch, channels, height, width] = rank4(w.path, x);
   if (channels % groups !== 0) throw new Error(`${w.path}: ${channels} channels do not divide into ${groups} groups`);
-  const ones = graph.constant(new Float32Array(groups).fill(1), [groups]);
-  const zeros = graph.constant(new Float32Array(groups), [groups]);
-  const rows = graph.reshape(x, [batch, groups, product([channels / groups, height, width])]);
-  const normal = graph.node('InstanceNormalization', [rows, ones, zeros], rows.shape, {
-    attributes: { epsilon: { float: eps } },
+  const normal = aroundBf16(graph, x, (input) => {
+    const ones = graph.constant(new Float32Array(groups).fill(1), [groups], input.type);
+    const zeros = graph.constant(new Float32Array(groups), [groups], input.type);
+    const rows = graph.reshape(input, [batch, groups, product([channels / groups, height, width])]);
+    const attributes = { epsilon: { float: eps } };
+    const normed = graph.node('InstanceNormalization', [rows, ones, zeros], rows.shape, { attributes });
+    return graph.reshape(normed, x.shape);
   });
-  const perChannel = [channels, 1, 1];
-  const scaled = mul(graph, graph.reshape(normal, x.shape), w.tensor('weight', [channels], perChannel));
+  const perChannel = { view: [channels, 1, 1], like: x };
+  const scaled = mul(graph, normal, w.tensor('weight', [channels], perChannel));
   return add(graph, scaled, w.tensor('bias', [channels], perChannel));
 }
 
 // x: [..., C]; statistics over the last axis.
 export function layerNorm(w: Scope, x: Value, { eps }: { eps: number }): Value {
   const channels = fixedWidth(w.path, x);
-  const inputs = [x, w.tensor('weight', [channels]), w.tensor('bias', [channels])];
+  const like = x;
+  const inputs = [x, w.tensor('weight', [channels], { like }), w.tensor('bias', [channels], { like })];
   return w.graph.node('LayerNormalization', inputs, x.shape, { attributes: { axis: -1, epsilon: { float: eps } } });
 }
 
 // x: [..., C]; statistics over the last axis, without weights.
 export function plainLayerNorm(graph: Graph, x: Value, { eps }: { eps: number }): Value {
   const channels = fixedWidth('layer norm', x);
-  const inputs = [x, graph.constant(new Float32Array(channels).fill(1), [channels])];
+  const inputs = [x, graph.constant(new Float32Array(channels).fill(1), [channels], x.type)];
   return graph.node('LayerNormalization', inputs, x.shape, { attributes: { axis: -1, epsilon: { float: eps } } });
 }
 
@@ -94,7 +110,8 @@ export function plainLayerNorm(graph: Graph, x: Value, { eps }: { eps: number })
 export function rmsNorm(w: Scope, x: Value, { eps }: { eps: number }): Value {
   const channels = fixedWidth(w.path, x);
   const attributes = { axis: -1, epsilon: { float: eps } };
-  return w.graph.node('SimplifiedLayerNormalization', [x, w.tensor('weight', [channels])], x.shape, { attributes });
+  const inputs = [x, w.tensor('weight', [channels], { like: x })];
+  return w.graph.node('SimplifiedLayerNormalization', inputs, x.shape, { attributes });
 }
 
 export function silu(graph: Graph, x: Value): Value {
@@ -206,7 +223,9 @@ export function upsample2x(graph: Graph, x: Value): Value {
   // float32 in every dialect: the type of this input is fixed.
   const scales = graph.constant(Float32Array.of(1, 1, 2, 2), [4], 'f32');
   const shape = [batch, channels, doubled(height), doubled(width)];
-  return graph.node('Resize', [x, undefined, scales], shape, { attributes: NEAREST });
+  return aroundBf16(graph, x, (input) =>
+    graph.node('Resize', [input, undefined, scales], shape, { attributes: NEAREST }),
+  );
 }
 
 /** Nearest neighbour to the height and width of `target`, as torch's interpolate(size=…) does. */
@@ -214,7 +233,9 @@ export function upsampleTo(graph: Graph, x: Value, target: Value): Value {
   const [batch, channels] = rank4('upsample', x);
   const [, , height, width] = rank4('upsample', target);
   const shape = [batch, channels, height, width];
-  return graph.node('Resize', [x, undefined, undefined, graph.shapeValue(shape)], shape, { attributes: NEAREST });
+  return aroundBf16(graph, x, (input) =>
+    graph.node('Resize', [input, undefined, undefined, graph.shapeValue(shape)], shape, { attributes: NEAREST }),
+  );
 }
 
 export function fixedWidth(where: string, x: Value): number {

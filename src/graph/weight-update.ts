@@ -71,7 +71,7 @@ function addLowRank(graph: Graph, weight: Value, { down, up, scale, name }: LowR
 function addDifference(graph: Graph, weight: Value, { difference, scale, name }: DifferenceUpdate): Value {
   const shape = weight.shape.map(Number);
   const stored = storedTensor(graph, `${name}.difference`, difference.dtype, shape, difference);
-  const factor = graph.constant(Float32Array.of(scale), [1]);
+  const factor = graph.constant(Float32Array.of(scale), [1], weight.type);
   const scaled = graph.node('Mul', [graph.cast(stored, weight.type), factor], shape);
   return graph.node('Add', [weight, scaled], shape);
 }

@@ -2,12 +2,20 @@ import { formatShape } from '../std/format-shape.js';
 import { type StoredType, storedTypeOf, storedTypes } from '../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
 import type { Graph, Value } from './graph.js';
+import type { OnnxType } from './onnx-proto.js';
 import { sameShape } from './shape.js';
 import { storedRows, storedTensor } from './stored-tensor.js';
 import { addUpdate, updateProblem, type WeightUpdate } from './weight-update.js';
 
 /** Ends of the keys of such numbers, in place of `.weight`. */
 const SCALES = ['.scale_weight', '.weight_scale'] as const;
+
+export interface TensorOptions {
+  /** The same elements in another shape. */
+  readonly view?: readonly number[];
+  /** A value whose type the tensor gets. Omitted: the dialect's. */
+  readonly like?: Value;
+}
 
 export interface WeightsOptions {
   /** Other names that files use for a key of ours, tried in order when the key itself is not there. */
@@ -27,6 +35,7 @@ export class Weights {
   readonly #wanted = new Map<string, readonly number[]>();
   readonly #used = new Map<string, WeightRecord>();
   readonly #usedKeys = new Set<string>();
+  readonly #narrowed = new Map<string, WeightRecord>();
 
   readonly graph: Graph;
   readonly files: WeightFiles;
@@ -60,6 +69,11 @@ export class Weights {
     return [...this.#used.values()].reduce((bytes, { length }) => bytes + length, 0);
   }
 
+  /** Tensors of wider types that the graph casts to float16, by their names in the file: their largest values may not fit. */
+  get narrowed(): ReadonlyMap<string, WeightRecord> {
+    return this.#narrowed;
+  }
+
   /** The storage type that most bytes have. */
   get storage(): string {
     const bytes = new Map<string, number>();
@@ -84,26 +98,28 @@ export class Weights {
     return this.#nameOf(key) !== undefined;
   }
 
-  /** [view ?? shape] in the dialect's type, cast from the file's storage type when the session is built. */
-  tensor(key: string, shape: readonly number[], view: readonly number[] = shape): Value {
-    let value = this.#stored(key, shape, view);
-    for (const update of this.options.updates?.get(key) ?? []) {
+  /** [view ?? shape], cast from the file's storage type when the session is built. Updates are added in float32. */
+  tensor(key: string, shape: readonly number[], { view = shape, like }: TensorOptions = {}): Value {
+    const type = like?.type ?? this.graph.dialect.compute;
+    if (type === 'f16') this.#noteNarrowed(key);
+    const updates = this.options.updates?.get(key) ?? [];
+    let value = this.#stored(key, shape, view, updates.length > 0 ? 'f32' : type);
+    for (const update of updates) {
       const problem = updateProblem(update, shape);
       if (problem === undefined) value = addUpdate(this.graph, value, update);
       else this.#problems.push(problem);
     }
-    return value;
+    return this.graph.cast(value, type);
   }
 
-  #stored(key: string, shape: readonly number[], view: readonly number[]): Value {
+  #stored(key: string, shape: readonly number[], view: readonly number[], wanted: OnnxType): Value {
     const found = this.#find(key, shape);
-    const { compute } = this.graph.dialect;
-    if (found === undefined) return { name: key, type: compute, shape: view };
+    if (found === undefined) return { name: key, type: wanted, shape: view };
     const { record, type } = found;
     const isTransposed = record.isTransposed === true;
     const storedView = isTransposed ? [...view].reverse() : view;
     const stored = storedTensor(this.graph, key, type, storedView, record);
-    const cast = this.#scaled(key, record, this.graph.cast(stored, compute));
+    const cast = this.#scaled(key, record, stored, wanted);
     if (!isTransposed) return cast;
     // Folded like the cast.
     return this.graph.cached(`transposed ${stored.name}`, () =>
@@ -122,13 +138,14 @@ export class Weights {
     if (found === undefined) return { name: key, type: compute, shape: picked };
     const { record, type } = found;
     if (record.isTransposed !== true && !this.options.updates?.has(key)) {
-      return this.#scaled(key, record, storedRows(this.graph, key, type, shape, record, ids));
+      return this.#scaled(key, record, storedRows(this.graph, key, type, shape, record, ids), compute);
     }
     return this.graph.node('Gather', [this.tensor(key, shape), ids], picked, { attributes: { axis: 0 } });
   }
 
   /** ComfyUI stores some weights in 8 bits divided by a number, which stands beside them. */
-  #scaled(key: string, { dtype }: WeightRecord, value: Value): Value {
+  #scaled(key: string, { dtype }: WeightRecord, stored: Value, wanted: OnnxType): Value {
+    const value = this.graph.cast(stored, wanted);
     const stem = key.replace(/\.weight$/, '');
     const name = SCALES.map((end) => stem + end).find((candidate) => this.files.tensors.has(candidate));
     const record = name === undefined ? undefined : this.files.tensors.get(name);
@@ -166,6 +183,11 @@ export class Weights {
     return { record, type };
   }
 
+  #noteNarrowed(key: string): void {
+    const record = this.files.tensors.get(this.#nameOf(key) ?? '');
+    if (record?.dtype === 'F32' || record?.dtype === 'BF16') this.#narrowed.set(record.name, record);
+  }
+
   #nameOf(key: string): string | undefined {
     const names = [key, ...(this.options.aliases?.(key) ?? [])];
     return names.find((candidate) => this.files.tensors.has(candidate));
@@ -195,9 +217,8 @@ export class Scope {
     return this.weights.has(this.at(name).path);
   }
 
-  /** `view` addresses the same elements in another shape. */
-  tensor(name: string, shape: readonly number[], view?: readonly number[]): Value {
-    return this.weights.tensor(this.at(name).path, shape, view);
+  tensor(name: string, shape: readonly number[], options?: TensorOptions): Value {
+    return this.weights.tensor(this.at(name).path, shape, options);
   }
 
   rows(name: string, shape: readonly [number, number], ids: Value): Value {

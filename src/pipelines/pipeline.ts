@@ -1,4 +1,5 @@
 /** The interface of every model family: an async generator over many short engine runs, and a description of the model. */
+import type { PrecisionName } from '../device.js';
 import type { Backend } from '../runtime/backend.js';
 
 export type Phase = 'encode' | 'denoise' | 'decode';
@@ -79,6 +80,8 @@ export interface ModelInfo {
   readonly nativeHeight: number;
   /** Keys of the checkpoint that are not used. */
   readonly unused: readonly string[];
+  /** What each network computes in. Omitted: the model is not loaded. */
+  readonly precisions?: readonly NetworkPrecision[];
   /** WAN only: the known frames that it takes, and how. */
   readonly frames?: FrameConditioning;
 }
@@ -216,6 +219,15 @@ export interface PipelineJob {
   readonly signal: AbortSignal;
 }
 
+/** What a network of a model computes in. */
+export interface NetworkPrecision {
+  /** Its name, for example unet. */
+  readonly network: string;
+  readonly precision: PrecisionName;
+  /** Reason why it is wider than what was tried first. */
+  readonly reason?: string;
+}
+
 export interface BuiltVariants {
   /** Keys of the variants that are loaded, as `variantKey` makes them. */
   readonly keys: readonly string[];
@@ -227,7 +239,7 @@ export interface Pipeline {
   readonly info: ModelInfo;
   /** Variants of the model. Omitted: it has none. */
   readonly variants?: BuiltVariants;
-  /** Device and dialect of its sessions. */
+  /** Device of its sessions. */
   readonly backend: Backend;
   /** Runs jobs together; images that can share runs of the denoiser do. Retains nothing once ended. */
   generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined>;

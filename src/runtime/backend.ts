@@ -1,14 +1,19 @@
-import type { Provider } from '../device.js';
-import type { Dialect } from '../graph/dialect.js';
-import { isFusedAttentionRight } from './attention-probe.js';
+import type { Precision, Provider } from '../device.js';
+import type { ComputeType, Dialect, HalfType } from '../graph/dialect.js';
+import { areSumsRight, isFusedAttentionRight } from './op-probes.js';
+import { computeTypes, typesOf } from './precision.js';
 import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
 import type { RuntimeName } from './runtime-names.js';
 import type { SessionDevice } from './session.js';
 
-/** The device of all sessions of an engine process, and the dialect of their graphs. Chosen once, when the engine starts. */
+/** The dialects that a network may be opened in, the narrowest first. */
+export type Dialects = readonly [Dialect, ...Dialect[]];
+
+/** The device of all sessions of an engine process, and the dialects of their graphs. Chosen once, when the engine starts. */
 export interface Backend extends SessionDevice {
-  readonly dialect: Dialect;
   readonly runtime: Runtime;
+  /** @param halves half types that the network bears */
+  dialectsOf(halves: readonly HalfType[]): Dialects;
 }
 
 export interface BackendOptions extends RuntimeOptions {
@@ -21,21 +26,49 @@ export interface BackendOptions extends RuntimeOptions {
   readonly runtime?: RuntimeName | undefined;
   /** As `SessionDevice` has it. */
   readonly tf32?: boolean | undefined;
+  /** Omitted: `auto`. */
+  readonly precision?: Precision | undefined;
+}
+
+/** What a device was measured to do in one type. */
+interface Measured {
+  readonly attention: Dialect['attention'];
+  readonly areSumsRight: boolean;
 }
 
 /**
- * Chooses the dialect of a provider. WebGPU's attention program returns wrong numbers on some adapters without an error (seen on
- * SwiftShader from 64 tokens on), so fused attention is used there only if a probe measures it right. The probe opens a session.
+ * Chooses the dialects of a provider. WebGPU's attention program returns wrong numbers on some adapters without an error (seen on
+ * SwiftShader and lavapipe from 32 tokens on), and half precision may be coarser than it should be: so each type is probed on the
+ * device before it is used. The CPU provider, which the tests compare with the references, is not.
  */
 export async function openBackend({
   provider,
   deviceId = 0,
   threads = 0,
-  runtime,
+  precision = 'auto',
   tf32,
+  runtime,
   ...options
 }: BackendOptions): Promise<Backend> {
   const device = { provider, deviceId, threads, tf32, runtime: await openRuntime(runtime, options) };
-  const isFused = provider !== 'webgpu' || (await isFusedAttentionRight(device));
-  return { ...device, dialect: { attention: isFused ? 'fused' : 'decomposed', compute: 'f32' } };
+  const types = computeTypes(provider, precision);
+  const measured = new Map<ComputeType, Measured>();
+  for (const type of types) measured.set(type, await measure(device, type));
+  // Nothing is wider than float32: it is used whatever its sums were found to be.
+  const right = types.filter((type) => type === 'f32' || measured.get(type)?.areSumsRight);
+  return {
+    ...device,
+    dialectsOf(halves) {
+      const dialects = typesOf(right, halves).map(
+        (compute): Dialect => ({ attention: measured.get(compute)?.attention ?? 'decomposed', compute }),
+      );
+      return dialects as [Dialect, ...Dialect[]];
+    },
+  };
+}
+
+async function measure(device: SessionDevice, compute: ComputeType): Promise<Measured> {
+  if (device.provider === 'cpu') return { attention: 'fused', areSumsRight: true };
+  const isFused = await isFusedAttentionRight(device, compute);
+  return { attention: isFused ? 'fused' : 'decomposed', areSumsRight: await areSumsRight(device, compute) };
 }

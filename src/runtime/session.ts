@@ -16,7 +16,7 @@ export function createSession(
   const plan: SessionPlan = {
     ...device,
     model: graph.encode((file) => relative(folder, file).split(sep).join('/')),
-    inputs: graph.inputs,
+    inputs: graph.inputs.map(({ name }) => name),
     outputs: graph.outputs,
     holds,
     configEntries: {

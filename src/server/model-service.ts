@@ -1,10 +1,15 @@
 import type { Engine, EngineState } from '../engine/engine.js';
 import { InferenceError } from '../errors.js';
-import { type LoraInfo, Model, type ModelServiceServer, ModelState } from '../gen/darkroom/v1/model_service.js';
-import type { BuiltVariants } from '../pipelines/pipeline.js';
+import {
+  type LoraInfo,
+  Model,
+  type ModelServiceServer,
+  ModelState,
+  NetworkPrecision,
+} from '../gen/darkroom/v1/model_service.js';
 import { version } from '../version.js';
 import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
-import { modelNotFound } from './jobs/admission.js';
+import { type Admission, modelNotFound } from './jobs/admission.js';
 import type { KnownLora } from './request/lora-registry.js';
 import type { ServerState } from './state.js';
 import { unary } from './stream.js';
@@ -21,7 +26,7 @@ const STATES: Readonly<Record<EngineState, ModelState>> = {
 export function createModelService(state: ServerState): ModelServiceServer {
   const { enhancer } = state.enhancement;
   const models = () => [
-    ...state.engines.map((engine) => describeModel(engine, state.admission.variants(engine.spec.model))),
+    ...state.engines.map((engine) => describeModel(engine, state.admission)),
     ...(enhancer ? [describeEnhancer(enhancer)] : []),
   ];
   const modelsWithLoras = async () => {
@@ -97,8 +102,9 @@ function describeLora({ name, summary, problem }: KnownLora): LoraInfo {
   };
 }
 
-function describeModel(engine: Engine, { keys, builds }: BuiltVariants): Model {
+function describeModel(engine: Engine, admission: Admission): Model {
   const { info } = engine;
+  const { keys, builds } = admission.variants(engine.spec.model);
   return {
     name: engine.spec.model,
     family: engine.spec.family,
@@ -119,5 +125,6 @@ function describeModel(engine: Engine, { keys, builds }: BuiltVariants): Model {
     loras: [],
     variants: keys.length,
     variantBuilds: builds,
+    networks: admission.precisions(engine.spec.model).map((network) => NetworkPrecision.fromPartial(network)),
   };
 }

@@ -1,14 +1,27 @@
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
+import { softwareVulkan } from '../support/software-vulkan.js';
 
-/** Chromium's Vulkan driver on the CPU: WebGPU without a GPU. */
-const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
+const vulkan = softwareVulkan();
 
-describe('goldens on WebGPU', () => {
-  it.skipIf(!existsSync(SWIFTSHADER)).each([
+/** Runs the cases of a folder in a process of their own. */
+async function conformance(folder: string, only: RegExp, ...options: string[]): Promise<string> {
+  const main = fileURLToPath(new URL('../../dist/test/conformance/main.js', import.meta.url));
+  const goldens = fileURLToPath(new URL(`../fixtures/goldens/${folder}`, import.meta.url));
+  const args = [main, goldens, '--device', 'webgpu', '--only', only.source, ...options];
+  const { stdout } = await promisify(execFile)(process.execPath, args, {
+    env: { ...process.env, ...vulkan?.env },
+  }).catch(
+    // A failed case ends the program with an error; its lines say which.
+    (error: { readonly stdout: string }) => error,
+  );
+  return stdout;
+}
+
+describe(`goldens on WebGPU (${vulkan?.name ?? 'no software Vulkan'})`, () => {
+  it.skipIf(vulkan === undefined).each([
     [
       'sdxl-tiny',
       'prompts, one with a mask, UNet, VAE and one picture of each kind',
@@ -25,27 +38,24 @@ describe('goldens on WebGPU', () => {
     ['wan-vace-tiny', 'the transformer and a clip with the look of a picture', /^(transformer\.s0\.5|v3)$/, 2],
     ['wan-i2v-tiny', 'the transformer and the image encoder', /^(transformer\.t250|image\.odd)$/, 2],
   ] as const)(
-    '%s: %s pass on SwiftShader',
+    '%s: %s pass',
     async (folder, _, only, count) => {
-      const main = fileURLToPath(new URL('../../dist/test/conformance/main.js', import.meta.url));
-      const env = {
-        ...process.env,
-        VK_DRIVER_FILES: SWIFTSHADER,
-        XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? '/tmp',
-      };
-      const { stdout } = await promisify(execFile)(
-        process.execPath,
-        [
-          main,
-          fileURLToPath(new URL(`../fixtures/goldens/${folder}`, import.meta.url)),
-          '--device',
-          'webgpu',
-          '--only',
-          only.source,
-        ],
-        { env },
-      );
-      expect(stdout).toContain(`${count} passed, 0 failed, 0 skipped`);
+      expect(await conformance(folder, only)).toContain(`${count} passed, 0 failed, 0 skipped`);
+    },
+    600_000,
+  );
+});
+
+describe('goldens on WebGPU in float16', () => {
+  it.skipIf(!vulkan?.hasHalf).each([
+    ['sdxl-tiny', /^(prompts\[0\]|compel\.c2$|unet|txt2img2)/, 6],
+    ['wan-tiny', /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5|video1)$/, 5],
+    ['wan-vace-tiny', /^(transformer\.s0\.5|v3)$/, 2],
+    ['wan-i2v-tiny', /^(transformer\.t250|image\.odd)$/, 2],
+  ] as const)(
+    '%s stays within the bounds of 16-bit sums',
+    async (folder, only, count) => {
+      expect(await conformance(folder, only, '--precision', 'fp16')).toContain(`${count} passed, 0 failed, 0 skipped`);
     },
     600_000,
   );

@@ -9,7 +9,7 @@ import { compelCases, isCompelCases } from './compel-cases.js';
 import { caseFiles, clipTokenizerNear, Expected, readCases, rebuildFile, rebuildModel } from './golden-folder.js';
 import { isLoraCases, loraCases } from './lora-cases.js';
 import { isQwenCase, qwenCases } from './qwen-cases.js';
-import { type Case, type CaseResult, judge, skipped } from './report.js';
+import { type Case, type CaseResult, type HalfTolerances, judge, judgeHalf, skipped } from './report.js';
 import { type ScheduleCase, scheduleCase } from './schedule-cases.js';
 import { type SdxlCases, sdxlCases } from './sdxl-cases.js';
 import { isSingleCase, singleFileCases } from './single-file-cases.js';
@@ -20,12 +20,14 @@ const WAN_PIPELINES: readonly string[] = ['WanPipeline', 'WanVACEPipeline', 'Wan
 
 export interface RunOptions {
   readonly backend: Backend;
+  /** The half precision whose tolerances hold. Omitted: networks compute in float32. */
+  readonly half?: HalfTolerances | undefined;
   /** Cases to run, by name; all when omitted. */
   readonly only?: RegExp;
 }
 
 /** Runs every case of a golden folder; what it is follows from its files. A case that throws has failed, the others go on. */
-export async function* runGoldens(folder: string, { backend, only }: RunOptions): AsyncGenerator<CaseResult> {
+export async function* runGoldens(folder: string, { backend, half, only }: RunOptions): AsyncGenerator<CaseResult> {
   const files = await caseFiles(folder);
   if (files.length === 0) throw new Error(`${folder} has no cases.json; give a folder of goldens`);
   const finish: (() => Promise<void>)[] = [];
@@ -36,7 +38,8 @@ export async function* runGoldens(folder: string, { backend, only }: RunOptions)
       for (const { name, run } of await casesOf(folder, file, content, model, finish)) {
         if (only !== undefined && !only.test(name)) continue;
         try {
-          yield await run();
+          const result = await run();
+          yield half === undefined ? result : judgeHalf(result, half);
         } catch (error) {
           yield { name, outcome: 'failed', detail: String(error) };
         }

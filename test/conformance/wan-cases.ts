@@ -164,7 +164,7 @@ async function decodeCase(
   for await (const chunk of networks.autoencoder.decodeChunks(latents, { frames: count, height, width }))
     decoded.push(...chunk);
   const actual = videoOfFrames(decoded, 3);
-  return judge(dec, [{ what: 'frames', actual, expected: outputs.get(dec), tolerance: 'network' }]);
+  return judge(dec, [{ what: 'frames', actual, expected: outputs.get(dec), tolerance: 'frames' }]);
 }
 
 async function encodeCase(

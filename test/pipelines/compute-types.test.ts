@@ -10,45 +10,76 @@ import { createSession } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import type { SyntheticWanSize } from '../../src/synthetic/sizes.js';
 import { cpuBackend } from '../support/cpu-backend.js';
+import { encodedGraph } from '../support/encoded-graph.js';
 import { sharedTinyWan } from '../support/tiny-wan.js';
-import { computedTypes, typeProblems } from '../support/type-problems.js';
+import { computedOps, typeProblems } from '../support/type-problems.js';
 
 const attentions = ['fused', 'decomposed'] as const;
 
 async function sdxlGraphs(compute: ComputeType, attention: (typeof attentions)[number]) {
   const checkpoint = await openSdxlCheckpoint({ path: inject('tinySdxl') });
-  const networks = await buildSdxlNetworks(checkpoint, { attention, compute });
+  const networks = await buildSdxlNetworks(checkpoint, () => [{ attention, compute }]);
   return Object.entries(networks).map(([name, { graph }]) => [name, graph] as const);
 }
 
 async function wanGraphs(path: string, compute: ComputeType, attention: (typeof attentions)[number]) {
   const checkpoint = await openWanCheckpoint({ path });
-  const networks = await buildWanNetworks(checkpoint, { attention, compute });
+  const networks = await buildWanNetworks(checkpoint, () => [{ attention, compute }]);
   return Object.entries(networks).flatMap(([name, network]) => (network ? [[name, network.graph] as const] : []));
 }
 
-function expectOneType(graphs: readonly (readonly [string, Graph])[], compute: ComputeType): void {
-  for (const [name, graph] of graphs) {
-    expect(typeProblems(graph), name).toEqual([]);
-    // Tables are stored in F16 or BF16: their rows are picked before the cast.
-    const computed = [...computedTypes(graph)].filter((type) => type !== onnxTypes.f16 && type !== onnxTypes.bf16);
-    expect(computed, name).toEqual(compute === 'f32' ? [onnxTypes.f32] : []);
-  }
+function expectNoMixture(graphs: readonly (readonly [string, Graph])[]): void {
+  for (const [name, graph] of graphs) expect(typeProblems(graph), name).toEqual([]);
+}
+
+/** Ops that take nearly all of a network's time. */
+const HEAVY = ['Conv', 'Gemm', 'MatMul', 'MultiHeadAttention'];
+
+/** Their number among those that compute in float32. */
+function heavyInFloat32(graph: Graph): Readonly<Record<string, number>> {
+  const ops = computedOps(graph).get(onnxTypes.f32) ?? new Map<string, number>();
+  return Object.fromEntries([...ops].filter(([op]) => HEAVY.includes(op)));
 }
 
 describe.each(['f32', 'f16', 'bf16'] as const)('graphs that compute in %s', (compute) => {
   it.each(attentions)('mix no types in any network of SDXL, with %s attention', async (attention) => {
-    expectOneType(await sdxlGraphs(compute, attention), compute);
+    const graphs = await sdxlGraphs(compute, attention);
+    expectNoMixture(graphs);
+    if (compute === 'f32') return;
+    for (const [name, graph] of graphs) expect(heavyInFloat32(graph), name).toEqual({});
   });
 
   it.each(['wan-tiny', 'wan-vace-tiny', 'wan-i2v-tiny'] as const satisfies readonly SyntheticWanSize[])(
     'mix no types in any network of %s',
     async (size) => {
       const { path, remove } = await sharedTinyWan('BF16', size);
-      for (const attention of attentions) expectOneType(await wanGraphs(path, compute, attention), compute);
+      for (const attention of attentions) {
+        const graphs = await wanGraphs(path, compute, attention);
+        expectNoMixture(graphs);
+        if (compute === 'f32') continue;
+        for (const [name, graph] of graphs) {
+          if (name.startsWith('transformer_')) continue;
+          // Patches; the embedding of times, their projection for the blocks, and the way out.
+          const patches = size === 'wan-vace-tiny' ? 2 : 1;
+          expect(heavyInFloat32(graph), name).toEqual(name === 'transformer' ? { Conv: patches, Gemm: 4 } : {});
+        }
+      }
       await remove();
     },
   );
+
+  it('hold no copy of a weight that is stored in the type', async () => {
+    if (compute === 'f32') return;
+    const { path, remove } = await sharedTinyWan(compute === 'f16' ? 'F16' : 'BF16');
+    const graph = new Map(await wanGraphs(path, compute, 'fused')).get('transformer');
+    const casts =
+      graph &&
+      encodedGraph(graph).nodes.filter(
+        ({ op, inputs }) => op === 'Cast' && /blocks.*(to_.|ffn).*\.weight$/.test(inputs[0] ?? ''),
+      );
+    expect(casts).toEqual([]);
+    await remove();
+  });
 });
 
 it('an f16 UNet is accepted by the runtime and predicts what the float32 one does, to half precision', async () => {

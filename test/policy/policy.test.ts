@@ -114,9 +114,9 @@ describe('a job before it goes to an engine', () => {
         model: 'sdxl',
         plan,
       });
-      const onVariants = () => undefined;
+      const onTimings = () => undefined;
       const costs = new CostModel(serving.engine.spec.batchPixels);
-      const ends = await runBatch([job], serving.engine, { costs, policy: await policyOf(), onVariants });
+      const ends = await runBatch([job], serving.engine, { costs, policy: await policyOf(), onTimings });
       expect(ends).toEqual([expect.objectContaining({ reason: 'POLICY' })]);
       expect(job.startTime).toBeUndefined();
     } finally {

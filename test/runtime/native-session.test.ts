@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, inject, it } from 'vitest';
 import type { Provider } from '../../src/device.js';
 import { defaultDialect } from '../../src/graph/dialect.js';
 import { Graph } from '../../src/graph/graph.js';
-import { encodeModel, type OnnxType } from '../../src/graph/onnx-proto.js';
+import { encodeModel, type OnnxType, opsets } from '../../src/graph/onnx-proto.js';
 import { add } from '../../src/graph/ops.js';
 import { loadSdxlNetworks } from '../../src/pipelines/sdxl/networks.js';
 import { type Backend, openBackend } from '../../src/runtime/backend.js';
@@ -23,7 +23,7 @@ const native = (provider: Provider): Backend => ({
   provider,
   deviceId: 0,
   threads: 1,
-  dialect: { ...defaultDialect, attention: 'decomposed' },
+  dialectsOf: () => [{ ...defaultDialect, attention: 'decomposed' }],
   runtime: { name: 'native', library },
 });
 
@@ -48,13 +48,14 @@ function openModel(model: Uint8Array, outputs: readonly string[]) {
 
 /** y = op(x), both of one type: no casts at the borders. */
 function identity(type: OnnxType, shape: readonly number[], op = 'Identity'): Uint8Array {
-  return encodeModel({
+  const graph = {
     name: 'identity',
     nodes: [{ op, domain: '', name: op, inputs: ['x'], outputs: ['y'], attributes: {} }],
     initializers: [],
     inputs: [{ name: 'x', type, shape }],
     outputs: [{ name: 'y', type, shape }],
-  });
+  } as const;
+  return encodeModel({ graph, opset: opsets.default });
 }
 
 const SIDE = 256;

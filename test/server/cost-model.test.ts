@@ -26,6 +26,7 @@ const timings: EngineTimings = {
   peakBytes: 3 * GB,
   buildMs: 0,
   variants: { keys: [], builds: 0 },
+  precisions: [],
 };
 
 function learnt(): CostModel {

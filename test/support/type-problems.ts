@@ -35,16 +35,23 @@ function resultType({ op, to }: EncodedNode, first: number): number {
   return op === 'Shape' ? onnxTypes.i64 : first;
 }
 
-/** Float types that nodes other than Casts compute in. */
-export function computedTypes(graph: Graph): ReadonlySet<number> {
+/** Float types that nodes other than Casts compute in, with the ops of each and their number. */
+export function computedOps(graph: Graph): ReadonlyMap<number, ReadonlyMap<string, number>> {
   const { nodes, initializers, inputs } = encodedGraph(graph);
   const types = new Map([...initializers, ...inputs]);
-  const computed = new Set<number>();
+  const computed = new Map<number, Map<string, number>>();
   for (const node of nodes) {
     const type = resultType(node, types.get(node.inputs[0] ?? '') ?? 0);
     for (const output of node.outputs) types.set(output, type);
     // Rows of a table are picked in the type that the file stores.
-    if (node.op !== 'Cast' && node.op !== 'Identity' && FLOATS.includes(type)) computed.add(type);
+    if (node.op === 'Cast' || node.op === 'Identity' || !FLOATS.includes(type)) continue;
+    const ops = computed.get(type) ?? new Map<string, number>();
+    computed.set(type, ops.set(node.op, (ops.get(node.op) ?? 0) + 1));
   }
   return computed;
+}
+
+/** Float types that nodes other than Casts compute in. */
+export function computedTypes(graph: Graph): ReadonlySet<number> {
+  return new Set(computedOps(graph).keys());
 }

@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { defaultDialect } from '../../src/graph/dialect.js';
 import { Graph } from '../../src/graph/graph.js';
 import { storedRows, storedTensor } from '../../src/graph/stored-tensor.js';
 import { createSession } from '../../src/runtime/session.js';
@@ -34,7 +35,7 @@ describe('8-bit floats', () => {
       file,
       Uint8Array.from({ length: 256 }, (_, i) => i),
     );
-    const graph = new Graph('test', cpuBackend.dialect);
+    const graph = new Graph('test', defaultDialect);
     const range = { file, offset: 0, length: 256 };
     const one = graph.input('one', 'f32', [1]);
     const ids = graph.input('ids', 'i32', [2]);

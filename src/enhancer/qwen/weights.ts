@@ -1,9 +1,9 @@
-import { open } from 'node:fs/promises';
 import { InferenceError, listProblems } from '../../errors.js';
 import { type WrittenType, writtenBytes } from '../../weights/gguf/gguf-types.js';
 import type { GgufTensor } from '../../weights/gguf/gguf-writer.js';
 import { quantize } from '../../weights/gguf/quantize.js';
 import { floatsFrom } from '../../weights/half-floats.js';
+import { readChunks } from '../../weights/read-chunks.js';
 import { type FloatType, floatBytes, floatTypes, type TensorRecord } from '../../weights/safetensors.js';
 import type { WeightFiles } from '../../weights/weight-files.js';
 import type { QwenConfig } from './config.js';
@@ -114,28 +114,14 @@ function typeOf(type: WrittenType, shape: readonly number[]): WrittenType {
   return type === 'Q8_0' && (shape.at(-1) ?? 0) % 32 !== 0 ? 'F16' : type;
 }
 
-/** Reads and converts a tensor piece by piece: the embedding of a 7B model alone would take 2 GB as F32. */
+/** Reads and converts a tensor piece by piece. */
 async function* convertedBytes(
   record: TensorRecord,
   stored: FloatType,
   written: WrittenType,
 ): AsyncGenerator<Uint8Array> {
-  const file = await open(record.file, 'r');
-  try {
-    const chunkBytes = CHUNK_ELEMENTS * floatBytes[stored];
-    for (let start = 0; start < record.length; start += chunkBytes) {
-      const bytes = new Uint8Array(Math.min(chunkBytes, record.length - start));
-      let filled = 0;
-      while (filled < bytes.length) {
-        const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, record.offset + start + filled);
-        if (bytesRead === 0)
-          throw new InferenceError('CHECKPOINT_INVALID', `${record.file} became shorter while it was read`);
-        filled += bytesRead;
-      }
-      yield stored === written ? bytes : convert(record, stored, written, bytes);
-    }
-  } finally {
-    await file.close();
+  for await (const bytes of readChunks(record, CHUNK_ELEMENTS * floatBytes[stored])) {
+    yield stored === written ? bytes : convert(record, stored, written, bytes);
   }
 }
 

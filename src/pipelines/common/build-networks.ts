@@ -1,20 +1,32 @@
 import { InferenceError, listProblems } from '../../errors.js';
-import { type Dialect, defaultDialect } from '../../graph/dialect.js';
+import { type Dialect, defaultDialect, type HalfType } from '../../graph/dialect.js';
 import { Graph } from '../../graph/graph.js';
 import type { WeightUpdate } from '../../graph/weight-update.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
+import type { Backend } from '../../runtime/backend.js';
 import type { WeightFiles } from '../../weights/weight-files.js';
 
 /** One network of a checkpoint: its graph over the checkpoint's files, and the weights that were found there. */
 export interface Network {
+  readonly name: string;
   readonly graph: Graph;
   readonly weights: Weights;
+  /** Makes the same network in the next wider dialect. Undefined for the widest. */
+  readonly wider?: (() => Network) | undefined;
+}
+
+/** The same network in the widest dialect, float32; undefined where it computes in that already. */
+export function widestOf({ wider }: Network): Network | undefined {
+  const next = wider?.();
+  return next && (widestOf(next) ?? next);
 }
 
 /** The builder of one network's graph. */
 export interface NetworkBuilder<Component extends string = string> {
   /** The part of the checkpoint that holds its weights. */
   readonly component: Component;
+  /** Half types that the released weights bear in this network. Omitted: none, it is computed in float32. */
+  readonly halves?: readonly HalfType[];
   readonly options?: WeightsOptions;
   build(weights: Weights): void;
 }
@@ -41,7 +53,7 @@ interface BuildOptions<Table> {
   /** Name of this kind of checkpoint in messages: SDXL, WAN. */
   readonly model: string;
   readonly table: Table;
-  readonly dialect: Dialect;
+  readonly dialectsOf: Backend['dialectsOf'];
   /** Omitted: none. */
   readonly updates?: WeightUpdates | undefined;
 }
@@ -52,7 +64,7 @@ interface BuildOptions<Table> {
  */
 export async function buildNetworks<Component extends string, Table extends NetworkTable<Component>>(
   checkpoint: NetworkSource<Component>,
-  { model, table, dialect, updates }: BuildOptions<Table>,
+  { model, table, dialectsOf, updates }: BuildOptions<Table>,
 ): Promise<NetworksOf<Table>> {
   const problems = new Set<string>();
   const note = (error: unknown) => {
@@ -70,17 +82,21 @@ export async function buildNetworks<Component extends string, Table extends Netw
     const source = files.get(component);
     if (source === undefined) continue;
     const added = updates?.get(component);
-    const weights = new Weights(new Graph(name, dialect), source, {
-      ...builder.options,
-      ...(added && { updates: added }),
-    });
-    try {
-      builder.build(weights);
-    } catch (error) {
-      note(error);
-    }
-    for (const problem of weights.problems) problems.add(`${component}: ${problem}`);
-    networks[name] = { graph: weights.graph, weights };
+    const build = ([dialect, ...rest]: readonly Dialect[]): Network => {
+      const weights = new Weights(new Graph(name, dialect ?? defaultDialect), source, {
+        ...builder.options,
+        ...(added && { updates: added }),
+      });
+      try {
+        builder.build(weights);
+      } catch (error) {
+        note(error);
+      }
+      return { name, graph: weights.graph, weights, ...(rest.length > 0 && { wider: () => build(rest) }) };
+    };
+    const network = build(dialectsOf(builder.halves ?? []));
+    for (const problem of network.weights.problems) problems.add(`${component}: ${problem}`);
+    networks[name] = network;
   }
   if (problems.size > 0) {
     throw new InferenceError(
@@ -111,9 +127,4 @@ export function planWeights<Component extends string>(
     return [component, [...shapes]] as const;
   });
   return Object.fromEntries(planned) as unknown as Record<Component, WeightPlan>;
-}
-
-/** Bytes that networks take at most when their weights are computed with in float32, whatever they are stored as. */
-export function float32Bytes(networks: readonly Network[]): number {
-  return networks.reduce((bytes, { weights }) => bytes + 4 * weights.parameters, 0);
 }

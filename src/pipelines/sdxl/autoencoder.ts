@@ -1,5 +1,6 @@
 import { type NetworkSession, outputOf } from '../../runtime/session.js';
-import type { OnDemandSession, SessionGroup } from '../../runtime/session-group.js';
+import { isNotFinite } from '../common/not-finite.js';
+import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import type { VaeConfig } from './model/config.js';
 import { vaeScale } from './model/vae.js';
 import type { SdxlGraphs } from './weights.js';
@@ -10,15 +11,20 @@ export interface ImageSize {
   readonly height: number;
 }
 
+interface Sessions {
+  readonly decoder: NetworkSession;
+  /** In float32; undefined where the decoder is. */
+  readonly openWideDecoder: OnDemandSession | undefined;
+  readonly openEncoder: OnDemandSession;
+}
+
 /** The VAE, loaded: the decoder at once, the encoder with the first reference, which many servers never see. */
 export class Autoencoder {
-  readonly #decoder: NetworkSession;
-  readonly #openEncoder: OnDemandSession;
+  readonly #sessions: Sessions;
   readonly #config: VaeConfig;
 
-  private constructor(decoder: NetworkSession, openEncoder: OnDemandSession, config: VaeConfig) {
-    this.#decoder = decoder;
-    this.#openEncoder = openEncoder;
+  private constructor(sessions: Sessions, config: VaeConfig) {
+    this.#sessions = sessions;
     this.#config = config;
   }
 
@@ -27,10 +33,20 @@ export class Autoencoder {
     sessions: SessionGroup,
     config: VaeConfig,
   ): Promise<Autoencoder> {
-    return new Autoencoder(await sessions.open(vae_decoder.graph), sessions.onDemand(vae_encoder.graph), config);
+    return new Autoencoder(
+      {
+        decoder: await sessions.open(vae_decoder),
+        openWideDecoder: sessions.wideOnDemand(vae_decoder),
+        openEncoder: sessions.onDemand(vae_encoder),
+      },
+      config,
+    );
   }
 
-  /** Latents [1, 4, h, w] to an image, planar float32 [3, 8h, 8w], about -1 to 1. */
+  /**
+   * Latents [1, 4, h, w] to an image, planar float32 [3, 8h, 8w], about -1 to 1. Where half precision is too narrow for it, it is
+   * decoded once more in float32.
+   */
   async decode(latents: Float32Array, size: ImageSize, signal?: AbortSignal): Promise<Float32Array> {
     const { width, height } = this.latentSize(size);
     const scaled = latents.map((value, i) => {
@@ -38,7 +54,12 @@ export class Autoencoder {
       return value * deviation + mean;
     });
     const feeds = { latents: { data: scaled, shape: [1, this.#config.latent_channels, height, width] } };
-    return outputOf(await this.#decoder.run(feeds, { signal }), 'image', 'the VAE decoder');
+    const { decoder, openWideDecoder } = this.#sessions;
+    const outputs = await decoder.run(feeds, { signal }).catch(async (error: unknown) => {
+      if (!isNotFinite(error) || openWideDecoder === undefined) throw error;
+      return (await openWideDecoder()).run(feeds, { signal });
+    });
+    return outputOf(outputs, 'image', 'the VAE decoder');
   }
 
   /** An image, planar float32 [3, 8h, 8w] of -1 to 1, to the mean and log variance of its latents, unscaled, [4, h, w] each. */
@@ -48,7 +69,7 @@ export class Autoencoder {
     signal?: AbortSignal,
   ): Promise<{ mean: Float32Array; logVariance: Float32Array }> {
     const shape = [1, this.#config.in_channels, size.height, size.width];
-    const encoder = await this.#openEncoder();
+    const encoder = await this.#sessions.openEncoder();
     const outputs = await encoder.run({ image: { data: image, shape } }, { signal });
     const moments = outputOf(outputs, 'moments', 'the VAE encoder');
     const mean = moments.slice(0, moments.length / 2);

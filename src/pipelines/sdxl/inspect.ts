@@ -16,7 +16,7 @@ export interface SdxlInspection {
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
 export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
   const checkpoint = await openSdxlCheckpoint(source);
-  const networks = await buildSdxlNetworks(checkpoint, defaultDialect);
+  const networks = await buildSdxlNetworks(checkpoint, () => [defaultDialect]);
   await checkpoint.readTokenizers();
   const describe = ({ weights, graph }: Network) => ({ parameters: weights.parameters, files: graph.files });
   const entries = Object.entries(networks).map(([name, network]) => [name, describe(network)]);

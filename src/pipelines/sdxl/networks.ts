@@ -1,7 +1,8 @@
 import type { Backend } from '../../runtime/backend.js';
-import { SessionGroup } from '../../runtime/session-group.js';
 import type { ClipTokenizer } from '../../tokenizer/clip.js';
-import { float32Bytes } from '../common/build-networks.js';
+import type { Network } from '../common/build-networks.js';
+import { NetworkOpener } from '../common/network-opener.js';
+import { SessionGroup } from '../common/session-group.js';
 import { type LoraSource, readLoraUpdates } from '../lora/read-lora.js';
 import type { ModelInfo } from '../pipeline.js';
 import { Autoencoder } from './autoencoder.js';
@@ -20,12 +21,12 @@ export interface SdxlOptions extends SdxlSource {
 
 /** Parts that a model and all of its variants share. */
 interface SharedParts {
-  readonly backend: Backend;
+  readonly opener: NetworkOpener;
   readonly checkpoint: SdxlCheckpoint;
   readonly tokenizers: readonly [ClipTokenizer, ClipTokenizer];
   readonly info: ModelInfo;
-  /** Bytes that a variant holds at most: a UNet and both text encoders in float32. */
-  readonly variantBytes: number;
+  /** Networks that a variant has at most of its own: a UNet and both text encoders. */
+  readonly changeable: readonly Network[];
 }
 
 /** The networks of one checkpoint, loaded: tensors in, tensors out. */
@@ -54,15 +55,18 @@ export class SdxlNetworks {
   }
 
   get info(): ModelInfo {
-    return this.#parts.info;
+    const { info, opener } = this.#parts;
+    return { ...info, precisions: opener.precisions };
   }
 
   get backend(): Backend {
-    return this.#parts.backend;
+    return this.#parts.opener.backend;
   }
 
+  /** Bytes that the weights of a variant take at most. */
   get variantBytes(): number {
-    return this.#parts.variantBytes;
+    const { opener, changeable } = this.#parts;
+    return opener.weightBytes(changeable);
   }
 
   /**
@@ -71,12 +75,12 @@ export class SdxlNetworks {
    * @throws InferenceError for a LoRA that cannot be read or does not fit
    */
   async withLoras(loras: readonly LoraSource[]): Promise<SdxlNetworks> {
-    const { backend, checkpoint } = this.#parts;
+    const { opener, checkpoint } = this.#parts;
     const updates = await readLoraUpdates(loras, sdxlLoraNames(this.config), 'unet');
-    const graphs = await buildSdxlNetworks(checkpoint, backend.dialect, updates);
+    const graphs = await buildSdxlNetworks(checkpoint, opener.backend.dialectsOf, updates);
     const changesText = updates.has('text_encoder') || updates.has('text_encoder_2');
-    return SessionGroup.fill(backend, async (sessions) => {
-      const denoiser = new Denoiser(await sessions.open(graphs.unet.graph), this.config.unet);
+    return SessionGroup.fill(opener, async (sessions) => {
+      const denoiser = new Denoiser(await sessions.open(graphs.unet), this.config.unet);
       const prompts = changesText ? await openPrompts(this.#parts, graphs, sessions) : this.prompts;
       return new SdxlNetworks(this.#parts, { prompts, denoiser, autoencoder: this.autoencoder }, sessions);
     });
@@ -92,12 +96,13 @@ export async function loadSdxlNetworks({ backend, ...source }: SdxlOptions): Pro
   const checkpoint = await openSdxlCheckpoint(source);
   const { config } = checkpoint;
   const tokenizers = await checkpoint.readTokenizers();
-  const graphs = await buildSdxlNetworks(checkpoint, backend.dialect);
-  const variantBytes = float32Bytes([graphs.unet, graphs.text_encoder, graphs.text_encoder_2]);
-  const parts = { backend, checkpoint, tokenizers, info: describeSdxl(checkpoint, graphs), variantBytes };
-  return SessionGroup.fill(backend, async (sessions) => {
+  const graphs = await buildSdxlNetworks(checkpoint, backend.dialectsOf);
+  const opener = new NetworkOpener(backend, Object.values(graphs));
+  const changeable = [graphs.unet, graphs.text_encoder, graphs.text_encoder_2];
+  const parts = { opener, checkpoint, tokenizers, info: describeSdxl(checkpoint, graphs), changeable };
+  return SessionGroup.fill(opener, async (sessions) => {
     const prompts = await openPrompts(parts, graphs, sessions);
-    const denoiser = new Denoiser(await sessions.open(graphs.unet.graph), config.unet);
+    const denoiser = new Denoiser(await sessions.open(graphs.unet), config.unet);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);
     return new SdxlNetworks(parts, { prompts, denoiser, autoencoder }, sessions);
   });
@@ -108,10 +113,10 @@ async function openPrompts(
   { text_encoder, text_encoder_2 }: SdxlGraphs,
   sessions: SessionGroup,
 ): Promise<PromptCache> {
-  const first = { tokenizer, session: await sessions.open(text_encoder.graph), config: config.textEncoder };
+  const first = { tokenizer, session: await sessions.open(text_encoder), config: config.textEncoder };
   const second = {
     tokenizer: tokenizer2,
-    session: await sessions.open(text_encoder_2.graph),
+    session: await sessions.open(text_encoder_2),
     config: config.textEncoder2,
   };
   return new PromptCache(new PromptEncoder(first, second));

@@ -2,6 +2,7 @@ import type { Backend } from '../../runtime/backend.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchLimit } from '../common/batching.js';
 import { guide } from '../common/guidance.js';
+import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
@@ -67,7 +68,7 @@ export class SdxlPipeline implements Pipeline {
       const images = running.alive(batch);
       if (images.length === 0) return;
       // 1. one run of the UNet for all images; classifier-free guidance of each from its two rows
-      const rows = await predictBatch(this.networks, images, i, signal);
+      const rows = await atStep(i, request.steps, () => predictBatch(this.networks, images, i, signal));
       const noise = new Map([...rows].map(([image, own]) => [image, guided(image, own)]));
       const due = previews.due(images, noise, i);
       // 2. the scheduler's step from this noise level to the next

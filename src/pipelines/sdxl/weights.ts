@@ -1,4 +1,5 @@
-import type { Dialect } from '../../graph/dialect.js';
+import type { HalfType } from '../../graph/dialect.js';
+import type { Backend } from '../../runtime/backend.js';
 import {
   buildNetworks,
   type NetworkBuilder,
@@ -24,28 +25,36 @@ export type SdxlGraphs = NetworksOf<ReturnType<typeof sdxlTable>>;
 export type NetworkName = keyof SdxlGraphs;
 
 function sdxlTable(config: SdxlConfig) {
+  const halves: readonly HalfType[] = ['f16', 'bf16'];
+  // The released VAE outgrows float16 in its middle block; one that was trained not to says so in its configuration.
+  const vaeHalves = config.vae.force_upcast ? [] : halves;
   return {
     text_encoder: {
       component: 'text_encoder',
+      halves,
       options: { unused: unusedTextEncoderKeys(config.textEncoder, false) },
       build: ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder, false),
     },
     text_encoder_2: {
       component: 'text_encoder_2',
+      halves,
       options: { unused: unusedTextEncoderKeys(config.textEncoder2, true) },
       build: ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder2, true),
     },
     unet: {
       component: 'unet',
+      halves,
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
     },
     vae_decoder: {
       component: 'vae',
+      halves: vaeHalves,
       options: { aliases: vaeAliases, unused: unusedVaeDecoderKeys },
       build: ({ graph, root }) => buildVaeDecoder(graph, root, config.vae),
     },
     vae_encoder: {
       component: 'vae',
+      halves: vaeHalves,
       options: { aliases: vaeAliases, unused: unusedVaeEncoderKeys },
       build: ({ graph, root }) => buildVaeEncoder(graph, root, config.vae),
     },
@@ -67,8 +76,8 @@ export function planSdxlWeights(config: SdxlConfig): Readonly<Record<ComponentNa
  */
 export function buildSdxlNetworks(
   checkpoint: SdxlCheckpoint,
-  dialect: Dialect,
+  dialectsOf: Backend['dialectsOf'],
   updates?: WeightUpdates,
 ): Promise<SdxlGraphs> {
-  return buildNetworks(checkpoint, { model: 'SDXL', table: sdxlTable(checkpoint.config), dialect, updates });
+  return buildNetworks(checkpoint, { model: 'SDXL', table: sdxlTable(checkpoint.config), dialectsOf, updates });
 }

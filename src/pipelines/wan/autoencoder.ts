@@ -1,7 +1,8 @@
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
-import type { OnDemandSession, SessionGroup } from '../../runtime/session-group.js';
 import { join32 } from '../../std/concat-float32.js';
 import type { Network } from '../common/build-networks.js';
+import { isNotFinite } from '../common/not-finite.js';
+import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import type { VaeConfig } from './model/config.js';
 import { latentFrame, normalizedLatents, split, type VideoSize, videoOfFrames } from './model/latents.js';
@@ -11,6 +12,8 @@ import type { WanGraphs } from './weights.js';
 /** Decoders are opened at once, encoders with the first reference, which many servers never see. */
 interface Sessions {
   readonly decoders: Readonly<Record<ChunkKind, NetworkSession>>;
+  /** In float32; undefined where the decoders are. */
+  readonly openWideDecoder: Readonly<Record<ChunkKind, OnDemandSession>> | undefined;
   readonly openEncoder: Readonly<Record<ChunkKind, OnDemandSession>>;
 }
 
@@ -32,23 +35,51 @@ export class Autoencoder implements VideoEncoder {
   }
 
   static async open(graphs: WanGraphs, sessions: SessionGroup, config: VaeConfig): Promise<Autoencoder> {
-    const open = ({ graph }: Network) => sessions.open(graph, carriesPast(graph));
-    const onDemand = ({ graph }: Network) => sessions.onDemand(graph, carriesPast(graph));
+    const open = (network: Network) => sessions.open(network, carriesPast(network.graph));
+    const onDemand = (network: Network) => sessions.onDemand(network, carriesPast(network.graph));
     const decoders = { first: await open(graphs.vae_decoder_first), later: await open(graphs.vae_decoder_later) };
     const openEncoder = { first: onDemand(graphs.vae_encoder_first), later: onDemand(graphs.vae_encoder_later) };
-    return new Autoencoder({ decoders, openEncoder }, config);
+    const wide = (network: Network) => sessions.wideOnDemand(network, carriesPast(network.graph));
+    const [first, later] = [wide(graphs.vae_decoder_first), wide(graphs.vae_decoder_later)];
+    const openWideDecoder = first && later && { first, later };
+    return new Autoencoder({ decoders, openWideDecoder, openEncoder }, config);
   }
 
   /**
    * Latents [16, F, h, w] to the 1 + 4(F - 1) frames of the video: the first one alone, then four at a time, each planar float32
-   * [3, 8h, 8w], -1 to 1.
+   * [3, 8h, 8w], -1 to 1. Where half precision is too narrow for a video, it is decoded once more in float32.
    *
    * @param size of the video in pixels
    */
   async *decodeChunks(
     latents: Float32Array,
     size: VideoSize,
-    { perRun = 1, signal }: DecodeOptions = {},
+    options: DecodeOptions = {},
+  ): AsyncGenerator<readonly Float32Array[]> {
+    let given = 0;
+    try {
+      for await (const frames of this.#decode(this.#sessions.decoders, latents, size, options)) {
+        yield frames;
+        given += 1;
+      }
+    } catch (error) {
+      const { openWideDecoder } = this.#sessions;
+      if (!isNotFinite(error) || openWideDecoder === undefined) throw error;
+      // What a chunk needs of the past is lost: the video is decoded from its beginning, and given from where it ended.
+      const wide = { first: await openWideDecoder.first(), later: await openWideDecoder.later() };
+      let chunk = 0;
+      for await (const frames of this.#decode(wide, latents, size, options)) {
+        if (chunk >= given) yield frames;
+        chunk += 1;
+      }
+    }
+  }
+
+  async *#decode(
+    decoders: Readonly<Record<ChunkKind, NetworkSession>>,
+    latents: Float32Array,
+    size: VideoSize,
+    { perRun = 1, signal }: DecodeOptions,
   ): AsyncGenerator<readonly Float32Array[]> {
     const { frames, height, width } = this.latentSize(size);
     const carried = new CarriedTensors();
@@ -56,7 +87,7 @@ export class Autoencoder implements VideoEncoder {
       for (let at = 0; at < frames; at += at === 0 ? 1 : perRun) {
         const count = at === 0 ? 1 : Math.min(perRun, frames - at);
         const chunk = Array.from({ length: count }, (_, i) => latentFrame(latents, at + i, frames, this.#config));
-        const session = this.#sessions.decoders[at === 0 ? 'first' : 'later'];
+        const session = decoders[at === 0 ? 'first' : 'later'];
         const shape = [count, this.#config.z_dim, height, width];
         const outputs = await session.run({ latents: { data: join32(chunk), shape } }, { carried, signal });
         yield split(outputOf(outputs, 'frames', 'the VAE decoder'), 3 * size.height * size.width);

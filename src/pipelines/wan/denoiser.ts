@@ -1,7 +1,7 @@
 import { type Feed, type NetworkSession, outputOf } from '../../runtime/session.js';
-import type { OnDemandSession, SessionGroup } from '../../runtime/session-group.js';
 import { join32 } from '../../std/concat-float32.js';
 import { LruMap } from '../../std/lru-map.js';
+import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { type Condition, conditionFeeds, withChannels } from './conditioning/condition-feeds.js';
 import type { TransformerConfig } from './model/config.js';
@@ -59,9 +59,9 @@ export class Denoiser {
     sessions: SessionGroup,
     config: TransformerConfig,
   ): Promise<Denoiser> {
-    const openReusing = sessions.onDemand(transformer_reusing.graph);
-    const openTime = sessions.onDemand(transformer_time.graph);
-    return new Denoiser({ whole: await sessions.open(transformer.graph), openReusing, openTime }, config);
+    const openReusing = sessions.onDemand(transformer_reusing);
+    const openTime = sessions.onDemand(transformer_time);
+    return new Denoiser({ whole: await sessions.open(transformer), openReusing, openTime }, config);
   }
 
   /** One run of the transformer over a batch: the velocity from latents to noise. -> [B, 16, frames, height, width] */

@@ -20,7 +20,7 @@ export interface WanInspection {
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
 export async function inspectWan(source: WanSource): Promise<WanInspection> {
   const checkpoint = await openWanCheckpoint(source);
-  const graphs = await buildWanNetworks(checkpoint, defaultDialect);
+  const graphs = await buildWanNetworks(checkpoint, () => [defaultDialect]);
   await openTokenizer(checkpoint.tokenizer, graphs.text_encoder.weights.files);
   const components = Object.entries(weightsOf(graphs)).filter(([, all]) => all.length > 0);
   return {

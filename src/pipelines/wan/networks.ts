@@ -1,7 +1,7 @@
 import type { Backend } from '../../runtime/backend.js';
-import { createSession } from '../../runtime/session.js';
-import { SessionGroup } from '../../runtime/session-group.js';
-import { float32Bytes } from '../common/build-networks.js';
+import type { Network } from '../common/build-networks.js';
+import { NetworkOpener } from '../common/network-opener.js';
+import { SessionGroup } from '../common/session-group.js';
 import { type LoraSource, readLoraUpdates } from '../lora/read-lora.js';
 import type { ModelInfo } from '../pipeline.js';
 import { Autoencoder } from './autoencoder.js';
@@ -21,11 +21,11 @@ export interface WanOptions extends WanSource {
 
 /** Parts that a model and all of its variants share. */
 interface SharedParts {
-  readonly backend: Backend;
+  readonly opener: NetworkOpener;
   readonly checkpoint: WanCheckpoint;
   readonly info: ModelInfo;
-  /** Bytes that a variant holds: a transformer in float32. */
-  readonly variantBytes: number;
+  /** The network that a variant has of its own. */
+  readonly transformer: Network;
 }
 
 /** The networks of one checkpoint, loaded: tensors in, tensors out. */
@@ -57,15 +57,18 @@ export class WanNetworks {
   }
 
   get info(): ModelInfo {
-    return this.#parts.info;
+    const { info, opener } = this.#parts;
+    return { ...info, precisions: opener.precisions };
   }
 
   get backend(): Backend {
-    return this.#parts.backend;
+    return this.#parts.opener.backend;
   }
 
+  /** Bytes that the weights of a variant take. */
   get variantBytes(): number {
-    return this.#parts.variantBytes;
+    const { opener, transformer } = this.#parts;
+    return opener.weightBytes([transformer]);
   }
 
   /**
@@ -73,10 +76,10 @@ export class WanNetworks {
    * @throws InferenceError for a LoRA that cannot be read or does not fit
    */
   async withLoras(loras: readonly LoraSource[]): Promise<WanNetworks> {
-    const { backend, checkpoint } = this.#parts;
+    const { opener, checkpoint } = this.#parts;
     const updates = await readLoraUpdates(loras, wanLoraNames(this.config), 'transformer');
-    const graphs = await buildWanNetworks(checkpoint, backend.dialect, updates);
-    return SessionGroup.fill(backend, async (sessions) => {
+    const graphs = await buildWanNetworks(checkpoint, opener.backend.dialectsOf, updates);
+    return SessionGroup.fill(opener, async (sessions) => {
       const denoiser = await Denoiser.open(graphs, sessions, this.config.transformer);
       const { prompts, autoencoder, imageEncoder } = this;
       return new WanNetworks(this.#parts, { prompts, denoiser, autoencoder, imageEncoder }, sessions);
@@ -95,23 +98,17 @@ export class WanNetworks {
 export async function loadWanNetworks({ backend, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
   const { config } = checkpoint;
-  const graphs = await buildWanNetworks(checkpoint, backend.dialect);
+  const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf);
   const { transformer, text_encoder, image_encoder } = graphs;
-  const parts = {
-    backend,
-    checkpoint,
-    info: describeWan(checkpoint, graphs),
-    variantBytes: float32Bytes([transformer]),
-  };
-  return SessionGroup.fill(backend, async (sessions) => {
+  const opener = new NetworkOpener(backend, Object.values(graphs));
+  const parts = { opener, checkpoint, info: describeWan(checkpoint, graphs), transformer };
+  return SessionGroup.fill(opener, async (sessions) => {
     const denoiser = await Denoiser.open(graphs, sessions, config.transformer);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);
-    const openEncoder = () => openPromptEncoder(checkpoint, text_encoder, backend);
+    const openEncoder = () => openPromptEncoder(checkpoint, text_encoder, opener);
     const prompts = sessions.add(new PromptCache(openEncoder, source.keepsTextEncoder ?? false));
     const imageEncoder =
-      image_encoder &&
-      config.imageEncoder &&
-      new ImageEncoder(() => createSession(image_encoder.graph, backend), config.imageEncoder);
+      image_encoder && config.imageEncoder && new ImageEncoder(() => opener.open(image_encoder), config.imageEncoder);
     return new WanNetworks(parts, { prompts, denoiser, autoencoder, imageEncoder }, sessions);
   });
 }

@@ -3,6 +3,7 @@ import type { Backend } from '../../runtime/backend.js';
 import { createFlowScheduler } from '../../schedulers/flow-schedulers.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { firstStep } from '../common/batching.js';
+import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
@@ -92,7 +93,8 @@ export class WanPipeline implements Pipeline {
       yield* running.checkCancelled();
       if (!running.isAlive(job)) return undefined;
       // 1. the velocity from latents to noise: the transformer over one text, or over two and guided
-      const { flow, forwards } = await velocity.at(i, latents);
+      const input = latents;
+      const { flow, forwards } = await atStep(i, request.steps, () => velocity.at(i, input));
       running.countForwards(job, forwards);
       const due = previews.due(i, latents, flow, sigmas[i] ?? 0);
       // 2. the scheduler's step from this noise level to the next

@@ -1,4 +1,5 @@
-import type { Dialect } from '../../graph/dialect.js';
+import type { HalfType } from '../../graph/dialect.js';
+import type { Backend } from '../../runtime/backend.js';
 import {
   buildNetworks,
   type NetworkBuilder,
@@ -22,26 +23,31 @@ export type WanGraphs = NetworksOf<ReturnType<typeof wanTable>>;
 const REPORTED_BY_WHOLE_GRAPH = [/^/];
 
 /**
- * The transformer has two small graphs beside the whole one, for steps that leave its blocks out. The VAE has a graph for a
+ * The transformer has two small graphs beside the whole one, for steps that leave its blocks out; both are float32, as is what they
+ * share with the whole one. The VAE has a graph for a
  * video's first frame and one for all later chunks, each way.
  */
 export function wanTable(config: WanConfig) {
   const { imageEncoder } = config;
+  const halves: readonly HalfType[] = ['f16', 'bf16'];
   const decoder = (kind: ChunkKind) =>
     ({
       component: 'vae',
+      halves,
       options: { unused: unusedVaeKeys('decoder', kind) },
       build: ({ graph, root }) => buildVaeDecoder(graph, root, config.vae, kind),
     }) as const satisfies NetworkBuilder;
   const encoder = (kind: ChunkKind) =>
     ({
       component: 'vae',
+      halves,
       options: { unused: unusedVaeKeys('encoder', kind) },
       build: ({ graph, root }) => buildVaeEncoder(graph, root, config.vae, kind),
     }) as const satisfies NetworkBuilder;
   return {
     transformer: {
       component: 'transformer',
+      halves,
       // The first converters of image-to-video models stored this norm; no code reads it.
       options: { unused: [/\.attn2\.norm_added_q\.weight$/] },
       build: ({ graph, root }) => buildTransformer(graph, root, config.transformer),
@@ -62,11 +68,14 @@ export function wanTable(config: WanConfig) {
     vae_encoder_later: encoder('later'),
     text_encoder: {
       component: 'text_encoder',
+      // T5's feed-forward outgrows float16.
+      halves: ['bf16'],
       options: { aliases: textEncoderAliases, unused: unusedTextEncoderKeys },
       build: ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder),
     },
     image_encoder: imageEncoder && {
       component: 'image_encoder',
+      halves,
       options: { unused: unusedImageTowerKeys(imageEncoder) },
       build: ({ graph, root }) => buildImageTower(graph, root, imageEncoder),
     },
@@ -84,8 +93,8 @@ export function planWanWeights(config: WanConfig): Readonly<Record<ComponentName
  */
 export function buildWanNetworks(
   checkpoint: WanCheckpoint,
-  dialect: Dialect,
+  dialectsOf: Backend['dialectsOf'],
   updates?: WeightUpdates,
 ): Promise<WanGraphs> {
-  return buildNetworks(checkpoint, { model: 'WAN', table: wanTable(checkpoint.config), dialect, updates });
+  return buildNetworks(checkpoint, { model: 'WAN', table: wanTable(checkpoint.config), dialectsOf, updates });
 }

@@ -1,7 +1,8 @@
 import type { Engine } from '../../engine/engine.js';
+import type { EngineTimings } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
-import type { BuiltVariants, GenerationRequest } from '../../pipelines/pipeline.js';
+import type { BuiltVariants, GenerationRequest, NetworkPrecision } from '../../pipelines/pipeline.js';
 import { loadingEvent } from '../enhance/enhance-for-job.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
@@ -24,6 +25,8 @@ interface ModelQueue {
   running: readonly GenerateJob[];
   /** LoRA variants that the engine holds. */
   variants: BuiltVariants;
+  /** What its networks computed in at the last job. Undefined before the first one. */
+  precisions: readonly NetworkPrecision[] | undefined;
   /** A loop serves this queue now. */
   isServed: boolean;
 }
@@ -66,6 +69,7 @@ export class Admission {
           waiting: [],
           running: [],
           variants: NO_VARIANTS,
+          precisions: undefined,
           isServed: false,
         },
       ]),
@@ -87,6 +91,12 @@ export class Admission {
   /** LoRA variants of a model after its last job. */
   variants(model: string): BuiltVariants {
     return this.#queue(model).variants;
+  }
+
+  /** What the networks of a model compute in, as far as it is known. */
+  precisions(model: string): readonly NetworkPrecision[] {
+    const { precisions, engine } = this.#queue(model);
+    return precisions ?? engine.info?.precisions ?? [];
   }
 
   /** @throws InferenceError DRAINING with a retry delay */
@@ -183,6 +193,7 @@ export class Admission {
     const [next] = queue.waiting;
     if (queue.engine.state !== 'ready') {
       queue.variants = NO_VARIANTS;
+      queue.precisions = undefined;
       next?.emit({ $case: 'modelLoading', value: loadingEvent(queue.engine.spec.model) });
       const failure: unknown = await queue.engine.whenReady().then(
         () => undefined,
@@ -196,13 +207,14 @@ export class Admission {
     queue.running = jobs;
     this.#emitPositions(queue, 0);
     queue.costs.observeLoaded(queue.engine.residentBytes);
-    const onVariants = (variants: BuiltVariants) => {
+    const onTimings = ({ variants, precisions }: EngineTimings) => {
       queue.variants = variants;
+      queue.precisions = precisions;
     };
     const errors = await runBatch(jobs, queue.engine, {
       costs: queue.costs,
       policy: this.#options.policy,
-      onVariants,
+      onTimings,
     }).catch((error: unknown) => jobs.map(() => error));
     queue.running = [];
     // A failure may have evicted variants.

@@ -67,6 +67,7 @@ export function plannedMetadata(
     buildSeconds: 0,
     vramUsedBytes: undefined,
     vramTotalBytes: undefined,
+    precisions: {},
   };
 }
 
@@ -115,6 +116,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings, 
     decodeSeconds: timings.decodeMs / 1000,
     totalSizeBytes: job.assets.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0n),
     batchImages: timings.batchImages,
+    precisions: Object.fromEntries(timings.precisions.map(({ network, precision }) => [network, precision])),
     enginePeakBytes: BigInt(timings.peakBytes),
     forwards: timings.forwards,
     buildSeconds: timings.buildMs / 1000,

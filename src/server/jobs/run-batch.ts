@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import type { Engine, RunHandle } from '../../engine/engine.js';
-import type { EngineEvent } from '../../engine/messages.js';
+import type { EngineEvent, EngineTimings } from '../../engine/messages.js';
 import type { ModelLoading } from '../../gen/darkroom/v1/event.js';
 import { AssetRole } from '../../gen/darkroom/v1/job.js';
-import type { BuiltVariants, PromptReport } from '../../pipelines/pipeline.js';
+import type { PromptReport } from '../../pipelines/pipeline.js';
 import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
 import { loraMessages } from '../request/loras.js';
 import { conditioningTexts, type Policy } from '../request/policy.js';
@@ -29,18 +29,18 @@ const ROLES = {
 export async function runBatch(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, policy, onVariants }: Pick<BatchContext, 'costs' | 'onVariants'> & { readonly policy: Policy },
+  { costs, policy, onTimings }: Pick<BatchContext, 'costs' | 'onTimings'> & { readonly policy: Policy },
 ): Promise<readonly unknown[]> {
   const refusals = jobs.map(({ id, request }) => policy.find(conditioningTexts(request), 'the prompt', id));
   const allowed = jobs.filter((_, i) => refusals[i] === undefined);
-  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, onVariants });
+  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, onTimings });
   return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
 }
 
 async function runAllowed(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, onVariants }: Pick<BatchContext, 'costs' | 'onVariants'>,
+  { costs, onTimings }: Pick<BatchContext, 'costs' | 'onTimings'>,
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
@@ -50,7 +50,7 @@ async function runAllowed(
   const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
-      followRun(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onVariants }).then(
+      followRun(jobs[i] as GenerateJob, handle, { engine, costs, startedAt, onTimings }).then(
         () => undefined,
         (error: unknown) => error ?? new Error('a job ended with nothing'),
       ),
@@ -62,14 +62,14 @@ interface BatchContext {
   readonly engine: Engine;
   readonly costs: CostModel;
   readonly startedAt: number;
-  /** Called with the LoRA variants that the engine holds after the job. */
-  readonly onVariants: (variants: BuiltVariants) => void;
+  /** Called with what was measured, and what the engine holds after the job. */
+  readonly onTimings: (timings: EngineTimings) => void;
 }
 
 async function followRun(
   job: GenerateJob,
   run: RunHandle,
-  { engine, costs, startedAt, onVariants }: BatchContext,
+  { engine, costs, startedAt, onTimings }: BatchContext,
 ): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   if (job.signal.aborted) cancel();
@@ -90,7 +90,7 @@ async function followRun(
       }
     }
     const timings = await run.result;
-    onVariants(timings.variants);
+    onTimings(timings);
     costs.observe(job.request, timings);
     const metadata = completedMetadata(plannedMetadata(job, engine, startedAt), { job, prompt, timings, card });
     job.emit({ $case: 'completed', value: { metadata, assets: [...job.assets] } });

@@ -1,7 +1,6 @@
 import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { defaultDialect } from '../../../src/graph/dialect.js';
 import { openWanCheckpoint, type WanSource } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
@@ -128,7 +127,7 @@ describe('a WAN folder', () => {
     vae.delete('decoder.conv_in.bias');
     await writeTensorFile(join(folder, VAE), vae);
     const error = await openWanCheckpoint({ path: folder })
-      .then((checkpoint) => buildWanNetworks(checkpoint, defaultDialect))
+      .then((checkpoint) => buildWanNetworks(checkpoint, cpuBackend.dialectsOf))
       .catch((caught: unknown) => caught);
     expect(error).toMatchObject({ reason: 'CHECKPOINT_INVALID' });
     expect(String(error).split('\n').slice(1)).toEqual([

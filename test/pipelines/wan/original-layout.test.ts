@@ -2,11 +2,11 @@ import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { defaultDialect } from '../../../src/graph/dialect.js';
 import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { buildWanNetworks } from '../../../src/pipelines/wan/weights.js';
 import { rebuildOriginal } from '../../conformance/wan-cases.js';
+import { cpuBackend } from '../../support/cpu-backend.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, writeTensorFile } from '../../support/tensor-file.js';
 import { wanGoldens } from '../../support/tiny-wan.js';
@@ -77,7 +77,7 @@ describe('the original layout', () => {
       { num_heads: 2 },
     );
     const checkpoint = await openWanCheckpoint({ path: folder });
-    const { transformer } = await buildWanNetworks(checkpoint, defaultDialect);
+    const { transformer } = await buildWanNetworks(checkpoint, cpuBackend.dialectsOf);
     expect(transformer.weights.parameters).toBeGreaterThan(0);
     expect(transformer.weights.spare).toEqual([]);
   });
@@ -107,7 +107,7 @@ describe('the original layout', () => {
       { num_heads: 2 },
     );
     const checkpoint = await openWanCheckpoint({ path: folder });
-    await expect(buildWanNetworks(checkpoint, defaultDialect)).rejects.toThrow(
+    await expect(buildWanNetworks(checkpoint, cpuBackend.dialectsOf)).rejects.toThrow(
       /transformer: missing: blocks\.1\.ffn\.net\.2\.bias \[48\]\n.*vae: missing: decoder\.up_blocks\.1\.resnets\.0\.conv_shortcut\.bias \[32\]$/,
     );
   });

@@ -1,8 +1,8 @@
 import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { defaultDialect } from '../../../src/graph/dialect.js';
 import { buildNetworks } from '../../../src/pipelines/common/build-networks.js';
+import { NetworkOpener } from '../../../src/pipelines/common/network-opener.js';
 import { openWanCheckpoint, type WanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import {
   relativePositionBucket,
@@ -71,11 +71,12 @@ async function checkpointOf({ dtype = 'F32', factor = () => 1, rename = (name) =
 /** The checkpoint has no other network. */
 async function buildTextEncoder(checkpoint: WanCheckpoint) {
   const { text_encoder } = wanTable(checkpoint.config);
-  return buildNetworks(checkpoint, { model: 'WAN', table: { text_encoder }, dialect: defaultDialect });
+  return buildNetworks(checkpoint, { model: 'WAN', table: { text_encoder }, dialectsOf: cpuBackend.dialectsOf });
 }
 
 async function openEncoder(checkpoint: WanCheckpoint): Promise<PromptEncoder> {
-  return openPromptEncoder(checkpoint, (await buildTextEncoder(checkpoint)).text_encoder, cpuBackend);
+  const { text_encoder } = await buildTextEncoder(checkpoint);
+  return openPromptEncoder(checkpoint, text_encoder, new NetworkOpener(cpuBackend, [text_encoder]));
 }
 
 async function encode(checkpoint: WanCheckpoint, prompt: string): Promise<Float32Array> {

@@ -832,7 +832,16 @@ export interface JobMetadata {
     | bigint
     | undefined;
   /** Memory of the NVIDIA card, in bytes. Unset if vram_used_bytes is. */
-  vramTotalBytes?: bigint | undefined;
+  vramTotalBytes?:
+    | bigint
+    | undefined;
+  /** What each network of the model computed in, by its name: fp32, fp16 or bf16. */
+  precisions: { [key: string]: string };
+}
+
+export interface JobMetadata_PrecisionsEntry {
+  key: string;
+  value: string;
 }
 
 /** Enhancement describes how a prompt was rewritten. */
@@ -1508,6 +1517,7 @@ function createBaseJobMetadata(): JobMetadata {
     buildSeconds: 0,
     vramUsedBytes: undefined,
     vramTotalBytes: undefined,
+    precisions: {},
   };
 }
 
@@ -1676,6 +1686,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       }
       writer.uint32(376).uint64(message.vramTotalBytes);
     }
+    globalThis.Object.entries(message.precisions).forEach(([key, value]: [string, string]) => {
+      JobMetadata_PrecisionsEntry.encode({ key: key as any, value }, writer.uint32(386).fork()).join();
+    });
     return writer;
   },
 
@@ -2078,6 +2091,17 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.vramTotalBytes = reader.uint64() as bigint;
             continue;
           }
+          case 48: {
+            if (tag !== 386) {
+              break;
+            }
+
+            const entry48 = JobMetadata_PrecisionsEntry.decode(reader, reader.uint32());
+            if (entry48.value !== undefined) {
+              message.precisions[entry48.key] = entry48.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2273,6 +2297,20 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.vram_total_bytes)
         ? BigInt(object.vram_total_bytes)
         : undefined,
+      precisions: isObject(object.precisions)
+        ? (globalThis.Object.entries(object.precisions) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -2419,6 +2457,15 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.vramTotalBytes !== undefined) {
       obj.vramTotalBytes = message.vramTotalBytes.toString();
     }
+    if (message.precisions) {
+      const entries = globalThis.Object.entries(message.precisions) as [string, string][];
+      if (entries.length > 0) {
+        obj.precisions = {};
+        entries.forEach(([k, v]) => {
+          obj.precisions[k] = v;
+        });
+      }
+    }
     return obj;
   },
 
@@ -2486,6 +2533,100 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.vramTotalBytes = (object.vramTotalBytes !== undefined && object.vramTotalBytes !== null)
       ? BigInt(object.vramTotalBytes)
       : undefined;
+    message.precisions = (globalThis.Object.entries(object.precisions ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseJobMetadata_PrecisionsEntry(): JobMetadata_PrecisionsEntry {
+  return { key: "", value: "" };
+}
+
+export const JobMetadata_PrecisionsEntry: MessageFns<JobMetadata_PrecisionsEntry> = {
+  encode(message: JobMetadata_PrecisionsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): JobMetadata_PrecisionsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJobMetadata_PrecisionsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): JobMetadata_PrecisionsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: JobMetadata_PrecisionsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<JobMetadata_PrecisionsEntry>, I>>(base?: I): JobMetadata_PrecisionsEntry {
+    return JobMetadata_PrecisionsEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<JobMetadata_PrecisionsEntry>, I>>(object: I): JobMetadata_PrecisionsEntry {
+    const message = createBaseJobMetadata_PrecisionsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
@@ -3185,6 +3326,10 @@ function fromJsonTimestamp(o: any): Date {
   } else {
     return fromTimestamp(Timestamp.fromJSON(o));
   }
+}
+
+function isObject(value: any): boolean {
+  return typeof value === "object" && value !== null;
 }
 
 function isSet(value: any): boolean {

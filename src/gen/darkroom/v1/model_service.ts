@@ -148,6 +148,18 @@ export interface Model {
   variants: number;
   /** Number of variants that were built since the engine started. If it is close to the number of jobs, raise LORA_VARIANTS. */
   variantBuilds: number;
+  /** What each network of the model computes in. Empty until the model was loaded once, and for qwen. */
+  networks: NetworkPrecision[];
+}
+
+/** NetworkPrecision is what one network of a model computes in. */
+export interface NetworkPrecision {
+  /** Name of the network, for example unet. */
+  network: string;
+  /** fp32, fp16 or bf16. Half precision keeps some values in float32: docs/reference/precision.md. */
+  precision: string;
+  /** Reason why it is wider than what PRECISION asks for. Empty otherwise. */
+  reason: string;
 }
 
 /** LoraInfo describes one LoRA file. */
@@ -252,6 +264,7 @@ function createBaseModel(): Model {
     loras: [],
     variants: 0,
     variantBuilds: 0,
+    networks: [],
   };
 }
 
@@ -322,6 +335,9 @@ export const Model: MessageFns<Model> = {
     }
     if (message.variantBuilds !== 0) {
       writer.uint32(152).uint32(message.variantBuilds);
+    }
+    for (const v of message.networks) {
+      NetworkPrecision.encode(v!, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -491,6 +507,14 @@ export const Model: MessageFns<Model> = {
             message.variantBuilds = reader.uint32();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.networks.push(NetworkPrecision.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -560,6 +584,9 @@ export const Model: MessageFns<Model> = {
         : isSet(object.variant_builds)
         ? globalThis.Number(object.variant_builds)
         : 0,
+      networks: globalThis.Array.isArray(object?.networks)
+        ? object.networks.map((e: any) => NetworkPrecision.fromJSON(e))
+        : [],
     };
   },
 
@@ -622,6 +649,9 @@ export const Model: MessageFns<Model> = {
     if (message.variantBuilds !== 0) {
       obj.variantBuilds = Math.round(message.variantBuilds);
     }
+    if (message.networks?.length) {
+      obj.networks = message.networks.map((e) => NetworkPrecision.toJSON(e));
+    }
     return obj;
   },
 
@@ -655,6 +685,108 @@ export const Model: MessageFns<Model> = {
     message.loras = object.loras?.map((e) => LoraInfo.fromPartial(e)) || [];
     message.variants = object.variants ?? 0;
     message.variantBuilds = object.variantBuilds ?? 0;
+    message.networks = object.networks?.map((e) => NetworkPrecision.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseNetworkPrecision(): NetworkPrecision {
+  return { network: "", precision: "", reason: "" };
+}
+
+export const NetworkPrecision: MessageFns<NetworkPrecision> = {
+  encode(message: NetworkPrecision, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.network !== "") {
+      writer.uint32(10).string(message.network);
+    }
+    if (message.precision !== "") {
+      writer.uint32(18).string(message.precision);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkPrecision {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkPrecision();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.precision = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NetworkPrecision {
+    return {
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      precision: isSet(object.precision) ? globalThis.String(object.precision) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+    };
+  },
+
+  toJSON(message: NetworkPrecision): unknown {
+    const obj: any = {};
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    if (message.precision !== "") {
+      obj.precision = message.precision;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<NetworkPrecision>, I>>(base?: I): NetworkPrecision {
+    return NetworkPrecision.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetworkPrecision>, I>>(object: I): NetworkPrecision {
+    const message = createBaseNetworkPrecision();
+    message.network = object.network ?? "";
+    message.precision = object.precision ?? "";
+    message.reason = object.reason ?? "";
     return message;
   },
 };

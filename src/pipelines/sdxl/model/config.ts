@@ -43,6 +43,8 @@ export const vaeSchema = z.object({
   norm_num_groups: z.int().min(1).default(32),
   act_fn: z.enum(['silu', 'swish']).default('silu'),
   scaling_factor: z.number().positive().default(0.18215),
+  // False for a VAE that float16 is wide enough for.
+  force_upcast: z.boolean().default(true),
   shift_factor: z.number().nullish(),
   latents_mean: z.array(z.number()).nullish(),
   latents_std: z.array(z.number().positive()).nullish(),

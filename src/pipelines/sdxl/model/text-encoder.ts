@@ -6,6 +6,8 @@ import type { TextEncoderConfig } from './config.js';
 
 /** Added to the scores of later tokens: float32's most negative number, as in the reference. */
 const MASKED = -3.4028234663852886e38;
+/** What both are raised to in float16, which ends at 65504: softmax still returns 0, and no score is infinite. */
+const MASKED_F16 = -60_000;
 /** Added to the scores of a hidden position: enough for softmax to return 0, too little to take MASKED beyond float32. */
 export const HIDDEN = -1e30;
 
@@ -29,8 +31,8 @@ export function buildTextEncoder(graph: Graph, root: Scope, config: TextEncoderC
   let x = add(graph, gather(graph, table, ids), positions);
 
   // 2. layers; the last one and the final norm serve only the pooled vector
-  const hide = graph.reshape(graph.floatInput('hide', ['B', tokens]), ['B', 1, 1, tokens]);
-  const mask = add(graph, causalMask(graph, tokens), hide);
+  const hide = graph.reshape(graph.input('hide', 'f32', ['B', tokens]), ['B', 1, 1, tokens]);
+  const mask = narrowMask(graph, add(graph, causalMask(graph, tokens), hide));
   const layer = (i: number) => clipLayer(w.at('encoder.layers', i), x, config, mask);
   for (let i = 0; i < config.num_hidden_layers - 1; i += 1) x = layer(i);
   graph.output('hidden', x);
@@ -57,5 +59,11 @@ function causalMask(graph: Graph, tokens: number): Value {
   const mask = Float32Array.from({ length: tokens * tokens }, (_, i) =>
     i % tokens > Math.floor(i / tokens) ? MASKED : 0,
   );
-  return graph.constant(mask, [1, 1, tokens, tokens]);
+  return graph.constant(mask, [1, 1, tokens, tokens], 'f32');
+}
+
+function narrowMask(graph: Graph, mask: Value): Value {
+  if (graph.dialect.compute !== 'f16') return graph.narrow(mask);
+  const least = graph.constant(Float32Array.of(MASKED_F16), [1], 'f32');
+  return graph.narrow(graph.node('Max', [mask, least], mask.shape));
 }

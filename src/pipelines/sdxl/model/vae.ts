@@ -9,7 +9,7 @@ const NORM_EPS = 1e-6;
 
 /**
  * The decoder. Input: `latents` [B, 4, H, W], already divided by the scaling factor. Output: `image` [B, 3, 8H, 8W], about
- * -1 to 1. It must be computed in float32: half precision overflows in the middle block of SDXL's released VAE.
+ * -1 to 1. Float16 overflows in the middle block of SDXL's released VAE (`force_upcast`).
  *
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/autoencoders/vae.py#L192
  */

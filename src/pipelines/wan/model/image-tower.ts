@@ -19,7 +19,7 @@ export function buildImageTower(graph: Graph, w: Scope, config: ImageEncoderConf
   // 1. patch, class and position embeddings: [1, T, C]
   const e = w.at('embeddings');
   const rows = transpose(graph, patchRows(e.at('patch_embedding'), pixels, config), [0, 2, 1], [1, patches, width]);
-  const own = e.tensor('class_embedding', [width], [1, 1, width]);
+  const own = e.tensor('class_embedding', [width], { view: [1, 1, width] });
   let x = graph.node('Concat', [own, rows], [1, tokens, width], { attributes: { axis: 1 } });
   x = add(graph, x, e.tensor('position_embedding.weight', [tokens, width]));
   x = layerNorm(w.at('pre_layrnorm'), x, { eps: config.layer_norm_eps });

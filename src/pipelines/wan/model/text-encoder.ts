@@ -9,7 +9,7 @@ import type { TextEncoderConfig } from './config.js';
  *
  * The reference pads a text to 512 tokens and hides the padding from attention: what a token sees is then the same as without
  * padding, so padding is not run. The caller fills the remaining positions with zeros.
- * It must be computed in float32 whatever the weights are stored in: the residual stream of T5 outgrows half precision.
+ * The residual stream and its norms are float32 in every dialect; they and the feed-forward outgrow float16, not bfloat16.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/umt5/modeling_umt5.py#L441
  */
@@ -20,15 +20,17 @@ export function buildTextEncoder(graph: Graph, root: Scope, config: TextEncoderC
 
   // 1. token embeddings: [1, T, C]; positions are in the attention
   const embedded = root.rows('shared.weight', [config.vocab_size, config.d_model], ids);
-  let x = graph.reshape(embedded, [1, 'T', config.d_model]);
+  let x = graph.wide(graph.reshape(embedded, [1, 'T', config.d_model]));
 
   // 2. layers
   for (let i = 0; i < config.num_layers; i += 1) {
     const block = root.at('encoder.block', i);
     const a = block.at('layer.0');
-    x = add(graph, x, selfAttention(a.at('SelfAttention'), rmsNorm(a.at('layer_norm'), x, norm), buckets, config));
+    const asked = graph.narrow(rmsNorm(a.at('layer_norm'), x, norm));
+    x = add(graph, x, graph.wide(selfAttention(a.at('SelfAttention'), asked, buckets, config)));
     const m = block.at('layer.1');
-    x = add(graph, x, feedForward(m.at('DenseReluDense'), rmsNorm(m.at('layer_norm'), x, norm), config));
+    const normal = graph.narrow(rmsNorm(m.at('layer_norm'), x, norm));
+    x = add(graph, x, graph.wide(feedForward(m.at('DenseReluDense'), normal, config)));
   }
 
   // 3. out

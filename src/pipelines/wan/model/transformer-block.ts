@@ -20,31 +20,38 @@ export interface BlockConditions {
   readonly context: Value;
   /** Image states, [B, I, D]; undefined for a model that takes no images. */
   readonly images: Value | undefined;
-  /** Modulation by the timestep, [B, 6, D]. */
+  /** Modulation by the timestep, float32 [B, 6, D]. */
   readonly modulation: Value;
   readonly rope: RotaryInputs;
 }
 
-// x: [B, L, D]  ->  [B, L, D]
+/**
+ * x: float32 [B, L, D]  ->  [B, L, D]. The residual stream, its norms, the modulation and the rotation of positions stay in float32
+ * in every dialect, as the reference has them; linear layers and attention are in the dialect's type.
+ *
+ * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L487
+ */
 export function transformerBlock(w: Scope, x: Value, conditions: BlockConditions, config: TransformerConfig): Value {
   const { graph } = w;
   const { context, images, modulation, rope } = conditions;
   const { eps, ffn_dim: inner } = config;
   const width = Number(x.shape.at(-1));
-  const table = w.tensor('scale_shift_table', [1, 6, width]);
+  const table = w.tensor('scale_shift_table', [1, 6, width], { like: modulation });
   const [shift, scale, gate, shift2, scale2, gate2] = chunks(graph, add(graph, table, modulation), 6, 1) as Six;
 
   // 1. self
-  const own = modulated(graph, x, shift, scale, eps);
+  const own = graph.narrow(modulated(graph, x, shift, scale, eps));
   const { heads } = rope;
-  let h = add(graph, x, mul(graph, attend(w.at('attn1'), own, own, { heads, eps, rope }), gate));
+  const mixed = graph.wide(attend(w.at('attn1'), own, own, { heads, eps, rope }));
+  let h = add(graph, x, mul(graph, mixed, gate));
   // 2. cross
-  const asked = config.cross_attn_norm ? layerNorm(w.at('norm2'), h, { eps }) : h;
-  h = add(graph, h, attend(w.at('attn2'), asked, context, { heads, eps, images }));
+  const asked = graph.narrow(config.cross_attn_norm ? layerNorm(w.at('norm2'), h, { eps }) : h);
+  h = add(graph, h, graph.wide(attend(w.at('attn2'), asked, context, { heads, eps, images })));
   // 3. feed-forward; net.0: GELU(tanh), net.1: dropout
   const ff = w.at('ffn.net');
-  const wide = geluTanh(graph, linear(ff.at('0.proj'), modulated(graph, h, shift2, scale2, eps), inner));
-  return add(graph, h, mul(graph, linear(ff.at('2'), wide, width), gate2));
+  const normal = graph.narrow(modulated(graph, h, shift2, scale2, eps));
+  const inside = geluTanh(graph, linear(ff.at('0.proj'), normal, inner));
+  return add(graph, h, mul(graph, graph.wide(linear(ff.at('2'), inside, width)), gate2));
 }
 
 type Six = [Value, Value, Value, Value, Value, Value];
@@ -62,10 +69,11 @@ function attend(w: Scope, x: Value, context: Value, { heads, eps, rope, images }
   const { graph } = w;
   const width = Number(x.shape.at(-1));
   const rotated = (value: Value) => (rope === undefined ? value : rotary(graph, value, rope));
-  const q = rotated(rmsNorm(w.at('norm_q'), linear(w.at('to_q'), x, width), { eps }));
+  const placed = (norm: string, value: Value) => graph.narrow(rotated(rmsNorm(w.at(norm), graph.wide(value), { eps })));
+  const q = placed('norm_q', linear(w.at('to_q'), x, width));
   let mixed = attention(graph, {
     q,
-    k: rotated(rmsNorm(w.at('norm_k'), linear(w.at('to_k'), context, width), { eps })),
+    k: placed('norm_k', linear(w.at('to_k'), context, width)),
     v: linear(w.at('to_v'), context, width),
     heads,
   });
@@ -78,6 +86,6 @@ function attend(w: Scope, x: Value, context: Value, { heads, eps, rope, images }
 
 // norm(x) * (1 + scale) + shift; x: [B, L, D]  shift, scale: [B, 1, D]
 export function modulated(graph: Graph, x: Value, shift: Value, scale: Value, eps: number): Value {
-  const one = graph.constant(Float32Array.of(1), [1]);
+  const one = graph.constant(Float32Array.of(1), [1], scale.type);
   return add(graph, mul(graph, plainLayerNorm(graph, x, { eps }), add(graph, scale, one)), shift);
 }

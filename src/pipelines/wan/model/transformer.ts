@@ -16,7 +16,7 @@ const GRID = ['F', 'h', 'w'] as const;
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
  * (common/timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
  * (vace-branch.ts); `images` [B, I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
- * from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. The modulation must be computed in float32.
+ * from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. Patches, times and the way out are float32 in every dialect.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
  */
@@ -24,12 +24,12 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   const { num_attention_heads: heads, attention_head_dim: headDim } = config;
   const width = heads * headDim;
   const tokens = product(GRID);
-  const latents = graph.floatInput('latents', ['B', config.in_channels, 'F', '2h', '2w']);
-  const timestep = graph.floatInput('timestep', ['B', config.freq_dim]);
+  const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
+  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
   const text = graph.floatInput('text', ['B', 'T', config.text_dim]);
   const rope = {
-    cos: graph.floatInput('cos', [tokens, headDim / 2]),
-    sin: graph.floatInput('sin', [tokens, headDim / 2]),
+    cos: graph.input('cos', 'f32', [tokens, headDim / 2]),
+    sin: graph.input('sin', 'f32', [tokens, headDim / 2]),
     heads,
   };
 
@@ -74,9 +74,9 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
  */
 export function buildReusingTransformer(graph: Graph, w: Scope, config: TransformerConfig): void {
   const width = config.num_attention_heads * config.attention_head_dim;
-  const hidden = graph.floatInput('hidden', ['B', product(GRID), width]);
-  const change = graph.floatInput('change', ['B', config.in_channels, 'F', '2h', '2w']);
-  const timestep = graph.floatInput('timestep', ['B', config.freq_dim]);
+  const hidden = graph.input('hidden', 'f32', ['B', product(GRID), width]);
+  const change = graph.input('change', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
+  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
   const patches = patchEmbedding(w.at('patch_embedding'), change, width, 2, GRID, { bias: false });
   const time = embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu);
   graph.output('flow', velocity(w, add(graph, hidden, patches), time, config));
@@ -85,7 +85,7 @@ export function buildReusingTransformer(graph: Graph, w: Scope, config: Transfor
 /** The embedder of timesteps alone. Input: `timestep` [S, freq_dim]; output: `time` [S, D]. */
 export function buildTimeEmbedder(graph: Graph, w: Scope, config: TransformerConfig): void {
   const width = config.num_attention_heads * config.attention_head_dim;
-  const timestep = graph.floatInput('timestep', ['S', config.freq_dim]);
+  const timestep = graph.input('timestep', 'f32', ['S', config.freq_dim]);
   graph.output('time', embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu));
 }
 
@@ -93,7 +93,7 @@ export function buildTimeEmbedder(graph: Graph, w: Scope, config: TransformerCon
 function velocity(w: Scope, x: Value, time: Value, config: TransformerConfig): Value {
   const { graph } = w;
   const width = Number(x.shape.at(-1));
-  const table = w.tensor('scale_shift_table', [1, 2, width]);
+  const table = w.tensor('scale_shift_table', [1, 2, width], { like: time });
   const [shift, scale] = chunks(graph, add(graph, table, graph.reshape(time, ['B', 1, width])), 2, 1);
   const y = modulated(graph, x, shift as Value, scale as Value, config.eps);
   const channels = config.out_channels ?? config.in_channels;

@@ -19,7 +19,7 @@ export class VaceBranch {
   readonly #config: TransformerConfig;
   readonly #scale: Value;
   readonly #patches: Value;
-  /** [B, F*h*w, D] */
+  /** float32 [B, F*h*w, D] */
   #state: Value;
 
   /**
@@ -38,8 +38,8 @@ export class VaceBranch {
     this.#conditions = conditions;
     this.#config = config;
     this.#patches = patches;
-    const control = graph.floatInput('control', [1, config.vace_in_channels, 'F', '2h', '2w']);
-    this.#scale = graph.floatInput('control_scale', [1]);
+    const control = graph.input('control', 'f32', [1, config.vace_in_channels, 'F', '2h', '2w']);
+    this.#scale = graph.input('control_scale', 'f32', [1]);
     this.#state = patchEmbedding(w.at('vace_patch_embedding'), control, Number(patches.shape.at(-1)), 2, grid);
   }
 
@@ -54,8 +54,9 @@ export class VaceBranch {
     const { graph } = this.#w;
     const block = this.#w.at('vace_blocks', i);
     const width = Number(this.#patches.shape.at(-1));
-    const c = i === 0 ? add(graph, linear(block.at('proj_in'), this.#state, width), this.#patches) : this.#state;
+    const projected = (name: string) => graph.wide(linear(block.at(name), graph.narrow(this.#state), width));
+    const c = i === 0 ? add(graph, projected('proj_in'), this.#patches) : this.#state;
     this.#state = transformerBlock(block, c, this.#conditions, this.#config);
-    return mul(graph, linear(block.at('proj_out'), this.#state, width), this.#scale);
+    return mul(graph, projected('proj_out'), this.#scale);
   }
 }

@@ -8,7 +8,7 @@
  * present frame remain: a single image costs a third. Its outputs are what the graph of all later chunks takes.
  */
 import type { Graph, Value } from '../../../graph/graph.js';
-import { add, attention, chunks, conv2d, rank4, silu, transpose, upsample2x } from '../../../graph/ops.js';
+import { add, aroundBf16, attention, chunks, conv2d, rank4, silu, transpose, upsample2x } from '../../../graph/ops.js';
 import { channelNorm, concatFrames, pointConv, slice, temporalConv } from '../../../graph/ops-3d.js';
 import { doubled, halved, product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
@@ -56,8 +56,8 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig, ki
   // 3. out
   x = silu(graph, channelNorm(w.at('norm_out'), x, VIDEO));
   x = causalConv(w.at('conv_out'), x, config.out_channels, cache);
-  const bounds = [-1, 1].map((bound) => graph.constant(Float32Array.of(bound), []));
-  graph.output('frames', graph.node('Clip', [x, ...bounds], x.shape));
+  const bounds = [-1, 1].map((bound) => graph.constant(Float32Array.of(bound), [], 'f32'));
+  graph.output('frames', graph.node('Clip', [graph.wide(x), ...bounds], x.shape));
 }
 
 /**
@@ -210,7 +210,7 @@ function pixelAttention(w: Scope, x: Value): Value {
 // x: [1, C, H, W] -> [2, C, H, W], a frame of zeros before it
 function afterZeros(graph: Graph, x: Value): Value {
   const pads = graph.constant(BigInt64Array.of(1n, 0n, 0n, 0n, 0n, 0n, 0n, 0n), [8]);
-  return graph.node('Pad', [x, pads], [REACH, ...x.shape.slice(1)]);
+  return aroundBf16(graph, x, (input) => graph.node('Pad', [input, pads], [REACH, ...x.shape.slice(1)]));
 }
 
 function multiple(factor: number, name: string): string {

@@ -1,10 +1,10 @@
 import { open, stat } from 'node:fs/promises';
 import { InferenceError } from '../../../errors.js';
-import type { Backend } from '../../../runtime/backend.js';
-import { createSession, type NetworkSession, outputOf } from '../../../runtime/session.js';
+import { type NetworkSession, outputOf } from '../../../runtime/session.js';
 import { readUmt5Tokenizer, type Umt5Tokenizer, umt5TokenizerFromModel } from '../../../tokenizer/umt5.js';
 import type { WeightFiles } from '../../../weights/weight-files.js';
 import type { Network } from '../../common/build-networks.js';
+import type { NetworkOpener } from '../../common/network-opener.js';
 import type { WanCheckpoint } from '../checkpoint/checkpoint.js';
 import type { TextEncoderConfig } from '../model/config.js';
 import { relativePositionBuckets } from '../model/relative-positions.js';
@@ -64,11 +64,11 @@ export class PromptEncoder {
  */
 export async function openPromptEncoder(
   { tokenizer: path, config }: WanCheckpoint,
-  { graph, weights }: Network,
-  backend: Backend,
+  network: Network,
+  opener: NetworkOpener,
 ): Promise<PromptEncoder> {
-  const tokenizer = await openTokenizer(path, weights.files);
-  return new PromptEncoder(tokenizer, await createSession(graph, backend), config.textEncoder);
+  const tokenizer = await openTokenizer(path, network.weights.files);
+  return new PromptEncoder(tokenizer, await opener.open(network), config.textEncoder);
 }
 
 /**

@@ -1,0 +1,31 @@
+import type { Weights } from '../../graph/weights.js';
+import { formatShape } from '../../std/format-shape.js';
+import { readChunks } from '../../weights/read-chunks.js';
+import type { WeightRecord } from '../../weights/weight-files.js';
+
+/** Bytes of a file that are read at a time. */
+const CHUNK_BYTES = 4 * 2 ** 20;
+/** Bits of the smallest magnitudes that float16 rounds to infinity: 65520 as float32, 65536 as bfloat16. */
+const FIRST_INFINITE = { F32: 0x477ff000, BF16: 0x4780 } as const;
+
+/**
+ * Reads the weights that a graph casts to float16 from a wider type.
+ * @returns the first tensor that does not fit, in a sentence; undefined where all fit
+ */
+export async function tooLargeForFloat16({ narrowed }: Weights): Promise<string | undefined> {
+  for (const [name, record] of narrowed) {
+    for await (const bytes of readChunks(record, CHUNK_BYTES)) {
+      if (!hasTooLarge(record, bytes)) continue;
+      return `${name} ${formatShape(record.shape)} has values beyond float16's 65504`;
+    }
+  }
+  return undefined;
+}
+
+function hasTooLarge({ dtype }: WeightRecord, bytes: Uint8Array<ArrayBuffer>): boolean {
+  const isWide = dtype === 'F32';
+  const values = isWide ? new Uint32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
+  const [magnitude, first] = isWide ? [0x7fffffff, FIRST_INFINITE.F32] : [0x7fff, FIRST_INFINITE.BF16];
+  for (let i = 0; i < values.length; i += 1) if (((values[i] ?? 0) & magnitude) >= first) return true;
+  return false;
+}

@@ -1,0 +1,123 @@
+import { InferenceError } from '../../errors.js';
+import { precisionNames } from '../../graph/dialect.js';
+import type { Backend } from '../../runtime/backend.js';
+import {
+  CarriedTensors,
+  createSession,
+  type Feed,
+  type NetworkSession,
+  type RunOptions,
+  type SessionOptions,
+  type TensorData,
+} from '../../runtime/session.js';
+import type { NetworkPrecision } from '../pipeline.js';
+import { type Network, widestOf } from './build-networks.js';
+import { tooLargeForFloat16 } from './narrowing.js';
+import { testFeeds } from './test-feeds.js';
+
+/**
+ * Opens the networks of one model, each in the narrowest dialect that is right for it. A half-precision network that its weights
+ * do not fit, that does not open, or whose test run gives numbers that are not finite is opened one step wider.
+ */
+export class NetworkOpener {
+  readonly backend: Backend;
+  readonly #precisions = new Map<string, NetworkPrecision>();
+
+  /** @param networks all of the model, so that those which are opened later are known at once */
+  constructor(backend: Backend, networks: readonly (Network | undefined)[]) {
+    this.backend = backend;
+    for (const network of networks) if (network) this.#note(network, '');
+  }
+
+  /** What each network computes in; of one that is not open yet, what it will be tried in first. */
+  get precisions(): readonly NetworkPrecision[] {
+    return [...this.#precisions.values()];
+  }
+
+  /** Bytes that the weights of networks take on the device. */
+  weightBytes(networks: readonly Network[]): number {
+    return networks.reduce((bytes, { name, weights }) => {
+      const isWide = this.#precisions.get(name)?.precision === 'fp32';
+      return bytes + (isWide ? 4 : 2) * weights.parameters;
+    }, 0);
+  }
+
+  /** A session whose runs end with NOT_FINITE instead of giving numbers that are not finite. */
+  async open(network: Network, options?: SessionOptions): Promise<NetworkSession> {
+    const reasons: string[] = [];
+    for (let candidate: Network = network; ; ) {
+      const wider = candidate.wider?.();
+      try {
+        const session = await openTested(candidate, this.backend, options);
+        this.#note(candidate, reasons.join('; '));
+        return session;
+      } catch (error) {
+        if (wider === undefined) throw error;
+        const { compute } = candidate.graph.dialect;
+        reasons.push(`not ${precisionNames[compute]}: ${firstLine(error)}`);
+        candidate = wider;
+      }
+    }
+  }
+
+  /** The same network in float32, for a result that half precision was too narrow for; undefined where it is float32 already. */
+  wide(network: Network, options?: SessionOptions): (() => Promise<NetworkSession>) | undefined {
+    const widest = widestOf(network);
+    return (
+      widest &&
+      (() => {
+        this.#note(network, 'a result was not finite and was computed once more in fp32');
+        return openTested(widest, this.backend, options);
+      })
+    );
+  }
+
+  #note({ name, graph }: Network, reason: string): void {
+    const precision = precisionNames[graph.dialect.compute];
+    this.#precisions.set(name, { network: name, precision, ...(reason !== '' && { reason }) });
+  }
+}
+
+async function openTested(network: Network, backend: Backend, options?: SessionOptions): Promise<NetworkSession> {
+  const { graph, weights, name } = network;
+  const problem = await tooLargeForFloat16(weights);
+  if (problem !== undefined) throw new InferenceError('CHECKPOINT_INVALID', problem);
+  const session = finiteOnly(await createSession(graph, backend, options), name);
+  if (graph.dialect.compute === 'f32') return session;
+  const carried = new CarriedTensors();
+  try {
+    await session.run(testFeeds(graph), { carried });
+    return session;
+  } catch (error) {
+    await session.release();
+    throw error;
+  } finally {
+    carried.release();
+  }
+}
+
+function finiteOnly(session: NetworkSession, name: string): NetworkSession {
+  return {
+    async run<T extends TensorData = Float32Array>(feeds: Readonly<Record<string, Feed>>, options?: RunOptions) {
+      const outputs = await session.run<T>(feeds, options);
+      for (const values of Object.values<TensorData>(outputs)) {
+        if (values instanceof Float32Array && !areFinite(values)) {
+          throw new InferenceError('NOT_FINITE', `${name} computed numbers that are not finite`);
+        }
+      }
+      return outputs;
+    },
+    release: () => session.release(),
+  };
+}
+
+// Infinities and NaN times zero are NaN, and stay so in a sum: one branch for all values.
+function areFinite(values: Float32Array): boolean {
+  let zero = 0;
+  for (let i = 0; i < values.length; i += 1) zero += (values[i] ?? 0) * 0;
+  return zero === 0;
+}
+
+function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split('\n')[0] ?? '';
+}

@@ -1,0 +1,30 @@
+import type { Precision, Provider } from '../device.js';
+import { type ComputeType, type HalfType, precisionNames } from '../graph/dialect.js';
+
+/** The order in which a network is tried: float16 is eight times as exact as bfloat16 but ends at 65504. */
+const LADDER: readonly ComputeType[] = ['f16', 'bf16', 'f32'];
+
+/**
+ * Types that a provider computes in. The CPU's float16 kernels are float32 ones between casts: no faster. WebGPU sums in float16.
+ * CUDA's kernels: https://github.com/microsoft/onnxruntime/blob/main/docs/OperatorKernels.md
+ */
+const COMPUTED: Readonly<Record<Provider, readonly ComputeType[]>> = {
+  cpu: ['f32'],
+  webgpu: ['f16', 'f32'],
+  cuda: ['f16', 'bf16', 'f32'],
+  tensorrt: ['f16', 'f32'],
+};
+
+/** What `auto` begins with. */
+const AUTO: Readonly<Record<Provider, ComputeType>> = { cpu: 'f32', webgpu: 'f32', cuda: 'f16', tensorrt: 'f16' };
+
+/** Types that a provider is asked for under a precision, the narrowest first; the last one is float32. */
+export function computeTypes(provider: Provider, precision: Precision): readonly ComputeType[] {
+  const first = LADDER.find((type) => precisionNames[type] === precision) ?? AUTO[provider];
+  return LADDER.slice(LADDER.indexOf(first)).filter((type) => COMPUTED[provider].includes(type));
+}
+
+/** The types that a network may be opened in: those of the provider that the network bears, and float32. */
+export function typesOf(types: readonly ComputeType[], halves: readonly HalfType[]): readonly ComputeType[] {
+  return types.filter((type) => type === 'f32' || halves.includes(type));
+}
