@@ -42,6 +42,7 @@ try {
   const missing = LIBRARIES.filter((name) => !existsSync(join(target, name)));
   if (missing.length > 0) throw new SetupError(`${target} still lacks ${missing.join(', ')}`);
   console.log(`libraries in place: ${LIBRARIES.join(', ')}`);
+  reportNeeds();
   if (!values['no-session']) await openSession();
 } catch (error) {
   if (!(error instanceof SetupError)) throw error;
@@ -111,13 +112,37 @@ async function copyFromNupkg(path) {
   }
 }
 
+/** Reads from the library itself what it was built for: what its package is called has changed with less than that. */
+function neededLibraries() {
+  const { status, stdout } = spawnSync('ldd', [join(target, LIBRARIES[0])], { encoding: 'utf8' });
+  if (status !== 0) return [];
+  return stdout.split('\n').flatMap((line) => {
+    const [, name, found] = /^\s*(\S+) => (not found|\/\S+)/.exec(line) ?? [];
+    return name === undefined ? [] : [{ name, isFound: found !== 'not found' }];
+  });
+}
+
+function reportNeeds() {
+  const needed = neededLibraries();
+  const major = (stem) =>
+    needed.map(({ name }) => new RegExp(`^lib${stem}\\.so\\.(\\d+)`).exec(name)?.[1]).find(Boolean);
+  // cuBLAS has the number of its CUDA; cuFFT and cuRAND have their own.
+  const built = [
+    ['CUDA', major('cudart') ?? major('cublas(?:Lt)?')],
+    ['cuDNN', major('cudnn')],
+  ].flatMap(([what, number]) => (number ? [`${what} ${number}`] : []));
+  if (built.length > 0) console.log(`built for ${built.join(' and ')}`);
+  const missing = needed.filter(({ isFound }) => !isFound).map(({ name }) => name);
+  if (missing.length > 0) {
+    throw new SetupError(
+      `not on the library path: ${missing.join(', ')}; install ${built.join(' and ') || 'the packages that have them'}, or add the folder to LD_LIBRARY_PATH`,
+    );
+  }
+}
+
 async function openSession() {
   const { probeProvider } = await import(join(root, 'dist/src/runtime/probe.js'));
   const { opens, detail } = await probeProvider('cuda');
-  if (!opens) {
-    throw new SetupError(
-      `the libraries are there, but a CUDA session does not open: ${detail}. CUDA 12, cuBLAS and cuDNN 9 must be installed and on the library path`,
-    );
-  }
+  if (!opens) throw new SetupError(`the libraries are there, but a CUDA session does not open: ${detail}`);
   console.log('a CUDA session opens: DEVICE=cuda works');
 }

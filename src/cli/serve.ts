@@ -22,6 +22,7 @@ const OPTIONS = {
   LORA_DIR: new Option('--lora-dir <folder>', 'folder of LoRA files that requests may name (LORA_DIR)'),
   LORA_FILES: new Option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)'),
   DEVICE: new Option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)'),
+  PRECISION: new Option('--precision <name>', 'auto, fp32, fp16 or bf16 (PRECISION)'),
 } as const satisfies Partial<Record<keyof Config, Option>>;
 
 interface ServeOptions extends Readonly<Record<string, unknown>> {

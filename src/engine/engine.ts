@@ -315,6 +315,9 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
             'keys of the checkpoint are not used',
           );
         }
+        for (const { network, precision, reason } of message.info.precisions ?? []) {
+          if (reason !== undefined) this.#log.warn({ network, precision, reason }, 'network computes in a wider type');
+        }
         if (message.runtime?.reason !== undefined)
           this.#log.warn({ reason: message.runtime.reason }, 'native runtime does not open: the Node binding is used');
         this.#log.info(

@@ -18,7 +18,7 @@ import type { RuntimeName } from '../runtime/runtime-names.js';
 export interface Work {
   readonly spec: { readonly model: string };
   /** `unused`: checkpoint keys that no network uses. */
-  readonly info: { readonly unused: readonly string[] };
+  readonly info: { readonly unused: readonly string[]; readonly precisions?: readonly NetworkPrecision[] };
   readonly job: { readonly jobId: string };
   readonly event: object;
   readonly result: object;

@@ -10,9 +10,10 @@ export type ComputeType = 'f32' | HalfType;
 export interface Dialect {
   /**
    * `fused`: com.microsoft.MultiHeadAttention, blocked, never holds the score matrix.
-   * `decomposed`: MatMul, Softmax, MatMul; right on every provider, but holds the score matrix.
+   * `chunked`: MatMul, Softmax, MatMul over a few queries at a time; right on every provider, holds a part of the score matrix.
+   * `decomposed`: the same over all queries at once.
    */
-  readonly attention: 'fused' | 'decomposed';
+  readonly attention: 'fused' | 'chunked' | 'decomposed';
   /**
    * Weights, constants and float inputs are cast to this type; every result has the type of its inputs. A network keeps the values
    * that half precision is too coarse or too narrow for in float32 (`Graph.wide`).

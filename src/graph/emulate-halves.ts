@@ -4,12 +4,17 @@ import { type NodeProto, type OnnxType, onnxTypes } from './onnx-proto.js';
  * Rewrites nodes so that every op over halves computes in float32 and its result alone is rounded. The runtime keeps such pairs of
  * casts at every optimisation level, so a value beyond the half type's range becomes infinite here as it does on a device.
  * @param types of all values, by name
+ * @param prefix of the names of new values: different in the body of a node and around it
  */
-export function emulateHalves(nodes: readonly NodeProto[], types: ReadonlyMap<string, OnnxType>): readonly NodeProto[] {
+export function emulateHalves(
+  nodes: readonly NodeProto[],
+  types: ReadonlyMap<string, OnnxType>,
+  prefix: string,
+): readonly NodeProto[] {
   const rewritten: NodeProto[] = [];
   const widened = new Set<string>();
   const isHalf = (name: string) => types.get(name) === 'f16' || types.get(name) === 'bf16';
-  const wide = (name: string) => `${name}:f32`;
+  const wide = (name: string) => `${prefix}${name}:f32`;
   const cast = (from: string, to: string, type: OnnxType) =>
     rewritten.push({
       op: 'Cast',
@@ -20,7 +25,8 @@ export function emulateHalves(nodes: readonly NodeProto[], types: ReadonlyMap<st
       attributes: { to: onnxTypes[type] },
     });
   for (const node of nodes) {
-    if (node.op === 'Cast' || ![...node.inputs, ...node.outputs].some(isHalf)) {
+    // A body is rewritten by itself.
+    if (node.op === 'Cast' || node.op === 'Scan' || ![...node.inputs, ...node.outputs].some(isHalf)) {
       rewritten.push(node);
       continue;
     }

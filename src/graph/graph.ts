@@ -5,6 +5,7 @@ import { emulateHalves } from './emulate-halves.js';
 import {
   type Attribute,
   encodeModel,
+  type GraphProto,
   type InitializerProto,
   type NodeProto,
   type OnnxType,
@@ -50,7 +51,10 @@ export interface NodeOptions {
   readonly type?: OnnxType;
 }
 
-/** An ONNX graph under construction. Ops live in ops.ts; this class knows values, nodes, initializers and shapes. */
+/**
+ * An ONNX graph under construction. Ops live in ops.ts; this class knows values, nodes, initializers and shapes. The body of a Scan
+ * is a graph inside another: it sees the values of that one, and their initializers are all the outermost one's.
+ */
 export class Graph {
   readonly #nodes: NodeProto[] = [];
   readonly #constants: InitializerProto[] = [];
@@ -64,10 +68,13 @@ export class Graph {
 
   readonly name: string;
   readonly dialect: Dialect;
+  readonly #outer: Graph | undefined;
 
-  constructor(name: string, dialect: Dialect) {
+  /** @param outer the graph whose node this one is the body of */
+  constructor(name: string, dialect: Dialect, outer?: Graph) {
     this.name = name;
     this.dialect = dialect;
+    this.#outer = outer;
   }
 
   input(name: string, type: OnnxType, shape: Shape): Value {
@@ -96,7 +103,7 @@ export class Graph {
     const isHalf = value.type === 'f16' || value.type === 'bf16';
     const [op, attributes] = isHalf ? ['Cast', { to: onnxTypes.f32 }] : ['Identity', {}];
     this.#nodes.push({ op, domain: '', name, inputs: [value.name], outputs: [name], attributes });
-    this.#types.set(name, isHalf ? 'f32' : value.type);
+    this.#root.#types.set(name, isHalf ? 'f32' : value.type);
     this.#outputs.push({ ...value, name, type: isHalf ? 'f32' : value.type });
   }
 
@@ -112,6 +119,23 @@ export class Graph {
     return this.nodes(op, inputs, [shape], options)[0] as Value;
   }
 
+  /**
+   * ONNX's Scan over the first axis: the body is run on each element of `x`, and its results lie side by side along a first axis
+   * again. https://onnx.ai/onnx/operators/onnx__Scan.html
+   * @param body gets one element, without that axis, and may use every value of this graph
+   */
+  scan(x: Value, body: (graph: Graph, element: Value) => Value): Value {
+    const [count = 0, ...element] = x.shape;
+    const inner = new Graph(`${this.#prefix}Scan.${this.#nodes.length}`, this.dialect, this);
+    const result = body(inner, inner.input(`${inner.name}/element`, x.type, element));
+    const name = `${inner.name}/result`;
+    inner.#nodes.push({ op: 'Identity', domain: '', name, inputs: [result.name], outputs: [name], attributes: {} });
+    inner.#outputs.push({ ...result, name });
+    return this.node('Scan', [x], [count, ...result.shape], {
+      attributes: { num_scan_inputs: 1, body: { graph: inner.#proto() } },
+    });
+  }
+
   /** A node with one output per shape. */
   nodes(
     op: string,
@@ -120,7 +144,7 @@ export class Graph {
     options: NodeOptions = {},
   ): Value[] {
     const { attributes = {}, domain = '', type = inputs[0]?.type ?? this.dialect.compute } = options;
-    const name = `${op}.${this.#nodes.length}`;
+    const name = `${this.#prefix}${op}.${this.#nodes.length}`;
     const outputs = shapes.map((shape, i) => this.#value(shapes.length === 1 ? name : `${name}:${i}`, type, shape));
     this.#nodes.push({
       op,
@@ -142,6 +166,7 @@ export class Graph {
     shape: readonly number[],
     floatType: OnnxType = this.dialect.compute,
   ): Value {
+    if (this.#outer !== undefined) return this.#outer.constant(data, shape, floatType);
     const type = data instanceof Float32Array ? floatType : data instanceof Int32Array ? 'i32' : 'i64';
     return this.cached(`constant ${type} ${shape} ${data}`, () => {
       const name = `constant.${this.#constants.length}`;
@@ -157,6 +182,7 @@ export class Graph {
 
   /** A tensor of the user's file, in its own storage type. */
   external(name: string, type: OnnxType, shape: readonly number[], range: ExternalRange): Value {
+    if (this.#outer !== undefined) return this.#outer.external(name, type, shape, range);
     return this.cached(`external ${range.file} ${range.offset} ${type} ${shape}`, () => {
       const unique = this.#externals.some((other) => other.name === name) ? `${name} ${formatShape(shape)}` : name;
       const { file, offset, length } = range;
@@ -167,7 +193,7 @@ export class Graph {
   }
 
   cached(key: string, make: () => Value): Value {
-    let value = this.#cache.get(key);
+    let value = this.#known(key);
     if (value === undefined) {
       value = make();
       this.#cache.set(key, value);
@@ -186,7 +212,10 @@ export class Graph {
   /** A run-time dimension as an int64 [1] value. */
   dimension(name: string): Value {
     const source = this.#dimensions.get(name);
-    if (source === undefined) throw new Error(`${this.name}: no value has the dimension ${name}`);
+    if (source === undefined) {
+      if (this.#outer !== undefined) return this.#outer.dimension(name);
+      throw new Error(`${this.name}: no value has the dimension ${name}`);
+    }
     const { value, axis } = source;
     return this.cached(`dimension ${name}`, () =>
       this.node('Shape', [value], [1], { type: 'i64', attributes: { start: axis, end: axis + 1 } }),
@@ -222,27 +251,37 @@ export class Graph {
    */
   encode(locate: (file: string) => string): Uint8Array {
     const { emulated = false, compute } = this.dialect;
-    const graph = {
-      name: this.name,
-      nodes: emulated ? emulateHalves(this.#nodes, this.#types) : this.#nodes,
-      inputs: this.#inputs,
-      outputs: this.#outputs,
-      initializers: [
-        ...this.#constants,
-        ...this.#externals.map(({ name, type, shape, file, offset, length }) => ({
-          name,
-          type,
-          shape,
-          content: { kind: 'external' as const, location: locate(file), offset, length },
-        })),
-      ],
-    };
+    const externals = this.#externals.map(({ name, type, shape, file, offset, length }) => ({
+      name,
+      type,
+      shape,
+      content: { kind: 'external' as const, location: locate(file), offset, length },
+    }));
+    const graph = { ...this.#proto(), initializers: [...this.#constants, ...externals] };
     return encodeModel({ graph, opset: compute === 'bf16' && !emulated ? opsets.bf16 : opsets.default });
+  }
+
+  #proto(): GraphProto {
+    const nodes = this.dialect.emulated ? emulateHalves(this.#nodes, this.#root.#types, this.#prefix) : this.#nodes;
+    return { name: this.name, nodes, inputs: this.#inputs, outputs: this.#outputs, initializers: [] };
+  }
+
+  get #root(): Graph {
+    return this.#outer === undefined ? this : this.#outer.#root;
+  }
+
+  /** Begins the names of a body's values: a body hides none of the outer graph's. */
+  get #prefix(): string {
+    return this.#outer === undefined ? '' : `${this.name}/`;
+  }
+
+  #known(key: string): Value | undefined {
+    return this.#cache.get(key) ?? (this.#outer === undefined ? undefined : this.#outer.#known(key));
   }
 
   #value(name: string, type: OnnxType, shape: Shape): Value {
     const value = { name, type, shape };
-    this.#types.set(name, type);
+    this.#root.#types.set(name, type);
     for (const [axis, dim] of shape.entries()) {
       if (typeof dim === 'string' && !dim.includes('*') && !this.#dimensions.has(dim)) {
         this.#dimensions.set(dim, { value, axis });

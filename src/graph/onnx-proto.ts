@@ -5,13 +5,18 @@
 import { BinaryWriter } from '@bufbuild/protobuf/wire';
 
 /** TensorProto.DataType */
-export const onnxTypes = { f32: 1, u8: 2, i32: 6, i64: 7, f16: 10, bf16: 16, f8e4m3: 17, f8e5m2: 19 } as const;
+export const onnxTypes = { f32: 1, u8: 2, i32: 6, i64: 7, bool: 9, f16: 10, bf16: 16, f8e4m3: 17, f8e5m2: 19 } as const;
 export type OnnxType = keyof typeof onnxTypes;
 
 /** A dimension: a size, or the name of one that is known only when the graph runs. */
 export type Dim = number | string;
 
-export type Attribute = number | { readonly float: number } | readonly number[] | string;
+export type Attribute =
+  | number
+  | { readonly float: number }
+  | { readonly graph: GraphProto }
+  | readonly number[]
+  | string;
 
 export interface NodeProto {
   readonly op: string;
@@ -58,7 +63,7 @@ const IR_VERSION = 10;
 /** Version of ONNX's own ops. CUDA's Conv takes bfloat16 from 22 on. */
 export const opsets = { default: 21, bf16: 22 } as const;
 /** AttributeProto.AttributeType */
-const ATTRIBUTE = { float: 1, int: 2, string: 3, ints: 7 } as const;
+const ATTRIBUTE = { float: 1, int: 2, string: 3, graph: 5, ints: 7 } as const;
 /** TensorProto.DataLocation.EXTERNAL */
 const EXTERNAL = 1;
 
@@ -117,6 +122,9 @@ function encodeAttribute(writer: BinaryWriter, name: string, value: Attribute): 
   } else if ('float' in value) {
     writer.uint32((2 << 3) | 5).float(value.float);
     type = ATTRIBUTE.float;
+  } else if ('graph' in value) {
+    message(writer, 6, (inner) => encodeGraph(inner, value.graph));
+    type = ATTRIBUTE.graph;
   } else {
     for (const item of value) writer.uint32((8 << 3) | 0).int64(item);
     type = ATTRIBUTE.ints;

@@ -156,11 +156,51 @@ export function attention(graph: Graph, { q, k, v, heads, mask }: AttentionInput
   const queries = split(scale(graph, q, 1 / Math.sqrt(dim)), length, [0, 2, 1, 3], [batch, heads, length, dim]);
   const keys = split(k, source, [0, 2, 3, 1], [batch, heads, dim, source]);
   const values = split(v, source, [0, 2, 1, 3], [batch, heads, source, dim]);
-  let scores = graph.node('MatMul', [queries, keys], [batch, heads, length, source]);
+  // A mask is of a text, which is short.
+  const isChunked = graph.dialect.attention === 'chunked' && mask === undefined;
+  const mixed = isChunked ? mixInChunks(graph, queries, keys, values) : mix(graph, queries, keys, values, mask);
+  return graph.reshape(transpose(graph, mixed, [0, 2, 1, 3], [batch, length, heads, dim]), q.shape);
+}
+
+// queries: [B, H, L, D]  keys: [B, H, D, S]  values: [B, H, S, D]  ->  [B, H, L, D]
+function mix(graph: Graph, queries: Value, keys: Value, values: Value, mask?: Value): Value {
+  let scores = graph.node('MatMul', [queries, keys], [...queries.shape.slice(0, 3), keys.shape[3] ?? 0]);
   if (mask !== undefined) scores = add(graph, scores, mask);
   const weights = graph.node('Softmax', [scores], scores.shape, { attributes: { axis: -1 } });
-  const mixed = graph.node('MatMul', [weights, values], queries.shape);
-  return graph.reshape(transpose(graph, mixed, [0, 2, 1, 3], [batch, length, heads, dim]), q.shape);
+  return graph.node('MatMul', [weights, values], queries.shape);
+}
+
+/** Scores that a chunk of queries may have: 64 MiB of float32. WebGPU binds buffers of 128 MiB at least. */
+const CHUNK_SCORES = 2 ** 24;
+
+/** The same, as many queries at a time as have at most CHUNK_SCORES scores; the last chunk is filled up with zeros. */
+function mixInChunks(graph: Graph, queries: Value, keys: Value, values: Value): Value {
+  const [batch = 1, heads = 1, , dim = 1] = queries.shape;
+  const int = (value: number) => graph.constant(BigInt64Array.of(BigInt(value)), [1]);
+  const op = (name: string, ...inputs: Value[]) => graph.node(name, inputs, [1]);
+  const sizeOf = (x: Value, axis: number) =>
+    graph.node('Shape', [x], [1], { type: 'i64', attributes: { start: axis, end: axis + 1 } });
+  const tokens = sizeOf(queries, 2);
+  const scores = op('Mul', op('Mul', sizeOf(queries, 0), int(Number(heads))), sizeOf(keys, 3));
+  // 1. queries of a chunk, at most all; number of chunks; zeros behind the last query
+  const size = op('Min', op('Max', op('Div', int(CHUNK_SCORES), scores), int(1)), tokens);
+  const count = op('Div', op('Sub', op('Add', tokens, size), int(1)), size);
+  const missing = op('Sub', op('Mul', size, count), tokens);
+  // 2. chunks along a first axis: [N, B, H, C, D]
+  const pads = graph.node('Concat', [int(0), int(0), int(0), int(0), int(0), int(0), missing, int(0)], [8], {
+    attributes: { axis: 0 },
+  });
+  const padded = aroundBf16(graph, queries, (x) => graph.node('Pad', [x, pads], [batch, heads, 'N*C', dim]));
+  const target = graph.node('Concat', [graph.shapeValue([batch, heads]), count, size, int(Number(dim))], [5], {
+    attributes: { axis: 0 },
+  });
+  const cut = graph.node('Reshape', [padded, target], [batch, heads, 'N', 'C', dim]);
+  const first = transpose(graph, cut, [2, 0, 1, 3, 4], ['N', batch, heads, 'C', dim]);
+  // 3. each by itself, and side by side again without the zeros
+  const mixed = graph.scan(first, (body, chunk) => mix(body, chunk, keys, values));
+  const back = transpose(graph, mixed, [1, 2, 0, 3, 4], [batch, heads, 'N', 'C', dim]);
+  const rows = graph.reshape(back, [batch, heads, 'N*C', dim]);
+  return graph.node('Slice', [rows, int(0), tokens, int(2)], queries.shape);
 }
 
 export interface AttentionInputs {

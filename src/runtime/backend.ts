@@ -60,7 +60,7 @@ export async function openBackend({
     ...device,
     dialectsOf(halves) {
       const dialects = typesOf(right, halves).map(
-        (compute): Dialect => ({ attention: measured.get(compute)?.attention ?? 'decomposed', compute }),
+        (compute): Dialect => ({ attention: measured.get(compute)?.attention ?? 'chunked', compute }),
       );
       return dialects as [Dialect, ...Dialect[]];
     },
@@ -70,5 +70,5 @@ export async function openBackend({
 async function measure(device: SessionDevice, compute: ComputeType): Promise<Measured> {
   if (device.provider === 'cpu') return { attention: 'fused', areSumsRight: true };
   const isFused = await isFusedAttentionRight(device, compute);
-  return { attention: isFused ? 'fused' : 'decomposed', areSumsRight: await areSumsRight(device, compute) };
+  return { attention: isFused ? 'fused' : 'chunked', areSumsRight: await areSumsRight(device, compute) };
 }

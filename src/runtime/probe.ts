@@ -1,4 +1,5 @@
 import { fork } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Device, Provider } from '../device.js';
 import { vulkanDriverFiles } from '../environment.js';
@@ -106,7 +107,17 @@ async function usable(provider: Provider, automatic: boolean, options: ProbeOpti
   return probeProvider(provider, options);
 }
 
-// The Vulkan loader's own variables select its driver.
+// The Vulkan loader's own variables select its driver. Without a GPU it can only be one on the CPU: Debian's mesa-vulkan-drivers
+// brings such a one.
 function usesSoftwareVulkan(): boolean {
-  return /swiftshader|lvp_icd|llvmpipe/i.test(vulkanDriverFiles());
+  return /swiftshader|lvp_icd|llvmpipe/i.test(vulkanDriverFiles()) || !hasGpu();
+}
+
+/** Linux: a render node of DRM, NVIDIA's driver, or WSL's. Other systems bring their own driver of the GPU that they have. */
+function hasGpu(): boolean {
+  if (process.platform !== 'linux') return true;
+  const renderNodes = existsSync('/dev/dri')
+    ? readdirSync('/dev/dri').filter((name) => name.startsWith('renderD'))
+    : [];
+  return renderNodes.length > 0 || existsSync('/dev/nvidiactl') || existsSync('/dev/dxg');
 }

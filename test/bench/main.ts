@@ -1,5 +1,5 @@
-/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | runtime [options]: each prints figures of one run; server is the default. */
-const benches = ['server', 'sdxl', 'wan', 'enhance', 'lora', 'wan-references', 'bridge', 'runtime'];
+/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | runtime [options]: each prints figures of one run; server is the default. */
+const benches = ['server', 'sdxl', 'wan', 'enhance', 'lora', 'wan-references', 'bridge', 'attention', 'runtime'];
 const [, , name = 'server'] = process.argv;
 const isOption = name.startsWith('-');
 if (!isOption && !benches.includes(name)) {

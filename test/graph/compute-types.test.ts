@@ -41,7 +41,7 @@ describe('the type of a result', () => {
     ['gather', (g) => gather(g, scopeOf(g).tensor('table', [9, 8]), g.input('ids', 'i32', ['T']))],
   ];
   it.each(cases)('of %s is f16 over f16 inputs', (_, build) => {
-    for (const kind of ['fused', 'decomposed'] as const) {
+    for (const kind of ['fused', 'chunked', 'decomposed'] as const) {
       expect(build(new Graph('test', { attention: kind, compute: 'f16' })).type).toBe('f16');
     }
   });

@@ -72,27 +72,36 @@ describe('ops', () => {
     expect(() => build(new Graph('test', fused))).toThrow(message);
   });
 
-  it('spells attention two ways with the same result', async () => {
-    const results = await Promise.all(
-      (['fused', 'decomposed'] as const).map(async (kind) => {
-        const graph = new Graph('test', { ...defaultDialect, attention: kind });
-        const q = graph.input('q', 'f32', ['B', 'L', 24]);
-        const [k, v] = ['k', 'v'].map((name) => graph.input(name, 'f32', ['B', 'S', 24]));
-        if (k === undefined || v === undefined) throw new Error('no inputs');
-        graph.output('y', attention(graph, { q, k, v, heads: 3 }));
-        const session = await createSession(graph, cpuBackend);
-        const { y } = await session.run({
-          q: feed('q', [2, 5, 24]),
-          k: feed('k', [2, 7, 24]),
-          v: feed('v', [2, 7, 24]),
-        });
-        await session.release();
-        return y ?? new Float32Array();
-      }),
-    );
-    const [a, b] = results;
-    expect(a).toHaveLength(2 * 5 * 24);
-    expect(Math.max(...(a ?? []).map((value, i) => Math.abs(value - (b?.[i] ?? 9))))).toBeLessThan(1e-6);
+  it.each([
+    ['a few tokens', { batch: 2, tokens: 5, source: 7, heads: 3 }],
+    // 18e6 scores, and 2 ** 24 to a chunk: 2796 queries, and 204 with zeros behind them.
+    ['more than a chunk of them', { batch: 2, tokens: 3000, source: 3000, heads: 1 }],
+    ['one chunk to the last score', { batch: 1, tokens: 4096, source: 4096, heads: 1 }],
+  ])('spells attention over %s in three ways with the same result', async (_, { batch, tokens, source, heads }) => {
+    const width = 8 * heads;
+    const results: Float32Array[] = [];
+    for (const kind of ['fused', 'decomposed', 'chunked'] as const) {
+      const graph = new Graph('test', { ...defaultDialect, attention: kind });
+      const q = graph.input('q', 'f32', ['B', 'L', width]);
+      const [k, v] = ['k', 'v'].map((name) => graph.input(name, 'f32', ['B', 'S', width]));
+      if (k === undefined || v === undefined) throw new Error('no inputs');
+      graph.output('y', attention(graph, { q, k, v, heads }));
+      const session = await createSession(graph, cpuBackend);
+      const { y } = await session.run({
+        q: feed('q', [batch, tokens, width]),
+        k: feed('k', [batch, source, width]),
+        v: feed('v', [batch, source, width]),
+      });
+      await session.release();
+      results.push(y ?? new Float32Array());
+    }
+    const [fused = new Float32Array(), ...others] = results;
+    expect(fused).toHaveLength(batch * tokens * width);
+    for (const other of others) {
+      expect(other).toHaveLength(fused.length);
+      const error = fused.reduce((most, value, i) => Math.max(most, Math.abs(value - (other[i] ?? 9))), 0);
+      expect(error).toBeLessThan(1e-6);
+    }
   });
 
   it('upsamples to an odd size as torch does: source = floor(target * in / out)', async () => {

@@ -14,7 +14,7 @@ import { encodedGraph } from '../support/encoded-graph.js';
 import { sharedTinyWan } from '../support/tiny-wan.js';
 import { computedOps, typeProblems } from '../support/type-problems.js';
 
-const attentions = ['fused', 'decomposed'] as const;
+const attentions = ['fused', 'chunked', 'decomposed'] as const;
 
 async function sdxlGraphs(compute: ComputeType, attention: (typeof attentions)[number]) {
   const checkpoint = await openSdxlCheckpoint({ path: inject('tinySdxl') });

@@ -51,7 +51,7 @@ describe('openBackend()', () => {
       vi.stubEnv('XDG_RUNTIME_DIR', process.env.XDG_RUNTIME_DIR ?? '/tmp');
       const count = countSessions();
       const backend = await openBackend({ provider: 'webgpu', runtime: 'binding' });
-      expect(backend.dialectsOf([])).toEqual([{ attention: 'decomposed', compute: 'f32' }]);
+      expect(backend.dialectsOf([])).toEqual([{ attention: 'chunked', compute: 'f32' }]);
       await encodePrompts(backend);
       // One program of attention, then a linear layer and a convolution.
       expect(count.probes).toBe(3);

@@ -74,6 +74,29 @@ describe('setup-cuda.mjs --from', () => {
     expect(await readFile(join(into, LIBRARIES[0] ?? ''))).toEqual(content(LIBRARIES[0] ?? ''));
   });
 
+  it('names the CUDA that the library was built for, and what is not on the library path', async () => {
+    const [folder, into] = [await tempFolder(), await tempFolder()];
+    // A real library whose needs are renamed to some that no machine of the tests has; the names are equally long.
+    const library = await readFile(
+      join(root, 'node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime.so.1'),
+    );
+    for (const [from, to] of [
+      ['libpthread.so.0', 'libcublas.so.99'],
+      ['libgcc_s.so.1', 'libcudnn.so.9'],
+    ] as const) {
+      const at = library.indexOf(`\0${from}\0`);
+      expect(at).toBeGreaterThan(0);
+      library.write(to, at + 1, 'latin1');
+    }
+    for (const name of LIBRARIES) await writeFile(join(folder, name), library);
+    const { code, output } = await run('setup-cuda.mjs', '--from', folder, '--into', into, '--no-session');
+    expect(code).toBe(1);
+    expect(output).toContain('built for CUDA 99 and cuDNN 9\n');
+    expect(output).toContain(
+      'not on the library path: libcublas.so.99, libcudnn.so.9; install CUDA 99 and cuDNN 9, or',
+    );
+  });
+
   it.each([
     [
       'a folder without them',
