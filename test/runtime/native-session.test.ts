@@ -13,6 +13,7 @@ import { OrtError } from '../../src/runtime/native/ort-error.js';
 import { type OrtLibrary, openOrtLibrary } from '../../src/runtime/native/ort-library.js';
 import { CarriedTensors, createSession, type Feed, type TensorData } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
+import { seeded } from '../support/seeded.js';
 
 /** Chromium's Vulkan driver on the CPU: WebGPU without a GPU. */
 const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
@@ -206,6 +207,29 @@ describe('errors of the native runtime', () => {
     const error = await openModel(model, ['y']).catch((problem: unknown) => problem);
     expect(error).toBeInstanceOf(OrtError);
     expect((error as Error).message).toMatch(/^[^\n]{10,1000}$/);
+  });
+
+  it('refuses or runs graphs with damaged bytes, and the process lives', async () => {
+    const graph = new Graph('damaged', { attention: 'decomposed', compute: 'f32' });
+    const x = graph.floatInput('x', ['B', 4]);
+    const weights = graph.constant(new Float32Array(16).fill(0.1), [4, 4]);
+    graph.output('y', graph.node('Softmax', [graph.node('Gemm', [x, weights], ['B', 4])], ['B', 4]));
+    const model = graph.encode((file) => file);
+    const random = seeded(1);
+    let refused = 0;
+    for (let i = 0; i < 500; i += 1) {
+      const damaged = Uint8Array.from(model);
+      for (let k = random.below(4); k >= 0; k -= 1) damaged[random.below(damaged.length)] = random.below(256);
+      try {
+        const session = await openModel(damaged, ['y']);
+        await session.run({ x: { data: new Float32Array(4), shape: [1, 4] } }).catch(() => undefined);
+        await session.release();
+      } catch (error) {
+        expect(error).toBeInstanceOf(OrtError);
+        refused += 1;
+      }
+    }
+    expect(refused).toBeGreaterThan(100);
   });
 
   it('names what is wrong with the feeds', async () => {
