@@ -1,19 +1,22 @@
+import type { Value } from './graph.js';
 import { type NodeProto, type OnnxType, onnxTypes } from './onnx-proto.js';
+
+const HALVES: readonly (OnnxType | undefined)[] = ['f16', 'bf16'];
 
 /**
  * Rewrites nodes so that every op over halves computes in float32 and its result alone is rounded. The runtime keeps such pairs of
  * casts at every optimisation level, so a value beyond the half type's range becomes infinite here as it does on a device.
- * @param types of all values, by name
+ * @param values all of them, by name
  * @param prefix of the names of new values: different in the body of a node and around it
  */
 export function emulateHalves(
   nodes: readonly NodeProto[],
-  types: ReadonlyMap<string, OnnxType>,
+  values: ReadonlyMap<string, Value>,
   prefix: string,
 ): readonly NodeProto[] {
   const rewritten: NodeProto[] = [];
   const widened = new Set<string>();
-  const isHalf = (name: string) => types.get(name) === 'f16' || types.get(name) === 'bf16';
+  const isHalf = (name: string) => HALVES.includes(values.get(name)?.type);
   const wide = (name: string) => `${prefix}${name}:f32`;
   const cast = (from: string, to: string, type: OnnxType) =>
     rewritten.push({
@@ -41,7 +44,7 @@ export function emulateHalves(
       inputs: node.inputs.map((name) => (isHalf(name) ? wide(name) : name)),
       outputs: node.outputs.map((name) => (isHalf(name) ? exact(name) : name)),
     });
-    for (const name of node.outputs) if (isHalf(name)) cast(exact(name), name, types.get(name) ?? 'f32');
+    for (const name of node.outputs) if (isHalf(name)) cast(exact(name), name, values.get(name)?.type ?? 'f32');
   }
   return rewritten;
 }

@@ -38,6 +38,14 @@ export interface ExternalRange {
   readonly length: number;
 }
 
+export interface GraphAnatomy {
+  readonly nodes: readonly NodeProto[];
+  readonly values: ReadonlyMap<string, Value>;
+  /** Names of the values that are there before a run. */
+  readonly initializers: readonly string[];
+  readonly outputs: readonly string[];
+}
+
 interface ExternalInitializer extends ExternalRange {
   readonly name: string;
   readonly type: OnnxType;
@@ -64,7 +72,8 @@ export class Graph {
   /** For each run-time dimension the first value that had it, from whose shape it is read. */
   readonly #dimensions = new Map<string, { value: Value; axis: number }>();
   readonly #cache = new Map<string, Value>();
-  readonly #types = new Map<string, OnnxType>();
+  /** All values, those of bodies too, by name. */
+  readonly #values = new Map<string, Value>();
 
   readonly name: string;
   readonly dialect: Dialect;
@@ -103,8 +112,8 @@ export class Graph {
     const isHalf = value.type === 'f16' || value.type === 'bf16';
     const [op, attributes] = isHalf ? ['Cast', { to: onnxTypes.f32 }] : ['Identity', {}];
     this.#nodes.push({ op, domain: '', name, inputs: [value.name], outputs: [name], attributes });
-    this.#root.#types.set(name, isHalf ? 'f32' : value.type);
-    this.#outputs.push({ ...value, name, type: isHalf ? 'f32' : value.type });
+    const output = this.#value(name, isHalf ? 'f32' : value.type, value.shape);
+    this.#outputs.push(output);
   }
 
   /** The same elements in another type. The runtime folds casts of initializers while it loads: a step does not pay for them. */
@@ -174,9 +183,10 @@ export class Graph {
         data instanceof Float32Array
           ? bytesFromFloats(storageOf(floatType), data)
           : new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-      this.#types.set(name, type);
-      this.#constants.push({ name, type, shape, content: { kind: 'raw', bytes } });
-      return { name, type, shape };
+      const value = { name, type, shape };
+      this.#values.set(name, value);
+      this.#constants.push({ ...value, content: { kind: 'raw', bytes } });
+      return value;
     });
   }
 
@@ -186,9 +196,10 @@ export class Graph {
     return this.cached(`external ${range.file} ${range.offset} ${type} ${shape}`, () => {
       const unique = this.#externals.some((other) => other.name === name) ? `${name} ${formatShape(shape)}` : name;
       const { file, offset, length } = range;
-      this.#types.set(unique, type);
-      this.#externals.push({ name: unique, type, shape, file, offset, length });
-      return { name: unique, type, shape };
+      const value = { name: unique, type, shape };
+      this.#values.set(unique, value);
+      this.#externals.push({ ...value, file, offset, length });
+      return value;
     });
   }
 
@@ -240,6 +251,16 @@ export class Graph {
     return this.#outputs.map(({ name }) => name);
   }
 
+  /** The nodes in the order in which they were made, and all values by name: for what is computed about a graph. */
+  get anatomy(): GraphAnatomy {
+    return {
+      nodes: this.#nodes,
+      values: this.#values,
+      initializers: [...this.#constants, ...this.#externals].map(({ name }) => name),
+      outputs: this.#outputs.map(({ name }) => name),
+    };
+  }
+
   /** Real paths of the files that initializers point into. */
   get files(): readonly string[] {
     return [...new Set(this.#externals.map((initializer) => initializer.file))];
@@ -262,7 +283,7 @@ export class Graph {
   }
 
   #proto(): GraphProto {
-    const nodes = this.dialect.emulated ? emulateHalves(this.#nodes, this.#root.#types, this.#prefix) : this.#nodes;
+    const nodes = this.dialect.emulated ? emulateHalves(this.#nodes, this.#root.#values, this.#prefix) : this.#nodes;
     return { name: this.name, nodes, inputs: this.#inputs, outputs: this.#outputs, initializers: [] };
   }
 
@@ -281,7 +302,7 @@ export class Graph {
 
   #value(name: string, type: OnnxType, shape: Shape): Value {
     const value = { name, type, shape };
-    this.#root.#types.set(name, type);
+    this.#root.#values.set(name, value);
     for (const [axis, dim] of shape.entries()) {
       if (typeof dim === 'string' && !dim.includes('*') && !this.#dimensions.has(dim)) {
         this.#dimensions.set(dim, { value, axis });

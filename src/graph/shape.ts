@@ -74,3 +74,44 @@ function factors(dims: Shape): { coefficient: number; names: string[] } {
   }
   return { coefficient, names: names.sort() };
 }
+
+/** The size of a dimension, from those of its names. @throws Error for a name without one */
+export function sizeOf(dim: Dim, sizes: Readonly<Record<string, number>>): number {
+  if (typeof dim === 'number') return dim;
+  return splitFactors(dim).reduce((product, factor) => product * sizeOfFactor(factor, sizes), 1);
+}
+
+// "4", "H", "2H", "ceil(3H/2)", "2ceil(H/2)", "(2+T)"
+function sizeOfFactor(factor: string, sizes: Readonly<Record<string, number>>): number {
+  const [, times = '', rest = ''] = /^(\d*)(.*)$/.exec(factor) ?? [];
+  const coefficient = Number(times || 1);
+  if (rest === '') return coefficient;
+  const half = /^ceil\((.*)\/2\)$/.exec(rest)?.[1];
+  if (half !== undefined) return coefficient * Math.ceil(sizeOf(half, sizes) / 2);
+  const sum = /^\((.*)\)$/.exec(rest)?.[1];
+  if (sum !== undefined)
+    return coefficient * splitTop(sum, '+').reduce((total, term) => total + sizeOf(term, sizes), 0);
+  const size = sizes[rest];
+  if (size === undefined) throw new Error(`the dimension ${rest} has no size`);
+  return coefficient * size;
+}
+
+function splitFactors(dim: string): readonly string[] {
+  return splitTop(dim, '*');
+}
+
+/** Splits at a sign outside of brackets. */
+function splitTop(text: string, sign: string): readonly string[] {
+  const parts: string[] = [];
+  let depth = 0;
+  let from = 0;
+  for (const [i, character] of [...text].entries()) {
+    if (character === '(') depth += 1;
+    else if (character === ')') depth -= 1;
+    else if (character === sign && depth === 0) {
+      parts.push(text.slice(from, i));
+      from = i + 1;
+    }
+  }
+  return [...parts, text.slice(from)];
+}

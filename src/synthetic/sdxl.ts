@@ -8,7 +8,7 @@ import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
 import type { SyntheticSize } from './sizes.js';
-import { writeHashSafetensors } from './write-safetensors.js';
+import { type HashFile, writeHashSafetensors } from './write-safetensors.js';
 
 const FILES: Readonly<Record<ComponentName, string>> = {
   text_encoder: 'model.safetensors',
@@ -22,12 +22,19 @@ const FILES: Readonly<Record<ComponentName, string>> = {
  * is already whole.
  *
  * @param path a folder, or a file that ends in `.safetensors` for the original key layout; its tokenizer lies beside it
+ * @param isHollow its files have headers and sizes, but no weights
  * @returns `path`
  */
-export function writeSyntheticSdxl(path: string, size: SyntheticSize, dtype: FloatType = 'F16'): Promise<string> {
+export function writeSyntheticSdxl(
+  path: string,
+  size: SyntheticSize,
+  dtype: FloatType = 'F16',
+  isHollow = false,
+): Promise<string> {
   const isFile = path.endsWith('.safetensors');
   const changes = size === 'sdxl-base' ? sdxlBase : isFile ? wideHeads : {};
-  return isFile ? writeSingleFile(path, dtype, changes) : writeFolder(path, dtype, changes);
+  const files = { dtype, isHollow };
+  return isFile ? writeSingleFile(path, files, changes) : writeFolder(path, files, changes);
 }
 
 /** The tiny one in diffusers' layout. */
@@ -82,18 +89,20 @@ const wideHeads = {
 
 type Changes = Readonly<Record<string, object>>;
 
-async function writeFolder(folder: string, dtype: FloatType, changes: Changes): Promise<string> {
+type Files = Pick<HashFile, 'dtype' | 'isHollow'>;
+
+async function writeFolder(folder: string, files: Files, changes: Changes): Promise<string> {
   if (await exists(join(folder, 'vae', FILES.vae))) return folder;
   await mkdir(folder, { recursive: true });
   const plan = await planIn(folder, changes);
   for (const name of componentNames) {
     const hashPrefix = `a:${name}.`;
-    await writeHashSafetensors(join(folder, name, FILES[name]), { dtype, hashPrefix, tensors: plan[name] });
+    await writeHashSafetensors(join(folder, name, FILES[name]), { ...files, hashPrefix, tensors: plan[name] });
   }
   return folder;
 }
 
-async function writeSingleFile(path: string, dtype: FloatType, changes: Changes): Promise<string> {
+async function writeSingleFile(path: string, files: Files, changes: Changes): Promise<string> {
   if (await exists(path)) return path;
   const scratch = await mkdtemp(join(tmpdir(), 'darkroom-synthetic-'));
   try {
@@ -101,7 +110,7 @@ async function writeSingleFile(path: string, dtype: FloatType, changes: Changes)
     for (const tokenizer of ['tokenizer', 'tokenizer_2']) {
       await cp(join(scratch, tokenizer), join(dirname(path), tokenizer), { recursive: true });
     }
-    await writeHashSafetensors(path, { dtype, hashPrefix: 'a:single.', tensors: originalTensors(plan) });
+    await writeHashSafetensors(path, { ...files, hashPrefix: 'a:single.', tensors: originalTensors(plan) });
   } finally {
     await rm(scratch, { recursive: true });
   }

@@ -92,12 +92,14 @@ const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string
  * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its videos are noise. Does
  * nothing where one is already whole.
  *
+ * @param isHollow its files have headers and sizes, but no weights
  * @returns the folder
  */
 export async function writeSyntheticWan(
   folder: string,
   size: SyntheticWanSize,
   dtype: FloatType = 'BF16',
+  isHollow = false,
 ): Promise<string> {
   const last = join(folder, 'text_encoder', 'model.safetensors');
   if ((await stat(last).catch(() => undefined)) !== undefined) return folder;
@@ -122,7 +124,7 @@ export async function writeSyntheticWan(
   ] as const) {
     if (tensors.length === 0) continue;
     await mkdir(dirname(join(folder, file)), { recursive: true });
-    await writeHashSafetensors(join(folder, file), { dtype: type, hashPrefix, tensors });
+    await writeHashSafetensors(join(folder, file), { dtype: type, hashPrefix, tensors, isHollow });
   }
   return folder;
 }

@@ -8,10 +8,15 @@ export interface HashFile {
   /** Comes before every tensor's name in the hash, not in the file. */
   readonly hashPrefix: string;
   readonly tensors: readonly (readonly [name: string, shape: readonly number[]])[];
+  /** The file has its header and its size, but no weights: a hole of zeros that takes no room. Default false. */
+  readonly isHollow?: boolean;
 }
 
 /** Writes a safetensors file of hash weights, a tensor at a time, and puts it in place when it is whole. */
-export async function writeHashSafetensors(path: string, { dtype, hashPrefix, tensors }: HashFile): Promise<void> {
+export async function writeHashSafetensors(
+  path: string,
+  { dtype, hashPrefix, tensors, isHollow = false }: HashFile,
+): Promise<void> {
   const header: Record<string, unknown> = {};
   let end = 0;
   for (const [name, shape] of tensors) {
@@ -26,7 +31,10 @@ export async function writeHashSafetensors(path: string, { dtype, hashPrefix, te
   const file = await open(part, 'w');
   try {
     await file.write(Buffer.concat([length, json]));
-    for (const [name, shape] of tensors) await file.write(bytesFromFloats(dtype, hashTensor(hashPrefix + name, shape)));
+    if (isHollow) await file.truncate(length.length + json.length + end);
+    else
+      for (const [name, shape] of tensors)
+        await file.write(bytesFromFloats(dtype, hashTensor(hashPrefix + name, shape)));
   } finally {
     await file.close();
   }
