@@ -5,6 +5,7 @@ import { environment } from '../environment.js';
 import { builtInFamilies, builtInVariables } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
 import { parseAllowedHost } from '../references/allowed-hosts.js';
+import { runtimeNames } from '../runtime/runtime-names.js';
 import { count, modelName, path } from '../std/variable-kinds.js';
 import { readVariables } from './read-variables.js';
 import { sharedVariables } from './shared-variables.js';
@@ -60,6 +61,15 @@ export const configSchema = z.object({
     .enum(devices)
     .default('auto')
     .describe('Device that models run on. auto tries CUDA, then WebGPU, then the CPU.'),
+  RUNTIME: z
+    .enum(runtimeNames)
+    .default('auto')
+    .describe(
+      'How ONNX Runtime is called. native: its C API, whose runs can be ended. binding: onnxruntime-node. auto: native where it opens.',
+    ),
+  PROVIDER_LIBRARY: path.describe(
+    "Library of an execution provider, which replaces the runtime's own for DEVICE. Needs the native runtime. Unset: none.",
+  ),
   PRECISION: z
     .enum(precisions)
     .default('auto')

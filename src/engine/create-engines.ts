@@ -49,6 +49,8 @@ export function createEngines({
         source,
         device: config.DEVICE,
         threads,
+        runtime: config.RUNTIME,
+        providerLibrary: config.PROVIDER_LIBRARY,
         precision: config.PRECISION,
         // A limit of one pixel makes every image a batch of its own.
         batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,

@@ -75,6 +75,8 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
         running.get(message.jobId)?.abort(new InferenceError('CANCELLED', 'the job was cancelled'));
         return;
       case 'shutdown':
+        // The process ends only after a run on another thread.
+        for (const job of running.values()) job.abort(new InferenceError('DRAINING', 'the server is stopping'));
         process.exit(0);
     }
   });

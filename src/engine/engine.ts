@@ -318,7 +318,17 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         for (const { network, precision, reason } of message.info.precisions ?? []) {
           if (reason !== undefined) this.#log.warn({ network, precision, reason }, 'network computes in a wider type');
         }
-        this.#log.info({ device: message.device, ms: Math.round(message.loadMs), enginePid: this.pid }, 'engine ready');
+        if (message.runtime?.reason !== undefined)
+          this.#log.warn({ reason: message.runtime.reason }, 'native runtime does not open: the Node binding is used');
+        this.#log.info(
+          {
+            device: message.device,
+            runtime: message.runtime?.name,
+            ms: Math.round(message.loadMs),
+            enginePid: this.pid,
+          },
+          'engine ready',
+        );
         this.#setState('ready');
         return;
       case 'start-failed':

@@ -12,6 +12,7 @@ import type {
   ProgressEvent,
   PromptEvent,
 } from '../pipelines/pipeline.js';
+import type { RuntimeName } from '../runtime/runtime-names.js';
 
 /** Types of one kind of engine: its spec, its jobs, their events and results. */
 export interface Work {
@@ -73,6 +74,10 @@ export interface EngineSpec {
   readonly device: Device;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
+  /** Implementation of sessions. Default: `auto`. */
+  readonly runtime?: RuntimeName;
+  /** Library of a provider that is loaded in place of the runtime's own. */
+  readonly providerLibrary?: string | undefined;
   /** Default: `auto`. */
   readonly precision?: Precision;
   /** Largest number of pixels of all images that are denoised together. */
@@ -181,6 +186,8 @@ export interface Loaded<W extends Work> {
   readonly device: string;
   /** For `auto`: the better providers that do not open, and the reasons. */
   readonly rejected: readonly { readonly provider: string; readonly detail: string }[];
+  /** Implementation of sessions, and why it is not the native one where `auto` would have taken it. Omitted: it has none. */
+  readonly runtime?: { readonly name: string; readonly reason?: string | undefined };
 }
 
 export type MessageFromEngine<W extends Work = Work> =

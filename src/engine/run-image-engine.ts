@@ -9,6 +9,7 @@ import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js'
 import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
 import { chooseDevice } from '../runtime/probe.js';
+import type { Runtime } from '../runtime/runtime.js';
 import { version } from '../version.js';
 import { type JobReporter, serveEngine } from './engine-process.js';
 import { ImageCheck } from './image-check.js';
@@ -28,10 +29,11 @@ export function runImageEngine(families: Families): void {
     async load(spec) {
       model = spec.model;
       check = spec.imageCheck && (await ImageCheck.open(spec.imageCheck, spec.threads));
-      const { device, rejected } = await chooseDevice(spec.device);
-      const backend = await openBackend({ provider: device, threads: spec.threads, precision: spec.precision });
+      const { threads, precision, runtime, providerLibrary } = spec;
+      const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary });
+      const backend = await openBackend({ provider: device, threads, precision, runtime, providerLibrary });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
-      return { info: pipeline.info, device, rejected };
+      return { info: pipeline.info, device, rejected, runtime: describeRuntime(backend.runtime) };
     },
     async run(jobs, reporter) {
       if (pipeline === undefined || reporter.running > jobs.length) {
@@ -40,6 +42,10 @@ export function runImageEngine(families: Families): void {
       await renderBatch({ name: model, pipeline, check }, jobs, reporter);
     },
   });
+}
+
+function describeRuntime(runtime: Runtime): { readonly name: string; readonly reason?: string | undefined } {
+  return runtime.name === 'native' ? { name: runtime.name } : { name: runtime.name, reason: runtime.reason };
 }
 
 async function openModel(family: AnyFamily, spec: EngineSpec, backend: Backend): Promise<Pipeline> {

@@ -215,7 +215,7 @@ export interface KnownImages {
 
 export interface PipelineJob {
   readonly request: GenerationRequest;
-  /** Looked at between two runs of a network. */
+  /** Ends a run of a network that no other job needs. With the Node binding it is looked at between two runs. */
   readonly signal: AbortSignal;
 }
 

@@ -2,6 +2,8 @@ import type { Precision, Provider } from '../device.js';
 import type { ComputeType, Dialect, HalfType } from '../graph/dialect.js';
 import { areSumsRight, isFusedAttentionRight } from './op-probes.js';
 import { computeTypes, typesOf } from './precision.js';
+import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
+import type { RuntimeName } from './runtime-names.js';
 import type { SessionDevice } from './session.js';
 
 /** The dialects that a network may be opened in, the narrowest first. */
@@ -9,16 +11,21 @@ export type Dialects = readonly [Dialect, ...Dialect[]];
 
 /** The device of all sessions of an engine process, and the dialects of their graphs. Chosen once, when the engine starts. */
 export interface Backend extends SessionDevice {
+  readonly runtime: Runtime;
   /** @param halves half types that the network bears */
   dialectsOf(halves: readonly HalfType[]): Dialects;
 }
 
-export interface BackendOptions {
+export interface BackendOptions extends RuntimeOptions {
   readonly provider: Provider;
   /** Omitted: 0, the first card. */
   readonly deviceId?: number | undefined;
   /** Omitted: 0. */
   readonly threads?: number | undefined;
+  /** Omitted: `auto`. */
+  readonly runtime?: RuntimeName | undefined;
+  /** As `SessionDevice` has it. */
+  readonly tf32?: boolean | undefined;
   /** Omitted: `auto`. */
   readonly precision?: Precision | undefined;
 }
@@ -34,9 +41,16 @@ interface Measured {
  * SwiftShader and lavapipe from 32 tokens on), and half precision may be coarser than it should be: so each type is probed on the
  * device before it is used. The CPU provider, which the tests compare with the references, is not.
  */
-export async function openBackend(options: BackendOptions): Promise<Backend> {
-  const { provider, deviceId = 0, threads = 0, precision = 'auto' } = options;
-  const device = { provider, deviceId, threads };
+export async function openBackend({
+  provider,
+  deviceId = 0,
+  threads = 0,
+  precision = 'auto',
+  tf32,
+  runtime,
+  ...options
+}: BackendOptions): Promise<Backend> {
+  const device = { provider, deviceId, threads, tf32, runtime: await openRuntime(runtime, options) };
   const types = computeTypes(provider, precision);
   const measured = new Map<ComputeType, Measured>();
   for (const type of types) measured.set(type, await measure(device, type));

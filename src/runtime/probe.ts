@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Device, Provider } from '../device.js';
 import { vulkanDriverFiles } from '../environment.js';
 import { InferenceError } from '../errors.js';
+import type { RuntimeName } from './runtime-names.js';
 
 export interface ProbeResult {
   readonly provider: Provider;
@@ -25,12 +26,24 @@ const FIXES: Readonly<Record<Provider, string>> = {
   tensorrt: 'run npm run setup:cuda, and install TensorRT 10',
 };
 
+export interface ProbeOptions {
+  /** Omitted: `auto`. */
+  readonly runtime?: RuntimeName | undefined;
+  readonly providerLibrary?: string | undefined;
+}
+
 /** Opens a one-op session in a process of its own: a driver's crash is an answer, not an accident. */
-export function probeProvider(provider: Provider): Promise<ProbeResult> {
+export function probeProvider(
+  provider: Provider,
+  { runtime = 'auto', providerLibrary = '' }: ProbeOptions = {},
+): Promise<ProbeResult> {
   // Built and as source, the program lies beside this file; only the build can be run.
   const program = fileURLToPath(new URL('./probe-process.js', import.meta.url));
   return new Promise((resolve) => {
-    const child = fork(program, [provider], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], timeout: PROBE_TIMEOUT_MS });
+    const child = fork(program, [provider, runtime, providerLibrary], {
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      timeout: PROBE_TIMEOUT_MS,
+    });
     let answer: string | undefined;
     let complaint = '';
     child.stderr?.on('data', (chunk: Buffer) => {
@@ -43,7 +56,9 @@ export function probeProvider(provider: Provider): Promise<ProbeResult> {
       complaint = error.message;
     });
     child.on('close', (code, signal) => {
-      if (answer === 'ok') return resolve({ provider, opens: true, detail: 'opens' });
+      if (answer?.startsWith('ok ')) {
+        return resolve({ provider, opens: true, detail: `opens, with ${answer.slice('ok '.length)}` });
+      }
       const detail = readable(
         answer ?? (complaint.trim().split('\n').at(-1) || `the probe ended with ${signal ?? `code ${code}`}`),
       );
@@ -54,7 +69,8 @@ export function probeProvider(provider: Provider): Promise<ProbeResult> {
 
 /** The runtime's message without its source lines; its word for libraries that npm did not bring. */
 function readable(message: string): string {
-  if (/Failed to load shared library/.test(message)) return 'its libraries are not installed';
+  if (/Failed to load shared library|providers_\w+\.so: cannot open/.test(message))
+    return 'its libraries are not installed';
   return message.replace(/^\/onnxruntime_src\/.* was false\. /, '');
 }
 
@@ -68,11 +84,11 @@ export interface DeviceChoice {
 const PREFERENCE: readonly Provider[] = ['cuda', 'webgpu', 'cpu'];
 
 /** @throws InferenceError PROVIDER_UNAVAILABLE for a named device that does not open, with the fix */
-export async function chooseDevice(device: Device): Promise<DeviceChoice> {
+export async function chooseDevice(device: Device, options: ProbeOptions = {}): Promise<DeviceChoice> {
   if (device === 'cpu') return { device, rejected: [] };
   const rejected: ProbeResult[] = [];
   for (const provider of device === 'auto' ? PREFERENCE : [device]) {
-    const result = await usable(provider, device === 'auto');
+    const result = await usable(provider, device === 'auto', options);
     if (result.opens) return { device: provider, rejected };
     rejected.push(result);
   }
@@ -83,12 +99,12 @@ export async function chooseDevice(device: Device): Promise<DeviceChoice> {
   );
 }
 
-async function usable(provider: Provider, automatic: boolean): Promise<ProbeResult> {
+async function usable(provider: Provider, automatic: boolean, options: ProbeOptions): Promise<ProbeResult> {
   if (provider === 'cpu') return { provider, opens: true, detail: 'opens' };
   if (automatic && provider === 'webgpu' && usesSoftwareVulkan()) {
     return { provider, opens: false, detail: 'the Vulkan driver runs on the CPU; ask for it with DEVICE=webgpu' };
   }
-  return probeProvider(provider);
+  return probeProvider(provider, options);
 }
 
 // The Vulkan loader's own variables select its driver. Without a GPU it can only be one on the CPU: Debian's mesa-vulkan-drivers

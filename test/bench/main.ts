@@ -1,4 +1,4 @@
-/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack [options]: each prints figures of one run; server is the default. */
+/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime [options]: each prints figures of one run; server is the default. */
 const benches = [
   'server',
   'sdxl',
@@ -10,6 +10,7 @@ const benches = [
   'attention',
   'policy',
   'attack',
+  'runtime',
 ];
 const [, , name = 'server'] = process.argv;
 const isOption = name.startsWith('-');

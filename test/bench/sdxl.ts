@@ -1,6 +1,6 @@
 /**
  * npm run bench -- sdxl [--model PATH] [--tokenizer FOLDER] [--width 256] [--height 256] [--steps 2] [--images 1] [--threads 1]
- *   [--device cpu] [--reference]
+ *   [--device cpu] [--runtime auto] [--reference]
  *
  * What one picture takes, phase by phase: wall seconds, and CPU seconds (user + system of the process), which with --threads 1
  * are those of one core. Without --model it makes one of the released size from hash weights (6.9 GB in a temporary folder, a
@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { openBackend } from '../../src/runtime/backend.js';
+import { runtimeNames } from '../../src/runtime/runtime-names.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
 import { type Lap, median, memoryRow, print, row, stopwatch } from './stopwatch.js';
 
@@ -25,6 +26,7 @@ const { values: options } = parseArgs({
     images: { type: 'string', default: '1' },
     threads: { type: 'string', default: '0' },
     device: { type: 'string', default: 'cpu' },
+    runtime: { type: 'string', default: 'auto' },
     reference: { type: 'boolean', default: false },
   },
 });
@@ -32,6 +34,8 @@ const { device } = options;
 if (device !== 'cpu' && device !== 'webgpu' && device !== 'cuda') {
   throw new Error(`device ${device} must be cpu, webgpu or cuda`);
 }
+const runtime = runtimeNames.find((name) => name === options.runtime);
+if (runtime === undefined) throw new Error(`runtime ${options.runtime} must be one of ${runtimeNames.join(', ')}`);
 
 const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'));
 try {
@@ -50,7 +54,7 @@ async function measure(path: string, on: 'cpu' | 'webgpu' | 'cuda', threads: num
   const pipeline = await createSdxlPipeline({
     path,
     tokenizer: options.tokenizer,
-    backend: await openBackend({ provider: on, threads }),
+    backend: await openBackend({ provider: on, threads, runtime }),
   });
   row('load', lap());
   await memoryRow();

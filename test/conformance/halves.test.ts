@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { openRuntime } from '../../src/runtime/runtime.js';
 import { emulatedBackend } from './emulated-backend.js';
 import type { CaseResult } from './report.js';
 import { runGoldens } from './run.js';
@@ -7,7 +8,7 @@ import { runGoldens } from './run.js';
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/goldens/${name}`, import.meta.url));
 
 async function all(folder: string, half: 'fp16' | 'bf16', only?: RegExp): Promise<CaseResult[]> {
-  const backend = emulatedBackend(half === 'fp16' ? 'f16' : 'bf16');
+  const backend = emulatedBackend(half === 'fp16' ? 'f16' : 'bf16', await openRuntime());
   const results: CaseResult[] = [];
   for await (const result of runGoldens(fixture(folder), { backend, half, ...(only && { only }) }))
     results.push(result);

@@ -1,10 +1,12 @@
 import { execFile, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
+import { pino } from 'pino';
 import { afterEach, describe, expect, inject, it, vi } from 'vitest';
 import { createEngine, type Engine, type EngineOptions, type RunHandle } from '../../src/engine/engine.js';
 import { InferenceError } from '../../src/errors.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
+import type { RuntimeName } from '../../src/runtime/runtime-names.js';
 import { createBackoff } from '../../src/std/backoff.js';
 import { engineEntry, isAlive, silent, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
@@ -26,9 +28,13 @@ const slow: GenerationRequest = { ...quick, width: 1024, height: 1024, steps: 1 
 let engine: Engine;
 afterEach(() => engine.stop());
 
+function specOf(path: string, runtime: RuntimeName = 'auto'): EngineOptions['spec'] {
+  return { model: 'tiny', family: 'sdxl', source: { path }, device: 'cpu', threads: 1, runtime, batchPixels: 2 ** 20 };
+}
+
 function create(options: Partial<EngineOptions> = {}, path: string = inject('tinySdxl')): Engine {
   engine = createEngine({
-    spec: { model: 'tiny', family: 'sdxl', source: { path }, device: 'cpu', threads: 1, batchPixels: 2 ** 20 },
+    spec: specOf(path),
     log: silent,
     entry: engineEntry,
     backoffMs: { initial: 20, max: 200 },
@@ -160,8 +166,45 @@ describe('Engine', () => {
     expect(await reasonOf(start('next', quick))).toBe('done');
   });
 
+  it('ends a job inside a run when it is cancelled, and keeps the process', async () => {
+    await create({ spec: specOf(inject('tinySdxl'), 'native') }).start();
+    const { pid } = engine;
+    const run = start('job', { ...slow, steps: 2 });
+    const steps: number[] = [];
+    for await (const event of run.events) {
+      if (event.kind !== 'progress' || event.phase !== 'denoise') continue;
+      steps.push(event.step);
+      setTimeout(() => run.cancel(), 100);
+    }
+    // A step takes more than a second: without the end of its run, the second one would be done.
+    expect(steps).toEqual([1]);
+    expect(await reasonOf(run)).toBe('CANCELLED');
+    expect([engine.pid, engine.state]).toEqual([pid, 'ready']);
+    expect(await reasonOf(start('next', quick))).toBe('done');
+  });
+
+  it('falls back to the Node binding where koffi is missing, and says why', async () => {
+    const lines: string[] = [];
+    const log = pino({}, { write: (line: string) => lines.push(line) });
+    const entry = new URL('./fixtures/without-koffi.mjs', import.meta.url);
+    await create({ entry, log }).start();
+    expect(await reasonOf(start('job', quick))).toBe('done');
+    const logged = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(logged).toContainEqual(
+      expect.objectContaining({
+        msg: 'native runtime does not open: the Node binding is used',
+        reason: 'the package koffi does not load',
+      }),
+    );
+    expect(logged).toContainEqual(expect.objectContaining({ msg: 'engine ready', runtime: 'binding' }));
+    await engine.stop();
+    await expect(create({ entry, spec: specOf(inject('tinySdxl'), 'native') }).start()).rejects.toMatchObject({
+      reason: 'PROVIDER_UNAVAILABLE',
+    });
+  });
+
   it('kills past the cancel bound, at once ready for a new process', async () => {
-    await create({ cancelBoundMs: 50 }).start();
+    await create({ cancelBoundMs: 50, spec: specOf(inject('tinySdxl'), 'binding') }).start();
     const { pid } = engine;
     const run = start('job', slow);
     for await (const event of run.events) {

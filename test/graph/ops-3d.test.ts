@@ -21,7 +21,7 @@ import { readSafetensors } from '../../src/weights/safetensors.js';
 import { cpuBackend } from '../support/cpu-backend.js';
 import { tempFolder } from '../support/temp-folder.js';
 
-const feed = (name: string, shape: number[]): Feed => ({ data: hashTensor(name, shape), shape });
+const feed = (name: string, shape: number[]) => ({ data: hashTensor(name, shape), shape });
 
 /** A scope over hash weights of these names and shapes. */
 async function weightsOf(tensors: readonly [string, number[]][]): Promise<Weights> {
@@ -220,8 +220,8 @@ describe('carried outputs', () => {
     const session = await createSession(graph, cpuBackend, { holds: new Map([['next', 'past']]) });
     const held = new CarriedTensors();
     const zero = { past: { data: Float32Array.of(0), shape: [1, 1] } };
-    const first = await session.run({ x: { data: Float32Array.of(1, 2), shape: [2, 1] }, ...zero }, held);
-    const second = await session.run({ x: { data: Float32Array.of(3), shape: [1, 1] } }, held);
+    const first = await session.run({ x: { data: Float32Array.of(1, 2), shape: [2, 1] }, ...zero }, { carried: held });
+    const second = await session.run({ x: { data: Float32Array.of(3), shape: [1, 1] } }, { carried: held });
     expect([first, second].map(({ y, ...rest }) => [[...(y ?? [])], rest])).toEqual([
       [[0, 1, 2], {}],
       [[2, 3], {}],

@@ -12,7 +12,7 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
-/** Counts the sessions that are opened from now on, by whether they probe attention. */
+/** Counts the sessions that the binding opens from now on, by whether they probe attention. */
 function countSessions(): { probes: number; others: number } {
   const count = { probes: 0, others: 0 };
   const create = InferenceSession.create.bind(InferenceSession);
@@ -36,7 +36,7 @@ async function encodePrompts(backend: Awaited<ReturnType<typeof openBackend>>): 
 describe('openBackend()', () => {
   it('opens no session for a provider whose fused attention is right', async () => {
     const count = countSessions();
-    const backend = await openBackend({ provider: 'cpu', threads: 2, precision: 'fp16' });
+    const backend = await openBackend({ provider: 'cpu', threads: 2, precision: 'fp16', runtime: 'binding' });
     expect(backend).toMatchObject({ provider: 'cpu', deviceId: 0, threads: 2 });
     // The CPU's half precision is float32 between casts: it is not used even where it is asked for.
     expect(backend.dialectsOf(['f16', 'bf16'])).toEqual([{ attention: 'fused', compute: 'f32' }]);
@@ -50,7 +50,7 @@ describe('openBackend()', () => {
       vi.stubEnv('VK_DRIVER_FILES', SWIFTSHADER);
       vi.stubEnv('XDG_RUNTIME_DIR', process.env.XDG_RUNTIME_DIR ?? '/tmp');
       const count = countSessions();
-      const backend = await openBackend({ provider: 'webgpu' });
+      const backend = await openBackend({ provider: 'webgpu', runtime: 'binding' });
       expect(backend.dialectsOf([])).toEqual([{ attention: 'chunked', compute: 'f32' }]);
       await encodePrompts(backend);
       // One program of attention, then a linear layer and a convolution.

@@ -2,7 +2,15 @@ import { InferenceError } from '../../errors.js';
 import { precisionNames } from '../../graph/dialect.js';
 import type { Graph } from '../../graph/graph.js';
 import type { Backend } from '../../runtime/backend.js';
-import { CarriedTensors, createSession, type NetworkSession, type SessionOptions } from '../../runtime/session.js';
+import {
+  CarriedTensors,
+  createSession,
+  type Feed,
+  type NetworkSession,
+  type RunOptions,
+  type SessionOptions,
+  type TensorData,
+} from '../../runtime/session.js';
 import type { NetworkPrecision } from '../pipeline.js';
 import { type Network, widestOf } from './build-networks.js';
 import { tooLargeForFloat16 } from './narrowing.js';
@@ -94,7 +102,7 @@ async function openTested(network: Network, backend: Backend, options: SessionOp
   if (graph.dialect.compute === 'f32') return session;
   const carried = new CarriedTensors();
   try {
-    await session.run(testFeeds(graph), carried);
+    await session.run(testFeeds(graph), { carried });
     return session;
   } catch (error) {
     await session.release();
@@ -106,10 +114,10 @@ async function openTested(network: Network, backend: Backend, options: SessionOp
 
 function finiteOnly(session: NetworkSession, name: string): NetworkSession {
   return {
-    async run(...args) {
-      const outputs = await session.run(...args);
-      for (const values of Object.values(outputs)) {
-        if (!areFinite(values)) {
+    async run<T extends TensorData = Float32Array>(feeds: Readonly<Record<string, Feed>>, options?: RunOptions) {
+      const outputs = await session.run<T>(feeds, options);
+      for (const values of Object.values<TensorData>(outputs)) {
+        if (values instanceof Float32Array && !areFinite(values)) {
           throw new InferenceError('NOT_FINITE', `${name} computed numbers that are not finite`);
         }
       }

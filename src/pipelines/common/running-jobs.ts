@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { allAborted } from '../../std/when-aborted.js';
 import type { Phase, PipelineEvent, PipelineJob } from '../pipeline.js';
 
 /** The jobs of one call of a pipeline: which of them are alive, and the progress of each. */
@@ -13,7 +14,7 @@ export class RunningJobs {
     this.#jobs = jobs;
   }
 
-  /** Lets messages in (a run blocks the thread, so a cancel waits outside), then ends the jobs that were cancelled. */
+  /** Lets messages in (a run may block the thread, so a cancel waits outside), then ends the jobs that were cancelled. */
   async *checkCancelled(): AsyncGenerator<PipelineEvent, void, undefined> {
     await nextTurn();
     for (const [job, { signal }] of this.#jobs.entries()) {
@@ -21,6 +22,30 @@ export class RunningJobs {
       this.#ended.add(job);
       yield { job, kind: 'aborted' };
     }
+  }
+
+  /**
+   * A part of the work for some jobs. Its signal is aborted when all of them are cancelled; a run that the signal ends, ends the part,
+   * and the call goes on for other jobs.
+   * @returns undefined for a part that ended so
+   */
+  async *untilCancelled<T>(
+    jobs: readonly number[],
+    part: (signal: AbortSignal) => AsyncGenerator<PipelineEvent, T, undefined>,
+  ): AsyncGenerator<PipelineEvent, T | undefined, undefined> {
+    const signal = allAborted(jobs.flatMap((job) => this.#jobs[job]?.signal ?? []));
+    try {
+      return yield* part(signal);
+    } catch (error) {
+      if (!signal.aborted || error !== signal.reason) throw error;
+      yield* this.checkCancelled();
+      return undefined;
+    }
+  }
+
+  /** Aborted when the job is cancelled. */
+  signalOf(job: number): AbortSignal {
+    return this.#jobs[job]?.signal ?? AbortSignal.abort();
   }
 
   isAlive(job: number): boolean {

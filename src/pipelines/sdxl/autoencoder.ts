@@ -47,7 +47,7 @@ export class Autoencoder {
    * Latents [1, 4, h, w] to an image, planar float32 [3, 8h, 8w], about -1 to 1. Where half precision is too narrow for it, it is
    * decoded once more in float32.
    */
-  async decode(latents: Float32Array, size: ImageSize): Promise<Float32Array> {
+  async decode(latents: Float32Array, size: ImageSize, signal?: AbortSignal): Promise<Float32Array> {
     const { width, height } = this.latentSize(size);
     const scaled = latents.map((value, i) => {
       const { mean, deviation } = this.#statistics(Math.floor(i / (width * height)));
@@ -55,26 +55,31 @@ export class Autoencoder {
     });
     const feeds = { latents: { data: scaled, shape: [1, this.#config.latent_channels, height, width] } };
     const { decoder, openWideDecoder } = this.#sessions;
-    const outputs = await decoder.run(feeds).catch(async (error: unknown) => {
+    const outputs = await decoder.run(feeds, { signal }).catch(async (error: unknown) => {
       if (!isNotFinite(error) || openWideDecoder === undefined) throw error;
-      return (await openWideDecoder()).run(feeds);
+      return (await openWideDecoder()).run(feeds, { signal });
     });
     return outputOf(outputs, 'image', 'the VAE decoder');
   }
 
   /** An image, planar float32 [3, 8h, 8w] of -1 to 1, to the mean and log variance of its latents, unscaled, [4, h, w] each. */
-  async encode(image: Float32Array, size: ImageSize): Promise<{ mean: Float32Array; logVariance: Float32Array }> {
+  async encode(
+    image: Float32Array,
+    size: ImageSize,
+    signal?: AbortSignal,
+  ): Promise<{ mean: Float32Array; logVariance: Float32Array }> {
     const shape = [1, this.#config.in_channels, size.height, size.width];
     const encoder = await this.#sessions.openEncoder();
-    const moments = outputOf(await encoder.run({ image: { data: image, shape } }), 'moments', 'the VAE encoder');
+    const outputs = await encoder.run({ image: { data: image, shape } }, { signal });
+    const moments = outputOf(outputs, 'moments', 'the VAE encoder');
     const mean = moments.slice(0, moments.length / 2);
     // Bounds: https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/autoencoders/vae.py#L767
     return { mean, logVariance: moments.slice(mean.length).map((value) => Math.min(Math.max(value, -30), 20)) };
   }
 
   /** Scaled latents [1, 4, h, w] of an image: the mode of the posterior, so that an image always has the same latents. */
-  async encodeLatents(image: Float32Array, size: ImageSize): Promise<Float32Array> {
-    const { mean } = await this.encode(image, size);
+  async encodeLatents(image: Float32Array, size: ImageSize, signal?: AbortSignal): Promise<Float32Array> {
+    const { mean } = await this.encode(image, size, signal);
     const { width, height } = this.latentSize(size);
     return mean.map((value, i) => {
       const statistics = this.#statistics(Math.floor(i / (width * height)));

@@ -16,6 +16,8 @@ export interface UNetCall {
   readonly pooled: Float32Array;
   /** B rows of six. */
   readonly timeIds: readonly (readonly number[])[];
+  /** Ends the run. Omitted: nothing does. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The UNet, loaded. */
@@ -39,13 +41,14 @@ export class Denoiser {
       ids.map((id) => timestepEmbedding(id, config.addition_time_embed_dim, options)),
     );
     const width = config.cross_attention_dim;
-    const outputs = await this.#session.run({
+    const feeds = {
       latents: { data: call.latents, shape: [batch, config.in_channels, call.height, call.width] },
       timestep: { data: join32(new Array<Float32Array>(batch).fill(timestep)), shape: [batch, channels] },
       sizes: { data: join32(sizes), shape: [batch, 6 * config.addition_time_embed_dim] },
       context: { data: call.context, shape: [batch, call.context.length / batch / width, width] },
       pooled: { data: call.pooled, shape: [batch, call.pooled.length / batch] },
-    });
+    };
+    const outputs = await this.#session.run(feeds, { signal: call.signal });
     return outputOf(outputs, 'noise', 'the UNet');
   }
 }

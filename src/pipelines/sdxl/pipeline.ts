@@ -40,7 +40,10 @@ export class SdxlPipeline implements Pipeline {
   async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {
     const running = new RunningJobs(jobs);
     const images: ImageLatents[] = [];
-    for (const [job, { request }] of jobs.entries()) images.push(...(yield* this.#prepare(job, request, running)));
+    for (const [job, { request }] of jobs.entries()) {
+      const prepared = yield* running.untilCancelled([job], (signal) => this.#prepare(job, request, running, signal));
+      images.push(...(prepared ?? []));
+    }
     for (const batch of batches(images, (request) => batchLimit(request, this.#batchPixels))) {
       yield* this.denoise(batch, running);
       yield* this.#decode(batch, running);
@@ -49,6 +52,15 @@ export class SdxlPipeline implements Pipeline {
 
   /** Takes images of one size and schedule through their steps together. */
   async *denoise(batch: readonly ImageLatents[], running: RunningJobs): AsyncGenerator<PipelineEvent, void, undefined> {
+    const jobs = batch.map(({ job }) => job);
+    yield* running.untilCancelled(jobs, (signal) => this.#steps(batch, running, signal));
+  }
+
+  async *#steps(
+    batch: readonly ImageLatents[],
+    running: RunningJobs,
+    signal: AbortSignal,
+  ): AsyncGenerator<PipelineEvent, void, undefined> {
     const [{ start, request }] = batch as [ImageLatents, ...ImageLatents[]];
     const previews = new ImagePreviews(this.networks, batch);
     for (let i = start; i < request.steps; i += 1) {
@@ -56,7 +68,7 @@ export class SdxlPipeline implements Pipeline {
       const images = running.alive(batch);
       if (images.length === 0) return;
       // 1. one run of the UNet for all images; classifier-free guidance of each from its two rows
-      const rows = await atStep(i, request.steps, () => predictBatch(this.networks, images, i));
+      const rows = await atStep(i, request.steps, () => predictBatch(this.networks, images, i, signal));
       const noise = new Map([...rows].map(([image, own]) => [image, guided(image, own)]));
       const due = previews.due(images, noise, i);
       // 2. the scheduler's step from this noise level to the next
@@ -94,26 +106,35 @@ export class SdxlPipeline implements Pipeline {
     job: number,
     request: GenerationRequest,
     running: RunningJobs,
+    signal: AbortSignal,
   ): AsyncGenerator<PipelineEvent, readonly ImageLatents[], undefined> {
     const { prompts, autoencoder, config } = this.networks;
     const conditioning = yield* encodePrompts(job, request, running, prompts, config.forceZerosForEmptyPrompt);
     yield* running.checkCancelled();
     if (conditioning === undefined || !running.isAlive(job)) return [];
     const { init } = request;
-    const initLatents = init && (await autoencoder.encodeLatents(imageFromRgb(init.rgb, request), request));
+    const initLatents = init && (await autoencoder.encodeLatents(imageFromRgb(init.rgb, request), request, signal));
     return request.seeds.map((_, index) => this.startImage(job, request, index, conditioning, { initLatents }));
   }
 
   async *#decode(batch: readonly ImageLatents[], running: RunningJobs): AsyncGenerator<PipelineEvent, void, undefined> {
-    for (const { job, index, seed, request, latents } of batch) {
+    for (const image of batch) {
       yield* running.checkCancelled();
-      if (!running.isAlive(job)) continue;
-      const { width, height } = request;
-      const rgb = rgbFromImage(await this.networks.autoencoder.decode(latents, request), request);
-      yield running.advance(job, 'decode', 1, request.seeds.length);
-      yield { job, kind: 'image', index, seed, width, height, rgb };
-      if (running.finishImage(job)) yield { job, kind: 'done' };
+      if (!running.isAlive(image.job)) continue;
+      yield* running.untilCancelled([image.job], (signal) => this.#decodeImage(image, running, signal));
     }
+  }
+
+  async *#decodeImage(
+    { job, index, seed, request, latents }: ImageLatents,
+    running: RunningJobs,
+    signal: AbortSignal,
+  ): AsyncGenerator<PipelineEvent, void, undefined> {
+    const { width, height } = request;
+    const rgb = rgbFromImage(await this.networks.autoencoder.decode(latents, request, signal), request);
+    yield running.advance(job, 'decode', 1, request.seeds.length);
+    yield { job, kind: 'image', index, seed, width, height, rgb };
+    if (running.finishImage(job)) yield { job, kind: 'done' };
   }
 
   get info(): ModelInfo {

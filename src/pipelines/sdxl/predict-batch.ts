@@ -6,12 +6,14 @@ import type { SdxlNetworks } from './networks.js';
 
 /**
  * Runs the UNet over the text rows of all images. Images whose text has another number of tokens go into a run of their own.
+ * @param signal ends a run. Omitted: nothing does
  * @returns the noise of each image, [rows, 4, h, w], the negative prompt's first
  */
 export async function predictBatch(
   { denoiser, autoencoder }: SdxlNetworks,
   images: readonly ImageLatents[],
   step: number,
+  signal?: AbortSignal,
 ): Promise<ReadonlyMap<ImageLatents, Float32Array>> {
   const noise = new Map<ImageLatents, Float32Array>();
   for (const group of groupBy(images, ({ conditioning }) => conditioning.rows[0]?.tokens).values()) {
@@ -24,6 +26,7 @@ export async function predictBatch(
       context: join32(rows.map(({ row }) => row.embeds)),
       pooled: join32(rows.map(({ row }) => row.pooled)),
       timeIds: rows.map(({ image }) => sizeIds(image.request)),
+      signal,
     });
     let offset = 0;
     for (const image of group) {

@@ -50,11 +50,16 @@ export class Autoencoder implements VideoEncoder {
    * [3, 8h, 8w], -1 to 1. Where half precision is too narrow for a video, it is decoded once more in float32.
    *
    * @param size of the video in pixels
+   * @param signal ends the run. Omitted: nothing does
    */
-  async *decodeChunks(latents: Float32Array, size: VideoSize): AsyncGenerator<readonly Float32Array[]> {
+  async *decodeChunks(
+    latents: Float32Array,
+    size: VideoSize,
+    signal?: AbortSignal,
+  ): AsyncGenerator<readonly Float32Array[]> {
     let given = 0;
     try {
-      for await (const frames of this.#decode(this.#sessions.decoders, latents, size)) {
+      for await (const frames of this.#decode(this.#sessions.decoders, latents, size, signal)) {
         yield frames;
         given += 1;
       }
@@ -64,14 +69,19 @@ export class Autoencoder implements VideoEncoder {
       // What a chunk needs of the past is lost: the video is decoded from its beginning, and given from where it ended.
       const wide = await openWideDecoders();
       let chunk = 0;
-      for await (const frames of this.#decode(wide, latents, size)) {
+      for await (const frames of this.#decode(wide, latents, size, signal)) {
         if (chunk >= given) yield frames;
         chunk += 1;
       }
     }
   }
 
-  async *#decode(decoders: Chunks, latents: Float32Array, size: VideoSize): AsyncGenerator<readonly Float32Array[]> {
+  async *#decode(
+    decoders: Chunks,
+    latents: Float32Array,
+    size: VideoSize,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<readonly Float32Array[]> {
     const { frames, height, width } = this.latentSize(size);
     const carried = new CarriedTensors();
     try {
@@ -79,7 +89,7 @@ export class Autoencoder implements VideoEncoder {
         const kind = at === 0 ? 'first' : 'later';
         const data = latentFrame(latents, at, frames, this.#config);
         const shape = [1, this.#config.z_dim, height, width];
-        const outputs = await decoders[kind].run({ latents: { data, shape } }, carried);
+        const outputs = await decoders[kind].run({ latents: { data, shape } }, { carried, signal });
         yield Array.from({ length: framesIn(this.#config, kind) }, (_, i) =>
           outputOf(outputs, `${FRAME}${i}`, 'the VAE decoder'),
         );
@@ -98,9 +108,10 @@ export class Autoencoder implements VideoEncoder {
   async encode(
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
     size: Omit<VideoSize, 'frames'>,
+    signal?: AbortSignal,
   ): Promise<Float32Array> {
     const means: Float32Array[] = [];
-    for await (const mean of this.encodeChunks(frames, size)) means.push(mean);
+    for await (const mean of this.encodeChunks(frames, size, signal)) means.push(mean);
     return videoOfFrames(means, this.#config.z_dim);
   }
 
@@ -108,6 +119,7 @@ export class Autoencoder implements VideoEncoder {
   async *encodeChunks(
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
     { height, width }: Omit<VideoSize, 'frames'>,
+    signal?: AbortSignal,
   ): AsyncGenerator<Float32Array> {
     const { in_channels: colours } = this.#config;
     const carried = new CarriedTensors();
@@ -120,7 +132,7 @@ export class Autoencoder implements VideoEncoder {
         const session = (await this.#sessions.openEncoders())[kind];
         const shape = [1, colours, height, width];
         const feeds = Object.fromEntries(chunk.map((data, i) => [`${FRAME}${i}`, { data, shape }]));
-        const outputs = await session.run(feeds, carried);
+        const outputs = await session.run(feeds, { carried, signal });
         const moments = outputOf(outputs, 'moments', 'the VAE encoder');
         // The other half is the logarithm of the variance: known frames are given by the mode.
         yield moments.slice(0, moments.length / 2);
@@ -138,8 +150,9 @@ export class Autoencoder implements VideoEncoder {
   async encodeLatents(
     frames: Iterable<Float32Array> | AsyncIterable<Float32Array>,
     size: Omit<VideoSize, 'frames'>,
+    signal?: AbortSignal,
   ): Promise<Float32Array> {
-    return normalizedLatents(await this.encode(frames, size), this.#config);
+    return normalizedLatents(await this.encode(frames, size, signal), this.#config);
   }
 
   /** The size of a video in pixels, in latents. */

@@ -24,6 +24,8 @@ export interface TransformerCall {
   readonly texts: readonly Float32Array[];
   /** The input beside text, the same for all of the batch. Omitted: text alone. */
   readonly condition?: Condition | undefined;
+  /** Ends the run. Omitted: nothing does. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A whole run of the transformer, which later steps may build on without running its blocks. */
@@ -77,7 +79,7 @@ export class Denoiser {
   /** The velocity with what the blocks added in the kept run, which had the same batch. -> [B, 16, frames, height, width] */
   async predictFrom(
     { latents: before, hidden }: KeptRun,
-    { latents, size, timestep }: Omit<TransformerCall, 'texts'>,
+    { latents, size, timestep, signal }: Omit<TransformerCall, 'texts'>,
   ): Promise<Float32Array> {
     const { in_channels: channels } = this.#config;
     const latentChannels = this.#config.out_channels ?? channels;
@@ -88,11 +90,12 @@ export class Denoiser {
     const unchanged = new Float32Array((channels - latentChannels) * area);
     const shape = [batch, channels, size.frames, size.height, size.width];
     const session = await this.#sessions.openReusing();
-    const outputs = await session.run({
+    const feeds = {
       hidden: { data: hidden, shape: [batch, area / PATCH ** 2, this.#width] },
       change: { data: withChannels(change, batch, unchanged), shape },
       timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
-    });
+    };
+    const outputs = await session.run(feeds, { signal });
     return outputOf(outputs, 'flow', 'the reusing transformer');
   }
 
@@ -104,7 +107,7 @@ export class Denoiser {
   }
 
   async #run(
-    { latents, size, timestep, texts, condition }: TransformerCall,
+    { latents, size, timestep, texts, condition, signal }: TransformerCall,
     outputs: readonly string[],
   ): Promise<Readonly<Record<string, Float32Array>>> {
     const { in_channels: channels, attention_head_dim: headDim, text_dim: textWidth } = this.#config;
@@ -124,7 +127,7 @@ export class Denoiser {
       sin: { data: sin, shape: tables },
       ...conditionFeeds(condition, batch, shape, this.#config),
     };
-    return this.#sessions.whole.run(feeds, undefined, outputs);
+    return this.#sessions.whole.run(feeds, { outputs, signal });
   }
 
   /** D */

@@ -50,10 +50,18 @@ export class WanPipeline implements Pipeline {
   async *generate(jobs: readonly PipelineJob[]): AsyncGenerator<PipelineEvent, void, undefined> {
     const running = new RunningJobs(jobs);
     for (const [job, { request }] of jobs.entries()) {
-      const texts = yield* encodePrompts(job, request, running, this.networks.prompts);
-      const denoised = texts && (yield* this.denoise(job, request, texts, running));
-      if (denoised !== undefined) yield* this.#decode(job, request, denoised, running);
+      yield* running.untilCancelled([job], () => this.#make(job, request, running));
     }
+  }
+
+  async *#make(
+    job: number,
+    request: GenerationRequest,
+    running: RunningJobs,
+  ): AsyncGenerator<PipelineEvent, void, undefined> {
+    const texts = yield* encodePrompts(job, request, running, this.networks.prompts);
+    const denoised = texts && (yield* this.denoise(job, request, texts, running));
+    if (denoised !== undefined) yield* this.#decode(job, request, denoised, running);
   }
 
   /**
@@ -73,9 +81,10 @@ export class WanPipeline implements Pipeline {
     const { condition, leading } = conditions;
     const own = this.networks.autoencoder.latentSize(videoSize(request));
     const size = { ...own, frames: leading + own.frames };
-    const { scheduler, held, latents: initial } = await this.#start(request, size, noise);
+    const signal = running.signalOf(job);
+    const { scheduler, held, latents: initial } = await this.#start(request, size, noise, signal);
     const { timesteps, sigmas } = scheduler;
-    const loop = { request, texts, size, timesteps: [...timesteps], condition };
+    const loop = { request, texts, size, timesteps: [...timesteps], condition, signal };
     const velocity = await Velocity.plan(this.networks.denoiser, loop);
     const previews = new VideoPreviews(job, request, size, leading);
     const first = firstStep(request);
@@ -116,7 +125,8 @@ export class WanPipeline implements Pipeline {
     const total = autoencoder.latentSize(size).frames;
     const [seed = 0] = request.seeds;
     // Leaving the loop early releases the tensors that the decoder carries from chunk to chunk.
-    for await (const frames of autoencoder.decodeChunks(this.ownLatents(denoised, size), size)) {
+    const signal = running.signalOf(job);
+    for await (const frames of autoencoder.decodeChunks(this.ownLatents(denoised, size), size, signal)) {
       yield* running.checkCancelled();
       if (!running.isAlive(job)) return;
       yield running.advance(job, 'decode', 1, total);
@@ -125,7 +135,12 @@ export class WanPipeline implements Pipeline {
     if (running.finishImage(job)) yield { job, kind: 'done', forwards: running.forwards(job) };
   }
 
-  async #start(request: GenerationRequest, size: VideoSize, given: Float32Array | undefined): Promise<InitialVideo> {
+  async #start(
+    request: GenerationRequest,
+    size: VideoSize,
+    given: Float32Array | undefined,
+    signal: AbortSignal,
+  ): Promise<InitialVideo> {
     const { autoencoder, config } = this.networks;
     const { steps, scheduler: name, init, seeds } = request;
     const { known, shift = flowShiftOf(config.transformer, request) } = videoOf(request);
@@ -134,11 +149,12 @@ export class WanPipeline implements Pipeline {
     const generator = new TorchCpuGenerator(seeds[0] ?? 0);
     const noise = given ?? generator.randn(channels * size.frames * size.height * size.width);
     if (init !== undefined) {
-      const clean = await autoencoder.encodeLatents([imageFromRgb(init.rgb, request)], request);
+      const clean = await autoencoder.encodeLatents([imageFromRgb(init.rgb, request)], request, signal);
       return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined };
     }
     const isHeld = known?.method === 'latent_hold';
-    const held = isHeld ? await HeldLatents.encode(autoencoder, known, request, { noise, size, channels }) : undefined;
+    const own = { noise, size, channels };
+    const held = isHeld ? await HeldLatents.encode(autoencoder, known, request, own, signal) : undefined;
     return { latents: noise, scheduler, held };
   }
 

@@ -15,6 +15,7 @@ export interface VideoLoop {
   readonly size: VideoSize;
   readonly timesteps: readonly number[];
   readonly condition: Condition | undefined;
+  readonly signal: AbortSignal;
 }
 
 /** The guided velocity at each step of one video, by as many runs of the transformer as the request wants. */
@@ -40,11 +41,11 @@ export class Velocity {
 
   /** Called for each step in order. `forwards`: runs of the blocks over one text that the step took. */
   async at(step: number, latents: Float32Array): Promise<{ flow: Float32Array; forwards: number }> {
-    const { request, size, timesteps, condition, ...loop } = this.#loop;
+    const { request, size, timesteps, condition, signal, ...loop } = this.#loop;
     const { isGuided = false, isReused = false } = this.#plan[step] ?? {};
     const texts = isGuided ? loop.texts : loop.texts.slice(-1);
     const inputs = join32(texts.map(() => latents));
-    const call = { latents: inputs, size, timestep: timesteps[step] ?? 0, texts, condition };
+    const call = { latents: inputs, size, timestep: timesteps[step] ?? 0, texts, condition, signal };
     const flow = isReused ? await this.#reuse(call) : await this.#run(call, this.#plan[step + 1]?.isReused ?? false);
     return {
       flow: texts.length === 1 ? flow : guide(flow, request.guidanceScale),

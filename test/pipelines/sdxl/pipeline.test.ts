@@ -94,6 +94,28 @@ describe('SdxlPipeline', () => {
     expect(steps).toEqual([1, 2, 3]);
     expect(last).toBe('aborted');
   });
+
+  it('ends a run when its only job is cancelled, and goes on with the others', async () => {
+    const abort = new AbortController();
+    // Of different sizes: each is denoised on its own, the large one in steps of more than a second.
+    const large = { ...request, width: 768, height: 768, steps: 2, seeds: [1] };
+    const jobs = [
+      { request: large, signal: abort.signal },
+      { request, signal: new AbortController().signal },
+    ];
+    const events: string[] = [];
+    for await (const event of pipeline.generate(jobs)) {
+      const name = event.kind === 'progress' ? `${event.phase} ${event.step}` : event.kind;
+      events.push(`${event.job} ${name}`);
+      if (events.at(-1) === '0 denoise 1') setTimeout(() => abort.abort(new Error('enough')), 50);
+    }
+    // A run that went on would have finished the second step.
+    expect(events.filter((event) => /^0 (denoise|decode|aborted|done)/.test(event))).toEqual([
+      '0 denoise 1',
+      '0 aborted',
+    ]);
+    expect(events.at(-1)).toBe('1 done');
+  });
 });
 
 describe('a batch', () => {

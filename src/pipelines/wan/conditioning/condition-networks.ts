@@ -13,7 +13,15 @@ export interface ConditionNetworks {
 /** The encoding half of the autoencoder. */
 export interface VideoEncoder {
   /** Means of the latents, [16, h, w] each, one latent at a time. */
-  encodeChunks(frames: Iterable<Float32Array>, size: Omit<VideoSize, 'frames'>): AsyncGenerator<Float32Array>;
+  encodeChunks(
+    frames: Iterable<Float32Array>,
+    size: Omit<VideoSize, 'frames'>,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Float32Array>;
   /** Latents as the transformer takes them, [16, F, h, w]. */
-  encodeLatents(frames: Iterable<Float32Array>, size: Omit<VideoSize, 'frames'>): Promise<Float32Array>;
+  encodeLatents(
+    frames: Iterable<Float32Array>,
+    size: Omit<VideoSize, 'frames'>,
+    signal?: AbortSignal,
+  ): Promise<Float32Array>;
 }

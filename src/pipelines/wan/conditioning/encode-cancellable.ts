@@ -19,7 +19,7 @@ export async function* encodeCancellable(
 ): AsyncGenerator<PipelineEvent, readonly Float32Array[] | undefined, undefined> {
   const latents: Float32Array[] = [];
   // Leaving the loop early releases the tensors that the encoder carries from chunk to chunk.
-  for await (const mean of autoencoder.encodeChunks(frames, size)) {
+  for await (const mean of autoencoder.encodeChunks(frames, size, running.signalOf(job))) {
     yield* running.checkCancelled();
     if (!running.isAlive(job)) return undefined;
     latents.push(normalizedLatents(mean, vae));

@@ -40,15 +40,19 @@ export class HeldLatents {
     { start, end, strength }: KnownImages,
     request: Pick<GenerationRequest, 'width' | 'height'>,
     video: VideoNoise,
+    signal?: AbortSignal,
   ): Promise<HeldLatents> {
     const held: HeldLatent[] = [];
     if (start !== undefined) {
-      held.push({ frame: 0, latents: await autoencoder.encodeLatents([imageFromRgb(start, request)], request) });
+      held.push({
+        frame: 0,
+        latents: await autoencoder.encodeLatents([imageFromRgb(start, request)], request, signal),
+      });
     }
     const last = video.size.frames - 1;
     if (end !== undefined && last > 0) {
       const frame = imageFromRgb(end, request);
-      const still = await autoencoder.encodeLatents([frame, frame, frame, frame, frame], request);
+      const still = await autoencoder.encodeLatents([frame, frame, frame, frame, frame], request, signal);
       held.push({ frame: last, latents: frameOf(still, 1, 2, video.channels) });
     }
     return new HeldLatents(held, strength, video);

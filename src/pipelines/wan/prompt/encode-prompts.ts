@@ -22,13 +22,16 @@ export async function* encodePrompts(
   const unseen = new Set(texts.filter((text) => !prompts.isCached(text)));
   const total = unseen.size;
   const encoded: EncodedPrompt[] = [];
-  for (const text of texts) {
-    yield* running.checkCancelled();
-    if (!running.isAlive(job)) break;
-    encoded.push(await prompts.encode(text));
-    if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
+  try {
+    for (const text of texts) {
+      yield* running.checkCancelled();
+      if (!running.isAlive(job)) break;
+      encoded.push(await prompts.encode(text, running.signalOf(job)));
+      if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
+    }
+  } finally {
+    await prompts.releaseIfIdle();
   }
-  await prompts.releaseIfIdle();
   const positive = encoded.at(-1);
   if (positive === undefined || encoded.length < texts.length) return undefined;
   const { ids, length } = positive;

@@ -23,11 +23,11 @@ export class PromptCache {
     return this.#cache.has(prompt);
   }
 
-  async encode(prompt: string): Promise<EncodedPrompt> {
+  async encode(prompt: string, signal?: AbortSignal): Promise<EncodedPrompt> {
     const known = this.#cache.get(prompt);
     if (known !== undefined) return known;
     this.#encoder ??= this.#load();
-    const encoded = await (await this.#encoder).encode(prompt);
+    const encoded = await (await this.#encoder).encode(prompt, signal);
     this.#cache.set(prompt, encoded);
     return encoded;
   }

@@ -36,7 +36,7 @@ export class PromptEncoder {
     this.#config = config;
   }
 
-  async encode(prompt: string): Promise<EncodedPrompt> {
+  async encode(prompt: string, signal?: AbortSignal): Promise<EncodedPrompt> {
     const { ids, length } = this.tokenizer.encode(cleanPrompt(prompt));
     const { vocab_size, relative_attention_num_buckets, relative_attention_max_distance } = this.#config;
     const foreign = ids.find((id) => id >= vocab_size);
@@ -48,10 +48,8 @@ export class PromptEncoder {
     }
     const tokens = ids.length;
     const buckets = relativePositionBuckets(tokens, relative_attention_num_buckets, relative_attention_max_distance);
-    const outputs = await this.#session.run({
-      ids: { data: ids, shape: [tokens] },
-      buckets: { data: buckets, shape: [tokens, tokens] },
-    });
+    const feeds = { ids: { data: ids, shape: [tokens] }, buckets: { data: buckets, shape: [tokens, tokens] } };
+    const outputs = await this.#session.run(feeds, { signal });
     return { states: outputOf(outputs, 'states', 'the text encoder'), ids, length };
   }
 

@@ -1,0 +1,114 @@
+import { readdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { Handle } from './handle.js';
+import { type ObjectKind, OrtApi } from './ort-api.js';
+
+/** Errors only: the runtime writes a warning for every node that it moves between providers. */
+export const LOG_LEVEL = 3;
+
+/** The environment of ONNX Runtime in this process, with what all sessions share. It stays until the process ends. */
+export class OrtLibrary {
+  readonly api: OrtApi;
+  readonly environment: bigint;
+  /** The allocator of CPU memory. It belongs to the library. */
+  readonly allocator: bigint;
+  /**
+   * Returns freed memory to the system. glibc keeps it for the thread that allocated it, and sessions are loaded on several threads:
+   * without this, sessions that were loaded and released in turn came to twice the memory. Loading alone frees a gigabyte of a model of
+   * 14: weights as they were before they were folded.
+   */
+  readonly trim: () => Promise<unknown>;
+  /** Devices of each provider library, by path: a library is registered once. */
+  readonly #plugins = new Map<string, readonly bigint[]>();
+
+  constructor(api: OrtApi, trim: () => Promise<unknown>) {
+    this.api = api;
+    this.trim = trim;
+    this.environment = api.call('CreateEnv', LOG_LEVEL, 'darkroom');
+    this.allocator = api.call('GetAllocatorWithDefaultOptions');
+  }
+
+  own(kind: ObjectKind, pointer: bigint): Handle {
+    return new Handle(this.api, kind, pointer);
+  }
+
+  /**
+   * Registers a library of a provider and returns the provider's devices, at least one.
+   * @throws Error where the library does not load or finds no device
+   */
+  devicesOf(plugin: string): readonly bigint[] {
+    const known = this.#plugins.get(plugin);
+    if (known !== undefined) return known;
+    const before = new Set(this.#devices());
+    try {
+      this.api.call('RegisterExecutionProviderLibrary', this.environment, plugin, plugin);
+    } catch (error) {
+      throw new Error(
+        `the provider library ${plugin} does not load: ${error instanceof Error ? error.message : error}; correct PROVIDER_LIBRARY or unset it`,
+        { cause: error },
+      );
+    }
+    const devices = this.#devices().filter((device) => !before.has(device));
+    const [first] = devices;
+    if (first === undefined) {
+      throw new Error(`the provider library ${plugin} finds no device on this machine; unset PROVIDER_LIBRARY`);
+    }
+    // A library may have several providers; a session takes devices of one.
+    const name = this.api.providerOf(first);
+    const own = devices.filter((device) => this.api.providerOf(device) === name);
+    this.#plugins.set(plugin, own);
+    return own;
+  }
+
+  #devices(): readonly bigint[] {
+    const cell: [bigint | null] = [null];
+    const count = this.api.call('GetEpDevices', this.environment, cell);
+    return cell[0] === null ? [] : this.api.pointersAt(cell[0], count);
+  }
+}
+
+let opened: Promise<OrtLibrary> | undefined;
+
+/**
+ * Opens onnxruntime-node's own library, once for the process.
+ * @throws Error with the reason in one sentence where it does not open
+ */
+export function openOrtLibrary(): Promise<OrtLibrary> {
+  opened ??= open();
+  return opened;
+}
+
+async function open(): Promise<OrtLibrary> {
+  if (process.platform !== 'linux') throw new Error(`it was not tried on ${process.platform}`);
+  const koffi = await import('koffi').catch((error: unknown) => {
+    throw new Error('the package koffi does not load', { cause: error });
+  });
+  return new OrtLibrary(new OrtApi(koffi.default, libraryPath()), trimOf(koffi.default));
+}
+
+/** Does nothing where the C library is not glibc. */
+function trimOf({ load }: typeof import('koffi')['default']): () => Promise<unknown> {
+  try {
+    const trim = load('libc.so.6').func('malloc_trim', 'int', ['size_t']);
+    const call = promisify(trim.async) as (pad: number) => Promise<unknown>;
+    return () => call(0);
+  } catch {
+    return async () => undefined;
+  }
+}
+
+function libraryPath(): string {
+  const root = dirname(createRequire(import.meta.url).resolve('onnxruntime-node/package.json'));
+  const folder = join(root, 'bin', 'napi-v6', process.platform, process.arch);
+  let files: readonly string[] = [];
+  try {
+    files = readdirSync(folder);
+  } catch {
+    // Named below.
+  }
+  const file = files.find((name) => name.startsWith('libonnxruntime.so'));
+  if (file === undefined) throw new Error(`${folder} has no libonnxruntime.so`);
+  return join(folder, file);
+}

@@ -1,0 +1,96 @@
+import type { Provider } from '../device.js';
+import type { Runtime } from './runtime.js';
+
+/** The device of a session. */
+export interface SessionDevice {
+  readonly provider: Provider;
+  /** Index of the card, on providers that can choose one: CUDA and TensorRT. */
+  readonly deviceId: number;
+  /** Threads of a CPU session; 0 lets the runtime choose. */
+  readonly threads: number;
+  /** Omitted: the Node binding. */
+  readonly runtime?: Runtime | undefined;
+  /** CUDA through the native runtime: multiplies float32 matrices in TF32 on cards that can. Omitted: true, the library's default. */
+  readonly tf32?: boolean | undefined;
+  /** CUDA through the native runtime: most memory of one session's arena, in bytes. Omitted: no limit. */
+  readonly memoryLimitBytes?: number | undefined;
+}
+
+export interface SessionOptions {
+  /** Outputs that stay on the device, each with the input of the next run that takes it. */
+  readonly holds?: ReadonlyMap<string, string>;
+}
+
+/** A session to open: the graph's bytes, and how its weights are found. */
+export interface SessionPlan extends SessionDevice {
+  readonly model: Uint8Array;
+  /** Names of the graph's inputs and outputs. */
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly holds: ReadonlyMap<string, string>;
+  readonly configEntries: Readonly<Record<string, string>>;
+}
+
+export type TensorData = Float32Array | Int32Array | BigInt64Array | Uint16Array;
+
+/** Row-major elements and their dimensions, as a session takes them. */
+export interface Feed {
+  readonly data: TensorData;
+  readonly shape: readonly number[];
+  /** Type of the elements of a Uint16Array. Omitted: f16. */
+  readonly half?: 'f16' | 'bf16';
+}
+
+/** A tensor that lies where its session runs. */
+export interface DeviceTensor {
+  dispose(): void;
+}
+
+/** Tensors that a run leaves on the device for the next one. A run takes all of them and leaves its own in their place. */
+export class CarriedTensors {
+  #tensors: Readonly<Record<string, DeviceTensor>> = {};
+
+  get tensors(): Readonly<Record<string, DeviceTensor>> {
+    return this.#tensors;
+  }
+
+  replace(tensors: Readonly<Record<string, DeviceTensor>>): void {
+    this.release();
+    this.#tensors = tensors;
+  }
+
+  release(): void {
+    for (const tensor of Object.values(this.#tensors)) tensor.dispose();
+    this.#tensors = {};
+  }
+}
+
+export interface RunOptions {
+  /** Tensors that the earlier runs left; needed by a session that `holds` outputs. */
+  readonly carried?: CarriedTensors | undefined;
+  /** Names of the outputs to copy from the device. Omitted: all. */
+  readonly outputs?: readonly string[] | undefined;
+  /** Ends the run. The Node binding only looks at it before the run. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A network ready to run. With the Node binding `run` blocks the thread for the whole run: nothing but an engine process may call it. */
+export interface NetworkSession {
+  /**
+   * Floats leave every graph of darkroom in float32; other outputs come in their own type.
+   * @throws the signal's reason for a run that it ended
+   */
+  run<T extends TensorData = Float32Array>(
+    feeds: Readonly<Record<string, Feed>>,
+    options?: RunOptions,
+  ): Promise<Readonly<Record<string, T>>>;
+  /** Waits for runs in flight. */
+  release(): Promise<void>;
+}
+
+/** One of a run's outputs; a network without it was built wrongly. */
+export function outputOf(outputs: Readonly<Record<string, Float32Array>>, name: string, network: string): Float32Array {
+  const output = outputs[name];
+  if (output === undefined) throw new Error(`${network} has no output`);
+  return output;
+}
