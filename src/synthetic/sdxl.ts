@@ -21,7 +21,8 @@ const FILES: Readonly<Record<ComponentName, string>> = {
  * Makes an SDXL of hash weights: the real architecture, file layout and names; its images are noise. Does nothing where one
  * is already whole.
  *
- * @param path a folder, or a file that ends in `.safetensors` for the original key layout; its tokenizer lies beside it
+ * @param path a folder, or a file that ends in `.safetensors` for the original key layout. The tiny one's tokenizer lies beside
+ *   it; the full-size one has CLIP's published vocabulary, as checkpoints have that are found on the web.
  * @param isHollow its files have headers and sizes, but no weights
  * @returns `path`
  */
@@ -32,9 +33,10 @@ export function writeSyntheticSdxl(
   isHollow = false,
 ): Promise<string> {
   const isFile = path.endsWith('.safetensors');
-  const changes = size === 'sdxl-base' ? sdxlBase : isFile ? wideHeads : {};
+  const isTiny = size === 'sdxl-tiny';
+  const changes = isTiny ? (isFile ? wideHeads : {}) : sdxlBase;
   const files = { dtype, isHollow };
-  return isFile ? writeSingleFile(path, files, changes) : writeFolder(path, files, changes);
+  return isFile ? writeSingleFile(path, files, changes, isTiny) : writeFolder(path, files, changes);
 }
 
 /** The tiny one in diffusers' layout. */
@@ -102,12 +104,12 @@ async function writeFolder(folder: string, files: Files, changes: Changes): Prom
   return folder;
 }
 
-async function writeSingleFile(path: string, files: Files, changes: Changes): Promise<string> {
+async function writeSingleFile(path: string, files: Files, changes: Changes, hasTokenizer: boolean): Promise<string> {
   if (await exists(path)) return path;
   const scratch = await mkdtemp(join(tmpdir(), 'darkroom-synthetic-'));
   try {
     const plan = await planIn(scratch, changes);
-    for (const tokenizer of ['tokenizer', 'tokenizer_2']) {
+    for (const tokenizer of hasTokenizer ? ['tokenizer', 'tokenizer_2'] : []) {
       await cp(join(scratch, tokenizer), join(dirname(path), tokenizer), { recursive: true });
     }
     await writeHashSafetensors(path, { ...files, hashPrefix: 'a:single.', tensors: originalTensors(plan) });

@@ -16,7 +16,7 @@ const FILE = {
 const WORD = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
 /** Unicode's white space, as the reference counts it: JavaScript's \s has U+FEFF and lacks U+0085. */
 const SPACES = /\p{White_Space}+/gu;
-const END_OF_WORD = '</w>';
+export const END_OF_WORD = '</w>';
 
 export interface TokenIds {
   /** [model_max_length]: begin, tokens, end, padding. Tokens that do not fit are cut off, the end stays. */
@@ -119,7 +119,7 @@ async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
-interface Parts {
+export interface ClipParts {
   readonly vocabulary: ReadonlyMap<string, number>;
   readonly pairs: BytePairs;
   readonly maxLength: number;
@@ -138,7 +138,17 @@ interface Token {
   readonly normalized: boolean;
 }
 
-function createClipTokenizer({ vocabulary, pairs, maxLength, begin, end, pad, unknown, others }: Parts): ClipTokenizer {
+/** Puts a tokenizer together from a vocabulary, its merges and its special tokens. */
+export function createClipTokenizer({
+  vocabulary,
+  pairs,
+  maxLength,
+  begin,
+  end,
+  pad,
+  unknown,
+  others,
+}: ClipParts): ClipTokenizer {
   // Special tokens written in the text are those tokens, the padding of the second encoder ("!") too, as in the reference.
   const roles = [begin, end, pad, unknown];
   const specials = [...roles, ...others.filter(({ text }) => roles.every((role) => role.text !== text))];

@@ -9,12 +9,14 @@ import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { connect } from '../../src/client/client.js';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
 import { contractJobTypes as jobTypes } from '../../src/job-types.js';
-import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
+import { writeSyntheticSdxl, writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { readGgufHeader } from '../../src/weights/gguf/gguf-header.js';
 import { rebuildModel } from '../conformance/golden-folder.js';
 import { darkroom, main } from '../support/command-line.js';
+import { publishedRows } from '../support/published-rows.js';
 import { isAlive, outcomeOf, quick, slow, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 
 const qwenGoldens = fileURLToPath(new URL('../fixtures/goldens/qwen-tiny', import.meta.url));
 const buf = fileURLToPath(new URL('../../node_modules/.bin/buf', import.meta.url));
@@ -296,6 +298,20 @@ describe('darkroom', () => {
     expect(tokens.stdout).toMatch(/ {2}1\.20 +\d+ tokens {2}red\n/);
     const wrong = await ask('generate', 'a kite', '--format', 'gif');
     expect(wrong.stderr).toContain('output format "gif" must be one of png, webp, jpeg');
+  });
+
+  it('inspects and serves a single file with no option but its path', async () => {
+    const folder = await tempFolder();
+    const tiny = await writeSyntheticSdxl(join(folder, 'tiny', 'tiny.safetensors'), 'sdxl-tiny');
+    const file = join(folder, 'alone.safetensors');
+    await writeTensorFile(file, publishedRows(await readTensorFile(tiny)));
+    expect((await darkroom(['models', 'inspect', file])).stdout).toContain(`${file} is a whole SDXL checkpoint`);
+    const { address } = await serve([file]);
+    const tokens = await darkroom(['tokenize', 'a (red:1.2) kite', '--server', address]);
+    expect(tokens.stdout).toMatch(/^text_encoder: 3 tokens in 1 of 75\ntext_encoder_2: 3 tokens in 1 of 75\n/);
+    const size = ['--width', '64', '--height', '64', '--steps', '2'];
+    const made = await darkroom(['generate', 'a kite', ...size, '--out', folder, '--job-id', 'a', '--server', address]);
+    expect([made.code, made.stdout.split(' (')[0]]).toEqual([0, `wrote ${join(folder, 'a-0.png')}`]);
   });
 
   it('models inspect: tells what a checkpoint is', async () => {

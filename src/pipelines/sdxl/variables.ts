@@ -12,7 +12,7 @@ export const sdxlVariables = {
     "SDXL checkpoint: a folder in diffusers' layout, or a single .safetensors file. Unset: no SDXL.",
   ),
   SDXL_TOKENIZER: path.describe(
-    "Tokenizer for a single-file SDXL checkpoint: a folder with CLIP's vocab.json and merges.txt. Unset: the folder tokenizer beside the file.",
+    "Tokenizer for a single-file SDXL checkpoint: a folder with CLIP's vocab.json and merges.txt. Unset: the folder tokenizer beside the file, else CLIP's published vocabulary.",
   ),
   SDXL_VAE: path.describe("VAE that replaces the SDXL checkpoint's: a file or a diffusers folder."),
   SDXL_TEXT_ENCODER: path.describe("CLIP ViT-L text encoder that replaces the SDXL checkpoint's: a file or a folder."),

@@ -5,11 +5,13 @@ import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { SdxlSource } from '../../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { inspectSdxl } from '../../../src/pipelines/sdxl/inspect.js';
+import { openPromptTokenizer } from '../../../src/pipelines/sdxl/prompt/tokenize.js';
 import { writeSyntheticSdxl, writeTinySdxl } from '../../../src/synthetic/sdxl.js';
 import { float8Types } from '../../../src/weights/float8.js';
 import { readSafetensors } from '../../../src/weights/safetensors.js';
 import { allInFloat8, inFloat8 } from '../../support/float8.js';
 import { f32 } from '../../support/merged-lora.js';
+import { publishedRows } from '../../support/published-rows.js';
 import { sdxlImage } from '../../support/sdxl-image.js';
 import { tempFolder } from '../../support/temp-folder.js';
 import { readTensorFile, type StoredTensor, type Tensors, writeTensorFile } from '../../support/tensor-file.js';
@@ -157,13 +159,27 @@ describe('a single file in the original layout', () => {
     expect(await imageOf({ path, zeroTerminalSnr: true })).toEqual(await imageOf({ path }));
   });
 
-  it('names the remedy where there is no tokenizer', async () => {
+  it('uses the published vocabulary where no tokenizer is given or lies beside the file', async () => {
+    const path = join(await tempFolder(), 'published.safetensors');
+    await writeTensorFile(path, publishedRows(await readTensorFile(file)), {});
+    expect((await inspectSdxl({ path })).layout).toBe('original');
+    const { encoders } = (await openPromptTokenizer({ path })).tokenize('a (red:1.2) circle', 'weighted');
+    expect(encoders.map(({ tokens }) => tokens)).toEqual([3, 3]);
+    const image = await imageOf({ path });
+    expect(image).toHaveLength(64 * 64 * 3);
+    // Other ids, other states: a folder that is given wins.
+    expect(await imageOf({ path, tokenizer: join(dirname(file), 'tokenizer') })).not.toEqual(image);
+    for (const name of ['tokenizer', 'tokenizer_2'])
+      await cp(join(dirname(file), name), join(dirname(path), name), { recursive: true });
+    expect(await imageOf({ path })).not.toEqual(image);
+  });
+
+  it('names the remedy where the text encoder has another vocabulary', async () => {
     const alone = join(await tempFolder(), 'alone.safetensors');
     await cp(file, alone);
-    await expect(inspectSdxl({ path: alone })).rejects.toThrow(/has no tokenizer/);
-    await expect(imageOf({ path: alone })).rejects.toThrow(
-      /is a single file, which has no tokenizer; give a folder with CLIP's vocab\.json and merges\.txt, or tokenizer\.json, with --tokenizer FOLDER/,
-    );
+    const message = `${alone} has a text encoder of 859 tokens, CLIP's published vocabulary has 49408; give the folder of the model's own tokenizer with --tokenizer FOLDER`;
+    await expect(inspectSdxl({ path: alone })).rejects.toMatchObject({ reason: 'CHECKPOINT_INVALID', message });
+    await expect(imageOf({ path: alone })).rejects.toThrow(message);
     // The folder of one tokenizer serves both encoders.
     const tokenizer = join(dirname(file), 'tokenizer');
     expect(await imageOf({ path: alone, tokenizer })).toEqual(await imageOf({ path: file }));

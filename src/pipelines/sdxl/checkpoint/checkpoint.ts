@@ -2,11 +2,12 @@ import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../../tokenizer/clip.js';
+import { PUBLISHED_CLIP_TOKENS, readPublishedClip } from '../../../tokenizer/published-clip.js';
 import { readSafetensors } from '../../../weights/safetensors.js';
-import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
+import { below, readWeightFiles, renamed, type WeightFiles } from '../../../weights/weight-files.js';
 import { flagOf } from '../../family.js';
 import { isLoraFile } from '../../lora/lora-keys.js';
-import type { SdxlConfig } from '../model/config.js';
+import type { SdxlConfig, TextEncoderConfig } from '../model/config.js';
 import { type PredictionType, sdxlOptions } from '../variables.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
 import { translateOpenClip, translateUNet, translateVae } from './original-layout.js';
@@ -20,7 +21,7 @@ export type ComponentName = (typeof componentNames)[number];
 export interface SdxlSource {
   /** A diffusers-layout folder, or one `.safetensors` file in the original key layout. */
   readonly path: string;
-  /** For a single file: a folder with vocab.json and merges.txt, or with `tokenizer/` and `tokenizer_2/`. Omitted: beside the file. */
+  /** For a single file: a folder with vocab.json and merges.txt, or with `tokenizer/` and `tokenizer_2/`. Omitted: beside the file, else CLIP's published vocabulary. */
   readonly tokenizer?: string | undefined;
   /** A VAE of its own, file or diffusers folder, in place of the checkpoint's. */
   readonly vae?: string | undefined;
@@ -122,7 +123,7 @@ async function openFolder(path: string): Promise<SdxlCheckpoint> {
     path,
     layout: 'diffusers',
     config: await readSdxlConfig(path),
-    readWeights: (name) => readWeightFiles(join(path, name), STEMS[name]),
+    readWeights: (name) => readComponent(join(path, name), name),
     readTokenizers: async () => [
       await readClipTokenizer(join(path, 'tokenizer')),
       await readClipTokenizer(join(path, 'tokenizer_2')),
@@ -141,11 +142,12 @@ async function openFile(source: SdxlSource, replaced: Replacements): Promise<Sdx
     metadata,
   });
   const files: Readonly<Record<ComponentName, WeightFiles>> = {
-    text_encoder: replaced.text_encoder?.files ?? part('text_encoder', (own) => own),
+    text_encoder: replaced.text_encoder?.files ?? part('text_encoder', underTextModel),
     text_encoder_2: replaced.text_encoder_2?.files ?? part('text_encoder_2', translateOpenClip),
     unet: part('unet', translateUNet),
     vae: replaced.vae?.files ?? part('vae', translateVae),
   };
+  const textEncoder = replaced.text_encoder?.config ?? textEncoderConfigFromShapes(files.text_encoder, false);
   const textEncoder2 = replaced.text_encoder_2?.config ?? textEncoderConfigFromShapes(files.text_encoder_2, true);
   return {
     path,
@@ -154,12 +156,12 @@ async function openFile(source: SdxlSource, replaced: Replacements): Promise<Sdx
       forceZerosForEmptyPrompt: true,
       unet: unetConfigFromShapes(files.unet, textEncoder2.projection_dim),
       vae: replaced.vae?.config ?? vaeConfigFromShapes(files.vae),
-      textEncoder: replaced.text_encoder?.config ?? textEncoderConfigFromShapes(files.text_encoder, false),
+      textEncoder,
       textEncoder2,
       scheduler: { ...SDXL_SCHEDULER, ...foundPrediction(path, tensors, metadata) },
     },
     readWeights: async (name) => files[name],
-    readTokenizers: () => readTokenizers(source),
+    readTokenizers: () => readTokenizers(source, [textEncoder, textEncoder2]),
     foreign: [...tensors.keys()].filter((key) => !Object.values(PREFIXES).some((prefix) => key.startsWith(prefix))),
   };
 }
@@ -247,14 +249,13 @@ async function readReplacements({ vae, textEncoder, textEncoder2 }: SdxlSource):
   const text = async (path: string, name: 'text_encoder' | 'text_encoder_2') => {
     const isSecond = name === 'text_encoder_2';
     if (await isFolder(path)) {
-      return { files: await readWeightFiles(path, STEMS[name]), config: await readTextEncoderConfig(path) };
+      return { files: await readComponent(path, name), config: await readTextEncoderConfig(path) };
     }
-    const files = await readPart(path, PREFIXES[name], 'text_model.', isSecond ? translateOpenClip : (own) => own);
+    const files = await readPart(path, PREFIXES[name], 'text_model.', isSecond ? translateOpenClip : underTextModel);
     return { files, config: textEncoderConfigFromShapes(files, isSecond) };
   };
   const autoencoder = async (path: string) => {
-    if (await isFolder(path))
-      return { files: await readWeightFiles(path, STEMS.vae), config: await readVaeConfig(path) };
+    if (await isFolder(path)) return { files: await readComponent(path, 'vae'), config: await readVaeConfig(path) };
     const files = await readPart(path, PREFIXES.vae, 'encoder.down_blocks.', translateVae);
     return { files, config: vaeConfigFromShapes(files) };
   };
@@ -263,6 +264,18 @@ async function readReplacements({ vae, textEncoder, textEncoder2 }: SdxlSource):
     ...(textEncoder2 !== undefined && { text_encoder_2: await text(textEncoder2, 'text_encoder_2') }),
     ...(vae !== undefined && { vae: await autoencoder(vae) }),
   };
+}
+
+/** The weights of one part in a folder of diffusers' layout. */
+async function readComponent(folder: string, name: ComponentName): Promise<WeightFiles> {
+  const files = await readWeightFiles(folder, STEMS[name]);
+  return { ...files, tensors: underTextModel(files.tensors) };
+}
+
+/** transformers 5 stores CLIP's text model without the prefix that everyone else writes. */
+function underTextModel(tensors: WeightFiles['tensors']): WeightFiles['tensors'] {
+  if (!tensors.has('embeddings.token_embedding.weight')) return tensors;
+  return renamed(tensors, (key) => (/^(embeddings|encoder|final_layer_norm)\./.test(key) ? `text_model.${key}` : key));
 }
 
 /** One part in a file of its own: with the checkpoint's prefix or without, in diffusers' names or the original ones. */
@@ -279,7 +292,11 @@ async function readPart(
   return { path, tensors: isOurs ? bare : translate(bare), metadata };
 }
 
-async function readTokenizers({ path, tokenizer }: SdxlSource): Promise<readonly [ClipTokenizer, ClipTokenizer]> {
+/** @param encoders the configurations of both text encoders */
+async function readTokenizers(
+  { path, tokenizer }: SdxlSource,
+  encoders: readonly TextEncoderConfig[],
+): Promise<readonly [ClipTokenizer, ClipTokenizer]> {
   const folder = tokenizer ?? dirname(path);
   const [first, second] = [join(folder, 'tokenizer'), join(folder, 'tokenizer_2')];
   // OpenCLIP's vocabulary is CLIP's; it pads with zeros.
@@ -290,13 +307,15 @@ async function readTokenizers({ path, tokenizer }: SdxlSource): Promise<readonly
       (await isFolder(second)) ? await readClipTokenizer(second) : await readClipTokenizer(first, padded),
     ];
   }
-  if (tokenizer === undefined) {
+  if (tokenizer !== undefined) return [await readClipTokenizer(folder), await readClipTokenizer(folder, padded)];
+  const other = encoders.find(({ vocab_size }) => vocab_size !== PUBLISHED_CLIP_TOKENS);
+  if (other !== undefined) {
     throw new InferenceError(
       'CHECKPOINT_INVALID',
-      `${path} is a single file, which has no tokenizer; give a folder with CLIP's vocab.json and merges.txt, or tokenizer.json, with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER (the folder "tokenizer" of any diffusers-layout SDXL, for example of huggingface.co/stabilityai/stable-diffusion-xl-base-1.0)`,
+      `${path} has a text encoder of ${other.vocab_size} tokens, CLIP's published vocabulary has ${PUBLISHED_CLIP_TOKENS}; give the folder of the model's own tokenizer with ${flagOf(sdxlOptions.SDXL_TOKENIZER)} FOLDER`,
     );
   }
-  return [await readClipTokenizer(folder), await readClipTokenizer(folder, padded)];
+  return [await readPublishedClip(), await readPublishedClip(padded)];
 }
 
 async function isFolder(path: string): Promise<boolean> {
