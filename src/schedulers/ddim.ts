@@ -4,7 +4,9 @@ import { cleanSample, mixNoise } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
 
 const ddimSchema = noiseScheduleSchema.extend({
-  clip_sample: z.boolean().default(true),
+  // diffusers' default is true, which is for pixels: latents go beyond 1, and a configuration that another scheduler wrote
+  // has no such field.
+  clip_sample: z.boolean().default(false),
   clip_sample_range: z.number().positive().default(1),
   set_alpha_to_one: z.boolean().default(true),
 });

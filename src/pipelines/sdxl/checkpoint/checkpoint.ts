@@ -53,7 +53,9 @@ const SDXL_SCHEDULER = {
   beta_schedule: 'scaled_linear',
   beta_start: 0.00085,
   beta_end: 0.012,
+  clip_sample: false,
   num_train_timesteps: 1000,
+  set_alpha_to_one: false,
   steps_offset: 1,
   timestep_spacing: 'leading',
 } as const;
