@@ -1,6 +1,8 @@
-import { join, relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { writeFile } from 'node:fs/promises';
+import { join, relative, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { Command } from 'commander';
+import { connect } from '../client/client.js';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { readConfig } from '../config/server-config.js';
 import { createEngines } from '../engine/create-engines.js';
@@ -10,26 +12,30 @@ import { findFfmpeg } from '../media/ffmpeg.js';
 import type { CallbackBody } from '../queue-bridge/callback/callback-body.js';
 import { isIdle, runBridge } from '../queue-bridge/run-bridge.js';
 import { createServer } from '../server/server.js';
-import { writeTinySdxl } from '../synthetic/sdxl.js';
+import { findAsset } from '../synthetic/assets.js';
 import { writeSyntheticWan } from '../synthetic/wan.js';
-import { demoJobs } from './demo/jobs.js';
+import { contactSheet, type SheetEntry } from './demo/contact-sheet.js';
+import { type DemoJob, demoJobs } from './demo/jobs.js';
+import { drawPictures } from './demo/pictures.js';
 import { type DemoReceiver, startDemoReceiver } from './demo/receiver.js';
 
 const OUT = 'out';
+const SHEET = join(OUT, 'index.html');
 
 export function createDemoCommand(): Command {
   return new Command('demo')
     .description(
-      'ten jobs, one of each type, from a queue through a tiny server to files and callbacks; nothing is downloaded',
+      'images from a small trained SDXL, and ten jobs, one of each type, from a queue to files and callbacks; nothing is downloaded',
     )
     .action(demo);
 }
 
 async function demo(): Promise<void> {
   const cache = cacheFolder();
-  const sdxl = await writeTinySdxl(join(cache, 'tiny-sdxl'));
+  const sdxl = await findAsset('demo-sdxl');
   const wan = await writeSyntheticWan(join(cache, 'tiny-wan'), 'wan-tiny');
-  say(`1. a tiny SDXL and a tiny WAN with made-up weights, so what they make is noise: ${sdxl}, ${wan}`);
+  say(`1. a small SDXL that draws coloured shapes: ${sdxl}`);
+  say(`   and a tiny WAN of made-up weights, so its images and videos are noise: ${wan}`);
 
   const settings = { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', LOG_LEVEL: 'warn' };
   const config = readConfig({}, { ...settings, SDXL_PATH: sdxl, WAN_PATH: wan });
@@ -60,6 +66,22 @@ async function demo(): Promise<void> {
     say('');
     row('callbacks', 'prompt', 'made', 'files');
     for (const { id } of jobs) showJob(id, receiver);
+    say('');
+    say(`6. images asked for over the API, without the queue, in ${join(OUT, 'images')}:`);
+    const client = connect(`127.0.0.1:${server.port}`);
+    const entries: SheetEntry[] = [];
+    for await (const entry of drawPictures(client, OUT)) {
+      entries.push(entry);
+      say(`   ${entry.prompt}`);
+    }
+    client.close();
+    const remark =
+      'SDXL is a small trained model that knows coloured shapes. WAN has made-up weights: what it makes is noise.';
+    const sheet = contactSheet('darkroom demo', remark, [
+      ...entries,
+      ...jobs.flatMap((job) => entriesOf(job, receiver)),
+    ]);
+    await writeFile(SHEET, sheet);
   } finally {
     await bridge.stop();
     receiver.close();
@@ -69,12 +91,33 @@ async function demo(): Promise<void> {
   say('');
   say('fallback: there is no language model here, so the four enhanced types ran on the prompt as it was sent.');
   say('');
-  say('Next, with a real checkpoint (a diffusers-layout SDXL folder):');
+  say(`All files with their prompts: ${pathToFileURL(resolve(SHEET)).href}`);
+  say('');
+  say("Next, with a real checkpoint (a single .safetensors file, or a folder in diffusers' layout):");
   say('  npm run darkroom -- models inspect PATH/TO/sdxl');
   say('  npm run darkroom -- serve --sdxl PATH/TO/sdxl');
   say('  npm run darkroom -- generate "a lighthouse on a cliff at dawn" --job-type sdxl_image_fast');
   say('and with WAN and a Qwen that enhances prompts:');
   say('  npm run setup:llama && npm run darkroom -- serve --wan PATH/TO/wan --qwen PATH/TO/qwen');
+}
+
+/** The files of a job from the queue, for the contact sheet. */
+function entriesOf({ id, type, prompt }: DemoJob, receiver: DemoReceiver): readonly SheetEntry[] {
+  const last = receiver.of(id).at(-1);
+  if (last?.status !== 'completed') return [];
+  const { metadata, assets } = last;
+  const names = ['frames', 'seed', 'steps', 'guidance_scale', 'scheduler'] as const;
+  const known = names.filter((name) => metadata[name] !== null);
+  return assets.map((url) => ({
+    group: `From the queue: ${type}`,
+    file: relative(OUT, fileURLToPath(url)).replaceAll('\\', '/'),
+    prompt,
+    parameters: [
+      ['size', `${metadata.width}x${metadata.height}`],
+      ...known.map((name) => [name.replaceAll('_', ' ').replace(' scale', ''), String(metadata[name])] as const),
+    ],
+    seconds: Number(metadata.generation_time),
+  }));
 }
 
 /** Prints a job's callbacks as table rows: the first file beside them, further files below. */

@@ -47,7 +47,7 @@ const commands: Readonly<Record<string, LazyCommand>> = {
     load: async () => (await import('./doctor.js')).createDoctorCommand(),
   },
   demo: {
-    summary: 'run ten jobs, one of each type, from a queue to files and callbacks',
+    summary: 'draw with a small SDXL that comes with darkroom, run ten jobs from a queue, and write a page of it all',
     load: async () => (await import('./demo.js')).createDemoCommand(),
   },
 };

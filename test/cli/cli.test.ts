@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -12,6 +12,7 @@ import { contractJobTypes as jobTypes } from '../../src/job-types.js';
 import { writeSyntheticSdxl, writeTinySdxl } from '../../src/synthetic/sdxl.js';
 import { readGgufHeader } from '../../src/weights/gguf/gguf-header.js';
 import { rebuildModel } from '../conformance/golden-folder.js';
+import { readScene } from '../semantic/scene.js';
 import { darkroom, main } from '../support/command-line.js';
 import { publishedRows } from '../support/published-rows.js';
 import { isAlive, outcomeOf, quick, slow, until } from '../support/serving.js';
@@ -39,7 +40,7 @@ async function serve(
 }
 
 describe('darkroom', () => {
-  it('demo: takes ten jobs, one of each type, from a queue to files and callbacks', async () => {
+  it('demo: draws what it is asked for, takes ten jobs from a queue to files and callbacks, and shows all on a page', async () => {
     const folder = await tempFolder();
     const { code, stdout } = await darkroom(['demo'], { cwd: folder, env: { XDG_CACHE_HOME: join(folder, 'cache') } });
     expect(code).toBe(0);
@@ -56,10 +57,30 @@ describe('darkroom', () => {
       );
     }
     expect(await sharp(join(folder, first('sdxl_image_high'), '0.png')).metadata()).toMatchObject({
-      width: 256,
-      height: 256,
+      width: 128,
+      height: 128,
       format: 'png',
     });
+    expect(stdout).toMatch(/a tiny WAN of made-up weights, so its images and videos are noise/);
+    const sceneOf = async (file: string) => {
+      const image = sharp(join(folder, 'out', 'images', file))
+        .removeAlpha()
+        .raw();
+      return readScene(await image.toBuffer(), 128);
+    };
+    const circle = { shape: 'circle', background: 'blue' };
+    expect(await sceneOf('red-circle-0.png')).toMatchObject({ ...circle, foreground: 'red' });
+    expect(await sceneOf('weight-0.3-0.png')).toMatchObject({ ...circle, foreground: 'orange' });
+    expect(await sceneOf('from-reference-0.png')).toMatchObject({ ...circle, foreground: 'yellow' });
+    expect((await sceneOf('any-colour-0.png')).foreground).toBe('orange');
+    expect((await sceneOf('not-orange-0.png')).foreground).not.toBe('orange');
+
+    // The contact sheet shows each file by a path beside it, and nothing from elsewhere.
+    const sheet = await readFile(join(folder, 'out', 'index.html'), 'utf8');
+    const sources = [...sheet.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, source = '']) => source);
+    expect(new Set(sources).size).toBe(9 + 12);
+    for (const source of sources) expect((await stat(join(folder, 'out', source))).size, source).toBeGreaterThan(0);
+    expect(sheet).not.toMatch(/<script|https?:/);
   });
 
   it('generate: writes the files of a job, and lists bad fields', async () => {

@@ -142,7 +142,7 @@ describe('the demo model', () => {
       {
         prompt: 'a green square on a white background',
         seeds: [3],
-        init: { rgb, width: SIZE, height: SIZE, strength: 0.7 },
+        init: { rgb, strength: 0.7 },
       },
     ]);
     const scene = readScene(changed ?? new Uint8Array(), SIZE);

@@ -1,4 +1,5 @@
-const PICTURE = { width: 256, height: 256 };
+/** The demo's SDXL was made for this size. */
+const IMAGE = { width: 128, height: 128, steps: 15, guidance_scale: 4 };
 const WAN = { width: 128, height: 96, steps: 6 };
 const CLIP = { ...WAN, frame_num: 17 };
 
@@ -6,6 +7,7 @@ const CLIP = { ...WAN, frame_num: 17 };
 export interface DemoJob {
   readonly id: string;
   readonly type: string;
+  readonly prompt: string;
   readonly [field: string]: unknown;
 }
 
@@ -18,15 +20,15 @@ const job = (type: string, prompt: string, config: object, more: object = {}): D
   ...more,
 });
 
-/** One job of each of the ten types, small and with few steps. */
+/** One job of each of the ten types, small and with few steps. Those of SDXL ask for what the demo model knows. */
 export const demoJobs: readonly DemoJob[] = [
   job(
     'sdxl_image_fast',
-    'a lighthouse on a cliff at dawn',
-    { ...PICTURE, num_images: 3 },
-    { compel_enabled: true, compel_weights: '(golden hour:1.3), (film grain:0.8)' },
+    'a large red circle on a white background',
+    { ...IMAGE, num_images: 3 },
+    { compel_enabled: true, compel_weights: '(highly detailed:1.1), (sharp focus:0.9)' },
   ),
-  job('sdxl_image_high', 'a bowl of oranges on a wooden table', PICTURE),
+  job('sdxl_image_high', 'a large green heart on a white background', IMAGE),
   job('image_fast', 'a red bicycle in front of a bakery', WAN),
   job('image_high', 'a snowy mountain under stars', WAN),
   job('video_fast', 'a kite over a field, slow pan', CLIP),
