@@ -1,12 +1,15 @@
-// Completes package-lock.json with the platform packages that a registry may not list (macOS, Windows, musl builds of biome
-// and buf): npm leaves them out, and `npm ci` under npm 11 and 12 then refuses the lock everywhere. Each follows from its
-// parent's optionalDependencies. --check: fails when the lock is not complete.
+// Completes package-lock.json in two ways. --check: fails when the lock is not complete.
+// 1. Platform packages that a registry may not list (macOS, Windows, musl builds of biome and buf): npm leaves them out, and
+//    `npm ci` under npm 11 and 12 then refuses the lock everywhere. Each follows from its parent's optionalDependencies.
+// 2. Install scripts that `allowScripts` in package.json denies. npm 10 does not know `allowScripts` and runs every script that
+//    the lock announces; onnxruntime-node's would download CUDA's libraries. So the lock announces only those allowed.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const path = join(import.meta.dirname, '..', 'package-lock.json');
 const lock = JSON.parse(readFileSync(path, 'utf8'));
 const packages = lock.packages;
+const { allowScripts } = JSON.parse(readFileSync(join(import.meta.dirname, '..', 'package.json'), 'utf8'));
 
 const OS = {
   darwin: 'darwin',
@@ -43,15 +46,24 @@ for (const [place, parent] of Object.entries(packages)) {
   }
 }
 
+const nameOf = (place) => place.slice(place.lastIndexOf('node_modules/') + 'node_modules/'.length);
+const denied = Object.keys(packages).filter(
+  (place) => packages[place].hasInstallScript && allowScripts[nameOf(place)] === false,
+);
+
 const names = Object.keys(missing);
 if (process.argv.includes('--check')) {
-  if (names.length > 0) {
-    console.error(`package-lock.json lacks ${names.join(', ')}. Run: node scripts/complete-lock.mjs`);
+  if (names.length > 0) console.error(`package-lock.json lacks ${names.join(', ')}`);
+  if (denied.length > 0) console.error(`package-lock.json announces denied scripts of ${denied.join(', ')}`);
+  if (names.length + denied.length > 0) {
+    console.error('Run: node scripts/complete-lock.mjs');
     process.exitCode = 1;
   }
 } else {
+  for (const place of denied) delete packages[place].hasInstallScript;
   const [root, ...rest] = Object.entries({ ...packages, ...missing }).sort(([a], [b]) => a.localeCompare(b, 'en'));
   lock.packages = Object.fromEntries([root, ...rest]);
   writeFileSync(path, `${JSON.stringify(lock, null, 2)}\n`);
-  console.log(names.length > 0 ? `added ${names.join(', ')}` : 'package-lock.json is complete');
+  const changes = [...names.map((name) => `added ${name}`), ...denied.map((place) => `denied the script of ${place}`)];
+  console.log(changes.join('\n') || 'package-lock.json is complete');
 }

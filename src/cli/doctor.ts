@@ -24,10 +24,18 @@ export function createDoctorCommand(): Command {
     .option('--json', 'machine-readable')
     .action(async ({ json }: { json?: boolean }) => {
       const findings = await examine();
-      process.stdout.write(json ? `${JSON.stringify(findings, null, 2)}\n` : findings.map(format).join(''));
       const canRun = findings.some(({ what, ok }) => ok && PROVIDERS.some((provider) => what === provider));
+      const text = () => `${findings.map(format).join('')}\n${nextCommand(findings, canRun)}\n`;
+      process.stdout.write(json ? `${JSON.stringify(findings, null, 2)}\n` : text());
       process.exitCode = canRun ? 0 : 1;
     });
+}
+
+/** What to type now: the remedy of what keeps darkroom from running, else the demo. */
+function nextCommand(findings: readonly Finding[], canRun: boolean): string {
+  if (canRun) return 'next: npx darkroom demo';
+  const blocking = findings.find(({ what, ok }) => !ok && (what === 'node' || what === 'cpu'));
+  return `next: ${blocking?.fix ?? 'npm ci'}`;
 }
 
 async function examine(): Promise<readonly Finding[]> {

@@ -380,5 +380,7 @@ describe('darkroom', () => {
     ]);
     expect(findings.find(({ what }) => what === 'cpu')?.ok).toBe(true);
     for (const { ok, fix } of findings) expect(ok || fix).toBeTruthy();
+    const text = await darkroom(['doctor']);
+    expect(text.stdout.endsWith('\n\nnext: npx darkroom demo\n')).toBe(true);
   });
 });

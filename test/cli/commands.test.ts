@@ -35,6 +35,7 @@ describe('where the addon of onnxruntime does not load', () => {
     const { code, stdout, stderr } = await darkroom(['doctor'], { program });
     expect([code, stderr]).toEqual([1, '']);
     expect(stdout).toMatch(/^ok {2}node/m);
+    expect(stdout.trim().split('\n').at(-1)).toMatch(/^next: (?!npx darkroom)./);
     expect(stdout).toMatch(/^no {2}cpu .*onnxruntime_binding\.node: (file too short|invalid ELF header)/m);
   });
 
