@@ -94,11 +94,11 @@ async function demo(): Promise<void> {
   say(`All files with their prompts: ${pathToFileURL(resolve(SHEET)).href}`);
   say('');
   say("Next, with a real checkpoint (a single .safetensors file, or a folder in diffusers' layout):");
-  say('  npm run darkroom -- models inspect PATH/TO/sdxl');
-  say('  npm run darkroom -- serve --sdxl PATH/TO/sdxl');
-  say('  npm run darkroom -- generate "a lighthouse on a cliff at dawn" --job-type sdxl_image_fast');
+  say('  npx darkroom models inspect PATH/TO/sdxl');
+  say('  npx darkroom serve --sdxl PATH/TO/sdxl');
+  say('  npx darkroom generate "a lighthouse on a cliff at dawn" --job-type sdxl_image_fast');
   say('and with WAN and a Qwen that enhances prompts:');
-  say('  npm run setup:llama && npm run darkroom -- serve --wan PATH/TO/wan --qwen PATH/TO/qwen');
+  say('  npm run setup:llama && npx darkroom serve --wan PATH/TO/wan --qwen PATH/TO/qwen');
 }
 
 /** The files of a job from the queue, for the contact sheet. */

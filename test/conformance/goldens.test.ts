@@ -107,7 +107,7 @@ describe('goldens on the CPU', () => {
     }
   });
 
-  // The published vocabulary is not part of this project: CLIP_VOCABULARY names a golden folder that has it.
+  // CLIP_VOCABULARY names a golden folder with the published vocabulary as files. test/tokenizer compares the same strings with the package's.
   const vocabulary = process.env.CLIP_VOCABULARY;
   it.skipIf(vocabulary === undefined)('clip-real: every string of the published vocabulary', async () => {
     const results = await all(vocabulary ?? '');

@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -172,6 +172,15 @@ describe('a single file in the original layout', () => {
     for (const name of ['tokenizer', 'tokenizer_2'])
       await cp(join(dirname(file), name), join(dirname(path), name), { recursive: true });
     expect(await imageOf({ path })).not.toEqual(image);
+  });
+
+  it('inspects a full-size file with its path alone', async () => {
+    const path = join(await tempFolder(), 'base.safetensors');
+    await writeSyntheticSdxl(path, 'sdxl-base', 'F16', true);
+    expect(await readdir(dirname(path))).toEqual(['base.safetensors']);
+    const { info } = await inspectSdxl({ path });
+    expect(info).toMatchObject({ nativeWidth: 1024, storage: 'F16', unused: [] });
+    expect((await openPromptTokenizer({ path })).tokenize('a red circle', 'plain').report.tokens).toBe(3);
   });
 
   it('names the remedy where the text encoder has another vocabulary', async () => {
