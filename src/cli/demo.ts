@@ -21,6 +21,8 @@ import { type DemoReceiver, startDemoReceiver } from './demo/receiver.js';
 
 const OUT = 'out';
 const SHEET = join(OUT, 'index.html');
+const REMARK =
+  'SDXL is a small trained model that knows coloured shapes. WAN has made-up weights: what it makes is noise.';
 
 export function createDemoCommand(): Command {
   return new Command('demo')
@@ -68,20 +70,9 @@ async function demo(): Promise<void> {
     for (const { id } of jobs) showJob(id, receiver);
     say('');
     say(`6. images asked for over the API, without the queue, in ${join(OUT, 'images')}:`);
-    const client = connect(`127.0.0.1:${server.port}`);
-    const entries: SheetEntry[] = [];
-    for await (const entry of drawPictures(client, OUT)) {
-      entries.push(entry);
-      say(`   ${entry.prompt}`);
-    }
-    client.close();
-    const remark =
-      'SDXL is a small trained model that knows coloured shapes. WAN has made-up weights: what it makes is noise.';
-    const sheet = contactSheet('darkroom demo', remark, [
-      ...entries,
-      ...jobs.flatMap((job) => entriesOf(job, receiver)),
-    ]);
-    await writeFile(SHEET, sheet);
+    const entries = await drawWithClient(`127.0.0.1:${server.port}`);
+    entries.push(...jobs.flatMap((job) => entriesOf(job, receiver)));
+    await writeFile(SHEET, contactSheet('darkroom demo', REMARK, entries));
   } finally {
     await bridge.stop();
     receiver.close();
@@ -99,6 +90,21 @@ async function demo(): Promise<void> {
   say('  npx darkroom generate "a lighthouse on a cliff at dawn" --job-type sdxl_image_fast');
   say('and with WAN and a Qwen that enhances prompts:');
   say('  npm run setup:llama && npx darkroom serve --wan PATH/TO/wan --qwen PATH/TO/qwen');
+}
+
+/** Draws with an ordinary client of the server, and prints each prompt. */
+async function drawWithClient(address: string): Promise<SheetEntry[]> {
+  const client = connect(address);
+  const entries: SheetEntry[] = [];
+  try {
+    for await (const entry of drawPictures(client, OUT)) {
+      entries.push(entry);
+      say(`   ${entry.prompt}`);
+    }
+  } finally {
+    client.close();
+  }
+  return entries;
 }
 
 /** The files of a job from the queue, for the contact sheet. */
