@@ -18,7 +18,7 @@ import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 
 const folder = join(tmpdir(), `darkroom-peak-${process.pid}`);
 const isWan = process.argv[2] === 'wan';
-const side = isWan ? 20 : 48;
+const side = isWan ? 20 : 32;
 const sizes = { H: side, W: side };
 try {
   const graph = await (isWan ? wanDecoder() : sdxlDecoder());
