@@ -82,18 +82,17 @@ export interface MemorySums {
   readonly weights: number;
   /** All that is open between jobs. */
   readonly rest: number;
-  /** At most, while a job runs that needs this: what is open, and the largest of what is opened in turn. */
-  readonly most: number;
+  /** The largest network of those that are opened in turn, for a part of a job. */
+  readonly largestInTurn: number;
 }
 
 /** @param kept residences that are open between jobs, besides `always` */
 export function sumMemory(networks: readonly PlannedNetwork[], kept: readonly Residence[] = []): MemorySums {
   const open = networks.filter(({ residence }) => residence === 'always' || kept.includes(residence));
   const inTurn = networks.filter((network) => network.residence === 'encode' && !open.includes(network));
-  const rest = open.reduce((sum, network) => sum + openBytes(network), 0);
   return {
     weights: open.reduce((sum, { weightBytes }) => sum + weightBytes, 0),
-    rest,
-    most: rest + Math.max(0, ...inTurn.map(openBytes)),
+    rest: open.reduce((sum, network) => sum + openBytes(network), 0),
+    largestInTurn: Math.max(0, ...inTurn.map(openBytes)),
   };
 }

@@ -1,5 +1,5 @@
 import { precisionNames } from '../../graph/dialect.js';
-import { graphMemory } from '../../graph/graph-memory.js';
+import { graphMemory, memoryOf } from '../../graph/graph-memory.js';
 import { cornerSizes, type ModelMemory, type PlannedNetwork, type RunSize } from '../model-memory.js';
 import type { Network } from './build-networks.js';
 
@@ -7,24 +7,26 @@ import type { Network } from './build-networks.js';
 export function planNetworks(networks: readonly (Network | undefined)[], run: RunSize): readonly PlannedNetwork[] {
   return networks.flatMap((network) => {
     if (network === undefined) return [];
-    const { name, graph, residence, sizes } = network;
-    const precision = precisionNames[graph.dialect.compute];
-    return [{ network: name, precision, residence, ...graphMemory(graph, sizes(run)) }];
+    return [{ ...describe(network), ...graphMemory(network.graph, network.sizes(run)) }];
   });
 }
 
-/** Computes what networks take for runs of any size. @param native the size that the model was made for, as one row */
-export function modelMemory(networks: readonly Network[], native: RunSize): ModelMemory {
+/** Computes what networks take for runs of any size. @param native the size that the model was made for */
+export function modelMemory(networks: readonly Network[], native: Omit<RunSize, 'rows'>): ModelMemory {
   const { width, height } = native;
-  const low = { width: width / 2, height: height / 2, frames: 1, rows: 1 };
-  const corners = [low, { ...native, rows: 2 }] as const;
-  const plans = cornerSizes(corners).map((size) => planNetworks(networks, size));
-  const [first = []] = plans;
+  const low = { ...native, frames: 1, rows: 1 };
+  const corners = [low, { ...native, width: 2 * width, height: 2 * height, rows: 2 }] as const;
   return {
     corners,
-    networks: first.map(({ peakBytes: _, ...network }, i) => ({
-      ...network,
-      peaks: plans.map((plan) => plan[i]?.peakBytes ?? 0),
-    })),
+    networks: networks.map((network) => {
+      const memory = memoryOf(network.graph);
+      const measured = cornerSizes(corners).map((size) => memory(network.sizes(size)));
+      const [{ weightBytes } = { weightBytes: 0 }] = measured;
+      return { ...describe(network), weightBytes, peaks: measured.map(({ peakBytes }) => peakBytes) };
+    }),
   };
+}
+
+function describe({ name, graph, residence }: Network): Pick<PlannedNetwork, 'network' | 'precision' | 'residence'> {
+  return { network: name, precision: precisionNames[graph.dialect.compute], residence };
 }

@@ -65,7 +65,7 @@ export class SdxlNetworks {
   planMemory(): ModelMemory {
     const { opener, info } = this.#parts;
     const { nativeWidth: width, nativeHeight: height } = info;
-    return modelMemory(opener.networks, { width, height, frames: 1, rows: 1 });
+    return modelMemory(opener.networks, { width, height, frames: 1 });
   }
 
   get backend(): Backend {

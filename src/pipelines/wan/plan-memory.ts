@@ -5,8 +5,8 @@ import type { ModelMemory, NetworkMemory, PlannedNetwork, RunSize } from '../mod
 import { openWanCheckpoint, type WanSource } from './checkpoint/checkpoint.js';
 import { buildWanNetworks } from './weights.js';
 
-/** A video that WAN was trained on, one row of it. */
-const TRAINED: RunSize = { width: 832, height: 480, frames: 81, rows: 1 };
+/** A video that WAN was trained on. */
+const TRAINED = { width: 832, height: 480, frames: 81 };
 
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
 export async function planWanMemory(
