@@ -158,6 +158,7 @@ async function measureSdxl(report: Report): Promise<void> {
   let start = performance.now();
   const pipeline = await createSdxlPipeline({ path, backend: await backend(), batchPixels: 6 * side * side });
   await report('first load', seconds(start));
+  await report('computes in', precisionsOf(pipeline));
   try {
     for (const steps of STEPS) {
       for (const images of BATCHES) {
@@ -186,6 +187,7 @@ async function measureWan(report: Report): Promise<void> {
   let start = performance.now();
   const pipeline = await createWanPipeline({ path, backend: await backend() });
   await report('first load, without UMT5', seconds(start));
+  await report('computes in', precisionsOf(pipeline));
   const size = { ...video, rows: 2 };
   const name = `${video.width}x${video.height}x${video.frames}`;
   try {
@@ -234,6 +236,13 @@ async function phasesOf(pipeline: Pipeline, request: GenerationRequest): Promise
     mark = performance.now();
   }
   return spent;
+}
+
+/** Networks by what they compute in; a wider one with its reason. */
+function precisionsOf({ info }: Pipeline): string {
+  return (info.precisions ?? [])
+    .map(({ network, precision, reason }) => `${network} ${precision}${reason === undefined ? '' : ` (${reason})`}`)
+    .join(', ');
 }
 
 function describe({ denoise, decode }: Readonly<Record<Phase, number>>, steps: number): string {
