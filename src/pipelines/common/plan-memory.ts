@@ -1,5 +1,5 @@
 import { precisionNames } from '../../graph/dialect.js';
-import { graphMemory, memoryOf } from '../../graph/graph-memory.js';
+import { type GraphMemory, graphMemory, memoryOf } from '../../graph/graph-memory.js';
 import { cornerSizes, type ModelMemory, type PlannedNetwork, type RunSize } from '../model-memory.js';
 import type { Network } from './build-networks.js';
 
@@ -20,7 +20,15 @@ export function modelMemory(networks: readonly Network[], native: Omit<RunSize, 
     corners,
     networks: networks.map((network) => {
       const memory = memoryOf(network.graph);
-      const measured = cornerSizes(corners).map((size) => memory(network.sizes(size)));
+      // Most networks do not change along every axis.
+      const known = new Map<string, GraphMemory>();
+      const measured = cornerSizes(corners).map((size) => {
+        const sizes = network.sizes(size);
+        const key = JSON.stringify(sizes);
+        const result = known.get(key) ?? memory(sizes);
+        known.set(key, result);
+        return result;
+      });
       const [{ weightBytes } = { weightBytes: 0 }] = measured;
       return { ...describe(network), weightBytes, peaks: measured.map(({ peakBytes }) => peakBytes) };
     }),
