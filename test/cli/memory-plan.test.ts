@@ -1,5 +1,4 @@
 import { readdir } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
 import type { MemoryPlan } from '../../src/cli/doctor/plan-memory.js';
@@ -28,7 +27,9 @@ function sum(values: readonly number[]): number {
 
 describe('doctor --plan', () => {
   it('plans the released sizes where no checkpoint is configured, and leaves nothing behind', async () => {
-    const { isReleased, provider, precision, models, language, arrangements, devices } = await planOf([]);
+    const scratch = await tempFolder();
+    const plan = await planOf([], { TMPDIR: scratch });
+    const { isReleased, provider, precision, models, language, arrangements, devices } = plan;
     expect([isReleased, provider, precision]).toEqual([true, 'cuda', 'auto']);
     const [image, video] = models as readonly [MemoryPlan['models'][0], MemoryPlan['models'][0]];
     expect(image.run).toEqual({ width: 1024, height: 1024, frames: 1, rows: 6 });
@@ -66,7 +67,7 @@ describe('doctor --plan', () => {
         expect([name, fits[name]]).toEqual([name, fit]);
       }
     }
-    expect((await readdir(tmpdir())).filter((name) => name.startsWith('darkroom-plan-'))).toEqual([]);
+    expect(await readdir(scratch)).toEqual([]);
   });
 
   it('plans the configured checkpoint for the named device, precision and memory', async () => {

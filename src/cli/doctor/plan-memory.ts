@@ -1,14 +1,12 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { type Config, readConfig } from '../../config/server-config.js';
 import type { Precision, Provider } from '../../device.js';
 import { planQwenMemory, type QwenMemory } from '../../enhancer/qwen/memory.js';
 import { environment } from '../../environment.js';
 import { batchLimit } from '../../pipelines/common/batching.js';
 import { builtInFamilies } from '../../pipelines/families.js';
-import type { AnyFamily } from '../../pipelines/family.js';
 import { type PlannedNetwork, type Residence, type RunSize, sumMemory } from '../../pipelines/model-memory.js';
 import { expectedDialects } from '../../runtime/precision.js';
 import { writeReleasedSizes } from '../../synthetic/released-sizes.js';
@@ -91,7 +89,7 @@ export async function planMemory(options: PlanOptions): Promise<MemoryPlan> {
 }
 
 function isConfigured(config: Config): boolean {
-  return config.QWEN_PATH !== undefined || builtInFamilies.some((family) => sourceOf(family, config) !== undefined);
+  return config.QWEN_PATH !== undefined || builtInFamilies.some((family) => family.sourceFrom(config));
 }
 
 async function plan(
@@ -101,7 +99,7 @@ async function plan(
 ): Promise<MemoryPlan> {
   const models: PlannedModel[] = [];
   for (const family of builtInFamilies) {
-    const source = sourceOf(family, config);
+    const source = family.sourceFrom(config);
     if (source === undefined || family.planMemory === undefined) continue;
     const { title, info } = await family.inspect(source);
     const { nativeWidth: width, nativeHeight: height } = info;
@@ -118,10 +116,6 @@ async function plan(
     fits: Object.fromEntries(arrangements.map((each) => [each.name, fitOf(each, bytes)])),
   }));
   return { provider, precision, isReleased, models, language, arrangements, devices, notCounted: NOT_COUNTED };
-}
-
-function sourceOf(family: AnyFamily, config: Config): object | undefined {
-  return family.sourceFrom(z.object(family.variables).parse(config));
 }
 
 /** From the one that takes most to single models. */
