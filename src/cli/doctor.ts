@@ -1,11 +1,21 @@
 import { freemem, totalmem } from 'node:os';
-import { Command } from 'commander';
-import type { Provider } from '../device.js';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { type Precision, type Provider, precisions } from '../device.js';
 import { findLlama } from '../enhancer/llama.js';
 import { environment } from '../environment.js';
+import { InferenceError } from '../errors.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
 import { probeProvider } from '../runtime/probe.js';
 import { formatBytes } from '../std/format-bytes.js';
+
+interface DoctorOptions {
+  readonly plan?: boolean;
+  readonly json?: boolean;
+  /** In bytes. */
+  readonly memory?: number;
+  readonly provider?: Provider;
+  readonly precision?: Precision;
+}
 
 interface Finding {
   readonly what: string;
@@ -21,8 +31,21 @@ const MIN_NODE = [20, 19] as const;
 export function createDoctorCommand(): Command {
   return new Command('doctor')
     .description('check Node, memory, the providers that really open, ffmpeg and llama.cpp, with a fix for each')
+    .option('--plan', 'compute what the configured models take on a device instead, and what fits on which card')
+    .addOption(new Option('--memory <size>', 'with --plan: memory of the device, for example 48GB').argParser(bytesOf))
+    .addOption(
+      new Option('--provider <name>', 'with --plan: provider of the device (default: cuda)').choices(PROVIDERS),
+    )
+    .addOption(
+      new Option('--precision <name>', 'with --plan: what networks compute in (PRECISION)').choices(precisions),
+    )
     .option('--json', 'machine-readable')
-    .action(async ({ json }: { json?: boolean }) => {
+    .action(async ({ plan, json, ...options }: DoctorOptions) => {
+      if (plan) return printPlan(options, json);
+      const [stray] = Object.keys(options);
+      if (stray !== undefined) {
+        throw new InferenceError('INVALID_REQUEST', `--${stray} is for a memory plan; add --plan`);
+      }
       const findings = await examine();
       const canRun = findings.some(({ what, ok }) => ok && PROVIDERS.some((provider) => what === provider));
       const text = () => `${findings.map(format).join('')}\n${nextCommand(findings, canRun)}\n`;
@@ -36,6 +59,21 @@ function nextCommand(findings: readonly Finding[], canRun: boolean): string {
   if (canRun) return 'next: npx darkroom demo';
   const blocking = findings.find(({ what, ok }) => !ok && (what === 'node' || what === 'cpu'));
   return `next: ${blocking?.fix ?? 'npm ci'}`;
+}
+
+async function printPlan({ memory, provider = 'cuda', precision }: DoctorOptions, json = false): Promise<void> {
+  const { planMemory } = await import('./doctor/plan-memory.js');
+  const { formatPlan } = await import('./doctor/format-plan.js');
+  const plan = await planMemory({ provider, precision, memoryBytes: memory });
+  process.stdout.write(json ? `${JSON.stringify(plan, null, 2)}\n` : formatPlan(plan));
+}
+
+/** Parses a size in decimal or binary gigabytes. */
+function bytesOf(text: string): number {
+  const [, number = '', binary] = /^(\d+(?:\.\d+)?) ?G(i)?B$/i.exec(text) ?? [];
+  const bytes = Number(number) * (binary ? 2 ** 30 : 1e9);
+  if (bytes > 0) return bytes;
+  throw new InvalidArgumentError('must be a size above 0 in GB or GiB, for example 48GB.');
 }
 
 async function examine(): Promise<readonly Finding[]> {

@@ -16,14 +16,15 @@ export function createEstimateCommand(): Command {
 async function run(prompt: string, options: RequestOptions & ServerOptions): Promise<void> {
   const client = await connectTo(options);
   try {
-    const { seconds, queueSeconds, peakMemoryBytes, width, height, denoisingSteps } = await estimate(
+    const { seconds, queueSeconds, peakMemoryBytes, devicePeakBytes, width, height, denoisingSteps } = await estimate(
       client,
       await requestFrom(prompt, options),
     );
     const work = seconds === 0 ? 'not known yet: the model has not finished a job' : `${seconds.toFixed(1)} s`;
     const memory = peakMemoryBytes === 0n ? '' : `, ${formatBytes(Number(peakMemoryBytes))} at most`;
+    const device = devicePeakBytes === 0n ? '' : `, ${formatBytes(Number(devicePeakBytes))} of the device`;
     process.stdout.write(
-      `${width}x${height}, ${denoisingSteps} steps: ${work} after ${queueSeconds.toFixed(1)} s in the queue${memory}\n`,
+      `${width}x${height}, ${denoisingSteps} steps: ${work} after ${queueSeconds.toFixed(1)} s in the queue${memory}${device}\n`,
     );
   } finally {
     client.close();

@@ -33,7 +33,8 @@ export function runImageEngine(families: Families): void {
       const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary });
       const backend = await openBackend({ provider: device, threads, precision, runtime, providerLibrary });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
-      return { info: pipeline.info, device, rejected, runtime: describeRuntime(backend.runtime) };
+      const info = { ...pipeline.info, memory: pipeline.planMemory?.() };
+      return { info, device, rejected, runtime: describeRuntime(backend.runtime) };
     },
     async run(jobs, reporter) {
       if (pipeline === undefined || reporter.running > jobs.length) {

@@ -1,6 +1,6 @@
 /** What a graph takes on a device, from its shapes: nothing is run. */
-import type { Graph, GraphAnatomy, Value } from './graph.js';
-import type { NodeProto, OnnxType } from './onnx-proto.js';
+import type { Graph, GraphAnatomy } from './graph.js';
+import type { Dim, NodeProto, OnnxType } from './onnx-proto.js';
 import { sizeOf } from './shape.js';
 
 const BYTES: Readonly<Record<OnnxType, number>> = {
@@ -27,19 +27,18 @@ export interface GraphMemory {
  * @param sizes of the run-time dimensions
  */
 export function graphMemory(graph: Graph, sizes: Readonly<Record<string, number>>): GraphMemory {
+  return memoryOf(graph)(sizes);
+}
+
+/** The same for several sizes: what does not depend on them is found once. */
+export function memoryOf(graph: Graph): (sizes: Readonly<Record<string, number>>) => GraphMemory {
   const { nodes, values, initializers, outputs } = graph.anatomy;
   const constants = foldedConstants(nodes, initializers);
-  const bytesOf = (name: string): number => {
-    const value = values.get(name);
-    return value === undefined ? 0 : bytes(value, sizes);
-  };
-
-  // 1. weights: constants that a run reads
+  // Constants that a run reads are weights.
   const running = inRunOrder(nodes.filter(({ outputs: [first = ''] }) => !constants.has(first)));
   const read = new Set(running.flatMap((node) => node.inputs).filter((name) => constants.has(name)));
-  const weightBytes = [...read].reduce((sum, name) => sum + bytesOf(name), 0);
 
-  // 2. the last reader of each buffer; a name may stand for another one's buffer
+  // The last reader of each buffer; a name may stand for another one's buffer.
   const bufferOf = new Map<string, string>();
   const buffer = (name: string): string => bufferOf.get(name) ?? name;
   const lastRead = new Map<string, number>();
@@ -49,31 +48,34 @@ export function graphMemory(graph: Graph, sizes: Readonly<Record<string, number>
   }
   for (const name of outputs) lastRead.set(buffer(name), running.length);
 
-  // 3. the run
-  let now = graph.inputs.reduce((sum, { name }) => sum + bytesOf(name), 0);
-  const alive = new Map<string, number>();
-  let peakBytes = now;
-  for (const [i, node] of running.entries()) {
-    const dying = [...new Set(node.inputs.map(buffer))].filter((name) => alive.has(name) && lastRead.get(name) === i);
-    if (!ALIASES.has(node.op)) {
-      const made = node.outputs.map((name) => [name, bytesOf(name)] as const);
-      const own = made.reduce((sum, [, size]) => sum + size, 0);
-      const isInPlace = IN_PLACE.has(node.op) && dying.some((name) => alive.get(name) === own);
-      now += own;
-      peakBytes = Math.max(peakBytes, isInPlace ? now - own : now);
-      for (const [name, size] of made) alive.set(name, size);
+  return (sizes) => {
+    const bytesOf = bytesOfValues(values, sizes);
+    const weightBytes = [...read].reduce((sum, name) => sum + bytesOf(name), 0);
+    let now = graph.inputs.reduce((sum, { name }) => sum + bytesOf(name), 0);
+    const alive = new Map<string, number>();
+    let peakBytes = now;
+    for (const [i, node] of running.entries()) {
+      const dying = [...new Set(node.inputs.map(buffer))].filter((name) => alive.has(name) && lastRead.get(name) === i);
+      if (!ALIASES.has(node.op)) {
+        const made = node.outputs.map((name) => [name, bytesOf(name)] as const);
+        const own = made.reduce((sum, [, size]) => sum + size, 0);
+        const isInPlace = IN_PLACE.has(node.op) && dying.some((name) => alive.get(name) === own);
+        now += own;
+        peakBytes = Math.max(peakBytes, isInPlace ? now - own : now);
+        for (const [name, size] of made) alive.set(name, size);
+      }
+      for (const name of dying) {
+        now -= alive.get(name) ?? 0;
+        alive.delete(name);
+      }
+      for (const name of node.outputs) {
+        if (lastRead.has(buffer(name)) || !alive.has(name)) continue;
+        now -= alive.get(name) ?? 0;
+        alive.delete(name);
+      }
     }
-    for (const name of dying) {
-      now -= alive.get(name) ?? 0;
-      alive.delete(name);
-    }
-    for (const name of node.outputs) {
-      if (lastRead.has(buffer(name)) || !alive.has(name)) continue;
-      now -= alive.get(name) ?? 0;
-      alive.delete(name);
-    }
-  }
-  return { weightBytes, peakBytes };
+    return { weightBytes, peakBytes };
+  };
 }
 
 /**
@@ -111,6 +113,21 @@ function foldedConstants(nodes: readonly NodeProto[], initializers: GraphAnatomy
   return constants;
 }
 
-function bytes({ type, shape }: Value, sizes: Readonly<Record<string, number>>): number {
-  return shape.reduce((product: number, dim) => product * sizeOf(dim, sizes), BYTES[type]);
+/** Bytes of a value by its name; 0 for a name of none. */
+function bytesOfValues(
+  values: GraphAnatomy['values'],
+  sizes: Readonly<Record<string, number>>,
+): (name: string) => number {
+  // A graph has few different dimensions, and reading one takes long.
+  const known = new Map<Dim, number>();
+  const lengthOf = (dim: Dim): number => {
+    const length = known.get(dim) ?? sizeOf(dim, sizes);
+    known.set(dim, length);
+    return length;
+  };
+  return (name) => {
+    const value = values.get(name);
+    if (value === undefined) return 0;
+    return value.shape.reduce((product: number, dim) => product * lengthOf(dim), BYTES[value.type]);
+  };
 }

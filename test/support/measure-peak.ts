@@ -17,9 +17,11 @@ import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 
 const folder = join(tmpdir(), `darkroom-peak-${process.pid}`);
-const sizes = { H: 64, W: 64 };
+const isWan = process.argv[2] === 'wan';
+const side = isWan ? 20 : 32;
+const sizes = { H: side, W: side };
 try {
-  const graph = await (process.argv[2] === 'wan' ? wanDecoder() : sdxlDecoder());
+  const graph = await (isWan ? wanDecoder() : sdxlDecoder());
   const session = await InferenceSession.create(
     graph.encode((file) => file.slice(folder.length + 1)),
     {

@@ -5,12 +5,16 @@ import type { WeightUpdate } from '../../graph/weight-update.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
 import type { Backend } from '../../runtime/backend.js';
 import type { WeightFiles } from '../../weights/weight-files.js';
+import type { Residence, RunSize } from '../model-memory.js';
 
 /** One network of a checkpoint: its graph over the checkpoint's files, and the weights that were found there. */
 export interface Network {
   readonly name: string;
   readonly graph: Graph;
   readonly weights: Weights;
+  readonly residence: Residence;
+  /** Run-time dimensions of the graph's inputs in a run. */
+  sizes(run: RunSize): Readonly<Record<string, number>>;
   /** Makes the same network in the next wider dialect. Undefined for the widest. */
   readonly wider?: (() => Network) | undefined;
 }
@@ -28,6 +32,10 @@ export interface NetworkBuilder<Component extends string = string> {
   /** Half types that the released weights bear in this network. Omitted: none, it is computed in float32. */
   readonly halves?: readonly HalfType[];
   readonly options?: WeightsOptions;
+  /** When it is open. */
+  readonly residence: Residence;
+  /** Run-time dimensions of the graph's inputs in a run. */
+  sizes(run: RunSize): Readonly<Record<string, number>>;
   build(weights: Weights): void;
 }
 
@@ -75,7 +83,7 @@ export async function buildNetworks<Component extends string, Table extends Netw
   const networks: Record<string, Network> = {};
   for (const [name, builder] of Object.entries(table)) {
     if (builder === undefined) continue;
-    const { component } = builder;
+    const { component, residence, sizes } = builder;
     if (!files.has(component)) {
       files.set(component, (await checkpoint.readWeights(component).catch(note)) ?? undefined);
     }
@@ -92,7 +100,8 @@ export async function buildNetworks<Component extends string, Table extends Netw
       } catch (error) {
         note(error);
       }
-      return { name, graph: weights.graph, weights, ...(rest.length > 0 && { wider: () => build(rest) }) };
+      const wider = rest.length > 0 && { wider: () => build(rest) };
+      return { name, graph: weights.graph, weights, residence, sizes, ...wider };
     };
     const network = build(dialectsOf(builder.halves ?? []));
     for (const problem of network.weights.problems) problems.add(`${component}: ${problem}`);

@@ -23,6 +23,7 @@ import { testFeeds } from './test-feeds.js';
 export class NetworkOpener {
   readonly backend: Backend;
   readonly #precisions = new Map<string, NetworkPrecision>();
+  readonly #networks = new Map<string, Network>();
 
   /** @param networks all of the model, so that those which are opened later are known at once */
   constructor(backend: Backend, networks: readonly (Network | undefined)[]) {
@@ -33,6 +34,11 @@ export class NetworkOpener {
   /** What each network computes in; of one that is not open yet, what it will be tried in first. */
   get precisions(): readonly NetworkPrecision[] {
     return [...this.#precisions.values()];
+  }
+
+  /** Each network as it was opened; one that is not open yet, as it will be tried first. */
+  get networks(): readonly Network[] {
+    return [...this.#networks.values()];
   }
 
   /** Bytes that the weights of networks take on the device. */
@@ -88,7 +94,9 @@ export class NetworkOpener {
     );
   }
 
-  #note({ name, graph }: Network, reason: string): void {
+  #note(network: Network, reason: string): void {
+    const { name, graph } = network;
+    this.#networks.set(name, network);
     const precision = precisionNames[graph.dialect.compute];
     this.#precisions.set(name, { network: name, precision, ...(reason !== '' && { reason }) });
   }

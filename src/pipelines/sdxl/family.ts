@@ -49,6 +49,10 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
     const { inspectSdxl } = await import('./inspect.js');
     return { title: 'SDXL', ...(await inspectSdxl(source)) };
   },
+  async planMemory(source, dialectsOf, run) {
+    const { planSdxlMemory } = await import('./plan-memory.js');
+    return planSdxlMemory(source, dialectsOf, run);
+  },
   async openTokenizer(source) {
     const { openPromptTokenizer } = await import('./prompt/tokenize.js');
     return openPromptTokenizer(source);

@@ -2,8 +2,10 @@ import type { Backend } from '../../runtime/backend.js';
 import type { ClipTokenizer } from '../../tokenizer/clip.js';
 import type { Network } from '../common/build-networks.js';
 import { NetworkOpener } from '../common/network-opener.js';
+import { modelMemory } from '../common/plan-memory.js';
 import { SessionGroup } from '../common/session-group.js';
 import { type LoraSource, readLoraUpdates } from '../lora/read-lora.js';
+import type { ModelMemory } from '../model-memory.js';
 import type { ModelInfo } from '../pipeline.js';
 import { Autoencoder } from './autoencoder.js';
 import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
@@ -57,6 +59,13 @@ export class SdxlNetworks {
   get info(): ModelInfo {
     const { info, opener } = this.#parts;
     return { ...info, precisions: opener.precisions };
+  }
+
+  /** Computes what the networks take on the device, each as it was opened. */
+  planMemory(): ModelMemory {
+    const { opener, info } = this.#parts;
+    const { nativeWidth: width, nativeHeight: height } = info;
+    return modelMemory(opener.networks, { width, height, frames: 1 });
   }
 
   get backend(): Backend {

@@ -6,6 +6,7 @@ import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
+import type { ModelMemory } from '../model-memory.js';
 import type { GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../pipeline.js';
 import { batches, ImageLatents } from './image-latents.js';
 import { ImagePreviews } from './image-previews.js';
@@ -139,6 +140,10 @@ export class SdxlPipeline implements Pipeline {
 
   get info(): ModelInfo {
     return this.networks.info;
+  }
+
+  planMemory(): ModelMemory {
+    return this.networks.planMemory();
   }
 
   get backend(): Backend {

@@ -8,6 +8,7 @@ import {
   type WeightPlan,
   type WeightUpdates,
 } from '../common/build-networks.js';
+import type { RunSize } from '../model-memory.js';
 import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint/checkpoint.js';
 import type { SdxlConfig } from './model/config.js';
 import { buildTextEncoder, unusedTextEncoderKeys } from './model/text-encoder.js';
@@ -18,42 +19,59 @@ import {
   unusedVaeDecoderKeys,
   unusedVaeEncoderKeys,
   vaeAliases,
+  vaeScale,
 } from './model/vae.js';
 
 /** The networks of an SDXL, by name. */
 export type SdxlGraphs = NetworksOf<ReturnType<typeof sdxlTable>>;
 export type NetworkName = keyof SdxlGraphs;
 
+/** Tokens of a prompt of one chunk. */
+const TOKENS = 77;
+
 function sdxlTable(config: SdxlConfig) {
+  const scale = vaeScale(config.vae);
+  const image = ({ width, height }: RunSize) => ({ H: height / scale, W: width / scale });
+  // A prompt's row, and that of its pooled vector.
+  const text = { residence: 'always', sizes: () => ({ B: 2 }) } as const;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
   // The released VAE outgrows float16 in its middle block; one that was trained not to says so in its configuration.
   const vaeHalves = config.vae.force_upcast ? [] : halves;
   return {
     text_encoder: {
       component: 'text_encoder',
+      ...text,
       halves,
       options: { unused: unusedTextEncoderKeys(config.textEncoder, false) },
       build: ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder, false),
     },
     text_encoder_2: {
       component: 'text_encoder_2',
+      ...text,
       halves,
       options: { unused: unusedTextEncoderKeys(config.textEncoder2, true) },
       build: ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder2, true),
     },
     unet: {
       component: 'unet',
+      residence: 'always',
+      sizes: (run) => ({ B: run.rows, T: TOKENS, ...image(run) }),
       halves,
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
     },
     vae_decoder: {
       component: 'vae',
+      residence: 'always',
+      // One image at a time.
+      sizes: (run) => ({ B: 1, ...image(run) }),
       halves: vaeHalves,
       options: { aliases: vaeAliases, unused: unusedVaeDecoderKeys },
       build: ({ graph, root }) => buildVaeDecoder(graph, root, config.vae),
     },
     vae_encoder: {
       component: 'vae',
+      residence: 'reference',
+      sizes: ({ width, height }) => ({ B: 1, H: height, W: width }),
       halves: vaeHalves,
       options: { aliases: vaeAliases, unused: unusedVaeEncoderKeys },
       build: ({ graph, root }) => buildVaeEncoder(graph, root, config.vae),
@@ -66,7 +84,7 @@ export function planSdxlWeights(config: SdxlConfig): Readonly<Record<ComponentNa
   const table = sdxlTable(config);
   // Files also hold the last layer of the first encoder, which no image needs. They have no projection of it.
   const build: NetworkBuilder['build'] = ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder, true);
-  const plan = planWeights(componentNames, { ...table, text_encoder: { component: 'text_encoder', build } });
+  const plan = planWeights(componentNames, { ...table, text_encoder: { ...table.text_encoder, build } });
   return { ...plan, text_encoder: plan.text_encoder.filter(([name]) => name !== 'text_projection.weight') };
 }
 

@@ -7,12 +7,8 @@ import { type Condition, conditionFeeds, withChannels } from './conditioning/con
 import type { TransformerConfig } from './model/config.js';
 import { split, type VideoSize } from './model/latents.js';
 import { type Grid, type RotaryTables, rotaryTables } from './model/rotary-tables.js';
+import { PATCH, TEXT_POSITIONS } from './model/transformer.js';
 import type { WanGraphs } from './weights.js';
-
-/** Texts are filled up with zeros to this many positions, all of which the model attends to: text_len of the original code. */
-const TEXT_POSITIONS = 512;
-/** Latents to a patch, along a side. */
-const PATCH = 2;
 
 export interface TransformerCall {
   /** [B, 16, frames, height, width] */

@@ -68,4 +68,8 @@ export const wan: Family<WanVariables, WanSource> = {
     const inspection = await inspectWan(source);
     return { title: `WAN 2.1 ${VARIANTS[inspection.variant]}`, ...inspection };
   },
+  async planMemory(source, dialectsOf, run) {
+    const { planWanMemory } = await import('./plan-memory.js');
+    return planWanMemory(source, dialectsOf, run);
+  },
 };

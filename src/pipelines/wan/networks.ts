@@ -3,6 +3,7 @@ import type { Network } from '../common/build-networks.js';
 import { NetworkOpener } from '../common/network-opener.js';
 import { SessionGroup } from '../common/session-group.js';
 import { type LoraSource, readLoraUpdates } from '../lora/read-lora.js';
+import type { ModelMemory } from '../model-memory.js';
 import type { ModelInfo } from '../pipeline.js';
 import { Autoencoder } from './autoencoder.js';
 import { openWanCheckpoint, type WanCheckpoint, type WanSource } from './checkpoint/checkpoint.js';
@@ -11,6 +12,7 @@ import { Denoiser } from './denoiser.js';
 import { describeWan } from './inspect.js';
 import { wanLoraNames } from './lora-names.js';
 import type { WanConfig } from './model/config.js';
+import { wanMemory } from './plan-memory.js';
 import { PromptCache } from './prompt/prompt-cache.js';
 import { openPromptEncoder } from './prompt/prompt-encoder.js';
 import { buildWanNetworks } from './weights.js';
@@ -24,6 +26,7 @@ interface SharedParts {
   readonly opener: NetworkOpener;
   readonly checkpoint: WanCheckpoint;
   readonly info: ModelInfo;
+  readonly keepsTextEncoder: boolean;
   /** The network that a variant has of its own. */
   readonly transformer: Network;
 }
@@ -59,6 +62,11 @@ export class WanNetworks {
   get info(): ModelInfo {
     const { info, opener } = this.#parts;
     return { ...info, precisions: opener.precisions };
+  }
+
+  /** Computes what the networks take on the device, each as it was opened. */
+  planMemory(): ModelMemory {
+    return wanMemory(this.#parts.opener.networks, this.#parts);
   }
 
   get backend(): Backend {
@@ -101,12 +109,13 @@ export async function loadWanNetworks({ backend, ...source }: WanOptions): Promi
   const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf);
   const { transformer, text_encoder, image_encoder } = graphs;
   const opener = new NetworkOpener(backend, Object.values(graphs));
-  const parts = { opener, checkpoint, info: describeWan(checkpoint, graphs), transformer };
+  const { keepsTextEncoder = false } = source;
+  const parts = { opener, checkpoint, info: describeWan(checkpoint, graphs), keepsTextEncoder, transformer };
   return SessionGroup.fill(opener, async (sessions) => {
     const denoiser = await Denoiser.open(graphs, sessions, config.transformer);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);
     const openEncoder = () => openPromptEncoder(checkpoint, text_encoder, opener);
-    const prompts = sessions.add(new PromptCache(openEncoder, source.keepsTextEncoder ?? false));
+    const prompts = sessions.add(new PromptCache(openEncoder, keepsTextEncoder));
     const imageEncoder =
       image_encoder && config.imageEncoder && new ImageEncoder(() => opener.open(image_encoder), config.imageEncoder);
     return new WanNetworks(parts, { prompts, denoiser, autoencoder, imageEncoder }, sessions);

@@ -7,6 +7,7 @@ import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
+import type { ModelMemory } from '../model-memory.js';
 import type { GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob, VideoRequest } from '../pipeline.js';
 import { encodeConditions } from './conditioning/conditions.js';
 import { HeldLatents } from './conditioning/latent-hold.js';
@@ -160,6 +161,10 @@ export class WanPipeline implements Pipeline {
 
   get info(): ModelInfo {
     return this.networks.info;
+  }
+
+  planMemory(): ModelMemory {
+    return this.networks.planMemory();
   }
 
   get backend(): Backend {

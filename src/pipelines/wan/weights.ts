@@ -8,16 +8,26 @@ import {
   type WeightPlan,
   type WeightUpdates,
 } from '../common/build-networks.js';
+import type { RunSize } from '../model-memory.js';
 import type { WanCheckpoint } from './checkpoint/checkpoint.js';
 import { type ComponentName, componentNames } from './checkpoint/checkpoint-parts.js';
 import type { WanConfig } from './model/config.js';
-import { buildImageTower, unusedImageTowerKeys } from './model/image-tower.js';
+import { buildImageTower, imagePositions, unusedImageTowerKeys } from './model/image-tower.js';
 import { buildTextEncoder, textEncoderAliases, unusedTextEncoderKeys } from './model/text-encoder.js';
-import { buildReusingTransformer, buildTimeEmbedder, buildTransformer } from './model/transformer.js';
-import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, unusedVaeKeys } from './model/vae.js';
+import {
+  buildReusingTransformer,
+  buildTimeEmbedder,
+  buildTransformer,
+  PATCH,
+  TEXT_POSITIONS,
+} from './model/transformer.js';
+import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, framesPerLatent, unusedVaeKeys } from './model/vae.js';
 
 /** The networks of a WAN, by name. */
 export type WanGraphs = NetworksOf<ReturnType<typeof wanTable>>;
+
+/** Steps of a long schedule, whose times are embedded together. */
+const STEPS = 50;
 
 /** The whole graph of the transformer reports what is spare in its file. */
 const REPORTED_BY_WHOLE_GRAPH = [/^/];
@@ -30,9 +40,21 @@ const REPORTED_BY_WHOLE_GRAPH = [/^/];
 export function wanTable(config: WanConfig) {
   const { imageEncoder } = config;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
+  const side = 2 ** (config.vae.dim_mult.length - 1);
+  const frame = ({ width, height }: RunSize) => ({ H: height / side, W: width / side });
+  const video = ({ width, height, frames, rows }: RunSize) => ({
+    B: rows,
+    T: TEXT_POSITIONS,
+    F: 1 + (frames - 1) / framesPerLatent(config.vae),
+    h: height / side / PATCH,
+    w: width / side / PATCH,
+    I: imageEncoder === undefined ? 0 : imagePositions(imageEncoder),
+  });
   const decoder = (kind: ChunkKind) =>
     ({
       component: 'vae',
+      residence: 'always',
+      sizes: frame,
       halves,
       options: { unused: unusedVaeKeys('decoder', kind) },
       build: ({ graph, root }) => buildVaeDecoder(graph, root, config.vae, kind),
@@ -40,6 +62,8 @@ export function wanTable(config: WanConfig) {
   const encoder = (kind: ChunkKind) =>
     ({
       component: 'vae',
+      residence: 'reference',
+      sizes: frame,
       halves,
       options: { unused: unusedVaeKeys('encoder', kind) },
       build: ({ graph, root }) => buildVaeEncoder(graph, root, config.vae, kind),
@@ -47,6 +71,8 @@ export function wanTable(config: WanConfig) {
   return {
     transformer: {
       component: 'transformer',
+      residence: 'always',
+      sizes: video,
       halves,
       // The first converters of image-to-video models stored this norm; no code reads it.
       options: { unused: [/\.attn2\.norm_added_q\.weight$/] },
@@ -54,11 +80,16 @@ export function wanTable(config: WanConfig) {
     },
     transformer_reusing: {
       component: 'transformer',
+      residence: 'reuse',
+      sizes: video,
       options: { unused: REPORTED_BY_WHOLE_GRAPH },
       build: ({ graph, root }) => buildReusingTransformer(graph, root, config.transformer),
     },
     transformer_time: {
       component: 'transformer',
+      residence: 'reuse',
+      // A row for each step of a schedule.
+      sizes: () => ({ S: STEPS }),
       options: { unused: REPORTED_BY_WHOLE_GRAPH },
       build: ({ graph, root }) => buildTimeEmbedder(graph, root, config.transformer),
     },
@@ -68,6 +99,8 @@ export function wanTable(config: WanConfig) {
     vae_encoder_later: encoder('later'),
     text_encoder: {
       component: 'text_encoder',
+      residence: 'encode',
+      sizes: () => ({ T: TEXT_POSITIONS }),
       // T5's feed-forward outgrows float16.
       halves: ['bf16'],
       options: { aliases: textEncoderAliases, unused: unusedTextEncoderKeys },
@@ -75,6 +108,8 @@ export function wanTable(config: WanConfig) {
     },
     image_encoder: imageEncoder && {
       component: 'image_encoder',
+      residence: 'encode',
+      sizes: () => ({}),
       halves,
       options: { unused: unusedImageTowerKeys(imageEncoder) },
       build: ({ graph, root }) => buildImageTower(graph, root, imageEncoder),

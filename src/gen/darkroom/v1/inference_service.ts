@@ -223,6 +223,17 @@ export interface EstimateResponse {
   queueSeconds: number;
   /** Denoising steps that would run for each image. Fewer than requested with img2img. */
   denoisingSteps: number;
+  /**
+   * Weights of the model that lie in the device's memory between jobs, in bytes. Computed from its networks, not measured. 0 until
+   * the model is loaded.
+   */
+  deviceWeightBytes: bigint;
+  /**
+   * Most memory of the device that the model takes while the job runs, in bytes: its weights, the largest run of each network that
+   * is open, and the largest network that is opened for a part of the job. Computed, not measured; see docs/reference/memory.md for
+   * what is not counted. Other models are not included. 0 until the model is loaded.
+   */
+  devicePeakBytes: bigint;
 }
 
 /** TokenizeRequest asks how text is split. */
@@ -1358,7 +1369,17 @@ export const EstimateRequest: MessageFns<EstimateRequest> = {
 };
 
 function createBaseEstimateResponse(): EstimateResponse {
-  return { seconds: 0, peakMemoryBytes: 0n, width: 0, height: 0, frames: 0, queueSeconds: 0, denoisingSteps: 0 };
+  return {
+    seconds: 0,
+    peakMemoryBytes: 0n,
+    width: 0,
+    height: 0,
+    frames: 0,
+    queueSeconds: 0,
+    denoisingSteps: 0,
+    deviceWeightBytes: 0n,
+    devicePeakBytes: 0n,
+  };
 }
 
 export const EstimateResponse: MessageFns<EstimateResponse> = {
@@ -1386,6 +1407,18 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
     }
     if (message.denoisingSteps !== 0) {
       writer.uint32(56).uint32(message.denoisingSteps);
+    }
+    if (message.deviceWeightBytes !== 0n) {
+      if (BigInt.asUintN(64, message.deviceWeightBytes) !== message.deviceWeightBytes) {
+        throw new globalThis.Error("value provided for field message.deviceWeightBytes of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.deviceWeightBytes);
+    }
+    if (message.devicePeakBytes !== 0n) {
+      if (BigInt.asUintN(64, message.devicePeakBytes) !== message.devicePeakBytes) {
+        throw new globalThis.Error("value provided for field message.devicePeakBytes of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.devicePeakBytes);
     }
     return writer;
   },
@@ -1459,6 +1492,22 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
             message.denoisingSteps = reader.uint32();
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.deviceWeightBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.devicePeakBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1492,6 +1541,16 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
         : isSet(object.denoising_steps)
         ? globalThis.Number(object.denoising_steps)
         : 0,
+      deviceWeightBytes: isSet(object.deviceWeightBytes)
+        ? BigInt(object.deviceWeightBytes)
+        : isSet(object.device_weight_bytes)
+        ? BigInt(object.device_weight_bytes)
+        : 0n,
+      devicePeakBytes: isSet(object.devicePeakBytes)
+        ? BigInt(object.devicePeakBytes)
+        : isSet(object.device_peak_bytes)
+        ? BigInt(object.device_peak_bytes)
+        : 0n,
     };
   },
 
@@ -1518,6 +1577,12 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
     if (message.denoisingSteps !== 0) {
       obj.denoisingSteps = Math.round(message.denoisingSteps);
     }
+    if (message.deviceWeightBytes !== 0n) {
+      obj.deviceWeightBytes = message.deviceWeightBytes.toString();
+    }
+    if (message.devicePeakBytes !== 0n) {
+      obj.devicePeakBytes = message.devicePeakBytes.toString();
+    }
     return obj;
   },
 
@@ -1535,6 +1600,12 @@ export const EstimateResponse: MessageFns<EstimateResponse> = {
     message.frames = object.frames ?? 0;
     message.queueSeconds = object.queueSeconds ?? 0;
     message.denoisingSteps = object.denoisingSteps ?? 0;
+    message.deviceWeightBytes = (object.deviceWeightBytes !== undefined && object.deviceWeightBytes !== null)
+      ? BigInt(object.deviceWeightBytes)
+      : 0n;
+    message.devicePeakBytes = (object.devicePeakBytes !== undefined && object.devicePeakBytes !== null)
+      ? BigInt(object.devicePeakBytes)
+      : 0n;
     return message;
   },
 };

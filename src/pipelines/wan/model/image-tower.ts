@@ -11,9 +11,9 @@ import type { ImageEncoderConfig } from './config.js';
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/clip/modeling_clip.py#L743
  */
 export function buildImageTower(graph: Graph, w: Scope, config: ImageEncoderConfig): void {
-  const { hidden_size: width, image_size: side, patch_size: patch } = config;
-  const patches = (side / patch) ** 2;
-  const tokens = 1 + patches;
+  const { hidden_size: width, image_size: side } = config;
+  const tokens = imagePositions(config);
+  const patches = tokens - 1;
   const pixels = graph.floatInput('pixels', [1, 3, side, side]);
 
   // 1. patch, class and position embeddings: [1, T, C]
@@ -45,4 +45,9 @@ function patchRows(
 /** The last layer and the norm behind it; a buffer that older exports stored; the whole model's projection. */
 export function unusedImageTowerKeys({ num_hidden_layers: layers }: ImageEncoderConfig): readonly RegExp[] {
   return [new RegExp(`^(encoder\\.layers\\.${layers - 1}|post_layernorm)\\.`), /^embeddings\.position_ids$/, /^head$/];
+}
+
+/** T: one for the whole image, and one for each patch. */
+export function imagePositions({ image_size: side, patch_size: patch }: ImageEncoderConfig): number {
+  return 1 + (side / patch) ** 2;
 }

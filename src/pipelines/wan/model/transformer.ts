@@ -10,6 +10,11 @@ import { VaceBranch } from './vace-branch.js';
 import { variantOf } from './variant.js';
 
 /** Tokens: frames, rows and columns of patches. */
+/** Texts are filled up with zeros to this many positions, all of which the model attends to: text_len of the original code. */
+export const TEXT_POSITIONS = 512;
+/** Latents to a patch, along a side. */
+export const PATCH = 2;
+
 const GRID = ['F', 'h', 'w'] as const;
 
 /**
