@@ -313,7 +313,9 @@ describe('darkroom', () => {
     const second = await ask('generate', 'a kite', ...size, '--out', out, '--job-id', 'b', ...reference);
     expect([second.code, await readdir(out)]).toEqual([0, ['a-0.webp', 'b-0.jpg']]);
     const estimated = await ask('estimate', 'a kite', ...size, ...reference);
-    expect(estimated.stdout).toMatch(/^64x64, 3 steps: \d+\.\d s after 0\.0 s in the queue, \d+.\d GB at most\n$/);
+    expect(estimated.stdout).toMatch(
+      /^64x64, 3 steps: \d+\.\d s after 0\.0 s in the queue, \d+.\d GB at most, \d+.\d GB of the device\n$/,
+    );
     const tokens = await ask('tokenize', 'a (red:1.2) kite');
     expect(tokens.stdout).toMatch(/^text_encoder: \d+ tokens in 1 of 75\ntext_encoder_2: /);
     expect(tokens.stdout).toMatch(/ {2}1\.20 +\d+ tokens {2}red\n/);
