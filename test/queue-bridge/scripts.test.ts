@@ -57,7 +57,7 @@ describe("the queue's scripts", () => {
     const { files } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')) as {
       files: readonly string[];
     };
-    expect(files).toContain('dist');
+    expect(files).toContain('dist/src');
     const luaIn = async (url: URL) =>
       (await readdir(url, { recursive: true })).filter((name) => name.endsWith('.lua')).sort();
     expect(await luaIn(new URL('../../dist/src/queue-bridge/queue/scripts/', import.meta.url))).toEqual(
