@@ -24,21 +24,32 @@ export class NetworkOpener {
   readonly backend: Backend;
   readonly #precisions = new Map<string, NetworkPrecision>();
   readonly #networks = new Map<string, Network>();
+  readonly #base: NetworkOpener | undefined;
 
-  /** @param networks all of the model, so that those which are opened later are known at once */
-  constructor(backend: Backend, networks: readonly (Network | undefined)[]) {
+  /**
+   * @param networks all of the model, so that those which are opened later are known at once
+   * @param base opened the networks that a variant shares with the bare model. Omitted: it is the bare model
+   */
+  constructor(backend: Backend, networks: readonly (Network | undefined)[], base?: NetworkOpener) {
     this.backend = backend;
+    this.#base = base;
     for (const network of networks) if (network) this.#note(network, '');
   }
 
   /** What each network computes in; of one that is not open yet, what it will be tried in first. */
   get precisions(): readonly NetworkPrecision[] {
-    return [...this.#precisions.values()];
+    const all = [...(this.#base?.precisions ?? []), ...this.#precisions.values()];
+    return [...new Map(all.map((precision) => [precision.network, precision])).values()];
   }
 
   /** Each network as it was opened; one that is not open yet, as it will be tried first. */
   get networks(): readonly Network[] {
     return [...this.#networks.values()];
+  }
+
+  /** For the networks that a variant has of its own. */
+  forVariant(): NetworkOpener {
+    return new NetworkOpener(this.backend, [], this);
   }
 
   /** Bytes that the weights of networks take on the device. */
