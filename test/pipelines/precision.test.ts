@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { Dialect } from '../../src/graph/dialect.js';
 import type { Network } from '../../src/pipelines/common/build-networks.js';
 import { NetworkOpener } from '../../src/pipelines/common/network-opener.js';
+import { atStep } from '../../src/pipelines/common/not-finite.js';
 import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { loadSdxlNetworks } from '../../src/pipelines/sdxl/networks.js';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
@@ -127,9 +128,34 @@ describe('a number that is not finite', () => {
     await expect(run()).rejects.toMatchObject({
       reason: 'NOT_FINITE',
       message:
-        'unet computed numbers that are not finite in step 2 of 4; try another seed or a smaller guidance scale, or set PRECISION=fp32',
+        'unet computed numbers that are not finite in step 2 of 4; try another seed or a smaller guidance scale, and check the checkpoint and its LoRAs',
     });
     await pipeline.dispose();
+  });
+
+  it('is a reason for PRECISION=fp32 where the network computes in a half', async () => {
+    const path = await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny');
+    const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path }), half.dialectsOf);
+    const session = await new NetworkOpener(half, []).open(networks.vae_decoder);
+    const latents = { data: new Float32Array(4 * 64).fill(1e30), shape: [1, 4, 8, 8] };
+    await expect(atStep(1, 4, () => session.run({ latents }))).rejects.toMatchObject({
+      reason: 'NOT_FINITE',
+      message: expect.stringMatching(/ in step 2 of 4; .*, or set PRECISION=fp32$/) as string,
+    });
+    await session.release();
+  });
+
+  it('ends a job that has no step with what to do', async () => {
+    const path = await change(
+      await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
+      (tensor, name) => (name === 'decoder.conv_in.bias' ? floatsOf(tensor).fill(Number.NaN) : floatsOf(tensor)),
+    );
+    const { autoencoder, release } = await loaded(path, cpuBackend);
+    await expect(autoencoder.decode(new Float32Array(4 * 64), { width: 64, height: 64 })).rejects.toMatchObject({
+      reason: 'NOT_FINITE',
+      message: 'vae_decoder computed numbers that are not finite; check the checkpoint and its LoRAs',
+    });
+    await release();
   });
 
   it('ends a job of WAN with the network and the step', async () => {
