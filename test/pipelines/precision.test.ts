@@ -195,6 +195,23 @@ describe('a number that is not finite', () => {
     });
   });
 
+  it('does not have an image decoded once more by a decoder that is opened in float32 already', async () => {
+    const path = await change(
+      await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
+      (tensor, name) => (name === 'decoder.conv_in.bias' ? floatsOf(tensor).fill(1e38) : floatsOf(tensor)),
+    );
+    const { autoencoder, info, release } = await loaded(path, half);
+    const size = { width: 64, height: 64 };
+    const latents = new Float32Array(4 * 64).fill(Number.NaN);
+    await expect(autoencoder.decode(latents, size)).rejects.toMatchObject({ reason: 'NOT_FINITE' });
+    expect(info().precisions?.find(({ network }) => network === 'vae_decoder')).toEqual({
+      network: 'vae_decoder',
+      precision: 'fp32',
+      reason: expect.stringMatching(/^not fp16: decoder\.conv_in\.bias/) as string,
+    });
+    await release();
+  });
+
   it('has a video decoded once more in float32, and gives each frame once', async () => {
     const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), 'wan-tiny', 'BF16');
     const size = { width: 32, height: 32, frames: 13 };

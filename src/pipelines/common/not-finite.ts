@@ -24,6 +24,11 @@ export function isNotFinite(error: unknown): error is NotFiniteError {
   return error instanceof NotFiniteError;
 }
 
+/** True for numbers that are not finite in half precision, and may be in float32. */
+export function isTooNarrow(error: unknown): boolean {
+  return isNotFinite(error) && error.precision !== 'fp32';
+}
+
 /**
  * Runs a step of a loop.
  * @param step from 0
