@@ -99,6 +99,19 @@ describe('the ladder', () => {
     await networks.release();
   });
 
+  it('names a weight that is no number', async () => {
+    const folder = await change(
+      await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
+      (tensor, name) => (name === 'decoder.conv_in.bias' ? floatsOf(tensor).fill(Number.NaN, 0, 1) : floatsOf(tensor)),
+    );
+    const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path: folder }), ladder.dialectsOf);
+    const opener = new NetworkOpener(ladder, [networks.vae_decoder]);
+    await (await opener.open(networks.vae_decoder)).release();
+    expect(opener.precisions[0]?.reason).toMatch(
+      /^not fp16: decoder\.conv_in\.bias \[\d+\] has values that are not finite;/,
+    );
+  });
+
   it('takes the largest number of float16', async () => {
     const folder = await change(
       await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
