@@ -145,8 +145,10 @@ export interface EngineTimings {
   readonly forwards?: number;
   /** Variants that the engine holds now. */
   readonly variants: BuiltVariants;
-  /** What the networks of the model computed in. */
+  /** What the networks of the job's variant computed in. */
   readonly precisions: readonly NetworkPrecision[];
+  /** The same of the bare model. */
+  readonly modelPrecisions: readonly NetworkPrecision[];
 }
 
 /** A video comes with a poster of its first frame and a thumbnail. */

@@ -134,13 +134,15 @@ async function renderBatch(
           clips.delete(job);
           for (const asset of assets) emit(asset);
           clock.lap('media');
-          const { forwards } = event;
+          const { precisions: modelPrecisions = [] } = pipeline.info;
+          const { forwards, precisions = modelPrecisions } = event;
           const variants = pipeline.variants ?? { keys: [], builds: 0 };
           const counted = {
             batchImages,
             peakBytes: peakBytes(),
             variants,
-            precisions: pipeline.info.precisions ?? [],
+            precisions,
+            modelPrecisions,
             ...(forwards !== undefined && { forwards }),
           };
           reporter.done(job.jobId, { ...clock.timings(), ...counted });
@@ -257,7 +259,7 @@ class JobClock {
     this.#mark = now;
   }
 
-  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants' | 'precisions'> {
+  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants' | 'precisions' | 'modelPrecisions'> {
     const { encode, denoise, decode, media, build } = this.#spent;
     const totalMs = performance.now() - this.#startedAt;
     return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs: media, buildMs: build, totalMs };

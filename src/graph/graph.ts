@@ -280,7 +280,7 @@ export class Graph {
   /** The nodes in the order in which they were made, and all values by name: for what is computed about a graph. */
   get anatomy(): GraphAnatomy {
     return {
-      nodes: this.#nodes,
+      nodes: this.#nodes.map(withCaptured),
       values: this.#values,
       initializers: [...this.#constants, ...this.#externals].map(({ name }) => name),
       outputs: [...this.#outputs.map(({ name }) => name), ...this.#renamed.keys()],
@@ -365,4 +365,14 @@ export class Graph {
     if (products.length === 0) return this.shapeValue(to);
     return this.shapeValue(to.map((dim, i) => (i === products[0] ? -1 : dim)));
   }
+}
+
+/** A node whose inputs include the outer values that its body reads. */
+function withCaptured(node: NodeProto): NodeProto {
+  const { body } = node.attributes;
+  if (typeof body !== 'object' || !('graph' in body)) return node;
+  const { nodes, inputs } = body.graph;
+  const inside = new Set([...inputs.map(({ name }) => name), ...nodes.flatMap(({ outputs }) => outputs)]);
+  const captured = nodes.flatMap((inner) => inner.inputs).filter((name) => !inside.has(name));
+  return { ...node, inputs: [...new Set([...node.inputs, ...captured])] };
 }

@@ -175,7 +175,8 @@ const CHUNK_SCORES = 2 ** 24;
 
 /** The same, as many queries at a time as have at most CHUNK_SCORES scores; the last chunk is filled up with zeros. */
 function mixInChunks(graph: Graph, queries: Value, keys: Value, values: Value): Value {
-  const [batch = 1, heads = 1, , dim = 1] = queries.shape;
+  const [batch = 1, heads = 1, length = 1, dim = 1] = queries.shape;
+  const [N, C] = [`chunks(${length})`, `chunk(${length})`];
   const int = (value: number) => graph.constant(BigInt64Array.of(BigInt(value)), [1]);
   const op = (name: string, ...inputs: Value[]) => graph.node(name, inputs, [1]);
   const sizeOf = (x: Value, axis: number) =>
@@ -190,16 +191,16 @@ function mixInChunks(graph: Graph, queries: Value, keys: Value, values: Value): 
   const pads = graph.node('Concat', [int(0), int(0), int(0), int(0), int(0), int(0), missing, int(0)], [8], {
     attributes: { axis: 0 },
   });
-  const padded = aroundBf16(graph, queries, (x) => graph.node('Pad', [x, pads], [batch, heads, 'N*C', dim]));
+  const padded = aroundBf16(graph, queries, (x) => graph.node('Pad', [x, pads], [batch, heads, `${N}*${C}`, dim]));
   const target = graph.node('Concat', [graph.shapeValue([batch, heads]), count, size, int(Number(dim))], [5], {
     attributes: { axis: 0 },
   });
-  const cut = graph.node('Reshape', [padded, target], [batch, heads, 'N', 'C', dim]);
-  const first = transpose(graph, cut, [2, 0, 1, 3, 4], ['N', batch, heads, 'C', dim]);
+  const cut = graph.node('Reshape', [padded, target], [batch, heads, N, C, dim]);
+  const first = transpose(graph, cut, [2, 0, 1, 3, 4], [N, batch, heads, C, dim]);
   // 3. each by itself, and side by side again without the zeros
   const mixed = graph.scan(first, (body, chunk) => mix(body, chunk, keys, values));
-  const back = transpose(graph, mixed, [1, 2, 0, 3, 4], [batch, heads, 'N', 'C', dim]);
-  const rows = graph.reshape(back, [batch, heads, 'N*C', dim]);
+  const back = transpose(graph, mixed, [1, 2, 0, 3, 4], [batch, heads, N, C, dim]);
+  const rows = graph.reshape(back, [batch, heads, `${N}*${C}`, dim]);
   return graph.node('Slice', [rows, int(0), tokens, int(2)], queries.shape);
 }
 

@@ -4,7 +4,8 @@ export type Shape = readonly Dim[];
 
 /**
  * A dimension that is known only at run time is a name. A number before it multiplies it ("2H"), `*` joins names into a product
- * ("H*W"); every other name is atomic, derived ones included: "ceil(H/2)".
+ * ("H*W"); every other name is atomic, derived ones included: "ceil(H/2)". An axis
+ * that is cut, H, has "chunks(H)" of length "chunk(H)"; the run finds both.
  */
 export function halved(dim: Dim): Dim {
   if (typeof dim === 'number') return Math.ceil(dim / 2);
@@ -75,19 +76,22 @@ function factors(dims: Shape): { coefficient: number; names: string[] } {
   return { coefficient, names: names.sort() };
 }
 
-/** The size of a dimension, from those of its names. @throws Error for a name without one */
+/** The size of a dimension, from those of its names; an axis that is cut is taken as one chunk. @throws Error for a name without one */
 export function sizeOf(dim: Dim, sizes: Readonly<Record<string, number>>): number {
   if (typeof dim === 'number') return dim;
   return splitFactors(dim).reduce((product, factor) => product * sizeOfFactor(factor, sizes), 1);
 }
 
-// "4", "H", "2H", "ceil(3H/2)", "2ceil(H/2)", "(2+T)"
+// "4", "H", "2H", "ceil(3H/2)", "2ceil(H/2)", "(2+T)", "chunk(H*W)"
 function sizeOfFactor(factor: string, sizes: Readonly<Record<string, number>>): number {
   const [, times = '', rest = ''] = /^(\d*)(.*)$/.exec(factor) ?? [];
   const coefficient = Number(times || 1);
   if (rest === '') return coefficient;
   const half = /^ceil\((.*)\/2\)$/.exec(rest)?.[1];
   if (half !== undefined) return coefficient * Math.ceil(sizeOf(half, sizes) / 2);
+  if (rest.startsWith('chunks(')) return coefficient;
+  const cut = /^chunk\((.*)\)$/.exec(rest)?.[1];
+  if (cut !== undefined) return coefficient * sizeOf(cut, sizes);
   const sum = /^\((.*)\)$/.exec(rest)?.[1];
   if (sum !== undefined)
     return coefficient * splitTop(sum, '+').reduce((total, term) => total + sizeOf(term, sizes), 0);

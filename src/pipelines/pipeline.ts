@@ -13,7 +13,12 @@ export type PipelineEvent = { readonly job: number } & (
   | ImageEvent
   | FramesEvent
   /** Its last image was made. `forwards`: as `JobMetadata` has them; omitted, they were not counted. */
-  | { readonly kind: 'done'; readonly forwards?: number }
+  | {
+      readonly kind: 'done';
+      readonly forwards?: number;
+      /** What the networks of the job's variant compute in. Omitted: those of the model. */
+      readonly precisions?: readonly NetworkPrecision[] | undefined;
+    }
   /** The variant of the model that it needs is built, which blocks until it is there. */
   | { readonly kind: 'building' }
   /** Its signal was seen: nothing more is done for it. */

@@ -31,6 +31,19 @@ describe('graphMemory()', () => {
     expect(graphMemory(graph, {}).peakBytes).toBe(3e6);
   });
 
+  it('keeps what the body of a Scan reads until the Scan has run', () => {
+    const graph = new Graph('test', defaultDialect);
+    const x = graph.input('x', 'f32', [2, MB]);
+    const kept = graph.node('Softmax', [x], [2, MB]);
+    const other = graph.node('Transpose', [x], [2, MB], { attributes: { perm: [0, 1] } });
+    graph.output(
+      'y',
+      graph.scan(other, (body, row) => add(body, row, kept)),
+    );
+    // x, kept, other, and the result: one [2, MB] for each of two rows.
+    expect(graphMemory(graph, {}).peakBytes).toBe(10e6);
+  });
+
   it('counts a weight in the type that the graph casts it to', () => {
     const range = { file: '/nowhere', offset: 0, length: 2e6 };
     for (const [compute, bytes] of [
@@ -56,6 +69,7 @@ describe('sizeOf()', () => {
     ['ceil(3H/2)', 8],
     ['(2+2W)', 8],
     ['H*(1+W)', 20],
+    ['2*chunks(H*W)*chunk(H*W)', 30],
   ])('of %s', (dim, size) => {
     expect(sizeOf(dim, { H: 5, W: 3 })).toBe(size);
   });

@@ -71,6 +71,26 @@ describe('the plan of SDXL', () => {
   });
 });
 
+describe('a plan with chunked attention', () => {
+  it.each([
+    ['SDXL', sdxl, 'unet'],
+    ['WAN', wan, 'transformer'],
+  ] as const)('of %s takes nearly what fused attention takes', async (_, family, denoiser) => {
+    const folder = await tempFolder();
+    const path =
+      family === sdxl
+        ? await writeSyntheticSdxl(join(folder, 'sdxl'), 'sdxl-tiny')
+        : await writeSyntheticWan(join(folder, 'wan'), 'wan-i2v-tiny', 'BF16');
+    const run = { width: 512, height: 512, frames: family === sdxl ? 1 : 9, rows: 2 };
+    const plan = (attention: 'fused' | 'chunked') =>
+      family.planMemory?.({ path }, () => [{ attention, compute: 'f32' }], run);
+    const [fused, chunked] = [planned(await plan('fused'), denoiser), planned(await plan('chunked'), denoiser)];
+    expect(chunked.weightBytes / fused.weightBytes).toBeCloseTo(1, 1);
+    expect(chunked.peakBytes / fused.peakBytes).toBeGreaterThan(0.9);
+    expect(chunked.peakBytes / fused.peakBytes).toBeLessThan(1.1);
+  });
+});
+
 describe('the plan of WAN', () => {
   it('has the weights of the file in the type that each network computes in', async () => {
     const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), 'wan-i2v-tiny', 'BF16');

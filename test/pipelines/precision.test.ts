@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { Dialect } from '../../src/graph/dialect.js';
 import type { Network } from '../../src/pipelines/common/build-networks.js';
 import { NetworkOpener } from '../../src/pipelines/common/network-opener.js';
+import { atStep } from '../../src/pipelines/common/not-finite.js';
 import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { loadSdxlNetworks } from '../../src/pipelines/sdxl/networks.js';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
@@ -98,6 +99,19 @@ describe('the ladder', () => {
     await networks.release();
   });
 
+  it('names a weight that is no number', async () => {
+    const folder = await change(
+      await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
+      (tensor, name) => (name === 'decoder.conv_in.bias' ? floatsOf(tensor).fill(Number.NaN, 0, 1) : floatsOf(tensor)),
+    );
+    const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path: folder }), ladder.dialectsOf);
+    const opener = new NetworkOpener(ladder, [networks.vae_decoder]);
+    await (await opener.open(networks.vae_decoder)).release();
+    expect(opener.precisions[0]?.reason).toMatch(
+      /^not fp16: decoder\.conv_in\.bias \[\d+\] has values that are not finite;/,
+    );
+  });
+
   it('takes the largest number of float16', async () => {
     const folder = await change(
       await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
@@ -127,9 +141,34 @@ describe('a number that is not finite', () => {
     await expect(run()).rejects.toMatchObject({
       reason: 'NOT_FINITE',
       message:
-        'unet computed numbers that are not finite in step 2 of 4; try another seed or a smaller guidance scale, or set PRECISION=fp32',
+        'unet computed numbers that are not finite in step 2 of 4; try another seed or a smaller guidance scale, and check the checkpoint and its LoRAs',
     });
     await pipeline.dispose();
+  });
+
+  it('is a reason for PRECISION=fp32 where the network computes in a half', async () => {
+    const path = await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny');
+    const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path }), half.dialectsOf);
+    const session = await new NetworkOpener(half, []).open(networks.vae_decoder);
+    const latents = { data: new Float32Array(4 * 64).fill(1e30), shape: [1, 4, 8, 8] };
+    await expect(atStep(1, 4, () => session.run({ latents }))).rejects.toMatchObject({
+      reason: 'NOT_FINITE',
+      message: expect.stringMatching(/ in step 2 of 4; .*, or set PRECISION=fp32$/) as string,
+    });
+    await session.release();
+  });
+
+  it('ends a job that has no step with what to do', async () => {
+    const path = await change(
+      await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
+      (tensor, name) => (name === 'decoder.conv_in.bias' ? floatsOf(tensor).fill(Number.NaN) : floatsOf(tensor)),
+    );
+    const { autoencoder, release } = await loaded(path, cpuBackend);
+    await expect(autoencoder.decode(new Float32Array(4 * 64), { width: 64, height: 64 })).rejects.toMatchObject({
+      reason: 'NOT_FINITE',
+      message: 'vae_decoder computed numbers that are not finite; check the checkpoint and its LoRAs',
+    });
+    await release();
   });
 
   it('ends a job of WAN with the network and the step', async () => {
@@ -167,6 +206,23 @@ describe('a number that is not finite', () => {
       precision: 'fp16',
       reason: 'a result was not finite and was computed once more in fp32',
     });
+  });
+
+  it('does not have an image decoded once more by a decoder that is opened in float32 already', async () => {
+    const path = await change(
+      await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
+      (tensor, name) => (name === 'decoder.conv_in.bias' ? floatsOf(tensor).fill(1e38) : floatsOf(tensor)),
+    );
+    const { autoencoder, info, release } = await loaded(path, half);
+    const size = { width: 64, height: 64 };
+    const latents = new Float32Array(4 * 64).fill(Number.NaN);
+    await expect(autoencoder.decode(latents, size)).rejects.toMatchObject({ reason: 'NOT_FINITE' });
+    expect(info().precisions?.find(({ network }) => network === 'vae_decoder')).toEqual({
+      network: 'vae_decoder',
+      precision: 'fp32',
+      reason: expect.stringMatching(/^not fp16: decoder\.conv_in\.bias/) as string,
+    });
+    await release();
   });
 
   it('has a video decoded once more in float32, and gives each frame once', async () => {

@@ -1,10 +1,11 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { defaultDialect } from '../../src/graph/dialect.js';
 import { variantKey } from '../../src/pipelines/common/batching.js';
 import type { GenerationRequest, PipelineEvent, RequestLora } from '../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { VariantPipeline } from '../../src/pipelines/variant-pipeline.js';
-import { cpuBackend } from '../support/cpu-backend.js';
+import { cpuBackend, cpuBackendOf } from '../support/cpu-backend.js';
 
 const path = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
 const PLENTY = Number.MAX_SAFE_INTEGER;
@@ -65,5 +66,23 @@ describe('VariantPipeline', () => {
     });
     expect(pipeline.variants).toEqual({ keys: [], builds: 0 });
     expect(await run(pipeline, 0)).toContain('image');
+  });
+
+  it('says for each job what its own UNet computed in', async () => {
+    const half = cpuBackendOf({ attention: 'fused', compute: 'f16', emulated: true }, defaultDialect);
+    const bare = await createSdxlPipeline({ path: inject('tinySdxl'), backend: half });
+    const pipeline = new VariantPipeline(bare, { count: 2, freeBytes: async () => PLENTY });
+    const unets: (string | undefined)[] = [];
+    // With the second weight the UNet's weights are beyond float16.
+    for (const weight of [0.1, 1e6, 0]) {
+      const job = { request: request(weight), signal: new AbortController().signal };
+      for await (const event of pipeline.generate([job])) {
+        if (event.kind !== 'done') continue;
+        unets.push(event.precisions?.find(({ network }) => network === 'unet')?.precision);
+      }
+    }
+    expect(unets).toEqual(['fp16', 'fp32', 'fp16']);
+    expect(pipeline.info.precisions).toContainEqual({ network: 'unet', precision: 'fp16' });
+    await pipeline.dispose();
   });
 });

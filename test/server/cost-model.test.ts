@@ -27,6 +27,7 @@ const timings: EngineTimings = {
   buildMs: 0,
   variants: { keys: [], builds: 0 },
   precisions: [],
+  modelPrecisions: [],
 };
 
 function learnt(): CostModel {

@@ -7,6 +7,8 @@ import type { WeightRecord } from '../../weights/weight-files.js';
 const CHUNK_BYTES = 4 * 2 ** 20;
 /** Bits of the smallest magnitudes that float16 rounds to infinity: 65520 as float32, 65536 as bfloat16. */
 const FIRST_INFINITE = { F32: 0x477ff000, BF16: 0x4780 } as const;
+/** Bits of infinity in the stored type; those of numbers that are none lie above. */
+const INFINITE = { F32: 0x7f800000, BF16: 0x7f80 } as const;
 
 /**
  * Reads the weights that a graph casts to float16 from a wider type.
@@ -15,17 +17,23 @@ const FIRST_INFINITE = { F32: 0x477ff000, BF16: 0x4780 } as const;
 export async function tooLargeForFloat16({ narrowed }: Weights): Promise<string | undefined> {
   for (const [name, record] of narrowed) {
     for await (const bytes of readChunks(record, CHUNK_BYTES)) {
-      if (!hasTooLarge(record, bytes)) continue;
-      return `${name} ${formatShape(record.shape)} has values beyond float16's 65504`;
+      if (!hasTooLarge(record, bytes, FIRST_INFINITE)) continue;
+      const what = hasTooLarge(record, bytes, INFINITE) ? 'that are not finite' : "beyond float16's 65504";
+      return `${name} ${formatShape(record.shape)} has values ${what}`;
     }
   }
   return undefined;
 }
 
-function hasTooLarge({ dtype }: WeightRecord, bytes: Uint8Array<ArrayBuffer>): boolean {
+/** @param bounds bits of the smallest magnitudes that are too large, by stored type */
+function hasTooLarge(
+  { dtype }: WeightRecord,
+  bytes: Uint8Array<ArrayBuffer>,
+  bounds: { readonly F32: number; readonly BF16: number },
+): boolean {
   const isWide = dtype === 'F32';
   const values = isWide ? new Uint32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
-  const [magnitude, first] = isWide ? [0x7fffffff, FIRST_INFINITE.F32] : [0x7fff, FIRST_INFINITE.BF16];
+  const [magnitude, first] = isWide ? [0x7fffffff, bounds.F32] : [0x7fff, bounds.BF16];
   for (let i = 0; i < values.length; i += 1) if (((values[i] ?? 0) & magnitude) >= first) return true;
   return false;
 }

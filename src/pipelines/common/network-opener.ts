@@ -14,6 +14,7 @@ import {
 import type { NetworkPrecision } from '../pipeline.js';
 import { type Network, widestOf } from './build-networks.js';
 import { tooLargeForFloat16 } from './narrowing.js';
+import { isNotFinite, NotFiniteError } from './not-finite.js';
 import { testFeeds } from './test-feeds.js';
 
 /**
@@ -24,21 +25,32 @@ export class NetworkOpener {
   readonly backend: Backend;
   readonly #precisions = new Map<string, NetworkPrecision>();
   readonly #networks = new Map<string, Network>();
+  readonly #base: NetworkOpener | undefined;
 
-  /** @param networks all of the model, so that those which are opened later are known at once */
-  constructor(backend: Backend, networks: readonly (Network | undefined)[]) {
+  /**
+   * @param networks all of the model, so that those which are opened later are known at once
+   * @param base opened the networks that a variant shares with the bare model. Omitted: it is the bare model
+   */
+  constructor(backend: Backend, networks: readonly (Network | undefined)[], base?: NetworkOpener) {
     this.backend = backend;
+    this.#base = base;
     for (const network of networks) if (network) this.#note(network, '');
   }
 
   /** What each network computes in; of one that is not open yet, what it will be tried in first. */
   get precisions(): readonly NetworkPrecision[] {
-    return [...this.#precisions.values()];
+    const all = [...(this.#base?.precisions ?? []), ...this.#precisions.values()];
+    return [...new Map(all.map((precision) => [precision.network, precision])).values()];
   }
 
   /** Each network as it was opened; one that is not open yet, as it will be tried first. */
   get networks(): readonly Network[] {
     return [...this.#networks.values()];
+  }
+
+  /** For the networks that a variant has of its own. */
+  forVariant(): NetworkOpener {
+    return new NetworkOpener(this.backend, [], this);
   }
 
   /** Bytes that the weights of networks take on the device. */
@@ -103,10 +115,10 @@ export class NetworkOpener {
 }
 
 async function openTested(network: Network, backend: Backend, options: SessionOptions): Promise<NetworkSession> {
-  const { graph, weights, name } = network;
+  const { graph, weights } = network;
   const problem = await tooLargeForFloat16(weights);
   if (problem !== undefined) throw new InferenceError('CHECKPOINT_INVALID', problem);
-  const session = finiteOnly(await createSession(graph, backend, options), name);
+  const session = finiteOnly(await createSession(graph, backend, options), network);
   if (graph.dialect.compute === 'f32') return session;
   const carried = new CarriedTensors();
   try {
@@ -120,13 +132,13 @@ async function openTested(network: Network, backend: Backend, options: SessionOp
   }
 }
 
-function finiteOnly(session: NetworkSession, name: string): NetworkSession {
+function finiteOnly(session: NetworkSession, { name, graph }: Network): NetworkSession {
   return {
     async run<T extends TensorData = Float32Array>(feeds: Readonly<Record<string, Feed>>, options?: RunOptions) {
       const outputs = await session.run<T>(feeds, options);
       for (const values of Object.values<TensorData>(outputs)) {
         if (values instanceof Float32Array && !areFinite(values)) {
-          throw new InferenceError('NOT_FINITE', `${name} computed numbers that are not finite`);
+          throw new NotFiniteError(name, precisionNames[graph.dialect.compute]);
         }
       }
       return outputs;
@@ -143,5 +155,6 @@ function areFinite(values: Float32Array): boolean {
 }
 
 function firstLine(error: unknown): string {
+  if (isNotFinite(error)) return error.fact;
   return (error instanceof Error ? error.message : String(error)).split('\n')[0] ?? '';
 }

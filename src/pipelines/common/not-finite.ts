@@ -1,7 +1,32 @@
+import type { PrecisionName } from '../../device.js';
 import { InferenceError } from '../../errors.js';
 
-export function isNotFinite(error: unknown): boolean {
-  return error instanceof InferenceError && error.reason === 'NOT_FINITE';
+/** NOT_FINITE of one network, with the step where it has one, and what to do about it. */
+export class NotFiniteError extends InferenceError {
+  readonly network: string;
+  readonly precision: PrecisionName;
+  /** The message without what to do. */
+  readonly fact: string;
+
+  constructor(network: string, precision: PrecisionName, place = '', options?: ErrorOptions) {
+    const isWide = precision === 'fp32';
+    const remedy = isWide ? 'check the checkpoint and its LoRAs' : 'set PRECISION=fp32';
+    const retry = place === '' ? '' : `try another seed or a smaller guidance scale, ${isWide ? 'and' : 'or'} `;
+    const fact = `${network} computed numbers that are not finite${place}`;
+    super('NOT_FINITE', `${fact}; ${retry}${remedy}`, options);
+    this.fact = fact;
+    this.network = network;
+    this.precision = precision;
+  }
+}
+
+export function isNotFinite(error: unknown): error is NotFiniteError {
+  return error instanceof NotFiniteError;
+}
+
+/** True for numbers that are not finite in half precision, and may be in float32. */
+export function isTooNarrow(error: unknown): boolean {
+  return isNotFinite(error) && error.precision !== 'fp32';
 }
 
 /**
@@ -14,11 +39,7 @@ export async function atStep<T>(step: number, steps: number, run: () => Promise<
     return await run();
   } catch (error) {
     if (!isNotFinite(error)) throw error;
-    const { message } = error as InferenceError;
-    throw new InferenceError(
-      'NOT_FINITE',
-      `${message} in step ${step + 1} of ${steps}; try another seed or a smaller guidance scale, or set PRECISION=fp32`,
-      { cause: error },
-    );
+    const { network, precision } = error;
+    throw new NotFiniteError(network, precision, ` in step ${step + 1} of ${steps}`, { cause: error });
   }
 }

@@ -1,5 +1,5 @@
 import { type NetworkSession, outputOf } from '../../runtime/session.js';
-import { isNotFinite } from '../common/not-finite.js';
+import { isTooNarrow } from '../common/not-finite.js';
 import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import type { VaeConfig } from './model/config.js';
 import { vaeScale } from './model/vae.js';
@@ -56,7 +56,7 @@ export class Autoencoder {
     const feeds = { latents: { data: scaled, shape: [1, this.#config.latent_channels, height, width] } };
     const { decoder, openWideDecoder } = this.#sessions;
     const outputs = await decoder.run(feeds, { signal }).catch(async (error: unknown) => {
-      if (!isNotFinite(error) || openWideDecoder === undefined) throw error;
+      if (!isTooNarrow(error) || openWideDecoder === undefined) throw error;
       return (await openWideDecoder()).run(feeds, { signal });
     });
     return outputOf(outputs, 'image', 'the VAE decoder');

@@ -84,14 +84,15 @@ export class SdxlNetworks {
    * @throws InferenceError for a LoRA that cannot be read or does not fit
    */
   async withLoras(loras: readonly LoraSource[]): Promise<SdxlNetworks> {
-    const { opener, checkpoint } = this.#parts;
+    const parts = { ...this.#parts, opener: this.#parts.opener.forVariant() };
+    const { opener, checkpoint } = parts;
     const updates = await readLoraUpdates(loras, sdxlLoraNames(this.config), 'unet');
     const graphs = await buildSdxlNetworks(checkpoint, opener.backend.dialectsOf, updates);
     const changesText = updates.has('text_encoder') || updates.has('text_encoder_2');
     return SessionGroup.fill(opener, async (sessions) => {
       const denoiser = new Denoiser(await sessions.open(graphs.unet), this.config.unet);
-      const prompts = changesText ? await openPrompts(this.#parts, graphs, sessions) : this.prompts;
-      return new SdxlNetworks(this.#parts, { prompts, denoiser, autoencoder: this.autoencoder }, sessions);
+      const prompts = changesText ? await openPrompts(parts, graphs, sessions) : this.prompts;
+      return new SdxlNetworks(parts, { prompts, denoiser, autoencoder: this.autoencoder }, sessions);
     });
   }
 

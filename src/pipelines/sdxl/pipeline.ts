@@ -135,7 +135,7 @@ export class SdxlPipeline implements Pipeline {
     const rgb = rgbFromImage(await this.networks.autoencoder.decode(latents, request, signal), request);
     yield running.advance(job, 'decode', 1, request.seeds.length);
     yield { job, kind: 'image', index, seed, width, height, rgb };
-    if (running.finishImage(job)) yield { job, kind: 'done' };
+    if (running.finishImage(job)) yield { job, kind: 'done', precisions: this.info.precisions };
   }
 
   get info(): ModelInfo {

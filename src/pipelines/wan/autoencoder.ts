@@ -1,7 +1,7 @@
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
 import { onceDone } from '../../std/once-done.js';
 import type { Network } from '../common/build-networks.js';
-import { isNotFinite } from '../common/not-finite.js';
+import { isTooNarrow } from '../common/not-finite.js';
 import type { SessionGroup } from '../common/session-group.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import type { VaeConfig } from './model/config.js';
@@ -65,7 +65,7 @@ export class Autoencoder implements VideoEncoder {
       }
     } catch (error) {
       const { openWideDecoders } = this.#sessions;
-      if (!isNotFinite(error) || openWideDecoders === undefined) throw error;
+      if (!isTooNarrow(error) || openWideDecoders === undefined) throw error;
       // What a chunk needs of the past is lost: the video is decoded from its beginning, and given from where it ended.
       const wide = await openWideDecoders();
       let chunk = 0;

@@ -84,13 +84,14 @@ export class WanNetworks {
    * @throws InferenceError for a LoRA that cannot be read or does not fit
    */
   async withLoras(loras: readonly LoraSource[]): Promise<WanNetworks> {
-    const { opener, checkpoint } = this.#parts;
+    const parts = { ...this.#parts, opener: this.#parts.opener.forVariant() };
+    const { opener, checkpoint } = parts;
     const updates = await readLoraUpdates(loras, wanLoraNames(this.config), 'transformer');
     const graphs = await buildWanNetworks(checkpoint, opener.backend.dialectsOf, updates);
     return SessionGroup.fill(opener, async (sessions) => {
       const denoiser = await Denoiser.open(graphs, sessions, this.config.transformer);
       const { prompts, autoencoder, imageEncoder } = this;
-      return new WanNetworks(this.#parts, { prompts, denoiser, autoencoder, imageEncoder }, sessions);
+      return new WanNetworks(parts, { prompts, denoiser, autoencoder, imageEncoder }, sessions);
     });
   }
 

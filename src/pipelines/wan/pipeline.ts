@@ -133,7 +133,9 @@ export class WanPipeline implements Pipeline {
       yield running.advance(job, 'decode', 1, total);
       yield { job, kind: 'frames', seed, width, height, frames: frames.map((frame) => rgbFromImage(frame, size)) };
     }
-    if (running.finishImage(job)) yield { job, kind: 'done', forwards: running.forwards(job) };
+    if (running.finishImage(job)) {
+      yield { job, kind: 'done', forwards: running.forwards(job), precisions: this.info.precisions };
+    }
   }
 
   async #start(

@@ -207,9 +207,9 @@ export class Admission {
     queue.running = jobs;
     this.#emitPositions(queue, 0);
     queue.costs.observeLoaded(queue.engine.residentBytes);
-    const onTimings = ({ variants, precisions }: EngineTimings) => {
+    const onTimings = ({ variants, modelPrecisions }: EngineTimings) => {
       queue.variants = variants;
-      queue.precisions = precisions;
+      queue.precisions = modelPrecisions;
     };
     const errors = await runBatch(jobs, queue.engine, {
       costs: queue.costs,
