@@ -4,6 +4,7 @@ import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
 import { removeStaleVideos } from '../media/video-writer.js';
 import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
+import type { ModelMemory } from '../pipelines/model-memory.js';
 import type { ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
 import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
 import { type Backend, openBackend } from '../runtime/backend.js';
@@ -33,7 +34,7 @@ export function runImageEngine(families: Families): void {
       const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary });
       const backend = await openBackend({ provider: device, threads, precision, runtime, providerLibrary });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
-      const info = { ...pipeline.info, memory: pipeline.planMemory?.() };
+      const info = { ...pipeline.info, memory: plannedMemory(pipeline) };
       return { info, device, rejected, runtime: describeRuntime(backend.runtime) };
     },
     async run(jobs, reporter) {
@@ -47,6 +48,16 @@ export function runImageEngine(families: Families): void {
 
 function describeRuntime(runtime: Runtime): { readonly name: string; readonly reason?: string | undefined } {
   return runtime.name === 'native' ? { name: runtime.name } : { name: runtime.name, reason: runtime.reason };
+}
+
+/** What Estimate is told. A model that cannot be planned is served all the same. */
+function plannedMemory(pipeline: Pipeline): ModelMemory | undefined {
+  try {
+    return pipeline.planMemory?.();
+  } catch (error) {
+    process.emitWarning(`the memory of its networks could not be computed: ${String(error)}`);
+    return undefined;
+  }
 }
 
 async function openModel(family: AnyFamily, spec: EngineSpec, backend: Backend): Promise<Pipeline> {
