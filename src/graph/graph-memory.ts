@@ -21,8 +21,9 @@ export interface GraphMemory {
 }
 
 /**
- * Computes it by liveness: a value is alive from the node that makes it to the last one that reads it, in the order of the run. The runtime folds what
- * follows from initializers alone while it loads. Its kernels' own workspaces, padding and slack of its arena are not counted.
+ * Computes it by liveness: a value is alive from the node that makes it to the last one that reads it, in the order of the run. The
+ * runtime folds what follows from initializers alone while it loads. Its kernels' own workspaces, padding and slack of its arena are
+ * not counted.
  *
  * @param sizes of the run-time dimensions
  */

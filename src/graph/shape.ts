@@ -67,7 +67,7 @@ function factors(dims: Shape): { coefficient: number; names: string[] } {
       coefficient *= dim;
       continue;
     }
-    for (const factor of dim.split('*')) {
+    for (const factor of splitTop(dim, '*')) {
       const { factor: number, name } = multiple(factor);
       coefficient *= number;
       if (name !== '') names.push(name);
@@ -79,13 +79,12 @@ function factors(dims: Shape): { coefficient: number; names: string[] } {
 /** The size of a dimension, from those of its names; an axis that is cut is taken as one chunk. @throws Error for a name without one */
 export function sizeOf(dim: Dim, sizes: Readonly<Record<string, number>>): number {
   if (typeof dim === 'number') return dim;
-  return splitFactors(dim).reduce((product, factor) => product * sizeOfFactor(factor, sizes), 1);
+  return splitTop(dim, '*').reduce((product, factor) => product * sizeOfFactor(factor, sizes), 1);
 }
 
 // "4", "H", "2H", "ceil(3H/2)", "2ceil(H/2)", "(2+T)", "chunk(H*W)"
 function sizeOfFactor(factor: string, sizes: Readonly<Record<string, number>>): number {
-  const [, times = '', rest = ''] = /^(\d*)(.*)$/.exec(factor) ?? [];
-  const coefficient = Number(times || 1);
+  const { factor: coefficient, name: rest } = multiple(factor);
   if (rest === '') return coefficient;
   const half = /^ceil\((.*)\/2\)$/.exec(rest)?.[1];
   if (half !== undefined) return coefficient * Math.ceil(sizeOf(half, sizes) / 2);
@@ -98,10 +97,6 @@ function sizeOfFactor(factor: string, sizes: Readonly<Record<string, number>>): 
   const size = sizes[rest];
   if (size === undefined) throw new Error(`the dimension ${rest} has no size`);
   return coefficient * size;
-}
-
-function splitFactors(dim: string): readonly string[] {
-  return splitTop(dim, '*');
 }
 
 /** Splits at a sign outside of brackets. */

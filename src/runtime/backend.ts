@@ -1,7 +1,7 @@
 import type { Precision, Provider } from '../device.js';
 import type { ComputeType, Dialect, HalfType } from '../graph/dialect.js';
 import { areSumsRight, isFusedAttentionRight } from './op-probes.js';
-import { computeTypes, type Dialects, typesOf } from './precision.js';
+import { computeTypes, type Dialects, dialectsIn } from './precision.js';
 import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
 import type { RuntimeName } from './runtime-names.js';
 import type { SessionDevice } from './session.js';
@@ -53,15 +53,7 @@ export async function openBackend({
   for (const type of types) measured.set(type, await measure(device, type));
   // Nothing is wider than float32: it is used whatever its sums were found to be.
   const right = types.filter((type) => type === 'f32' || measured.get(type)?.areSumsRight);
-  return {
-    ...device,
-    dialectsOf(halves) {
-      const dialects = typesOf(right, halves).map(
-        (compute): Dialect => ({ attention: measured.get(compute)?.attention ?? 'chunked', compute }),
-      );
-      return dialects as [Dialect, ...Dialect[]];
-    },
-  };
+  return { ...device, dialectsOf: dialectsIn(right, (type) => measured.get(type)?.attention ?? 'chunked') };
 }
 
 async function measure(device: SessionDevice, compute: ComputeType): Promise<Measured> {

@@ -1,4 +1,4 @@
-import { InferenceSession, Tensor } from 'onnxruntime-node';
+import type { InferenceSession, TensorConstructor } from 'onnxruntime-node';
 import sharp from 'sharp';
 import { InferenceError } from '../errors.js';
 
@@ -20,10 +20,12 @@ export interface ClassifierForm {
 /** An ONNX image classifier of an operator: one float32 input of one image, one output with a number for each label. */
 export class ImageClassifier {
   readonly #session: InferenceSession;
+  readonly #Tensor: TensorConstructor;
   readonly #form: ClassifierForm;
 
-  private constructor(session: InferenceSession, form: ClassifierForm) {
+  private constructor(session: InferenceSession, Tensor: TensorConstructor, form: ClassifierForm) {
     this.#session = session;
+    this.#Tensor = Tensor;
     this.#form = form;
   }
 
@@ -34,12 +36,14 @@ export class ImageClassifier {
    */
   static async open(path: string, form: ClassifierForm, threads: number): Promise<ImageClassifier> {
     try {
+      // Imported here: an engine without a classifier does not load the addon for it.
+      const { InferenceSession, Tensor } = await import('onnxruntime-node');
       const session = await InferenceSession.create(path, {
         executionProviders: ['cpu'],
         logSeverityLevel: 3,
         ...(threads > 0 && { intraOpNumThreads: threads }),
       });
-      const classifier = new ImageClassifier(session, form);
+      const classifier = new ImageClassifier(session, Tensor, form);
       await classifier.scores(new Uint8Array(3), { width: 1, height: 1 });
       return classifier;
     } catch (error) {
@@ -62,7 +66,7 @@ export class ImageClassifier {
       .toBuffer();
     const [columns, rows] = size;
     const dims = layout === 'nchw' ? [1, 3, rows, columns] : [1, rows, columns, 3];
-    const input = new Tensor('float32', this.#normalised(pixels), dims);
+    const input = new this.#Tensor('float32', this.#normalised(pixels), dims);
     const [name = ''] = this.#session.inputNames;
     const [first = ''] = this.#session.outputNames;
     const output = (await this.#session.run({ [name]: input }, [first]))[first];

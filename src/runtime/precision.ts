@@ -27,16 +27,23 @@ export function computeTypes(provider: Provider, precision: Precision): readonly
   return LADDER.slice(LADDER.indexOf(first)).filter((type) => COMPUTED[provider].includes(type));
 }
 
-/** The types that a network may be opened in: those of the provider that the network bears, and float32. */
-export function typesOf(types: readonly ComputeType[], halves: readonly HalfType[]): readonly ComputeType[] {
-  return types.filter((type) => type === 'f32' || halves.includes(type));
+/**
+ * The dialects that networks may be opened in, by the half types that a network bears.
+ * @param types of the provider, the last one float32
+ * @param attentionIn its spelling in each type
+ */
+export function dialectsIn(
+  types: readonly ComputeType[],
+  attentionIn: (compute: ComputeType) => Dialect['attention'],
+): (halves: readonly HalfType[]) => Dialects {
+  return (halves) => {
+    const borne = types.filter((type) => type === 'f32' || halves.includes(type));
+    const dialects = borne.map((compute): Dialect => ({ attention: attentionIn(compute), compute }));
+    return dialects as [Dialect, ...Dialect[]];
+  };
 }
 
 /** The dialects that a provider is expected to take, without a device to ask: attention fused, sums right. */
 export function expectedDialects(provider: Provider, precision: Precision): (halves: readonly HalfType[]) => Dialects {
-  const types = computeTypes(provider, precision);
-  return (halves) => {
-    const dialects = typesOf(types, halves).map((compute): Dialect => ({ attention: 'fused', compute }));
-    return dialects as [Dialect, ...Dialect[]];
-  };
+  return dialectsIn(computeTypes(provider, precision), () => 'fused');
 }

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { readTextFile } from '../std/json-file.js';
+import { onceDone } from '../std/once-done.js';
 import { BytePairs, byteCharacters } from './byte-pairs.js';
 import { type ClipTokenizer, createClipTokenizer, END_OF_WORD } from './clip.js';
 
@@ -22,8 +23,8 @@ interface PublishedClip {
   readonly pairs: BytePairs;
 }
 
-/** Reads 3.5 MB once. A failure is not kept. */
-let published: Promise<PublishedClip> | undefined;
+/** Reads 3.5 MB. */
+const published = onceDone(readPublished);
 
 /**
  * The tokenizer of the published CLIP, for files that come without one.
@@ -31,11 +32,7 @@ let published: Promise<PublishedClip> | undefined;
  * @throws InferenceError CHECKPOINT_INVALID where the package with the vocabulary is missing or damaged
  */
 export async function readPublishedClip({ padId }: { readonly padId?: number } = {}): Promise<ClipTokenizer> {
-  published ??= readPublished();
-  const { vocabulary, pairs } = await published.catch((error: unknown) => {
-    published = undefined;
-    throw error;
-  });
+  const { vocabulary, pairs } = await published();
   const token = (text: string, id: number) => ({ text, id, normalized: false });
   const [begin, end] = [token(SPECIAL[0], PUBLISHED_CLIP_TOKENS - 2), token(SPECIAL[1], PUBLISHED_CLIP_TOKENS - 1)];
   const padText = padId === undefined ? undefined : [...vocabulary.keys()][padId];

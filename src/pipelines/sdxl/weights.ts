@@ -26,9 +26,6 @@ import {
 export type SdxlGraphs = NetworksOf<ReturnType<typeof sdxlTable>>;
 export type NetworkName = keyof SdxlGraphs;
 
-/** Tokens of a prompt of one chunk. */
-const TOKENS = 77;
-
 function sdxlTable(config: SdxlConfig) {
   const scale = vaeScale(config.vae);
   const image = ({ width, height }: RunSize) => ({ H: height / scale, W: width / scale });
@@ -55,7 +52,8 @@ function sdxlTable(config: SdxlConfig) {
     unet: {
       component: 'unet',
       residence: 'always',
-      sizes: (run) => ({ B: run.rows, T: TOKENS, ...image(run) }),
+      // A prompt of one chunk.
+      sizes: (run) => ({ B: run.rows, T: config.textEncoder.max_position_embeddings, ...image(run) }),
       halves,
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
     },

@@ -34,8 +34,7 @@ const REPORTED_BY_WHOLE_GRAPH = [/^/];
 
 /**
  * The transformer has two small graphs beside the whole one, for steps that leave its blocks out; both are float32, as is what they
- * share with the whole one. The VAE has a graph for a
- * video's first frame and one for all later chunks, each way.
+ * share with the whole one. The VAE has a graph for a video's first frame and one for all later chunks, each way.
  */
 export function wanTable(config: WanConfig) {
   const { imageEncoder } = config;

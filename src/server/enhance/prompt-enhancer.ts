@@ -96,7 +96,8 @@ export class PromptEnhancer {
 
   /**
    * @param jobId unique among the running jobs
-   * @throws InferenceError the signal's reason; POLICY if the template with the prompt, or the text, is refused; DEADLINE_EXCEEDED after the time limit;
+   * @throws InferenceError the signal's reason; POLICY if the template with the prompt, or the text, is refused; DEADLINE_EXCEEDED
+   *   after the time limit;
    * the model's load failure or error
    */
   async enhance(
