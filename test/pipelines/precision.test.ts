@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { InferenceSession } from 'onnxruntime-node';
+import { describe, expect, it, vi } from 'vitest';
 import type { Dialect } from '../../src/graph/dialect.js';
 import type { Network } from '../../src/pipelines/common/build-networks.js';
 import { NetworkOpener } from '../../src/pipelines/common/network-opener.js';
@@ -110,6 +111,29 @@ describe('the ladder', () => {
     expect(opener.precisions[0]?.reason).toMatch(
       /^not fp16: decoder\.conv_in\.bias \[\d+\] has values that are not finite;/,
     );
+  });
+
+  it('is climbed once: a network that is opened again begins where it ended, and is not tried out again', async () => {
+    const folder = await change(await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'), large);
+    const { unet } = await buildSdxlNetworks(await openSdxlCheckpoint({ path: folder }), () => [f16, f32]);
+    const opener = new NetworkOpener({ ...cpuBackend, runtime: { name: 'binding' } }, [unet]);
+    let count = 0;
+    const create = InferenceSession.create.bind(InferenceSession);
+    const counted = vi.spyOn(InferenceSession, 'create').mockImplementation(((model: Uint8Array, options: object) => {
+      count += 1;
+      return create(model, options);
+    }) as typeof InferenceSession.create);
+    const open = async () => {
+      count = 0;
+      await (await opener.open(unet)).release();
+      return count;
+    };
+    expect(await open()).toBe(2);
+    const { precisions } = opener;
+    expect(await open()).toBe(1);
+    expect(opener.precisions).toEqual(precisions);
+    expect(precisions).toMatchObject([{ network: 'unet', precision: 'fp32' }]);
+    counted.mockRestore();
   });
 
   it('takes the largest number of float16', async () => {

@@ -19,10 +19,9 @@ export interface Network {
   readonly wider?: (() => Network) | undefined;
 }
 
-/** The same network in the widest dialect, float32; undefined where it computes in that already. */
-export function widestOf({ wider }: Network): Network | undefined {
-  const next = wider?.();
-  return next && (widestOf(next) ?? next);
+/** The same network in its widest dialect, float32. */
+export function widestOf(network: Network): Network {
+  return network.wider === undefined ? network : widestOf(network.wider());
 }
 
 /** The builder of one network's graph. */

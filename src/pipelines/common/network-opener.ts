@@ -25,6 +25,8 @@ export class NetworkOpener {
   readonly backend: Backend;
   readonly #precisions = new Map<string, NetworkPrecision>();
   readonly #networks = new Map<string, Network>();
+  /** What a network came to when it was opened first: one that is opened for every prompt is tried out once. */
+  readonly #reached = new WeakMap<Network, Network>();
   readonly #base: NetworkOpener | undefined;
 
   /**
@@ -76,12 +78,15 @@ export class NetworkOpener {
     optionsOf: (graph: Graph) => SessionOptions = () => ({}),
   ): Promise<readonly NetworkSession[]> {
     const reasons: string[] = [];
-    for (let candidates = networks; ; ) {
+    for (let candidates = networks.map((network) => this.#reached.get(network) ?? network); ; ) {
       const sessions: NetworkSession[] = [];
       try {
-        for (const network of candidates)
-          sessions.push(await openTested(network, this.backend, optionsOf(network.graph)));
-        for (const network of candidates) this.#note(network, reasons.join('; '));
+        for (const [i, candidate] of candidates.entries()) {
+          const isKnown = this.#reached.get(networks[i] as Network) === candidate;
+          const open = isKnown ? openFinite : openTested;
+          sessions.push(await open(candidate, this.backend, optionsOf(candidate.graph)));
+        }
+        for (const [i, candidate] of candidates.entries()) this.#keep(networks[i] as Network, candidate, reasons);
         return sessions;
       } catch (error) {
         for (const session of sessions) await session.release();
@@ -96,14 +101,17 @@ export class NetworkOpener {
 
   /** The same network in float32, for a result that half precision was too narrow for; undefined where it is float32 already. */
   wide(network: Network, options: SessionOptions = {}): (() => Promise<NetworkSession>) | undefined {
-    const widest = widestOf(network);
-    return (
-      widest &&
-      (() => {
-        this.#note(network, 'a result was not finite and was computed once more in fp32');
-        return openTested(widest, this.backend, options);
-      })
-    );
+    if (network.wider === undefined) return undefined;
+    return () => {
+      this.#note(network, 'a result was not finite and was computed once more in fp32');
+      return openFinite(widestOf(network), this.backend, options);
+    };
+  }
+
+  #keep(network: Network, opened: Network, reasons: readonly string[]): void {
+    if (this.#reached.get(network) === opened) return;
+    this.#reached.set(network, opened);
+    this.#note(opened, reasons.join('; '));
   }
 
   #note(network: Network, reason: string): void {
@@ -118,7 +126,7 @@ async function openTested(network: Network, backend: Backend, options: SessionOp
   const { graph, weights } = network;
   const problem = await tooLargeForFloat16(weights);
   if (problem !== undefined) throw new InferenceError('CHECKPOINT_INVALID', problem);
-  const session = finiteOnly(await createSession(graph, backend, options), network);
+  const session = await openFinite(network, backend, options);
   if (graph.dialect.compute === 'f32') return session;
   const carried = new CarriedTensors();
   try {
@@ -132,7 +140,13 @@ async function openTested(network: Network, backend: Backend, options: SessionOp
   }
 }
 
-function finiteOnly(session: NetworkSession, { name, graph }: Network): NetworkSession {
+/** A session whose runs end with NOT_FINITE instead of giving numbers that are not finite. */
+async function openFinite(
+  { name, graph }: Network,
+  backend: Backend,
+  options: SessionOptions,
+): Promise<NetworkSession> {
+  const session = await createSession(graph, backend, options);
   return {
     async run<T extends TensorData = Float32Array>(feeds: Readonly<Record<string, Feed>>, options?: RunOptions) {
       const outputs = await session.run<T>(feeds, options);
