@@ -5,6 +5,18 @@ export type Device = (typeof devices)[number];
 /** An execution provider of the runtime: a device that has been chosen. */
 export type Provider = Exclude<Device, 'auto'>;
 
+/** One card of a provider. The CPU has one device, which may be named under several indexes. */
+export interface DeviceAddress {
+  readonly device: Device;
+  /** CUDA's index in the order of the PCI bus, which is also that of nvidia-smi. */
+  readonly index: number;
+}
+
+/** The address as configuration and API write it: `cuda:1`. */
+export function deviceName(device: string, index: number): string {
+  return `${device}:${index}`;
+}
+
 /** What a network computes in, as configuration, ListModels and messages name it. */
 export type PrecisionName = 'fp32' | 'fp16' | 'bf16';
 

@@ -2,7 +2,10 @@ import { Command, Option } from 'commander';
 import type { BridgeConfig } from '../config/bridge-config.js';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { type Config, readConfig } from '../config/server-config.js';
+import { deviceName } from '../device.js';
 import { createEngines, createTextEngine } from '../engine/create-engines.js';
+import { engineName } from '../engine/messages.js';
+import { planPlacement } from '../engine/place-engines.js';
 import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
@@ -22,6 +25,7 @@ const OPTIONS = {
   LORA_DIR: new Option('--lora-dir <folder>', 'folder of LoRA files that requests may name (LORA_DIR)'),
   LORA_FILES: new Option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)'),
   DEVICE: new Option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)'),
+  DEVICES: new Option('--devices <list>', 'devices that models are placed on, for example cuda:0,cuda:1 (DEVICES)'),
   PRECISION: new Option('--precision <name>', 'auto, fp32, fp16 or bf16 (PRECISION)'),
 } as const satisfies Partial<Record<keyof Config, Option>>;
 
@@ -49,7 +53,7 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
   });
   const log = createLog(config.LOG_LEVEL);
   const bridgeConfig = withBridge ? bridgeConfigOf() : undefined;
-  const engines = createEngines({ config, log });
+  const engines = createEngines({ config, log, placement: await planPlacement(config, log) });
   const textEngine = await createTextEngine(config, log, engines);
   const server = await createServer({ config, log, engines, textEngine });
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
@@ -79,7 +83,10 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     await stopEngines();
     throw error;
   }
-  for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);
+  for (const { spec, device = spec.device } of engines) {
+    const place = config.DEVICES === undefined ? device : deviceName(device, spec.deviceId ?? 0);
+    process.stdout.write(`model ${engineName(spec)} is ready on ${place}\n`);
+  }
 }
 
 /** @throws InferenceError INVALID_REQUEST if no shared queue is configured */

@@ -7,6 +7,7 @@ import type { Families } from '../pipelines/family.js';
 import { parseAllowedHost } from '../references/allowed-hosts.js';
 import { runtimeNames } from '../runtime/runtime-names.js';
 import { count, modelName, path } from '../std/variable-kinds.js';
+import { parseDeviceList } from './device-list.js';
 import { readVariables } from './read-variables.js';
 import { sharedVariables } from './shared-variables.js';
 
@@ -61,6 +62,18 @@ export const configSchema = z.object({
     .enum(devices)
     .default('auto')
     .describe('Device that models run on. auto tries CUDA, then WebGPU, then the CPU.'),
+  DEVICES: z
+    .string()
+    .transform((list, context) => {
+      const parsed = parseDeviceList(list);
+      if (typeof parsed !== 'string') return parsed;
+      context.addIssue({ code: 'custom', message: parsed });
+      return z.NEVER;
+    })
+    .optional()
+    .describe(
+      'Devices that models are placed on, separated by commas: cuda:0,cuda:1. It replaces DEVICE. Unset: the one that DEVICE names.',
+    ),
   RUNTIME: z
     .enum(runtimeNames)
     .default('auto')

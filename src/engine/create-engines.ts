@@ -1,6 +1,8 @@
 import type { Config } from '../config/server-config.js';
+import type { Device, DeviceAddress } from '../device.js';
 import { estimateMemory } from '../enhancer/qwen/memory.js';
 import { readTemplate } from '../enhancer/template.js';
+import { visibleCard } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
@@ -10,6 +12,7 @@ import { createEngine, type Engine, type EngineOptions } from './engine.js';
 import { MemoryLedger } from './memory-ledger.js';
 import type { EngineSpec, TextWork } from './messages.js';
 import { OnDemandEngine } from './on-demand-engine.js';
+import { configuredDevices, type Placement } from './place-engines.js';
 
 export interface CreateEnginesOptions {
   readonly config: Config;
@@ -22,10 +25,12 @@ export interface CreateEnginesOptions {
   readonly backoffMs?: NonNullable<EngineOptions['backoffMs']>;
   /** Threads of each CPU engine. Default: ENGINE_THREADS. */
   readonly threads?: number;
+  /** Devices of the engines, from `planPlacement`. Default: the devices take turns. */
+  readonly placement?: Placement | undefined;
 }
 
 /**
- * Creates one engine for every model that the configuration names. The caller starts them.
+ * Creates the engines of every model that the configuration names, one after the other. The caller starts them.
  * @throws InferenceError INVALID_REQUEST if the configuration names no model at all
  */
 export function createEngines({
@@ -33,8 +38,10 @@ export function createEngines({
   log,
   families = builtInFamilies,
   threads = config.ENGINE_THREADS,
+  placement,
   ...options
 }: CreateEnginesOptions): readonly Engine[] {
+  const devices = configuredDevices(config);
   const imageCheck =
     config.POLICY_IMAGE_MODEL === undefined
       ? undefined
@@ -42,12 +49,18 @@ export function createEngines({
   const specs = families.flatMap((family): EngineSpec[] => {
     const source = family.sourceFrom(config);
     if (source === undefined) return [];
-    return [
-      {
-        model: family.modelName(config),
+    const model = family.modelName(config);
+    const replicas = family.replicas?.(config) ?? 1;
+    const places = placement?.get(model) ?? [];
+    return Array.from({ length: replicas }, (_, i) => {
+      const { device, index } = (places[i] ?? devices[i % devices.length]) as DeviceAddress;
+      return {
+        model,
+        engine: replicas === 1 ? undefined : `${model}-${i}`,
         family: family.name,
         source,
-        device: config.DEVICE,
+        device,
+        deviceId: index,
         threads,
         runtime: config.RUNTIME,
         providerLibrary: config.PROVIDER_LIBRARY,
@@ -57,8 +70,8 @@ export function createEngines({
         variants: config.LORA_VARIANTS,
         reserveBytes: config.MEMORY_RESERVE_BYTES,
         imageCheck,
-      },
-    ];
+      };
+    });
   });
   if (specs.length === 0 && config.QWEN_PATH === undefined) {
     throw new InferenceError('INVALID_REQUEST', `no model: ${waysToNameOne(families)}`);
@@ -103,9 +116,11 @@ export async function createTextEngine(
     template,
     parallel: config.QWEN_PARALLEL,
   };
+  const { device, index: deviceId } = deviceWithFewest(configuredDevices(config), residents);
   const engine = createEngine<TextWork>({
-    spec: { model: config.QWEN_NAME, family: 'qwen', source, device: config.DEVICE, threads: config.ENGINE_THREADS },
+    spec: { model: config.QWEN_NAME, family: 'qwen', source, device, deviceId, threads: config.ENGINE_THREADS },
     log,
+    env: onlyCard(config, deviceId),
     entry,
     kind: 'on-demand',
     cancelBoundMs: config.CANCEL_BOUND_MS,
@@ -119,9 +134,31 @@ export async function createTextEngine(
     measuredBytes = device === 'cpu' ? peakBytes : info?.memory.vram;
   });
   const ledger = new MemoryLedger({
-    measure: () => measureMemory(config.DEVICE, residents),
+    measure: () =>
+      measureMemory(
+        device,
+        residents.filter((resident) => sharesMemory(resident, device, deviceId)),
+        deviceId,
+      ),
     reserveBytes: config.MEMORY_RESERVE_BYTES,
   });
   const grant = async () => ledger.grant(config.QWEN_NAME, measuredBytes ?? (await estimateMemory(source)));
   return new OnDemandEngine({ engine, grant, idleMs: config.QWEN_IDLE_MS, log });
+}
+
+/** The device that the fewest engines are on; the last of several, as models are placed from the first one on. */
+function deviceWithFewest(devices: readonly DeviceAddress[], engines: readonly Engine[]): DeviceAddress {
+  const enginesOn = ({ device, index }: DeviceAddress) =>
+    engines.filter(({ spec }) => spec.device === device && spec.deviceId === index).length;
+  return devices.toReversed().reduce((best, next) => (enginesOn(next) < enginesOn(best) ? next : best));
+}
+
+/** llama.cpp spreads a model over all cards that it sees. */
+function onlyCard({ DEVICES }: Config, deviceId: number): NodeJS.ProcessEnv {
+  return DEVICES === undefined ? {} : { CUDA_VISIBLE_DEVICES: visibleCard(deviceId) };
+}
+
+/** Engines on the CPU share the machine's memory, whatever their index. */
+function sharesMemory({ spec }: Engine, device: Device, deviceId: number): boolean {
+  return device === 'cpu' ? spec.device === 'cpu' : spec.deviceId === deviceId;
 }

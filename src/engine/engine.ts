@@ -6,7 +6,14 @@ import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createBackoff } from '../std/backoff.js';
 import { EventQueue } from './event-queue.js';
-import type { ImageWork, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
+import {
+  engineName,
+  type ImageWork,
+  type LoadProgress,
+  type MessageFromEngine,
+  type MessageToEngine,
+  type Work,
+} from './messages.js';
 import { killGroup, withoutSecrets } from './process-group.js';
 
 /**
@@ -74,6 +81,8 @@ export interface EngineOptions<W extends Work = ImageWork> {
   readonly hangTimeoutMs?: number;
   /** Time limit from the start of a process to `ready`, in ms. Default 30 min: a large checkpoint on a slow disk. */
   readonly startTimeoutMs?: number;
+  /** Variables of the process, over those of this one. Default: none. */
+  readonly env?: NodeJS.ProcessEnv;
   /** Wait before a restart, in ms. It doubles from `initial` to `max`. Default 0.5 s to 60 s. */
   readonly backoffMs?: { readonly initial: number; readonly max: number };
 }
@@ -84,6 +93,8 @@ const MAX_KEYS_LOGGED = 20;
 const MAX_START_CRASHES = 5;
 /** A process that lived this long was healthy, so the backoff starts again from its initial value. */
 const HEALTHY_MS = 60_000;
+/** CUDA then counts cards as nvidia-smi does. Its own order begins with the fastest one. */
+const CARD_ORDER: NodeJS.ProcessEnv = { CUDA_DEVICE_ORDER: 'PCI_BUS_ID' };
 /** Time from a polite shutdown request to the kill, in ms. */
 const STOP_GRACE_MS = 2_000;
 
@@ -124,7 +135,9 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   constructor(options: EngineOptions<W>) {
     this.spec = options.spec;
     this.#options = options;
-    this.#log = options.log.child({ model: options.spec.model });
+    const { model } = options.spec;
+    const engine = engineName(options.spec);
+    this.#log = options.log.child({ model, ...(engine !== model && { engine }) });
     this.#backoff = createBackoff(options.backoffMs ?? { initial: 500, max: 60_000 });
   }
 
@@ -266,7 +279,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
       const child = fork(entry, {
         serialization: 'advanced',
         stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-        env: withoutSecrets(environment()),
+        env: { ...CARD_ORDER, ...withoutSecrets(environment()), ...this.#options.env },
         // The leader of a process group: its programs end with it, even one that hangs.
         detached: true,
       });

@@ -16,7 +16,7 @@ import type { RuntimeName } from '../runtime/runtime-names.js';
 
 /** Types of one kind of engine: its spec, its jobs, their events and results. */
 export interface Work {
-  readonly spec: { readonly model: string };
+  readonly spec: { readonly model: string; readonly engine?: string | undefined };
   /** `unused`: checkpoint keys that no network uses. */
   readonly info: { readonly unused: readonly string[]; readonly precisions?: readonly NetworkPrecision[] };
   readonly job: { readonly jobId: string };
@@ -48,6 +48,8 @@ export interface TextEngineSpec {
   readonly family: 'qwen';
   readonly source: QwenSource;
   readonly device: Device;
+  /** Index of the card: see `DeviceAddress`. Default: 0. */
+  readonly deviceId?: number | undefined;
   /** Threads of a CPU engine; 0 lets the runtime choose. */
   readonly threads: number;
 }
@@ -71,7 +73,11 @@ export interface EngineSpec {
   readonly source: object;
   /** Name of the model in requests. */
   readonly model: string;
+  /** Name of the engine among all: see `engineName`. */
+  readonly engine?: string | undefined;
   readonly device: Device;
+  /** Index of the card: see `DeviceAddress`. Default: 0. */
+  readonly deviceId?: number | undefined;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
   /** Implementation of sessions. Default: `auto`. */
@@ -88,6 +94,11 @@ export interface EngineSpec {
   readonly reserveBytes?: number;
   /** Omitted: decoded images are not checked. */
   readonly imageCheck?: ImageCheckSpec | undefined;
+}
+
+/** Name of an engine: its model's, with a number behind it where several engines serve the model. */
+export function engineName({ model, engine = model }: Work['spec']): string {
+  return engine;
 }
 
 /** An operator's classifier of decoded images. */

@@ -30,9 +30,9 @@ export function runImageEngine(families: Families): void {
     async load(spec) {
       model = spec.model;
       check = spec.imageCheck && (await ImageCheck.open(spec.imageCheck, spec.threads));
-      const { threads, precision, runtime, providerLibrary } = spec;
-      const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary });
-      const backend = await openBackend({ provider: device, threads, precision, runtime, providerLibrary });
+      const { threads, precision, runtime, providerLibrary, deviceId } = spec;
+      const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary, deviceId });
+      const backend = await openBackend({ provider: device, deviceId, threads, precision, runtime, providerLibrary });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
       const info = { ...pipeline.info, memory: plannedMemory(pipeline) };
       return { info, device, rejected, runtime: describeRuntime(backend.runtime) };
@@ -63,7 +63,8 @@ function plannedMemory(pipeline: Pipeline): ModelMemory | undefined {
 async function openModel(family: AnyFamily, spec: EngineSpec, backend: Backend): Promise<Pipeline> {
   const { source, batchPixels, variants = 1, reserveBytes = 0 } = spec;
   const bare = await family.open(source, { backend, batchPixels });
-  const freeBytes = async () => Math.max(0, (await measureMemory(backend.provider, [])).freeBytes - reserveBytes);
+  const freeBytes = async () =>
+    Math.max(0, (await measureMemory(backend.provider, [], backend.deviceId)).freeBytes - reserveBytes);
   return canTakeLoras(bare) ? new VariantPipeline(bare, { count: variants, freeBytes }) : bare;
 }
 

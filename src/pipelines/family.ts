@@ -45,6 +45,8 @@ export interface Family<Variables = object, Source extends object = object> {
   readonly options: Readonly<Record<string, FamilyOption>>;
   /** Name that requests use for the model of this family. */
   modelName(variables: Variables): string;
+  /** Engines that serve the model. Omitted: one. */
+  replicas?(variables: Variables): number;
   /** Undefined where the variables name no checkpoint. */
   sourceFrom(variables: Variables): Source | undefined;
 

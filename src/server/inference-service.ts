@@ -171,8 +171,5 @@ function tokenizedModel(state: ServerState): string {
 function engineOf(state: ServerState, model: string): Engine {
   const engine = state.engine(model);
   if (engine !== undefined) return engine;
-  throw modelNotFound(
-    model,
-    state.engines.map(({ spec }) => spec.model),
-  );
+  throw modelNotFound(model, [...new Set(state.engines.map(({ spec }) => spec.model))]);
 }

@@ -46,7 +46,7 @@ const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
 export interface ServerOptions {
   readonly config: Config;
   readonly log: Logger;
-  /** The caller starts them; jobs wait until they are ready. */
+  /** The caller starts them; jobs wait until they are ready. Several of one model share its queue. */
   readonly engines: readonly Engine[];
   /** The engine that enhances prompts. It starts when a prompt comes. Omitted: prompts are used as they are. */
   readonly textEngine?: OnDemandEngine<TextWork> | undefined;
@@ -106,7 +106,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     enhancement,
     policy,
     calls: { log },
-    engine: (model) => engines.find(({ spec }) => spec.model === model),
+    engine: (model) => engineOf(engines, model),
   };
   const server = new Server({
     interceptors: [createCallGuard({ config, log })],
@@ -177,9 +177,20 @@ function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string
 
 /** Info of a model, once it was ready: jobs may come before. @throws InferenceError the reason why it cannot start */
 async function infoOf(engines: readonly Engine[], model: string, signal: AbortSignal): Promise<ModelInfo | undefined> {
-  const engine = engines.find(({ spec }) => spec.model === model);
-  if (engine?.info === undefined) await engine?.whenReady(signal);
-  return engine?.info;
+  const all = engines.filter(({ spec }) => spec.model === model);
+  const known = engineOf(all, model)?.info;
+  if (known !== undefined || all.length === 0) return known;
+  // The first that is ready will do; where none can be, the first reason.
+  await Promise.any(all.map((engine) => engine.whenReady(signal))).catch(({ errors: [first] }: AggregateError) => {
+    throw first;
+  });
+  return engineOf(all, model)?.info;
+}
+
+/** An engine of a model: one that has loaded it once, if there is one. */
+function engineOf(engines: readonly Engine[], model: string): Engine | undefined {
+  const all = engines.filter(({ spec }) => spec.model === model);
+  return all.find(({ info }) => info) ?? all[0];
 }
 
 function enhancementOf({ config, log, textEngine }: ServerOptions, policy: Policy): EnhancementOptions {

@@ -30,6 +30,6 @@ export interface ServerState {
   readonly enhancement: EnhancementOptions;
   readonly policy: Policy;
   readonly calls: CallOptions;
-  /** The engine of a model; undefined for a name that is not served. */
+  /** An engine of a model, one that has loaded it if there is one; undefined for a name that is not served. */
   engine(model: string): Engine | undefined;
 }

@@ -22,6 +22,8 @@ export const silent = pino({ level: 'silent' });
 
 export interface Serving {
   readonly engine: Engine;
+  /** All engines, `engine` among them. */
+  readonly engines: readonly Engine[];
   /** Where the variables name a language model. */
   readonly textEngine: OnDemandEngine<TextWork> | undefined;
   readonly server: RunningServer;
@@ -67,6 +69,7 @@ export async function serve(
   );
   return {
     engine,
+    engines,
     textEngine,
     server,
     client,

@@ -25,6 +25,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
   variables: sdxlVariables,
   options: sdxlOptions,
   modelName: ({ SDXL_NAME }) => SDXL_NAME,
+  replicas: ({ SDXL_REPLICAS }) => SDXL_REPLICAS,
   sourceFrom(variables) {
     if (variables.SDXL_PATH === undefined) return undefined;
     return {

@@ -43,6 +43,7 @@ export const wan: Family<WanVariables, WanSource> = {
   variables: wanVariables,
   options: wanOptions,
   modelName: ({ WAN_NAME }) => WAN_NAME,
+  replicas: ({ WAN_REPLICAS }) => WAN_REPLICAS,
   sourceFrom(variables) {
     if (variables.WAN_PATH === undefined) return undefined;
     return {

@@ -29,7 +29,11 @@ function appendProvider(library: OrtLibrary, options: Handle, plan: SessionPlan)
   const plugin = plan.runtime?.providerLibrary;
   if (plugin !== undefined && plan.provider !== 'cpu') {
     const devices = library.devicesOf(plugin);
-    const device = devices[plan.deviceId] ?? devices[0] ?? 0n;
+    const device = devices[plan.deviceId];
+    if (device === undefined)
+      throw new Error(
+        `the provider library ${plugin} has ${devices.length} devices, number ${plan.deviceId} is not one`,
+      );
     api.call('SessionOptionsAppendExecutionProvider_V2', options.pointer, environment, [device], 1, [], [], 0);
     return;
   }

@@ -2,10 +2,12 @@ import type { Engine } from '../../engine/engine.js';
 import type { EngineTimings } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
-import type { BuiltVariants, GenerationRequest, NetworkPrecision } from '../../pipelines/pipeline.js';
+import type { GenerationRequest } from '../../pipelines/pipeline.js';
+import { groupBy } from '../../std/group-by.js';
 import { loadingEvent } from '../enhance/enhance-for-job.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
+import { EngineSlot, preferredFor, secondsUntilFree } from './engine-slot.js';
 import type { GenerateJob } from './generate-job.js';
 import { runBatch } from './run-batch.js';
 
@@ -13,25 +15,21 @@ import { runBatch } from './run-batch.js';
 const FIRST_RETRY_MS = 1000;
 const MIN_RETRY_MS = 100;
 
-const NO_VARIANTS: BuiltVariants = { keys: [], builds: 0 };
-
 interface ModelQueue {
-  readonly engine: Engine;
+  readonly model: string;
+  /** The engines that serve it. */
+  readonly slots: readonly EngineSlot[];
   readonly costs: CostModel;
   /** Accepted jobs whose references or prompts are still being prepared. */
   readonly preparing: Set<GenerateJob>;
   /** In the order in which they became ready. */
   readonly waiting: GenerateJob[];
-  running: readonly GenerateJob[];
-  /** LoRA variants that the engine holds. */
-  variants: BuiltVariants;
-  /** What its networks computed in at the last job. Undefined before the first one. */
-  precisions: readonly NetworkPrecision[] | undefined;
-  /** A loop serves this queue now. */
-  isServed: boolean;
+  /** Ends the patience of a job that waits for the engine with its variant. */
+  patienceTimer?: NodeJS.Timeout | undefined;
 }
 
 export interface AdmissionOptions {
+  /** Engines of one model serve one queue. */
   readonly engines: readonly Engine[];
   /** Checks jobs once more before they run. */
   readonly policy: Policy;
@@ -44,15 +42,16 @@ export interface AdmissionOptions {
 }
 
 /**
- * One bounded FIFO queue per model. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for
- * up to `patienceMs`. Compatible waiting jobs are batched with the job that starts.
+ * One bounded FIFO queue per model, served by all engines of the model: a job goes to the one that is free first. Jobs whose LoRA
+ * variant is loaded may overtake one whose variant must be built, for up to `patienceMs`. A job waits for a busy engine that holds
+ * its variant if that is quicker than a build. Compatible waiting jobs are batched with the job that starts.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #queues: ReadonlyMap<string, ModelQueue>;
   /** Jobs that failed in a batch: any job of it may be the cause, so each runs once more, alone. */
   readonly #alone = new WeakSet<GenerateJob>();
-  /** Jobs that were the oldest and were overtaken, with the time when that began. */
+  /** Jobs that were the oldest and were overtaken or left to another engine, with the time when that began. */
   readonly #passedOverSince = new WeakMap<GenerateJob, number>();
   #draining = false;
   #idle: (() => void) | undefined;
@@ -60,17 +59,14 @@ export class Admission {
   constructor(options: AdmissionOptions) {
     this.#options = options;
     this.#queues = new Map(
-      options.engines.map((engine) => [
-        engine.spec.model,
+      [...groupBy(options.engines, ({ spec }) => spec.model)].map(([model, engines]) => [
+        model,
         {
-          engine,
-          costs: new CostModel(engine.spec.batchPixels),
+          model,
+          slots: engines.map((engine) => new EngineSlot(engine)),
+          costs: new CostModel(engines[0]?.spec.batchPixels ?? 1),
           preparing: new Set(),
           waiting: [],
-          running: [],
-          variants: NO_VARIANTS,
-          precisions: undefined,
-          isServed: false,
         },
       ]),
     );
@@ -81,22 +77,16 @@ export class Admission {
   }
 
   get running(): number {
-    return [...this.#queues.values()].reduce((sum, { running }) => sum + running.length, 0);
+    return [...this.#queues.values()].reduce((sum, queue) => sum + runningOf(queue).length, 0);
   }
 
   get waiting(): number {
     return [...this.#queues.values()].reduce((sum, { waiting, preparing }) => sum + waiting.length + preparing.size, 0);
   }
 
-  /** LoRA variants of a model after its last job. */
-  variants(model: string): BuiltVariants {
-    return this.#queue(model).variants;
-  }
-
-  /** What the networks of a model compute in, as far as it is known. */
-  precisions(model: string): readonly NetworkPrecision[] {
-    const { precisions, engine } = this.#queue(model);
-    return precisions ?? engine.info?.precisions ?? [];
+  /** The engines of a model, and what they hold after their last jobs. */
+  slots(model: string): readonly EngineSlot[] {
+    return this.#queue(model).slots;
   }
 
   /** @throws InferenceError DRAINING with a retry delay */
@@ -115,12 +105,13 @@ export class Admission {
   assertRoom(model: string): void {
     const queue = this.#queue(model);
     this.assertNotDraining();
-    if (queue.engine.failure !== undefined && queue.engine.state === 'failed') throw queue.engine.failure;
+    const failure = failureOf(queue);
+    if (failure !== undefined) throw failure;
     if (this.running + this.waiting < this.#options.limit) return;
     throw new InferenceError(
       'QUEUE_FULL',
       `the queue holds ${this.#options.limit} jobs, its limit; try again later or raise LIMIT_QUEUE`,
-      { retryAfterMs: Math.max(MIN_RETRY_MS, 1000 * (secondsOf(queue.running, queue) ?? FIRST_RETRY_MS / 1000)) },
+      { retryAfterMs: Math.max(MIN_RETRY_MS, 1000 * (this.#secondsBefore(queue, 0) ?? FIRST_RETRY_MS / 1000)) },
     );
   }
 
@@ -179,59 +170,78 @@ export class Admission {
   #enqueue(queue: ModelQueue, job: GenerateJob): void {
     queue.waiting.push(job);
     this.#emitPosition(queue, job, queue.waiting.length - 1);
-    if (!queue.isServed) void this.#serve(queue);
+    this.#wake(queue, variantKey(job.request));
   }
 
-  async #serve(queue: ModelQueue): Promise<void> {
-    queue.isServed = true;
-    while (queue.waiting.length > 0) await this.#serveNext(queue);
-    queue.isServed = false;
+  /** Offers the waiting jobs to the engines that do nothing. @param variant that engines are preferred for */
+  #wake(queue: ModelQueue, variant = ''): void {
+    const free = queue.slots.filter(({ isServing }) => !isServing);
+    for (const slot of preferredFor(variant, free)) if (queue.waiting.length > 0) void this.#serve(queue, slot);
+  }
+
+  async #serve(queue: ModelQueue, slot: EngineSlot): Promise<void> {
+    slot.isServing = true;
+    while (queue.waiting.length > 0) if (!(await this.#serveNext(queue, slot))) return;
+    slot.isServing = false;
     this.#settle();
   }
 
-  async #serveNext(queue: ModelQueue): Promise<void> {
-    const [next] = queue.waiting;
-    if (queue.engine.state !== 'ready') {
-      queue.variants = NO_VARIANTS;
-      queue.precisions = undefined;
-      next?.emit({ $case: 'modelLoading', value: loadingEvent(queue.engine.spec.model) });
-      const failure: unknown = await queue.engine.whenReady().then(
+  /** @returns false if no waiting job is for this engine now: it no longer serves then */
+  async #serveNext(queue: ModelQueue, slot: EngineSlot): Promise<boolean> {
+    const { engine } = slot;
+    if (engine.state !== 'ready') {
+      // The first one speaks for all.
+      if (!queue.slots.some(({ isUp }) => isUp) && aliveOf(queue)[0] === slot)
+        queue.waiting[0]?.emit({ $case: 'modelLoading', value: loadingEvent(queue.model) });
+      const failure: unknown = await engine.whenReady().then(
         () => undefined,
         (error: unknown) => error,
       );
-      if (failure !== undefined) this.#failFirst(queue, failure);
       // The queue may have changed while we waited.
-      return;
+      if (failure === undefined) return true;
+      if (aliveOf(queue).length > 0) {
+        slot.isServing = false;
+        return false;
+      }
+      this.#failFirst(queue, failure);
+      return true;
     }
-    const jobs = this.#take(queue);
-    queue.running = jobs;
+    const jobs = this.#take(queue, slot);
+    if (jobs.length === 0) {
+      slot.isServing = false;
+      return false;
+    }
+    slot.running = jobs;
     this.#emitPositions(queue, 0);
-    queue.costs.observeLoaded(queue.engine.residentBytes);
-    const onTimings = ({ variants, modelPrecisions }: EngineTimings) => {
-      queue.variants = variants;
-      queue.precisions = modelPrecisions;
+    queue.costs.observeLoaded(engine.residentBytes);
+    const onTimings = ({ variants, modelPrecisions, buildMs }: EngineTimings) => {
+      slot.variants = variants;
+      slot.precisions = modelPrecisions;
+      if (buildMs > 0) slot.buildSeconds = buildMs / 1000;
     };
-    const errors = await runBatch(jobs, queue.engine, {
+    const errors = await runBatch(jobs, engine, {
       costs: queue.costs,
       policy: this.#options.policy,
       onTimings,
     }).catch((error: unknown) => jobs.map(() => error));
-    queue.running = [];
-    // A failure may have evicted variants.
-    if (errors.some((error) => error !== undefined)) queue.variants = { ...queue.variants, keys: [] };
+    slot.running = [];
+    if (errors.some((error) => error !== undefined)) slot.forgetVariants();
     const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
     for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
     for (const job of again) this.#alone.add(job);
     queue.waiting.unshift(...again);
+    // Another engine may now be the one for a job that waited for this one.
+    this.#wake(queue);
+    return true;
   }
 
   /** Removes the next job and the jobs that fit into its batch from the queue, in their order. */
-  #take(queue: ModelQueue): readonly GenerateJob[] {
-    const first = this.#choose(queue);
+  #take(queue: ModelQueue, slot: EngineSlot): readonly GenerateJob[] {
+    const first = this.#choose(queue, slot);
     if (first === undefined) return [];
     const others = queue.waiting.filter((job) => job !== first);
     const jobs = [first];
-    const limit = batchLimit(first.request, queue.engine.spec.batchPixels);
+    const limit = batchLimit(first.request, slot.engine.spec.batchPixels);
     let images = first.request.seeds.length;
     for (const job of this.#alone.has(first) ? [] : others) {
       if (images + job.request.seeds.length > limit || this.#alone.has(job)) continue;
@@ -244,20 +254,45 @@ export class Admission {
   }
 
   /**
-   * The oldest job, or one whose variant is loaded if the oldest needs a new variant and has not waited longer than
-   * `patienceMs`.
+   * The oldest job that is not left to another engine, or one whose variant is loaded if the oldest needs a new variant and has not
+   * waited longer than `patienceMs`.
    */
-  #choose({ waiting, variants }: ModelQueue): GenerateJob | undefined {
-    const [oldest] = waiting;
-    const isBuilt = ({ request }: GenerateJob) => {
-      const key = variantKey(request);
-      return key === '' || variants.keys.includes(key);
-    };
+  #choose(queue: ModelQueue, slot: EngineSlot): GenerateJob | undefined {
+    const jobs = queue.waiting.filter((job) => !this.#isLeftToAnother(job, queue, slot));
+    const [oldest] = jobs;
+    const isBuilt = ({ request }: GenerateJob) => slot.holds(variantKey(request));
     if (oldest === undefined || isBuilt(oldest)) return oldest;
-    const since = this.#passedOverSince.get(oldest) ?? Date.now();
-    this.#passedOverSince.set(oldest, since);
-    if (Date.now() - since >= this.#options.patienceMs) return oldest;
-    return waiting.find(isBuilt) ?? oldest;
+    if (this.#patienceLeft(oldest) <= 0) return oldest;
+    return jobs.find(isBuilt) ?? oldest;
+  }
+
+  /**
+   * True while a busy engine that holds the job's variant is expected to be done with its work before this one would have built it.
+   * What is not known yet counts as quicker.
+   */
+  #isLeftToAnother(job: GenerateJob, queue: ModelQueue, slot: EngineSlot): boolean {
+    const variant = variantKey(job.request);
+    const holders = queue.slots.filter((other) => other !== slot && other.isUp && other.holds(variant));
+    if (variant === '' || slot.holds(variant) || holders.length === 0) return false;
+    const patience = this.#patienceLeft(job);
+    if (patience <= 0) return false;
+    const before = queue.waiting.slice(0, queue.waiting.indexOf(job));
+    const sameVariant = before.filter(({ request }) => variantKey(request) === variant);
+    const wait = secondsOf(holders, sameVariant, queue);
+    const build = Math.max(...queue.slots.map(({ buildSeconds = 0 }) => buildSeconds));
+    if (wait !== undefined && build > 0 && wait > build) return false;
+    queue.patienceTimer ??= setTimeout(() => {
+      queue.patienceTimer = undefined;
+      this.#wake(queue);
+    }, patience).unref();
+    return true;
+  }
+
+  /** Time that a job which needs a new variant may still be overtaken, in ms. It starts with the first call. */
+  #patienceLeft(job: GenerateJob): number {
+    const since = this.#passedOverSince.get(job) ?? Date.now();
+    this.#passedOverSince.set(job, since);
+    return this.#options.patienceMs - (Date.now() - since);
   }
 
   // Any job of a failed batch may be the cause: each runs once more alone, so that none fails for another one.
@@ -279,12 +314,12 @@ export class Admission {
   }
 
   #emitPosition(queue: ModelQueue, job: GenerateJob, place: number): void {
-    const position = place + queue.running.length;
+    const position = place + runningOf(queue).length;
     job.emit({ $case: 'queued', value: { position, etaSeconds: this.#secondsBefore(queue, place) } });
   }
 
   #secondsBefore(queue: ModelQueue, place: number): number | undefined {
-    return secondsOf([...queue.running, ...queue.waiting.slice(0, place)], queue);
+    return secondsOf(aliveOf(queue), queue.waiting.slice(0, place), queue);
   }
 
   #settle(): void {
@@ -311,13 +346,36 @@ export interface Estimate {
   readonly queueSeconds: number | undefined;
 }
 
-/** Seconds that jobs still take, one after the other; undefined while nothing was measured. */
-function secondsOf(jobs: readonly GenerateJob[], { costs }: ModelQueue): number | undefined {
-  let sum = 0;
-  for (const job of jobs) {
+function runningOf({ slots }: ModelQueue): readonly GenerateJob[] {
+  return slots.flatMap(({ running }) => running);
+}
+
+function aliveOf({ slots }: ModelQueue): readonly EngineSlot[] {
+  return slots.filter(({ isAlive }) => isAlive);
+}
+
+/** Why no engine of the model can start; undefined while one of them lives. */
+function failureOf({ slots }: ModelQueue): InferenceError | undefined {
+  if (!slots.every(({ engine }) => engine.state === 'failed')) return undefined;
+  return slots.find(({ engine }) => engine.failure)?.engine.failure;
+}
+
+/**
+ * Seconds until one of the engines is free, after it ran what it runs now and its part of the jobs.
+ * @returns undefined while nothing was measured
+ */
+function secondsOf(
+  slots: readonly EngineSlot[],
+  jobs: readonly GenerateJob[],
+  { costs }: ModelQueue,
+): number | undefined {
+  let isKnown = true;
+  const secondsLeft = (job: GenerateJob) => {
     const cost = costs.estimate(job.request);
-    if (cost === undefined) return undefined;
-    sum += cost.total * (1 - job.fraction);
-  }
-  return sum;
+    isKnown &&= cost !== undefined;
+    return cost === undefined ? 0 : cost.total * (1 - job.fraction);
+  };
+  const busy = slots.map(({ running }) => running.reduce((sum, job) => sum + secondsLeft(job), 0));
+  const seconds = secondsUntilFree(busy, jobs.map(secondsLeft));
+  return isKnown ? seconds : undefined;
 }

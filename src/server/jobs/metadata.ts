@@ -1,5 +1,5 @@
 import type { Engine } from '../../engine/engine.js';
-import type { EngineTimings } from '../../engine/messages.js';
+import { type EngineTimings, engineName } from '../../engine/messages.js';
 import type { Enhancement, JobMetadata } from '../../gen/darkroom/v1/job.js';
 import { firstStep } from '../../pipelines/common/batching.js';
 import type { PromptReport } from '../../pipelines/pipeline.js';
@@ -13,7 +13,7 @@ import type { GenerateJob } from './generate-job.js';
 /** Metadata of a job before it starts. */
 export function plannedMetadata(
   job: GenerateJob,
-  { device, info }: Pick<Engine, 'device' | 'info'>,
+  { device, info, spec }: Pick<Engine, 'device' | 'info' | 'spec'>,
   startedAtMs: number,
 ): JobMetadata {
   const { request, plan } = job;
@@ -68,6 +68,7 @@ export function plannedMetadata(
     vramUsedBytes: undefined,
     vramTotalBytes: undefined,
     precisions: {},
+    engine: engineName(spec),
   };
 }
 

@@ -90,7 +90,7 @@ async function followRun(
       else record(job, event, meter);
       // The driver is queried during the decode, the longest phase after denoising; a later answer is ignored.
       if (engine.device !== 'cpu' && isLastStep(event)) {
-        void measureCard().then((measured) => {
+        void measureCard(engine.spec.deviceId).then((measured) => {
           card = measured;
         });
       }

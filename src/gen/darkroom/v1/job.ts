@@ -837,6 +837,8 @@ export interface JobMetadata {
     | undefined;
   /** What each network of the model computed in, by its name: fp32, fp16 or bf16. */
   precisions: { [key: string]: string };
+  /** Name of the engine that ran the job, as EngineStatus has it. */
+  engine: string;
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1518,6 +1520,7 @@ function createBaseJobMetadata(): JobMetadata {
     vramUsedBytes: undefined,
     vramTotalBytes: undefined,
     precisions: {},
+    engine: "",
   };
 }
 
@@ -1689,6 +1692,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     globalThis.Object.entries(message.precisions).forEach(([key, value]: [string, string]) => {
       JobMetadata_PrecisionsEntry.encode({ key: key as any, value }, writer.uint32(386).fork()).join();
     });
+    if (message.engine !== "") {
+      writer.uint32(394).string(message.engine);
+    }
     return writer;
   },
 
@@ -2102,6 +2108,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             }
             continue;
           }
+          case 49: {
+            if (tag !== 394) {
+              break;
+            }
+
+            message.engine = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2311,6 +2325,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
           {},
         )
         : {},
+      engine: isSet(object.engine) ? globalThis.String(object.engine) : "",
     };
   },
 
@@ -2466,6 +2481,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         });
       }
     }
+    if (message.engine !== "") {
+      obj.engine = message.engine;
+    }
     return obj;
   },
 
@@ -2542,6 +2560,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       },
       {},
     );
+    message.engine = object.engine ?? "";
     return message;
   },
 };
