@@ -25,6 +25,8 @@ export interface CreateEnginesOptions {
   readonly backoffMs?: NonNullable<EngineOptions['backoffMs']>;
   /** Threads of each CPU engine. Default: ENGINE_THREADS. */
   readonly threads?: number;
+  /** Most memory of each engine's arena, in bytes. Default: no limit. */
+  readonly memoryLimitBytes?: number | undefined;
   /** Devices of the engines, from `planPlacement`. Default: the devices take turns. */
   readonly placement?: Placement | undefined;
 }
@@ -39,6 +41,7 @@ export function createEngines({
   families = builtInFamilies,
   threads = config.ENGINE_THREADS,
   placement,
+  memoryLimitBytes,
   ...options
 }: CreateEnginesOptions): readonly Engine[] {
   const devices = configuredDevices(config);
@@ -70,6 +73,7 @@ export function createEngines({
         variants: config.LORA_VARIANTS,
         reserveBytes: config.MEMORY_RESERVE_BYTES,
         imageCheck,
+        memoryLimitBytes,
       };
     });
   });
@@ -117,6 +121,7 @@ export async function createTextEngine(
     parallel: config.QWEN_PARALLEL,
   };
   const { device, index: deviceId } = deviceWithFewest(configuredDevices(config), residents);
+  const neighbours = residents.filter((resident) => sharesMemory(resident, device, deviceId));
   const engine = createEngine<TextWork>({
     spec: { model: config.QWEN_NAME, family: 'qwen', source, device, deviceId, threads: config.ENGINE_THREADS },
     log,
@@ -134,16 +139,13 @@ export async function createTextEngine(
     measuredBytes = device === 'cpu' ? peakBytes : info?.memory.vram;
   });
   const ledger = new MemoryLedger({
-    measure: () =>
-      measureMemory(
-        device,
-        residents.filter((resident) => sharesMemory(resident, device, deviceId)),
-        deviceId,
-      ),
+    measure: () => measureMemory(device, neighbours, deviceId),
     reserveBytes: config.MEMORY_RESERVE_BYTES,
   });
   const grant = async () => ledger.grant(config.QWEN_NAME, measuredBytes ?? (await estimateMemory(source)));
-  return new OnDemandEngine({ engine, grant, idleMs: config.QWEN_IDLE_MS, log });
+  const onDemand = new OnDemandEngine({ engine, grant, idleMs: config.QWEN_IDLE_MS, log });
+  for (const resident of neighbours) resident.onMemoryRequest(() => onDemand.endIfIdle());
+  return onDemand;
 }
 
 /** The device that the fewest engines are on; the last of several, as models are placed from the first one on. */

@@ -25,9 +25,17 @@ export interface JobReporter<W extends Work> {
   readonly running: number;
 }
 
+/** What a program asks of the parent process. */
+export interface ParentLink {
+  /** Asks for memory of the device that something else keeps idle. Resolves when it is free; false if there is none. */
+  requestMemory(): Promise<boolean>;
+}
+
 /** Speaks the protocol of the parent's `Engine` for a program. This process ends with its parent. */
-export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
+export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLink {
   endWithParent();
+  let requests = 0;
+  const requested = new Map<number, (isFreed: boolean) => void>();
   const running = new Map<string, AbortController>();
   const end = (jobId: string, message: MessageFromEngine<W>) => {
     if (running.delete(jobId)) send(message);
@@ -74,12 +82,25 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
       case 'cancel':
         running.get(message.jobId)?.abort(new InferenceError('CANCELLED', 'the job was cancelled'));
         return;
+      case 'memory':
+        requested.get(message.request)?.(message.isFreed);
+        requested.delete(message.request);
+        return;
       case 'shutdown':
         // The process ends only after a run on another thread.
         for (const job of running.values()) job.abort(new InferenceError('DRAINING', 'the server is stopping'));
         process.exit(0);
     }
   });
+
+  return {
+    requestMemory: () =>
+      new Promise((resolve) => {
+        requests += 1;
+        requested.set(requests, resolve);
+        send({ kind: 'request-memory', request: requests });
+      }),
+  };
 
   function send(message: MessageFromEngine<W>, sent?: () => void): void {
     // If the parent is gone nobody listens; this process ends with it.

@@ -57,6 +57,11 @@ export interface Engine<W extends Work = ImageWork> {
    * `busy`.
    */
   run(jobs: readonly W['job'][]): readonly RunHandle<W>[];
+  /**
+   * Sets what is done when the engine's memory runs out: it frees memory that something else on the device keeps idle. Resolves to
+   * false if there was none. Default: nothing is freed.
+   */
+  onMemoryRequest(free: () => Promise<boolean>): void;
   /** Adds a listener for changes of `state` and of `loading`. Returns the function that removes it. */
   onStateChange(listener: (state: EngineState) => void): () => void;
   stop(): Promise<void>;
@@ -129,6 +134,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   #hangTimer: NodeJS.Timeout | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
   #startCrashes = 0;
+  #freeMemory: (() => Promise<boolean>) | undefined;
   /** We killed the process ourselves, so the next one may start without backoff. */
   #killedOnPurpose = false;
 
@@ -219,6 +225,10 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   onStateChange(listener: (state: EngineState) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  onMemoryRequest(free: () => Promise<boolean>): void {
+    this.#freeMemory = free;
   }
 
   async stop(): Promise<void> {
@@ -349,6 +359,9 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.#log.error({ reason: this.failure.reason, problem: this.failure.message }, 'engine cannot start');
         this.#setState('failed');
         return;
+      case 'request-memory':
+        void this.#answerMemoryRequest(message.request);
+        return;
       case 'event':
         this.#watchForHang();
         this.#jobs.get(message.jobId)?.events.push(message.event);
@@ -360,6 +373,13 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.#endJob(message.jobId, InferenceError.fromJSON(message.error));
     }
     if (this.#jobs.size === 0 && this.state === 'busy') this.#setState('ready');
+  }
+
+  async #answerMemoryRequest(request: number): Promise<void> {
+    const child = this.#child;
+    const isFreed = (await this.#freeMemory?.().catch(() => false)) ?? false;
+    this.#log.warn({ isFreed }, 'engine ran out of memory and asked for some');
+    if (this.#child === child) this.#send({ kind: 'memory', request, isFreed });
   }
 
   #onExit(code: number | null, signal: NodeJS.Signals | null, livedMs: number): void {

@@ -92,6 +92,8 @@ export interface EngineSpec {
   readonly variants?: number;
   /** Memory of the device that variants leave free, in bytes. Default 0. */
   readonly reserveBytes?: number;
+  /** Most memory of the runtime's arena, in bytes: see `SessionDevice`. Default: no limit. */
+  readonly memoryLimitBytes?: number | undefined;
   /** Omitted: decoded images are not checked. */
   readonly imageCheck?: ImageCheckSpec | undefined;
 }
@@ -154,6 +156,8 @@ export interface EngineTimings {
   readonly peakBytes: number;
   /** Number of denoiser runs, counted per text. Omitted: not counted. */
   readonly forwards?: number;
+  /** Measures that were taken because memory ran out, as `JobMetadata` has them. */
+  readonly memoryMeasures: readonly string[];
   /** Variants that the engine holds now. */
   readonly variants: BuiltVariants;
   /** What the networks of the job's variant computed in. */
@@ -190,6 +194,8 @@ export type MessageToEngine<W extends Work = Work> =
   | { readonly kind: 'start'; readonly spec: W['spec'] }
   | { readonly kind: 'run'; readonly jobs: readonly W['job'][] }
   | { readonly kind: 'cancel'; readonly jobId: string }
+  /** The answer to `request-memory`. */
+  | { readonly kind: 'memory'; readonly request: number; readonly isFreed: boolean }
   | { readonly kind: 'shutdown' };
 
 /** Description of a loaded engine. */
@@ -208,6 +214,8 @@ export type MessageFromEngine<W extends Work = Work> =
   | ({ readonly kind: 'ready'; readonly loadMs: number } & Loaded<W>)
   /** Loading failed for good: a missing file, a wrong checkpoint, or a provider that does not open. */
   | { readonly kind: 'start-failed'; readonly error: SerializedError }
+  /** Memory ran out: is there any that something else on the device keeps idle? */
+  | { readonly kind: 'request-memory'; readonly request: number }
   | { readonly kind: 'event'; readonly jobId: string; readonly event: W['event'] }
   | { readonly kind: 'done'; readonly jobId: string; readonly result: W['result'] }
   | { readonly kind: 'failed'; readonly jobId: string; readonly error: SerializedError };

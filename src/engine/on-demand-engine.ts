@@ -93,6 +93,13 @@ export class OnDemandEngine<W extends Work> {
     await this.#ending;
   }
 
+  /** Ends the engine now if nobody uses it. @returns false if it is in use, or not loaded */
+  async endIfIdle(): Promise<boolean> {
+    if (this.#users > 0 || !this.isLoaded) return false;
+    await this.unload();
+    return true;
+  }
+
   /** Ends the engine and its jobs at once. */
   async stop(): Promise<void> {
     clearTimeout(this.#idleTimer);

@@ -3,6 +3,7 @@ import { InferenceError } from '../errors.js';
 import type { Makes } from '../job-types.js';
 import type { Backend } from '../runtime/backend.js';
 import { type CheckpointGlance, glanceAt } from './checkpoint-glance.js';
+import type { MemoryRelief } from './common/memory-relief.js';
 import type { LoraBase } from './lora/lora-header.js';
 import type { PlannedNetwork, RunSize } from './model-memory.js';
 import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax } from './pipeline.js';
@@ -118,6 +119,8 @@ export interface OpenOptions {
   readonly backend: Backend;
   /** Pixels of all images that are denoised together. */
   readonly batchPixels: number;
+  /** Frees memory when it runs out, and counts the measures. Default: nothing is freed. */
+  readonly relief?: MemoryRelief | undefined;
 }
 
 /** Description of a checkpoint that was not loaded. */

@@ -23,6 +23,8 @@ export interface BackendOptions extends RuntimeOptions {
   readonly runtime?: RuntimeName | undefined;
   /** As `SessionDevice` has it. */
   readonly tf32?: boolean | undefined;
+  /** As `SessionDevice` has it. */
+  readonly memoryLimitBytes?: number | undefined;
   /** Omitted: `auto`. */
   readonly precision?: Precision | undefined;
 }
@@ -44,10 +46,11 @@ export async function openBackend({
   threads = 0,
   precision = 'auto',
   tf32,
+  memoryLimitBytes,
   runtime,
   ...options
 }: BackendOptions): Promise<Backend> {
-  const device = { provider, deviceId, threads, tf32, runtime: await openRuntime(runtime, options) };
+  const device = { provider, deviceId, threads, tf32, memoryLimitBytes, runtime: await openRuntime(runtime, options) };
   const types = computeTypes(provider, precision);
   const measured = new Map<ComputeType, Measured>();
   for (const type of types) measured.set(type, await measure(device, type));

@@ -34,7 +34,8 @@ export interface Serving {
 
 /**
  * A real server on a free port over a real engine process with the tiny SDXL.
- * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN
+ * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN; `memoryLimitBytes`:
+ *   each engine's device has so much memory
  */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
@@ -42,8 +43,14 @@ export async function serve(
     textEntry = textEngineEntry,
     startsLater = false,
     withWan = false,
+    memoryLimitBytes,
     ...options
-  }: Pick<ServerOptions, 'fetcher'> & { textEntry?: URL; startsLater?: boolean; withWan?: boolean } = {},
+  }: Pick<ServerOptions, 'fetcher'> & {
+    textEntry?: URL;
+    startsLater?: boolean;
+    withWan?: boolean;
+    memoryLimitBytes?: number;
+  } = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
@@ -56,6 +63,7 @@ export async function serve(
     log: silent,
     entry: engineEntry,
     threads: 1,
+    memoryLimitBytes,
     backoffMs: { initial: 50, max: 1000 },
   });
   const [engine] = engines;

@@ -69,7 +69,7 @@ export class SdxlPipeline implements Pipeline {
       const images = running.alive(batch);
       if (images.length === 0) return;
       // 1. one run of the UNet for all images; classifier-free guidance of each from its two rows
-      const rows = await atStep(i, request.steps, () => predictBatch(this.networks, images, i, signal));
+      const rows = await atStep(i, request.steps, () => this.#predict(images, i, signal));
       const noise = new Map([...rows].map(([image, own]) => [image, guided(image, own)]));
       const due = previews.due(images, noise, i);
       // 2. the scheduler's step from this noise level to the next
@@ -82,6 +82,18 @@ export class SdxlPipeline implements Pipeline {
         if (preview !== undefined) yield preview;
       }
     }
+  }
+
+  /** Where memory runs out, the rows go through the UNet in two runs, then in four and so on, at last each alone. */
+  #predict(images: readonly ImageLatents[], step: number, signal: AbortSignal): ReturnType<typeof predictBatch> {
+    const rows = images.reduce((sum, { conditioning }) => sum + conditioning.rows.length, 0);
+    const { width, height } = (images[0] as ImageLatents).request;
+    const attempts = [{ run: () => predictBatch(this.networks, images, step, { signal }) }];
+    const smaller = halvings(rows).map((maxRows) => ({
+      measure: `denoised_${maxRows}_at_once`,
+      run: () => predictBatch(this.networks, images, step, { signal, maxRows }),
+    }));
+    return this.networks.relief.shrink(`denoise ${rows} ${width}x${height}`, [...attempts, ...smaller]);
   }
 
   /**
@@ -162,6 +174,11 @@ export class SdxlPipeline implements Pipeline {
   dispose(): Promise<void> {
     return this.networks.release();
   }
+}
+
+/** Half of a number, half of that and so on, rounded up, to 1. */
+function halvings(count: number): readonly number[] {
+  return count <= 1 ? [] : [Math.ceil(count / 2), ...halvings(Math.ceil(count / 2))];
 }
 
 /** The noise of one image, from the rows of its negative prompt and its prompt; without guidance there is one row. */

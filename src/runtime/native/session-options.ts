@@ -16,6 +16,10 @@ export function createSessionOptions(library: OrtLibrary, plan: SessionPlan): Ha
     for (const [key, value] of Object.entries(plan.configEntries)) {
       api.call('AddSessionConfigEntry', options.pointer, key, value);
     }
+    if (plan.provider === 'cpu' && plan.memoryLimitBytes !== undefined) {
+      library.limitCpuArena(plan.memoryLimitBytes);
+      api.call('AddSessionConfigEntry', options.pointer, 'session.use_env_allocators', '1');
+    }
     appendProvider(library, options, plan);
     return options;
   } catch (error) {

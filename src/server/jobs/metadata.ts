@@ -69,6 +69,7 @@ export function plannedMetadata(
     vramTotalBytes: undefined,
     precisions: {},
     engine: engineName(spec),
+    memoryMeasures: [],
   };
 }
 
@@ -117,6 +118,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings, 
     decodeSeconds: timings.decodeMs / 1000,
     totalSizeBytes: job.assets.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0n),
     batchImages: timings.batchImages,
+    memoryMeasures: [...timings.memoryMeasures],
     precisions: Object.fromEntries(timings.precisions.map(({ network, precision }) => [network, precision])),
     enginePeakBytes: BigInt(timings.peakBytes),
     forwards: timings.forwards,

@@ -839,6 +839,12 @@ export interface JobMetadata {
   precisions: { [key: string]: string };
   /** Name of the engine that ran the job, as EngineStatus has it. */
   engine: string;
+  /**
+   * What the engine did because the device's memory ran out, in this order: released_idle_networks, dropped_idle_variants,
+   * ended_language_model, denoised_N_at_once (images and prompts in smaller batches), decoded_in_tiles_of_N_pixels. Empty if the
+   * memory was enough. docs/reference/memory.md describes each.
+   */
+  memoryMeasures: string[];
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1521,6 +1527,7 @@ function createBaseJobMetadata(): JobMetadata {
     vramTotalBytes: undefined,
     precisions: {},
     engine: "",
+    memoryMeasures: [],
   };
 }
 
@@ -1694,6 +1701,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     });
     if (message.engine !== "") {
       writer.uint32(394).string(message.engine);
+    }
+    for (const v of message.memoryMeasures) {
+      writer.uint32(402).string(v!);
     }
     return writer;
   },
@@ -2116,6 +2126,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.engine = reader.string();
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.memoryMeasures.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2326,6 +2344,11 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         )
         : {},
       engine: isSet(object.engine) ? globalThis.String(object.engine) : "",
+      memoryMeasures: globalThis.Array.isArray(object?.memoryMeasures)
+        ? object.memoryMeasures.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.memory_measures)
+        ? object.memory_measures.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -2484,6 +2507,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.engine !== "") {
       obj.engine = message.engine;
     }
+    if (message.memoryMeasures?.length) {
+      obj.memoryMeasures = message.memoryMeasures;
+    }
     return obj;
   },
 
@@ -2561,6 +2587,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       {},
     );
     message.engine = object.engine ?? "";
+    message.memoryMeasures = object.memoryMeasures?.map((e) => e) || [];
     return message;
   },
 };
