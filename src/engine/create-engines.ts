@@ -1,5 +1,5 @@
 import type { Config } from '../config/server-config.js';
-import type { Device, DeviceAddress } from '../device.js';
+import type { DeviceAddress } from '../device.js';
 import { estimateMemory } from '../enhancer/qwen/memory.js';
 import { readTemplate } from '../enhancer/template.js';
 import { visibleCard } from '../environment.js';
@@ -7,9 +7,8 @@ import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { type Families, flagOf } from '../pipelines/family.js';
-import { measureMemory } from '../runtime/device-memory.js';
+import type { DeviceLedgers } from './device-ledgers.js';
 import { createEngine, type Engine, type EngineOptions } from './engine.js';
-import { MemoryLedger } from './memory-ledger.js';
 import type { EngineSpec, TextWork } from './messages.js';
 import { OnDemandEngine } from './on-demand-engine.js';
 import { configuredDevices, type Placement } from './place-engines.js';
@@ -102,13 +101,13 @@ function waysToNameOne(families: Families): string {
 /**
  * Creates the language model that enhances prompts. It loads when the first prompt comes. Returns undefined if the
  * configuration names none.
- * @param residents engines that share the memory with it
+ * @param memory ledgers of the devices that the other engines are on
  * @throws InferenceError INVALID_REQUEST if the template is wrong
  */
 export async function createTextEngine(
   config: Config,
   log: Logger,
-  residents: readonly Engine[],
+  memory: DeviceLedgers,
   entry = new URL('./text-process.js', import.meta.url),
 ): Promise<OnDemandEngine<TextWork> | undefined> {
   const template = await readTemplate(config.ENHANCE_TEMPLATE);
@@ -120,8 +119,7 @@ export async function createTextEngine(
     template,
     parallel: config.QWEN_PARALLEL,
   };
-  const { device, index: deviceId } = deviceWithFewest(configuredDevices(config), residents);
-  const neighbours = residents.filter((resident) => sharesMemory(resident, device, deviceId));
+  const { device, index: deviceId } = deviceWithFewest(configuredDevices(config), memory);
   const engine = createEngine<TextWork>({
     spec: { model: config.QWEN_NAME, family: 'qwen', source, device, deviceId, threads: config.ENGINE_THREADS },
     log,
@@ -138,29 +136,21 @@ export async function createTextEngine(
     const { device, info, peakBytes } = engine;
     measuredBytes = device === 'cpu' ? peakBytes : info?.memory.vram;
   });
-  const ledger = new MemoryLedger({
-    measure: () => measureMemory(device, neighbours, deviceId),
-    reserveBytes: config.MEMORY_RESERVE_BYTES,
-  });
+  const ledger = memory.of(device, deviceId);
   const grant = async () => ledger.grant(config.QWEN_NAME, measuredBytes ?? (await estimateMemory(source)));
   const onDemand = new OnDemandEngine({ engine, grant, idleMs: config.QWEN_IDLE_MS, log });
-  for (const resident of neighbours) resident.onMemoryRequest(() => onDemand.endIfIdle());
+  ledger.onShortage(() => onDemand.endIfIdle());
+  for (const neighbour of memory.neighbours(device, deviceId)) neighbour.onMemoryRequest(() => onDemand.endIfIdle());
   return onDemand;
 }
 
 /** The device that the fewest engines are on; the last of several, as models are placed from the first one on. */
-function deviceWithFewest(devices: readonly DeviceAddress[], engines: readonly Engine[]): DeviceAddress {
-  const enginesOn = ({ device, index }: DeviceAddress) =>
-    engines.filter(({ spec }) => spec.device === device && spec.deviceId === index).length;
+function deviceWithFewest(devices: readonly DeviceAddress[], memory: DeviceLedgers): DeviceAddress {
+  const enginesOn = ({ device, index }: DeviceAddress) => memory.neighbours(device, index).length;
   return devices.toReversed().reduce((best, next) => (enginesOn(next) < enginesOn(best) ? next : best));
 }
 
 /** llama.cpp spreads a model over all cards that it sees. */
 function onlyCard({ DEVICES }: Config, deviceId: number): NodeJS.ProcessEnv {
   return DEVICES === undefined ? {} : { CUDA_VISIBLE_DEVICES: visibleCard(deviceId) };
-}
-
-/** Engines on the CPU share the machine's memory, whatever their index. */
-function sharesMemory({ spec }: Engine, device: Device, deviceId: number): boolean {
-  return device === 'cpu' ? spec.device === 'cpu' : spec.deviceId === deviceId;
 }

@@ -26,13 +26,15 @@ export interface JobReporter<W extends Work> {
 }
 
 /** What a program asks of the parent process. */
-export interface ParentLink {
+export interface ParentLink<W extends Work> {
+  /** Reports that the description of the model changed. */
+  inform(info: W['info']): void;
   /** Asks for memory of the device that something else keeps idle. Resolves when it is free; false if there is none. */
   requestMemory(): Promise<boolean>;
 }
 
 /** Speaks the protocol of the parent's `Engine` for a program. This process ends with its parent. */
-export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLink {
+export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLink<W> {
   endWithParent();
   let requests = 0;
   const requested = new Map<number, (isFreed: boolean) => void>();
@@ -94,6 +96,7 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLi
   });
 
   return {
+    inform: (info) => send({ kind: 'info', info }),
     requestMemory: () =>
       new Promise((resolve) => {
         requests += 1;

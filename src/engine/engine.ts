@@ -359,6 +359,9 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.#log.error({ reason: this.failure.reason, problem: this.failure.message }, 'engine cannot start');
         this.#setState('failed');
         return;
+      case 'info':
+        this.info = message.info;
+        return;
       case 'request-memory':
         void this.#answerMemoryRequest(message.request);
         return;

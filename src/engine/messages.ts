@@ -214,6 +214,8 @@ export type MessageFromEngine<W extends Work = Work> =
   | ({ readonly kind: 'ready'; readonly loadMs: number } & Loaded<W>)
   /** Loading failed for good: a missing file, a wrong checkpoint, or a provider that does not open. */
   | { readonly kind: 'start-failed'; readonly error: SerializedError }
+  /** The description of the model changed: a network that opened later computes in a wider type. */
+  | { readonly kind: 'info'; readonly info: W['info'] }
   /** Memory ran out: is there any that something else on the device keeps idle? */
   | { readonly kind: 'request-memory'; readonly request: number }
   | { readonly kind: 'event'; readonly jobId: string; readonly event: W['event'] }

@@ -9,7 +9,7 @@ export interface OnDemandOptions<W extends Work> {
   /** An engine of the kind `on-demand`. */
   readonly engine: Engine<W>;
   /** Requests the memory of the model. */
-  readonly grant: () => Promise<Grant>;
+  readonly grant: () => Promise<Pick<Grant, 'settle'>>;
   /** Time from the last use to the end of the process, in ms. */
   readonly idleMs: number;
   readonly log: Logger;

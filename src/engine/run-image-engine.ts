@@ -46,7 +46,14 @@ export function runImageEngine(families: Families): void {
         throw new InferenceError('INTERNAL', `the engine got jobs while ${pipeline ? 'busy' : 'not loaded'}`);
       }
       relief.begin();
-      await renderBatch({ name: model, pipeline, check, relief }, jobs, reporter);
+      const before = JSON.stringify(pipeline.info.precisions);
+      try {
+        await renderBatch({ name: model, pipeline, check, relief }, jobs, reporter);
+      } finally {
+        // What opens in a wider type takes more memory than was planned.
+        if (JSON.stringify(pipeline.info.precisions) !== before)
+          parent.inform({ ...pipeline.info, memory: plannedMemory(pipeline) });
+      }
     },
   });
 }

@@ -241,6 +241,8 @@ export interface BuiltVariants {
   readonly keys: readonly string[];
   /** Number of variants that were built since the engine started. */
   readonly builds: number;
+  /** Memory of the device that they take at most, in bytes. Omitted: none. */
+  readonly bytes?: number;
 }
 
 export interface Pipeline {

@@ -61,7 +61,8 @@ export class VariantPipeline implements Pipeline {
   }
 
   get variants(): BuiltVariants {
-    return { keys: this.#variants.keys(), builds: this.#builds };
+    const bytes = this.#variants.size * this.#base.variantBytes;
+    return { keys: this.#variants.keys(), builds: this.#builds, bytes };
   }
 
   /** All jobs need the same variant. */

@@ -76,6 +76,7 @@ async function submit(state: ServerState, parsed: ParsedRequest, signal: AbortSi
   const known = attach(state, parsed);
   if (known !== undefined) return known;
   state.admission.assertRoom(model);
+  assertMemory(state, model, plan);
   const requestHash = hashRequest(request);
   const id = request.jobId || randomUUID();
   const { jobType } = request;
@@ -90,6 +91,15 @@ async function submit(state: ServerState, parsed: ParsedRequest, signal: AbortSi
   state.jobs.add(job);
   state.admission.submit(job);
   return job;
+}
+
+/** @throws InferenceError OUT_OF_MEMORY for a job that no engine of the model can ever run */
+function assertMemory(state: ServerState, model: string, { request, references }: JobPlan): void {
+  const { info, spec } = engineOf(state, model);
+  if (info?.memory === undefined) return;
+  const options = { hasReferences: references !== undefined, batchPixels: spec.batchPixels };
+  const engines = state.engines.filter((engine) => engine.spec.model === model);
+  state.memory.assertCanFit(engines, deviceMemoryOf(info.memory, request, options));
 }
 
 /** Prepares a job: fetches its references while its prompt is enhanced. Undefined if it needs neither. */

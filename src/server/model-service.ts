@@ -1,4 +1,5 @@
 import { deviceName } from '../device.js';
+import type { DeviceLedgers } from '../engine/device-ledgers.js';
 import type { Engine, EngineState } from '../engine/engine.js';
 import { engineName, type Work } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
@@ -31,7 +32,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
   const { enhancer } = state.enhancement;
   const models = () => [
     ...[...new Set(state.engines.map(({ spec }) => spec.model))].map((model) =>
-      describeModel(state.admission.slots(model)),
+      describeModel(state.admission.slots(model), state.memory),
     ),
     ...(enhancer ? [describeEnhancer(enhancer)] : []),
   ];
@@ -143,8 +144,11 @@ function describeLora({ name, summary, problem }: KnownLora): LoraInfo {
 const NEAREST: readonly EngineState[] = ['ready', 'busy', 'starting', 'restarting', 'stopped', 'failed'];
 
 /** A model as its engines are together: they have one checkpoint. */
-function describeModel(slots: readonly EngineSlot[]): Model {
-  const engines = slots.map(describeSlot);
+function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Model {
+  const engines = slots.map((slot) => ({
+    ...describeSlot(slot),
+    deviceBytes: BigInt(Math.round(memory.heldBytes(slot.engine))),
+  }));
   const [nearest] = slots
     .map(({ engine }) => engine)
     .sort((a, b) => NEAREST.indexOf(a.state) - NEAREST.indexOf(b.state)) as [Engine];

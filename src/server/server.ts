@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Config } from '../config/server-config.js';
+import { DeviceLedgers } from '../engine/device-ledgers.js';
 import type { Engine } from '../engine/engine.js';
 import type { TextWork } from '../engine/messages.js';
 import type { OnDemandEngine } from '../engine/on-demand-engine.js';
@@ -48,6 +49,8 @@ export interface ServerOptions {
   readonly log: Logger;
   /** The caller starts them; jobs wait until they are ready. Several of one model share its queue. */
   readonly engines: readonly Engine[];
+  /** Memory of the engines' devices; the language model must have the same. Default: a ledger of these engines. */
+  readonly memory?: DeviceLedgers | undefined;
   /** The engine that enhances prompts. It starts when a prompt comes. Omitted: prompts are used as they are. */
   readonly textEngine?: OnDemandEngine<TextWork> | undefined;
   /** Families of the engines' models. Default: the built-in families. */
@@ -72,10 +75,12 @@ export interface RunningServer {
 /** Binds the gRPC server and serves. */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, engines, fetcher, families = builtInFamilies, jobTypes = contractJobTypes } = options;
+  const { memory = new DeviceLedgers(config, engines) } = options;
   const policy = await createPolicy(config, log);
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
   const admission = new Admission({
     engines,
+    memory,
     policy,
     limit: config.LIMIT_QUEUE,
     patienceMs: config.LORA_PATIENCE_MS,
@@ -97,6 +102,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     families,
     jobTypes,
     engines,
+    memory,
     jobs,
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),

@@ -3,6 +3,7 @@ import { inject } from 'vitest';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config/server-config.js';
 import { createEngines, createTextEngine } from '../../src/engine/create-engines.js';
+import { DeviceLedgers } from '../../src/engine/device-ledgers.js';
 import type { Engine } from '../../src/engine/engine.js';
 import type { TextWork } from '../../src/engine/messages.js';
 import type { OnDemandEngine } from '../../src/engine/on-demand-engine.js';
@@ -68,8 +69,9 @@ export async function serve(
   });
   const [engine] = engines;
   if (engine === undefined) throw new Error('no engine');
-  const textEngine = await createTextEngine(config, silent, engines, textEntry);
-  const server = await createServer({ config, log: silent, engines, textEngine, loraThread, ...options });
+  const memory = new DeviceLedgers(config, engines);
+  const textEngine = await createTextEngine(config, silent, memory, textEntry);
+  const server = await createServer({ config, log: silent, engines, memory, textEngine, loraThread, ...options });
   if (!startsLater) await Promise.all(engines.map((one) => one.start()));
   const client = connect(
     `127.0.0.1:${server.port}`,

@@ -1,3 +1,4 @@
+import type { DeviceLedgers } from '../../engine/device-ledgers.js';
 import type { Engine } from '../../engine/engine.js';
 import type { EngineTimings } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
@@ -7,6 +8,7 @@ import { groupBy } from '../../std/group-by.js';
 import { loadingEvent } from '../enhance/enhance-for-job.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
+import { memoryOfJobs } from './device-memory.js';
 import { EngineSlot, preferredFor, secondsUntilFree } from './engine-slot.js';
 import type { GenerateJob } from './generate-job.js';
 import { runBatch } from './run-batch.js';
@@ -31,6 +33,8 @@ interface ModelQueue {
 export interface AdmissionOptions {
   /** Engines of one model serve one queue. */
   readonly engines: readonly Engine[];
+  /** Memory of the engines' devices. */
+  readonly memory: DeviceLedgers;
   /** Checks jobs once more before they run. */
   readonly policy: Policy;
   /** Largest number of jobs that wait or run, over all models. */
@@ -218,12 +222,9 @@ export class Admission {
       slot.variants = variants;
       slot.precisions = modelPrecisions;
       if (buildMs > 0) slot.buildSeconds = buildMs / 1000;
+      this.#options.memory.setVariants(engine, variants.bytes ?? 0);
     };
-    const errors = await runBatch(jobs, engine, {
-      costs: queue.costs,
-      policy: this.#options.policy,
-      onTimings,
-    }).catch((error: unknown) => jobs.map(() => error));
+    const errors = await this.#run(queue, slot, jobs, onTimings).catch((error: unknown) => jobs.map(() => error));
     slot.running = [];
     if (errors.some((error) => error !== undefined)) slot.forgetVariants();
     const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
@@ -233,6 +234,26 @@ export class Admission {
     // Another engine may now be the one for a job that waited for this one.
     this.#wake(queue);
     return true;
+  }
+
+  /** Runs jobs once the engine's device has the memory for them. */
+  async #run(
+    { costs }: ModelQueue,
+    { engine }: EngineSlot,
+    jobs: readonly GenerateJob[],
+    onTimings: (timings: EngineTimings) => void,
+  ): Promise<readonly unknown[]> {
+    const { memory, policy } = this.#options;
+    const [first] = jobs as [GenerateJob];
+    const needed = memoryOfJobs(engine.info?.memory, jobs, engine.spec.batchPixels);
+    const measuredBytes = engine.device === 'cpu' ? costs.peakBytes(first.request) : undefined;
+    const signal = jobs.length === 1 ? first.signal : undefined;
+    const grant = needed && (await memory.grant(engine, needed, { measuredBytes, signal }));
+    try {
+      return await runBatch(jobs, engine, { costs, policy, onTimings, onEncoded: () => grant?.encoded() });
+    } finally {
+      grant?.end();
+    }
   }
 
   /** Removes the next job and the jobs that fit into its batch from the queue, in their order. */

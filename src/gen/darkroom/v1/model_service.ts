@@ -178,6 +178,11 @@ export interface EngineStatus {
   variantBuilds: number;
   /** What each of its networks computes in. Empty until the model was loaded once, and for qwen. */
   networks: NetworkPrecision[];
+  /**
+   * Memory that it holds on its device after its jobs so far, computed from its networks, in bytes: weights, the peaks of what stays
+   * open, and LoRA variants. 0 before its first job, and for qwen.
+   */
+  deviceBytes: bigint;
 }
 
 /** NetworkPrecision is what one network of a model computes in. */
@@ -750,6 +755,7 @@ function createBaseEngineStatus(): EngineStatus {
     variants: 0,
     variantBuilds: 0,
     networks: [],
+    deviceBytes: 0n,
   };
 }
 
@@ -793,6 +799,12 @@ export const EngineStatus: MessageFns<EngineStatus> = {
     }
     for (const v of message.networks) {
       NetworkPrecision.encode(v!, writer.uint32(90).fork()).join();
+    }
+    if (message.deviceBytes !== 0n) {
+      if (BigInt.asUintN(64, message.deviceBytes) !== message.deviceBytes) {
+        throw new globalThis.Error("value provided for field message.deviceBytes of type uint64 too large");
+      }
+      writer.uint32(96).uint64(message.deviceBytes);
     }
     return writer;
   },
@@ -898,6 +910,14 @@ export const EngineStatus: MessageFns<EngineStatus> = {
             message.networks.push(NetworkPrecision.decode(reader, reader.uint32()));
             continue;
           }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.deviceBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -941,6 +961,11 @@ export const EngineStatus: MessageFns<EngineStatus> = {
       networks: globalThis.Array.isArray(object?.networks)
         ? object.networks.map((e: any) => NetworkPrecision.fromJSON(e))
         : [],
+      deviceBytes: isSet(object.deviceBytes)
+        ? BigInt(object.deviceBytes)
+        : isSet(object.device_bytes)
+        ? BigInt(object.device_bytes)
+        : 0n,
     };
   },
 
@@ -979,6 +1004,9 @@ export const EngineStatus: MessageFns<EngineStatus> = {
     if (message.networks?.length) {
       obj.networks = message.networks.map((e) => NetworkPrecision.toJSON(e));
     }
+    if (message.deviceBytes !== 0n) {
+      obj.deviceBytes = message.deviceBytes.toString();
+    }
     return obj;
   },
 
@@ -1000,6 +1028,9 @@ export const EngineStatus: MessageFns<EngineStatus> = {
     message.variants = object.variants ?? 0;
     message.variantBuilds = object.variantBuilds ?? 0;
     message.networks = object.networks?.map((e) => NetworkPrecision.fromPartial(e)) || [];
+    message.deviceBytes = (object.deviceBytes !== undefined && object.deviceBytes !== null)
+      ? BigInt(object.deviceBytes)
+      : 0n;
     return message;
   },
 };
