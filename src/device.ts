@@ -23,3 +23,7 @@ export type PrecisionName = 'fp32' | 'fp16' | 'bf16';
 /** Values of PRECISION. `auto`: half precision where the provider's sums are float32, which is on CUDA. */
 export const precisions = ['auto', 'fp32', 'fp16', 'bf16'] as const;
 export type Precision = (typeof precisions)[number];
+
+/** Values of GPU_TURNS: who goes first on a device that several engines share. */
+export const turnPolicies = ['fair', 'images-first', 'off'] as const;
+export type TurnPolicy = (typeof turnPolicies)[number];

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { devices, precisions } from '../device.js';
+import { devices, precisions, turnPolicies } from '../device.js';
 import { ggufTypes } from '../enhancer/qwen/gguf-file-types.js';
 import { environment } from '../environment.js';
 import { builtInFamilies, builtInVariables } from '../pipelines/families.js';
@@ -73,6 +73,12 @@ export const configSchema = z.object({
     .optional()
     .describe(
       'Devices that models are placed on, separated by commas: cuda:0,cuda:1. It replaces DEVICE. Unset: the one that DEVICE names.',
+    ),
+  GPU_TURNS: z
+    .enum(turnPolicies)
+    .optional()
+    .describe(
+      'How engines on one device take turns. fair: the one that used it least goes first. images-first: images go before videos. off: they run at the same time. Unset: fair on a GPU, off on the CPU.',
     ),
   RUNTIME: z
     .enum(runtimeNames)

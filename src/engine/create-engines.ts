@@ -1,5 +1,5 @@
 import type { Config } from '../config/server-config.js';
-import type { DeviceAddress } from '../device.js';
+import { type DeviceAddress, deviceName, type TurnPolicy } from '../device.js';
 import { estimateMemory } from '../enhancer/qwen/memory.js';
 import { readTemplate } from '../enhancer/template.js';
 import { visibleCard } from '../environment.js';
@@ -7,7 +7,9 @@ import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { type Families, flagOf } from '../pipelines/family.js';
+import { groupBy } from '../std/group-by.js';
 import type { DeviceLedgers } from './device-ledgers.js';
+import { DeviceTurns } from './device-turns.js';
 import { createEngine, type Engine, type EngineOptions } from './engine.js';
 import type { EngineSpec, TextWork } from './messages.js';
 import { OnDemandEngine } from './on-demand-engine.js';
@@ -79,15 +81,31 @@ export function createEngines({
   if (specs.length === 0 && config.QWEN_PATH === undefined) {
     throw new InferenceError('INVALID_REQUEST', `no model: ${waysToNameOne(families)}`);
   }
+  const turnsOf = createTurns(config.GPU_TURNS, specs);
   return specs.map((spec) =>
     createEngine({
-      spec,
+      spec: { ...spec, takesTurns: turnsOf(spec) && (config.GPU_TURNS === undefined ? 'gpu' : 'always') },
+      turns: turnsOf(spec),
       log,
       cancelBoundMs: config.CANCEL_BOUND_MS,
       hangTimeoutMs: config.HANG_TIMEOUT_MS,
       ...options,
     }),
   );
+}
+
+/** The turns of each device that several engines are on. */
+function createTurns(
+  policy: TurnPolicy = 'fair',
+  specs: readonly EngineSpec[],
+): (spec: EngineSpec) => DeviceTurns | undefined {
+  const shared = [...groupBy(specs, placeOf)].filter(([, engines]) => engines.length > 1);
+  const turns = new Map(policy === 'off' ? [] : shared.map(([place]) => [place, new DeviceTurns({ policy })]));
+  return (spec) => turns.get(placeOf(spec));
+}
+
+function placeOf({ device, deviceId = 0 }: EngineSpec): string {
+  return deviceName(device, deviceId);
 }
 
 function waysToNameOne(families: Families): string {

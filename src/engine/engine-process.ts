@@ -1,4 +1,5 @@
 import { InferenceError } from '../errors.js';
+import { MessagedTurns, type RunTurns } from '../runtime/run-turns.js';
 import { toEngineError } from './engine-error.js';
 import type { Loaded, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
 import { endWithParent } from './parent-watch.js';
@@ -29,6 +30,8 @@ export interface JobReporter<W extends Work> {
 export interface ParentLink<W extends Work> {
   /** Reports that the description of the model changed. */
   inform(info: W['info']): void;
+  /** Turns on the device that this engine shares. */
+  readonly turns: RunTurns;
   /** Asks for memory of the device that something else keeps idle. Resolves when it is free; false if there is none. */
   requestMemory(): Promise<boolean>;
 }
@@ -37,6 +40,7 @@ export interface ParentLink<W extends Work> {
 export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLink<W> {
   endWithParent();
   let requests = 0;
+  let onTurn: (() => void) | undefined;
   const requested = new Map<number, (isFreed: boolean) => void>();
   const running = new Map<string, AbortController>();
   const end = (jobId: string, message: MessageFromEngine<W>) => {
@@ -84,6 +88,9 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLi
       case 'cancel':
         running.get(message.jobId)?.abort(new InferenceError('CANCELLED', 'the job was cancelled'));
         return;
+      case 'turn':
+        onTurn?.();
+        return;
       case 'memory':
         requested.get(message.request)?.(message.isFreed);
         requested.delete(message.request);
@@ -95,7 +102,16 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLi
     }
   });
 
+  const turns = new MessagedTurns({
+    request: () =>
+      new Promise((resolve) => {
+        onTurn = resolve;
+        send({ kind: 'request-turn' });
+      }),
+    end: () => send({ kind: 'end-turn' }),
+  });
   return {
+    turns,
     inform: (info) => send({ kind: 'info', info }),
     requestMemory: () =>
       new Promise((resolve) => {

@@ -5,8 +5,10 @@ import type { Logger } from 'pino';
 import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createBackoff } from '../std/backoff.js';
+import type { DeviceTurns, TurnSeat } from './device-turns.js';
 import { EventQueue } from './event-queue.js';
 import {
+  type EngineJob,
   engineName,
   type ImageWork,
   type LoadProgress,
@@ -86,6 +88,8 @@ export interface EngineOptions<W extends Work = ImageWork> {
   readonly hangTimeoutMs?: number;
   /** Time limit from the start of a process to `ready`, in ms. Default 30 min: a large checkpoint on a slow disk. */
   readonly startTimeoutMs?: number;
+  /** Turns of the engines on its device. Default: none are given, and an engine that asks for one gets it at once. */
+  readonly turns?: DeviceTurns | undefined;
   /** Variables of the process, over those of this one. Default: none. */
   readonly env?: NodeJS.ProcessEnv;
   /** Wait before a restart, in ms. It doubles from `initial` to `max`. Default 0.5 s to 60 s. */
@@ -135,12 +139,16 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   #restartTimer: NodeJS.Timeout | undefined;
   #startCrashes = 0;
   #freeMemory: (() => Promise<boolean>) | undefined;
+  readonly #seat: TurnSeat | undefined;
+  /** One of its jobs makes a video. */
+  #makesVideo = false;
   /** We killed the process ourselves, so the next one may start without backoff. */
   #killedOnPurpose = false;
 
   constructor(options: EngineOptions<W>) {
     this.spec = options.spec;
     this.#options = options;
+    this.#seat = options.turns?.join();
     const { model } = options.spec;
     const engine = engineName(options.spec);
     this.#log = options.log.child({ model, ...(engine !== model && { engine }) });
@@ -216,6 +224,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
       result.catch(() => undefined);
       return { events, result, cancel: (reason) => this.#cancel(jobId, reason) };
     });
+    this.#makesVideo = jobs.some((job) => 'output' in job && (job as unknown as EngineJob).output.video !== undefined);
     this.#setState('busy');
     this.#watchForHang();
     this.#send({ kind: 'run', jobs });
@@ -359,6 +368,15 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.#log.error({ reason: this.failure.reason, problem: this.failure.message }, 'engine cannot start');
         this.#setState('failed');
         return;
+      case 'request-turn':
+        // Waiting for another engine is no hang.
+        clearTimeout(this.#hangTimer);
+        this.#seat?.request(() => this.#giveTurn(), this.#makesVideo);
+        if (this.#seat === undefined) this.#giveTurn();
+        return;
+      case 'end-turn':
+        this.#seat?.end();
+        return;
       case 'info':
         this.info = message.info;
         return;
@@ -375,7 +393,9 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
       case 'failed':
         this.#endJob(message.jobId, InferenceError.fromJSON(message.error));
     }
-    if (this.#jobs.size === 0 && this.state === 'busy') this.#setState('ready');
+    if (this.#jobs.size > 0) return;
+    this.#seat?.leave();
+    if (this.state === 'busy') this.#setState('ready');
   }
 
   async #answerMemoryRequest(request: number): Promise<void> {
@@ -385,8 +405,14 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     if (this.#child === child) this.#send({ kind: 'memory', request, isFreed });
   }
 
+  #giveTurn(): void {
+    this.#watchForHang();
+    this.#send({ kind: 'turn' });
+  }
+
   #onExit(code: number | null, signal: NodeJS.Signals | null, livedMs: number): void {
     this.#child = undefined;
+    this.#seat?.leave();
     if (this.state === 'stopped' || this.state === 'failed') return;
     const onPurpose = this.#killedOnPurpose;
     this.#killedOnPurpose = false;

@@ -92,6 +92,8 @@ export interface EngineSpec {
   readonly variants?: number;
   /** Memory of the device that variants leave free, in bytes. Default 0. */
   readonly reserveBytes?: number;
+  /** When runs wait for the engine's turn on its device: on a GPU only, or on any device. Default: never. */
+  readonly takesTurns?: 'gpu' | 'always' | undefined;
   /** Most memory of the runtime's arena, in bytes: see `SessionDevice`. Default: no limit. */
   readonly memoryLimitBytes?: number | undefined;
   /** Omitted: decoded images are not checked. */
@@ -194,6 +196,8 @@ export type MessageToEngine<W extends Work = Work> =
   | { readonly kind: 'start'; readonly spec: W['spec'] }
   | { readonly kind: 'run'; readonly jobs: readonly W['job'][] }
   | { readonly kind: 'cancel'; readonly jobId: string }
+  /** The engine's turn on its device came. */
+  | { readonly kind: 'turn' }
   /** The answer to `request-memory`. */
   | { readonly kind: 'memory'; readonly request: number; readonly isFreed: boolean }
   | { readonly kind: 'shutdown' };
@@ -214,6 +218,10 @@ export type MessageFromEngine<W extends Work = Work> =
   | ({ readonly kind: 'ready'; readonly loadMs: number } & Loaded<W>)
   /** Loading failed for good: a missing file, a wrong checkpoint, or a provider that does not open. */
   | { readonly kind: 'start-failed'; readonly error: SerializedError }
+  /** A run waits for the engine's turn on its device. */
+  | { readonly kind: 'request-turn' }
+  /** The run ended, or gave up waiting. */
+  | { readonly kind: 'end-turn' }
   /** The description of the model changed: a network that opened later computes in a wider type. */
   | { readonly kind: 'info'; readonly info: W['info'] }
   /** Memory ran out: is there any that something else on the device keeps idle? */

@@ -34,7 +34,9 @@ export function runImageEngine(families: Families): void {
       check = spec.imageCheck && (await ImageCheck.open(spec.imageCheck, spec.threads));
       const { threads, precision, runtime, providerLibrary, deviceId, memoryLimitBytes } = spec;
       const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary, deviceId });
-      const options = { deviceId, threads, precision, runtime, providerLibrary, memoryLimitBytes };
+      const { takesTurns } = spec;
+      const turns = takesTurns === 'always' || (takesTurns === 'gpu' && device !== 'cpu') ? parent.turns : undefined;
+      const options = { turns, deviceId, threads, precision, runtime, providerLibrary, memoryLimitBytes };
       const backend = await openBackend({ provider: device, ...options });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend, relief);
       relief.addSource('ended_language_model', () => parent.requestMemory());

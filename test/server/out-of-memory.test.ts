@@ -59,7 +59,7 @@ describe('an engine whose device runs out of memory', () => {
   });
 
   it('denoises less at once where the device is too small for the whole batch', async () => {
-    serving = await serve({}, { memoryLimitBytes: 100e6 });
+    serving = await serve({}, { memoryLimitBytes: 60e6 });
     const request = { ...quick, width: 512, height: 512, numImages: 3, steps: 1, guidanceScale: 5 };
     const { memoryMeasures, batchImages } = metadataOf(await outcomeOf(serving.client, request));
     expect(batchImages).toBe(3);

@@ -169,7 +169,8 @@ async function openFinite(
   const session = await createSession(graph, backend, options);
   return {
     async run<T extends TensorData = Float32Array>(feeds: Readonly<Record<string, Feed>>, options?: RunOptions) {
-      const outputs = await relief.retrying(() => session.run<T>(feeds, options));
+      const work = () => relief.retrying(() => session.run<T>(feeds, options));
+      const outputs = await (backend.turns?.run(work, options?.signal) ?? work());
       for (const values of Object.values<TensorData>(outputs)) {
         if (values instanceof Float32Array && !areFinite(values)) {
           throw new NotFiniteError(name, precisionNames[graph.dialect.compute]);
