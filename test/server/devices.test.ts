@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { credentials } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
-import { type Model, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
+import { type GetServerStatusResponse, type Model, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
 import { HealthCheckResponse_ServingStatus as Health, HealthClient } from '../../src/gen/grpc/health/v1/health.js';
 import { metadataOf, outcomeOf, quick, type Serving, serve, slow, until } from '../support/serving.js';
 
@@ -27,12 +27,11 @@ const bare = { ...quick, outputMetadata: OutputMetadata.OUTPUT_METADATA_NONE };
 /** Long enough to be killed in its middle. */
 const long = { ...bare, width: 128, height: 128, steps: 60 };
 
-const sdxl = async (): Promise<Model> =>
+const status = (): Promise<GetServerStatusResponse> =>
   new Promise((resolve, reject) =>
-    serving.client.models.getServerStatus({}, (error, response) =>
-      error ? reject(error) : resolve(response.models[0] as Model),
-    ),
+    serving.client.models.getServerStatus({}, (error, response) => (error ? reject(error) : resolve(response))),
   );
+const sdxl = async (): Promise<Model> => (await status()).models[0] as Model;
 const running = async () => (await sdxl()).engines.map(({ runningJobs }) => runningJobs);
 
 async function health(): Promise<Health> {
@@ -121,6 +120,7 @@ describe('a model on two devices', () => {
     const blockers = [0, 1].map(() => outcomeOf(serving.client, slow, { signal: abort.signal }));
     await until(async () => (await running()).join() === '1,1');
     const waiting = outcomeOf(serving.client, quick);
+    await until(async () => (await status()).queuedJobs === 1);
     abort.abort();
     expect((await waiting).events[0]?.event).toMatchObject({ $case: 'queued', value: { position: 2 } });
     expect((await waiting).files).toHaveLength(1);
