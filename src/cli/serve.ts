@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { Command, Option } from 'commander';
 import type { BridgeConfig } from '../config/bridge-config.js';
 import { readBridgeConfig } from '../config/bridge-config.js';
@@ -12,7 +13,7 @@ import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { runBridge } from '../queue-bridge/run-bridge.js';
-import { createServer } from '../server/server.js';
+import { createServer, type RunningServer } from '../server/server.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
 import { onShutdown } from './shutdown.js';
 
@@ -57,14 +58,14 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
   const engines = createEngines({ config, log, placement: await planPlacement(config, log) });
   const memory = new DeviceLedgers(config, engines);
   const textEngine = await createTextEngine(config, log, memory);
-  const server = await createServer({ config, log, engines, memory, textEngine });
+  const ownToken = withBridge ? randomUUID() : undefined;
+  const server = await createServer({ config, log, engines, memory, textEngine, ownToken });
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
-  const address = `${/^(0\.0\.0\.0|\[::\])$/.test(host) ? '127.0.0.1' : host}:${server.port}`;
   const bridge =
     bridgeConfig &&
-    (await runBridge({ config: { ...bridgeConfig, DARKROOM_SERVER: [address] }, log, endsServer: true }));
+    (await runBridge({ config: { ...bridgeConfig, ...connectionTo(server, ownToken) }, log, endsServer: true }));
 
   const { isStopping } = onShutdown(
     async () => {
@@ -89,6 +90,19 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     const place = config.DEVICES === undefined ? device : deviceName(device, spec.deviceId ?? 0);
     process.stdout.write(`model ${engineName(spec)} is ready on ${place}\n`);
   }
+}
+
+/** How the bridge in the same process reaches the server, whatever other clients need. */
+function connectionTo({ localAddress }: RunningServer, token: string | undefined): Partial<BridgeConfig> {
+  return {
+    DARKROOM_SERVER: [localAddress],
+    DARKROOM_TOKEN: token,
+    DARKROOM_TOKEN_FILE: undefined,
+    DARKROOM_TLS: undefined,
+    DARKROOM_CA: undefined,
+    DARKROOM_CERT: undefined,
+    DARKROOM_KEY: undefined,
+  };
 }
 
 /** @throws InferenceError INVALID_REQUEST if no shared queue is configured */

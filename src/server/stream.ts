@@ -1,8 +1,9 @@
 import { once } from 'node:events';
-import type { handleServerStreamingCall, handleUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
+import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from '../rpc/status.js';
+import { type Caller, callerOf, peerHost } from './access/caller.js';
 import { RefusedRequest } from './receive/receive-limits.js';
 
 /** A client's deadline passes earlier than ours by the latency of its call; then the client hangs up. */
@@ -11,6 +12,9 @@ const DEADLINE_SLACK_MS = 500;
 export interface CallContext {
   /** Aborted with an InferenceError when the client is gone or its deadline has passed. */
   readonly signal: AbortSignal;
+  readonly caller: Caller;
+  /** Address of the client. */
+  readonly peer: string;
 }
 
 export interface CallOptions {
@@ -25,7 +29,7 @@ export function streaming<Request, Response>(
   return (call) => {
     const abort = abortWith(call);
     const run = async () => {
-      for await (const response of handle(accepted(call.request), { signal: abort.signal })) {
+      for await (const response of handle(accepted(call.request), { ...callerContext(call), signal: abort.signal })) {
         if (abort.signal.aborted) return;
         if (!call.write(response)) await drained(call, abort.signal);
       }
@@ -40,17 +44,23 @@ export function streaming<Request, Response>(
 
 export function unary<Request, Response>(
   { log }: CallOptions,
-  handle: (request: Request) => Response | Promise<Response>,
+  handle: (request: Request, context: Omit<CallContext, 'signal'>) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, respond) => {
     const run = async () => {
-      return handle(accepted(call.request));
+      return handle(accepted(call.request), callerContext(call));
     };
     run().then(
       (response) => respond(null, response),
       (error: unknown) => respond(statusFromError(error, log)),
     );
   };
+}
+
+function callerContext(
+  call: Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getPeer'>,
+): Omit<CallContext, 'signal'> {
+  return { caller: callerOf(call.metadata), peer: peerHost(call.getPeer()) };
 }
 
 function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'getDeadline'>): AbortController {

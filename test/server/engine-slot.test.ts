@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { secondsUntilFree } from '../../src/server/jobs/engine-slot.js';
+import { EngineWait } from '../../src/server/jobs/engine-slot.js';
+
+function secondsUntilFree(running: readonly number[], jobs: readonly (number | undefined)[]): number | undefined {
+  const wait = new EngineWait(running.map((seconds) => [seconds]));
+  for (const seconds of jobs) wait.add(seconds);
+  return wait.seconds;
+}
 
 describe('the wait for one of several engines', () => {
   it('is the sum of what one engine has to do', () => {
@@ -13,6 +19,10 @@ describe('the wait for one of several engines', () => {
 
   it('is nothing where an engine is free', () => {
     expect(secondsUntilFree([30, 0], [])).toBe(0);
+  });
+
+  it('is unknown as soon as a job before it is', () => {
+    expect(secondsUntilFree([3, 4], [undefined])).toBeUndefined();
   });
 
   it('is that of one engine while none is known to come back', () => {

@@ -9,13 +9,17 @@ import { loadingEvent } from '../enhance/enhance-for-job.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
 import { memoryOfJobs } from './device-memory.js';
-import { EngineSlot, preferredFor, secondsUntilFree } from './engine-slot.js';
+import { EngineSlot, EngineWait, preferredFor } from './engine-slot.js';
+import { FairQueue } from './fair-queue.js';
 import type { GenerateJob } from './generate-job.js';
 import { runBatch } from './run-batch.js';
 
 /** Retry delay for a client that finds the queue full while no time was measured yet, in ms. */
 const FIRST_RETRY_MS = 1000;
 const MIN_RETRY_MS = 100;
+
+/** Jobs that are this near to their turn report every change of their position. */
+const NEAR = 10;
 
 interface ModelQueue {
   readonly model: string;
@@ -24,8 +28,8 @@ interface ModelQueue {
   readonly costs: CostModel;
   /** Accepted jobs whose references or prompts are still being prepared. */
   readonly preparing: Set<GenerateJob>;
-  /** In the order in which they became ready. */
-  readonly waiting: GenerateJob[];
+  /** Prepared jobs. Owners take turns. */
+  readonly waiting: FairQueue<GenerateJob>;
   /** Ends the patience of a job that waits for the engine with its variant. */
   patienceTimer?: NodeJS.Timeout | undefined;
 }
@@ -46,9 +50,9 @@ export interface AdmissionOptions {
 }
 
 /**
- * One bounded FIFO queue per model, served by all engines of the model: a job goes to the one that is free first. Jobs whose LoRA
- * variant is loaded may overtake one whose variant must be built, for up to `patienceMs`. A job waits for a busy engine that holds
- * its variant if that is quicker than a build. Compatible waiting jobs are batched with the job that starts.
+ * One bounded queue per model, in which the owners of jobs take turns, served by all engines of the model: a job goes to the one that
+ * is free first. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for up to `patienceMs`. A job waits for
+ * a busy engine that holds its variant if that is quicker than a build. Compatible waiting jobs are batched with the job that starts.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
@@ -70,7 +74,7 @@ export class Admission {
           slots: engines.map((engine) => new EngineSlot(engine)),
           costs: new CostModel(engines[0]?.spec.batchPixels ?? 1),
           preparing: new Set(),
-          waiting: [],
+          waiting: new FairQueue<GenerateJob>(),
         },
       ]),
     );
@@ -163,17 +167,17 @@ export class Admission {
   // Removes a waiting job from its queue. A running job sees its signal instead.
   #abandon(queue: ModelQueue, job: GenerateJob): void {
     const wasPreparing = queue.preparing.delete(job);
-    const place = queue.waiting.indexOf(job);
-    if (place >= 0) queue.waiting.splice(place, 1);
-    else if (!wasPreparing) return;
+    const place = queue.waiting.remove(job);
+    if (place < 0 && !wasPreparing) return;
     this.#finish(job, job.signal.reason);
     if (place >= 0) this.#emitPositions(queue, place);
     this.#settle();
   }
 
   #enqueue(queue: ModelQueue, job: GenerateJob): void {
-    queue.waiting.push(job);
-    this.#emitPosition(queue, job, queue.waiting.length - 1);
+    const place = queue.waiting.add(job, job.turnKey);
+    this.#emitPosition(queue, job, place);
+    this.#emitPositions(queue, place + 1);
     this.#wake(queue, variantKey(job.request));
   }
 
@@ -196,7 +200,7 @@ export class Admission {
     if (engine.state !== 'ready') {
       // The first one speaks for all.
       if (!queue.slots.some(({ isUp }) => isUp) && aliveOf(queue)[0] === slot)
-        queue.waiting[0]?.emit({ $case: 'modelLoading', value: loadingEvent(queue.model) });
+        queue.waiting.slice(0, 1)[0]?.emit({ $case: 'modelLoading', value: loadingEvent(queue.model) });
       const failure: unknown = await engine.whenReady().then(
         () => undefined,
         (error: unknown) => error,
@@ -230,7 +234,7 @@ export class Admission {
     const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
     for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
     for (const job of again) this.#alone.add(job);
-    queue.waiting.unshift(...again);
+    for (const job of again.toReversed()) queue.waiting.putBack(job, job.turnKey);
     // Another engine may now be the one for a job that waited for this one.
     this.#wake(queue);
     return true;
@@ -260,7 +264,7 @@ export class Admission {
   #take(queue: ModelQueue, slot: EngineSlot): readonly GenerateJob[] {
     const first = this.#choose(queue, slot);
     if (first === undefined) return [];
-    const others = queue.waiting.filter((job) => job !== first);
+    const others = queue.waiting.slice(0).filter((job) => job !== first);
     const jobs = [first];
     const limit = batchLimit(first.request, slot.engine.spec.batchPixels);
     let images = first.request.seeds.length;
@@ -270,7 +274,7 @@ export class Admission {
       jobs.push(job);
       images += job.request.seeds.length;
     }
-    for (const job of jobs) queue.waiting.splice(queue.waiting.indexOf(job), 1);
+    for (const job of jobs) queue.waiting.take(job);
     return jobs;
   }
 
@@ -279,7 +283,7 @@ export class Admission {
    * waited longer than `patienceMs`.
    */
   #choose(queue: ModelQueue, slot: EngineSlot): GenerateJob | undefined {
-    const jobs = queue.waiting.filter((job) => !this.#isLeftToAnother(job, queue, slot));
+    const jobs = queue.waiting.slice(0).filter((job) => !this.#isLeftToAnother(job, queue, slot));
     const [oldest] = jobs;
     const isBuilt = ({ request }: GenerateJob) => slot.holds(variantKey(request));
     if (oldest === undefined || isBuilt(oldest)) return oldest;
@@ -297,9 +301,10 @@ export class Admission {
     if (variant === '' || slot.holds(variant) || holders.length === 0) return false;
     const patience = this.#patienceLeft(job);
     if (patience <= 0) return false;
-    const before = queue.waiting.slice(0, queue.waiting.indexOf(job));
+    const all = queue.waiting.slice(0);
+    const before = all.slice(0, all.indexOf(job));
     const sameVariant = before.filter(({ request }) => variantKey(request) === variant);
-    const wait = secondsOf(holders, sameVariant, queue);
+    const wait = waitFor(holders, sameVariant, queue).seconds;
     const build = Math.max(...queue.slots.map(({ buildSeconds = 0 }) => buildSeconds));
     if (wait !== undefined && build > 0 && wait > build) return false;
     queue.patienceTimer ??= setTimeout(() => {
@@ -322,16 +327,26 @@ export class Admission {
   }
 
   #failFirst(queue: ModelQueue, error: unknown): void {
-    const job = queue.waiting.shift();
-    if (job !== undefined) this.#finish(job, error);
+    const [job] = queue.waiting;
+    if (job === undefined) return;
+    queue.waiting.take(job);
+    this.#finish(job, error);
   }
 
   #finish(job: GenerateJob, error?: unknown): void {
     this.#options.onEnd(job, error);
   }
 
+  /** Reports the positions of the waiting jobs from a place on, to those whose position changed noticeably. */
   #emitPositions(queue: ModelQueue, from: number): void {
-    for (const [place, job] of queue.waiting.entries()) if (place >= from) this.#emitPosition(queue, job, place);
+    const wait = this.#waitBefore(queue, from);
+    const running = runningOf(queue).length;
+    for (const [i, job] of queue.waiting.slice(from).entries()) {
+      const position = from + i + running;
+      if (isNews(position, job.reportedPosition))
+        job.emit({ $case: 'queued', value: { position, etaSeconds: wait.seconds } });
+      wait.add(secondsLeft(job, queue));
+    }
   }
 
   #emitPosition(queue: ModelQueue, job: GenerateJob, place: number): void {
@@ -340,7 +355,11 @@ export class Admission {
   }
 
   #secondsBefore(queue: ModelQueue, place: number): number | undefined {
-    return secondsOf(aliveOf(queue), queue.waiting.slice(0, place), queue);
+    return this.#waitBefore(queue, place).seconds;
+  }
+
+  #waitBefore(queue: ModelQueue, place: number): EngineWait {
+    return waitFor(aliveOf(queue), queue.waiting.slice(0, place), queue);
   }
 
   #settle(): void {
@@ -352,6 +371,12 @@ export class Admission {
     if (queue !== undefined) return queue;
     throw modelNotFound(model, [...this.#queues.keys()]);
   }
+}
+
+/** A job far back reports every tenth of its way only: its events are kept, and a long queue moves often. */
+function isNews(position: number, reported: number | undefined): boolean {
+  if (reported === undefined) return true;
+  return position !== reported && (position <= NEAR || Math.abs(position - reported) >= reported / 10);
 }
 
 export function modelNotFound(model: string, known: readonly string[]): InferenceError {
@@ -381,22 +406,15 @@ function failureOf({ slots }: ModelQueue): InferenceError | undefined {
   return slots.find(({ engine }) => engine.failure)?.engine.failure;
 }
 
-/**
- * Seconds until one of the engines is free, after it ran what it runs now and its part of the jobs.
- * @returns undefined while nothing was measured
- */
-function secondsOf(
-  slots: readonly EngineSlot[],
-  jobs: readonly GenerateJob[],
-  { costs }: ModelQueue,
-): number | undefined {
-  let isKnown = true;
-  const secondsLeft = (job: GenerateJob) => {
-    const cost = costs.estimate(job.request);
-    isKnown &&= cost !== undefined;
-    return cost === undefined ? 0 : cost.total * (1 - job.fraction);
-  };
-  const busy = slots.map(({ running }) => running.reduce((sum, job) => sum + secondsLeft(job), 0));
-  const seconds = secondsUntilFree(busy, jobs.map(secondsLeft));
-  return isKnown ? seconds : undefined;
+/** The wait until one of the engines is free, after what they run now and their part of the jobs. */
+function waitFor(slots: readonly EngineSlot[], jobs: readonly GenerateJob[], queue: ModelQueue): EngineWait {
+  const wait = new EngineWait(slots.map(({ running }) => running.map((job) => secondsLeft(job, queue))));
+  for (const job of jobs) wait.add(secondsLeft(job, queue));
+  return wait;
+}
+
+/** Seconds that a job still takes; undefined while nothing was measured. */
+function secondsLeft(job: GenerateJob, { costs }: ModelQueue): number | undefined {
+  const cost = costs.estimate(job.request);
+  return cost && cost.total * (1 - job.fraction);
 }

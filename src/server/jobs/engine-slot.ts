@@ -65,16 +65,32 @@ export function preferredFor(variant: string, slots: readonly EngineSlot[]): rea
   });
 }
 
-/**
- * Seconds until one of several engines is free for the next job.
- * @param busy seconds that each engine still works
- * @param jobs seconds of the jobs before it, in their order
- */
-export function secondsUntilFree(busy: readonly number[], jobs: readonly number[]): number {
-  const free = [...busy];
-  for (const seconds of jobs) {
-    const first = free.indexOf(Math.min(...free));
-    free[first] = (free[first] ?? 0) + seconds;
+/** The wait for one of several engines, to which jobs go as they become free. */
+export class EngineWait {
+  /** Seconds that each engine still works. */
+  readonly #free: number[];
+  #isKnown = true;
+
+  /** @param running seconds of the jobs that each engine runs; undefined ones are not known */
+  constructor(running: readonly (readonly (number | undefined)[])[]) {
+    this.#free = running.map((jobs) => jobs.reduce<number>((sum, seconds) => sum + this.#known(seconds), 0));
+    // Without an engine the wait is that of one.
+    if (this.#free.length === 0) this.#free.push(0);
   }
-  return free.length === 0 ? jobs.reduce((sum, seconds) => sum + seconds, 0) : Math.min(...free);
+
+  /** Seconds until the first engine is free; undefined if a job's time is not known. */
+  get seconds(): number | undefined {
+    return this.#isKnown ? Math.min(...this.#free) : undefined;
+  }
+
+  /** Gives a job to the engine that is free first. */
+  add(seconds: number | undefined): void {
+    const first = this.#free.indexOf(Math.min(...this.#free));
+    this.#free[first] = (this.#free[first] ?? 0) + this.#known(seconds);
+  }
+
+  #known(seconds: number | undefined): number {
+    this.#isKnown &&= seconds !== undefined;
+    return seconds ?? 0;
+  }
 }
