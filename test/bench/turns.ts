@@ -1,5 +1,5 @@
 /**
- * npm run bench -- turns [--json] [--sdxl PATH] [--wan PATH] [--device cpu] [--images 5] [--side 256] [--steps 15] [--clip-steps 60]
+ * npm run bench -- turns [--json] [--sdxl PATH] [--wan PATH] [--device cpu] [--images 5] [--side 256] [--steps 15] [--frames 33] [--clip-steps 40]
  *
  * Serves SDXL and WAN on one device and measures what an image waits while a clip renders, and what the clip loses, under each value
  * of GPU_TURNS. The figures of one policy come from one server; all of them from one run. Without paths the models are the tiny ones.
@@ -26,12 +26,15 @@ const { values: options } = parseArgs({
     images: { type: 'string', default: '5' },
     side: { type: 'string', default: '256' },
     steps: { type: 'string', default: '15' },
-    'clip-steps': { type: 'string', default: '60' },
+    frames: { type: 'string', default: '33' },
+    'clip-steps': { type: 'string', default: '40' },
   },
 });
 
 interface Row {
   readonly policy: string;
+  /** Images that were made while the clip rendered. */
+  readonly images: number;
   /** Median time of an image with nothing else on the device, in s. */
   readonly image: number;
   /** The same while a clip renders. */
@@ -48,7 +51,7 @@ const side = Number(options.side);
 const image = { prompt: 'a red circle on a blue background', width: side, height: side, steps: Number(options.steps) };
 const clip = {
   ...{ prompt: 'waves below a lighthouse', jobType: JobType.JOB_TYPE_VIDEO_FAST, seed: 1n },
-  ...{ width: side, height: side, frames: 9, steps: Number(options['clip-steps']) },
+  ...{ width: side, height: side, frames: Number(options.frames), steps: Number(options['clip-steps']) },
 };
 
 const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'));
@@ -79,11 +82,15 @@ async function measure(client: DarkroomClient, policy: string): Promise<Row> {
   const begun = new Promise<void>((resolve) => {
     hasBegun = resolve;
   });
-  const rendering = run(client, clip, hasBegun);
+  let isRendering = true;
+  const rendering = run(client, clip, hasBegun).finally(() => {
+    isRendering = false;
+  });
   await begun;
-  const beside = await images(client);
+  const beside = await images(client, () => isRendering);
   return {
     policy,
+    images: beside.length,
     image: quantile(
       alone.map(({ seconds }) => seconds),
       0.5,
@@ -102,10 +109,13 @@ async function measure(client: DarkroomClient, policy: string): Promise<Row> {
   };
 }
 
-async function images(client: DarkroomClient): Promise<readonly Timing[]> {
+/** @param goes false: an image that ends now does not count */
+async function images(client: DarkroomClient, goes: () => boolean = () => true): Promise<readonly Timing[]> {
   const timings: Timing[] = [];
-  for (let i = 0; i < Number(options.images); i += 1)
-    timings.push(await run(client, { ...image, seed: BigInt(i + 2) }));
+  for (let i = 0; i < Number(options.images); i += 1) {
+    const timing = await run(client, { ...image, seed: BigInt(i + 2) });
+    if (goes()) timings.push(timing);
+  }
   return timings;
 }
 
@@ -136,16 +146,25 @@ function print(): void {
     process.stdout.write(`${JSON.stringify(rows, null, 2)}\n`);
     return;
   }
-  const count = Number(options.images);
   process.stdout.write(
-    '| GPU_TURNS | image beside a clip / alone | first step after | clip beside images / alone | clip loses / images take |\n',
+    '| GPU_TURNS | images beside the clip | image beside a clip / alone | first step after | clip beside images / alone | clip loses / images take |\n',
   );
-  process.stdout.write('| --- | --- | --- | --- | --- |\n');
+  process.stdout.write('| --- | --- | --- | --- | --- | --- |\n');
   for (const row of rows) {
-    const { policy, image: alone, imageBesideClip, firstStep, clipStep, clip: clipAlone, clipBesideImages } = row;
+    const {
+      policy,
+      images: count,
+      image: alone,
+      imageBesideClip,
+      firstStep,
+      clipStep,
+      clip: clipAlone,
+      clipBesideImages,
+    } = row;
     const lost = (clipBesideImages - clipAlone) / (count * alone);
     const cells = [
       policy,
+      `${count}`,
       `${(imageBesideClip / alone).toFixed(2)}`,
       `${(firstStep / clipStep).toFixed(2)} steps of the clip`,
       `${(clipBesideImages / clipAlone).toFixed(2)}`,

@@ -70,8 +70,15 @@ describe('a model on two devices', () => {
   });
 
   it('loses the job of an engine that is killed and no other; the killed one takes jobs again', async () => {
-    const jobs = [1n, 2n].map((seed) => outcomeOf(serving.client, { ...long, steps: 150, seed, jobId: `k${seed}` }));
-    await until(async () => (await running()).join() === '1,1');
+    const begun = new Set<bigint>();
+    const jobs = [1n, 2n].map((seed) =>
+      outcomeOf(
+        serving.client,
+        { ...long, steps: 150, seed },
+        { onEvent: ({ event }) => event?.$case === 'progress' && begun.add(seed) },
+      ),
+    );
+    await until(() => begun.size === 2);
     const [first] = serving.engines;
     process.kill(first?.pid ?? 0, 'SIGKILL');
     await until(() => first?.state === 'restarting');
@@ -116,6 +123,7 @@ describe('a model on two devices', () => {
   });
 
   it('places a waiting job before the engine that is free first', async () => {
+    await until(async () => (await running()).join() === '0,0');
     const abort = new AbortController();
     const blockers = [0, 1].map(() => outcomeOf(serving.client, slow, { signal: abort.signal }));
     await until(async () => (await running()).join() === '1,1');

@@ -230,23 +230,36 @@ export class Admission {
     };
     const errors = await this.#run(queue, slot, jobs, onTimings).catch((error: unknown) => jobs.map(() => error));
     slot.running = [];
+    if (errors === 'not run') {
+      this.#putBack(queue, jobs);
+      this.#wake(queue);
+      return true;
+    }
     if (errors.some((error) => error !== undefined)) slot.forgetVariants();
     const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
     for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
     for (const job of again) this.#alone.add(job);
-    for (const job of again.toReversed()) queue.waiting.putBack(job, job.turnKey);
+    this.#putBack(queue, again);
     // Another engine may now be the one for a job that waited for this one.
     this.#wake(queue);
     return true;
   }
 
-  /** Runs jobs once the engine's device has the memory for them. */
+  #putBack(queue: ModelQueue, jobs: readonly GenerateJob[]): void {
+    for (const job of jobs.toReversed()) if (!job.signal.aborted) queue.waiting.putBack(job, job.turnKey);
+    for (const job of jobs) if (job.signal.aborted) this.#finish(job, job.signal.reason);
+  }
+
+  /**
+   * Runs jobs once the engine's device has the memory for them.
+   * @returns for each job the reason for an early end; `not run`: the engine's process ended before
+   */
   async #run(
     { costs }: ModelQueue,
     { engine }: EngineSlot,
     jobs: readonly GenerateJob[],
     onTimings: (timings: EngineTimings) => void,
-  ): Promise<readonly unknown[]> {
+  ): Promise<readonly unknown[] | 'not run'> {
     const { memory, policy } = this.#options;
     const [first] = jobs as [GenerateJob];
     const needed = memoryOfJobs(engine.info?.memory, jobs, engine.spec.batchPixels);
@@ -254,6 +267,7 @@ export class Admission {
     const signal = jobs.length === 1 ? first.signal : undefined;
     const grant = needed && (await memory.grant(engine, needed, { measuredBytes, signal }));
     try {
+      if (engine.state !== 'ready') return 'not run';
       return await runBatch(jobs, engine, { costs, policy, onTimings, onEncoded: () => grant?.encoded() });
     } finally {
       grant?.end();
