@@ -24,7 +24,7 @@ export interface TurnSeat {
 interface Seat {
   grant: (() => void) | undefined;
   makesVideo: boolean;
-  /** Device time that was used, in ms; one that was away starts with that of the others. */
+  /** Device time that its jobs used, in ms. One that was away starts with the least of the others. */
   usedMs: number;
   /** It has jobs that use the device. */
   isActive: boolean;
@@ -56,7 +56,8 @@ export class DeviceTurns {
     this.#seats.add(seat);
     return {
       request: (grant, makesVideo) => {
-        if (!seat.isActive) seat.usedMs = Math.max(seat.usedMs, this.#leastUsed());
+        // What it used before, alone or not, does not count.
+        if (!seat.isActive) seat.usedMs = this.#leastUsed();
         Object.assign(seat, { grant, makesVideo, isActive: true });
         this.#next();
       },

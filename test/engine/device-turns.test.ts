@@ -45,6 +45,16 @@ describe('turns on a device', () => {
     expect(log.lastIndexOf('image')).toBeLessThan(log.lastIndexOf('clip'));
   });
 
+  it('do not count what an engine used before, while it had the device for itself', async () => {
+    const [clip, image] = device({ policy: 'fair' });
+    const log: string[] = [];
+    await work(image, log, 'earlier', 100, 1);
+    const clips = work(clip, log, 'clip', 20, 4, true);
+    await wait(5);
+    await Promise.all([clips, work(image, log, 'image', 5, 2)]);
+    expect(log.slice(0, 4)).toEqual(['earlier', 'clip', 'image', 'image']);
+  });
+
   it('go to all runs of an image before the next one of a video, with images first', async () => {
     const [clip, image] = device({ policy: 'images-first' });
     const log: string[] = [];
