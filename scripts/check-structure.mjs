@@ -11,7 +11,7 @@ const LEVELS = [
   ['std/well-formed.ts', 'version.ts', 'device.ts', 'environment.ts', 'gen/'],
   ['errors.ts', 'log.ts'],
   ['std/', 'job-types.ts'],
-  ['random/', 'tokenizer/', 'schedulers/', 'weights/', 'policy/', 'media/', 'references/', 'rpc/'],
+  ['random/', 'tokenizer/', 'schedulers/', 'weights/', 'policy/', 'media/', 'references/', 'rpc/', 'observe/'],
   ['graph/', 'client/'],
   ['runtime/'],
   ['pipelines/lora/adapter-settings.ts', 'pipelines/lora/lora-keys.ts', 'pipelines/model-memory.ts'],

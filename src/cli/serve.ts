@@ -8,6 +8,8 @@ import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { runBridge } from '../queue-bridge/run-bridge.js';
+import { TraceIds } from '../server/observe/trace-ids.js';
+import { watchServer } from '../server/observe/watch-server.js';
 import { createServer } from '../server/server.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
 import { onShutdown } from './shutdown.js';
@@ -47,11 +49,14 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     ...familyVariables(options, builtInFamilies),
     ...Object.fromEntries(own),
   });
-  const log = createLog(config.LOG_LEVEL);
+  const traceIds = new TraceIds();
+  const log = createLog(config.LOG_LEVEL, traceIds.fieldsOf);
   const bridgeConfig = withBridge ? bridgeConfigOf() : undefined;
   const engines = createEngines({ config, log });
   const textEngine = await createTextEngine(config, log, engines);
-  const server = await createServer({ config, log, engines, textEngine });
+  const watch = await watchServer({ config, log, traceIds });
+  const server = await createServer({ config, log, engines, textEngine, observers: watch.observers });
+  await watch.listen(server.notReady);
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
@@ -66,6 +71,7 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
       await bridge?.stop();
       await server.drain();
       await stopEngines();
+      await watch.stop();
     },
     config.DRAIN_TIMEOUT_MS + (bridgeConfig?.BRIDGE_DRAIN_MS ?? 0),
   );
@@ -77,6 +83,7 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     await bridge?.stop();
     await server.close();
     await stopEngines();
+    await watch.stop();
     throw error;
   }
   for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);

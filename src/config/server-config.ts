@@ -8,7 +8,7 @@ import { parseAllowedHost } from '../references/allowed-hosts.js';
 import { runtimeNames } from '../runtime/runtime-names.js';
 import { count, modelName, path } from '../std/variable-kinds.js';
 import { readVariables } from './read-variables.js';
-import { sharedVariables } from './shared-variables.js';
+import { metricsAddress, sharedVariables } from './shared-variables.js';
 
 /**
  * Every variable of the server, with default and bounds. A test compares this and the bridge's schema with
@@ -143,6 +143,9 @@ export const configSchema = z.object({
   ),
   REFERENCE_MAX_PIXELS: count(50_000_000, 4096, 1_000_000_000).describe(
     'Largest width times height of a reference, in pixels.',
+  ),
+  METRICS_LISTEN: metricsAddress(9464).describe(
+    'Address that the server serves its metrics on over HTTP, host:port. off: none.',
   ),
   ...sharedVariables,
 });

@@ -10,6 +10,7 @@ import type {
   ModelInfo,
   NetworkPrecision,
   ProgressEvent,
+  PromptCacheUse,
   PromptEvent,
 } from '../pipelines/pipeline.js';
 import type { RuntimeName } from '../runtime/runtime-names.js';
@@ -143,6 +144,8 @@ export interface EngineTimings {
   readonly peakBytes: number;
   /** Number of denoiser runs, counted per text. Omitted: not counted. */
   readonly forwards?: number;
+  /** Omitted: not counted. */
+  readonly promptCache?: PromptCacheUse;
   /** Variants that the engine holds now. */
   readonly variants: BuiltVariants;
   /** What the networks of the job's variant computed in. */

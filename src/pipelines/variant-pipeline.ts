@@ -36,6 +36,7 @@ export class VariantPipeline implements Pipeline {
   /** By key. Its entries are taken out before others are built, as a variant must be disposed of first. */
   readonly #variants = new LruMap<string, LoraPipeline>(Number.POSITIVE_INFINITY);
   #builds = 0;
+  #evictions = 0;
 
   constructor(base: LoraPipeline, limits: VariantLimits) {
     this.#base = base;
@@ -55,7 +56,7 @@ export class VariantPipeline implements Pipeline {
   }
 
   get variants(): BuiltVariants {
-    return { keys: this.#variants.keys(), builds: this.#builds };
+    return { keys: this.#variants.keys(), builds: this.#builds, evictions: this.#evictions };
   }
 
   /** All jobs need the same variant. */
@@ -110,6 +111,7 @@ export class VariantPipeline implements Pipeline {
   }
 
   async #disposeOldest(): Promise<void> {
+    this.#evictions += 1;
     await this.#variants.takeOldest()?.dispose();
   }
 }

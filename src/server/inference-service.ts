@@ -16,6 +16,7 @@ import { firstStep } from '../pipelines/common/batching.js';
 import { type AnyFamily, familyNamed } from '../pipelines/family.js';
 import { enhance } from './enhance/enhance.js';
 import { enhanceForJob } from './enhance/enhance-for-job.js';
+import type { EnhancementOutcome } from './enhance/enhancement.js';
 import { modelNotFound } from './jobs/admission.js';
 import { deviceMemoryOf } from './jobs/device-memory.js';
 import { followJob } from './jobs/follow-job.js';
@@ -49,12 +50,12 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
 async function* generate(
   state: ServerState,
   request: GenerateRequest,
-  { signal }: CallContext,
+  context: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
   const parsed = await parse(state, request);
-  const job = attach(state, parsed) ?? (await submit(state, parsed, signal));
+  const job = attach(state, parsed) ?? (await submit(state, parsed, context));
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
-  for await (const event of followJob(job, signal, { cancelsOnLeave })) yield { event };
+  for await (const event of followJob(job, context.signal, { cancelsOnLeave })) yield { event };
 }
 
 /** Parses a request. If it names LoRAs, refreshes the list of LoRA files. */
@@ -69,7 +70,7 @@ function attach(state: ServerState, { request }: ParsedRequest): Job | undefined
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function submit(state: ServerState, parsed: ParsedRequest, signal: AbortSignal): Promise<Job> {
+async function submit(state: ServerState, parsed: ParsedRequest, { signal, call }: CallContext): Promise<Job> {
   const { request } = parsed;
   const { model, plan } = planOf(state, parsed);
   await state.policy.moderate(conditioningTexts(plan.request), { signal });
@@ -88,6 +89,7 @@ async function submit(state: ServerState, parsed: ParsedRequest, signal: AbortSi
     prepare: preparationOf(state, plan, request.labels.user_id),
   });
   state.jobs.add(job);
+  state.calls.observer.jobAccepted(job, call);
   state.admission.submit(job);
   return job;
 }
@@ -106,7 +108,7 @@ function preparationOf(
     try {
       const [loaded, enhancement] = await Promise.all([
         references && state.references.load(references, request, { user, signal }),
-        isEnhanced ? enhanceForJob(job, signal, state.enhancement) : undefined,
+        isEnhanced ? enhanceObserved(state, job, signal) : undefined,
       ]);
       return { references: loaded, enhancement };
     } catch (error) {
@@ -114,6 +116,17 @@ function preparationOf(
       throw error;
     }
   };
+}
+
+async function enhanceObserved(
+  { enhancement, calls }: ServerState,
+  job: GenerateJob,
+  signal: AbortSignal,
+): Promise<EnhancementOutcome> {
+  const startedMs = Date.now();
+  const outcome = await enhanceForJob(job, signal, enhancement);
+  calls.observer.promptEnhanced(job, outcome, startedMs);
+  return outcome;
 }
 
 /** Checks everything that is refused before a job exists. */

@@ -25,6 +25,8 @@ import { Admission } from './jobs/admission.js';
 import { endJob } from './jobs/end-job.js';
 import { JobStore } from './jobs/job-store.js';
 import { createModelService } from './model-service.js';
+import { type CreateServerObserver, type ObservedServer, serverObserver } from './observe/server-observer.js';
+import { notReady } from './readiness.js';
 import { createCallGuard } from './receive/call-guard.js';
 import { boundedService, MAX_REQUEST_BYTES } from './receive/receive-limits.js';
 import { addReflection } from './reflection.js';
@@ -58,11 +60,15 @@ export interface ServerOptions {
   readonly fetcher?: ReferenceFetcher;
   /** The program of the thread that reads LoRA files. Default: the build's. */
   readonly loraThread?: URL;
+  /** What measures the server. Default: nothing. */
+  readonly observers?: readonly CreateServerObserver[];
 }
 
 export interface RunningServer {
   /** The bound port. */
   readonly port: number;
+  /** Says why a job would not be taken and run now; undefined if one would. @param model undefined: any model */
+  notReady(model?: string): string | undefined;
   /** Accepts no more jobs, lets the accepted ones end (DRAIN_TIMEOUT_MS at most), then closes. */
   drain(): Promise<void>;
   /** Cancels running jobs and closes. */
@@ -74,12 +80,25 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   const { config, log, engines, fetcher, families = builtInFamilies, jobTypes = contractJobTypes } = options;
   const policy = await createPolicy(config, log);
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
+  const observed: ObservedServer = {
+    engines,
+    textEngine: options.textEngine?.engine,
+    jobTypes,
+    depths: () => admission.depths,
+  };
+  const { observers = [] } = options;
+  const observer = serverObserver(
+    observers.map((create) => create(observed)),
+    log,
+  );
+  const calls = { log, observer };
   const admission = new Admission({
     engines,
     policy,
     limit: config.LIMIT_QUEUE,
     patienceMs: config.LORA_PATIENCE_MS,
-    onEnd: (job, error) => endJob(job, error, { log, jobs }),
+    onEnd: (job, error) => endJob(job, error, { log, jobs, observer }),
+    observer,
   });
   const enhancement = enhancementOf(options, policy);
   const { enhancer } = enhancement;
@@ -105,11 +124,11 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     tokenizers: new TokenizerCache(families),
     enhancement,
     policy,
-    calls: { log },
+    calls,
     engine: (model) => engines.find(({ spec }) => spec.model === model),
   };
   const server = new Server({
-    interceptors: [createCallGuard({ config, log })],
+    interceptors: [createCallGuard({ config, ...calls })],
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.max_concurrent_streams': MAX_STREAMS,
     // A connection that says nothing, or whose client vanished without closing it, is closed within half a minute.
@@ -118,9 +137,9 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     // Clients connect again without an error.
     'grpc.max_connection_idle_ms': IDLE_MS,
   });
-  server.addService(boundedService(InferenceServiceService, config), createInferenceService(state));
-  server.addService(boundedService(JobServiceService, config), createJobService(state));
-  server.addService(boundedService(ModelServiceService, config), createModelService(state));
+  server.addService(boundedService(InferenceServiceService, config, observer), createInferenceService(state));
+  server.addService(boundedService(JobServiceService, config, observer), createJobService(state));
+  server.addService(boundedService(ModelServiceService, config, observer), createModelService(state));
   const health = new HealthImplementation();
   health.setStatus('darkroom.v1.JobService', 'SERVING');
   health.setStatus('darkroom.v1.ModelService', 'SERVING');
@@ -151,6 +170,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   };
   return {
     port,
+    notReady: (model) => notReady({ engines, admission, enhancer }, model),
     close,
     async drain() {
       const drained = Promise.all([admission.drain(), enhancer?.idle()]);

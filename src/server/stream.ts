@@ -3,6 +3,8 @@ import type { handleServerStreamingCall, handleUnaryCall, ServerWritableStream }
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from '../rpc/status.js';
+import { parseTraceparent } from '../std/traceparent.js';
+import type { ServedCall, ServerObserver } from './observe/server-observer.js';
 import { RefusedRequest } from './receive/receive-limits.js';
 
 /** A client's deadline passes earlier than ours by the latency of its call; then the client hangs up. */
@@ -11,46 +13,69 @@ const DEADLINE_SLACK_MS = 500;
 export interface CallContext {
   /** Aborted with an InferenceError when the client is gone or its deadline has passed. */
   readonly signal: AbortSignal;
+  readonly call: ServedCall;
 }
 
 export interface CallOptions {
   readonly log: Logger;
+  readonly observer: ServerObserver;
 }
 
 /** Turns an async generator into a gRPC handler. A slow client slows the generator; an error becomes a status. */
 export function streaming<Request, Response>(
-  { log }: CallOptions,
+  { log, observer }: CallOptions,
   handle: (request: Request, context: CallContext) => AsyncIterable<Response>,
 ): handleServerStreamingCall<Request, Response> {
   return (call) => {
     const abort = abortWith(call);
+    const served = servedCall(call);
+    let isRefused = true;
     const run = async () => {
-      for await (const response of handle(accepted(call.request), { signal: abort.signal })) {
+      for await (const response of handle(accepted(call.request), { signal: abort.signal, call: served })) {
+        isRefused = false;
         if (abort.signal.aborted) return;
         if (!call.write(response)) await drained(call, abort.signal);
       }
       call.end();
     };
-    run().catch((error: unknown) => {
-      // Nobody reads the status of a closed call.
-      if (!call.cancelled) call.emit('error', statusFromError(error, log));
-    });
+    observer.callStarted(served);
+    run().then(
+      () => observer.callEnded(served, { error: abort.signal.reason, isRefused: false }),
+      (error: unknown) => {
+        observer.callEnded(served, { error: InferenceError.from(error), isRefused: isRefused && !call.cancelled });
+        // Nobody reads the status of a closed call.
+        if (!call.cancelled) call.emit('error', statusFromError(error, log));
+      },
+    );
   };
 }
 
 export function unary<Request, Response>(
-  { log }: CallOptions,
+  { log, observer }: CallOptions,
   handle: (request: Request) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, respond) => {
     const run = async () => {
       return handle(accepted(call.request));
     };
+    const served = servedCall(call);
+    observer.callStarted(served);
     run().then(
-      (response) => respond(null, response),
-      (error: unknown) => respond(statusFromError(error, log)),
+      (response) => {
+        observer.callEnded(served, { isRefused: false });
+        respond(null, response);
+      },
+      (error: unknown) => {
+        observer.callEnded(served, { error: InferenceError.from(error), isRefused: true });
+        respond(statusFromError(error, log));
+      },
     );
   };
+}
+
+function servedCall(call: Pick<ServerWritableStream<unknown, unknown>, 'metadata' | 'getPath'>): ServedCall {
+  const [traceparent] = call.metadata.get('traceparent');
+  return { path: call.getPath(), traceparent: parseTraceparent(traceparent) && String(traceparent) };
 }
 
 function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'getDeadline'>): AbortController {

@@ -1,4 +1,4 @@
-import { pino } from 'pino';
+import { type DestinationStream, pino } from 'pino';
 import { inject } from 'vitest';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config/server-config.js';
@@ -10,6 +10,8 @@ import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import type { Asset, JobMetadata } from '../../src/gen/darkroom/v1/job.js';
+import { TraceIds } from '../../src/server/observe/trace-ids.js';
+import { watchServer } from '../../src/server/observe/watch-server.js';
 import { createServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
 
 /** The engines' programs: processes run the build, tests the source. */
@@ -27,12 +29,14 @@ export interface Serving {
   readonly server: RunningServer;
   readonly client: DarkroomClient;
   readonly config: Config;
+  /** Base URL of its metrics, where METRICS_LISTEN is set. */
+  readonly metricsUrl: string;
   stop(): Promise<void>;
 }
 
 /**
  * A real server on a free port over a real engine process with the tiny SDXL.
- * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN
+ * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN; `logTo`: the log
  */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
@@ -40,12 +44,20 @@ export async function serve(
     textEntry = textEngineEntry,
     startsLater = false,
     withWan = false,
+    logTo,
+    statusMs,
     ...options
-  }: Pick<ServerOptions, 'fetcher'> & { textEntry?: URL; startsLater?: boolean; withWan?: boolean } = {},
+  }: Pick<ServerOptions, 'fetcher'> & {
+    textEntry?: URL;
+    startsLater?: boolean;
+    withWan?: boolean;
+    logTo?: DestinationStream;
+    statusMs?: number;
+  } = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
-    { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
+    { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', METRICS_LISTEN: 'off', SDXL_PATH: inject('tinySdxl'), ...variables },
   );
   // One engine: the one that the test is about.
   const named = config.WAN_PATH === undefined || withWan ? config : { ...config, SDXL_PATH: undefined };
@@ -59,7 +71,12 @@ export async function serve(
   const [engine] = engines;
   if (engine === undefined) throw new Error('no engine');
   const textEngine = await createTextEngine(config, silent, engines, textEntry);
-  const server = await createServer({ config, log: silent, engines, textEngine, loraThread, ...options });
+  const traceIds = new TraceIds();
+  const log = logTo === undefined ? silent : pino({ mixin: traceIds.fieldsOf }, logTo);
+  const watch = await watchServer({ config, log, traceIds, ...(statusMs !== undefined && { statusMs }) });
+  const { observers } = watch;
+  const server = await createServer({ config, log, engines, textEngine, loraThread, observers, ...options });
+  const metrics = await watch.listen(server.notReady);
   if (!startsLater) await Promise.all(engines.map((one) => one.start()));
   const client = connect(
     `127.0.0.1:${server.port}`,
@@ -71,10 +88,12 @@ export async function serve(
     server,
     client,
     config,
+    metricsUrl: `http://127.0.0.1:${metrics?.port}`,
     async stop() {
       client.close();
       await server.close();
       await Promise.all([...engines.map((one) => one.stop()), textEngine?.stop()]);
+      await watch.stop();
     },
   };
 }

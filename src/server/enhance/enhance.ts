@@ -24,10 +24,10 @@ const SEEDS = 2 ** 32;
 export async function* enhance(
   state: ServerState,
   request: EnhanceRequest,
-  { signal }: CallContext,
+  context: CallContext,
 ): AsyncGenerator<EnhanceResponse, void, undefined> {
-  const job = attach(state, request) ?? (await start(state, request, signal));
-  for await (const event of followJob(job, signal, { cancelsOnLeave: true })) {
+  const job = attach(state, request) ?? (await start(state, request, context));
+  for await (const event of followJob(job, context.signal, { cancelsOnLeave: true })) {
     const done = event.event?.$case === 'completed' ? event.event.value.metadata : undefined;
     yield { event, enhancedPrompt: done?.enhancedPrompt ?? '', strategy: done?.enhancementStrategy ?? '' };
   }
@@ -38,7 +38,7 @@ function attach(state: ServerState, request: EnhanceRequest): Job | undefined {
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function start(state: ServerState, request: EnhanceRequest, signal: AbortSignal): Promise<Job> {
+async function start(state: ServerState, request: EnhanceRequest, { signal, call }: CallContext): Promise<Job> {
   const { enhancer, defaults } = state.enhancement;
   const resolved = resolveEnhanceRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
   const texts = { positive: [request.prompt] };
@@ -55,12 +55,13 @@ async function start(state: ServerState, request: EnhanceRequest, signal: AbortS
   const id = request.jobId || randomUUID();
   const job = new Job({ id, requestHash, jobType: JobType.JOB_TYPE_UNSPECIFIED, model: enhancer.model });
   state.jobs.add(job);
+  state.calls.observer.jobAccepted(job, call);
   void run(state, enhancer, job, resolved);
   return job;
 }
 
 async function run(
-  { jobs, calls: { log } }: ServerState,
+  { jobs, calls: { log, observer } }: ServerState,
   enhancer: PromptEnhancer,
   job: Job,
   request: ResolvedRequest,
@@ -77,7 +78,10 @@ async function run(
     const enhanced = await enhancer.enhanceCall(job.id, request, job.signal, {
       onPosition: (position) => job.emit({ $case: 'queued', value: { position, etaSeconds: undefined } }),
       onLoading: (progress) => job.emit({ $case: 'modelLoading', value: loadingEvent(job.model, progress) }),
-      onStarted: (device) => job.emit({ $case: 'started', value: { metadata: planned(device) } }),
+      onStarted: (device) => {
+        observer.jobsStarted([job]);
+        job.emit({ $case: 'started', value: { metadata: planned(device) } });
+      },
       onText: (text) => job.emit({ $case: 'textDelta', value: { text } }),
     });
     const metadata: JobMetadata = {
@@ -89,9 +93,9 @@ async function run(
       enhancement: enhancementMessage(enhanced),
     };
     job.emit({ $case: 'completed', value: { metadata, assets: [] } });
-    endJob(job, undefined, { log, jobs });
+    endJob(job, undefined, { log, jobs, observer });
   } catch (error) {
-    endJob(job, error, { log, jobs });
+    endJob(job, error, { log, jobs, observer });
   }
 }
 

@@ -4,6 +4,7 @@ import { InferenceError } from '../../errors.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
 import type { BuiltVariants, GenerationRequest, NetworkPrecision } from '../../pipelines/pipeline.js';
 import { loadingEvent } from '../enhance/enhance-for-job.js';
+import type { QueueDepth, ServerObserver } from '../observe/server-observer.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
@@ -41,7 +42,9 @@ export interface AdmissionOptions {
   readonly patienceMs: number;
   /** Called once for every admitted job when it ends. `error`: the reason for an early end. */
   readonly onEnd: (job: GenerateJob, error?: unknown) => void;
+  readonly observer: ServerObserver;
 }
+
 
 /**
  * One bounded FIFO queue per model. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for
@@ -86,6 +89,15 @@ export class Admission {
 
   get waiting(): number {
     return [...this.#queues.values()].reduce((sum, { waiting, preparing }) => sum + waiting.length + preparing.size, 0);
+  }
+
+  get depths(): readonly QueueDepth[] {
+    return [...this.#queues].map(([model, { preparing, waiting, running }]) => ({
+      model,
+      preparing: preparing.size,
+      waiting: waiting.length,
+      running: running.length,
+    }));
   }
 
   /** LoRA variants of a model after its last job. */
@@ -207,10 +219,13 @@ export class Admission {
     queue.running = jobs;
     this.#emitPositions(queue, 0);
     queue.costs.observeLoaded(queue.engine.residentBytes);
-    const onTimings = ({ variants, modelPrecisions }: EngineTimings) => {
-      queue.variants = variants;
-      queue.precisions = modelPrecisions;
+    const { observer } = this.#options;
+    const onTimings = (timings: EngineTimings, job: GenerateJob) => {
+      queue.variants = timings.variants;
+      queue.precisions = timings.modelPrecisions;
+      observer.runEnded(job, timings);
     };
+    observer.jobsStarted(jobs);
     const errors = await runBatch(jobs, queue.engine, {
       costs: queue.costs,
       policy: this.#options.policy,

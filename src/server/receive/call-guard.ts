@@ -11,6 +11,7 @@ import { InferenceError } from '../../errors.js';
 import type { Logger } from '../../log.js';
 import { statusFromError } from '../../rpc/status.js';
 import { wellFormed } from '../../std/well-formed.js';
+import type { ServerObserver } from '../observe/server-observer.js';
 import { ReceiveBudget } from './receive-budget.js';
 import { receiveLimit } from './receive-limits.js';
 
@@ -26,13 +27,14 @@ const OPEN = /^\/grpc\.(health|reflection)\./;
 export interface CallGuardOptions {
   readonly config: Pick<Config, 'LIMIT_PROMPT_BYTES' | 'AUTH_TOKEN'>;
   readonly log: Logger;
+  readonly observer: Pick<ServerObserver, 'callRefused'>;
 }
 
 /**
  * Guards every call of a server: the token is checked before the body is read, the body is bounded while it arrives, and the
  * text of every status is one that can be sent. grpc-js throws out of the process where a status has half a surrogate pair.
  */
-export function createCallGuard({ config, log }: CallGuardOptions): ServerInterceptor {
+export function createCallGuard({ config, log, observer }: CallGuardOptions): ServerInterceptor {
   const budget = new ReceiveBudget({
     maxBytes: MAX_RECEIVING_BYTES,
     largeBytes: LARGE_BYTES,
@@ -40,7 +42,10 @@ export function createCallGuard({ config, log }: CallGuardOptions): ServerInterc
     timeoutMs: RECEIVE_TIMEOUT_MS,
   });
   return (method, call) => {
-    const refuse = (error: InferenceError) => guarded.sendStatus(statusFromError(error, log));
+    const refuse = (error: InferenceError) => {
+      observer.callRefused(method.path, error.reason);
+      guarded.sendStatus(statusFromError(error, log));
+    };
     let receiving: ReturnType<ReceiveBudget['track']> | undefined;
     const guarded = new ServerInterceptingCall(call, {
       start(next) {
