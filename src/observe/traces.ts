@@ -1,3 +1,4 @@
+import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 
 export type SpanKind = 'internal' | 'server' | 'client' | 'consumer';
@@ -38,6 +39,28 @@ export interface Traces {
   record(name: string, options: SpanOptions, end?: SpanEnd): void;
   /** Exports what is left, for a few seconds at most. */
   stop(): Promise<void>;
+}
+
+/**
+ * Runs a step under a span. Without traces the step gets the parent.
+ * @param run gets the `traceparent` for what it calls
+ */
+export async function traced<T>(
+  traces: Traces | undefined,
+  name: string,
+  options: SpanOptions,
+  run: (traceparent: string | undefined) => Promise<T>,
+): Promise<T> {
+  if (traces === undefined) return run(options.parent);
+  const span = traces.start(name, options);
+  try {
+    const result = await run(span.traceparent);
+    span.end();
+    return result;
+  } catch (error) {
+    span.end({ errorType: InferenceError.from(error).reason });
+    throw error;
+  }
 }
 
 export interface TraceVariables {

@@ -474,6 +474,8 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
       dead: 0,
       deadCallbacks: 0,
       rejected: 0,
+      usage: 0,
+      deadUsage: 0,
     });
     expect(await queue.show('nobody')).toBeUndefined();
   });

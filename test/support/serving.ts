@@ -57,7 +57,13 @@ export async function serve(
 ): Promise<Serving> {
   const config = readConfig(
     {},
-    { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', METRICS_LISTEN: 'off', SDXL_PATH: inject('tinySdxl'), ...variables },
+    {
+      DARKROOM_LISTEN: '127.0.0.1:0',
+      DEVICE: 'cpu',
+      METRICS_LISTEN: 'off',
+      SDXL_PATH: inject('tinySdxl'),
+      ...variables,
+    },
   );
   // One engine: the one that the test is about.
   const named = config.WAN_PATH === undefined || withWan ? config : { ...config, SDXL_PATH: undefined };

@@ -45,7 +45,6 @@ export interface AdmissionOptions {
   readonly observer: ServerObserver;
 }
 
-
 /**
  * One bounded FIFO queue per model. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for
  * up to `patienceMs`. Compatible waiting jobs are batched with the job that starts.
