@@ -19,14 +19,17 @@ import { formatTraceparent, parseTraceparent } from '../std/traceparent.js';
 import { version } from '../version.js';
 import type { OpenSpan, SpanAttributes, SpanEnd, SpanKind, SpanOptions, Traces } from './traces.js';
 
-/** Time limit for one export, and for the last one at the stop, in ms. */
-const EXPORT_MS = 3000;
+/** Time limit for one export, its retries included, in ms. */
+const EXPORT_MS = 2000;
+/** Time limit for the last export at the stop, in ms. */
+const STOP_MS = 3000;
 /** Delay from the end of a span to its export, in ms. */
 const BATCH_MS = 1000;
 /** Spans that wait for an export; further ones are dropped. */
 const MAX_WAITING = 2048;
 /** Shortest time between two log lines about failed exports, in ms. */
 const COMPLAINT_MS = 60_000;
+const MAX_PROBLEM_CHARACTERS = 300;
 
 const KINDS: Readonly<Record<SpanKind, ApiSpanKind>> = {
   internal: ApiSpanKind.INTERNAL,
@@ -48,10 +51,12 @@ export class OtlpTraces implements Traces {
   readonly includesPrompts: boolean;
   readonly #provider: BasicTracerProvider;
   readonly #tracer: Tracer;
+  readonly #complain: (problem: string) => void;
 
   constructor({ endpoint, service, includesPrompts, log }: OtlpTracesOptions) {
     this.includesPrompts = includesPrompts;
-    diag.setLogger(complaintsTo(log), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
+    this.#complain = complaintsTo(log);
+    diag.setLogger(diagnosticsTo(this.#complain), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
     const exporter = new OTLPTraceExporter({
       url: `${endpoint.replace(/\/+$/, '')}/v1/traces`,
       timeoutMillis: EXPORT_MS,
@@ -92,8 +97,8 @@ export class OtlpTraces implements Traces {
   }
 
   async stop(): Promise<void> {
-    const bound = new Promise<void>((resolve) => setTimeout(resolve, EXPORT_MS).unref());
-    await Promise.race([this.#provider.shutdown().catch(() => undefined), bound]);
+    const bound = new Promise<void>((resolve) => setTimeout(resolve, STOP_MS).unref());
+    await Promise.race([this.#provider.shutdown().catch((error: unknown) => this.#complain(String(error))), bound]);
   }
 }
 
@@ -118,13 +123,16 @@ function given(attributes: SpanAttributes = {}): Attributes {
 }
 
 /** Logs that a collector does not answer, once a minute at most. */
-function complaintsTo(log: Logger): DiagLogger {
+function complaintsTo(log: Logger): (problem: string) => void {
   let loggedAt = Number.NEGATIVE_INFINITY;
-  const complain = (problem: string) => {
+  return (problem) => {
     if (performance.now() - loggedAt < COMPLAINT_MS) return;
     loggedAt = performance.now();
-    log.warn({ problem: problem.slice(0, 300) }, 'traces were not exported');
+    log.warn({ problem: problem.slice(0, MAX_PROBLEM_CHARACTERS) }, 'traces were not exported');
   };
+}
+
+function diagnosticsTo(complain: (problem: string) => void): DiagLogger {
   const silent = () => undefined;
   return { error: complain, warn: complain, info: silent, debug: silent, verbose: silent };
 }
