@@ -33,6 +33,8 @@ const MAX_DRAWN_SEED = 999_999_999;
 const POLL_MS = 2000;
 /** Time between two polls over REST while there is work. */
 const BUSY_POLL_MS = 250;
+/** Longest time that a stop waits for usage records. */
+const USAGE_STOP_MS = 2000;
 /** Delay after a failed poll. */
 const FAILED_POLL_MS = 1000;
 
@@ -165,7 +167,9 @@ class Bridge implements RunningBridge {
       await outbox?.deliverDue().catch(() => undefined);
       await outbox?.whenIdle();
     };
-    await Promise.all([deliverLast(this.#outbox), deliverLast(this.#usage)]);
+    // A usage record stays in the queue if its receiver does not answer; the stop does not wait for it.
+    const patience = sleep(USAGE_STOP_MS, undefined, { ref: false });
+    await Promise.all([deliverLast(this.#outbox), Promise.race([deliverLast(this.#usage), patience])]);
     this.#pool.close();
     await rm(this.#spool, { recursive: true, force: true });
   }
