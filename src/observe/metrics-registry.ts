@@ -22,6 +22,21 @@ type Labelled<Config, Label extends string> = Omit<Config, 'registers' | 'labelN
 /** A histogram whose observations may name a trace. */
 export type TracedHistogram = Histogram<string>;
 
+export interface MetricDescription {
+  readonly name: string;
+  readonly type: string;
+  readonly labels: readonly string[];
+  readonly help: string;
+}
+
+/** Fields of a metric that prom-client's types leave out. */
+interface MetricConfig {
+  readonly name: string;
+  readonly type: string;
+  readonly labelNames: readonly string[];
+  readonly help: string;
+}
+
 /** What a scrape gets. */
 export interface Exposition {
   readonly contentType: string;
@@ -59,11 +74,11 @@ export class MetricsRegistry {
     return new Histogram({ ...config, labelNames: labels, registers: [this.#registry], enableExemplars: true });
   }
 
-  /** Name, type and label names of every metric. */
-  list(): readonly { readonly name: string; readonly type: string; readonly labels: readonly string[] }[] {
+  /** Every metric. */
+  list(): readonly MetricDescription[] {
     return this.#registry.getMetricsAsArray().map((metric) => {
-      const { name, type, labelNames } = metric as unknown as { name: string; type: string; labelNames: string[] };
-      return { name: type === 'counter' ? totalName(name) : name, type: String(type), labels: [...labelNames] };
+      const { name, type, labelNames, help } = metric as unknown as MetricConfig;
+      return { name: type === 'counter' ? totalName(name) : name, type: String(type), labels: [...labelNames], help };
     });
   }
 
