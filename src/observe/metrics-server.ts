@@ -9,6 +9,7 @@ export const OFF = 'off';
 /** Scrapers and kubelets keep few connections. */
 const MAX_CONNECTIONS = 64;
 const REQUEST_MS = 10_000;
+const BASE = 'http://localhost';
 
 export interface MetricsServerOptions {
   /** host:port. Port 0 picks a free port. */
@@ -44,8 +45,9 @@ export async function startMetricsServer(options: MetricsServerOptions): Promise
   const at = address.lastIndexOf(':');
   const host = address.slice(0, at).replace(/^\[(.*)\]$/, '$1');
   const port = await new Promise<number | undefined>((resolve) => {
-    server.once('error', (error) => {
-      log.error({ address, problem: error.message }, `metrics are not served: ${variable} cannot be bound`);
+    server.on('error', (error) => {
+      if (server.listening) log.warn({ problem: error.message }, 'the server of metrics failed');
+      else log.error({ address, problem: error.message }, `metrics are not served: ${variable} cannot be bound`);
       resolve(undefined);
     });
     server.listen(Number(address.slice(at + 1)), host, () => resolve((server.address() as AddressInfo).port));
@@ -68,12 +70,13 @@ async function respond(
   response: ServerResponse,
   { registry, problem }: MetricsServerOptions,
 ): Promise<void> {
-  const { pathname, searchParams } = new URL(url, 'http://localhost');
   const answer = (status: number, text: string, contentType = 'text/plain; charset=utf-8') => {
     response.writeHead(status, { 'content-type': contentType, 'cache-control': 'no-store' });
     response.end(method === 'HEAD' ? undefined : text);
   };
   if (method !== 'GET' && method !== 'HEAD') return answer(405, 'use GET\n');
+  if (!URL.canParse(url, BASE)) return answer(400, 'the path cannot be read\n');
+  const { pathname, searchParams } = new URL(url, BASE);
   switch (pathname) {
     case '/metrics': {
       const { contentType, text } = await registry.expose(headers.accept);

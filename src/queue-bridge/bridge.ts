@@ -7,6 +7,7 @@ import { InferenceError } from '../errors.js';
 import { contractJobTypes, type JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
 import type { Traces } from '../observe/traces.js';
+import { traceIdOf } from '../std/traceparent.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { callbackChannel } from './callback/callback-channel.js';
 import { classifyPayload } from './classify-payload.js';
@@ -66,6 +67,8 @@ export interface RunningBridge {
 export async function startBridge(options: BridgeOptions): Promise<RunningBridge> {
   return new Bridge(options, await openSpool(options.config.BRIDGE_SPOOL ?? tmpdir()));
 }
+
+const noJob: { readonly id?: string; readonly traceparent?: string | undefined } = {};
 
 /** A receiver of an outbox. */
 type To<D extends DueDelivery> = Pick<OutboxOptions<D>, 'channel' | 'token' | 'secret'> & {
@@ -212,7 +215,9 @@ class Bridge implements RunningBridge {
       for (const [i, result] of admitted.entries()) {
         const admission = entries[i]?.[1];
         this.#observer.payloadAdmitted(result, admission?.kind === 'rejected' ? undefined : admission?.type);
-        const facts = { queue, result, ...(admission?.kind !== 'rejected' && { jobId: admission?.id }) };
+        const { id: jobId, traceparent } = admission === undefined || admission.kind === 'rejected' ? noJob : admission;
+        const traceId = traceIdOf(traceparent);
+        const facts = { queue, result, ...(jobId && { jobId }), ...(traceId && { traceId }) };
         if (result === 'refused' || result === 'rejected') this.#log.warn(facts, 'payload rejected');
         else if (result !== 'moved') this.#log.debug(facts, 'payload admitted');
       }

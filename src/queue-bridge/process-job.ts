@@ -103,7 +103,7 @@ class JobRun {
     this.#context = context;
     const traceId = traceIdOf(lease.traceparent);
     this.#log = context.log.child({ jobId: lease.id, attempt: lease.attempts, ...(traceId && { traceId }) });
-    this.#keeper = new LeaseKeeper(context.queue, lease, context);
+    this.#keeper = new LeaseKeeper(context.queue, lease, { ...context, log: this.#log });
     this.#folder = join(context.spool, lease.token);
   }
 

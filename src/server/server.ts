@@ -84,7 +84,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     engines,
     textEngine: options.textEngine?.engine,
     jobTypes,
-    depths: () => admission.depths,
+    depths: () => [...admission.depths, ...(enhancer === undefined ? [] : [enhancer.depth])],
   };
   const { observers = [] } = options;
   const observer = serverObserver(

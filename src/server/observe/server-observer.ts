@@ -42,7 +42,7 @@ export interface ServerObserver {
   jobEnded(job: Job): void;
 }
 
-/** Jobs of one model. */
+/** Jobs of one model; for a language model, the prompts. */
 export interface QueueDepth {
   readonly model: string;
   /** Their references or prompts are being prepared. */
