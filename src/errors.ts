@@ -7,6 +7,7 @@ export const statusCodes = {
   DEADLINE_EXCEEDED: 4,
   NOT_FOUND: 5,
   ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
   RESOURCE_EXHAUSTED: 8,
   FAILED_PRECONDITION: 9,
   INTERNAL: 13,
@@ -32,6 +33,8 @@ export const errorReasons = {
   REQUEST_TOO_LARGE: { status: 'RESOURCE_EXHAUSTED', retryable: false },
   SERVER_BUSY: { status: 'RESOURCE_EXHAUSTED', retryable: true },
   QUEUE_FULL: { status: 'RESOURCE_EXHAUSTED', retryable: true },
+  RATE_LIMITED: { status: 'RESOURCE_EXHAUSTED', retryable: true },
+  QUOTA_EXCEEDED: { status: 'RESOURCE_EXHAUSTED', retryable: false },
   OUT_OF_MEMORY: { status: 'RESOURCE_EXHAUSTED', retryable: false },
   MACHINE_EXHAUSTED: { status: 'UNAVAILABLE', retryable: true },
   DRAINING: { status: 'UNAVAILABLE', retryable: true },
@@ -53,6 +56,7 @@ export const errorReasons = {
   CANCELLED: { status: 'CANCELLED', retryable: false },
   DEADLINE_EXCEEDED: { status: 'DEADLINE_EXCEEDED', retryable: false },
   UNAUTHENTICATED: { status: 'UNAUTHENTICATED', retryable: false },
+  PERMISSION_DENIED: { status: 'PERMISSION_DENIED', retryable: false },
   INTERNAL: { status: 'INTERNAL', retryable: false },
 } as const satisfies Record<string, { status: StatusName; retryable: boolean }>;
 
@@ -70,6 +74,8 @@ export interface InferenceErrorOptions {
   readonly violations?: readonly FieldViolation[];
   /** Delay after which a retry makes sense, in ms. Omitted: none is sent to the client. */
   readonly retryAfterMs?: number;
+  /** Values of the message for programs, by name: `limit`, for example. They are sent as `ErrorInfo.metadata`. */
+  readonly info?: Readonly<Record<string, string>>;
 }
 
 /** An InferenceError as plain data, to cross a process boundary. */
@@ -91,6 +97,7 @@ export class InferenceError extends Error {
   readonly reason: ErrorReason;
   readonly violations: readonly FieldViolation[];
   readonly retryAfterMs: number | undefined;
+  readonly info: Readonly<Record<string, string>>;
 
   constructor(reason: ErrorReason, message: string, options: InferenceErrorOptions = {}) {
     super(
@@ -101,6 +108,7 @@ export class InferenceError extends Error {
     this.reason = reason;
     this.violations = options.violations ?? [];
     this.retryAfterMs = options.retryAfterMs;
+    this.info = options.info ?? {};
   }
 
   get status(): StatusName {

@@ -22,6 +22,14 @@ const commands: Readonly<Record<string, LazyCommand>> = {
     summary: 'list, cancel and replay the jobs of the bridge',
     load: async () => (await import('./jobs.js')).createJobsCommand(),
   },
+  tokens: {
+    summary: 'add, list and revoke the tokens of a server',
+    load: async () => (await import('./tokens.js')).createTokensCommand(),
+  },
+  status: {
+    summary: 'show the state of a server, its queue and its models',
+    load: async () => (await import('./status.js')).createStatusCommand(),
+  },
   generate: {
     summary: 'generate images or a video on a server',
     load: async () => (await import('./generate.js')).createGenerateCommand(),

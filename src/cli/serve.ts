@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { Command, Option } from 'commander';
 import type { BridgeConfig } from '../config/bridge-config.js';
 import { readBridgeConfig } from '../config/bridge-config.js';
@@ -10,7 +11,7 @@ import { builtInFamilies } from '../pipelines/families.js';
 import { runBridge } from '../queue-bridge/run-bridge.js';
 import { TraceIds } from '../server/observe/trace-ids.js';
 import { watchServer } from '../server/observe/watch-server.js';
-import { createServer } from '../server/server.js';
+import { createServer, type RunningServer } from '../server/server.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
 import { onShutdown } from './shutdown.js';
 
@@ -55,15 +56,15 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
   const engines = createEngines({ config, log });
   const textEngine = await createTextEngine(config, log, engines);
   const watch = await watchServer({ config, log, traceIds });
-  const server = await createServer({ config, log, engines, textEngine, observers: watch.observers });
+  const ownToken = withBridge ? randomUUID() : undefined;
+  const server = await createServer({ config, log, engines, textEngine, ownToken, observers: watch.observers });
   await watch.listen(server.notReady);
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
-  const address = `${/^(0\.0\.0\.0|\[::\])$/.test(host) ? '127.0.0.1' : host}:${server.port}`;
   const bridge =
     bridgeConfig &&
-    (await runBridge({ config: { ...bridgeConfig, DARKROOM_SERVER: [address] }, log, endsServer: true }));
+    (await runBridge({ config: { ...bridgeConfig, ...connectionTo(server, ownToken) }, log, endsServer: true }));
 
   const { isStopping } = onShutdown(
     async () => {
@@ -87,6 +88,19 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     throw error;
   }
   for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);
+}
+
+/** How the bridge in the same process reaches the server, whatever other clients need. */
+function connectionTo({ localAddress }: RunningServer, token: string | undefined): Partial<BridgeConfig> {
+  return {
+    DARKROOM_SERVER: [localAddress],
+    DARKROOM_TOKEN: token,
+    DARKROOM_TOKEN_FILE: undefined,
+    DARKROOM_TLS: undefined,
+    DARKROOM_CA: undefined,
+    DARKROOM_CERT: undefined,
+    DARKROOM_KEY: undefined,
+  };
 }
 
 /** @throws InferenceError INVALID_REQUEST if no shared queue is configured */

@@ -1,9 +1,9 @@
+import { readFileSync } from 'node:fs';
 import {
   type ChannelInterface,
   type ClientOptions,
   type ClientReadableStream,
   connectivityState,
-  credentials,
   type Metadata,
   Metadata as MetadataClass,
   type ServiceError,
@@ -23,6 +23,8 @@ import {
 import { type CancelJobResponse, JobServiceClient } from '../gen/darkroom/v1/job_service.js';
 import { type GetServerStatusResponse, ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
 import { errorFromStatus, isDetailed } from '../rpc/status.js';
+import { watchFiles } from '../std/watch-files.js';
+import { clientCredentials, type TlsOptions } from './credentials.js';
 
 /** No server answered a call, or the answer broke off. */
 export class UnreachableError extends InferenceError {
@@ -47,18 +49,43 @@ export interface DarkroomClient {
 
 export interface ConnectOptions {
   /** Bearer token; omitted: none. */
-  readonly token?: string;
+  readonly token?: string | undefined;
+  /** File with the token, which is read again when it changes. */
+  readonly tokenFile?: string | undefined;
+  /** Omitted: the connection is not encrypted. */
+  readonly tls?: TlsOptions | undefined;
 }
 
-/** @param address host:port */
-export function connect(address: string, { token }: ConnectOptions = {}): DarkroomClient {
-  const options: ClientOptions = { 'grpc.keepalive_time_ms': 40_000 };
-  const open = credentials.createInsecure();
-  const inference = new InferenceServiceClient(address, open, options);
-  const jobs = new JobServiceClient(address, open, options);
-  const models = new ModelServiceClient(address, open, options);
+/**
+ * @param address host:port
+ * @throws InferenceError INVALID_REQUEST for files that cannot be used
+ */
+export function connect(address: string, { token, tokenFile, tls }: ConnectOptions = {}): DarkroomClient {
+  const open = clientCredentials(tls);
+  const options: ClientOptions = {
+    'grpc.keepalive_time_ms': 40_000,
+    ...(tls?.serverName !== undefined && {
+      'grpc.ssl_target_name_override': tls.serverName,
+      'grpc.default_authority': tls.serverName,
+    }),
+  };
+  const inference = new InferenceServiceClient(address, open.channel, options);
+  const jobs = new JobServiceClient(address, open.channel, options);
+  const models = new ModelServiceClient(address, open.channel, options);
   const metadata = new MetadataClass();
-  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
+  const useToken = (value: string) => metadata.set('authorization', `Bearer ${value}`);
+  if (token !== undefined) useToken(token);
+  let stopWatch = () => {};
+  if (tokenFile !== undefined) {
+    useToken(readToken(tokenFile));
+    stopWatch = watchFiles([tokenFile], () => {
+      try {
+        useToken(readToken(tokenFile));
+      } catch {
+        // A file that is being replaced: the next look finds it.
+      }
+    });
+  }
   return {
     inference,
     jobs,
@@ -66,8 +93,23 @@ export function connect(address: string, { token }: ConnectOptions = {}): Darkro
     metadata,
     close() {
       for (const client of [inference, jobs, models]) client.close();
+      open.close();
+      stopWatch();
     },
   };
+}
+
+function readToken(path: string): string {
+  try {
+    const token = readFileSync(path, 'utf8').trim();
+    if (token !== '') return token;
+  } catch (error) {
+    throw new InferenceError(
+      'INVALID_REQUEST',
+      `DARKROOM_TOKEN_FILE "${path}" cannot be read: ${(error as Error).message}`,
+    );
+  }
+  throw new InferenceError('INVALID_REQUEST', `DARKROOM_TOKEN_FILE "${path}" is empty`);
 }
 
 /**
@@ -196,7 +238,29 @@ function callError(
   if (!isServiceError(error)) return error;
   if (isCancelled || !BROKEN.includes(error.code) || isDetailed(error)) return errorFromStatus(error);
   const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
-  return new UnreachableError(`no server answers at ${address}: ${error.details}`, { cause: error, wasSent });
+  return new UnreachableError(`no server answers at ${address}: ${explain(error.details)}`, { cause: error, wasSent });
+}
+
+/** What is probably wrong, for texts of gRPC and OpenSSL that do not say it. */
+const HINTS: readonly (readonly [RegExp, string])[] = [
+  [
+    /Failed to connect/,
+    'the connection opens and closes at once; if the server speaks TLS, set DARKROOM_CA or DARKROOM_TLS=true',
+  ],
+  [
+    /wrong version number|packet length too long|EPROTO/i,
+    'the server does not speak TLS: unset DARKROOM_TLS, DARKROOM_CA and DARKROOM_CERT',
+  ],
+  [
+    /certificate required|bad certificate/i,
+    'the server wants a client certificate: set DARKROOM_CERT and DARKROOM_KEY',
+  ],
+];
+
+function explain(details: string): string {
+  const text = details.replace(/^No connection established\. Last error: /, '').replace(/ \([\d-]+T[\d:.]+Z\).*$/s, '');
+  const [, hint] = HINTS.find(([pattern]) => pattern.test(text)) ?? [];
+  return hint === undefined ? text : `${text}; ${hint}`;
 }
 
 function isServiceError(error: unknown): error is ServiceError {

@@ -23,7 +23,7 @@ const queueVariables = {
     .describe('URL of the Redis with the queues: redis:// or rediss://, version 6.2 or newer.'),
   UPSTASH_REDIS_REST_URL: httpUrl.describe('URL of an Upstash Redis over REST. Used if REDIS_URL is unset.'),
   UPSTASH_REDIS_REST_TOKEN: text.describe('Token for UPSTASH_REDIS_REST_URL. Required with it.'),
-  DARKROOM_SERVER: clientVariables.DARKROOM_SERVER,
+  ...clientVariables,
   BRIDGE_PREFIX: z
     .string()
     .regex(/^[A-Za-z0-9._:-]{0,64}$/)

@@ -7,6 +7,7 @@ import type { Families } from '../pipelines/family.js';
 import { parseAllowedHost } from '../references/allowed-hosts.js';
 import { runtimeNames } from '../runtime/runtime-names.js';
 import { count, modelName, path } from '../std/variable-kinds.js';
+import { accessVariables } from './access-variables.js';
 import { readVariables } from './read-variables.js';
 import { metricsAddress, sharedVariables } from './shared-variables.js';
 
@@ -20,6 +21,7 @@ export const configSchema = z.object({
     .regex(/^.+:\d{1,5}$/, 'must be host:port, for example 0.0.0.0:50051')
     .default('127.0.0.1:50051')
     .describe('Address that the server listens on, host:port. Port 0 picks a free port.'),
+  ...accessVariables,
   ...builtInVariables,
   QWEN_PATH: path.describe(
     "Qwen2 or Qwen2.5 model that enhances prompts: a GGUF file, or a folder in transformers' layout. Unset: prompts are not enhanced.",

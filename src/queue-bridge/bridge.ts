@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { BridgeConfig } from '../config/bridge-config.js';
+import { connectOptions } from '../config/client-config.js';
 import { InferenceError } from '../errors.js';
 import { contractJobTypes, type JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
@@ -113,7 +114,12 @@ class Bridge implements RunningBridge {
     this.#observer = bridgeObserver(options.observers ?? [], log);
     this.#traces = options.traces;
     const wake = () => this.#wake.abort();
-    this.#pool = new ServerPool({ addresses: config.DARKROOM_SERVER, token: config.AUTH_TOKEN, log, onChange: wake });
+    this.#pool = new ServerPool({
+      addresses: config.DARKROOM_SERVER,
+      connection: connectOptions(config),
+      log,
+      onChange: wake,
+    });
     const outboxOf = <D extends DueDelivery>({ url, ...to }: To<D>) =>
       url === undefined
         ? undefined

@@ -384,6 +384,7 @@ const MISCONFIGURED: readonly ErrorReason[] = [
   'CHECKPOINT_INVALID',
   'PROVIDER_UNAVAILABLE',
   'UNAUTHENTICATED',
+  'PERMISSION_DENIED',
 ];
 
 /** True if another attempt may succeed. An unforeseen error is a fault of this machine, not of the job. */
@@ -392,7 +393,13 @@ function isTemporary(caught: unknown): boolean {
 }
 
 /** Reasons for which a server takes no job now. */
-const NOT_ACCEPTED: readonly ErrorReason[] = ['QUEUE_FULL', 'SERVER_BUSY', 'DRAINING', 'ENGINE_STARTING'];
+const NOT_ACCEPTED: readonly ErrorReason[] = [
+  'QUEUE_FULL',
+  'SERVER_BUSY',
+  'RATE_LIMITED',
+  'DRAINING',
+  'ENGINE_STARTING',
+];
 
 /** True if no server accepted the job. Such an attempt is not counted. */
 function wasNotAccepted(error: InferenceError): boolean {

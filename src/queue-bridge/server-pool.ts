@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { connect, type DarkroomClient, serverStatus } from '../client/client.js';
+import { type ConnectOptions, connect, type DarkroomClient, serverStatus } from '../client/client.js';
 import { ModelState } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { createBackoff } from '../std/backoff.js';
@@ -23,8 +23,7 @@ interface Entry extends PoolServer {
 
 export interface ServerPoolOptions {
   readonly addresses: readonly string[];
-  /** Bearer token of the servers. */
-  readonly token?: string | undefined;
+  readonly connection: ConnectOptions;
   readonly log: Logger;
   /** Called when the lanes of a server change. */
   readonly onChange: () => void;
@@ -40,7 +39,7 @@ export class ServerPool {
     this.#options = options;
     this.#entries = options.addresses.map((address) => ({
       address,
-      client: connect(address, options.token === undefined ? {} : { token: options.token }),
+      client: connect(address, options.connection),
       lanes: [],
       running: 0,
       nextPoll: new AbortController(),

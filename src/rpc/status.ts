@@ -23,7 +23,9 @@ export function statusFromError(caught: unknown, log: Logger): StatusObject {
     typeUrl: `type.googleapis.com/google.rpc.${type}`,
     value: Buffer.from(value),
   });
-  const details = [any('ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain: DOMAIN, metadata: {} }).finish())];
+  const details = [
+    any('ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain: DOMAIN, metadata: error.info }).finish()),
+  ];
   if (error.violations.length > 0) {
     const fieldViolations = error.violations
       .slice(0, MAX_VIOLATIONS)
@@ -43,10 +45,19 @@ export function statusFromError(caught: unknown, log: Logger): StatusObject {
 /** The InferenceError that a server sent, read from the error of a call. */
 export function errorFromStatus(error: ServiceError): InferenceError {
   const [bytes] = error.metadata?.get(DETAILS) ?? [];
-  const found: { reason?: string; retryAfterMs?: number; violations?: { field: string; description: string }[] } = {};
+  const found: {
+    reason?: string;
+    retryAfterMs?: number;
+    violations?: { field: string; description: string }[];
+    info?: Record<string, string>;
+  } = {};
   if (bytes instanceof Buffer) {
     for (const { typeUrl, value } of Status.decode(bytes).details) {
-      if (typeUrl.endsWith('.ErrorInfo')) found.reason = ErrorInfo.decode(value).reason;
+      if (typeUrl.endsWith('.ErrorInfo')) {
+        const { reason, metadata } = ErrorInfo.decode(value);
+        found.reason = reason;
+        found.info = metadata;
+      }
       if (typeUrl.endsWith('.BadRequest')) found.violations = BadRequest.decode(value).fieldViolations;
       if (typeUrl.endsWith('.RetryInfo')) {
         const delay = RetryInfo.decode(value).retryDelay;
@@ -68,6 +79,7 @@ const REASON_OF_CODE: Partial<Record<status, InferenceError['reason']>> = {
   [status.CANCELLED]: 'CANCELLED',
   [status.DEADLINE_EXCEEDED]: 'DEADLINE_EXCEEDED',
   [status.UNAUTHENTICATED]: 'UNAUTHENTICATED',
+  [status.PERMISSION_DENIED]: 'PERMISSION_DENIED',
 };
 
 const hidden = new WeakSet<InferenceError>();

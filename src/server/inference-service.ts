@@ -14,6 +14,9 @@ import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
 import { jobTypeOfValue } from '../job-types.js';
 import { firstStep } from '../pipelines/common/batching.js';
 import { type AnyFamily, familyNamed } from '../pipelines/family.js';
+import type { GenerationRequest } from '../pipelines/pipeline.js';
+import type { Caller } from './access/caller.js';
+import type { JobSize } from './access/quotas.js';
 import { enhance } from './enhance/enhance.js';
 import { enhanceForJob } from './enhance/enhance-for-job.js';
 import type { EnhancementOutcome } from './enhance/enhancement.js';
@@ -33,12 +36,12 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
   return {
     generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
     enhance: streaming(state.calls, (request: EnhanceRequest, context) => enhance(state, request, context)),
-    estimate: unary(state.calls, async ({ request }: EstimateRequest) => {
+    estimate: unary(state.calls, async ({ request }: EstimateRequest, { caller }) => {
       if (request === undefined) {
         const description = 'request must be set: the job to estimate';
         throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'request', description }] });
       }
-      return estimate(state, await parse(state, request));
+      return estimate(state, await parse(state, request), caller);
     }),
     tokenize: unary(state.calls, async (request: TokenizeRequest) => {
       const { spec } = engineOf(state, request.model || tokenizedModel(state));
@@ -53,7 +56,7 @@ async function* generate(
   context: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
   const parsed = await parse(state, request);
-  const job = attach(state, parsed) ?? (await submit(state, parsed, context));
+  const job = attach(state, context.caller, parsed) ?? (await submit(state, parsed, context));
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
   for await (const event of followJob(job, context.signal, { cancelsOnLeave })) yield { event };
 }
@@ -65,23 +68,28 @@ async function parse(state: ServerState, request: GenerateRequest): Promise<Pars
   return parsed;
 }
 
-function attach(state: ServerState, { request }: ParsedRequest): Job | undefined {
-  return state.jobs.attach(request.jobId, hashRequest(request));
+function attach(state: ServerState, caller: Caller, { request }: ParsedRequest): Job | undefined {
+  return state.jobs.attach(caller, request.jobId, hashRequest(request));
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function submit(state: ServerState, parsed: ParsedRequest, { signal, call }: CallContext): Promise<Job> {
+async function submit(state: ServerState, parsed: ParsedRequest, { signal, caller, call }: CallContext): Promise<Job> {
   const { request } = parsed;
-  const { model, plan } = planOf(state, parsed);
-  await state.policy.moderate(conditioningTexts(plan.request), { signal });
-  const known = attach(state, parsed);
+  const { model, plan } = planOf(state, parsed, caller);
+  const subject = { jobId: request.jobId || undefined, token: caller.name };
+  await state.policy.moderate(conditioningTexts(plan.request), { subject, signal });
+  const known = attach(state, caller, parsed);
   if (known !== undefined) return known;
   state.admission.assertRoom(model);
+  state.quotas.start(caller, state.jobs.inFlight(caller.name));
   const requestHash = hashRequest(request);
   const id = request.jobId || randomUUID();
   const { jobType } = request;
   const job = new GenerateJob({
     id,
+    owner: caller.name,
+    // Without tokens, users take turns.
+    turnKey: caller.name || request.labels.user_id,
     requestHash,
     jobType,
     model,
@@ -130,7 +138,11 @@ async function enhanceObserved(
 }
 
 /** Checks everything that is refused before a job exists. */
-function planOf(state: ServerState, parsed: ParsedRequest): { readonly model: string; readonly plan: JobPlan } {
+function planOf(
+  state: ServerState,
+  parsed: ParsedRequest,
+  caller: Caller,
+): { readonly model: string; readonly plan: JobPlan } {
   const { request } = parsed;
   const needed = jobTypeOfValue(state.jobTypes, request.jobType)?.family ?? state.families[0].name;
   const model = request.model || modelOfFamily(state, familyNamed(state.families, needed));
@@ -140,12 +152,17 @@ function planOf(state: ServerState, parsed: ParsedRequest): { readonly model: st
   // As written, and as the model sees it: text on both sides of a LoRA sign becomes one word once the sign is gone.
   const { positive, negative } = conditioningTexts(plan.request);
   const texts = { positive: [request.prompt, request.weights, ...positive], negative };
-  state.policy.assert(texts, 'the prompt', request.jobId || undefined);
+  state.policy.assert(texts, 'the prompt', { jobId: request.jobId || undefined, token: caller.name });
+  state.quotas.assertSize(caller, sizeOf(plan.request));
   return { model, plan };
 }
 
-function estimate(state: ServerState, parsed: ParsedRequest): EstimateResponse {
-  const { model, plan } = planOf(state, parsed);
+function sizeOf({ width, height, seeds, video }: GenerationRequest): JobSize {
+  return { pixels: width * height * seeds.length, frames: video?.frames ?? 0 };
+}
+
+function estimate(state: ServerState, parsed: ParsedRequest, caller: Caller): EstimateResponse {
+  const { model, plan } = planOf(state, parsed, caller);
   const share = plan.references?.denoisingStrength;
   const init = share === undefined ? undefined : { rgb: new Uint8Array(), strength: share };
   const { width, height, ...rest } = { ...plan.request, init };

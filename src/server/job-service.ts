@@ -1,15 +1,19 @@
 import { setImmediate } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
 import type { Job as JobMessage } from '../gen/darkroom/v1/job.js';
-import type {
-  JobServiceServer,
-  ListJobsRequest,
-  ListJobsResponse,
-  WatchJobRequest,
-  WatchJobResponse,
+import {
+  type JobServiceServer,
+  JobServiceService,
+  type ListJobsRequest,
+  type ListJobsResponse,
+  type WatchJobRequest,
+  type WatchJobResponse,
 } from '../gen/darkroom/v1/job_service.js';
 import { Semaphore } from '../std/semaphore.js';
 import { wellFormed } from '../std/well-formed.js';
+import type { AuditEntry } from './access/audit-log.js';
+import type { Caller } from './access/caller.js';
+import type { Job } from './jobs/job.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
 
@@ -27,15 +31,16 @@ export function createJobService(state: ServerState): JobServiceServer {
   const pages = new Semaphore(1);
   return {
     watchJob: streaming(state.calls, (request: WatchJobRequest, context) => watchJob(state, request, context)),
-    cancelJob: unary(state.calls, ({ jobId }) => {
-      const job = state.jobs.get(jobId);
+    cancelJob: unary(state.calls, ({ jobId }, { caller, peer }) => {
+      const job = state.jobs.get(caller, jobId);
+      if (job.owner !== caller.name) state.audit?.record(cancelOfAnother(job, caller, peer));
       job.cancel(new InferenceError('CANCELLED', 'the job was cancelled by CancelJob'));
       return { job: job.toMessage() };
     }),
-    getJob: unary(state.calls, ({ jobId }) => ({ job: state.jobs.get(jobId).toMessage() })),
-    listJobs: unary(state.calls, (request) =>
+    getJob: unary(state.calls, ({ jobId }, { caller }) => ({ job: state.jobs.get(caller, jobId).toMessage() })),
+    listJobs: unary(state.calls, (request, { caller }) =>
       pages.run(async () => {
-        const page = listJobs(state, request);
+        const page = listJobs(state, caller, request);
         await setImmediate();
         return page;
       }),
@@ -46,22 +51,26 @@ export function createJobService(state: ServerState): JobServiceServer {
 async function* watchJob(
   state: ServerState,
   { jobId, afterSequence }: WatchJobRequest,
-  { signal }: CallContext,
+  { signal, caller }: CallContext,
 ): AsyncGenerator<WatchJobResponse, void, undefined> {
-  const job = state.jobs.get(jobId);
+  const job = state.jobs.get(caller, jobId);
   for await (const event of job.watch(Number(afterSequence), signal)) yield { event };
   if (job.error !== undefined) throw job.error;
 }
 
-function listJobs(state: ServerState, { pageSize, pageToken, states, fullTexts }: ListJobsRequest): ListJobsResponse {
+function listJobs(
+  state: ServerState,
+  caller: Caller,
+  { pageSize, pageToken, states, fullTexts }: ListJobsRequest,
+): ListJobsResponse {
   const size = pageSize || DEFAULT_PAGE;
   if (size > MAX_PAGE) {
     const description = `page_size ${size} must be >= 1 and <= ${MAX_PAGE}`;
     throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'page_size', description }] });
   }
-  const jobs = state.jobs.list().filter((job) => states.length === 0 || states.includes(job.state));
+  const jobs = state.jobs.list(caller).filter((job) => states.length === 0 || states.includes(job.state));
   // A page starts after the job that the token names. If that job was evicted, the list ends.
-  const start = pageToken === '' ? 0 : jobs.findIndex(({ id }) => id === pageToken) + 1;
+  const start = pageToken === '' ? 0 : jobs.findIndex(({ key }) => key === pageToken) + 1;
   const page: JobMessage[] = [];
   let bytes = 0;
   for (const job of start === 0 && pageToken !== '' ? [] : jobs.slice(start, start + size)) {
@@ -71,7 +80,19 @@ function listJobs(state: ServerState, { pageSize, pageToken, states, fullTexts }
     if (page.length > 0 && bytes > MAX_PAGE_BYTES) break;
     page.push(message);
   }
-  return { jobs: page, nextPageToken: start + page.length < jobs.length ? (page.at(-1)?.jobId ?? '') : '' };
+  const last = jobs[start + page.length - 1];
+  return { jobs: page, nextPageToken: start + page.length < jobs.length ? (last?.key ?? '') : '' };
+}
+
+function cancelOfAnother(job: Job, { name }: Caller, peer: string): AuditEntry {
+  return {
+    kind: 'admin',
+    token: name,
+    peer,
+    method: JobServiceService.cancelJob.path,
+    jobId: job.id,
+    subject: job.owner,
+  };
 }
 
 /** A job whose long texts are cut. */

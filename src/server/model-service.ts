@@ -4,6 +4,7 @@ import {
   type LoraInfo,
   Model,
   type ModelServiceServer,
+  ModelServiceService,
   ModelState,
   NetworkPrecision,
 } from '../gen/darkroom/v1/model_service.js';
@@ -12,7 +13,7 @@ import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { type Admission, modelNotFound } from './jobs/admission.js';
 import type { KnownLora } from './request/lora-registry.js';
 import type { ServerState } from './state.js';
-import { unary } from './stream.js';
+import { type CallContext, unary } from './stream.js';
 
 const STATES: Readonly<Record<EngineState, ModelState>> = {
   starting: ModelState.MODEL_STATE_LOADING,
@@ -38,13 +39,15 @@ export function createModelService(state: ServerState): ModelServiceServer {
   };
   return {
     listModels: unary(state.calls, async () => ({ models: await modelsWithLoras() })),
-    loadModel: unary(state.calls, async ({ name }) => {
+    loadModel: unary(state.calls, async ({ name }, context) => {
+      record(state, context, ModelServiceService.loadModel.path, name);
       const onDemand = enhancerNamed(state, name);
       const lease = await onDemand.onDemand.acquire(new AbortController().signal, () => undefined);
       lease.release();
       return { model: describeEnhancer(onDemand) };
     }),
-    unloadModel: unary(state.calls, async ({ name }) => {
+    unloadModel: unary(state.calls, async ({ name }, context) => {
+      record(state, context, ModelServiceService.unloadModel.path, name);
       const onDemand = enhancerNamed(state, name);
       await onDemand.onDemand.unload();
       return { model: describeEnhancer(onDemand) };
@@ -60,6 +63,16 @@ export function createModelService(state: ServerState): ModelServiceServer {
       models: models(),
     })),
   };
+}
+
+/** Admin calls are recorded before they act. */
+function record(
+  { audit }: ServerState,
+  { caller, peer }: Pick<CallContext, 'caller' | 'peer'>,
+  method: string,
+  name: string,
+): void {
+  audit?.record({ kind: 'admin', token: caller.name, peer, method, subject: name.slice(0, 64) });
 }
 
 /** @throws InferenceError MODEL_NOT_FOUND; MODEL_UNSUPPORTED for a model that always stays loaded */

@@ -17,6 +17,11 @@ import { builtInFamilies } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
 import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
+import { AuditLog } from './access/audit-log.js';
+import { assertListenable, createListener } from './access/listener.js';
+import { connectableHost, LocalSocket } from './access/local-socket.js';
+import { Quotas } from './access/quotas.js';
+import { TokenRegistry } from './access/token-registry.js';
 import type { EnhancementOptions } from './enhance/enhancement.js';
 import { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { createInferenceService } from './inference-service.js';
@@ -56,6 +61,8 @@ export interface ServerOptions {
   readonly families?: Families;
   /** Default: those of the contract. */
   readonly jobTypes?: JobTypes;
+  /** For a client in the same process, such as a bridge: its token, which may do everything. */
+  readonly ownToken?: string | undefined;
   /** Fetches references. Default: as the configuration says. */
   readonly fetcher?: ReferenceFetcher;
   /** The program of the thread that reads LoRA files. Default: the build's. */
@@ -67,6 +74,8 @@ export interface ServerOptions {
 export interface RunningServer {
   /** The bound port. */
   readonly port: number;
+  /** Address for a client in the same process. */
+  readonly localAddress: string;
   /** Says why a job would not be taken and run now; undefined if one would. @param model undefined: any model */
   notReady(model?: string): string | undefined;
   /** Accepts no more jobs, lets the accepted ones end (DRAIN_TIMEOUT_MS at most), then closes. */
@@ -78,7 +87,16 @@ export interface RunningServer {
 /** Binds the gRPC server and serves. */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, engines, fetcher, families = builtInFamilies, jobTypes = contractJobTypes } = options;
+  assertListenable(config, log);
   const policy = await createPolicy(config, log);
+  const audit =
+    config.AUDIT_FILE === undefined
+      ? undefined
+      : await AuditLog.open(config.AUDIT_FILE, { maxBytes: config.AUDIT_MAX_BYTES, log });
+  if (audit !== undefined) policy.onRefusal = (refusal) => audit.record({ kind: 'policy', ...refusal });
+  const tokens = new TokenRegistry({ operator: config.AUTH_TOKEN, own: options.ownToken });
+  if (config.TOKENS_FILE !== undefined) await tokens.follow(config.TOKENS_FILE, log);
+  const listener = createListener(config, log);
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
   const observed: ObservedServer = {
     engines,
@@ -124,11 +142,13 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     tokenizers: new TokenizerCache(families),
     enhancement,
     policy,
+    quotas: new Quotas(),
+    audit,
     calls,
     engine: (model) => engines.find(({ spec }) => spec.model === model),
   };
   const server = new Server({
-    interceptors: [createCallGuard({ config, ...calls })],
+    interceptors: [createCallGuard({ config, tokens, audit, ...calls })],
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.max_concurrent_streams': MAX_STREAMS,
     // A connection that says nothing, or whose client vanished without closing it, is closed within half a minute.
@@ -144,7 +164,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   health.setStatus('darkroom.v1.JobService', 'SERVING');
   health.setStatus('darkroom.v1.ModelService', 'SERVING');
   health.addToServer(server);
-  addReflection(server, readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)));
+  if (config.REFLECTION !== 'off')
+    addReflection(server, readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)));
   let reported: boolean | undefined;
   const updateHealth = () => {
     // A language model loads on demand, so a server with nothing else serves.
@@ -158,18 +179,25 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   for (const engine of engines) engine.onStateChange(updateHealth);
   updateHealth();
 
-  const port = await bind(server, config.DARKROOM_LISTEN);
+  const port = await bind(server, config.DARKROOM_LISTEN, listener.credentials);
+  const local = listener.isEncrypted && options.ownToken !== undefined ? await LocalSocket.create() : undefined;
+  if (local !== undefined) await bind(server, local.address, ServerCredentials.createInsecure());
   const close = async () => {
     const stopping = new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 });
-    for (const job of jobs.list()) job.cancel(stopping);
+    jobs.cancelAll(stopping);
     await Promise.race([
       new Promise<void>((resolve) => server.tryShutdown(() => resolve())),
       new Promise<void>((resolve) => setTimeout(resolve, CLOSE_GRACE_MS).unref()),
     ]);
     server.forceShutdown();
+    listener.close();
+    await local?.remove();
+    tokens.close();
+    await audit?.close();
   };
   return {
     port,
+    localAddress: local?.address ?? `${connectableHost(config.DARKROOM_LISTEN)}:${port}`,
     notReady: (model) => notReady({ engines, admission, enhancer }, model),
     close,
     async drain() {
@@ -211,9 +239,9 @@ function enhancementOf({ config, log, textEngine }: ServerOptions, policy: Polic
   return { enhancer, defaults: template, timeoutMs, log };
 }
 
-function bind(server: Server, address: string): Promise<number> {
+function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+    server.bindAsync(address, credentials, (error, port) => {
       if (error === null) return resolve(port);
       reject(
         new InferenceError('INVALID_REQUEST', `cannot listen on ${address}: ${error.message}; set DARKROOM_LISTEN`, {

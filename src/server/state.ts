@@ -3,6 +3,8 @@ import type { Engine } from '../engine/engine.js';
 import type { JobTypes } from '../job-types.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Families } from '../pipelines/family.js';
+import type { AuditLog } from './access/audit-log.js';
+import type { Quotas } from './access/quotas.js';
 import type { EnhancementOptions } from './enhance/enhancement.js';
 import type { Admission } from './jobs/admission.js';
 import type { JobStore } from './jobs/job-store.js';
@@ -29,6 +31,9 @@ export interface ServerState {
   /** The enhancer of prompts and its settings. */
   readonly enhancement: EnhancementOptions;
   readonly policy: Policy;
+  readonly quotas: Quotas;
+  /** Undefined where AUDIT_FILE is unset. */
+  readonly audit: AuditLog | undefined;
   readonly calls: CallOptions;
   /** The engine of a model; undefined for a name that is not served. */
   engine(model: string): Engine | undefined;

@@ -1,9 +1,10 @@
 import { once } from 'node:events';
-import type { handleServerStreamingCall, handleUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
+import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from '../rpc/status.js';
 import { parseTraceparent } from '../std/traceparent.js';
+import { type Caller, callerOf, peerHost } from './access/caller.js';
 import type { ServedCall, ServerObserver } from './observe/server-observer.js';
 import { RefusedRequest } from './receive/receive-limits.js';
 
@@ -13,6 +14,9 @@ const DEADLINE_SLACK_MS = 500;
 export interface CallContext {
   /** Aborted with an InferenceError when the client is gone or its deadline has passed. */
   readonly signal: AbortSignal;
+  readonly caller: Caller;
+  /** Address of the client. */
+  readonly peer: string;
   readonly call: ServedCall;
 }
 
@@ -31,7 +35,8 @@ export function streaming<Request, Response>(
     const served = servedCall(call);
     let isRefused = true;
     const run = async () => {
-      for await (const response of handle(accepted(call.request), { signal: abort.signal, call: served })) {
+      const context = { ...callerContext(call), signal: abort.signal, call: served };
+      for await (const response of handle(accepted(call.request), context)) {
         isRefused = false;
         if (abort.signal.aborted) return;
         if (!call.write(response)) await drained(call, abort.signal);
@@ -52,11 +57,11 @@ export function streaming<Request, Response>(
 
 export function unary<Request, Response>(
   { log, observer }: CallOptions,
-  handle: (request: Request) => Response | Promise<Response>,
+  handle: (request: Request, context: Omit<CallContext, 'signal' | 'call'>) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, respond) => {
     const run = async () => {
-      return handle(accepted(call.request));
+      return handle(accepted(call.request), callerContext(call));
     };
     const served = servedCall(call);
     observer.callStarted(served);
@@ -76,6 +81,12 @@ export function unary<Request, Response>(
 function servedCall(call: Pick<ServerWritableStream<unknown, unknown>, 'metadata' | 'getPath'>): ServedCall {
   const [traceparent] = call.metadata.get('traceparent');
   return { path: call.getPath(), traceparent: parseTraceparent(traceparent) && String(traceparent) };
+}
+
+function callerContext(
+  call: Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getPeer'>,
+): Omit<CallContext, 'signal' | 'call'> {
+  return { caller: callerOf(call.metadata), peer: peerHost(call.getPeer()) };
 }
 
 function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'getDeadline'>): AbortController {

@@ -54,7 +54,9 @@ export async function ready(client: DarkroomClient): Promise<void> {
 
 export function status(client: DarkroomClient): Promise<GetServerStatusResponse> {
   return new Promise((resolve, reject) =>
-    client.models.getServerStatus({}, (error, response) => (error ? reject(error) : resolve(response))),
+    client.models.getServerStatus({}, client.metadata, (error, response) =>
+      error ? reject(error) : resolve(response),
+    ),
   );
 }
 

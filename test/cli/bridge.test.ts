@@ -119,13 +119,26 @@ describe('darkroom bridge', () => {
     expect(stderr).not.toContain('password');
   });
 
-  it('runs inside the server with --with-bridge', async () => {
+  const pem = (name: string) => fileURLToPath(new URL(`../fixtures/tls/access/${name}.pem`, import.meta.url));
+
+  it.each([
+    ['open', {}],
+    [
+      'guarded',
+      {
+        TLS_CERT: pem('server'),
+        TLS_KEY: pem('server-key'),
+        TLS_CLIENT_CA: pem('authority'),
+        AUTH_TOKEN: 'the-operators-token',
+      },
+    ],
+  ])('runs inside an %s server with --with-bridge', async (name, access) => {
     const folder = await tempFolder();
     const args = ['serve', '--with-bridge', '--listen', '127.0.0.1:0', '--sdxl', inject('tinySdxl'), '--device', 'cpu'];
-    const env = environment(folder, { BRIDGE_SDXL_QUEUE: 'own_queue', BRIDGE_PREFIX: 'own:', DARKROOM_SERVER: '' });
-    const server = start(args, env);
-    await producer.lPush('own_queue', JSON.stringify(quickPayload('inside')));
-    await ended('inside');
+    const names = { BRIDGE_SDXL_QUEUE: `${name}_queue`, BRIDGE_PREFIX: `${name}:`, DARKROOM_SERVER: '' };
+    const server = start(args, environment(folder, { ...names, ...access }));
+    await producer.lPush(`${name}_queue`, JSON.stringify(quickPayload(`inside-${name}`)));
+    await ended(`inside-${name}`);
     server.kill('SIGTERM');
     expect(await once(server, 'exit')).toEqual([0, null]);
     const alone = await darkroom(args, environment(folder, { REDIS_URL: '' }));

@@ -1,5 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const main = fileURLToPath(new URL('../../../dist/src/cli/main.js', import.meta.url));
@@ -14,11 +15,16 @@ export interface Program {
   crash(): Promise<void>;
   /** Stops it for a while, as a swapping machine or a debugger does. It continues without noticing. */
   pause(ms: number): void;
+  /** Replaces it as a rolling update does: SIGTERM, its own end, and a new one. @returns the exit code */
+  replace(): Promise<number | null>;
   stop(): Promise<void>;
 }
 
-export async function startProgram(args: readonly string[], env: NodeJS.ProcessEnv): Promise<Program> {
-  const start = (): ChildProcess => spawn(process.execPath, [program, ...args], { env, stdio: 'ignore' });
+/** @param log file that gets the log of every process. Omitted: none is kept */
+export async function startProgram(args: readonly string[], env: NodeJS.ProcessEnv, log?: string): Promise<Program> {
+  const output = log === undefined ? 'ignore' : openSync(log, 'a');
+  const start = (): ChildProcess =>
+    spawn(process.execPath, [program, ...args], { env, stdio: ['ignore', 'ignore', output] });
   let child = start();
   const kill = async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -38,6 +44,13 @@ export async function startProgram(args: readonly string[], env: NodeJS.ProcessE
       const paused = child;
       paused.kill('SIGSTOP');
       setTimeout(() => paused.kill('SIGCONT'), ms);
+    },
+    async replace() {
+      const ended = once(child, 'exit') as Promise<[number | null]>;
+      child.kill('SIGTERM');
+      const [code] = await ended;
+      child = start();
+      return code;
     },
     stop: kill,
   };

@@ -48,7 +48,7 @@ describe('the built-in rule', () => {
   it('logs the rule and the language, and neither the log nor the error has the text', async () => {
     const lines: string[] = [];
     const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
-    const error = (await policyOf({}, log)).find({ positive: ['ein Kind, nackt'] }, 'the prompt', 'job-7');
+    const error = (await policyOf({}, log)).find({ positive: ['ein Kind, nackt'] }, 'the prompt', { jobId: 'job-7' });
     expect(error?.message).toBe('the prompt is refused: sexual content involving minors is never generated');
     expect(lines.map((line) => JSON.parse(line))).toEqual([
       expect.objectContaining({ level: 30, jobId: 'job-7', rule: 'minors.explicit', language: 'de' }),
@@ -112,6 +112,7 @@ describe('a job before it goes to an engine', () => {
       };
       const job = new GenerateJob({
         id: 'a',
+        owner: '',
         requestHash: 'a',
         jobType: JobType.JOB_TYPE_UNSPECIFIED,
         model: 'sdxl',

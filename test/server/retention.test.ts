@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
 import { ListJobsRequest, ListJobsResponse } from '../../src/gen/darkroom/v1/job_service.js';
+import { operator } from '../../src/server/access/caller.js';
 import { GenerateJob } from '../../src/server/jobs/generate-job.js';
 import { JobStore } from '../../src/server/jobs/job-store.js';
 import type { JobPlan } from '../../src/server/request/resolve.js';
@@ -34,7 +35,14 @@ describe('an ended job', () => {
       prompt: 'a kite',
       isEnhanced: false,
     };
-    return new GenerateJob({ id, requestHash: id, jobType: JobType.JOB_TYPE_UNSPECIFIED, model: 'sdxl', plan });
+    return new GenerateJob({
+      id,
+      owner: '',
+      requestHash: id,
+      jobType: JobType.JOB_TYPE_UNSPECIFIED,
+      model: 'sdxl',
+      plan,
+    });
   };
 
   it('holds neither its references nor the images that they were decoded to', () => {
@@ -54,7 +62,7 @@ describe('an ended job', () => {
       job.emit({ $case: 'assetChunk', value: { index: 0, offset: 0n, data, asset: undefined } });
       store.finish(job);
     }
-    expect(store.list().map(({ id }) => id)).toEqual(['job-4', 'job-3']);
+    expect(store.list(operator).map(({ id }) => id)).toEqual(['job-4', 'job-3']);
   });
 });
 

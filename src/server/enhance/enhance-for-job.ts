@@ -32,7 +32,7 @@ export async function enhanceForJob(
     const [seed = 0] = job.request.seeds;
     const { maxTokens, temperature, topP } = defaults;
     const request = { prompt: job.request.prompt, maxTokens, temperature, topP, seed: defaults.seed ?? seed };
-    const enhanced = await enhancer.enhance(job.id, request, AbortSignal.any([signal, late.signal]), {
+    const enhanced = await enhancer.enhance(job, request, AbortSignal.any([signal, late.signal]), {
       // The position among prompts is not the position among jobs, so it is not emitted.
       onPosition: () => undefined,
       onLoading: (progress) => job.emit({ $case: 'modelLoading', value: loadingEvent(enhancer.model, progress) }),

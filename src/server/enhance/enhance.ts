@@ -5,6 +5,7 @@ import { InferenceError } from '../../errors.js';
 import { EnhanceRequest, type EnhanceResponse } from '../../gen/darkroom/v1/inference_service.js';
 import { JobMetadata, JobType } from '../../gen/darkroom/v1/job.js';
 import { version } from '../../version.js';
+import type { Caller } from '../access/caller.js';
 import { modelNotFound } from '../jobs/admission.js';
 import { endJob } from '../jobs/end-job.js';
 import { followJob } from '../jobs/follow-job.js';
@@ -26,34 +27,37 @@ export async function* enhance(
   request: EnhanceRequest,
   context: CallContext,
 ): AsyncGenerator<EnhanceResponse, void, undefined> {
-  const job = attach(state, request) ?? (await start(state, request, context));
+  const job = attach(state, context.caller, request) ?? (await start(state, request, context));
   for await (const event of followJob(job, context.signal, { cancelsOnLeave: true })) {
     const done = event.event?.$case === 'completed' ? event.event.value.metadata : undefined;
     yield { event, enhancedPrompt: done?.enhancedPrompt ?? '', strategy: done?.enhancementStrategy ?? '' };
   }
 }
 
-function attach(state: ServerState, request: EnhanceRequest): Job | undefined {
-  return state.jobs.attach(request.jobId, hashEnhanceRequest(request));
+function attach(state: ServerState, caller: Caller, request: EnhanceRequest): Job | undefined {
+  return state.jobs.attach(caller, request.jobId, hashEnhanceRequest(request));
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function start(state: ServerState, request: EnhanceRequest, { signal, call }: CallContext): Promise<Job> {
+async function start(state: ServerState, request: EnhanceRequest, { signal, caller, call }: CallContext): Promise<Job> {
   const { enhancer, defaults } = state.enhancement;
   const resolved = resolveEnhanceRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
   const texts = { positive: [request.prompt] };
-  state.policy.assert(texts);
-  await state.policy.moderate(texts, { signal });
-  const known = attach(state, request);
+  const subject = { jobId: request.jobId || undefined, token: caller.name };
+  state.policy.assert(texts, 'the prompt', subject);
+  await state.policy.moderate(texts, { subject, signal });
+  const known = attach(state, caller, request);
   if (known !== undefined) return known;
   if (enhancer === undefined || (request.model !== '' && request.model !== enhancer.model)) {
     throw enhancerNotFound(request.model, enhancer);
   }
   state.admission.assertNotDraining();
   enhancer.assertRoom();
+  state.quotas.start(caller, state.jobs.inFlight(caller.name));
   const requestHash = hashEnhanceRequest(request);
   const id = request.jobId || randomUUID();
-  const job = new Job({ id, requestHash, jobType: JobType.JOB_TYPE_UNSPECIFIED, model: enhancer.model });
+  const owner = caller.name;
+  const job = new Job({ id, owner, requestHash, jobType: JobType.JOB_TYPE_UNSPECIFIED, model: enhancer.model });
   state.jobs.add(job);
   state.calls.observer.jobAccepted(job, call);
   void run(state, enhancer, job, resolved);
@@ -75,7 +79,7 @@ async function run(
       serverVersion: version,
     });
   try {
-    const enhanced = await enhancer.enhanceCall(job.id, request, job.signal, {
+    const enhanced = await enhancer.enhanceCall(job, request, job.signal, {
       onPosition: (position) => job.emit({ $case: 'queued', value: { position, etaSeconds: undefined } }),
       onLoading: (progress) => job.emit({ $case: 'modelLoading', value: loadingEvent(job.model, progress) }),
       onStarted: (device) => {

@@ -6,7 +6,9 @@ import type { Enhancement, EnhanceRequest } from '../../enhancer/enhancer.js';
 import { filledTexts } from '../../enhancer/template.js';
 import { InferenceError } from '../../errors.js';
 import { WrittenText } from '../../policy/sexualises-minors.js';
-import type { Policy } from '../request/policy.js';
+import { FairQueue } from '../jobs/fair-queue.js';
+import type { Job } from '../jobs/job.js';
+import type { Policy, PolicySubject } from '../request/policy.js';
 
 /** Retry delay that a client gets when too many prompts wait, in ms. */
 const RETRY_MS = 2_000;
@@ -39,15 +41,18 @@ export interface Enhanced extends Enhancement {
   readonly waitMs: number;
 }
 
+/** The job whose prompt is enhanced. */
+type EnhancedJob = Pick<Job, 'id' | 'key' | 'owner'>;
+
 interface Waiting {
   readonly begin: () => void;
   readonly onPosition: (position: number) => void;
 }
 
-/** Sends prompts to the language model in FIFO order, `parallel` at a time. */
+/** Sends prompts to the language model, `parallel` at a time. Owners take turns. */
 export class PromptEnhancer {
   readonly #options: PromptEnhancerOptions;
-  readonly #waiting: Waiting[] = [];
+  readonly #waiting = new FairQueue<Waiting>();
   #running = 0;
   #calls = 0;
   #whenIdle: (() => void) | undefined;
@@ -100,13 +105,12 @@ export class PromptEnhancer {
   }
 
   /**
-   * @param jobId unique among the running jobs
    * @throws InferenceError the signal's reason; POLICY if the template with the prompt, or the text, is refused; DEADLINE_EXCEEDED
    *   after the time limit;
    * the model's load failure or error
    */
   async enhance(
-    jobId: string,
+    job: EnhancedJob,
     request: EnhanceRequest,
     signal: AbortSignal,
     listener: EnhanceListener,
@@ -115,16 +119,16 @@ export class PromptEnhancer {
     const startedAt = performance.now();
     // An operator's template may say what the prompt leaves out. Each format is a text of its own.
     for (const text of filledTexts(onDemand.engine.spec.source.template, request.prompt)) {
-      this.#options.policy.assert({ positive: [text] }, 'the prompt', jobId);
+      this.#options.policy.assert({ positive: [text] }, 'the prompt', subjectOf(job));
     }
-    await this.#turn(signal, listener.onPosition);
+    await this.#turn(job, signal, listener.onPosition);
     try {
       const lease = await onDemand.acquire(signal, listener.onLoading);
       try {
         const device = onDemand.engine.device ?? '';
         listener.onStarted(device);
         const waitMs = performance.now() - startedAt;
-        const enhancement = await this.#write(lease.run({ jobId, request }), { jobId, signal }, listener);
+        const enhancement = await this.#write(lease.run({ jobId: job.key, request }), { job, signal }, listener);
         return { ...enhancement, model: this.model, device, waitMs };
       } finally {
         lease.release();
@@ -137,10 +141,11 @@ export class PromptEnhancer {
 
   async #write(
     run: RunHandle<TextWork>,
-    { jobId, signal }: { readonly jobId: string; readonly signal: AbortSignal },
+    { job, signal }: { readonly job: EnhancedJob; readonly signal: AbortSignal },
     { onText }: EnhanceListener,
   ): Promise<Enhancement> {
     const { timeoutMs, policy } = this.#options;
+    const subject = subjectOf(job);
     const cancel = () => run.cancel(InferenceError.from(signal.reason));
     const timer = setTimeout(() => {
       run.cancel(
@@ -157,15 +162,15 @@ export class PromptEnhancer {
       for await (const { text } of run.events) {
         // Check the whole text so far before any of it is sent: a refused word may arrive in two parts.
         const refusal = written.add(text);
-        if (refusal !== undefined) throw policy.refused(refusal, 'the enhanced prompt', jobId);
+        if (refusal !== undefined) throw policy.refused(refusal, 'the enhanced prompt', subject);
         onText(text);
         // Checks take time: let other calls, and a cancel of this one, have their turn.
         await setImmediate();
       }
       const enhancement = await run.result;
       const texts = { positive: [enhancement.prompt] };
-      policy.assert(texts, 'the enhanced prompt', jobId);
-      await policy.moderate(texts, { what: 'the enhanced prompt', jobId, signal });
+      policy.assert(texts, 'the enhanced prompt', subject);
+      await policy.moderate(texts, { what: 'the enhanced prompt', subject, signal });
       return enhancement;
     } catch (error) {
       run.cancel(InferenceError.from(error));
@@ -177,12 +182,11 @@ export class PromptEnhancer {
   }
 
   /** Resolves when it is this prompt's turn. The caller calls `#next` when it is done. */
-  #turn(signal: AbortSignal, onPosition: (position: number) => void): Promise<void> {
+  #turn({ owner }: EnhancedJob, signal: AbortSignal, onPosition: (position: number) => void): Promise<void> {
     return new Promise((resolve, reject) => {
       const abort = () => {
-        const place = this.#waiting.indexOf(waiting);
+        const place = this.#waiting.remove(waiting);
         if (place < 0) return;
-        this.#waiting.splice(place, 1);
         this.#reportPositions(place);
         reject(signal.reason);
       };
@@ -194,21 +198,25 @@ export class PromptEnhancer {
       const waiting = { begin, onPosition };
       if (signal.aborted) return reject(signal.reason);
       signal.addEventListener('abort', abort, { once: true });
-      this.#waiting.push(waiting);
-      this.#reportPositions(this.#waiting.length - 1);
+      this.#reportPositions(this.#waiting.add(waiting, owner));
       this.#next();
     });
   }
 
   #next(): void {
     if (this.#running >= this.#options.parallel) return;
-    const first = this.#waiting.shift();
+    const [first] = this.#waiting;
     if (first === undefined) return;
+    this.#waiting.take(first);
     first.begin();
     this.#reportPositions(0);
   }
 
   #reportPositions(from: number): void {
-    for (const [place, { onPosition }] of this.#waiting.entries()) if (place >= from) onPosition(place + this.#running);
+    for (const [i, { onPosition }] of this.#waiting.slice(from).entries()) onPosition(from + i + this.#running);
   }
+}
+
+function subjectOf({ id, owner }: EnhancedJob): PolicySubject {
+  return { jobId: id, token: owner };
 }

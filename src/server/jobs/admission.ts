@@ -7,12 +7,16 @@ import { loadingEvent } from '../enhance/enhance-for-job.js';
 import type { QueueDepth, ServerObserver } from '../observe/server-observer.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
+import { FairQueue } from './fair-queue.js';
 import type { GenerateJob } from './generate-job.js';
 import { runBatch } from './run-batch.js';
 
 /** Retry delay for a client that finds the queue full while no time was measured yet, in ms. */
 const FIRST_RETRY_MS = 1000;
 const MIN_RETRY_MS = 100;
+
+/** Jobs that are this near to their turn report every change of their position. */
+const NEAR = 10;
 
 const NO_VARIANTS: BuiltVariants = { keys: [], builds: 0 };
 
@@ -21,8 +25,8 @@ interface ModelQueue {
   readonly costs: CostModel;
   /** Accepted jobs whose references or prompts are still being prepared. */
   readonly preparing: Set<GenerateJob>;
-  /** In the order in which they became ready. */
-  readonly waiting: GenerateJob[];
+  /** Prepared jobs. Owners take turns. */
+  readonly waiting: FairQueue<GenerateJob>;
   running: readonly GenerateJob[];
   /** LoRA variants that the engine holds. */
   variants: BuiltVariants;
@@ -46,7 +50,7 @@ export interface AdmissionOptions {
 }
 
 /**
- * One bounded FIFO queue per model. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for
+ * One bounded queue per model, in which the owners of jobs take turns. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for
  * up to `patienceMs`. Compatible waiting jobs are batched with the job that starts.
  */
 export class Admission {
@@ -68,7 +72,7 @@ export class Admission {
           engine,
           costs: new CostModel(engine.spec.batchPixels),
           preparing: new Set(),
-          waiting: [],
+          waiting: new FairQueue<GenerateJob>(),
           running: [],
           variants: NO_VARIANTS,
           precisions: undefined,
@@ -179,17 +183,17 @@ export class Admission {
   // Removes a waiting job from its queue. A running job sees its signal instead.
   #abandon(queue: ModelQueue, job: GenerateJob): void {
     const wasPreparing = queue.preparing.delete(job);
-    const place = queue.waiting.indexOf(job);
-    if (place >= 0) queue.waiting.splice(place, 1);
-    else if (!wasPreparing) return;
+    const place = queue.waiting.remove(job);
+    if (place < 0 && !wasPreparing) return;
     this.#finish(job, job.signal.reason);
     if (place >= 0) this.#emitPositions(queue, place);
     this.#settle();
   }
 
   #enqueue(queue: ModelQueue, job: GenerateJob): void {
-    queue.waiting.push(job);
-    this.#emitPosition(queue, job, queue.waiting.length - 1);
+    const place = queue.waiting.add(job, job.turnKey);
+    this.#emitPosition(queue, job, place);
+    this.#emitPositions(queue, place + 1);
     if (!queue.isServed) void this.#serve(queue);
   }
 
@@ -236,14 +240,14 @@ export class Admission {
     const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
     for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
     for (const job of again) this.#alone.add(job);
-    queue.waiting.unshift(...again);
+    for (const job of again.toReversed()) queue.waiting.putBack(job, job.turnKey);
   }
 
   /** Removes the next job and the jobs that fit into its batch from the queue, in their order. */
   #take(queue: ModelQueue): readonly GenerateJob[] {
     const first = this.#choose(queue);
     if (first === undefined) return [];
-    const others = queue.waiting.filter((job) => job !== first);
+    const others = queue.waiting.slice(0).filter((job) => job !== first);
     const jobs = [first];
     const limit = batchLimit(first.request, queue.engine.spec.batchPixels);
     let images = first.request.seeds.length;
@@ -253,7 +257,7 @@ export class Admission {
       jobs.push(job);
       images += job.request.seeds.length;
     }
-    for (const job of jobs) queue.waiting.splice(queue.waiting.indexOf(job), 1);
+    for (const job of jobs) queue.waiting.take(job);
     return jobs;
   }
 
@@ -271,7 +275,7 @@ export class Admission {
     const since = this.#passedOverSince.get(oldest) ?? Date.now();
     this.#passedOverSince.set(oldest, since);
     if (Date.now() - since >= this.#options.patienceMs) return oldest;
-    return waiting.find(isBuilt) ?? oldest;
+    return waiting.slice(0).find(isBuilt) ?? oldest;
   }
 
   // Any job of a failed batch may be the cause: each runs once more alone, so that none fails for another one.
@@ -280,16 +284,25 @@ export class Admission {
   }
 
   #failFirst(queue: ModelQueue, error: unknown): void {
-    const job = queue.waiting.shift();
-    if (job !== undefined) this.#finish(job, error);
+    const [job] = queue.waiting;
+    if (job === undefined) return;
+    queue.waiting.take(job);
+    this.#finish(job, error);
   }
 
   #finish(job: GenerateJob, error?: unknown): void {
     this.#options.onEnd(job, error);
   }
 
+  /** Reports the positions of the waiting jobs from a place on, to those whose position changed noticeably. */
   #emitPositions(queue: ModelQueue, from: number): void {
-    for (const [place, job] of queue.waiting.entries()) if (place >= from) this.#emitPosition(queue, job, place);
+    let etaSeconds = this.#secondsBefore(queue, from);
+    for (const [i, job] of queue.waiting.slice(from).entries()) {
+      const position = from + i + queue.running.length;
+      if (isNews(position, job.reportedPosition)) job.emit({ $case: 'queued', value: { position, etaSeconds } });
+      const seconds = secondsOf([job], queue);
+      etaSeconds = etaSeconds === undefined || seconds === undefined ? undefined : etaSeconds + seconds;
+    }
   }
 
   #emitPosition(queue: ModelQueue, job: GenerateJob, place: number): void {
@@ -310,6 +323,12 @@ export class Admission {
     if (queue !== undefined) return queue;
     throw modelNotFound(model, [...this.#queues.keys()]);
   }
+}
+
+/** A job far back reports every tenth of its way only: its events are kept, and a long queue moves often. */
+function isNews(position: number, reported: number | undefined): boolean {
+  if (reported === undefined) return true;
+  return position !== reported && (position <= NEAR || Math.abs(position - reported) >= reported / 10);
 }
 
 export function modelNotFound(model: string, known: readonly string[]): InferenceError {

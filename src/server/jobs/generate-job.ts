@@ -13,19 +13,23 @@ export interface Preparation {
 
 export interface NewGenerateJob extends NewJob {
   readonly plan: JobPlan;
+  /** Jobs of different keys take turns. Default: the owner. */
+  readonly turnKey?: string | undefined;
   /** Prepares the job. Omitted: it can run at once. */
   readonly prepare?: ((job: GenerateJob) => Promise<Preparation>) | undefined;
 }
 
 /** A job that generates images or a video. */
 export class GenerateJob extends Job {
+  readonly turnKey: string;
   #plan: JobPlan;
   #prepare: NewGenerateJob['prepare'];
   #request: GenerationRequest;
   #enhancement: EnhancementOutcome | undefined;
 
-  constructor({ plan, prepare, ...basics }: NewGenerateJob) {
+  constructor({ plan, prepare, turnKey, ...basics }: NewGenerateJob) {
     super(basics);
+    this.turnKey = turnKey ?? basics.owner;
     this.#plan = plan;
     this.#request = plan.request;
     this.#prepare = prepare;

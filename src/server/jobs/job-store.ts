@@ -1,5 +1,6 @@
 import { InferenceError } from '../../errors.js';
-import type { Job } from './job.js';
+import { type Caller, seesAllJobs } from '../access/caller.js';
+import { type Job, jobKey } from './job.js';
 
 export interface RetentionLimits {
   /** Largest number of ended jobs that are kept. */
@@ -8,13 +9,16 @@ export interface RetentionLimits {
   readonly maxBytes: number;
 }
 
-/** All jobs by id, oldest first. Ended jobs are evicted in the order of their end when newer ones need the room. */
+/** All jobs by key, oldest first. A caller has its own jobs, and does not learn of others; an admin sees all.
+ * Ended jobs are evicted in the order of their end when newer ones need the room. */
 export class JobStore {
   readonly #limits: RetentionLimits;
   readonly #jobs = new Map<string, Job>();
   /** Ended jobs and the memory that each one holds, in the order of their end. */
   readonly #finished = new Map<Job, number>();
   #finishedBytes = 0;
+  /** Jobs of each owner that wait or run. */
+  readonly #inFlight = new Map<string, number>();
 
   constructor(limits: RetentionLimits) {
     this.#limits = limits;
@@ -26,8 +30,8 @@ export class JobStore {
    * @returns undefined if the id is empty, new, or free again
    * @throws InferenceError JOB_ID_CONFLICT if the id belongs to a job with another body
    */
-  attach(id: string, requestHash: string): Job | undefined {
-    const known = id === '' ? undefined : this.#jobs.get(id);
+  attach({ name }: Caller, id: string, requestHash: string): Job | undefined {
+    const known = id === '' ? undefined : this.#jobs.get(jobKey(name, id));
     if (known === undefined) return undefined;
     if (known.requestHash === requestHash) return known.error?.retryable ? undefined : known;
     throw new InferenceError(
@@ -36,9 +40,10 @@ export class JobStore {
     );
   }
 
-  /** @throws InferenceError JOB_NOT_FOUND */
-  get(id: string): Job {
-    const job = this.#jobs.get(id);
+  /** @throws InferenceError JOB_NOT_FOUND, also for another caller's job */
+  get(caller: Caller, id: string): Job {
+    const own = this.#jobs.get(jobKey(caller.name, id));
+    const job = own ?? (seesAllJobs(caller) ? this.#all().find((other) => other.id === id) : undefined);
     if (job !== undefined) return job;
     throw new InferenceError(
       'JOB_NOT_FOUND',
@@ -48,13 +53,22 @@ export class JobStore {
 
   /** Adds a job. It replaces an ended job with the same id. */
   add(job: Job): void {
-    this.#jobs.delete(job.id);
-    this.#jobs.set(job.id, job);
+    this.#jobs.delete(job.key);
+    this.#jobs.set(job.key, job);
+    this.#inFlight.set(job.owner, this.inFlight(job.owner) + 1);
+  }
+
+  /** Number of jobs of an owner that wait or run. */
+  inFlight(owner: string): number {
+    return this.#inFlight.get(owner) ?? 0;
   }
 
   /** Marks a job as ended: from now on it may be evicted. */
   finish(job: Job): void {
     job.releaseInputs();
+    const inFlight = this.inFlight(job.owner) - 1;
+    if (inFlight > 0) this.#inFlight.set(job.owner, inFlight);
+    else this.#inFlight.delete(job.owner);
     const held = job.heldBytes;
     this.#finished.set(job, held);
     this.#finishedBytes += held;
@@ -64,12 +78,22 @@ export class JobStore {
       if (fits || oldest === job) return;
       this.#finished.delete(oldest);
       this.#finishedBytes -= bytes;
-      if (this.#jobs.get(oldest.id) === oldest) this.#jobs.delete(oldest.id);
+      if (this.#jobs.get(oldest.key) === oldest) this.#jobs.delete(oldest.key);
     }
   }
 
-  /** Newest first. */
-  list(): readonly Job[] {
+  /** The jobs that a caller sees, newest first. */
+  list(caller: Caller): readonly Job[] {
+    const all = this.#all();
+    return seesAllJobs(caller) ? all : all.filter(({ owner }) => owner === caller.name);
+  }
+
+  /** Ends every job that waits or runs. */
+  cancelAll(reason: InferenceError): void {
+    for (const job of this.#jobs.values()) job.cancel(reason);
+  }
+
+  #all(): readonly Job[] {
     return [...this.#jobs.values()].reverse();
   }
 }

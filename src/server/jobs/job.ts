@@ -12,14 +12,23 @@ export type EventBody = NonNullable<JobEvent['event']>;
 
 export interface NewJob {
   readonly id: string;
+  /** Name of the token that starts it; empty for a caller without a name. */
+  readonly owner: string;
   readonly requestHash: string;
   readonly jobType: JobType;
   readonly model: string;
 }
 
+/** Key of a job among those of all owners: each one chooses its ids. */
+export function jobKey(owner: string, id: string): string {
+  // Neither names nor ids have a slash.
+  return owner === '' ? id : `${owner}/${id}`;
+}
+
 /** One accepted job: its state and all its events from the first one, for any number of watchers. */
 export class Job {
   readonly id: string;
+  readonly owner: string;
   readonly requestHash: string;
   readonly jobType: JobType;
   readonly model: string;
@@ -32,7 +41,7 @@ export class Job {
   readonly #assets: Asset[] = [];
   #watchers = 0;
   #state: JobState = JobState.JOB_STATE_QUEUED;
-  #position = 0;
+  #position: number | undefined;
   #fraction = 0;
   #startTime: Date | undefined;
   #endTime: Date | undefined;
@@ -40,11 +49,17 @@ export class Job {
   #error: InferenceError | undefined;
   #heldBytes = 0;
 
-  constructor({ id, requestHash, jobType, model }: NewJob) {
+  constructor({ id, owner, requestHash, jobType, model }: NewJob) {
     this.id = id;
+    this.owner = owner;
     this.requestHash = requestHash;
     this.jobType = jobType;
     this.model = model;
+  }
+
+  /** Key of the job on this server. The id is its owner's choice. */
+  get key(): string {
+    return jobKey(this.owner, this.id);
   }
 
   get state(): JobState {
@@ -67,6 +82,11 @@ export class Job {
   /** Fraction done, 0 to 1. */
   get fraction(): number {
     return this.#fraction;
+  }
+
+  /** Position in the queue as it was reported last. */
+  get reportedPosition(): number | undefined {
+    return this.#position;
   }
 
   /** Number of streams that follow the job now. */
@@ -168,7 +188,7 @@ export class Job {
       jobType: this.jobType,
       model: this.model,
       lastSequence: BigInt(this.#events.length),
-      queuePosition: this.#state === JobState.JOB_STATE_QUEUED ? this.#position : 0,
+      queuePosition: this.#state === JobState.JOB_STATE_QUEUED ? (this.#position ?? 0) : 0,
       fraction: this.#fraction,
       createTime: this.createTime,
       startTime: this.#startTime,
@@ -176,6 +196,7 @@ export class Job {
       assets: this.#assets,
       metadata: this.#metadata,
       error: this.#error && errorMessage(this.#error),
+      owner: this.owner,
     };
   }
 

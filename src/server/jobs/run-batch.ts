@@ -8,7 +8,7 @@ import type { PromptReport } from '../../pipelines/pipeline.js';
 import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
 import { withoutPaths } from '../request/lora-paths.js';
 import { loraMessages } from '../request/loras.js';
-import { conditioningTexts, type Policy } from '../request/policy.js';
+import { conditioningTexts, type Policy, type PolicySubject } from '../request/policy.js';
 import type { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
 import { ProgressMeter } from './job-progress.js';
@@ -33,7 +33,7 @@ export async function runBatch(
   engine: Engine,
   { costs, policy, onTimings }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
-  const refusals = jobs.map(({ id, request }) => policy.find(conditioningTexts(request), 'the prompt', id));
+  const refusals = jobs.map((job) => policy.find(conditioningTexts(job.request), 'the prompt', subjectOf(job)));
   const allowed = jobs.filter((_, i) => refusals[i] === undefined);
   const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, policy, onTimings });
   return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
@@ -49,7 +49,7 @@ async function runAllowed(
     const metadata = plannedMetadata(job, engine, startedAt);
     job.emit({ $case: 'started', value: { metadata } });
   }
-  const handles = engine.run(jobs.map(({ id, request, plan }) => ({ jobId: id, request, output: plan.output })));
+  const handles = engine.run(jobs.map(({ key, request, plan }) => ({ jobId: key, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
       followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onTimings }).then(
@@ -86,7 +86,7 @@ async function followRun(
       else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
       else if (event.kind === 'unchecked') policy.unchecked(event.problem, job.id);
       else if (event.kind === 'refused')
-        policy.refused({ rule: `image.${event.label}`, language: 'und' }, 'the image', job.id);
+        policy.refused({ rule: `image.${event.label}`, language: 'und' }, 'the image', subjectOf(job));
       else record(job, event, meter);
       // The driver is queried during the decode, the longest phase after denoising; a later answer is ignored.
       if (engine.device !== 'cpu' && isLastStep(event)) {
@@ -103,6 +103,10 @@ async function followRun(
   } finally {
     job.signal.removeEventListener('abort', cancel);
   }
+}
+
+function subjectOf({ id, owner }: GenerateJob): PolicySubject {
+  return { jobId: id, token: owner };
 }
 
 function isLastStep(event: EngineEvent): boolean {

@@ -1,4 +1,3 @@
-import { timingSafeEqual } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import {
   type Metadata,
@@ -11,6 +10,10 @@ import { InferenceError } from '../../errors.js';
 import type { Logger } from '../../log.js';
 import { statusFromError } from '../../rpc/status.js';
 import { wellFormed } from '../../std/well-formed.js';
+import type { AuditLog } from '../access/audit-log.js';
+import { type Caller, nobody, peerHost, rememberCaller } from '../access/caller.js';
+import { scopeProblem } from '../access/method-scopes.js';
+import type { TokenRegistry } from '../access/token-registry.js';
 import type { ServerObserver } from '../observe/server-observer.js';
 import { ReceiveBudget } from './receive-budget.js';
 import { receiveLimit } from './receive-limits.js';
@@ -21,12 +24,14 @@ const MAX_RECEIVING_BYTES = 192 * 1024 * 1024;
 const LARGE_BYTES = 256 * 1024;
 const MAX_LARGE = 4;
 const RECEIVE_TIMEOUT_MS = 60_000;
-/** Services whose calls need no token: load balancers and grpcurl ask without one. */
-const OPEN = /^\/grpc\.(health|reflection)\./;
+const HEALTH = '/grpc.health.';
+const REFLECTION = '/grpc.reflection.';
 
 export interface CallGuardOptions {
-  readonly config: Pick<Config, 'LIMIT_PROMPT_BYTES' | 'AUTH_TOKEN'>;
+  readonly config: Pick<Config, 'LIMIT_PROMPT_BYTES' | 'HEALTH' | 'REFLECTION'>;
   readonly log: Logger;
+  readonly tokens: TokenRegistry;
+  readonly audit: AuditLog | undefined;
   readonly observer: Pick<ServerObserver, 'callRefused'>;
 }
 
@@ -34,13 +39,25 @@ export interface CallGuardOptions {
  * Guards every call of a server: the token is checked before the body is read, the body is bounded while it arrives, and the
  * text of every status is one that can be sent. grpc-js throws out of the process where a status has half a surrogate pair.
  */
-export function createCallGuard({ config, log, observer }: CallGuardOptions): ServerInterceptor {
+export function createCallGuard({ config, log, tokens, audit, observer }: CallGuardOptions): ServerInterceptor {
   const budget = new ReceiveBudget({
     maxBytes: MAX_RECEIVING_BYTES,
     largeBytes: LARGE_BYTES,
     maxLarge: MAX_LARGE,
     timeoutMs: RECEIVE_TIMEOUT_MS,
   });
+  /** Load balancers and grpcurl ask the open services without a token. */
+  const isOpen = (path: string) =>
+    (path.startsWith(HEALTH) && config.HEALTH === 'open') ||
+    (path.startsWith(REFLECTION) && config.REFLECTION === 'open');
+  const admit = (path: string, metadata: Metadata): Caller | InferenceError => {
+    if (isOpen(path)) return nobody;
+    const caller = tokens.authenticate(metadata.get('authorization')[0]?.toString());
+    if (caller instanceof InferenceError) return caller;
+    return scopeProblem(path, caller) ?? caller;
+  };
+  const record = (path: string, peer: string, { reason, info }: InferenceError) =>
+    audit?.record({ kind: 'access', token: info.token, peer: peerHost(peer), method: path, reason });
   return (method, call) => {
     const refuse = (error: InferenceError) => {
       observer.callRefused(method.path, error.reason);
@@ -51,8 +68,12 @@ export function createCallGuard({ config, log, observer }: CallGuardOptions): Se
       start(next) {
         next({
           onReceiveMetadata(metadata, proceed) {
-            const problem = OPEN.test(method.path) ? undefined : tokenProblem(metadata, config.AUTH_TOKEN);
-            if (problem !== undefined) return refuse(problem);
+            const admission = admit(method.path, metadata);
+            if (admission instanceof InferenceError) {
+              record(method.path, call.getPeer(), admission);
+              return refuse(admission);
+            }
+            rememberCaller(metadata, admission);
             const limitBytes = receiveLimit(method.path, config);
             receiving = budget.track({ stream: streamOf(call), limitBytes, refuse });
             proceed(metadata);
@@ -82,16 +103,4 @@ export function createCallGuard({ config, log, observer }: CallGuardOptions): Se
 /** The HTTP/2 stream of a call. grpc-js has no public access to it; the version is pinned, and a test would notice. */
 function streamOf(call: ServerInterceptingCallInterface): Readable {
   return Reflect.get(call, 'stream') as Readable;
-}
-
-/** Compares in constant time. */
-function tokenProblem(metadata: Metadata, token: string | undefined): InferenceError | undefined {
-  if (token === undefined) return undefined;
-  const given = Buffer.from(String(metadata.get('authorization')[0] ?? ''));
-  const wanted = Buffer.from(`Bearer ${token}`);
-  if (given.length === wanted.length && timingSafeEqual(given, wanted)) return undefined;
-  return new InferenceError(
-    'UNAUTHENTICATED',
-    'the call needs the metadata "authorization: Bearer <token>" with this server\'s token',
-  );
 }

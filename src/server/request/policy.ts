@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Config } from '../../config/server-config.js';
 import { InferenceError } from '../../errors.js';
 import type { Logger } from '../../log.js';
@@ -14,6 +15,18 @@ type Texts = builtIn.ConditioningTexts;
 /** What is refused: the subject of the message. */
 type What = 'the prompt' | 'the enhanced prompt' | 'the image';
 
+/** Whose text or image is checked, as far as it is known. */
+export interface PolicySubject {
+  readonly jobId?: string | undefined;
+  /** Name of the caller's token. */
+  readonly token?: string | undefined;
+}
+
+/** Receives every refusal. The hash is the SHA-256 of the prompt, in hexadecimal digits. */
+export type RefusalListener = (
+  refusal: PolicySubject & { readonly rule: string; readonly promptSha256: string | undefined },
+) => void;
+
 const MINORS = 'sexual content involving minors is never generated';
 const OPERATOR = "this server's policy does not allow it";
 
@@ -22,6 +35,8 @@ export class Policy {
   readonly #log: Logger;
   readonly #rules: OperatorRules | undefined;
   readonly #service: ModerationOptions | undefined;
+  /** Called for every refusal. */
+  onRefusal: RefusalListener | undefined;
 
   constructor(log: Logger, rules?: OperatorRules, service?: ModerationOptions) {
     this.#log = log;
@@ -31,17 +46,16 @@ export class Policy {
 
   /**
    * @returns the error of refused texts; undefined if they may be used
-   * @param jobId for the log
    */
-  find(texts: Texts, what: What = 'the prompt', jobId?: string): InferenceError | undefined {
+  find(texts: Texts, what: What = 'the prompt', subject?: PolicySubject): InferenceError | undefined {
     const all = asRead(texts);
     const refusal = builtIn.sexualisesMinors(all) ?? this.#rules?.find(all);
-    return refusal && this.refused(refusal, what, jobId);
+    return refusal && this.refused(refusal, what, subject, texts.positive[0]);
   }
 
   /** @throws InferenceError POLICY */
-  assert(texts: Texts, what: What = 'the prompt', jobId?: string): void {
-    const error = this.find(texts, what, jobId);
+  assert(texts: Texts, what: What = 'the prompt', subject?: PolicySubject): void {
+    const error = this.find(texts, what, subject);
     if (error !== undefined) throw error;
   }
 
@@ -51,11 +65,11 @@ export class Policy {
    */
   async moderate(
     { positive }: Texts,
-    { what = 'the prompt', jobId, signal }: { what?: What; jobId?: string; signal?: AbortSignal } = {},
+    { what = 'the prompt', subject, signal }: { what?: What; subject?: PolicySubject; signal?: AbortSignal } = {},
   ): Promise<void> {
     if (this.#service === undefined) return;
     const refusal = await moderate(positive.filter((text) => text !== '').join('\n'), this.#service, signal);
-    if (refusal !== undefined) throw this.refused(refusal, what, jobId);
+    if (refusal !== undefined) throw this.refused(refusal, what, subject, positive[0]);
   }
 
   /** Logs that an image was not checked and is returned. */
@@ -64,7 +78,10 @@ export class Policy {
   }
 
   /** Logs a refusal, without the text. @returns the error for the caller, without the text or the rule */
-  refused({ rule, language }: Refusal, what: What, jobId?: string): InferenceError {
+  refused({ rule, language }: Refusal, what: What, subject: PolicySubject = {}, prompt?: string): InferenceError {
+    const { jobId } = subject;
+    const promptSha256 = prompt === undefined ? undefined : createHash('sha256').update(prompt).digest('hex');
+    this.onRefusal?.({ ...subject, rule, promptSha256 });
     this.#log.info({ jobId, rule, language }, `policy refused ${what === 'the image' ? 'an image' : 'a text'}`);
     return new InferenceError('POLICY', `${what} is refused: ${/^(?:minors|youths)\./.test(rule) ? MINORS : OPERATOR}`);
   }

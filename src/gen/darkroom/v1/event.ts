@@ -121,7 +121,10 @@ export interface JobEvent {
     | undefined;
 }
 
-/** Queued reports the position of a waiting job. The server sends it when it accepts the job, and each time the position changes. */
+/**
+ * Queued reports the position of a waiting job. The server sends it when it accepts the job, and each time the position changes; a
+ * position above 10, each time it has changed by a tenth. Jobs of other tokens may come in between: tokens take turns.
+ */
 export interface Queued {
   /** Number of jobs before this one, including those that run. 0: this job is next. */
   position: number;

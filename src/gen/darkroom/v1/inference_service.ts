@@ -2077,6 +2077,12 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
  *
  * Errors carry google.rpc details in `grpc-status-details-bin`: always ErrorInfo (domain "darkroom", a reason from
  * docs/reference/errors.md), BadRequest with every bad field, and RetryInfo if a retry makes sense.
+ *
+ * A server with tokens wants one in the metadata of every call: `authorization: Bearer <token>`. Every method returns UNAUTHENTICATED
+ * for a missing, unknown, expired or revoked token, and PERMISSION_DENIED for a token without the scope that the method needs.
+ * Generate and Enhance return RESOURCE_EXHAUSTED with RetryInfo (reason RATE_LIMITED) for a token that has as many jobs in flight, or
+ * started as many within a minute, as it may, and RESOURCE_EXHAUSTED without it (reason QUOTA_EXCEEDED) for a job that is larger than
+ * it may start; ErrorInfo.metadata has `limit` and `bound`. docs/guide/access.md has the scopes and limits.
  */
 export type InferenceServiceService = typeof InferenceServiceService;
 export const InferenceServiceService = {

@@ -911,7 +911,14 @@ export interface Job {
     | JobMetadata
     | undefined;
   /** Error of a failed or cancelled job. Unset otherwise. */
-  error: JobError | undefined;
+  error:
+    | JobError
+    | undefined;
+  /**
+   * Name of the token that started the job. Other tokens do not see it; a token with the scope admin sees every job. Empty: the
+   * server has one token, or none.
+   */
+  owner: string;
 }
 
 function createBaseReference(): Reference {
@@ -2982,6 +2989,7 @@ function createBaseJob(): Job {
     assets: [],
     metadata: undefined,
     error: undefined,
+    owner: "",
   };
 }
 
@@ -3028,6 +3036,9 @@ export const Job: MessageFns<Job> = {
     }
     if (message.error !== undefined) {
       JobError.encode(message.error, writer.uint32(106).fork()).join();
+    }
+    if (message.owner !== "") {
+      writer.uint32(114).string(message.owner);
     }
     return writer;
   },
@@ -3149,6 +3160,14 @@ export const Job: MessageFns<Job> = {
             message.error = JobError.decode(reader, reader.uint32());
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.owner = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3206,6 +3225,7 @@ export const Job: MessageFns<Job> = {
         : [],
       metadata: isSet(object.metadata) ? JobMetadata.fromJSON(object.metadata) : undefined,
       error: isSet(object.error) ? JobError.fromJSON(object.error) : undefined,
+      owner: isSet(object.owner) ? globalThis.String(object.owner) : "",
     };
   },
 
@@ -3250,6 +3270,9 @@ export const Job: MessageFns<Job> = {
     if (message.error !== undefined) {
       obj.error = JobError.toJSON(message.error);
     }
+    if (message.owner !== "") {
+      obj.owner = message.owner;
+    }
     return obj;
   },
 
@@ -3277,6 +3300,7 @@ export const Job: MessageFns<Job> = {
     message.error = (object.error !== undefined && object.error !== null)
       ? JobError.fromPartial(object.error)
       : undefined;
+    message.owner = object.owner ?? "";
     return message;
   },
 };

@@ -1639,7 +1639,10 @@ export const GetServerStatusResponse: MessageFns<GetServerStatusResponse> = {
   },
 };
 
-/** ModelService reports on the models and on the server itself. */
+/**
+ * ModelService reports on the models and on the server itself. LoadModel and UnloadModel need a token with the scope admin, the others
+ * one with the scope read, where the server has tokens.
+ */
 export type ModelServiceService = typeof ModelServiceService;
 export const ModelServiceService = {
   /** ListModels lists the models that the server was started with. */

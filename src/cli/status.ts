@@ -1,0 +1,59 @@
+import { Command } from 'commander';
+import { serverStatus } from '../client/client.js';
+import { GetServerStatusResponse, type Model, ModelState } from '../gen/darkroom/v1/model_service.js';
+import { formatBytes } from '../std/format-bytes.js';
+import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
+
+/** Time that the server has to answer, in ms. */
+const ANSWER_MS = 5000;
+
+export function createStatusCommand(): Command {
+  return addServerOptions(new Command('status'))
+    .description('show the state of a server, its queue and its models')
+    .option('--json', 'print JSON')
+    .action(run);
+}
+
+async function run({ json, ...options }: ServerOptions & { readonly json?: boolean }): Promise<void> {
+  const client = await connectTo(options);
+  try {
+    const status = await serverStatus(client, ANSWER_MS);
+    if (json) return say(JSON.stringify(GetServerStatusResponse.toJSON(status), null, 2));
+    const { version, uptimeSeconds, draining, runningJobs, queuedJobs, queueLimit, models } = status;
+    say(`darkroom ${version}, up ${duration(uptimeSeconds)}${draining ? ', draining' : ''}`);
+    say(`${runningJobs} jobs running, ${queuedJobs} waiting, at most ${queueLimit}`);
+    for (const model of models) say(line(model));
+  } finally {
+    client.close();
+  }
+}
+
+function line({ name, state, device, residentBytes, restarts, variants, problem }: Model): string {
+  const cells = [
+    name.padEnd(8),
+    stateName(state).padEnd(10),
+    device,
+    residentBytes === 0n ? '' : formatBytes(Number(residentBytes)),
+    variants === 0 ? '' : `${variants} LoRA variants`,
+    restarts === 0 ? '' : `${restarts} restarts`,
+    problem,
+  ];
+  return cells.filter((cell) => cell !== '').join('  ');
+}
+
+/** "ready" of MODEL_STATE_READY. */
+function stateName(state: ModelState): string {
+  const [name = ''] = Object.entries(ModelState).find(([, value]) => value === state) ?? [];
+  return name.replace('MODEL_STATE_', '').toLowerCase();
+}
+
+function duration(seconds: number): string {
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 1) return `${Math.floor(seconds)} s`;
+  if (minutes < 60) return `${minutes} min`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}

@@ -1,0 +1,134 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { open, rename, unlink } from 'node:fs/promises';
+import { z } from 'zod';
+import { InferenceError, listProblems } from '../../errors.js';
+import { problemsOf } from '../../std/schema-problems.js';
+import { readYamlFile } from '../../std/yaml-file.js';
+import { scopes } from './caller.js';
+
+/** Marks darkroom's tokens, so that scanners find one that was published by mistake. */
+const PREFIX = 'dkr_';
+const SECRET_BYTES = 32;
+const MAX_FILE_BYTES = 16 * 1024 * 1024;
+const ID_CHARACTERS = 8;
+const NAME = /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/;
+/** A lock of another command that is older was left by one that died, in ms. */
+const STALE_LOCK_MS = 10_000;
+
+const limit = z.int().min(1).max(1_000_000_000).optional();
+const time = z.iso.datetime({ offset: true });
+
+const limitsSchema = z.strictObject({ jobs: limit, jobsPerMinute: limit, pixels: limit, frames: limit });
+
+const entrySchema = z.strictObject({
+  name: z.string().regex(NAME, 'must be 1 to 64 letters, digits, ".", "_" and "-", and begin with a letter or digit'),
+  /** Hash of the token, in hexadecimal digits. A token is random and long, so nobody finds it by trying. */
+  sha256: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hexadecimal digits'),
+  scopes: z.array(z.enum(scopes)).min(1),
+  created: time,
+  expires: time.optional(),
+  revoked: time.optional(),
+  limits: limitsSchema.default({}),
+});
+
+const fileSchema = z.strictObject({ tokens: z.array(entrySchema).max(10_000) });
+
+/** A token as the file has it: its hash, not itself. Several tokens of one name share its jobs and limits. */
+export type TokenEntry = Readonly<z.infer<typeof entrySchema>>;
+
+export type NewToken = Pick<TokenEntry, 'name' | 'scopes' | 'expires' | 'limits'>;
+
+/** Short name of one token in lists and for `tokens revoke`. */
+export function tokenId({ sha256 }: Pick<TokenEntry, 'sha256'>): string {
+  return sha256.slice(0, ID_CHARACTERS);
+}
+
+export function hashToken(token: string): Buffer {
+  return createHash('sha256').update(token).digest();
+}
+
+/** @throws InferenceError INVALID_REQUEST with every fault of the file */
+export async function readTokenFile(path: string): Promise<readonly TokenEntry[]> {
+  const { tokens } = await readYamlFile(path, fileSchema, { variable: 'TOKENS_FILE', maxBytes: MAX_FILE_BYTES });
+  return tokens;
+}
+
+/**
+ * Adds a token to the file, which is made if it is missing.
+ * @returns the token itself, which is stored nowhere
+ * @throws InferenceError INVALID_REQUEST for a bad name, or a file that cannot be used
+ */
+export async function addToken(path: string, token: NewToken): Promise<string> {
+  const secret = `${PREFIX}${randomBytes(SECRET_BYTES).toString('base64url')}`;
+  const sha256 = hashToken(secret).toString('hex');
+  const parsed = entrySchema.safeParse({ ...token, sha256, created: new Date().toISOString() });
+  if (!parsed.success) throw invalid(`the token has mistakes:\n${listProblems(problemsOf(parsed.error))}`);
+  await change(path, (tokens) => [...tokens, parsed.data]);
+  return secret;
+}
+
+/**
+ * Revokes the token of an id, or every token of a name.
+ * @returns the tokens that were in use until now
+ * @throws InferenceError INVALID_REQUEST where the file has no such token
+ */
+export async function revokeTokens(path: string, nameOrId: string): Promise<readonly TokenEntry[]> {
+  let revoked: readonly TokenEntry[] = [];
+  await change(path, (tokens) => {
+    const named = tokens.filter((entry) => entry.name === nameOrId || tokenId(entry) === nameOrId);
+    if (named.length === 0) throw invalid(`no token has the name or id "${nameOrId}"; see: darkroom tokens list`);
+    revoked = named.filter((entry) => entry.revoked === undefined);
+    const now = new Date().toISOString();
+    return tokens.map((entry) => (revoked.includes(entry) ? { ...entry, revoked: now } : entry));
+  });
+  return revoked;
+}
+
+/** Replaces the file as a whole, so that a server never reads half of it. Commands take turns: none undoes another one's change. */
+async function change(path: string, edit: (tokens: readonly TokenEntry[]) => readonly TokenEntry[]): Promise<void> {
+  const unlock = await lock(`${path}.lock`);
+  try {
+    const tokens = edit((await exists(path)) ? await readTokenFile(path) : []);
+    const temporary = `${path}.${process.pid}.tmp`;
+    const file = await open(temporary, 'w', 0o600);
+    try {
+      await file.writeFile(`${JSON.stringify({ tokens }, null, 2)}\n`);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } finally {
+    await unlock();
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await (await open(path, 'r')).close();
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw invalid(`the token file "${path}" cannot be read: ${(error as Error).message}`, error);
+  }
+}
+
+async function lock(path: string): Promise<() => Promise<void>> {
+  const deadline = Date.now() + STALE_LOCK_MS;
+  for (;;) {
+    try {
+      await (await open(path, 'wx', 0o600)).close();
+      return () => unlink(path).catch(() => undefined);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
+        throw invalid(`the token file's folder cannot be written: ${(error as Error).message}`, error);
+      }
+      if (Date.now() > deadline) await unlink(path).catch(() => undefined);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+function invalid(message: string, cause?: unknown): InferenceError {
+  return new InferenceError('INVALID_REQUEST', message, { cause });
+}
