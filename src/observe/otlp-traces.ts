@@ -24,7 +24,7 @@ const EXPORT_MS = 2000;
 /** Time limit for the last export at the stop, in ms. */
 const STOP_MS = 3000;
 /** Delay from the end of a span to its export, in ms. */
-const BATCH_MS = 1000;
+const BATCH_MS = 5000;
 /** Spans that wait for an export; further ones are dropped. */
 const MAX_WAITING = 2048;
 /** Shortest time between two log lines about failed exports, in ms. */

@@ -4,7 +4,7 @@
  * Runs the server as its users do, a process of its own, and measures it from outside. All figures of one table come from one
  * run. Without --sdxl the model is the tiny one, whose engine time is short: the hardest case for the overhead.
  *
- * --observed compares two servers in turns instead: one without metrics and traces, one that is scraped every second and sends
+ * --observed compares two servers in turns instead: one without metrics and traces, one that is scraped every 5 s and sends
  * the spans of every job to a collector.
  */
 import { once } from 'node:events';
@@ -88,7 +88,7 @@ async function measureObserved(model: string): Promise<void> {
   });
   const scrapes = setInterval(() => {
     void fetch(`http://127.0.0.1:${metricsPort}/metrics`).then((response) => response.text());
-  }, 1000);
+  }, 5000);
   const clients = [connect(plain.address), connect(watched.address)] as const;
   try {
     for (const client of clients) await ready(client);

@@ -23,11 +23,12 @@ export class QueueMeasurements {
         this.#running = undefined;
       });
       let timer: NodeJS.Timeout | undefined;
-      const bound = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, WAIT_MS);
+      const bound = new Promise<'late'>((resolve) => {
+        timer = setTimeout(() => resolve('late'), WAIT_MS);
       });
-      await Promise.race([this.#running, bound]);
+      const ended = await Promise.race([this.#running, bound]);
       clearTimeout(timer);
+      if (ended === 'late') return undefined;
     }
     return this.#last;
   }
