@@ -15,7 +15,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- if .Values.keda.enabled -}}{{- $most = max $most (.Values.keda.maxServers | int) -}}{{- end -}}
 {{- $name := include "darkroom.name" . -}}
 {{- $addresses := list -}}
-{{- range $i := until $most -}}
+{{- range $i := until ($most | int) -}}
 {{- $addresses = append $addresses (printf "%s-server-%d.%s-server.%s.svc:50051" $name $i $name $.Release.Namespace) -}}
 {{- end -}}
 {{- join "," $addresses -}}
