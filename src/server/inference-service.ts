@@ -81,7 +81,7 @@ async function submit(state: ServerState, parsed: ParsedRequest, { signal, calle
   const known = attach(state, caller, parsed);
   if (known !== undefined) return known;
   state.admission.assertRoom(model);
-  state.quotas.start(caller, state.jobs.inFlight(caller.name));
+  state.access.quotas.start(caller, state.jobs.inFlight(caller.name));
   const requestHash = hashRequest(request);
   const id = request.jobId || randomUUID();
   const { jobType } = request;
@@ -153,7 +153,7 @@ function planOf(
   const { positive, negative } = conditioningTexts(plan.request);
   const texts = { positive: [request.prompt, request.weights, ...positive], negative };
   state.policy.assert(texts, 'the prompt', { jobId: request.jobId || undefined, token: caller.name });
-  state.quotas.assertSize(caller, sizeOf(plan.request));
+  state.access.quotas.assertSize(caller, sizeOf(plan.request));
   return { model, plan };
 }
 

@@ -17,11 +17,8 @@ import { builtInFamilies } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
 import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
-import { AuditLog } from './access/audit-log.js';
-import { assertListenable, createListener } from './access/listener.js';
+import { openAccess } from './access/access.js';
 import { connectableHost, LocalSocket } from './access/local-socket.js';
-import { Quotas } from './access/quotas.js';
-import { TokenRegistry } from './access/token-registry.js';
 import type { EnhancementOptions } from './enhance/enhancement.js';
 import { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { createInferenceService } from './inference-service.js';
@@ -87,16 +84,8 @@ export interface RunningServer {
 /** Binds the gRPC server and serves. */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, engines, fetcher, families = builtInFamilies, jobTypes = contractJobTypes } = options;
-  assertListenable(config, log);
-  const policy = await createPolicy(config, log);
-  const audit =
-    config.AUDIT_FILE === undefined
-      ? undefined
-      : await AuditLog.open(config.AUDIT_FILE, { maxBytes: config.AUDIT_MAX_BYTES, log });
-  if (audit !== undefined) policy.onRefusal = (refusal) => audit.record({ kind: 'policy', ...refusal });
-  const tokens = new TokenRegistry({ operator: config.AUTH_TOKEN, own: options.ownToken });
-  if (config.TOKENS_FILE !== undefined) await tokens.follow(config.TOKENS_FILE, log);
-  const listener = createListener(config, log);
+  const access = await openAccess(config, log, options.ownToken);
+  const policy = await createPolicy(config, log, (refusal) => access.audit?.record({ kind: 'policy', ...refusal }));
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
   const observed: ObservedServer = {
     engines,
@@ -142,13 +131,12 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     tokenizers: new TokenizerCache(families),
     enhancement,
     policy,
-    quotas: new Quotas(),
-    audit,
+    access,
     calls,
     engine: (model) => engines.find(({ spec }) => spec.model === model),
   };
   const server = new Server({
-    interceptors: [createCallGuard({ config, tokens, audit, ...calls })],
+    interceptors: [createCallGuard({ config, access, ...calls })],
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.max_concurrent_streams': MAX_STREAMS,
     // A connection that says nothing, or whose client vanished without closing it, is closed within half a minute.
@@ -179,8 +167,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   for (const engine of engines) engine.onStateChange(updateHealth);
   updateHealth();
 
-  const port = await bind(server, config.DARKROOM_LISTEN, listener.credentials);
-  const local = listener.isEncrypted && options.ownToken !== undefined ? await LocalSocket.create() : undefined;
+  const port = await bind(server, config.DARKROOM_LISTEN, access.listener.credentials);
+  const local = access.listener.isEncrypted && options.ownToken !== undefined ? await LocalSocket.create() : undefined;
   if (local !== undefined) await bind(server, local.address, ServerCredentials.createInsecure());
   const close = async () => {
     const stopping = new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 });
@@ -190,10 +178,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       new Promise<void>((resolve) => setTimeout(resolve, CLOSE_GRACE_MS).unref()),
     ]);
     server.forceShutdown();
-    listener.close();
     await local?.remove();
-    tokens.close();
-    await audit?.close();
+    await access.close();
   };
   return {
     port,

@@ -1,4 +1,4 @@
-/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime | gpu | fairness [options]: each prints figures of one run; server is the default. */
+/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime | gpu | fairness | soak [options]: each prints figures of one run; server is the default. */
 const benches = [
   'server',
   'sdxl',
@@ -13,6 +13,7 @@ const benches = [
   'runtime',
   'gpu',
   'fairness',
+  'soak',
 ];
 const [, , name = 'server'] = process.argv;
 const isOption = name.startsWith('-');

@@ -53,7 +53,7 @@ async function start(state: ServerState, request: EnhanceRequest, { signal, call
   }
   state.admission.assertNotDraining();
   enhancer.assertRoom();
-  state.quotas.start(caller, state.jobs.inFlight(caller.name));
+  state.access.quotas.start(caller, state.jobs.inFlight(caller.name));
   const requestHash = hashEnhanceRequest(request);
   const id = request.jobId || randomUUID();
   const owner = caller.name;
