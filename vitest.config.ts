@@ -9,6 +9,8 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // Servers of tests that run at the same time do not compete for one address.
+    env: { METRICS_LISTEN: 'off', BRIDGE_METRICS_LISTEN: 'off' },
     reporters: ['default', './test/summary-reporter.ts'],
   },
 });

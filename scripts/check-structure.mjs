@@ -11,7 +11,7 @@ const LEVELS = [
   ['std/well-formed.ts', 'version.ts', 'device.ts', 'environment.ts', 'gen/'],
   ['errors.ts', 'log.ts'],
   ['std/', 'job-types.ts'],
-  ['random/', 'tokenizer/', 'schedulers/', 'weights/', 'policy/', 'media/', 'references/', 'rpc/'],
+  ['random/', 'tokenizer/', 'schedulers/', 'weights/', 'policy/', 'media/', 'references/', 'rpc/', 'observe/'],
   ['graph/', 'client/'],
   ['runtime/'],
   ['pipelines/lora/adapter-settings.ts', 'pipelines/lora/lora-keys.ts', 'pipelines/model-memory.ts'],
@@ -40,6 +40,11 @@ const CLOSURES = [
   { from: 'cli/bridge.ts', not: /^(pipelines|graph|runtime|engine|server)\//, why: 'the bridge knows only the API' },
   { from: 'cli/doctor.ts', not: /^runtime\/session\.ts/, why: "doctor works where onnxruntime's addon does not load" },
   { from: 'cli/models.ts', not: /^runtime\/session\.ts/, why: 'checkpoints are inspected without a runtime' },
+  {
+    from: 'cli/serve.ts',
+    not: /^observe\/otlp-traces\.ts/,
+    why: "OpenTelemetry's SDK is loaded only where traces are on",
+  },
   { from: 'server/server.ts', not: /^(graph|runtime\/session)/, why: 'no model runs in the server process' },
 ];
 

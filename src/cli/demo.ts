@@ -47,7 +47,13 @@ async function demo(): Promise<void> {
   const receiver = await startDemoReceiver();
   const bridgeConfig = readBridgeConfig(
     {},
-    { DARKROOM_SERVER: `127.0.0.1:${server.port}`, CALLBACK_URL: receiver.url, STORAGE: 'local', STORAGE_FOLDER: OUT },
+    {
+      DARKROOM_SERVER: `127.0.0.1:${server.port}`,
+      CALLBACK_URL: receiver.url,
+      STORAGE: 'local',
+      STORAGE_FOLDER: OUT,
+      BRIDGE_METRICS_LISTEN: 'off',
+    },
   );
   const bridge = await runBridge({ config: bridgeConfig, log });
   try {

@@ -118,6 +118,7 @@ async function dead(queue: JobQueue, limit: number, json?: boolean): Promise<voi
   if (json) return say(JSON.stringify(letters, null, 2));
   for (const id of letters.jobs) say(`job       ${id}  ${(await queue.show(id))?.last_error ?? ''}`);
   for (const id of letters.callbacks) say(`callback  ${id}  ${(await queue.show(id))?.cb_error ?? ''}`);
+  for (const record of letters.usage) say(`usage     ${record}`);
   for (const record of letters.rejected) {
     const { problem, rejected_at, payload } = JSON.parse(record) as Readonly<Record<string, string>>;
     say(`payload   ${rejected_at}  ${problem}: ${JSON.stringify(payload?.slice(0, MAX_SHOWN_CHARACTERS))}`);

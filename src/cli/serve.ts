@@ -13,6 +13,8 @@ import { InferenceError } from '../errors.js';
 import { createLog } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { runBridge } from '../queue-bridge/run-bridge.js';
+import { TraceIds } from '../server/observe/trace-ids.js';
+import { watchServer } from '../server/observe/watch-server.js';
 import { createServer, type RunningServer } from '../server/server.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
 import { onShutdown } from './shutdown.js';
@@ -53,13 +55,24 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     ...familyVariables(options, builtInFamilies),
     ...Object.fromEntries(own),
   });
-  const log = createLog(config.LOG_LEVEL);
+  const traceIds = new TraceIds();
+  const log = createLog(config.LOG_LEVEL, traceIds.fieldsOf);
   const bridgeConfig = withBridge ? bridgeConfigOf() : undefined;
   const engines = createEngines({ config, log, placement: await planPlacement(config, log) });
   const memory = new DeviceLedgers(config, engines);
   const textEngine = await createTextEngine(config, log, memory);
+  const watch = await watchServer({ config, log, traceIds });
   const ownToken = withBridge ? randomUUID() : undefined;
-  const server = await createServer({ config, log, engines, memory, textEngine, ownToken });
+  const server = await createServer({
+    config,
+    log,
+    engines,
+    memory,
+    textEngine,
+    ownToken,
+    observers: watch.observers,
+  });
+  await watch.listen(server.notReady);
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
@@ -73,6 +86,7 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
       await bridge?.stop();
       await server.drain();
       await stopEngines();
+      await watch.stop();
     },
     config.DRAIN_TIMEOUT_MS + (bridgeConfig?.BRIDGE_DRAIN_MS ?? 0),
   );
@@ -84,6 +98,7 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     await bridge?.stop();
     await server.close();
     await stopEngines();
+    await watch.stop();
     throw error;
   }
   for (const { spec, device = spec.device } of engines) {

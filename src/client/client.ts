@@ -114,14 +114,18 @@ function readToken(path: string): string {
 
 /**
  * Runs a job and yields its events.
+ * @param traceparent span that the call belongs to: https://www.w3.org/TR/trace-context. Omitted: none
  * @throws InferenceError that the server sent; UnreachableError if it does not answer
  */
 export async function* generate(
   client: DarkroomClient,
   request: Partial<GenerateRequest>,
   signal?: AbortSignal,
+  traceparent?: string,
 ): AsyncGenerator<JobEvent, void, undefined> {
-  const stream = client.inference.generate(GenerateRequest.fromPartial(request), client.metadata);
+  const metadata = client.metadata.clone();
+  if (traceparent !== undefined) metadata.set('traceparent', traceparent);
+  const stream = client.inference.generate(GenerateRequest.fromPartial(request), metadata);
   for await (const { event } of responsesOf(client, stream, signal)) if (event !== undefined) yield event;
 }
 

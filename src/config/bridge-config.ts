@@ -6,7 +6,7 @@ import { count } from '../std/variable-kinds.js';
 import { type Lane, laneNames, lanesFrom, laneVariables } from './bridge-lanes.js';
 import { clientVariables } from './client-config.js';
 import { readVariables } from './read-variables.js';
-import { sharedVariables } from './shared-variables.js';
+import { metricsAddress, sharedVariables } from './shared-variables.js';
 
 const httpUrl = z
   .string()
@@ -84,6 +84,16 @@ const otherVariables = {
   ),
   CALLBACK_CONCURRENCY: count(8, 1, 1024).describe(
     'Largest number of callbacks that one bridge delivers at the same time.',
+  ),
+  USAGE_URL: httpUrl.describe('URL that a usage record of every job is sent to. Unset: none is sent.'),
+  USAGE_TOKEN: text.describe('Bearer token of usage records. Unset: none.'),
+  USAGE_SECRET: z
+    .string()
+    .refine(isWebhookSecret, 'must be whsec_ and base64 of 24 to 64 bytes')
+    .optional()
+    .describe('Secret that signs usage records, in the form of CALLBACK_SECRET. Unset: they are not signed.'),
+  BRIDGE_METRICS_LISTEN: metricsAddress(9465).describe(
+    'Address that the bridge serves its metrics on over HTTP, host:port. off: none.',
   ),
   STORAGE: z
     .enum(['auto', 'local', 'supabase', 's3'])

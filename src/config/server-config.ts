@@ -10,7 +10,7 @@ import { count, modelName, path } from '../std/variable-kinds.js';
 import { accessVariables } from './access-variables.js';
 import { parseDeviceList } from './device-list.js';
 import { readVariables } from './read-variables.js';
-import { sharedVariables } from './shared-variables.js';
+import { metricsAddress, sharedVariables } from './shared-variables.js';
 
 /**
  * Every variable of the server, with default and bounds. A test compares this and the bridge's schema with
@@ -164,6 +164,9 @@ export const configSchema = z.object({
   ),
   REFERENCE_MAX_PIXELS: count(50_000_000, 4096, 1_000_000_000).describe(
     'Largest width times height of a reference, in pixels.',
+  ),
+  METRICS_LISTEN: metricsAddress(9464).describe(
+    'Address that the server serves its metrics on over HTTP, host:port. off: none.',
   ),
   ...sharedVariables,
 });

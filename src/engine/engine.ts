@@ -24,6 +24,12 @@ import { killGroup, withoutSecrets } from './process-group.js';
  */
 export type EngineState = 'starting' | 'ready' | 'busy' | 'restarting' | 'failed' | 'stopped';
 
+/**
+ * Reason for a kill by the parent. `cancel`: a cancelled job did not end within the bound. `hang`: no event for too long.
+ * `start`: not ready in time.
+ */
+export type KillReason = 'cancel' | 'hang' | 'start';
+
 export interface RunHandle<W extends Work = ImageWork> {
   readonly events: AsyncIterable<W['event']>;
   /** Settles after the last event, with the result or an InferenceError. */
@@ -44,6 +50,8 @@ export interface Engine<W extends Work = ImageWork> {
   readonly pid: number | undefined;
   /** Number of processes started after the first one. */
   readonly restarts: number;
+  /** Number of processes that were killed, by reason. */
+  readonly kills: Readonly<Record<KillReason, number>>;
   /** Reason for the state `failed`. */
   readonly failure: InferenceError | undefined;
   /** Resident memory of the engine process, in bytes. */
@@ -128,6 +136,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   loading: LoadProgress | undefined;
   device: string | undefined;
   restarts = 0;
+  readonly kills: Record<KillReason, number> = { cancel: 0, hang: 0, start: 0 };
   failure: InferenceError | undefined;
   readonly #options: EngineOptions<W>;
   readonly #log: Logger;
@@ -271,6 +280,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     const startTimer = setTimeout(
       () => {
         this.#log.error('engine did not become ready in time');
+        this.kills.start += 1;
         killGroup(child);
       },
       this.#options.startTimeoutMs ?? 30 * 60_000,
@@ -459,7 +469,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     this.#send({ kind: 'cancel', jobId });
     job.cancelTimer = setTimeout(() => {
       this.#log.warn({ jobId }, 'job did not end within the cancel bound: engine killed');
-      this.#kill();
+      this.#kill('cancel');
     }, this.#options.cancelBoundMs ?? 30_000);
   }
 
@@ -476,11 +486,12 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
           { retryAfterMs: 1000 },
         );
       }
-      this.#kill();
+      this.#kill('hang');
     }, timeoutMs);
   }
 
-  #kill(): void {
+  #kill(reason: KillReason): void {
+    this.kills[reason] += 1;
     this.#killedOnPurpose = true;
     if (this.#child !== undefined) killGroup(this.#child);
   }

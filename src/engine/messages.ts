@@ -10,6 +10,7 @@ import type {
   ModelInfo,
   NetworkPrecision,
   ProgressEvent,
+  PromptCacheUse,
   PromptEvent,
 } from '../pipelines/pipeline.js';
 import type { RuntimeName } from '../runtime/runtime-names.js';
@@ -160,6 +161,8 @@ export interface EngineTimings {
   readonly forwards?: number;
   /** Measures that were taken because memory ran out, as `JobMetadata` has them. */
   readonly memoryMeasures: readonly string[];
+  /** Omitted: not counted. */
+  readonly promptCache?: PromptCacheUse;
   /** Variants that the engine holds now. */
   readonly variants: BuiltVariants;
   /** What the networks of the job's variant computed in. */

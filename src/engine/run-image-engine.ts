@@ -6,7 +6,7 @@ import { removeStaleVideos } from '../media/video-writer.js';
 import { MemoryRelief } from '../pipelines/common/memory-relief.js';
 import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
 import type { ModelMemory } from '../pipelines/model-memory.js';
-import type { ImageEvent, Phase, Pipeline, RequestLora } from '../pipelines/pipeline.js';
+import type { ImageEvent, Phase, Pipeline, PromptCacheUse, RequestLora } from '../pipelines/pipeline.js';
 import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
 import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
@@ -106,6 +106,7 @@ async function renderBatch(
   }));
   const batchImages = jobs.reduce((count, { request }) => count + request.seeds.length, 0);
   const clips = new Map<EngineJob, VideoAssets>();
+  const cacheUses = new Map<EngineJob, PromptCacheUse>();
   const checked = new CheckedJobs(check, reporter);
   let isBuilding = false;
   try {
@@ -126,6 +127,7 @@ async function renderBatch(
           break;
         case 'prompt':
           emit({ kind: 'prompt', report: event.report });
+          if (event.cache !== undefined) cacheUses.set(job, event.cache);
           break;
         case 'progress': {
           clock.lap(event.phase);
@@ -169,6 +171,7 @@ async function renderBatch(
           const { precisions: modelPrecisions = [] } = pipeline.info;
           const { forwards, precisions = modelPrecisions } = event;
           const variants = pipeline.variants ?? { keys: [], builds: 0 };
+          const promptCache = cacheUses.get(job);
           const counted = {
             batchImages,
             peakBytes: peakBytes(),
@@ -177,6 +180,7 @@ async function renderBatch(
             precisions,
             modelPrecisions,
             ...(forwards !== undefined && { forwards }),
+            ...(promptCache !== undefined && { promptCache }),
           };
           reporter.done(job.jobId, { ...clock.timings(), ...counted });
           break;

@@ -29,6 +29,13 @@ export type PipelineEvent = { readonly job: number } & (
 export interface PromptEvent {
   readonly kind: 'prompt';
   readonly report: PromptReport;
+  /** Texts of the job whose embeddings were kept, and those that were encoded. Omitted: not counted. */
+  readonly cache?: PromptCacheUse;
+}
+
+export interface PromptCacheUse {
+  readonly hits: number;
+  readonly misses: number;
 }
 
 /** `step` of `total` of this phase are done, over all images of the job. */
@@ -243,6 +250,8 @@ export interface BuiltVariants {
   readonly builds: number;
   /** Memory of the device that they take at most, in bytes. Omitted: none. */
   readonly bytes?: number;
+  /** Number of variants that were disposed of since then. Omitted: none. */
+  readonly evictions?: number;
 }
 
 export interface Pipeline {

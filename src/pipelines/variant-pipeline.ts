@@ -41,6 +41,7 @@ export class VariantPipeline implements Pipeline {
   #builds = 0;
   /** The variant or the bare model whose jobs run now. */
   #inUse: LoraPipeline | undefined;
+  #evictions = 0;
 
   constructor(base: LoraPipeline, limits: VariantLimits) {
     this.#base = base;
@@ -62,7 +63,7 @@ export class VariantPipeline implements Pipeline {
 
   get variants(): BuiltVariants {
     const bytes = this.#variants.size * this.#base.variantBytes;
-    return { keys: this.#variants.keys(), builds: this.#builds, bytes };
+    return { keys: this.#variants.keys(), builds: this.#builds, evictions: this.#evictions, bytes };
   }
 
   /** All jobs need the same variant. */
@@ -138,6 +139,7 @@ export class VariantPipeline implements Pipeline {
   }
 
   async #disposeOldest(): Promise<void> {
+    this.#evictions += 1;
     await this.#variants.takeOldest()?.dispose();
   }
 }

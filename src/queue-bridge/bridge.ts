@@ -4,21 +4,39 @@ import { hostname, tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { BridgeConfig } from '../config/bridge-config.js';
 import { connectOptions } from '../config/client-config.js';
+import { InferenceError } from '../errors.js';
 import { contractJobTypes, type JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
+import type { Traces } from '../observe/traces.js';
+import { traceIdOf } from '../std/traceparent.js';
 import type { AssetStore } from '../storage/asset-store.js';
-import { Outbox } from './callback/outbox.js';
+import { callbackChannel } from './callback/callback-channel.js';
 import { classifyPayload } from './classify-payload.js';
+import { type BridgeObserver, bridgeObserver } from './observe/bridge-observer.js';
+import { startClaim } from './observe/claim-span.js';
 import { openSpool } from './open-spool.js';
+import { Outbox, type OutboxOptions } from './outbox.js';
 import { processJob } from './process-job.js';
-import { type JobQueue, type LaneTurn, listsOf, type PendingPayload, type Poll } from './queue/job-queue.js';
+import {
+  type Delivery,
+  type DueDelivery,
+  type JobQueue,
+  type LaneTurn,
+  listsOf,
+  type PendingPayload,
+  type Poll,
+  type UsageDelivery,
+} from './queue/job-queue.js';
 import { ServerPool } from './server-pool.js';
+import { usageChannel } from './usage/usage-channel.js';
 
 const MAX_DRAWN_SEED = 999_999_999;
 /** Longest time between two polls of a queue that reports pushes. They find the jobs that other bridges left behind. */
 const POLL_MS = 2000;
 /** Time between two polls over REST while there is work. */
 const BUSY_POLL_MS = 250;
+/** Longest time that a stop waits for usage records. */
+const USAGE_STOP_MS = 2000;
 /** Delay after a failed poll. */
 const FAILED_POLL_MS = 1000;
 
@@ -31,11 +49,17 @@ export interface BridgeOptions {
   readonly endsServer?: boolean;
   /** Job types that payloads may have. Omitted: the ten of the contract. */
   readonly jobTypes?: JobTypes;
+  /** What measures the bridge. Omitted: nothing. */
+  readonly observers?: readonly Partial<BridgeObserver>[];
+  /** Omitted: nothing is traced. */
+  readonly traces?: Traces | undefined;
 }
 
 export interface RunningBridge {
   /** Number of jobs in flight. */
   readonly running: number;
+  /** Says why no job would be taken now; undefined if one would. @param lane undefined: any lane */
+  notReady(lane?: string): string | undefined;
   /** Takes no more jobs, waits for those in flight for up to BRIDGE_DRAIN_MS, and releases the rest. */
   stop(): Promise<void>;
 }
@@ -44,6 +68,14 @@ export interface RunningBridge {
 export async function startBridge(options: BridgeOptions): Promise<RunningBridge> {
   return new Bridge(options, await openSpool(options.config.BRIDGE_SPOOL ?? tmpdir()));
 }
+
+const noJob: { readonly id?: string; readonly traceparent?: string | undefined } = {};
+
+/** A receiver of an outbox. */
+type To<D extends DueDelivery> = Pick<OutboxOptions<D>, 'channel' | 'token' | 'secret'> & {
+  /** Undefined: there is none. */
+  readonly url: string | undefined;
+};
 
 class Bridge implements RunningBridge {
   readonly #config: BridgeConfig;
@@ -54,7 +86,12 @@ class Bridge implements RunningBridge {
   readonly #endsServer: boolean;
   readonly #jobTypes: JobTypes;
   readonly #pool: ServerPool;
-  readonly #outbox: Outbox | undefined;
+  readonly #outbox: Outbox<Delivery> | undefined;
+  readonly #usage: Outbox<UsageDelivery> | undefined;
+  readonly #observer: BridgeObserver;
+  readonly #traces: Traces | undefined;
+  /** Why the last poll of the queue failed. */
+  #queueProblem: string | undefined = 'the queue was not polled yet';
   readonly #worker = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
   /** Aborted when no more jobs are taken. */
   readonly #stopping = new AbortController();
@@ -74,6 +111,8 @@ class Bridge implements RunningBridge {
     this.#storage = storage;
     this.#log = log;
     this.#spool = spool;
+    this.#observer = bridgeObserver(options.observers ?? [], log);
+    this.#traces = options.traces;
     const wake = () => this.#wake.abort();
     this.#pool = new ServerPool({
       addresses: config.DARKROOM_SERVER,
@@ -81,15 +120,15 @@ class Bridge implements RunningBridge {
       log,
       onChange: wake,
     });
-    this.#outbox =
-      config.CALLBACK_URL === undefined
+    const outboxOf = <D extends DueDelivery>({ url, ...to }: To<D>) =>
+      url === undefined
         ? undefined
-        : new Outbox({
-            queue,
+        : new Outbox<D>({
+            ...to,
+            url,
             log,
-            url: config.CALLBACK_URL,
-            token: config.CALLBACK_TOKEN,
-            secret: config.CALLBACK_SECRET,
+            observer: this.#observer,
+            traces: this.#traces,
             timeoutMs: config.CALLBACK_TIMEOUT_MS,
             retryMs: config.CALLBACK_RETRY_MS,
             retryMaxMs: config.CALLBACK_RETRY_MAX_MS,
@@ -97,11 +136,31 @@ class Bridge implements RunningBridge {
             concurrency: config.CALLBACK_CONCURRENCY,
             onSettled: wake,
           });
+    const { CALLBACK_URL, CALLBACK_TOKEN, CALLBACK_SECRET, USAGE_URL, USAGE_TOKEN, USAGE_SECRET } = config;
+    this.#outbox = outboxOf({
+      channel: callbackChannel(queue),
+      url: CALLBACK_URL,
+      token: CALLBACK_TOKEN,
+      secret: CALLBACK_SECRET,
+    });
+    this.#usage = outboxOf({ channel: usageChannel(queue), url: USAGE_URL, token: USAGE_TOKEN, secret: USAGE_SECRET });
     this.#loop = this.#run();
   }
 
   get running(): number {
     return this.#jobs.size;
+  }
+
+  notReady(lane?: string): string | undefined {
+    if (this.#stopping.signal.aborted) return 'the bridge is stopping and takes no more jobs';
+    if (this.#queueProblem !== undefined) return this.#queueProblem;
+    const names = this.#config.lanes.map(({ name }) => name);
+    if (lane !== undefined && !names.includes(lane)) {
+      return `lane "${lane.slice(0, 64)}" is none of this bridge's; it has ${names.join(', ')}`;
+    }
+    const asked = lane === undefined ? names : [lane];
+    if (asked.some((name) => this.#pool.leastBusy(name) !== undefined)) return undefined;
+    return `no server of DARKROOM_SERVER serves ${asked.join(' or ')} now`;
   }
 
   async stop(): Promise<void> {
@@ -111,10 +170,15 @@ class Bridge implements RunningBridge {
     const timer = setTimeout(() => this.#draining.abort(), this.#config.BRIDGE_DRAIN_MS);
     await Promise.all(this.#jobs.keys());
     clearTimeout(timer);
-    // Jobs that ended just now have a callback due.
-    await this.#outbox?.whenIdle();
-    await this.#outbox?.deliverDue().catch(() => undefined);
-    await this.#outbox?.whenIdle();
+    // Jobs that ended just now have a callback and a usage record due.
+    const deliverLast = async (outbox: Pick<Outbox<Delivery>, 'whenIdle' | 'deliverDue'> | undefined) => {
+      await outbox?.whenIdle();
+      await outbox?.deliverDue().catch(() => undefined);
+      await outbox?.whenIdle();
+    };
+    // A usage record stays in the queue if its receiver does not answer; the stop does not wait for it.
+    const patience = sleep(USAGE_STOP_MS, undefined, { ref: false });
+    await Promise.all([deliverLast(this.#outbox), Promise.race([deliverLast(this.#usage), patience])]);
     this.#pool.close();
     await rm(this.#spool, { recursive: true, force: true });
   }
@@ -124,23 +188,27 @@ class Bridge implements RunningBridge {
       this.#wake = new AbortController();
       try {
         const poll = await this.#queue.poll();
+        this.#queueProblem = undefined;
         if (await this.#doWork(poll)) this.#idleMs = BUSY_POLL_MS;
         else await this.#waitForWork(poll.nextDueMs);
       } catch (error) {
         this.#log.error({ err: error }, 'the queue failed');
+        this.#queueProblem = `the queue failed: ${InferenceError.from(error).message}`;
         await sleep(FAILED_POLL_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
       }
     }
   }
 
   /** Does the work that a poll found. @returns true if there was any */
-  async #doWork({ payloads, waiting, dueDeliveries }: Poll): Promise<boolean> {
+  async #doWork({ payloads, waiting, dueDeliveries, dueUsage }: Poll): Promise<boolean> {
     if (payloads.length > 0) await this.#admit(payloads);
     const started = await this.#claim(payloads.length > 0 ? this.#config.lanes.map(({ name }) => name) : waiting);
     const { room = 0 } = this.#outbox ?? {};
     // Each start makes a callback due.
     const delivered = room > 0 && dueDeliveries + started > 0 ? await this.#outbox?.deliverDue() : 0;
-    return payloads.length > 0 || started > 0 || (delivered ?? 0) > 0;
+    const recorded =
+      dueUsage > 0 && this.#usage !== undefined && this.#usage.room > 0 ? await this.#usage.deliverDue() : 0;
+    return payloads.length > 0 || started > 0 || (delivered ?? 0) + recorded > 0;
   }
 
   async #admit(payloads: readonly PendingPayload[]): Promise<void> {
@@ -152,7 +220,10 @@ class Bridge implements RunningBridge {
       const admitted = await this.#queue.admit(queue, entries);
       for (const [i, result] of admitted.entries()) {
         const admission = entries[i]?.[1];
-        const facts = { queue, result, ...(admission?.kind !== 'rejected' && { jobId: admission?.id }) };
+        this.#observer.payloadAdmitted(result, admission?.kind === 'rejected' ? undefined : admission?.type);
+        const { id: jobId, traceparent } = admission === undefined || admission.kind === 'rejected' ? noJob : admission;
+        const traceId = traceIdOf(traceparent);
+        const facts = { queue, result, ...(jobId && { jobId }), ...(traceId && { traceId }) };
         if (result === 'refused' || result === 'rejected') this.#log.warn(facts, 'payload rejected');
         else if (result !== 'moved') this.#log.debug(facts, 'payload admitted');
       }
@@ -165,8 +236,10 @@ class Bridge implements RunningBridge {
     for (; !this.#stopping.signal.aborted; started += 1) {
       const open = this.#openLanes(waiting);
       if (open.length === 0) break;
+      const span = startClaim(this.#traces);
       const lease = await this.#queue.claim({
         token: randomUUID(),
+        traceparent: span?.traceparent,
         worker: this.#worker,
         leaseMs: this.#config.BRIDGE_LEASE_MS,
         seed: randomInt(1, MAX_DRAWN_SEED + 1),
@@ -174,6 +247,8 @@ class Bridge implements RunningBridge {
       });
       if (lease === undefined) break;
       const { lane } = lease;
+      span?.end(lease);
+      this.#observer.jobClaimed(lease);
       const job = processJob(lease, {
         queue: this.#queue,
         storage: this.#storage,
@@ -188,6 +263,10 @@ class Bridge implements RunningBridge {
         drain: this.#draining.signal,
         endsServer: this.#endsServer,
         jobTypes: this.#jobTypes,
+        worker: this.#worker,
+        sendsUsage: this.#usage !== undefined,
+        observer: this.#observer,
+        traces: this.#traces,
       }).finally(() => {
         this.#jobs.delete(job);
         this.#wake.abort();

@@ -20,14 +20,14 @@ export function classifyPayload(
     case 'job': {
       const { id, user_id: user, type } = read.payload;
       // The type decides, not the list: a job on the wrong list runs all the same.
-      return { kind: 'job', id, user, type, lane: read.jobType.family };
+      return { kind: 'job', id, user, type, lane: read.jobType.family, traceparent: read.traceparent };
     }
     case 'invalid': {
-      const { id, user, type, problem } = read;
+      const { id, user, type, problem, traceparent } = read;
       const lane = jobTypes.get(type)?.family ?? lanes.find((other) => other.queue === queue)?.name ?? '';
       const message = callbackMessage({ reason: 'INVALID_REQUEST', message: problem });
       const callback = failedBody(id, { reason: 'INVALID_REQUEST', message });
-      return { kind: 'refused', id, user, lane, type, callback };
+      return { kind: 'refused', id, user, lane, type, callback, traceparent };
     }
     case 'unusable':
       return { kind: 'rejected', record: rejectedRecord(queue, raw, read.problem) };

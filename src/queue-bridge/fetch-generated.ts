@@ -15,6 +15,8 @@ export interface FetchOptions {
   /** Folder for the files. */
   readonly folder: string;
   readonly signal: AbortSignal;
+  /** Span of the call. Undefined: none. */
+  readonly traceparent: string | undefined;
   /** Called for every event. */
   readonly onEvent: (event: JobEvent) => void;
 }
@@ -23,12 +25,12 @@ export interface FetchOptions {
 export async function fetchGenerated(
   client: DarkroomClient,
   request: GenerateRequest,
-  { folder, signal, onEvent }: FetchOptions,
+  { folder, signal, traceparent, onEvent }: FetchOptions,
 ): Promise<Generated> {
   const saver = new AssetSaver(folder, 'asset');
   const files: SavedAsset[] = [];
   try {
-    for await (const event of generate(client, request, signal)) {
+    for await (const event of generate(client, request, signal, traceparent)) {
       onEvent(event);
       if (event.event?.$case === 'assetChunk') {
         const saved = await saver.add(event.event.value);

@@ -9,6 +9,7 @@ export interface LeaseKeeperOptions {
   readonly leaseMs: number;
   /** Shortest time between two writes of the progress. */
   readonly progressMs: number;
+  /** Names the job in every line. */
   readonly log: Logger;
 }
 
@@ -102,7 +103,7 @@ export class LeaseKeeper {
   #noteProblem(problem: string): void {
     if (this.#problem === problem) return;
     this.#problem = problem;
-    this.#options.log.warn({ jobId: this.#lease.id, problem }, 'lease not renewed');
+    this.#options.log.warn({ problem }, 'lease not renewed');
   }
 
   #interrupt(interruption: Interruption): void {

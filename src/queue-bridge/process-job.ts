@@ -1,22 +1,27 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cancelJob, UnreachableError } from '../client/client.js';
-import { extensionOf } from '../client/save-assets.js';
+import { extensionOf, type SavedAsset } from '../client/save-assets.js';
 import { type ErrorReason, InferenceError } from '../errors.js';
+import type { JobEvent } from '../gen/darkroom/v1/event.js';
 import type { JobTypes } from '../job-types.js';
 import type { Logger } from '../log.js';
+import { type SpanOptions, type Traces, traced } from '../observe/traces.js';
 import { backoffMs } from '../std/backoff.js';
+import { traceIdOf } from '../std/traceparent.js';
 import type { AssetStore } from '../storage/asset-store.js';
 import { completedBody, failedBody } from './callback/callback-body.js';
 import { callbackMessage } from './callback/callback-message.js';
 import { callbackMetadata, generatedMetadata, roleName, type UploadedFile } from './callback/callback-metadata.js';
 import { fetchGenerated, progressFrom } from './fetch-generated.js';
 import { LeaseKeeper } from './lease-keeper.js';
+import type { BridgeObserver, Step } from './observe/bridge-observer.js';
 import { generateRequestFrom } from './payload/generate-request.js';
-import { type ReadJob, readPayload, safeUserName } from './payload/payload.js';
+import { type JobPayload, type ReadJob, readPayload, safeUserName } from './payload/payload.js';
 import type { Finish, Held, JobQueue, Lease } from './queue/job-queue.js';
 import { type RecordedFields, uploadField } from './queue/journal-fields.js';
 import type { PoolServer, ServerPool } from './server-pool.js';
+import { completedUsage, failedUsage, type JobUsage } from './usage/usage-body.js';
 
 /** Time limit for cancelling a job on a server. */
 const CANCEL_TIMEOUT_MS = 5000;
@@ -41,6 +46,12 @@ export interface JobContext {
   /** True if the server stops with the bridge. */
   readonly endsServer: boolean;
   readonly jobTypes: JobTypes;
+  /** Name of this bridge. */
+  readonly worker: string;
+  /** True if a usage record is sent of every job. */
+  readonly sendsUsage: boolean;
+  readonly observer: BridgeObserver;
+  readonly traces: Traces | undefined;
 }
 
 /** The stage `generated` of a journal. */
@@ -48,6 +59,20 @@ interface GeneratedStage {
   /** Metadata of the callback without the fields that need the stored files. */
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly files: readonly { readonly index: number; readonly sha256: string }[];
+  /** Largest resident memory of the engine so far, in bytes. Omitted: not known. */
+  readonly enginePeakBytes?: number;
+}
+
+/** What is left to do is the end. */
+interface StoredJob {
+  readonly metadata: GeneratedStage['metadata'];
+  readonly files: readonly UploadedFile[];
+  readonly enginePeakBytes: number | undefined;
+}
+
+interface HashedFile extends SavedAsset {
+  /** Hexadecimal. */
+  readonly sha256: string;
 }
 
 /**
@@ -68,16 +93,42 @@ class JobRun {
   #server: PoolServer | undefined;
   /** True if a server sent an event of the job in this attempt. */
   #hasStarted = false;
+  /** True if the store rejected a write of this lease. */
+  #isFenced = false;
+  /** Span of this attempt. */
+  #traceparent: string | undefined;
 
   constructor(lease: Lease, context: JobContext) {
     this.#lease = lease;
     this.#context = context;
-    this.#log = context.log.child({ jobId: lease.id, attempt: lease.attempts });
-    this.#keeper = new LeaseKeeper(context.queue, lease, context);
+    const traceId = traceIdOf(lease.traceparent);
+    this.#log = context.log.child({ jobId: lease.id, attempt: lease.attempts, ...(traceId && { traceId }) });
+    this.#keeper = new LeaseKeeper(context.queue, lease, { ...context, log: this.#log });
     this.#folder = join(context.spool, lease.token);
   }
 
   async run(): Promise<void> {
+    const { traces } = this.#context;
+    const { id, type, lane, attempts, traceparent } = this.#lease;
+    const span: SpanOptions = {
+      kind: 'consumer',
+      parent: traceparent,
+      attributes: {
+        'messaging.operation.type': 'process',
+        'messaging.destination.name': lane,
+        'messaging.message.id': id,
+        'darkroom.job.id': id,
+        'darkroom.job.type': type,
+        'darkroom.job.attempt': attempts,
+      },
+    };
+    await traced(traces, 'process', span, async (own) => {
+      this.#traceparent = own;
+      await this.#attempt();
+    });
+  }
+
+  async #attempt(): Promise<void> {
     try {
       await this.#complete();
     } catch (error) {
@@ -99,19 +150,22 @@ class JobRun {
         new InferenceError('INTERNAL', `given up after ${attempts - 1} attempts: ${lastError ?? 'unknown'}`),
       );
     }
-    const { metadata, files } = this.#stored() ?? (await this.#generateAndStore(read));
+    const { metadata, files, enginePeakBytes } = this.#stored() ?? (await this.#generateAndStore(read));
     await this.#keeper.stop();
-    const results = files.filter(({ role }) => role === 'result').map(({ url }) => url);
-    await this.#finish('completed', completedBody(this.#lease.id, results, callbackMetadata(metadata, files)));
+    const assets = files.filter(({ role }) => role === 'result').map(({ url }) => url);
+    const complete = callbackMetadata(metadata, files);
+    const usage = completedUsage(this.#usage, complete, { assets, enginePeakBytes });
+    await this.#finish('completed', completedBody(this.#lease.id, assets, complete), usage);
+    this.#context.observer.jobEnded(this.#lease, 'completed', undefined);
     this.#log.info({ ms: Math.round(performance.now() - this.#startedAt), files: files.length }, 'job completed');
   }
 
   /** The files of the job, if an earlier worker stored all of them: only the end is missing. */
-  #stored(): { readonly metadata: GeneratedStage['metadata']; readonly files: readonly UploadedFile[] } | undefined {
+  #stored(): StoredJob | undefined {
     if (this.#lease.generated === undefined) return undefined;
-    const { metadata, files } = JSON.parse(this.#lease.generated) as GeneratedStage;
+    const { metadata, files, enginePeakBytes } = JSON.parse(this.#lease.generated) as GeneratedStage;
     const uploaded = files.flatMap(({ index, sha256 }) => this.#uploaded(index, sha256) ?? []);
-    return uploaded.length === files.length ? { metadata, files: uploaded } : undefined;
+    return uploaded.length === files.length ? { metadata, files: uploaded, enginePeakBytes } : undefined;
   }
 
   /** The stored file at this index, if it has this hash. */
@@ -121,9 +175,9 @@ class JobRun {
     return file?.sha256 === sha256 ? file : undefined;
   }
 
-  async #generateAndStore(job: ReadJob) {
+  async #generateAndStore(job: ReadJob): Promise<StoredJob> {
     const { payload } = job;
-    const { pool, drain, storage } = this.#context;
+    const { pool, drain } = this.#context;
     const { id, lane, seed } = this.#lease;
     // The server in the journal may be running the job or have its files.
     const server = pool.at(this.#lease.server, lane) ?? pool.leastBusy(lane);
@@ -133,24 +187,38 @@ class JobRun {
     const signal = AbortSignal.any([this.#keeper.signal, drain]);
     const release = pool.acquire(server);
     const request = generateRequestFrom(job, { jobId: this.#serverJobId, seed });
-    const generated = await fetchGenerated(server.client, request, {
-      folder: this.#folder,
-      signal,
-      onEvent: (event) => {
-        this.#hasStarted = true;
-        const progress = progressFrom(event);
-        if (progress !== undefined) this.#keeper.report({ job_id: id, ...progress });
-      },
-    }).finally(release);
+    const onEvent = (event: JobEvent) => {
+      this.#hasStarted = true;
+      const progress = progressFrom(event);
+      if (progress !== undefined) this.#keeper.report({ job_id: id, ...progress });
+    };
+    const generated = await this.#step('generate', callAttributes(server.address), (traceparent) =>
+      fetchGenerated(server.client, request, { folder: this.#folder, signal, traceparent, onEvent }),
+    ).finally(release);
 
     const metadata = generatedMetadata(job, generated.metadata);
     const hashed = generated.files.map((saved) => ({ ...saved, sha256: saved.asset.sha256.toString('hex') }));
+    const peak = generated.metadata.enginePeakBytes;
+    const enginePeakBytes = peak === undefined ? undefined : Number(peak);
     const stage: GeneratedStage = {
       metadata,
       files: hashed.map(({ asset, sha256 }) => ({ index: asset.index, sha256 })),
+      ...(enginePeakBytes !== undefined && { enginePeakBytes }),
     };
     await this.#record({ generated: JSON.stringify(stage) });
 
+    const files = await this.#step('store', {}, (parent) => this.#store(payload, hashed, { signal, parent }));
+    return { metadata, files, enginePeakBytes };
+  }
+
+  /** Stores the files of a job that are not stored yet. */
+  async #store(
+    payload: JobPayload,
+    hashed: readonly HashedFile[],
+    { signal, parent }: { readonly signal: AbortSignal; readonly parent: string | undefined },
+  ): Promise<readonly UploadedFile[]> {
+    const { storage, traces } = this.#context;
+    const { id } = this.#lease;
     const files: UploadedFile[] = [];
     for (const { asset, path, sha256 } of hashed) {
       const { index, contentType, width, height } = asset;
@@ -159,14 +227,44 @@ class JobRun {
         const sizeBytes = Number(asset.sizeBytes);
         const key = `${safeUserName(payload.user_id)}/${id}/${index}.${extensionOf(contentType)}`;
         const object = { bucket: payload.type, key, path, contentType, sizeBytes, sha256: asset.sha256 };
-        const url = await storage.put(object, signal);
+        const attributes = { 'darkroom.storage': storage.kind, 'darkroom.file.bytes': sizeBytes };
+        const url = await traced(traces, 'upload', { kind: 'client', parent, attributes }, () =>
+          storage.put(object, signal),
+        );
         const role = roleName(asset.role);
         file = { index, role, url, content_type: contentType, size_bytes: sizeBytes, sha256, width, height };
         await this.#record({ [uploadField(index)]: JSON.stringify(file) });
       }
       files.push(file);
     }
-    return { metadata, files };
+    return files;
+  }
+
+  /** Runs a step of the attempt under a span, and times it. */
+  async #step<T>(
+    step: Step,
+    attributes: NonNullable<SpanOptions['attributes']>,
+    run: (traceparent: string | undefined) => Promise<T>,
+  ): Promise<T> {
+    const { traces, observer } = this.#context;
+    const startedAt = performance.now();
+    const kind = step === 'generate' ? 'client' : 'internal';
+    const result = await traced(traces, step, { kind, parent: this.#traceparent, attributes }, run);
+    observer.stepEnded(this.#lease, step, performance.now() - startedAt);
+    return result;
+  }
+
+  get #usage(): JobUsage {
+    const { id, run, attempts, type, user, server } = this.#lease;
+    return {
+      job_id: id,
+      run,
+      attempts,
+      worker_id: this.#context.worker,
+      server: this.#server?.address ?? (server || null),
+      job_type: type,
+      user_id: user,
+    };
   }
 
   /** Id of the job on the server: each run of a replayed job is a new job there. */
@@ -180,6 +278,7 @@ class JobRun {
     const { id, token, run, attempts } = this.#lease;
     await this.#keeper.stop();
     if (this.#keeper.interruption === 'lost') {
+      if (!this.#isFenced) this.#context.observer.leaseLost(this.#lease, 'renewal');
       this.#log.warn('lease lost: another bridge has the job');
       return;
     }
@@ -190,6 +289,7 @@ class JobRun {
     if (drain.aborted) {
       if (this.#context.endsServer) await this.#cancelOnServer();
       await queue.release({ id, token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'the bridge stopped' });
+      this.#context.observer.jobReleased(this.#lease, undefined);
       this.#log.info('job released');
       return;
     }
@@ -216,6 +316,7 @@ class JobRun {
     // A server that reported a failure has nothing to attach to. One that is gone may come back with the job.
     const keepsServer = isGone || isExhausted || error.reason === 'STORAGE_FAILED';
     await queue.release({ id, token, isSpent, delayMs, keepsServer, reason: error.message });
+    this.#context.observer.jobReleased(this.#lease, error.reason);
   }
 
   /** Fails silently if the server is gone or the job is over: then there is nothing to cancel. */
@@ -227,12 +328,15 @@ class JobRun {
   async #end(state: 'failed' | 'dead' | 'cancelled', error: InferenceError): Promise<void> {
     await this.#keeper.stop();
     const message = callbackMessage(error);
-    await this.#finish(state, failedBody(this.#lease.id, { reason: error.reason, message }));
+    const body = failedBody(this.#lease.id, { reason: error.reason, message });
+    await this.#finish(state, body, failedUsage(this.#usage, error.reason));
+    this.#context.observer.jobEnded(this.#lease, state, error.reason);
     this.#log.info({ state, reason: error.reason }, 'job failed');
   }
 
-  async #finish(state: Finish['state'], callback: string): Promise<void> {
+  async #finish(state: Finish['state'], callback: string, usage: string): Promise<void> {
     const { id, token } = this.#lease;
+    const { queue, sendsUsage } = this.#context;
     const status = state === 'completed' ? 'completed' : 'failed';
     const progress = JSON.stringify({
       job_id: id,
@@ -240,7 +344,8 @@ class JobRun {
       ...(state === 'completed' && { fraction: 1 }),
       updated_at: new Date().toISOString(),
     });
-    this.#assertHeld(await this.#context.queue.finish({ id, token, state, callback, progress }));
+    const record = sendsUsage ? { usage } : {};
+    this.#assertHeld(await queue.finish({ id, token, state, callback, progress, ...record }));
   }
 
   async #record(fields: RecordedFields): Promise<void> {
@@ -250,9 +355,22 @@ class JobRun {
 
   #assertHeld(held: Held): void {
     if (held === 'held') return;
+    if (!this.#isFenced) this.#context.observer.leaseLost(this.#lease, 'fenced');
+    this.#isFenced = true;
     this.#keeper.markLost();
     throw new InferenceError('CANCELLED', 'the lease of the job was lost');
   }
+}
+
+function callAttributes(address: string): NonNullable<SpanOptions['attributes']> {
+  const at = address.lastIndexOf(':');
+  return {
+    'rpc.system': 'grpc',
+    'rpc.service': 'darkroom.v1.InferenceService',
+    'rpc.method': 'Generate',
+    'server.address': address.slice(0, at),
+    'server.port': Number(address.slice(at + 1)),
+  };
 }
 
 function cancelled(): InferenceError {

@@ -3,6 +3,7 @@ import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { openStore } from '../storage/open-store.js';
 import { type BridgeOptions, type RunningBridge, startBridge } from './bridge.js';
+import { BridgeWatch } from './observe/watch-bridge.js';
 import type { JobQueue } from './queue/job-queue.js';
 import { openQueue } from './queue/open-queue.js';
 
@@ -17,6 +18,8 @@ export interface RunBridgeOptions extends Pick<BridgeOptions, 'endsServer' | 'jo
 export interface ConfiguredBridge {
   readonly queue: JobQueue;
   readonly bridge: RunningBridge;
+  /** Port of the metrics; undefined if they are not served. */
+  readonly metricsPort: number | undefined;
   /** Stops the bridge and closes its queue. */
   stop(): Promise<void>;
 }
@@ -24,16 +27,29 @@ export interface ConfiguredBridge {
 /** Starts a bridge with the queue and the storage that the configuration names. */
 export async function runBridge({ config, log, ...options }: RunBridgeOptions): Promise<ConfiguredBridge> {
   await assertUsable(config, log);
-  const queue = openQueue(config);
+  const { endsServer: hasServer = false, jobTypes } = options;
+  const watch = await BridgeWatch.open({ config, log, jobTypes, hasServer });
+  const queue = openQueue(config, undefined, watch.onCommand);
   const storage = await openStore(config);
   if (config.CALLBACK_URL === undefined) log.warn('CALLBACK_URL is not set: no callbacks are sent');
-  const bridge = await startBridge({ config, queue, storage, log, ...options });
+  const bridge = await startBridge({
+    config,
+    queue,
+    storage,
+    log,
+    observers: watch.observers,
+    traces: watch.traces,
+    ...options,
+  });
+  const metricsPort = await watch.listen(queue, bridge);
   return {
     queue,
     bridge,
+    metricsPort,
     async stop() {
       await bridge.stop();
       await queue.close();
+      await watch.stop();
     },
   };
 }
@@ -62,8 +78,8 @@ async function assertUsable(config: BridgeConfig, log: Logger): Promise<void> {
   }
 }
 
-/** True if no job waits or runs, and no callback is due. */
+/** True if no job waits or runs, and no callback or usage record is due. */
 export async function isIdle({ queue, bridge }: ConfiguredBridge): Promise<boolean> {
-  const { pushed, waiting, delayed, leased, callbacks } = await queue.counts();
-  return bridge.running + pushed + waiting + delayed + leased + callbacks === 0;
+  const { pushed, waiting, delayed, leased, callbacks, usage } = await queue.counts();
+  return bridge.running + pushed + waiting + delayed + leased + callbacks + usage === 0;
 }

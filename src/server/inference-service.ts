@@ -19,6 +19,7 @@ import type { Caller } from './access/caller.js';
 import type { JobSize } from './access/quotas.js';
 import { enhance } from './enhance/enhance.js';
 import { enhanceForJob } from './enhance/enhance-for-job.js';
+import type { EnhancementOutcome } from './enhance/enhancement.js';
 import { modelNotFound } from './jobs/admission.js';
 import { deviceMemoryOf } from './jobs/device-memory.js';
 import { followJob } from './jobs/follow-job.js';
@@ -55,10 +56,9 @@ async function* generate(
   context: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
   const parsed = await parse(state, request);
-  const { signal, caller } = context;
-  const job = attach(state, caller, parsed) ?? (await submit(state, parsed, context));
+  const job = attach(state, context.caller, parsed) ?? (await submit(state, parsed, context));
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
-  for await (const event of followJob(job, signal, { cancelsOnLeave })) yield { event };
+  for await (const event of followJob(job, context.signal, { cancelsOnLeave })) yield { event };
 }
 
 /** Parses a request. If it names LoRAs, refreshes the list of LoRA files. */
@@ -73,7 +73,7 @@ function attach(state: ServerState, caller: Caller, { request }: ParsedRequest):
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function submit(state: ServerState, parsed: ParsedRequest, { signal, caller }: CallContext): Promise<Job> {
+async function submit(state: ServerState, parsed: ParsedRequest, { signal, caller, call }: CallContext): Promise<Job> {
   const { request } = parsed;
   const { model, plan } = planOf(state, parsed, caller);
   const subject = { jobId: request.jobId || undefined, token: caller.name };
@@ -82,7 +82,7 @@ async function submit(state: ServerState, parsed: ParsedRequest, { signal, calle
   if (known !== undefined) return known;
   state.admission.assertRoom(model);
   assertMemory(state, model, plan);
-  state.quotas.start(caller, state.jobs.inFlight(caller.name));
+  state.access.quotas.start(caller, state.jobs.inFlight(caller.name));
   const requestHash = hashRequest(request);
   const id = request.jobId || randomUUID();
   const { jobType } = request;
@@ -98,6 +98,7 @@ async function submit(state: ServerState, parsed: ParsedRequest, { signal, calle
     prepare: preparationOf(state, plan, request.labels.user_id),
   });
   state.jobs.add(job);
+  state.calls.observer.jobAccepted(job, call);
   state.admission.submit(job);
   return job;
 }
@@ -125,7 +126,7 @@ function preparationOf(
     try {
       const [loaded, enhancement] = await Promise.all([
         references && state.references.load(references, request, { user, signal }),
-        isEnhanced ? enhanceForJob(job, signal, state.enhancement) : undefined,
+        isEnhanced ? enhanceObserved(state, job, signal) : undefined,
       ]);
       return { references: loaded, enhancement };
     } catch (error) {
@@ -133,6 +134,17 @@ function preparationOf(
       throw error;
     }
   };
+}
+
+async function enhanceObserved(
+  { enhancement, calls }: ServerState,
+  job: GenerateJob,
+  signal: AbortSignal,
+): Promise<EnhancementOutcome> {
+  const startedMs = Date.now();
+  const outcome = await enhanceForJob(job, signal, enhancement);
+  calls.observer.promptEnhanced(job, outcome, startedMs);
+  return outcome;
 }
 
 /** Checks everything that is refused before a job exists. */
@@ -151,7 +163,7 @@ function planOf(
   const { positive, negative } = conditioningTexts(plan.request);
   const texts = { positive: [request.prompt, request.weights, ...positive], negative };
   state.policy.assert(texts, 'the prompt', { jobId: request.jobId || undefined, token: caller.name });
-  state.quotas.assertSize(caller, sizeOf(plan.request));
+  state.access.quotas.assertSize(caller, sizeOf(plan.request));
   return { model, plan };
 }
 

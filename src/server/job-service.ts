@@ -33,7 +33,7 @@ export function createJobService(state: ServerState): JobServiceServer {
     watchJob: streaming(state.calls, (request: WatchJobRequest, context) => watchJob(state, request, context)),
     cancelJob: unary(state.calls, ({ jobId }, { caller, peer }) => {
       const job = state.jobs.get(caller, jobId);
-      if (job.owner !== caller.name) state.audit?.record(cancelOfAnother(job, caller, peer));
+      if (job.owner !== caller.name) state.access.audit?.record(cancelOfAnother(job, caller, peer));
       job.cancel(new InferenceError('CANCELLED', 'the job was cancelled by CancelJob'));
       return { job: job.toMessage() };
     }),

@@ -74,7 +74,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
 
 /** Admin calls are recorded before they act. */
 function record(
-  { audit }: ServerState,
+  { access: { audit } }: ServerState,
   { caller, peer }: Pick<CallContext, 'caller' | 'peer'>,
   method: string,
   name: string,

@@ -18,11 +18,8 @@ import { builtInFamilies } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
 import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
-import { AuditLog } from './access/audit-log.js';
-import { assertListenable, createListener } from './access/listener.js';
+import { openAccess } from './access/access.js';
 import { connectableHost, LocalSocket } from './access/local-socket.js';
-import { Quotas } from './access/quotas.js';
-import { TokenRegistry } from './access/token-registry.js';
 import type { EnhancementOptions } from './enhance/enhancement.js';
 import { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { createInferenceService } from './inference-service.js';
@@ -31,6 +28,8 @@ import { Admission } from './jobs/admission.js';
 import { endJob } from './jobs/end-job.js';
 import { JobStore } from './jobs/job-store.js';
 import { createModelService } from './model-service.js';
+import { type CreateServerObserver, type ObservedServer, serverObserver } from './observe/server-observer.js';
+import { notReady } from './readiness.js';
 import { createCallGuard } from './receive/call-guard.js';
 import { boundedService, MAX_REQUEST_BYTES } from './receive/receive-limits.js';
 import { addReflection } from './reflection.js';
@@ -68,6 +67,8 @@ export interface ServerOptions {
   readonly fetcher?: ReferenceFetcher;
   /** The program of the thread that reads LoRA files. Default: the build's. */
   readonly loraThread?: URL;
+  /** What measures the server. Default: nothing. */
+  readonly observers?: readonly CreateServerObserver[];
 }
 
 export interface RunningServer {
@@ -75,6 +76,8 @@ export interface RunningServer {
   readonly port: number;
   /** Address for a client in the same process. */
   readonly localAddress: string;
+  /** Says why a job would not be taken and run now; undefined if one would. @param model undefined: any model */
+  notReady(model?: string): string | undefined;
   /** Accepts no more jobs, lets the accepted ones end (DRAIN_TIMEOUT_MS at most), then closes. */
   drain(): Promise<void>;
   /** Cancels running jobs and closes. */
@@ -85,24 +88,29 @@ export interface RunningServer {
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, engines, fetcher, families = builtInFamilies, jobTypes = contractJobTypes } = options;
   const { memory = new DeviceLedgers(config, engines) } = options;
-  assertListenable(config, log);
-  const policy = await createPolicy(config, log);
-  const audit =
-    config.AUDIT_FILE === undefined
-      ? undefined
-      : await AuditLog.open(config.AUDIT_FILE, { maxBytes: config.AUDIT_MAX_BYTES, log });
-  if (audit !== undefined) policy.onRefusal = (refusal) => audit.record({ kind: 'policy', ...refusal });
-  const tokens = new TokenRegistry({ operator: config.AUTH_TOKEN, own: options.ownToken });
-  if (config.TOKENS_FILE !== undefined) await tokens.follow(config.TOKENS_FILE, log);
-  const listener = createListener(config, log);
+  const access = await openAccess(config, log, options.ownToken);
+  const policy = await createPolicy(config, log, (refusal) => access.audit?.record({ kind: 'policy', ...refusal }));
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
+  const observed: ObservedServer = {
+    engines,
+    textEngine: options.textEngine?.engine,
+    jobTypes,
+    depths: () => [...admission.depths, ...(enhancer === undefined ? [] : [enhancer.depth])],
+  };
+  const { observers = [] } = options;
+  const observer = serverObserver(
+    observers.map((create) => create(observed)),
+    log,
+  );
+  const calls = { log, observer };
   const admission = new Admission({
     engines,
     memory,
     policy,
     limit: config.LIMIT_QUEUE,
     patienceMs: config.LORA_PATIENCE_MS,
-    onEnd: (job, error) => endJob(job, error, { log, jobs }),
+    onEnd: (job, error) => endJob(job, error, { log, jobs, observer }),
+    observer,
   });
   const enhancement = enhancementOf(options, policy);
   const { enhancer } = enhancement;
@@ -129,13 +137,12 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     tokenizers: new TokenizerCache(families),
     enhancement,
     policy,
-    quotas: new Quotas(),
-    audit,
-    calls: { log },
+    access,
+    calls,
     engine: (model) => engineOf(engines, model),
   };
   const server = new Server({
-    interceptors: [createCallGuard({ config, log, tokens, audit })],
+    interceptors: [createCallGuard({ config, access, ...calls })],
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.max_concurrent_streams': MAX_STREAMS,
     // A connection that says nothing, or whose client vanished without closing it, is closed within half a minute.
@@ -144,9 +151,9 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     // Clients connect again without an error.
     'grpc.max_connection_idle_ms': IDLE_MS,
   });
-  server.addService(boundedService(InferenceServiceService, config), createInferenceService(state));
-  server.addService(boundedService(JobServiceService, config), createJobService(state));
-  server.addService(boundedService(ModelServiceService, config), createModelService(state));
+  server.addService(boundedService(InferenceServiceService, config, observer), createInferenceService(state));
+  server.addService(boundedService(JobServiceService, config, observer), createJobService(state));
+  server.addService(boundedService(ModelServiceService, config, observer), createModelService(state));
   const health = new HealthImplementation();
   health.setStatus('darkroom.v1.JobService', 'SERVING');
   health.setStatus('darkroom.v1.ModelService', 'SERVING');
@@ -166,8 +173,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   for (const engine of engines) engine.onStateChange(updateHealth);
   updateHealth();
 
-  const port = await bind(server, config.DARKROOM_LISTEN, listener.credentials);
-  const local = listener.isEncrypted && options.ownToken !== undefined ? await LocalSocket.create() : undefined;
+  const port = await bind(server, config.DARKROOM_LISTEN, access.listener.credentials);
+  const local = access.listener.isEncrypted && options.ownToken !== undefined ? await LocalSocket.create() : undefined;
   if (local !== undefined) await bind(server, local.address, ServerCredentials.createInsecure());
   const close = async () => {
     const stopping = new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 });
@@ -177,14 +184,13 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       new Promise<void>((resolve) => setTimeout(resolve, CLOSE_GRACE_MS).unref()),
     ]);
     server.forceShutdown();
-    listener.close();
     await local?.remove();
-    tokens.close();
-    await audit?.close();
+    await access.close();
   };
   return {
     port,
     localAddress: local?.address ?? `${connectableHost(config.DARKROOM_LISTEN)}:${port}`,
+    notReady: (model) => notReady({ engines, admission, enhancer }, model),
     close,
     async drain() {
       const drained = Promise.all([admission.drain(), enhancer?.idle()]);

@@ -4,8 +4,7 @@ import type { Engine } from '../engine/engine.js';
 import type { JobTypes } from '../job-types.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
 import type { Families } from '../pipelines/family.js';
-import type { AuditLog } from './access/audit-log.js';
-import type { Quotas } from './access/quotas.js';
+import type { Access } from './access/access.js';
 import type { EnhancementOptions } from './enhance/enhancement.js';
 import type { Admission } from './jobs/admission.js';
 import type { JobStore } from './jobs/job-store.js';
@@ -34,9 +33,7 @@ export interface ServerState {
   /** The enhancer of prompts and its settings. */
   readonly enhancement: EnhancementOptions;
   readonly policy: Policy;
-  readonly quotas: Quotas;
-  /** Undefined where AUDIT_FILE is unset. */
-  readonly audit: AuditLog | undefined;
+  readonly access: Access;
   readonly calls: CallOptions;
   /** An engine of a model, one that has loaded it if there is one; undefined for a name that is not served. */
   engine(model: string): Engine | undefined;

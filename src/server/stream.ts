@@ -3,7 +3,9 @@ import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, Serve
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from '../rpc/status.js';
+import { parseTraceparent } from '../std/traceparent.js';
 import { type Caller, callerOf, peerHost } from './access/caller.js';
+import type { ServedCall, ServerObserver } from './observe/server-observer.js';
 import { RefusedRequest } from './receive/receive-limits.js';
 
 /** A client's deadline passes earlier than ours by the latency of its call; then the client hangs up. */
@@ -15,51 +17,75 @@ export interface CallContext {
   readonly caller: Caller;
   /** Address of the client. */
   readonly peer: string;
+  readonly call: ServedCall;
 }
 
 export interface CallOptions {
   readonly log: Logger;
+  readonly observer: ServerObserver;
 }
 
 /** Turns an async generator into a gRPC handler. A slow client slows the generator; an error becomes a status. */
 export function streaming<Request, Response>(
-  { log }: CallOptions,
+  { log, observer }: CallOptions,
   handle: (request: Request, context: CallContext) => AsyncIterable<Response>,
 ): handleServerStreamingCall<Request, Response> {
   return (call) => {
     const abort = abortWith(call);
+    const served = servedCall(call);
+    let isRefused = true;
     const run = async () => {
-      for await (const response of handle(accepted(call.request), { ...callerContext(call), signal: abort.signal })) {
+      const context = { ...callerContext(call), signal: abort.signal, call: served };
+      for await (const response of handle(accepted(call.request), context)) {
+        isRefused = false;
         if (abort.signal.aborted) return;
         if (!call.write(response)) await drained(call, abort.signal);
       }
       call.end();
     };
-    run().catch((error: unknown) => {
-      // Nobody reads the status of a closed call.
-      if (!call.cancelled) call.emit('error', statusFromError(error, log));
-    });
+    observer.callStarted(served);
+    run().then(
+      () => observer.callEnded(served, { error: abort.signal.reason, isRefused: false }),
+      (error: unknown) => {
+        observer.callEnded(served, { error: InferenceError.from(error), isRefused: isRefused && !call.cancelled });
+        // Nobody reads the status of a closed call.
+        if (!call.cancelled) call.emit('error', statusFromError(error, log));
+      },
+    );
   };
 }
 
 export function unary<Request, Response>(
-  { log }: CallOptions,
-  handle: (request: Request, context: Omit<CallContext, 'signal'>) => Response | Promise<Response>,
+  { log, observer }: CallOptions,
+  handle: (request: Request, context: Omit<CallContext, 'signal' | 'call'>) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, respond) => {
     const run = async () => {
       return handle(accepted(call.request), callerContext(call));
     };
+    const served = servedCall(call);
+    observer.callStarted(served);
     run().then(
-      (response) => respond(null, response),
-      (error: unknown) => respond(statusFromError(error, log)),
+      (response) => {
+        observer.callEnded(served, { isRefused: false });
+        respond(null, response);
+      },
+      (error: unknown) => {
+        observer.callEnded(served, { error: InferenceError.from(error), isRefused: true });
+        respond(statusFromError(error, log));
+      },
     );
   };
 }
 
+function servedCall(call: Pick<ServerWritableStream<unknown, unknown>, 'metadata' | 'getPath'>): ServedCall {
+  const [traceparent] = call.metadata.get('traceparent');
+  return { path: call.getPath(), traceparent: parseTraceparent(traceparent) && String(traceparent) };
+}
+
 function callerContext(
   call: Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getPeer'>,
-): Omit<CallContext, 'signal'> {
+): Omit<CallContext, 'signal' | 'call'> {
   return { caller: callerOf(call.metadata), peer: peerHost(call.getPeer()) };
 }
 

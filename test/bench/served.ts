@@ -18,6 +18,7 @@ export async function startServer(
     ENGINE_THREADS: '1',
     LOG_LEVEL: 'error',
     DARKROOM_LISTEN: '127.0.0.1:0',
+    METRICS_LISTEN: 'off',
     ...variables,
   };
   const server = spawn(process.execPath, [main, 'serve', ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] });

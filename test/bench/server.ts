@@ -1,8 +1,11 @@
 /**
- * npm run bench -- server [--json] [--sdxl FOLDER] [--device cpu] [--side 2304] [--runs 30]
+ * npm run bench -- server [--json] [--sdxl FOLDER] [--device cpu] [--side 2304] [--runs 30] [--observed]
  *
  * Runs the server as its users do, a process of its own, and measures it from outside. All figures of one table come from one
  * run. Without --sdxl the model is the tiny one, whose engine time is short: the hardest case for the overhead.
+ *
+ * --observed compares two servers in turns instead: one without metrics and traces, one that is scraped every 5 s and sends
+ * the spans of every job to a collector.
  */
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -15,6 +18,8 @@ import { Phase } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { HealthClient } from '../../src/gen/grpc/health/v1/health.js';
 import { writeTinySdxl } from '../../src/synthetic/sdxl.js';
+import { startOtlpReceiver } from '../support/otlp-receiver.js';
+import { freePort } from '../support/redis-server.js';
 import { quantile, ready, startServer, status } from './served.js';
 
 interface Figure {
@@ -32,6 +37,7 @@ const { values: options } = parseArgs({
     /** Of the picture whose decode blocks the engine. */
     side: { type: 'string', default: '2304' },
     runs: { type: 'string', default: '30' },
+    observed: { type: 'boolean', default: false },
   },
 });
 
@@ -39,7 +45,8 @@ const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'));
 const figures: Figure[] = [];
 const report = (what: string, value: number, unit: string, note = '') => figures.push({ what, value, unit, note });
 try {
-  await measure(options.sdxl ?? (await writeTinySdxl(join(folder, 'tiny-sdxl'))));
+  const model = options.sdxl ?? (await writeTinySdxl(join(folder, 'tiny-sdxl')));
+  await (options.observed ? measureObserved(model) : measure(model));
 } finally {
   await rm(folder, { recursive: true });
 }
@@ -69,20 +76,85 @@ async function measure(model: string): Promise<void> {
   }
 }
 
-/** From the call to the last event, against what the engine says it spent on the job. */
+/** Overhead with metrics and traces on against off: a job of one server, then one of the other. */
+async function measureObserved(model: string): Promise<void> {
+  const otlp = await startOtlpReceiver();
+  const metricsPort = await freePort();
+  const args = ['--sdxl', model, '--device', options.device];
+  const plain = await startServer(args, { OTEL_EXPORTER_OTLP_ENDPOINT: '' });
+  const watched = await startServer(args, {
+    METRICS_LISTEN: `127.0.0.1:${metricsPort}`,
+    OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url,
+  });
+  const scrapes = setInterval(() => {
+    void fetch(`http://127.0.0.1:${metricsPort}/metrics`).then((response) => response.text());
+  }, 5000);
+  const clients = [connect(plain.address), connect(watched.address)] as const;
+  try {
+    for (const client of clients) await ready(client);
+    for (const size of [
+      { width: 64, height: 64, steps: 15 },
+      { width: 512, height: 512, steps: 4 },
+    ]) {
+      const overheads: readonly [number[], number[]] = [[], []];
+      const engines: number[] = [];
+      const runs = Number(options.runs);
+      for (let run = -3; run < runs; run += 1) {
+        // The second of two jobs has warmer caches, so the servers take turns.
+        for (const place of run % 2 === 0 ? ([0, 1] as const) : ([1, 0] as const)) {
+          const { overheadMs, engineMs } = await overheadOf(clients[place], size, run);
+          if (run < 0) continue; // the first ones warm up
+          overheads[place].push(overheadMs);
+          engines.push(engineMs);
+        }
+      }
+      const what = `${size.width}x${size.height}, ${size.steps} steps`;
+      const [off, on] = overheads.map((values) => quantile(values, 0.5)) as [number, number];
+      const engine = quantile(engines, 0.5);
+      const bound = 5 + 0.01 * engine;
+      report(`engine time, ${what}`, engine, 'ms', `median of ${2 * runs}`);
+      report(`overhead, off, ${what}`, off, 'ms', `median of ${runs}`);
+      report(`overhead, on, ${what}`, on, 'ms', `median of ${runs}; to hold: ${bound.toFixed(1)} (5 ms + 1 %)`);
+      report(`on against off, ${what}`, (engine + on) / (engine + off), '', 'whole jobs, engine time included');
+    }
+    const idle = await Promise.all(clients.map(status));
+    const [off = 0, on = 0] = idle.map(({ residentBytes }) => Number(residentBytes) / 2 ** 20);
+    report('resident, server, off', off, 'MiB', 'after the jobs');
+    report('resident, server, on', on, 'MiB', `after the jobs; ${otlp.spans.length} spans came`);
+  } finally {
+    clearInterval(scrapes);
+    for (const client of clients) client.close();
+    for (const { server } of [plain, watched]) {
+      server.kill('SIGTERM');
+      await once(server, 'exit');
+    }
+    await otlp.stop();
+  }
+}
+
+/** One job: from the call to the last event, less what the engine says it spent on it. */
+async function overheadOf(
+  client: DarkroomClient,
+  size: Partial<GenerateRequest>,
+  run: number,
+): Promise<{ readonly overheadMs: number; readonly engineMs: number }> {
+  const request = { ...size, prompt: 'a red circle on a blue background', seed: BigInt(run + 10) };
+  const begin = performance.now();
+  let engineMs = 0;
+  for await (const { event } of generate(client, request)) {
+    if (event?.$case === 'completed') engineMs = (event.value.metadata?.generationSeconds ?? 0) * 1000;
+  }
+  return { overheadMs: performance.now() - begin - engineMs, engineMs };
+}
+
 async function measureOverhead(client: DarkroomClient, size: Partial<GenerateRequest>): Promise<void> {
   const overheads: number[] = [];
   const engines: number[] = [];
   const runs = Number(options.runs);
   for (let run = -3; run < runs; run += 1) {
-    const request = { ...size, prompt: 'a red circle on a blue background', seed: BigInt(run + 10) };
-    const begin = performance.now();
-    let engineMs = 0;
-    for await (const { event } of generate(client, request)) {
-      if (event?.$case === 'completed') engineMs = (event.value.metadata?.generationSeconds ?? 0) * 1000;
-    }
+    const { overheadMs, engineMs } = await overheadOf(client, size, run);
     if (run < 0) continue; // the first ones warm up
-    overheads.push(performance.now() - begin - engineMs);
+    overheads.push(overheadMs);
     engines.push(engineMs);
   }
   const what = `${size.width}x${size.height}, ${size.steps} steps`;
@@ -176,6 +248,8 @@ function print(): void {
   }
   process.stdout.write(`${machine}; ${model}\n`);
   for (const { what, value, unit, note } of figures) {
-    process.stdout.write(`${what.padEnd(36)} ${value.toFixed(1).padStart(9)} ${unit.padEnd(4)} ${note}\n`);
+    process.stdout.write(
+      `${what.padEnd(36)} ${value.toFixed(unit === '' ? 3 : 1).padStart(9)} ${unit.padEnd(4)} ${note}\n`,
+    );
   }
 }

@@ -109,6 +109,8 @@ describe('a bridge that dies', () => {
         callbacks: 0,
         dead: 0,
         deadCallbacks: 0,
+        usage: 0,
+        deadUsage: 0,
         rejected: 0,
       });
   });

@@ -474,6 +474,8 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
       dead: 0,
       deadCallbacks: 0,
       rejected: 0,
+      usage: 0,
+      deadUsage: 0,
     });
     expect(await queue.show('nobody')).toBeUndefined();
   });
@@ -496,6 +498,81 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     await finish(await claimed());
     expect((await queue.poll()).dueDeliveries).toBe(0);
     expect(await queue.show('a')).toMatchObject({ state: 'completed', callback: '{"of":"a"}' });
+  });
+
+  const finishWithUsage = ({ id, token }: Lease, state: 'completed' | 'dead' = 'completed') =>
+    queue.finish({ id, token, state, callback: '{}', progress: '{}', usage: `{"usage":"${id}"}` });
+
+  it('keeps a usage record of each run until it is delivered, once, whatever becomes of the job', async () => {
+    start();
+    const traceparent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`;
+    await add({ ...j('a'), traceparent });
+    const first = await claimed();
+    // The end is repeated because its answer was lost.
+    expect([await finishWithUsage(first, 'dead'), await finishWithUsage(first, 'dead')]).toEqual(['held', 'held']);
+    expect(await queue.replay('a', false)).toBe('runs');
+    await finishWithUsage(await claimed());
+    expect((await queue.poll()).dueUsage).toBe(2);
+    const taken = await queue.takeUsage('u1', 10, 60_000);
+    expect(taken.map(({ id, run, body, attempts, traceparent: trace }) => [id, run, body, attempts, trace])).toEqual([
+      ['a', 1, '{"usage":"a"}', 0, traceparent],
+      ['a', 2, '{"usage":"a"}', 0, traceparent],
+    ]);
+    expect(await queue.takeUsage('u2', 10, 60_000)).toEqual([]);
+    for (const delivery of taken) expect(await queue.settleUsage(delivery, { kind: 'delivered' })).toBe('held');
+    expect(await queue.settleUsage(taken[0] ?? first, { kind: 'delivered' })).toBe('lost');
+    expect((await queue.counts()).usage).toBe(0);
+  });
+
+  it('retries usage records, gives them to another worker when a lease expires, and makes dead ones due on replay', async () => {
+    start();
+    await add(j('a'));
+    await finishWithUsage(await claimed());
+    const [stale] = await queue.takeUsage('gone', 10, 1);
+    await sleep(10);
+    const [taken] = await queue.takeUsage('next', 10, 60_000);
+    if (stale === undefined || taken === undefined) throw new Error('no usage record');
+    expect(await queue.settleUsage(stale, { kind: 'delivered' })).toBe('lost');
+    await queue.settleUsage(taken, { kind: 'retry', delayMs: 20, reason: '503' });
+    expect(await queue.takeUsage('early', 10, 60_000)).toEqual([]);
+    await sleep(40);
+    const [again] = await queue.takeUsage('later', 10, 60_000);
+    expect(again?.attempts).toBe(1);
+    if (again !== undefined) await queue.settleUsage(again, { kind: 'dead', reason: '404' });
+    expect((await queue.deadLetters(10)).usage).toEqual(['a:1']);
+    expect(await queue.counts()).toMatchObject({ usage: 0, deadUsage: 1 });
+    await queue.replay('a', true);
+    expect((await queue.takeUsage('replayed', 10, 60_000)).map(({ id }) => id)).toEqual(['a']);
+    expect((await queue.deadLetters(10)).usage).toEqual([]);
+  });
+
+  it('does not let a usage record that waits for its receiver hide when a callback is due', async () => {
+    start();
+    await add(j('a'));
+    await finishWithUsage(await claimed());
+    await queue.takeDeliveries('d', 10, 60_000);
+    await queue.settle('a', 'd', { kind: 'retry', delayMs: 30_000, reason: '503' });
+    const { nextDueMs = 0, dueUsage } = await queue.poll();
+    expect(dueUsage).toBe(1);
+    expect(nextDueMs).toBeGreaterThan(0);
+    const { oldestCallbackMs, oldestUsageMs } = await queue.measure();
+    expect([oldestCallbackMs, oldestUsageMs]).toEqual([expect.any(Number), expect.any(Number)]);
+  });
+
+  it('keeps the trace of a payload, else the one that the first claim began', async () => {
+    start();
+    const [own, offered, late] = ['1', '2', '3'].map((n) => `00-${n.repeat(32)}-${n.repeat(16)}-01`);
+    await add({ ...j('a'), traceparent: own }, j('b'));
+    expect((await claimed({ traceparent: offered })).traceparent).toBe(own);
+    const b = await claimed({ traceparent: offered });
+    expect(b.traceparent).toBe(offered);
+    await queue.release({ id: 'b', token: b.token, isSpent: true, delayMs: 0, keepsServer: true, reason: '' });
+    expect((await claimed({ traceparent: late })).traceparent).toBe(offered);
+    const traces = (await queue.takeDeliveries('d', 10, 60_000)).map(({ id, traceparent }) => [id, traceparent]);
+    expect(traces).toEqual([
+      ['a', own],
+      ['b', offered],
+    ]);
   });
 
   it('accepts the end of a job twice from the same worker, because an answer may be lost', async () => {

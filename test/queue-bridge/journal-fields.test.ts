@@ -54,17 +54,18 @@ it('the table of journal fields has every field that a script writes, with these
   });
 
   let tokens = 0;
+  const traceparent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`;
   const admit = async (id: string, kind: 'job' | 'refused' = 'job') => {
     await queue.push('list', `{"id":"${id}"}`);
     const [payload] = (await queue.poll()).payloads;
-    const common = { id, user: 'ann', lane: 'sdxl', type: 't' };
+    const common = { id, user: 'ann', lane: 'sdxl', type: 't', ...(id === 'a' && { traceparent }) };
     const admission = kind === 'job' ? { kind, ...common } : { kind, ...common, callback: '{}' };
     await queue.admit('list', [[payload?.sha1 ?? '', admission]]);
   };
   const claim = async (leaseMs = 60_000) => {
     const lanes = [{ lane: 'sdxl', weight: 1, server: 's' }];
     const token = `t${++tokens}`;
-    await queue.claim({ token, worker: 'w', leaseMs, seed: 1, lanes });
+    await queue.claim({ token, worker: 'w', leaseMs, seed: 1, traceparent, lanes });
     return token;
   };
   const settle = async (settlement: Parameters<ScriptQueue['settle']>[2]) => {

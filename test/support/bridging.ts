@@ -2,8 +2,10 @@ import { onTestFinished } from 'vitest';
 import type { BridgeConfig } from '../../src/config/bridge-config.js';
 import { readBridgeConfig } from '../../src/config/bridge-config.js';
 import type { JobTypes } from '../../src/job-types.js';
+import type { Traces } from '../../src/observe/traces.js';
 import { type RunningBridge, startBridge } from '../../src/queue-bridge/bridge.js';
 import type { CallbackBody } from '../../src/queue-bridge/callback/callback-body.js';
+import type { BridgeObserver } from '../../src/queue-bridge/observe/bridge-observer.js';
 import type { JobQueue } from '../../src/queue-bridge/queue/job-queue.js';
 import { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
 import type { AssetStore } from '../../src/storage/asset-store.js';
@@ -31,6 +33,8 @@ export interface BridgingChanges {
   readonly storage?: AssetStore;
   readonly variables?: Readonly<Record<string, string>>;
   readonly jobTypes?: JobTypes;
+  readonly observers?: readonly Partial<BridgeObserver>[];
+  readonly traces?: Traces | undefined;
 }
 
 /** A queue, a receiver and a folder of the running test, for bridges to a server. */

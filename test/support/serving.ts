@@ -1,4 +1,4 @@
-import { pino } from 'pino';
+import { type DestinationStream, pino } from 'pino';
 import { inject } from 'vitest';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config/server-config.js';
@@ -11,6 +11,8 @@ import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import type { Asset, JobMetadata } from '../../src/gen/darkroom/v1/job.js';
+import { TraceIds } from '../../src/server/observe/trace-ids.js';
+import { watchServer } from '../../src/server/observe/watch-server.js';
 import { createServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
 
 /** The engines' programs: processes run the build, tests the source. */
@@ -30,13 +32,15 @@ export interface Serving {
   readonly server: RunningServer;
   readonly client: DarkroomClient;
   readonly config: Config;
+  /** Base URL of its metrics, where METRICS_LISTEN is set. */
+  readonly metricsUrl: string;
   stop(): Promise<void>;
 }
 
 /**
  * A real server on a free port over a real engine process with the tiny SDXL.
- * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN; `memoryLimitBytes`:
- *   each engine's device has so much memory
+ * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN; `logTo`: the log;
+ *   `memoryLimitBytes`: each engine's device has so much memory
  */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
@@ -45,17 +49,27 @@ export async function serve(
     startsLater = false,
     withWan = false,
     memoryLimitBytes,
+    logTo,
+    statusMs,
     ...options
   }: Pick<ServerOptions, 'fetcher'> & {
     textEntry?: URL;
     startsLater?: boolean;
     withWan?: boolean;
     memoryLimitBytes?: number;
+    logTo?: DestinationStream;
+    statusMs?: number;
   } = {},
 ): Promise<Serving> {
   const config = readConfig(
     {},
-    { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', SDXL_PATH: inject('tinySdxl'), ...variables },
+    {
+      DARKROOM_LISTEN: '127.0.0.1:0',
+      DEVICE: 'cpu',
+      METRICS_LISTEN: 'off',
+      SDXL_PATH: inject('tinySdxl'),
+      ...variables,
+    },
   );
   // One engine: the one that the test is about.
   const named = config.WAN_PATH === undefined || withWan ? config : { ...config, SDXL_PATH: undefined };
@@ -71,7 +85,12 @@ export async function serve(
   if (engine === undefined) throw new Error('no engine');
   const memory = new DeviceLedgers(config, engines);
   const textEngine = await createTextEngine(config, silent, memory, textEntry);
-  const server = await createServer({ config, log: silent, engines, memory, textEngine, loraThread, ...options });
+  const traceIds = new TraceIds();
+  const log = logTo === undefined ? silent : pino({ mixin: traceIds.fieldsOf }, logTo);
+  const watch = await watchServer({ config, log, traceIds, ...(statusMs !== undefined && { statusMs }) });
+  const { observers } = watch;
+  const server = await createServer({ config, log, engines, memory, textEngine, loraThread, observers, ...options });
+  const metrics = await watch.listen(server.notReady);
   if (!startsLater) await Promise.all(engines.map((one) => one.start()));
   const client = connect(
     `127.0.0.1:${server.port}`,
@@ -84,10 +103,12 @@ export async function serve(
     server,
     client,
     config,
+    metricsUrl: `http://127.0.0.1:${metrics?.port}`,
     async stop() {
       client.close();
       await server.close();
       await Promise.all([...engines.map((one) => one.stop()), textEngine?.stop()]);
+      await watch.stop();
     },
   };
 }

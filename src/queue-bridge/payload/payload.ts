@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { JobTypeInfo, JobTypes } from '../../job-types.js';
+import { parseTraceparent } from '../../std/traceparent.js';
 import { MAX_EXCERPT_CHARACTERS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from '../limits.js';
 
 const NAME = /^(?!\.{1,2}$)[A-Za-z0-9._:-]{1,120}$/;
@@ -106,6 +107,7 @@ const metadataSchema = z.object({
   reference_strength: number,
   start_reference_url: text,
   end_reference_url: text,
+  traceparent: z.unknown().optional(),
 });
 
 const payloadSchema = z.object({
@@ -117,6 +119,7 @@ const payloadSchema = z.object({
   compel_weights: text,
   config: optional(configSchema),
   metadata: optional(metadataSchema),
+  traceparent: z.unknown().optional(),
 });
 
 /** A payload that was read. Unknown fields are only in the raw text. */
@@ -128,6 +131,8 @@ export interface ReadJob {
   readonly jobType: JobTypeInfo;
   /** The user and the unknown fields, as far as they fit into a server's labels. */
   readonly labels: Readonly<Record<string, string>>;
+  /** Trace that the payload belongs to. Undefined: it names none, or none that can be read. */
+  readonly traceparent: string | undefined;
 }
 
 export type ReadPayload =
@@ -139,6 +144,7 @@ export type ReadPayload =
       readonly user: string;
       readonly type: string;
       readonly problem: string;
+      readonly traceparent: string | undefined;
     }
   /** It has no usable id, so it cannot be called back. */
   | { readonly kind: 'unusable'; readonly problem: string };
@@ -167,12 +173,14 @@ export function readPayload(raw: string, { jobTypes, bytes = Buffer.byteLength(r
   if (!usable.success) {
     return { kind: 'unusable', problem: 'id must be a string of 1 to 120 letters, digits, ".", "_", ":" or "-"' };
   }
+  const traceparent = traceparentOf(json);
   const invalid = (problem: string): ReadPayload => ({
     kind: 'invalid',
     id: usable.data,
     user: userSchema.safeParse(user_id).data ?? '',
     type: typeof type === 'string' ? type.slice(0, 64) : '',
     problem,
+    traceparent,
   });
   if (bytes > MAX_PAYLOAD_BYTES) return invalid(`the payload of ${bytes} bytes must be <= ${MAX_PAYLOAD_BYTES}`);
   const parsed = payloadSchema.safeParse(json);
@@ -181,7 +189,15 @@ export function readPayload(raw: string, { jobTypes, bytes = Buffer.byteLength(r
   if (jobType === undefined) {
     return invalid(`type "${parsed.data.type.slice(0, 64)}" must be one of ${[...jobTypes.keys()].join(', ')}`);
   }
-  return { kind: 'job', payload: parsed.data, jobType, labels: labelsFrom(json as Readonly<Record<string, unknown>>) };
+  const labels = labelsFrom(json as Readonly<Record<string, unknown>>);
+  return { kind: 'job', payload: parsed.data, jobType, labels, traceparent };
+}
+
+/** The `traceparent` of a payload, else that in its metadata. One that cannot be read is no reason to refuse a job. */
+function traceparentOf(json: object): string | undefined {
+  const { traceparent: own, metadata } = json as { readonly traceparent?: unknown; readonly metadata?: unknown };
+  const { traceparent: inner } = (metadata ?? {}) as { readonly traceparent?: unknown };
+  return [own, inner].find((value): value is string => parseTraceparent(value) !== undefined);
 }
 
 /** The record of a payload without a usable id. */

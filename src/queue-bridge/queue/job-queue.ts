@@ -19,7 +19,15 @@ export interface PendingPayload {
 
 /** A payload after it was read. */
 export type Admission =
-  | { readonly kind: 'job'; readonly id: string; readonly user: string; readonly lane: string; readonly type: string }
+  | {
+      readonly kind: 'job';
+      readonly id: string;
+      readonly user: string;
+      readonly lane: string;
+      readonly type: string;
+      /** Of the payload. Omitted: it has none. */
+      readonly traceparent?: string | undefined;
+    }
   /** It has an id but cannot run. It ends at once, with this callback. */
   | {
       readonly kind: 'refused';
@@ -29,6 +37,7 @@ export type Admission =
       readonly lane: string;
       readonly type: string;
       readonly callback: string;
+      readonly traceparent?: string | undefined;
     }
   /** It has no usable id. The list of rejected payloads keeps it with the reason. */
   | { readonly kind: 'rejected'; readonly record: string };
@@ -43,7 +52,12 @@ export interface Poll {
   readonly waiting: readonly string[];
   /** Number of callbacks that are due. */
   readonly dueDeliveries: number;
-  /** Time until a lease expires or a delayed job or a callback is due; undefined if there is none. */
+  /** Number of usage records that are due. */
+  readonly dueUsage: number;
+  /**
+   * Time until a lease expires, a delayed job or a callback is due, or the next usage record becomes due; undefined if there is
+   * none.
+   */
   readonly nextDueMs: number | undefined;
 }
 
@@ -62,6 +76,8 @@ export interface ClaimRequest {
   readonly leaseMs: number;
   /** Seed for the job if its journal has none. */
   readonly seed: number;
+  /** Trace of the job if its journal has none. Omitted: it stays without. */
+  readonly traceparent?: string | undefined;
   readonly lanes: readonly LaneTurn[];
 }
 
@@ -70,6 +86,11 @@ export interface Lease {
   readonly id: string;
   readonly token: string;
   readonly lane: string;
+  /** Job type. */
+  readonly type: string;
+  readonly user: string;
+  /** Trace that the job belongs to. */
+  readonly traceparent: string | undefined;
   readonly payload: string;
   /** Attempts of this run that count, this one included. */
   readonly attempts: number;
@@ -120,30 +141,44 @@ export interface Finish {
   readonly callback: string;
   /** Last progress, JSON. */
   readonly progress: string;
+  /** Body of the usage record. Omitted: none is sent. */
+  readonly usage?: string | undefined;
 }
 
 export type CallbackKind = 'processing' | 'terminal';
 
-/** A callback that one worker may deliver until a deadline. */
-export interface Delivery {
+/** What one worker may deliver until a deadline. */
+export interface DueDelivery {
+  /** Id of the job. */
   readonly id: string;
   readonly token: string;
-  readonly kind: CallbackKind;
   readonly run: number;
+  /** Failed attempts. */
+  readonly attempts: number;
+  /** Time since it was first due. */
+  readonly ageMs: number;
+  /** Trace that the job belongs to. */
+  readonly traceparent: string | undefined;
+}
+
+export interface UsageDelivery extends DueDelivery {
+  readonly body: string;
+}
+
+export interface Delivery extends DueDelivery {
+  readonly kind: CallbackKind;
   readonly type: string;
   readonly user: string;
   /** Body of a terminal callback; empty for `processing`. */
   readonly callback: string;
-  /** Failed attempts. */
-  readonly attempts: number;
-  /** Time since the callback was first due. */
-  readonly ageMs: number;
+  /** Time since the job came. */
+  readonly totalMs: number;
 }
 
 export type Settlement =
   | { readonly kind: 'delivered' }
   | { readonly kind: 'retry'; readonly delayMs: number; readonly reason: string }
-  /** The callback is given up. A terminal one goes to the list of dead callbacks. */
+  /** It is given up. A terminal callback and a usage record go to the lists of dead ones. */
   | { readonly kind: 'dead'; readonly reason: string };
 
 export interface QueueCounts {
@@ -156,6 +191,16 @@ export interface QueueCounts {
   readonly dead: number;
   readonly deadCallbacks: number;
   readonly rejected: number;
+  /** Usage records that are not delivered. */
+  readonly usage: number;
+  readonly deadUsage: number;
+}
+
+export interface QueueMeasurement {
+  readonly counts: QueueCounts;
+  /** Time since when the oldest callback is due; undefined if there is none. */
+  readonly oldestCallbackMs: number | undefined;
+  readonly oldestUsageMs: number | undefined;
 }
 
 export interface DeadLetters {
@@ -165,6 +210,8 @@ export interface DeadLetters {
   readonly callbacks: readonly string[];
   /** JSON records of payloads without a usable id, newest first. */
   readonly rejected: readonly string[];
+  /** Usage records that were given up, as `<id>:<run>`. */
+  readonly usage: readonly string[];
 }
 
 /** Result of `jobs cancel`. `noted`: there is no such job yet; it ends when it comes. `asked`: its worker ends it. */
@@ -188,6 +235,8 @@ export interface JobQueueOptions {
   readonly callsBack: boolean;
   /** Time in ms that an ended job is kept. Until then its id does not run again. */
   readonly retentionMs: number;
+  /** Called for every command to a store, with the name of its script. Omitted: they are not counted. */
+  readonly onCommand?: ((name: string) => void) | undefined;
 }
 
 /** The producers' lists of lanes; lanes may share one. */
@@ -218,12 +267,16 @@ export interface JobQueue {
   record(id: string, token: string, fields: RecordedFields): Promise<Held>;
   /** Returns a job to the queue. */
   release(release: Release): Promise<Held>;
-  /** Ends a job and puts its callback into the outbox. */
+  /** Ends a job and puts its callback and its usage record into their outboxes. */
   finish(finish: Finish): Promise<Held>;
   /** Leases callbacks that are due. */
   takeDeliveries(token: string, most: number, leaseMs: number): Promise<readonly Delivery[]>;
   /** Records the result of a delivery. */
   settle(id: string, token: string, settlement: Settlement): Promise<Held>;
+  /** Leases usage records that are due. */
+  takeUsage(token: string, most: number, leaseMs: number): Promise<readonly UsageDelivery[]>;
+  /** Records the result of the delivery of a usage record. */
+  settleUsage(delivery: Pick<UsageDelivery, 'id' | 'run' | 'token'>, settlement: Settlement): Promise<Held>;
   /** Resolves when a payload may have been pushed, at the latest when the signal is aborted. */
   waitForPush(signal: AbortSignal): Promise<void>;
   /** Journals, newest first. */
@@ -232,6 +285,8 @@ export interface JobQueue {
   /** Tries what a bridge needs of its store. */
   check(): Promise<StoreProblems>;
   counts(): Promise<QueueCounts>;
+  /** `counts`, and the ages of the oldest entries, in one command. */
+  measure(): Promise<QueueMeasurement>;
   deadLetters(most: number): Promise<DeadLetters>;
   /** Cancels a job. @param callback body of its terminal callback if it has not started */
   cancel(id: string, callback: string): Promise<Cancelled>;

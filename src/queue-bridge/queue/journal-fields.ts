@@ -22,6 +22,10 @@ export const journalFields = {
   type: { meaning: 'Job type.', writers: ['admit'] },
   seq: { meaning: 'Number of its arrival: its place in the queue of its user.', writers: ['admit'], isInternal: true },
   created_at: { meaning: 'Time of its arrival.', writers: ['admit'] },
+  traceparent: {
+    meaning: '`traceparent` of the payload, else of the trace that the first claim began.',
+    writers: ['admit', 'claim'],
+  },
   pushed: { meaning: 'Number of times that the id was pushed.', writers: ['admit'] },
   calls_back: { meaning: '1 if the bridge that admitted it sends callbacks.', writers: ['admit'], isInternal: true },
   run: { meaning: '1, and 1 more for each replay that ran the job again.', writers: ['admit', 'replay'] },

@@ -1,4 +1,4 @@
-import type { Delivery, Lease } from './job-queue.js';
+import type { Delivery, Lease, UsageDelivery } from './job-queue.js';
 import { type JournalFields, uploadIndex } from './journal-fields.js';
 
 /** `last_error` of a job whose worker stopped renewing its lease. */
@@ -21,6 +21,9 @@ export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
     id: fields.id ?? '',
     token: fields.token ?? '',
     lane: fields.lane ?? '',
+    type: fields.type ?? '',
+    user: fields.user ?? '',
+    traceparent: fields.traceparent || undefined,
     payload: fields.payload ?? '',
     attempts: Number(fields.attempts),
     run: Number(fields.run),
@@ -34,9 +37,10 @@ export function leaseFrom(fields: JournalFields, isCancelled: boolean): Lease {
   };
 }
 
-/** Reads a row of `take-deliveries`: id, kind, run, type, user, body, attempts, age. */
+/** Reads a row of `take-deliveries`: id, kind, run, type, user, body, attempts, age, time since the job came, traceparent. */
 export function deliveryFrom(token: string, row: readonly string[]): Delivery {
   const [id = '', kind = '', run = '1', type = '', user = '', callback = '', attempts = '0', ageMs = '0'] = row;
+  const [totalMs = '0', traceparent] = row.slice(8);
   return {
     id,
     token,
@@ -47,5 +51,21 @@ export function deliveryFrom(token: string, row: readonly string[]): Delivery {
     callback,
     attempts: Number(attempts),
     ageMs: Number(ageMs),
+    totalMs: Number(totalMs),
+    traceparent: traceparent || undefined,
+  };
+}
+
+/** Reads a row of `take-usage`: id, run, body, attempts, age, traceparent. */
+export function usageDeliveryFrom(token: string, row: readonly string[]): UsageDelivery {
+  const [id = '', run = '1', body = '', attempts = '0', ageMs = '0', traceparent] = row;
+  return {
+    id,
+    token,
+    run: Number(run),
+    body,
+    attempts: Number(attempts),
+    ageMs: Number(ageMs),
+    traceparent: traceparent || undefined,
   };
 }

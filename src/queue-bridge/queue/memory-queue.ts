@@ -26,13 +26,16 @@ import {
   listsOf,
   type Poll,
   type QueueCounts,
+  type QueueMeasurement,
   type Release,
   type Replayed,
   type Settlement,
   type StoreProblems,
+  type UsageDelivery,
 } from './job-queue.js';
 import { deliveryFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
 import type { JournalField, JournalFields, RecordedFields } from './journal-fields.js';
+import { MemoryUsage } from './memory-usage.js';
 
 type Journal = Partial<Record<JournalField, string>>;
 
@@ -53,6 +56,7 @@ export class MemoryQueue implements JobQueue {
   readonly #dead = new Set<string>();
   readonly #deadCallbacks = new Set<string>();
   readonly #rejected: string[] = [];
+  readonly #usage = new MemoryUsage();
   readonly #wakers = new Set<() => void>();
   #seq = 0;
 
@@ -78,10 +82,13 @@ export class MemoryQueue implements JobQueue {
     }
     for (const id of due(this.#forget, now)) this.#forgetJob(id);
     const soonest = [...this.#leases.values(), ...this.#delayed.values(), ...this.#outbox.values()];
+    const nextUsage = this.#usage.nextDue(now);
+    if (nextUsage !== undefined) soonest.push(nextUsage);
     return {
       payloads: listsOf(this.#options.lanes).flatMap((queue) => this.#peek(queue)),
       waiting: this.#options.lanes.map(({ name }) => name).filter((lane) => this.#waiting.has(lane)),
       dueDeliveries: due(this.#outbox, now).length,
+      dueUsage: this.#usage.due(now),
       nextDueMs: soonest.length === 0 ? undefined : Math.max(0, Math.min(...soonest) - now),
     };
   }
@@ -97,7 +104,7 @@ export class MemoryQueue implements JobQueue {
     });
   }
 
-  async claim({ token, worker, leaseMs, seed, lanes: turns }: ClaimRequest): Promise<Lease | undefined> {
+  async claim({ token, worker, leaseMs, seed, traceparent, lanes: turns }: ClaimRequest): Promise<Lease | undefined> {
     for (const fields of this.#jobs.values()) if (fields.token === token) return this.#leaseOf(fields);
     const next = this.#waiting.next(turns);
     if (next === undefined) return undefined;
@@ -108,6 +115,7 @@ export class MemoryQueue implements JobQueue {
     const attempts = String(Number(fields.attempts) + 1);
     this.#write(id, { state: 'leased', token, worker, started_at: String(now), attempts });
     fields.seed ??= String(seed);
+    if (traceparent !== undefined) fields.traceparent ??= traceparent;
     fields.server ||= turn.server;
     if (this.#options.callsBack && fields.pcb === undefined) {
       this.#write(id, { pcb: 'due', cb_attempts: '0', cb_since: String(now) });
@@ -143,12 +151,14 @@ export class MemoryQueue implements JobQueue {
     return 'held';
   }
 
-  async finish({ id, token, state, callback, progress }: Finish): Promise<Held> {
+  async finish({ id, token, state, callback, progress, usage }: Finish): Promise<Held> {
     if (this.#jobs.get(id)?.ended_by === token) return 'held';
     if (!this.#owns(id, token)) return 'lost';
     this.#write(id, { ended_by: token });
     this.#end(id, state, callback);
     this.#progress.set(id, progress);
+    const { run, traceparent } = this.#journal(id);
+    if (usage !== undefined) this.#usage.add({ id, run: Number(run), body: usage, traceparent });
     return 'held';
   }
 
@@ -165,9 +175,19 @@ export class MemoryQueue implements JobQueue {
       if (kind === 'terminal' && fields.pcb === 'due') fields.pcb = 'dropped';
       this.#write(id, { cb_token: token, cb_kind: kind, cb_until: String(now + leaseMs) });
       this.#outbox.set(id, now + leaseMs);
-      const { run = '', type = '', user = '', callback = '', cb_attempts = '', cb_since = '' } = fields;
+      const {
+        run = '',
+        type = '',
+        user = '',
+        callback = '',
+        cb_attempts = '',
+        cb_since = '',
+        traceparent = '',
+      } = fields;
       const body = kind === 'terminal' ? callback : '';
-      taken.push(deliveryFrom(token, [id, kind, run, type, user, body, cb_attempts, String(now - Number(cb_since))]));
+      const [ageMs, totalMs] = [cb_since, fields.created_at].map((since) => String(now - Number(since)));
+      const row = [id, kind, run, type, user, body, cb_attempts, ageMs ?? '', totalMs ?? '', traceparent];
+      taken.push(deliveryFrom(token, row));
     }
     return taken;
   }
@@ -204,6 +224,14 @@ export class MemoryQueue implements JobQueue {
     return 'held';
   }
 
+  async takeUsage(token: string, most: number, leaseMs: number): Promise<readonly UsageDelivery[]> {
+    return this.#usage.take(token, most, leaseMs);
+  }
+
+  async settleUsage(delivery: Pick<UsageDelivery, 'id' | 'run' | 'token'>, settlement: Settlement): Promise<Held> {
+    return this.#usage.settle(delivery, settlement, this.#options.retentionMs);
+  }
+
   async waitForPush(signal: AbortSignal): Promise<void> {
     if ([...this.#lists.values()].some((list) => list.length > 0)) return;
     let wake = () => {};
@@ -230,6 +258,21 @@ export class MemoryQueue implements JobQueue {
   }
 
   async counts(): Promise<QueueCounts> {
+    return (await this.measure()).counts;
+  }
+
+  async measure(): Promise<QueueMeasurement> {
+    const now = Date.now();
+    const since = [...this.#outbox.keys()].map((id) => Number(this.#journal(id).cb_since));
+    const oldestUsage = this.#usage.oldest();
+    return {
+      counts: this.#counts(),
+      oldestCallbackMs: since.length === 0 ? undefined : now - Math.min(...since),
+      oldestUsageMs: oldestUsage === undefined ? undefined : now - oldestUsage,
+    };
+  }
+
+  #counts(): QueueCounts {
     return {
       pushed: listsOf(this.#options.lanes).reduce((sum, queue) => sum + this.#list(queue).length, 0),
       waiting: this.#waiting.size,
@@ -239,6 +282,8 @@ export class MemoryQueue implements JobQueue {
       dead: this.#dead.size,
       deadCallbacks: this.#deadCallbacks.size,
       rejected: this.#rejected.length,
+      usage: this.#usage.size,
+      deadUsage: this.#usage.dead.length,
     };
   }
 
@@ -247,6 +292,7 @@ export class MemoryQueue implements JobQueue {
       jobs: [...this.#dead].slice(0, most),
       callbacks: [...this.#deadCallbacks].slice(0, most),
       rejected: this.#rejected.slice(0, most),
+      usage: this.#usage.dead.slice(0, most),
     };
   }
 
@@ -266,14 +312,17 @@ export class MemoryQueue implements JobQueue {
     const fields = this.#jobs.get(id);
     if (fields === undefined) return 'unknown';
     if (!endStates.some((state) => state === fields.state)) return 'not ended';
+    this.#usage.revive(id);
     if (fields.state === 'completed' || callbackOnly || fields.payload === '') {
       this.#callBack(id);
       return 'calls back';
     }
     const { payload = '', user = '', lane = '', type = '', seq = '', pushed = '', created_at = '', seed } = fields;
     const run = String(Number(fields.run) + 1);
+    const { traceparent } = fields;
     const again = { id, payload, user, lane, type, seq, pushed, created_at, run, attempts: '0' };
-    this.#jobs.set(id, { ...again, ...(seed !== undefined && { seed }) });
+    const kept = { ...(seed !== undefined && { seed }), ...(traceparent !== undefined && { traceparent }) };
+    this.#jobs.set(id, { ...again, ...kept });
     for (const set of [this.#dead, this.#deadCallbacks, this.#outbox, this.#forget]) set.delete(id);
     this.#enqueue(id);
     return 'runs';
@@ -294,7 +343,7 @@ export class MemoryQueue implements JobQueue {
       this.#rejected.length = Math.min(this.#rejected.length, MAX_REJECTED);
       return 'rejected';
     }
-    const { id, user, lane, type } = admission;
+    const { id, user, lane, type, traceparent } = admission;
     const known = this.#jobs.get(id);
     if (known !== undefined) {
       known.pushed = String(Number(known.pushed) + 1);
@@ -312,6 +361,7 @@ export class MemoryQueue implements JobQueue {
       attempts: '0',
       pushed: '1',
       created_at: String(Date.now()),
+      ...(traceparent !== undefined && { traceparent }),
     });
     if (admission.kind === 'refused') {
       this.#end(id, 'failed', admission.callback);

@@ -12,13 +12,19 @@ const PATIENCE_MS = 60_000;
 /**
  * Opens the queue that the configuration names: Redis, otherwise Upstash, otherwise one in this process.
  * @param patienceMs longest wait of a call for a store that does not answer. Omitted: a minute
+ * @param onCommand called for every command to a store
  */
-export function openQueue(config: BridgeConfig, patienceMs = PATIENCE_MS): JobQueue {
+export function openQueue(
+  config: BridgeConfig,
+  patienceMs = PATIENCE_MS,
+  onCommand?: JobQueueOptions['onCommand'],
+): JobQueue {
   const { REDIS_URL, UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN, BRIDGE_PREFIX: prefix } = config;
   const options: JobQueueOptions = {
     lanes: config.lanes,
     callsBack: config.CALLBACK_URL !== undefined,
     retentionMs: config.BRIDGE_RETENTION_MS,
+    onCommand,
   };
   if (REDIS_URL !== undefined) return new ScriptQueue(new RedisRunner(REDIS_URL, patienceMs), { ...options, prefix });
   if (UPSTASH_REDIS_REST_URL === undefined) return new MemoryQueue(options);

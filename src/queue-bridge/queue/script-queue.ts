@@ -24,12 +24,14 @@ import {
   listsOf,
   type Poll,
   type QueueCounts,
+  type QueueMeasurement,
   type Release,
   type Replayed,
   type Settlement,
   type StoreProblems,
+  type UsageDelivery,
 } from './job-queue.js';
-import { deliveryFrom, fieldsFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
+import { deliveryFrom, fieldsFrom, LEASE_EXPIRED, leaseFrom, usageDeliveryFrom } from './journal.js';
 import type { JournalFields, RecordedFields } from './journal-fields.js';
 import { type Script, scriptArguments } from './script.js';
 import type { ScriptRunner } from './script-runner.js';
@@ -60,11 +62,12 @@ export class ScriptQueue implements JobQueue {
   }
 
   push(queue: string, payload: string): Promise<void> {
+    this.#options.onCommand?.('push');
     return this.#runner.push(queue, payload);
   }
 
   async poll(): Promise<Poll> {
-    const [waiting, dueDeliveries, nextDueMs, payloads] = await this.#run(
+    const [waiting, dueDeliveries, nextDueMs, payloads, dueUsage] = await this.#run(
       'poll',
       {
         maxPayloads: MAX_PAYLOADS_PER_POLL,
@@ -77,6 +80,7 @@ export class ScriptQueue implements JobQueue {
     return {
       waiting,
       dueDeliveries,
+      dueUsage,
       nextDueMs: nextDueMs < 0 ? undefined : nextDueMs,
       payloads: payloads.map(([queue, sha1, bytes, raw]) => ({ queue, sha1, bytes, raw })),
     };
@@ -93,9 +97,9 @@ export class ScriptQueue implements JobQueue {
     return entries.map((_, i) => done[i] ?? 'moved');
   }
 
-  async claim({ token, worker, leaseMs, seed, lanes }: ClaimRequest): Promise<Lease | undefined> {
+  async claim({ token, worker, leaseMs, seed, traceparent = '', lanes }: ClaimRequest): Promise<Lease | undefined> {
     const { callsBack } = this.#options;
-    const claimed = await this.#run('claim', { token, worker, leaseMs, seed, callsBack }, { rows: lanes });
+    const claimed = await this.#run('claim', { token, worker, leaseMs, seed, callsBack, traceparent }, { rows: lanes });
     if (claimed === null) return undefined;
     const [, isCancelled, fields] = claimed;
     return leaseFrom(fieldsFrom(fields), isCancelled === 1);
@@ -115,11 +119,11 @@ export class ScriptQueue implements JobQueue {
     return this.#run('release', { id, token, isSpent, delayMs: Math.round(delayMs), keepsServer, reason });
   }
 
-  finish({ id, token, state, callback: body, progress }: Finish): Promise<Held> {
+  finish({ id, token, state, callback: body, progress, usage = '' }: Finish): Promise<Held> {
     const { callsBack, retentionMs } = this.#options;
     const { publishes } = this.#runner;
     const last = { progress, progressMs: PROGRESS_MS, publishes };
-    return this.#run('finish', { id, token, state, body, callsBack, retentionMs, ...last });
+    return this.#run('finish', { id, token, state, body, callsBack, retentionMs, ...last, usage });
   }
 
   async takeDeliveries(token: string, most: number, leaseMs: number): Promise<readonly Delivery[]> {
@@ -129,9 +133,17 @@ export class ScriptQueue implements JobQueue {
 
   settle(id: string, token: string, settlement: Settlement): Promise<Held> {
     const { retentionMs } = this.#options;
-    const delayMs = settlement.kind === 'retry' ? Math.round(settlement.delayMs) : 0;
-    const reason = settlement.kind === 'delivered' ? '' : settlement.reason;
-    return this.#run('settle', { id, token, result: settlement.kind, delayMs, reason, retentionMs });
+    return this.#run('settle', { id, token, ...resultOf(settlement), retentionMs });
+  }
+
+  async takeUsage(token: string, most: number, leaseMs: number): Promise<readonly UsageDelivery[]> {
+    const taken = await this.#run('take-usage', { token, most, leaseMs });
+    return taken.map((row) => usageDeliveryFrom(token, row));
+  }
+
+  settleUsage({ id, run, token }: Pick<UsageDelivery, 'id' | 'run' | 'token'>, settlement: Settlement): Promise<Held> {
+    const { retentionMs } = this.#options;
+    return this.#run('settle-usage', { id, run, token, ...resultOf(settlement), retentionMs });
   }
 
   async check(): Promise<StoreProblems> {
@@ -154,14 +166,24 @@ export class ScriptQueue implements JobQueue {
   }
 
   async counts(): Promise<QueueCounts> {
+    return (await this.measure()).counts;
+  }
+
+  async measure(): Promise<QueueMeasurement> {
+    const numbers = await this.#run('counts', {}, { keys: this.#lists, rows: this.#lanes });
     const [pushed = 0, waiting = 0, delayed = 0, leased = 0, callbacks = 0, dead = 0, deadCallbacks = 0, rejected = 0] =
-      await this.#run('counts', {}, { keys: this.#lists, rows: this.#lanes });
-    return { pushed, waiting, delayed, leased, callbacks, dead, deadCallbacks, rejected };
+      numbers;
+    const [usage = 0, deadUsage = 0, callbackMs = -1, usageMs = -1] = numbers.slice(8);
+    return {
+      counts: { pushed, waiting, delayed, leased, callbacks, dead, deadCallbacks, rejected, usage, deadUsage },
+      oldestCallbackMs: callbackMs < 0 ? undefined : callbackMs,
+      oldestUsageMs: usageMs < 0 ? undefined : usageMs,
+    };
   }
 
   async deadLetters(most: number): Promise<DeadLetters> {
-    const [jobs, callbacks, rejected] = await this.#run('dead-letters', { most });
-    return { jobs, callbacks, rejected };
+    const [jobs, callbacks, rejected, usage] = await this.#run('dead-letters', { most });
+    return { jobs, callbacks, rejected, usage };
   }
 
   cancel(id: string, body: string): Promise<Cancelled> {
@@ -181,23 +203,32 @@ export class ScriptQueue implements JobQueue {
     values: ScriptArguments<Name>,
     { keys = [], rows = [] }: { readonly keys?: readonly string[]; readonly rows?: readonly ScriptRow<Name>[] } = {},
   ): Promise<ScriptResults[Name]> {
+    this.#options.onCommand?.(name);
     const script = this.#scripts[name];
     const args = [this.#options.prefix, ...scriptArguments(script, values, rows)];
     return this.#runner.run(script, keys, args) as Promise<ScriptResults[Name]>;
   }
 }
 
+function resultOf(settlement: Settlement): Readonly<Record<'result' | 'delayMs' | 'reason', string | number>> {
+  return {
+    result: settlement.kind,
+    delayMs: settlement.kind === 'retry' ? Math.round(settlement.delayMs) : 0,
+    reason: settlement.kind === 'delivered' ? '' : settlement.reason,
+  };
+}
+
 function admissionRow(admission: Admission): Omit<ScriptRow<'admit'>, 'sha1'> {
   switch (admission.kind) {
     case 'job': {
-      const { kind, id, user, lane, type } = admission;
-      return { kind, id, user, lane, type, text: '' };
+      const { kind, id, user, lane, type, traceparent = '' } = admission;
+      return { kind, id, user, lane, type, text: '', traceparent };
     }
     case 'refused': {
-      const { kind, id, user, lane, type, callback } = admission;
-      return { kind, id, user, lane, type, text: callback };
+      const { kind, id, user, lane, type, callback, traceparent = '' } = admission;
+      return { kind, id, user, lane, type, text: callback, traceparent };
     }
     case 'rejected':
-      return { kind: 'rejected', id: '', user: '', lane: '', type: '', text: admission.record };
+      return { kind: 'rejected', id: '', user: '', lane: '', type: '', text: admission.record, traceparent: '' };
   }
 }

@@ -4,7 +4,7 @@ import { type ScriptName, signatures } from './signatures.js';
 
 /** Result of each script. The headers of the files explain it. */
 export interface ScriptResults {
-  readonly poll: [waiting: string[], due: number, nextDueMs: number, payloads: PayloadRow[]];
+  readonly poll: [waiting: string[], due: number, nextDueMs: number, payloads: PayloadRow[], dueUsage: number];
   readonly admit: Admitted[];
   readonly claim: [id: string, isCancelled: number, journal: string[]] | null;
   readonly heartbeat: Held | 'cancelled';
@@ -13,11 +13,13 @@ export interface ScriptResults {
   readonly finish: Held;
   readonly 'take-deliveries': string[][];
   readonly settle: Held;
+  readonly 'take-usage': string[][];
+  readonly 'settle-usage': Held;
   readonly list: string[][];
   readonly show: string[];
   readonly check: [write: string, publish: string];
   readonly counts: number[];
-  readonly 'dead-letters': [jobs: string[], callbacks: string[], rejected: string[]];
+  readonly 'dead-letters': [jobs: string[], callbacks: string[], rejected: string[], usage: string[]];
   readonly cancel: Cancelled;
   readonly replay: Replayed;
 }

@@ -31,7 +31,7 @@ const entrySchema = z.strictObject({
   limits: limitsSchema.default({}),
 });
 
-const fileSchema = z.strictObject({ tokens: z.array(entrySchema).max(10_000) });
+const fileSchema = z.strictObject({ tokens: z.array(entrySchema).max(1000) });
 
 /** A token as the file has it: its hash, not itself. Several tokens of one name share its jobs and limits. */
 export type TokenEntry = Readonly<z.infer<typeof entrySchema>>;

@@ -39,7 +39,7 @@ function attach(state: ServerState, caller: Caller, request: EnhanceRequest): Jo
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function start(state: ServerState, request: EnhanceRequest, { signal, caller }: CallContext): Promise<Job> {
+async function start(state: ServerState, request: EnhanceRequest, { signal, caller, call }: CallContext): Promise<Job> {
   const { enhancer, defaults } = state.enhancement;
   const resolved = resolveEnhanceRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
   const texts = { positive: [request.prompt] };
@@ -53,18 +53,19 @@ async function start(state: ServerState, request: EnhanceRequest, { signal, call
   }
   state.admission.assertNotDraining();
   enhancer.assertRoom();
-  state.quotas.start(caller, state.jobs.inFlight(caller.name));
+  state.access.quotas.start(caller, state.jobs.inFlight(caller.name));
   const requestHash = hashEnhanceRequest(request);
   const id = request.jobId || randomUUID();
   const owner = caller.name;
   const job = new Job({ id, owner, requestHash, jobType: JobType.JOB_TYPE_UNSPECIFIED, model: enhancer.model });
   state.jobs.add(job);
+  state.calls.observer.jobAccepted(job, call);
   void run(state, enhancer, job, resolved);
   return job;
 }
 
 async function run(
-  { jobs, calls: { log } }: ServerState,
+  { jobs, calls: { log, observer } }: ServerState,
   enhancer: PromptEnhancer,
   job: Job,
   request: ResolvedRequest,
@@ -81,7 +82,10 @@ async function run(
     const enhanced = await enhancer.enhanceCall(job, request, job.signal, {
       onPosition: (position) => job.emit({ $case: 'queued', value: { position, etaSeconds: undefined } }),
       onLoading: (progress) => job.emit({ $case: 'modelLoading', value: loadingEvent(job.model, progress) }),
-      onStarted: (device) => job.emit({ $case: 'started', value: { metadata: planned(device) } }),
+      onStarted: (device) => {
+        observer.jobsStarted([job]);
+        job.emit({ $case: 'started', value: { metadata: planned(device) } });
+      },
       onText: (text) => job.emit({ $case: 'textDelta', value: { text } }),
     });
     const metadata: JobMetadata = {
@@ -93,9 +97,9 @@ async function run(
       enhancement: enhancementMessage(enhanced),
     };
     job.emit({ $case: 'completed', value: { metadata, assets: [] } });
-    endJob(job, undefined, { log, jobs });
+    endJob(job, undefined, { log, jobs, observer });
   } catch (error) {
-    endJob(job, error, { log, jobs });
+    endJob(job, error, { log, jobs, observer });
   }
 }
 

@@ -69,6 +69,11 @@ export class PromptEnhancer {
     return this.onDemand.engine.spec.model;
   }
 
+  /** Prompts that wait or are written. */
+  get depth() {
+    return { model: this.model, preparing: 0, waiting: this.#waiting.length, running: this.#running };
+  }
+
   /** Resolves when no Enhance call waits or runs. */
   async idle(): Promise<void> {
     while (this.#calls > 0) {

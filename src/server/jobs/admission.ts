@@ -6,6 +6,7 @@ import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batchin
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
 import { groupBy } from '../../std/group-by.js';
 import { loadingEvent } from '../enhance/enhance-for-job.js';
+import type { QueueDepth, ServerObserver } from '../observe/server-observer.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
 import { memoryOfJobs } from './device-memory.js';
@@ -47,6 +48,7 @@ export interface AdmissionOptions {
   readonly patienceMs: number;
   /** Called once for every admitted job when it ends. `error`: the reason for an early end. */
   readonly onEnd: (job: GenerateJob, error?: unknown) => void;
+  readonly observer: ServerObserver;
 }
 
 /**
@@ -90,6 +92,15 @@ export class Admission {
 
   get waiting(): number {
     return [...this.#queues.values()].reduce((sum, { waiting, preparing }) => sum + waiting.length + preparing.size, 0);
+  }
+
+  get depths(): readonly QueueDepth[] {
+    return [...this.#queues.values()].map((queue) => ({
+      model: queue.model,
+      preparing: queue.preparing.size,
+      waiting: queue.waiting.length,
+      running: runningOf(queue).length,
+    }));
   }
 
   /** The engines of a model, and what they hold after their last jobs. */
@@ -222,11 +233,13 @@ export class Admission {
     slot.running = jobs;
     this.#emitPositions(queue, 0);
     queue.costs.observeLoaded(engine.residentBytes);
-    const onTimings = ({ variants, modelPrecisions, buildMs }: EngineTimings) => {
+    const onTimings = (timings: EngineTimings, job: GenerateJob) => {
+      const { variants, modelPrecisions, buildMs } = timings;
       slot.variants = variants;
       slot.precisions = modelPrecisions;
       if (buildMs > 0) slot.buildSeconds = buildMs / 1000;
       this.#options.memory.setVariants(engine, variants.bytes ?? 0);
+      this.#options.observer.runEnded(job, timings);
     };
     const errors = await this.#run(queue, slot, jobs, onTimings).catch((error: unknown) => jobs.map(() => error));
     slot.running = [];
@@ -258,7 +271,7 @@ export class Admission {
     { costs }: ModelQueue,
     { engine }: EngineSlot,
     jobs: readonly GenerateJob[],
-    onTimings: (timings: EngineTimings) => void,
+    onTimings: (timings: EngineTimings, job: GenerateJob) => void,
   ): Promise<readonly unknown[] | 'not run'> {
     const { memory, policy } = this.#options;
     const [first] = jobs as [GenerateJob];
@@ -268,6 +281,7 @@ export class Admission {
     const grant = needed && (await memory.grant(engine, needed, { measuredBytes, signal }));
     try {
       if (engine.state !== 'ready') return 'not run';
+      this.#options.observer.jobsStarted(jobs);
       return await runBatch(jobs, engine, { costs, policy, onTimings, onEncoded: () => grant?.encoded() });
     } finally {
       grant?.end();

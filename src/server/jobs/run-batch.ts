@@ -66,7 +66,7 @@ interface BatchContext {
   readonly policy: Policy;
   readonly startedAt: number;
   /** Called with what was measured, and what the engine holds after the job. */
-  readonly onTimings: (timings: EngineTimings) => void;
+  readonly onTimings: (timings: EngineTimings, job: GenerateJob) => void;
   /** Called when the prompts are encoded, perhaps several times. Omitted: nobody asks. */
   readonly onEncoded?: (() => void) | undefined;
 }
@@ -99,7 +99,7 @@ async function followRun(
       }
     }
     const timings = await run.result;
-    onTimings(timings);
+    onTimings(timings, job);
     costs.observe(job.request, timings);
     const metadata = completedMetadata(plannedMetadata(job, engine, startedAt), { job, prompt, timings, card });
     job.emit({ $case: 'completed', value: { metadata, assets: [...job.assets] } });

@@ -10,10 +10,10 @@ import { InferenceError } from '../../errors.js';
 import type { Logger } from '../../log.js';
 import { statusFromError } from '../../rpc/status.js';
 import { wellFormed } from '../../std/well-formed.js';
-import type { AuditLog } from '../access/audit-log.js';
+import type { Access } from '../access/access.js';
 import { type Caller, nobody, peerHost, rememberCaller } from '../access/caller.js';
 import { scopeProblem } from '../access/method-scopes.js';
-import type { TokenRegistry } from '../access/token-registry.js';
+import type { ServerObserver } from '../observe/server-observer.js';
 import { ReceiveBudget } from './receive-budget.js';
 import { receiveLimit } from './receive-limits.js';
 
@@ -29,15 +29,20 @@ const REFLECTION = '/grpc.reflection.';
 export interface CallGuardOptions {
   readonly config: Pick<Config, 'LIMIT_PROMPT_BYTES' | 'HEALTH' | 'REFLECTION'>;
   readonly log: Logger;
-  readonly tokens: TokenRegistry;
-  readonly audit: AuditLog | undefined;
+  readonly access: Pick<Access, 'tokens' | 'audit'>;
+  readonly observer: Pick<ServerObserver, 'callRefused'>;
 }
 
 /**
  * Guards every call of a server: the token is checked before the body is read, the body is bounded while it arrives, and the
  * text of every status is one that can be sent. grpc-js throws out of the process where a status has half a surrogate pair.
  */
-export function createCallGuard({ config, log, tokens, audit }: CallGuardOptions): ServerInterceptor {
+export function createCallGuard({
+  config,
+  log,
+  access: { tokens, audit },
+  observer,
+}: CallGuardOptions): ServerInterceptor {
   const budget = new ReceiveBudget({
     maxBytes: MAX_RECEIVING_BYTES,
     largeBytes: LARGE_BYTES,
@@ -57,7 +62,10 @@ export function createCallGuard({ config, log, tokens, audit }: CallGuardOptions
   const record = (path: string, peer: string, { reason, info }: InferenceError) =>
     audit?.record({ kind: 'access', token: info.token, peer: peerHost(peer), method: path, reason });
   return (method, call) => {
-    const refuse = (error: InferenceError) => guarded.sendStatus(statusFromError(error, log));
+    const refuse = (error: InferenceError) => {
+      observer.callRefused(method.path, error.reason);
+      guarded.sendStatus(statusFromError(error, log));
+    };
     let receiving: ReturnType<ReceiveBudget['track']> | undefined;
     const guarded = new ServerInterceptingCall(call, {
       start(next) {

@@ -1,6 +1,7 @@
 import type { ServiceDefinition, UntypedHandleCall } from '@grpc/grpc-js';
 import type { Config } from '../../config/server-config.js';
 import { InferenceError } from '../../errors.js';
+import type { ServerObserver } from '../observe/server-observer.js';
 import { type RepeatedCounts, scanGenerateRequest } from './wire-scan.js';
 
 /** Largest request of any method: references may come as bytes. */
@@ -49,6 +50,7 @@ export function receiveLimit(path: string, config: Pick<Config, 'LIMIT_PROMPT_BY
 export function boundedService<T>(
   service: ServiceDefinition<T & Record<string, UntypedHandleCall>> | object,
   config: Pick<Config, 'LIMIT_PROMPT_BYTES'>,
+  observer: Pick<ServerObserver, 'responseSent'>,
 ): ServiceDefinition<T & Record<string, UntypedHandleCall>> {
   const definition = service as ServiceDefinition<Record<string, UntypedHandleCall>>;
   const bounded = Object.entries(definition).map(([name, method]) => {
@@ -61,7 +63,12 @@ export function boundedService<T>(
         return new RefusedRequest(invalid('the request is not a valid protobuf message of this method'));
       }
     };
-    return [name, { ...method, requestDeserialize: deserialize }];
+    const serialize = (response: unknown): Buffer => {
+      const bytes = method.responseSerialize(response);
+      observer.responseSent(method.path, bytes.length);
+      return bytes;
+    };
+    return [name, { ...method, requestDeserialize: deserialize, responseSerialize: serialize }];
   });
   return Object.fromEntries(bounded) as ServiceDefinition<T & Record<string, UntypedHandleCall>>;
 }

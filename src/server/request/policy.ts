@@ -27,6 +27,12 @@ export type RefusalListener = (
   refusal: PolicySubject & { readonly rule: string; readonly promptSha256: string | undefined },
 ) => void;
 
+interface PolicyOptions {
+  readonly rules?: OperatorRules | undefined;
+  readonly service?: ModerationOptions | undefined;
+  readonly onRefusal?: RefusalListener | undefined;
+}
+
 const MINORS = 'sexual content involving minors is never generated';
 const OPERATOR = "this server's policy does not allow it";
 
@@ -35,13 +41,13 @@ export class Policy {
   readonly #log: Logger;
   readonly #rules: OperatorRules | undefined;
   readonly #service: ModerationOptions | undefined;
-  /** Called for every refusal. */
-  onRefusal: RefusalListener | undefined;
+  readonly #onRefusal: RefusalListener | undefined;
 
-  constructor(log: Logger, rules?: OperatorRules, service?: ModerationOptions) {
+  constructor(log: Logger, { rules, service, onRefusal }: PolicyOptions = {}) {
     this.#log = log;
     this.#rules = rules;
     this.#service = service;
+    this.#onRefusal = onRefusal;
   }
 
   /**
@@ -81,20 +87,21 @@ export class Policy {
   refused({ rule, language }: Refusal, what: What, subject: PolicySubject = {}, prompt?: string): InferenceError {
     const { jobId } = subject;
     const promptSha256 = prompt === undefined ? undefined : createHash('sha256').update(prompt).digest('hex');
-    this.onRefusal?.({ ...subject, rule, promptSha256 });
+    this.#onRefusal?.({ ...subject, rule, promptSha256 });
     this.#log.info({ jobId, rule, language }, `policy refused ${what === 'the image' ? 'an image' : 'a text'}`);
     return new InferenceError('POLICY', `${what} is refused: ${/^(?:minors|youths)\./.test(rule) ? MINORS : OPERATOR}`);
   }
 }
 
 /** @throws InferenceError INVALID_REQUEST with every fault of the operator's rules */
-export async function createPolicy(config: Config, log: Logger): Promise<Policy> {
+export async function createPolicy(config: Config, log: Logger, onRefusal?: RefusalListener): Promise<Policy> {
   builtIn.prepareRule();
   const { POLICY_RULES, POLICY_URL, POLICY_TIMEOUT_MS, POLICY_FAIL } = config;
   const rules = POLICY_RULES === undefined ? undefined : await readOperatorRules(POLICY_RULES);
-  if (POLICY_URL === undefined) return new Policy(log, rules);
+  if (POLICY_URL === undefined) return new Policy(log, { rules, onRefusal });
   const onFailure = (problem: string) => log.warn({ problem, fail: POLICY_FAIL }, 'moderation service does not answer');
-  return new Policy(log, rules, { url: POLICY_URL, timeoutMs: POLICY_TIMEOUT_MS, fail: POLICY_FAIL, onFailure });
+  const service = { url: POLICY_URL, timeoutMs: POLICY_TIMEOUT_MS, fail: POLICY_FAIL, onFailure };
+  return new Policy(log, { rules, service, onRefusal });
 }
 
 /** Everything of a request that conditions its images. */

@@ -29,6 +29,7 @@ export async function* encodePrompts(
   const texts = guided && !zeroNegative ? [negativePrompt ?? '', prompt] : [prompt];
   const unseen = new Set(texts.filter((text) => !prompts.isCached(text, syntax)));
   const total = unseen.size;
+  const cache = { hits: texts.length - total, misses: total };
   const encoded: PromptEmbeds[] = [];
   for (const text of texts) {
     yield* running.checkCancelled();
@@ -38,7 +39,7 @@ export async function* encodePrompts(
   }
   const positive = await withoutBadWeights(request, encoded.pop(), prompts);
   const [negative] = encoded;
-  yield { job, kind: 'prompt', report: reportOf(positive, negative) };
+  yield { job, kind: 'prompt', report: reportOf(positive, negative), cache };
   const rows = [...(zeroNegative && guided ? [encoder.zeros(positive.tokens)] : encoded), positive];
   return { rows: await encoder.padToSameLength(rows) };
 }

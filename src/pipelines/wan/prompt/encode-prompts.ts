@@ -21,6 +21,7 @@ export async function* encodePrompts(
   const texts = isEverGuided(request) ? [negativePrompt, prompt] : [prompt];
   const unseen = new Set(texts.filter((text) => !prompts.isCached(text)));
   const total = unseen.size;
+  const cache = { hits: texts.length - total, misses: total };
   const encoded: EncodedPrompt[] = [];
   try {
     for (const text of texts) {
@@ -37,6 +38,6 @@ export async function* encodePrompts(
   const { ids, length } = positive;
   // The end token is not part of the prompt.
   const report = { chunks: 1, tokens: length - 1, dropped: length - ids.length, strategy: 'none' } as const;
-  yield { job, kind: 'prompt', report };
+  yield { job, kind: 'prompt', report, cache };
   return encoded.map(({ states }) => states);
 }

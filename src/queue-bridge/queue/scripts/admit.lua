@@ -14,6 +14,7 @@
 --           lane   of the job
 --           type   its job type
 --           text   refused: body of its callback; rejected: record of it
+--           traceparent  of its payload; empty: it has none
 --
 -- Returns what became of each payload: admitted, duplicate, refused or rejected. The result is shorter than the input if another
 -- bridge took the remaining ones.
@@ -24,11 +25,11 @@
 local list = KEYS[1]
 local calls_back, retention_ms = ARGV[2], ARGV[3]
 local max_payload_bytes, max_rejected = tonumber(ARGV[4]), tonumber(ARGV[5])
-local FIRST_ROW, COLUMNS = 6, 7
+local FIRST_ROW, COLUMNS = 6, 8
 
 local results = {}
 for i = FIRST_ROW, #ARGV, COLUMNS do
-  local sha1, kind, id, user, lane, job_type, text = unpack(ARGV, i, i + COLUMNS - 1)
+  local sha1, kind, id, user, lane, job_type, text, traceparent = unpack(ARGV, i, i + COLUMNS - 1)
   local raw = redis.call('LINDEX', list, -1)
   if not raw or redis.sha1hex(raw) ~= sha1 then break end
   redis.call('RPOP', list)
@@ -46,6 +47,7 @@ for i = FIRST_ROW, #ARGV, COLUMNS do
     if #raw > max_payload_bytes then raw = '' end
     redis.call('HSET', job(id), 'id', id, 'payload', raw, 'user', user, 'lane', lane, 'type', job_type, 'seq', seq,
       'run', '1', 'attempts', '0', 'pushed', '1', 'calls_back', calls_back, 'created_at', int(now))
+    if traceparent ~= '' then redis.call('HSET', job(id), 'traceparent', traceparent) end
     redis.call('ZADD', prefix .. 'jobs', seq, id)
     if kind == 'refused' then
       end_job(id, 'failed', text, calls_back, retention_ms)

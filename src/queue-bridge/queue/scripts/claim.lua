@@ -10,7 +10,8 @@
 -- ARGV[4]   lease_ms    length of the lease
 -- ARGV[5]   seed        seed of the job if its journal has none
 -- ARGV[6]   calls_back  1: the start is called back
--- ARGV[7..] for each lane that the worker takes jobs of:
+-- ARGV[7]   traceparent of the job if its journal has none; empty: none
+-- ARGV[8..] for each lane that the worker takes jobs of:
 --           lane        its name
 --           weight      its share while several lanes have jobs
 --           server      server of the job if its journal has none
@@ -18,8 +19,9 @@
 -- Returns {id, is_cancelled, journal}, the journal as field, value, field, value; nil: no job waits
 --
 -- @include lib/base.lua
-local token, worker, lease_ms, seed, calls_back = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local FIRST_ROW, COLUMNS = 7, 3
+local token, worker, lease_ms, seed = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local calls_back, traceparent = ARGV[6], ARGV[7]
+local FIRST_ROW, COLUMNS = 8, 3
 
 local function claimed(id)
   return {id, redis.call('EXISTS', prefix .. 'cancel:' .. id), redis.call('HGETALL', job(id))}
@@ -58,9 +60,11 @@ redis.call('SET', prefix .. 'claim:' .. token, id, 'PX', int(lease_ms))
 redis.call('HSET', job(id), 'state', 'leased', 'token', token, 'worker', worker, 'started_at', int(now))
 redis.call('HINCRBY', job(id), 'attempts', 1)
 redis.call('HSETNX', job(id), 'seed', seed)
+if traceparent ~= '' then redis.call('HSETNX', job(id), 'traceparent', traceparent) end
 if (redis.call('HGET', job(id), 'server') or '') == '' then redis.call('HSET', job(id), 'server', server) end
 if calls_back == '1' and redis.call('HSETNX', job(id), 'pcb', 'due') == 1 then
   redis.call('HSET', job(id), 'cb_attempts', '0', 'cb_since', int(now))
   redis.call('ZADD', prefix .. 'outbox', int(now), id)
+  redis.call('ZADD', prefix .. 'outbox-since', int(now), id)
 end
 return claimed(id)

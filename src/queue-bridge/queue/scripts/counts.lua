@@ -1,11 +1,12 @@
--- Counts jobs and callbacks by where they are.
+-- Counts jobs, callbacks and usage records by where they are.
 --
 -- KEYS[1..]  the producers' lists
 -- ARGV[1]    prefix  prefix of all other keys
 -- ARGV[2..]  for each lane that the caller has:
 --            lane    its name
 --
--- Returns {pushed, waiting, delayed, leased, callbacks, dead, dead callbacks, rejected}
+-- Returns {pushed, waiting, delayed, leased, callbacks, dead, dead callbacks, rejected, usage, dead usage, callback_ms, usage_ms}
+--   callback_ms, usage_ms  time since when the oldest of each is due; -1: there is none
 --
 -- @include lib/base.lua
 local FIRST_ROW = 2
@@ -23,5 +24,9 @@ for lane in pairs(lanes) do
   end
 end
 local function size(set) return redis.call('ZCARD', prefix .. set) end
+local function age(set)
+  local _, since = unpack(redis.call('ZRANGE', prefix .. set, 0, 0, 'WITHSCORES'))
+  return since and math.max(0, now - tonumber(since)) or -1
+end
 return {pushed, waiting, size('delayed'), size('leases'), size('outbox'), size('dead'), size('dead-callbacks'),
-  redis.call('LLEN', prefix .. 'rejected')}
+  redis.call('LLEN', prefix .. 'rejected'), size('usage'), size('dead-usage'), age('outbox-since'), age('usage-since')}

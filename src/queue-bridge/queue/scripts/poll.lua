@@ -9,11 +9,13 @@
 -- ARGV[6..]  for each lane that the caller has:
 --            lane            its name
 --
--- Returns {lanes, due, next_due_ms, payloads}
+-- Returns {lanes, due, next_due_ms, payloads, due_usage}
 --   lanes        those of the caller's lanes in which a job waits
 --   due          number of callbacks that are due
---   next_due_ms  time until a lease expires, a delay ends or a callback is due; -1: there is none
+--   next_due_ms  time until a lease expires, a delay ends or a callback is due, or the next usage record becomes due; -1: there is
+--                none
 --   payloads     {list, sha1, bytes, text} of each payload, in the order in which they were pushed
+--   due_usage    number of usage records that are due
 --
 -- @include lib/base.lua
 -- @include lib/enqueue.lua
@@ -56,4 +58,11 @@ for _, set in ipairs({'leases', 'delayed', 'outbox'}) do
     if next_due_ms < 0 or wait < next_due_ms then next_due_ms = wait end
   end
 end
-return {waiting, redis.call('ZCOUNT', prefix .. 'outbox', '-inf', int(now)), next_due_ms, payloads}
+-- Usage records that are due already do not count: they may wait for their receiver, and callbacks must not.
+local _, usage_at = unpack(redis.call('ZRANGEBYSCORE', prefix .. 'usage', '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1))
+if usage_at then
+  local wait = tonumber(usage_at) - now
+  if next_due_ms < 0 or wait < next_due_ms then next_due_ms = wait end
+end
+local function due(set) return redis.call('ZCOUNT', prefix .. set, '-inf', int(now)) end
+return {waiting, due('outbox'), next_due_ms, payloads, due('usage')}

@@ -34,6 +34,7 @@ if result == 'retry' then
   return 'held'
 end
 redis.call('ZREM', prefix .. 'outbox', id)
+redis.call('ZREM', prefix .. 'outbox-since', id)
 if is_processing then return 'held' end
 redis.call('HSET', job(id), 'cb', result)
 if result == 'dead' then

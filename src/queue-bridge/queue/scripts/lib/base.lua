@@ -11,10 +11,14 @@
 --   seq, turn            counters: arrivals, turns
 --   leases, delayed      sorted sets: ids by deadline
 --   outbox               sorted set: ids by the time when a callback is due
+--   outbox-since         sorted set: the same ids by the time since when it is due
+--   usage, usage-since   sorted sets: the same for usage records, by <id>:<run>
+--   usage:<id>:<run>     hash: a usage record that is not delivered: id, run, body, traceparent, attempts, since, token, error
 --   claim:<token>        the id that a claim got, for a claim whose answer was lost
 --   cancel:<id>          set by a program that wants the job cancelled
 --   progress:<id>        JSON; also a channel
 --   dead, dead-callbacks sorted sets: ids by the time when they were given up
+--   dead-usage           sorted set: <id>:<run> of usage records by the time when they were given up
 --   rejected             list: JSON records of payloads without a usable id
 --
 -- The scripts compute these keys, so a Redis Cluster, which spreads keys over nodes, cannot run them.

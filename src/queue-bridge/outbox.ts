@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import type { Logger } from '../../log.js';
-import { backoffMs } from '../../std/backoff.js';
-import { webhookHeaders } from '../../std/standard-webhooks.js';
-import type { Delivery, JobQueue, Settlement } from '../queue/job-queue.js';
-import { processingBody } from './callback-body.js';
-import { webhookId } from './webhook-id.js';
+import type { Logger } from '../log.js';
+import { type Traces, traced } from '../observe/traces.js';
+import { backoffMs } from '../std/backoff.js';
+import { webhookHeaders } from '../std/standard-webhooks.js';
+import { traceIdOf } from '../std/traceparent.js';
+import type { BridgeObserver, Destination } from './observe/bridge-observer.js';
+import type { DueDelivery, Held, Settlement } from './queue/job-queue.js';
 
 /** A delivery's lease is this much longer than an attempt can take, so that no other bridge delivers the same callback. */
 const LEASE_SLACK_MS = 2000;
@@ -12,30 +13,42 @@ const LEASE_SLACK_MS = 2000;
 const TEMPORARY_STATUSES = [408, 425, 429];
 const MAX_REASON_CHARACTERS = 300;
 
-export interface OutboxOptions {
-  readonly queue: JobQueue;
+/** What an outbox delivers, and where it takes it from. */
+export interface OutboxChannel<D extends DueDelivery> {
+  readonly destination: Destination;
+  /** Leases what is due. */
+  take(token: string, most: number, leaseMs: number): Promise<readonly D[]>;
+  settle(delivery: D, settlement: Settlement): Promise<Held>;
+  /** `id`: the same for every attempt and every repeat. */
+  messageOf(delivery: D): { readonly id: string; readonly body: string };
+}
+
+export interface OutboxOptions<D extends DueDelivery> {
+  readonly channel: OutboxChannel<D>;
   readonly log: Logger;
+  readonly observer: BridgeObserver;
+  readonly traces: Traces | undefined;
   readonly url: string;
   /** Bearer token; omitted: none. */
   readonly token?: string | undefined;
-  /** `whsec_…`. Omitted: callbacks are not signed. */
+  /** `whsec_…`. Omitted: messages are not signed. */
   readonly secret?: string | undefined;
   readonly timeoutMs: number;
   readonly retryMs: number;
   readonly retryMaxMs: number;
-  /** Age after which a callback that still fails is given up. */
+  /** Age after which a message that still fails is given up. */
   readonly maxAgeMs: number;
   readonly concurrency: number;
   /** Called after each delivery. */
   readonly onSettled: () => void;
 }
 
-/** Delivers callbacks that are due; several bridges share one outbox. */
-export class Outbox {
-  readonly #options: OutboxOptions;
+/** Delivers messages that are due; several bridges share one outbox. */
+export class Outbox<D extends DueDelivery> {
+  readonly #options: OutboxOptions<D>;
   readonly #inFlight = new Set<Promise<void>>();
 
-  constructor(options: OutboxOptions) {
+  constructor(options: OutboxOptions<D>) {
     this.#options = options;
   }
 
@@ -45,10 +58,10 @@ export class Outbox {
 
   /** Starts as many deliveries as there is room for. @returns their number */
   async deliverDue(): Promise<number> {
-    const { queue, timeoutMs } = this.#options;
+    const { channel, timeoutMs } = this.#options;
     const takenAt = performance.now();
     const leaseMs = timeoutMs + LEASE_SLACK_MS;
-    const deliveries = await queue.takeDeliveries(randomUUID(), this.room, leaseMs);
+    const deliveries = await channel.take(randomUUID(), this.room, leaseMs);
     for (const delivery of deliveries) {
       const done = this.#deliver(delivery, takenAt + LEASE_SLACK_MS / 2).finally(() => {
         this.#inFlight.delete(done);
@@ -64,30 +77,48 @@ export class Outbox {
     await Promise.all(this.#inFlight);
   }
 
-  async #deliver(delivery: Delivery, startBy: number): Promise<void> {
-    const { queue, log } = this.#options;
-    const { id, token, kind, run } = delivery;
-    // Our lease may have expired, and another bridge may be delivering this callback.
+  async #deliver(delivery: D, startBy: number): Promise<void> {
+    const { channel, log, observer, traces } = this.#options;
+    const { destination } = channel;
+    // Our lease may have expired, and another bridge may be delivering this message.
     if (performance.now() > startBy) return;
-    const settlement = await this.#send(delivery);
-    const facts = { jobId: id, run, callback: kind, attempts: delivery.attempts + 1 };
-    if (settlement.kind === 'dead') log.error({ ...facts, reason: settlement.reason }, 'callback given up');
-    else if (settlement.kind === 'retry') log.warn({ ...facts, ...settlement }, 'callback failed');
-    else log.debug(facts, 'callback delivered');
-    // If the lease was lost, another bridge has settled the callback. The receiver recognises the repeat by its id.
-    await queue
-      .settle(id, token, settlement)
-      .catch((error: unknown) => log.error({ err: error, ...facts }, 'callback not settled'));
+    const { id: messageId, body } = channel.messageOf(delivery);
+    const span = {
+      kind: 'client',
+      parent: delivery.traceparent,
+      attributes: {
+        'http.request.method': 'POST',
+        'darkroom.job.id': delivery.id,
+        'darkroom.webhook.id': messageId,
+        'darkroom.delivery.attempt': delivery.attempts + 1,
+      },
+    } as const;
+    // Jobs that came before there were traces have none to belong to.
+    const settlement = await traced(
+      delivery.traceparent === undefined ? undefined : traces,
+      destination,
+      span,
+      (parent) => this.#send(delivery, { id: messageId, body }, parent),
+    );
+    const traceId = traceIdOf(delivery.traceparent);
+    const facts = { jobId: delivery.id, ...(traceId && { traceId }), messageId, attempts: delivery.attempts + 1 };
+    if (settlement.kind === 'dead') log.error({ ...facts, reason: settlement.reason }, `${destination} given up`);
+    else if (settlement.kind === 'retry') log.warn({ ...facts, ...settlement }, `${destination} failed`);
+    else log.debug(facts, `${destination} delivered`);
+    observer.deliveryEnded(destination, settlement, delivery);
+    // If the lease was lost, another bridge has settled the message. The receiver recognises the repeat by its id.
+    await channel
+      .settle(delivery, settlement)
+      .catch((error: unknown) => log.error({ err: error, ...facts }, `${destination} not settled`));
   }
 
-  async #send(delivery: Delivery): Promise<Settlement> {
+  async #send(
+    delivery: D,
+    { id, body }: { readonly id: string; readonly body: string },
+    traceparent: string | undefined,
+  ): Promise<Settlement> {
     const { url, token, secret, timeoutMs } = this.#options;
-    const { id, kind, run } = delivery;
-    const body = kind === 'processing' ? processingBody(id, delivery) : delivery.callback;
-    const signed = webhookHeaders(
-      { id: webhookId(id, run, kind), timestamp: Math.floor(Date.now() / 1000), body },
-      secret,
-    );
+    const signed = webhookHeaders({ id, timestamp: Math.floor(Date.now() / 1000), body }, secret);
     const signal = AbortSignal.timeout(timeoutMs);
     const post = async (to: string) => {
       const response = await fetch(to, {
@@ -97,6 +128,7 @@ export class Outbox {
           ...signed,
           'content-type': 'application/json',
           ...(token !== undefined && { authorization: `Bearer ${token}` }),
+          ...(traceparent !== undefined && { traceparent }),
         },
         body,
         signal,
@@ -119,7 +151,7 @@ export class Outbox {
     }
   }
 
-  #retry({ attempts, ageMs }: Delivery, reason: string, askedMs = 0): Settlement {
+  #retry({ attempts, ageMs }: DueDelivery, reason: string, askedMs = 0): Settlement {
     const { retryMs, retryMaxMs, maxAgeMs } = this.#options;
     if (ageMs >= maxAgeMs) return { kind: 'dead', reason };
     const asked = Math.min(askedMs, retryMaxMs);

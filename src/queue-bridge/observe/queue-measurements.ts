@@ -1,0 +1,40 @@
+import type { JobQueue, QueueMeasurement } from '../queue/job-queue.js';
+
+/** Shortest time between two measurements, in ms. Each is one command, and Upstash bills commands. */
+const FRESH_MS = { memory: 0, redis: 5000, upstash: 60_000 } as const;
+/** A scrape does not wait longer for a store that does not answer, in ms. */
+const WAIT_MS = 2000;
+
+/** Measures a queue for scrapes, one at a time and not too often. */
+export class QueueMeasurements {
+  readonly #queue: Pick<JobQueue, 'kind' | 'measure'>;
+  #last: QueueMeasurement | undefined;
+  #running: Promise<void> | undefined;
+  #measuredAt = Number.NEGATIVE_INFINITY;
+
+  constructor(queue: Pick<JobQueue, 'kind' | 'measure'>) {
+    this.#queue = queue;
+  }
+
+  /** The last measurement, made now if it is old; undefined if the store does not answer. */
+  async current(): Promise<QueueMeasurement | undefined> {
+    if (performance.now() - this.#measuredAt >= FRESH_MS[this.#queue.kind]) {
+      this.#running ??= this.#measure().finally(() => {
+        this.#running = undefined;
+      });
+      let timer: NodeJS.Timeout | undefined;
+      const bound = new Promise<'late'>((resolve) => {
+        timer = setTimeout(() => resolve('late'), WAIT_MS);
+      });
+      const ended = await Promise.race([this.#running, bound]);
+      clearTimeout(timer);
+      if (ended === 'late') return undefined;
+    }
+    return this.#last;
+  }
+
+  async #measure(): Promise<void> {
+    this.#last = await this.#queue.measure().catch(() => undefined);
+    this.#measuredAt = performance.now();
+  }
+}

@@ -1,0 +1,78 @@
+import type { EngineState } from '../../engine/engine.js';
+import type { Logger } from '../../log.js';
+import type { Job } from '../jobs/job.js';
+import { CardMemory } from './card-memory.js';
+import type { ObservedServer, ServerObserver } from './server-observer.js';
+
+/** Time between two lines, in ms. */
+const STATUS_MS = 60_000;
+
+/** Logs the state of a server and its engines once a minute. */
+export class StatusLog implements Partial<ServerObserver> {
+  readonly #server: ObservedServer;
+  readonly #log: Logger;
+  readonly #card: CardMemory;
+  readonly #timer: NodeJS.Timeout;
+  /** Times when the engines became ready, by model. */
+  readonly #readyAt = new Map<string, number>();
+  /** Numbers of jobs that ended, by model. */
+  readonly #ended = new Map<string, number>();
+
+  /** @param everyMs default: a minute */
+  constructor(server: ObservedServer, log: Logger, everyMs = STATUS_MS) {
+    this.#server = server;
+    this.#log = log;
+    this.#card = new CardMemory(() => this.#engines.some(({ device }) => device !== undefined && device !== 'cpu'));
+    for (const engine of this.#engines) {
+      engine.onStateChange((state) => this.#noteState(engine.spec.model, state));
+    }
+    this.#timer = setInterval(() => void this.#write(), everyMs);
+    this.#timer.unref();
+  }
+
+  jobEnded({ model }: Job): void {
+    this.#ended.set(model, (this.#ended.get(model) ?? 0) + 1);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  get #engines() {
+    const { engines, textEngine } = this.#server;
+    return [...engines, ...(textEngine === undefined ? [] : [textEngine])];
+  }
+
+  #noteState(model: string, state: EngineState): void {
+    if (state !== 'ready' && state !== 'busy') this.#readyAt.delete(model);
+    else if (!this.#readyAt.has(model)) this.#readyAt.set(model, performance.now());
+  }
+
+  async #write(): Promise<void> {
+    const card = await this.#card.measure().catch(() => undefined);
+    const depths = this.#server.depths();
+    const engines = this.#engines.map(({ spec: { model }, state, restarts, residentBytes }) => {
+      const readyAt = this.#readyAt.get(model);
+      return {
+        model,
+        state,
+        uptimeSeconds: readyAt === undefined ? 0 : Math.round((performance.now() - readyAt) / 1000),
+        jobs: this.#ended.get(model) ?? 0,
+        restarts,
+        residentBytes,
+      };
+    });
+    const sum = (counts: readonly number[]) => counts.reduce((total, count) => total + count, 0);
+    this.#log.info(
+      {
+        uptimeSeconds: Math.round(process.uptime()),
+        running: sum(depths.map(({ running }) => running)),
+        waiting: sum(depths.map(({ waiting, preparing }) => waiting + preparing)),
+        residentBytes: process.memoryUsage.rss(),
+        engines,
+        ...(card && { cardUsedBytes: card.totalBytes - card.freeBytes, cardTotalBytes: card.totalBytes }),
+      },
+      'status',
+    );
+  }
+}
