@@ -2083,6 +2083,8 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
  * Generate and Enhance return RESOURCE_EXHAUSTED with RetryInfo (reason RATE_LIMITED) for a token that has as many jobs in flight, or
  * started as many within a minute, as it may, and RESOURCE_EXHAUSTED without it (reason QUOTA_EXCEEDED) for a job that is larger than
  * it may start; ErrorInfo.metadata has `limit` and `bound`. docs/guide/access.md has the scopes and limits.
+ *
+ * The metadata `traceparent` (W3C Trace Context) names the trace that the call belongs to; docs/guide/observing.md has the spans.
  */
 export type InferenceServiceService = typeof InferenceServiceService;
 export const InferenceServiceService = {
