@@ -57,7 +57,11 @@ export class AuditLog {
   #window: NodeJS.Timeout | undefined;
   #dropped = 0;
   #writing: Promise<void> | undefined;
+  /** Ends the pause after a failed write. */
+  #retry: (() => void) | undefined;
   #file: FileHandle | undefined;
+  /** Bytes of the first waiting line that are in the file already: a full disk takes a part. */
+  #written = 0;
   #isClosed = false;
 
   private constructor(path: string, options: AuditOptions) {
@@ -104,7 +108,10 @@ export class AuditLog {
   async close(): Promise<void> {
     this.#endWindow();
     this.#isClosed = true;
+    this.#retry?.();
     await this.#writing;
+    const lost = this.#pending.length + this.#dropped;
+    if (lost > 0) this.#options.log.error({ lost }, 'audit entries were lost: the file takes none');
     await this.#file?.close();
   }
 
@@ -137,26 +144,50 @@ export class AuditLog {
         count,
       }),
     );
-    this.#writing ??= this.#write().finally(() => {
-      this.#writing = undefined;
-    });
+    this.#writing ??= this.#write();
   }
 
+  /** Writes until nothing waits. It always ends with `#writing` unset, in the same turn in which it finds nothing. */
   async #write(): Promise<void> {
     while (this.#pending.length > 0) {
-      const lines = this.#pending.slice();
       try {
-        const file = await this.#current();
-        await file.appendFile(`${lines.join('\n')}\n`);
-        await file.datasync();
-        this.#pending.splice(0, lines.length);
+        await this.#writeLines(this.#pending.slice());
         if (this.#dropped > 0) this.#pending.push(this.#droppedLine());
       } catch (error) {
         this.#options.log.error({ err: error, waiting: this.#pending.length }, 'audit file takes no entries');
-        if (this.#isClosed) return;
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref());
+        if (this.#isClosed) break;
+        await this.#pause();
       }
     }
+    this.#writing = undefined;
+  }
+
+  /** Takes the lines that the file has from those that wait, also where it fails in their middle. */
+  async #writeLines(lines: readonly string[]): Promise<void> {
+    const file = await this.#current();
+    const bytes = Buffer.from(`${lines.join('\n')}\n`);
+    let written = this.#written;
+    try {
+      while (written < bytes.length) written += (await file.write(bytes, written)).bytesWritten;
+    } finally {
+      const [wholeLines, bytesOfThem] = wholeLinesOf(bytes.subarray(0, written));
+      this.#pending.splice(0, wholeLines);
+      this.#written = written - bytesOfThem;
+    }
+    // A pipe has nothing to sync.
+    await file.datasync().catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EINVAL') throw error;
+    });
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, RETRY_MS).unref();
+      this.#retry = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   #droppedLine(): string {
@@ -171,12 +202,30 @@ export class AuditLog {
     if (this.#file !== undefined && open_?.ino === named?.ino && (open_?.size ?? 0) < this.#options.maxBytes) {
       return this.#file;
     }
+    // The rest of a line belongs into the file that has its beginning.
+    if (this.#file !== undefined && this.#written > 0 && open_?.nlink !== 0) return this.#file;
+    this.#written = 0;
     await this.#file?.close();
     this.#file = undefined;
-    if (named !== undefined && named.size >= this.#options.maxBytes) {
-      await rename(this.#path, `${this.#path}.${new Date().toISOString().replaceAll(':', '-')}`);
-    }
+    if (named !== undefined && named.size >= this.#options.maxBytes) await this.#setAside();
     this.#file = await open(this.#path, 'a', 0o600);
     return this.#file;
   }
+
+  /** Gives a full file another name. One that another file has is never taken: two files may be full within a millisecond. */
+  async #setAside(): Promise<void> {
+    const name = `${this.#path}.${new Date().toISOString().replaceAll(':', '-')}`;
+    let free = name;
+    for (let i = 1; (await stat(free).catch(() => undefined)) !== undefined; i += 1) free = `${name}.${i}`;
+    await rename(this.#path, free);
+  }
+}
+
+const NEWLINE = 10;
+
+/** Number of whole lines, and their bytes. */
+function wholeLinesOf(bytes: Buffer): readonly [lines: number, bytes: number] {
+  let lines = 0;
+  for (let at = bytes.indexOf(NEWLINE); at >= 0; at = bytes.indexOf(NEWLINE, at + 1)) lines += 1;
+  return [lines, bytes.lastIndexOf(NEWLINE) + 1];
 }

@@ -1,8 +1,9 @@
-import { readdir, readFile, rename } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { readdir, readFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { expect, it, onTestFinished, vi } from 'vitest';
 import { AuditLog } from '../../../src/server/access/audit-log.js';
-import { silent } from '../../support/serving.js';
+import { silent, until } from '../../support/serving.js';
 import { tempFolder } from '../../support/temp-folder.js';
 
 /** Subjects of all entries of all files in a folder. */
@@ -37,4 +38,42 @@ it('goes on in the file of the process before', async () => {
     await audit.close();
   }
   expect(await subjects(folder)).toEqual(['first', 'second']);
+});
+
+it('writes each entry once and whole, though the disk was full in the middle of one', async () => {
+  const folder = await tempFolder();
+  const path = join(folder, 'audit.jsonl');
+  const limitFiles = (bytes: string) => execFileSync('prlimit', ['--pid', String(process.pid), `--fsize=${bytes}:`]);
+  // Without a listener the signal of a full file ends the process.
+  const ignore = () => undefined;
+  process.on('SIGXFSZ', ignore);
+  onTestFinished(() => {
+    limitFiles('unlimited');
+    process.off('SIGXFSZ', ignore);
+  });
+  const audit = await AuditLog.open(path, { maxBytes: 1e6, log: silent });
+  limitFiles('1000');
+  const all = Array.from({ length: 40 }, (_, i) => `model-${i}`);
+  for (const subject of all) audit.record({ kind: 'admin', subject });
+  await until(async () => (await stat(path)).size === 1000);
+  expect(await readFile(path, 'utf8')).not.toMatch(/\n$/);
+  limitFiles('unlimited');
+  await audit.close();
+  expect(await subjects(folder)).toEqual(all);
+});
+
+it('never takes the name of another full file', async () => {
+  const folder = await tempFolder();
+  const path = join(folder, 'audit.jsonl');
+  vi.useFakeTimers({ toFake: ['Date'] });
+  onTestFinished(() => {
+    vi.useRealTimers();
+  });
+  const all = Array.from({ length: 6 }, (_, i) => `model-${i}`);
+  for (const subject of all) {
+    const audit = await AuditLog.open(path, { maxBytes: 10, log: silent });
+    audit.record({ kind: 'admin', subject });
+    await audit.close();
+  }
+  expect([...(await subjects(folder))].sort()).toEqual(all);
 });
