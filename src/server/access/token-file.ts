@@ -1,15 +1,17 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { open, rename, unlink } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { z } from 'zod';
 import { InferenceError, listProblems } from '../../errors.js';
 import { problemsOf } from '../../std/schema-problems.js';
-import { readYamlFile } from '../../std/yaml-file.js';
+import { readJsonFile } from '../../std/yaml-file.js';
 import { scopes } from './caller.js';
 
 /** Marks darkroom's tokens, so that scanners find one that was published by mistake. */
 const PREFIX = 'dkr_';
 const SECRET_BYTES = 32;
-const MAX_FILE_BYTES = 16 * 1024 * 1024;
+const MAX_TOKENS = 1000;
+const MAX_FILE_BYTES = 1024 * MAX_TOKENS;
 const ID_CHARACTERS = 8;
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/;
 /** A lock of another command that is older was left by one that died, in ms. */
@@ -31,7 +33,13 @@ const entrySchema = z.strictObject({
   limits: limitsSchema.default({}),
 });
 
-const fileSchema = z.strictObject({ tokens: z.array(entrySchema).max(1000) });
+const fileSchema = z.strictObject({
+  tokens: z
+    .array(entrySchema)
+    .max(MAX_TOKENS, `has more than ${MAX_TOKENS} entries; take revoked ones out`)
+    // Otherwise one of the two entries of a token could be revoked and the other one not.
+    .refine((tokens) => new Set(tokens.map(({ sha256 }) => sha256)).size === tokens.length, 'has a sha256 twice'),
+});
 
 /** A token as the file has it: its hash, not itself. Several tokens of one name share its jobs and limits. */
 export type TokenEntry = Readonly<z.infer<typeof entrySchema>>;
@@ -49,7 +57,7 @@ export function hashToken(token: string): Buffer {
 
 /** @throws InferenceError INVALID_REQUEST with every fault of the file */
 export async function readTokenFile(path: string): Promise<readonly TokenEntry[]> {
-  const { tokens } = await readYamlFile(path, fileSchema, { variable: 'TOKENS_FILE', maxBytes: MAX_FILE_BYTES });
+  const { tokens } = await readJsonFile(path, fileSchema, { variable: 'TOKENS_FILE', maxBytes: MAX_FILE_BYTES });
   return tokens;
 }
 
@@ -84,14 +92,28 @@ export async function revokeTokens(path: string, nameOrId: string): Promise<read
   return revoked;
 }
 
-/** Replaces the file as a whole, so that a server never reads half of it. Commands take turns: none undoes another one's change. */
-async function change(path: string, edit: (tokens: readonly TokenEntry[]) => readonly TokenEntry[]): Promise<void> {
+/**
+ * Replaces the file as a whole, so that a server never reads half of it. Its owner and mode stay, and so does a link to it. Commands
+ * take turns: none undoes another one's change.
+ */
+async function change(named: string, edit: (tokens: readonly TokenEntry[]) => readonly TokenEntry[]): Promise<void> {
+  const path = await realpath(named).catch(() => named);
   const unlock = await lock(`${path}.lock`);
   try {
-    const tokens = edit((await exists(path)) ? await readTokenFile(path) : []);
+    const before = await statOf(path);
+    const tokens = edit(before === undefined ? [] : await readTokenFile(path));
+    const checked = fileSchema.safeParse({ tokens });
+    if (!checked.success) {
+      throw invalid(`TOKENS_FILE ${path} would have mistakes:\n${listProblems(problemsOf(checked.error))}`);
+    }
     const temporary = `${path}.${process.pid}.tmp`;
     const file = await open(temporary, 'w', 0o600);
     try {
+      if (before !== undefined) {
+        await file.chmod(before.mode & 0o777);
+        // Only root may give a file away. Another user's file stays readable as far as its mode allows.
+        await file.chown(before.uid, before.gid).catch(() => undefined);
+      }
       await file.writeFile(`${JSON.stringify({ tokens }, null, 2)}\n`);
       await file.sync();
     } finally {
@@ -103,18 +125,17 @@ async function change(path: string, edit: (tokens: readonly TokenEntry[]) => rea
   }
 }
 
-async function exists(path: string): Promise<boolean> {
+/** @returns undefined where there is no such file */
+async function statOf(path: string): Promise<Stats | undefined> {
   try {
-    await (await open(path, 'r')).close();
-    return true;
+    return await stat(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw invalid(`the token file "${path}" cannot be read: ${(error as Error).message}`, error);
   }
 }
 
 async function lock(path: string): Promise<() => Promise<void>> {
-  const deadline = Date.now() + STALE_LOCK_MS;
   for (;;) {
     try {
       await (await open(path, 'wx', 0o600)).close();
@@ -123,7 +144,8 @@ async function lock(path: string): Promise<() => Promise<void>> {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
         throw invalid(`the token file's folder cannot be written: ${(error as Error).message}`, error);
       }
-      if (Date.now() > deadline) await unlink(path).catch(() => undefined);
+      const { ctimeMs } = (await statOf(path)) ?? { ctimeMs: Number.POSITIVE_INFINITY };
+      if (Date.now() - ctimeMs > STALE_LOCK_MS) await unlink(path).catch(() => undefined);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -152,6 +152,43 @@ describe('a token', () => {
     expect(await errorOf(serverStatus(clientWith(anna), 5000))).toBeUndefined();
     await expect(readTokenFile(file)).rejects.toThrow(/TOKENS_FILE .*tokens.0.name must be 1 to 64 letters/s);
     await writeFile(file, good);
+  });
+
+  it('is one of a thousand at most, and never stands twice in its file', async () => {
+    const other = join(folder, 'many.json');
+    await addToken(other, { name: 'one', scopes: ['read'], limits: {} });
+    const [entry] = await readTokenFile(other);
+    const tokens = Array.from({ length: 1000 }, (_, i) => ({ ...entry, sha256: i.toString(16).padStart(64, '0') }));
+    await writeFile(other, JSON.stringify({ tokens }));
+    // The file stays one that can be read.
+    await expect(addToken(other, { name: 'more', scopes: ['read'], limits: {} })).rejects.toThrow(
+      /tokens: has more than 1000 entries/,
+    );
+    expect(await readTokenFile(other)).toHaveLength(1000);
+    await writeFile(other, JSON.stringify({ tokens: [entry, { ...entry, revoked: entry?.created }] }));
+    await expect(readTokenFile(other)).rejects.toThrow(/has a sha256 twice/);
+  });
+
+  it('keeps the link to its file, and the mode that lets the server read it', async () => {
+    const [target, link] = [join(folder, 'target.json'), join(folder, 'link.json')];
+    await writeFile(target, '{"tokens": []}');
+    await chmod(target, 0o640);
+    await symlink(target, link);
+    await addToken(link, { name: 'one', scopes: ['read'], limits: {} });
+    expect(await readlink(link)).toBe(target);
+    expect((await stat(target)).mode & 0o777).toBe(0o640);
+    expect(await readTokenFile(target)).toHaveLength(1);
+  });
+
+  it('of a file that cannot be one is told in a sentence', async () => {
+    const other = join(folder, 'other.json');
+    await mkdir(other);
+    await expect(readTokenFile(other)).rejects.toThrow(`TOKENS_FILE ${other} is a folder; it must be a file`);
+    await rm(other, { recursive: true });
+    await writeFile(other, '\uFEFF{"tokens": []}\r\n');
+    expect(await readTokenFile(other)).toEqual([]);
+    await writeFile(other, '{"tokens": [');
+    await expect(readTokenFile(other)).rejects.toThrow(/other.json is not JSON: /);
   });
 
   it('added by several commands at once is not lost', async () => {
