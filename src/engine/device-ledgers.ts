@@ -26,6 +26,8 @@ interface Account {
   heldBytes: number;
   /** LoRA variants. */
   variantBytes: number;
+  /** Number of processes that ended: what an ended one held, the next one does not. */
+  ended: number;
 }
 
 /** A grant for jobs of an engine. */
@@ -53,10 +55,12 @@ export class DeviceLedgers {
         ledger: this.#ledger(device, deviceId, engines),
         heldBytes: 0,
         variantBytes: 0,
+        ended: 0,
       };
       engine.onStateChange((state) => {
         if (state === 'ready' || state === 'busy') return;
         [account.heldBytes, account.variantBytes] = [0, 0];
+        account.ended += 1;
       });
       return account;
     });
@@ -120,6 +124,7 @@ export class DeviceLedgers {
     // The weights of a loaded model are there before its first job.
     account.heldBytes = Math.max(account.heldBytes, memory.weightBytes);
     const held = this.#heldNow(account);
+    const { ended } = account;
     const grant = await account.ledger.grantJobs(
       {
         bytes: Math.max(memory.peakBytes, measuredBytes) - held,
@@ -135,7 +140,7 @@ export class DeviceLedgers {
     return {
       encoded: () => grant.keep(Math.max(0, memory.restBytes - held)),
       end: () => {
-        account.heldBytes = Math.max(account.heldBytes, memory.restBytes);
+        if (account.ended === ended) account.heldBytes = Math.max(account.heldBytes, memory.restBytes);
         grant.settle();
       },
     };

@@ -118,6 +118,10 @@ export class MemoryLedger {
   }
 
   async #pause(signal: AbortSignal | undefined): Promise<void> {
-    await sleep(this.#options.pollMs ?? POLL_MS, undefined, { signal });
+    await sleep(this.#options.pollMs ?? POLL_MS, undefined, { signal }).catch((error: unknown) => {
+      // The timer's own error does not say why.
+      signal?.throwIfAborted();
+      throw error;
+    });
   }
 }

@@ -16,12 +16,13 @@ export interface ReadinessOptions {
  */
 export function notReady(options: ReadinessOptions, model?: string): string | undefined {
   const { engines, admission, enhancer } = options;
-  const models = [...engines.map(({ spec }) => spec.model), ...(enhancer === undefined ? [] : [enhancer.model])];
+  const residents = [...new Set(engines.map(({ spec }) => spec.model))];
+  const models = [...residents, ...(enhancer === undefined ? [] : [enhancer.model])];
   try {
     admission.assertNotDraining();
     if (model === undefined) {
       // A language model alone serves Enhance calls.
-      const asked = engines.length > 0 ? engines.map(({ spec }) => spec.model) : models;
+      const asked = residents.length > 0 ? residents : models;
       const problems = asked.map((name) => notReady(options, name));
       return problems.includes(undefined) ? undefined : (problems[0] ?? 'the server has no model');
     }
@@ -29,10 +30,11 @@ export function notReady(options: ReadinessOptions, model?: string): string | un
       enhancer.assertRoom();
       return undefined;
     }
-    const engine = engines.find(({ spec }) => spec.model === model);
-    if (engine === undefined) throw modelNotFound(model, models);
+    const states = engines.filter(({ spec }) => spec.model === model).map(({ state }) => state);
+    if (states.length === 0) throw modelNotFound(model, models);
     admission.assertRoom(model);
-    return engine.state === 'ready' || engine.state === 'busy' ? undefined : `model ${model} is ${engine.state}`;
+    if (states.some((state) => state === 'ready' || state === 'busy')) return undefined;
+    return `model ${model} is ${states.find((state) => state !== 'failed') ?? 'failed'}`;
   } catch (error) {
     return InferenceError.from(error).message;
   }

@@ -113,6 +113,22 @@ describe('room for jobs', () => {
     await expect(memory.grantJobs(room(8 * GB, 8 * GB))).resolves.toBeDefined();
   });
 
+  it('is not waited for by jobs that were cancelled, which end for that reason', async () => {
+    const memory = ledger(() => 0, 60_000);
+    const abort = new AbortController();
+    const waits = [
+      memory.grantJobs(
+        room(GB, GB, () => true),
+        abort.signal,
+      ),
+      memory.grant('qwen', GB, abort.signal),
+    ].map((grant) => grant.catch((error: unknown) => error));
+    await new Promise((resolve) => setTimeout(resolve, 12));
+    const reason = new Error('the job was cancelled');
+    abort.abort(reason);
+    expect(await Promise.all(waits)).toEqual([reason, reason]);
+  });
+
   it('is waited for while another engine of the device works', async () => {
     let looks = 0;
     const memory = ledger(() => (++looks < 4 ? GB : 8 * GB), 60_000);

@@ -83,6 +83,9 @@ describe('a model on two devices', () => {
     process.kill(first?.pid ?? 0, 'SIGKILL');
     await until(() => first?.state === 'restarting');
     expect(await health()).toBe(Health.SERVING);
+    // The other one takes jobs.
+    expect(serving.server.notReady()).toBeUndefined();
+    expect(serving.server.notReady('sdxl')).toBeUndefined();
     const outcomes = await Promise.all(jobs);
     const failed = outcomes.filter(({ error }) => error !== undefined);
     expect(failed.map(({ error }) => [error?.reason, error?.retryable])).toEqual([['ENGINE_CRASHED', true]]);
@@ -90,6 +93,8 @@ describe('a model on two devices', () => {
     expect(metadataOf(survivor as (typeof outcomes)[0]).engine).toBe('sdxl-1');
     await first?.whenReady();
     expect((await sdxl()).engines.map(({ restarts }) => restarts)).toEqual([1, 0]);
+    // What the dead process held, the new one does not.
+    expect((await sdxl()).engines.map(({ deviceBytes }) => deviceBytes > 0n)).toEqual([false, true]);
     const next = [3n, 4n].map((seed) => outcomeOf(serving.client, { ...long, seed }));
     const engines = (await Promise.all(next)).map((outcome) => metadataOf(outcome).engine);
     expect(engines.sort()).toEqual(['sdxl-0', 'sdxl-1']);
