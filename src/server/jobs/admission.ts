@@ -1,6 +1,6 @@
 import type { DeviceLedgers } from '../../engine/device-ledgers.js';
 import type { Engine } from '../../engine/engine.js';
-import type { EngineTimings } from '../../engine/messages.js';
+import { type EngineTimings, engineName } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
@@ -239,7 +239,7 @@ export class Admission {
       slot.precisions = modelPrecisions;
       if (buildMs > 0) slot.buildSeconds = buildMs / 1000;
       this.#options.memory.setVariants(engine, variants.bytes ?? 0);
-      this.#options.observer.runEnded(job, timings);
+      this.#options.observer.runEnded(job, timings, engineName(engine.spec));
     };
     const errors = await this.#run(queue, slot, jobs, onTimings).catch((error: unknown) => jobs.map(() => error));
     slot.running = [];

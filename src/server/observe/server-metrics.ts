@@ -88,7 +88,7 @@ export class ServerMetrics implements Partial<ServerObserver> {
     if (images > 0) this.#metrics.batchImages.observe({ model: jobs[0]?.model ?? '' }, images);
   }
 
-  runEnded(job: GenerateJob, timings: EngineTimings): void {
+  runEnded(job: GenerateJob, timings: EngineTimings, engine: string): void {
     const { model, request } = job;
     const { phaseSeconds, stepSeconds, forwards, forwardsSaved, promptCache } = this.#metrics;
     for (const [phase, ms] of phasesOf(timings)) {
@@ -103,7 +103,7 @@ export class ServerMetrics implements Partial<ServerObserver> {
     const { hits = 0, misses = 0 } = timings.promptCache ?? {};
     promptCache.inc({ model, result: 'hit' }, hits);
     promptCache.inc({ model, result: 'miss' }, misses);
-    this.#countVariants(model, timings);
+    this.#countVariants(model, timings, engine);
   }
 
   jobEnded(job: Job): void {
@@ -121,13 +121,13 @@ export class ServerMetrics implements Partial<ServerObserver> {
     histogram.observe({ labels, value, ...(traceId !== undefined && { exemplarLabels: { trace_id: traceId } }) });
   }
 
-  #countVariants(model: string, { variants }: EngineTimings): void {
+  #countVariants(model: string, { variants }: EngineTimings, engine: string): void {
     const { builds, evictions = 0 } = variants;
-    const before = this.#variants.get(model) ?? { builds: 0, evictions: 0 };
+    const before = this.#variants.get(engine) ?? { builds: 0, evictions: 0 };
     const since = (now: number, then: number) => (now < then ? now : now - then);
     this.#metrics.variants.inc({ model, event: 'built' }, since(builds, before.builds));
     this.#metrics.variants.inc({ model, event: 'evicted' }, since(evictions, before.evictions));
-    this.#variants.set(model, { builds, evictions });
+    this.#variants.set(engine, { builds, evictions });
   }
 
   #countLoads(engine: Watched): void {

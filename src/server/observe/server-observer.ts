@@ -36,8 +36,8 @@ export interface ServerObserver {
   promptEnhanced(job: Job, outcome: EnhancementOutcome, startedMs: number): void;
   /** Jobs go to their engine together. A job whose batch failed starts a second time. */
   jobsStarted(jobs: readonly Job[]): void;
-  /** The engine completed a job. */
-  runEnded(job: GenerateJob, timings: EngineTimings): void;
+  /** The engine of this name completed a job. */
+  runEnded(job: GenerateJob, timings: EngineTimings, engine: string): void;
   /** Called once for every job, after its last event. */
   jobEnded(job: Job): void;
 }

@@ -1,4 +1,5 @@
 import type { EngineState } from '../../engine/engine.js';
+import { engineName } from '../../engine/messages.js';
 import type { Logger } from '../../log.js';
 import type { Job } from '../jobs/job.js';
 import { CardMemory } from './card-memory.js';
@@ -7,14 +8,16 @@ import type { ObservedServer, ServerObserver } from './server-observer.js';
 /** Time between two lines, in ms. */
 const STATUS_MS = 60_000;
 
+type Watched = ObservedServer['engines'][number] | NonNullable<ObservedServer['textEngine']>;
+
 /** Logs the state of a server and its engines once a minute. */
 export class StatusLog implements Partial<ServerObserver> {
   readonly #server: ObservedServer;
   readonly #log: Logger;
   readonly #card: CardMemory;
   readonly #timer: NodeJS.Timeout;
-  /** Times when the engines became ready, by model. */
-  readonly #readyAt = new Map<string, number>();
+  /** Times when the engines became ready. */
+  readonly #readyAt = new Map<Watched, number>();
   /** Numbers of jobs that ended, by model. */
   readonly #ended = new Map<string, number>();
 
@@ -24,7 +27,7 @@ export class StatusLog implements Partial<ServerObserver> {
     this.#log = log;
     this.#card = new CardMemory(() => this.#engines.some(({ device }) => device !== undefined && device !== 'cpu'));
     for (const engine of this.#engines) {
-      engine.onStateChange((state) => this.#noteState(engine.spec.model, state));
+      engine.onStateChange((state) => this.#noteState(engine, state));
     }
     this.#timer = setInterval(() => void this.#write(), everyMs);
     this.#timer.unref();
@@ -38,23 +41,26 @@ export class StatusLog implements Partial<ServerObserver> {
     clearInterval(this.#timer);
   }
 
-  get #engines() {
+  get #engines(): readonly Watched[] {
     const { engines, textEngine } = this.#server;
     return [...engines, ...(textEngine === undefined ? [] : [textEngine])];
   }
 
-  #noteState(model: string, state: EngineState): void {
-    if (state !== 'ready' && state !== 'busy') this.#readyAt.delete(model);
-    else if (!this.#readyAt.has(model)) this.#readyAt.set(model, performance.now());
+  #noteState(engine: Watched, state: EngineState): void {
+    if (state !== 'ready' && state !== 'busy') this.#readyAt.delete(engine);
+    else if (!this.#readyAt.has(engine)) this.#readyAt.set(engine, performance.now());
   }
 
   async #write(): Promise<void> {
     const card = await this.#card.measure().catch(() => undefined);
     const depths = this.#server.depths();
-    const engines = this.#engines.map(({ spec: { model }, state, restarts, residentBytes }) => {
-      const readyAt = this.#readyAt.get(model);
+    const engines = this.#engines.map((engine) => {
+      const { spec, state, restarts, residentBytes } = engine;
+      const { model } = spec;
+      const readyAt = this.#readyAt.get(engine);
       return {
         model,
+        engine: engineName(spec),
         state,
         uptimeSeconds: readyAt === undefined ? 0 : Math.round((performance.now() - readyAt) / 1000),
         jobs: this.#ended.get(model) ?? 0,

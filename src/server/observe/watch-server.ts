@@ -42,12 +42,10 @@ export async function watchServer({ config, log, traceIds, statusMs }: WatchServ
     },
   ];
   // In this order: the traces find the ids, which the metrics read until they are forgotten.
+  observers.push(() => ({ jobAccepted: (job, call) => traceIds.jobAccepted(job, call) }));
   if (traces !== undefined) observers.push((server) => new ServerTraces(traces, server, traceIds));
   if (registry !== undefined) observers.push((server) => new ServerMetrics(registry, server, traceIds));
-  observers.push(() => ({
-    ...(traces === undefined && { jobAccepted: (job, call) => traceIds.jobAccepted(job, call) }),
-    jobEnded: (job) => traceIds.jobEnded(job),
-  }));
+  observers.push(() => ({ jobEnded: (job) => traceIds.jobEnded(job) }));
   return {
     observers,
     async listen(problem) {
