@@ -1,6 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { rootCertificates } from 'node:tls';
+import { createSecureContext, rootCertificates, type SecureContextOptions } from 'node:tls';
 import type { experimental } from '@grpc/grpc-js';
 import { InferenceError } from '../errors.js';
 import { watchFiles } from '../std/watch-files.js';
@@ -26,11 +26,15 @@ export interface WatchOptions {
   readonly variables: FileVariables;
   /** Called when the files changed: without a problem, new connections use them; with one, they use those from before. */
   readonly onChange?: (problem?: string) => void;
+  /** Called with what is wrong with files that are used all the same: a certificate that has expired. */
+  readonly onWarning?: (problem: string) => void;
 }
 
 interface Loaded {
   readonly identity: experimental.IdentityCertificateUpdate | null;
   readonly authorities: experimental.CaCertificateUpdate;
+  /** The certificate of the pair. */
+  readonly certificate?: X509Certificate;
 }
 
 /**
@@ -50,6 +54,7 @@ export class WatchedCertificates implements experimental.CertificateProvider {
     this.#files = files;
     this.#options = options;
     this.#loaded = load(files, options.variables);
+    this.#warn();
     const paths = Object.values(files).filter((path) => path !== undefined);
     this.#stop = watchFiles(paths, () => this.#reload());
   }
@@ -88,6 +93,17 @@ export class WatchedCertificates implements experimental.CertificateProvider {
     for (const listener of this.#identityListeners) listener(this.#loaded.identity);
     for (const listener of this.#authorityListeners) listener(this.#loaded.authorities);
     this.#options.onChange?.();
+    this.#warn();
+  }
+
+  #warn(): void {
+    const { certificate: { validFrom, validTo } = {} } = this.#loaded;
+    const variable = this.#options.variables.certificate;
+    const now = Date.now();
+    if (validTo !== undefined && Date.parse(validTo) <= now)
+      this.#options.onWarning?.(`the certificate in ${variable} expired on ${validTo}; renew it`);
+    else if (validFrom !== undefined && Date.parse(validFrom) > now)
+      this.#options.onWarning?.(`the certificate in ${variable} is valid from ${validFrom} on; look at the clock`);
   }
 }
 
@@ -98,13 +114,24 @@ function load({ certificate, key, authorities }: CertificateFiles, variables: Fi
     throw invalid(`${variables.certificate} and ${variables.key} must be set together, or both unset`);
   }
   const trusted = caCertificate ? { caCertificate } : SYSTEM_AUTHORITIES;
+  if (authorities !== undefined) assertUsable({ ca: caCertificate }, variables.authorities);
   if (certificate === undefined || key === undefined) return { identity: null, authorities: trusted };
   const pair = { certificate: read(certificate, variables.certificate), privateKey: read(key, variables.key) };
   const parsed = parse(pair.certificate, variables.certificate);
   if (!parsed.checkPrivateKey(parseKey(pair.privateKey, variables.key))) {
     throw invalid(`${variables.key} is not the key of the certificate in ${variables.certificate}`);
   }
-  return { identity: pair, authorities: trusted };
+  assertUsable({ cert: pair.certificate, key: pair.privateKey }, variables.certificate);
+  return { identity: pair, authorities: trusted, certificate: parsed };
+}
+
+/** What OpenSSL refuses, such as a short key or damage in a chain, grpc-js would only find when it takes no connection. */
+function assertUsable(options: SecureContextOptions, variable: string): void {
+  try {
+    createSecureContext(options);
+  } catch (error) {
+    throw invalid(`the files of ${variable} cannot be used for TLS: ${(error as Error).message}`, error);
+  }
 }
 
 function read(path: string, variable: string): Buffer {

@@ -63,6 +63,7 @@ export function createListener(config: AccessConfig, log: Logger): Listener {
         problem === undefined
           ? log.info('certificates were read again')
           : log.error({ problem }, 'changed certificates are not used; those from before stay'),
+      onWarning: (problem) => log.warn({ problem }, 'clients refuse the certificate'),
     },
   );
   // grpc-js 1.14 names the first two parameters the other way round.

@@ -79,6 +79,19 @@ describe('TLS', () => {
     expect(await problemOf(address, { tls: { authorities, serverName: 'localhost' } })).toBeUndefined();
   });
 
+  it('does not start with a chain that TLS cannot use, and does not take one later', async () => {
+    const broken = join(folder, 'broken.pem');
+    const damage = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
+    await writeFile(broken, `${await readFile(pem('server'), 'utf8')}${damage}`);
+    await expect(guarded({ TLS_CERT: broken, TLS_KEY: pem('server-key') })).rejects.toThrow(
+      /^the files of TLS_CERT cannot be used for TLS: /,
+    );
+    await copyFile(broken, join(folder, certificate));
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(await problemOf(address, { tls: { authorities } })).toBeUndefined();
+    await place('server');
+  });
+
   it('survives bytes that are no TLS', async () => {
     await new Promise<void>((resolve) => {
       const socket = createConnection(serving.server.port, '127.0.0.1', () => socket.end(Buffer.alloc(64 * 1024, 7)));
