@@ -48,6 +48,8 @@ export class MetricsRegistry {
   readonly #registry = new Registry();
   /** prom-client keeps the format in the registry, and reads it while it collects. */
   readonly #turn = new Semaphore(1);
+  /** Expositions that wait for their turn, by format: scrapes that come meanwhile share them. */
+  readonly #next = new Map<RegistryContentType, Promise<Exposition>>();
 
   /** @param withProcess the metrics of this process, too: CPU, memory, event loop, garbage collection */
   constructor({ withProcess = false }: { readonly withProcess?: boolean } = {}) {
@@ -85,8 +87,13 @@ export class MetricsRegistry {
   /** @param accept header of the scrape: OpenMetrics for a client that lists it, otherwise Prometheus' text format */
   expose(accept = ''): Promise<Exposition> {
     const isOpen = /application\/openmetrics-text/.test(accept);
-    return this.#turn.run(async () => {
-      const contentType = isOpen ? Registry.OPENMETRICS_CONTENT_TYPE : Registry.PROMETHEUS_CONTENT_TYPE;
+    const contentType = isOpen ? Registry.OPENMETRICS_CONTENT_TYPE : Registry.PROMETHEUS_CONTENT_TYPE;
+    const waiting = this.#next.get(contentType);
+    if (waiting !== undefined) return waiting;
+    let hasBegun = false;
+    const exposition = this.#turn.run(async () => {
+      hasBegun = true;
+      this.#next.delete(contentType);
       this.#setFormat(contentType);
       // Writing OpenMetrics takes the "_total" from the names of counters, for good.
       for (const metric of this.#registry.getMetricsAsArray() as unknown as { name: string; type: string }[]) {
@@ -97,6 +104,8 @@ export class MetricsRegistry {
       // OpenMetrics writes whole bounds as 1.0.
       return { contentType, text: isOpen ? text.replaceAll(/\ble="(\d+)"/g, 'le="$1.0"') : text };
     });
+    if (!hasBegun) this.#next.set(contentType, exposition);
+    return exposition;
   }
 
   #setFormat(contentType: RegistryContentType): void {

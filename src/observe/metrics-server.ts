@@ -1,5 +1,5 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Logger } from '../log.js';
 import type { MetricsRegistry } from './metrics-registry.js';
 
@@ -9,6 +9,8 @@ export const OFF = 'off';
 /** Scrapers and kubelets keep few connections. */
 const MAX_CONNECTIONS = 64;
 const REQUEST_MS = 10_000;
+/** Time between two looks for requests that take longer, in ms. */
+const CHECK_MS = 1000;
 const BASE = 'http://localhost';
 
 export interface MetricsServerOptions {
@@ -34,14 +36,17 @@ export interface MetricsServer {
  */
 export async function startMetricsServer(options: MetricsServerOptions): Promise<MetricsServer> {
   const { address, variable, log } = options;
-  const server = createServer({ requestTimeout: REQUEST_MS }, (request, response) => {
-    respond(request, response, options).catch((error: unknown) => {
-      log.error({ err: error }, 'metrics could not be written');
-      if (!response.headersSent) response.writeHead(500);
-      response.end();
-    });
-  });
-  server.maxConnections = MAX_CONNECTIONS;
+  const server = createServer(
+    { requestTimeout: REQUEST_MS, connectionsCheckingInterval: CHECK_MS },
+    (request, response) => {
+      respond(request, response, options).catch((error: unknown) => {
+        log.error({ err: error }, 'metrics could not be written');
+        if (!response.headersSent) response.writeHead(500);
+        response.end();
+      });
+    },
+  );
+  keepNewest(server);
   const at = address.lastIndexOf(':');
   const host = address.slice(0, at).replace(/^\[(.*)\]$/, '$1');
   const port = await new Promise<number | undefined>((resolve) => {
@@ -63,6 +68,19 @@ export async function startMetricsServer(options: MetricsServerOptions): Promise
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+/**
+ * Closes the oldest connection where there are too many: a probe gets its answer while others hold connections and say nothing.
+ */
+function keepNewest(server: Server): void {
+  const open = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    open.add(socket);
+    socket.on('close', () => open.delete(socket));
+    const [oldest] = open;
+    if (open.size > MAX_CONNECTIONS) oldest?.destroy();
+  });
 }
 
 async function respond(

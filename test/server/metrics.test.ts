@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { createConnection } from 'node:net';
 import { Writable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
@@ -174,6 +176,46 @@ describe('an address of metrics that is taken', () => {
       log: silent,
     });
     expect(port).toBeUndefined();
+  });
+});
+
+describe('the metrics server', () => {
+  it('answers a probe while others hold all connections and never end their requests', async () => {
+    const registry = new MetricsRegistry();
+    const address = '127.0.0.1:0';
+    const options = { address, variable: 'METRICS_LISTEN', registry, problem: () => undefined, log: silent };
+    const { port = 0, close } = await startMetricsServer(options);
+    const slow = await Promise.all(
+      Array.from({ length: 70 }, async () => {
+        const socket = createConnection(port, '127.0.0.1');
+        socket.on('error', () => undefined);
+        await once(socket, 'connect');
+        socket.write('GET /metrics HTTP/1.1\r\n');
+        return socket;
+      }),
+    );
+    const response = await fetch(`http://127.0.0.1:${port}/healthz`);
+    expect(await response.text()).toBe('ok\n');
+    for (const socket of slow) socket.destroy();
+    await close();
+  });
+
+  it('collects once for scrapes that wait together, and anew for later ones', async () => {
+    const registry = new MetricsRegistry();
+    let collected = 0;
+    registry.gauge({
+      name: 'darkroom_test',
+      help: 'A slow one.',
+      async collect() {
+        collected += 1;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        this.set(collected);
+      },
+    });
+    const texts = await Promise.all(Array.from({ length: 50 }, () => registry.expose()));
+    expect(collected).toBe(2);
+    expect(new Set(texts.map(({ text }) => text)).size).toBe(2);
+    expect((await registry.expose()).text).toMatch(/darkroom_test 3/);
   });
 });
 

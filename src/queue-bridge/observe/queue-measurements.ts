@@ -10,6 +10,7 @@ export class QueueMeasurements {
   readonly #queue: Pick<JobQueue, 'kind' | 'measure'>;
   #last: QueueMeasurement | undefined;
   #running: Promise<void> | undefined;
+  #startedAt = 0;
   #measuredAt = Number.NEGATIVE_INFINITY;
 
   constructor(queue: Pick<JobQueue, 'kind' | 'measure'>) {
@@ -22,9 +23,12 @@ export class QueueMeasurements {
       this.#running ??= this.#measure().finally(() => {
         this.#running = undefined;
       });
+      // Scrapes come one after the other: later ones do not wait for the same answer again.
+      const waitMs = this.#startedAt + WAIT_MS - performance.now();
+      if (waitMs <= 0) return undefined;
       let timer: NodeJS.Timeout | undefined;
       const bound = new Promise<'late'>((resolve) => {
-        timer = setTimeout(() => resolve('late'), WAIT_MS);
+        timer = setTimeout(() => resolve('late'), waitMs);
       });
       const ended = await Promise.race([this.#running, bound]);
       clearTimeout(timer);
@@ -34,6 +38,7 @@ export class QueueMeasurements {
   }
 
   async #measure(): Promise<void> {
+    this.#startedAt = performance.now();
     this.#last = await this.#queue.measure().catch(() => undefined);
     this.#measuredAt = performance.now();
   }
