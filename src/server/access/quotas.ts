@@ -47,7 +47,8 @@ export class Quotas {
       );
     }
     if (jobsPerMinute === undefined) return;
-    const now = Date.now();
+    // A clock that is set back must not lock anybody out.
+    const now = performance.now();
     const starts = (this.#starts.get(name) ?? []).filter((time) => time > now - MINUTE_MS);
     const oldest = starts[starts.length - jobsPerMinute];
     if (oldest !== undefined) {
@@ -55,7 +56,7 @@ export class Quotas {
         `token "${name}" started ${starts.length} jobs within a minute, it may start ${jobsPerMinute} (jobsPerMinute); try again later`,
         'jobsPerMinute',
         jobsPerMinute,
-        oldest + MINUTE_MS - now,
+        Math.ceil(oldest + MINUTE_MS - now),
       );
     }
     this.#starts.set(name, [...starts, now]);

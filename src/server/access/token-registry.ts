@@ -36,8 +36,7 @@ export class TokenRegistry {
    * @throws InferenceError INVALID_REQUEST with every fault of the file
    */
   async follow(path: string, log: Logger): Promise<void> {
-    this.#use(await readTokenFile(path));
-    this.#isClosed = true;
+    // First the watch: a change between the two is not missed.
     this.#stop = watchFiles([path], () => {
       readTokenFile(path).then(
         (entries) => {
@@ -52,6 +51,13 @@ export class TokenRegistry {
         },
       );
     });
+    try {
+      this.#use(await readTokenFile(path));
+    } catch (error) {
+      this.#stop();
+      throw error;
+    }
+    this.#isClosed = true;
   }
 
   /** Ends the watch of the file. */

@@ -311,7 +311,16 @@ export class Admission {
    * waited longer than `patienceMs`.
    */
   #choose(queue: ModelQueue, slot: EngineSlot): GenerateJob | undefined {
-    const jobs = queue.waiting.slice(0).filter((job) => !this.#isLeftToAnother(job, queue, slot));
+    // One pass: a long queue is looked through whenever an engine is free.
+    const waits = new Map<string, EngineWait | undefined>();
+    const jobs = queue.waiting.slice(0).filter((job) => {
+      const variant = variantKey(job.request);
+      if (!waits.has(variant)) waits.set(variant, waitForHolders(variant, queue, slot));
+      const wait = waits.get(variant);
+      const isLeft = wait !== undefined && this.#isLeftToAnother(job, queue, wait.seconds);
+      wait?.add(secondsLeft(job, queue));
+      return !isLeft;
+    });
     const [oldest] = jobs;
     const isBuilt = ({ request }: GenerateJob) => slot.holds(variantKey(request));
     if (oldest === undefined || isBuilt(oldest)) return oldest;
@@ -322,17 +331,11 @@ export class Admission {
   /**
    * True while a busy engine that holds the job's variant is expected to be done with its work before this one would have built it.
    * What is not known yet counts as quicker.
+   * @param wait seconds until such an engine has done its work and the jobs of the variant before this one
    */
-  #isLeftToAnother(job: GenerateJob, queue: ModelQueue, slot: EngineSlot): boolean {
-    const variant = variantKey(job.request);
-    const holders = queue.slots.filter((other) => other !== slot && other.isUp && other.holds(variant));
-    if (variant === '' || slot.holds(variant) || holders.length === 0) return false;
+  #isLeftToAnother(job: GenerateJob, queue: ModelQueue, wait: number | undefined): boolean {
     const patience = this.#patienceLeft(job);
     if (patience <= 0) return false;
-    const all = queue.waiting.slice(0);
-    const before = all.slice(0, all.indexOf(job));
-    const sameVariant = before.filter(({ request }) => variantKey(request) === variant);
-    const wait = waitFor(holders, sameVariant, queue).seconds;
     const build = Math.max(...queue.slots.map(({ buildSeconds = 0 }) => buildSeconds));
     if (wait !== undefined && build > 0 && wait > build) return false;
     queue.patienceTimer ??= setTimeout(() => {
@@ -344,9 +347,9 @@ export class Admission {
 
   /** Time that a job which needs a new variant may still be overtaken, in ms. It starts with the first call. */
   #patienceLeft(job: GenerateJob): number {
-    const since = this.#passedOverSince.get(job) ?? Date.now();
+    const since = this.#passedOverSince.get(job) ?? performance.now();
     this.#passedOverSince.set(job, since);
-    return this.#options.patienceMs - (Date.now() - since);
+    return this.#options.patienceMs - (performance.now() - since);
   }
 
   // Any job of a failed batch may be the cause: each runs once more alone, so that none fails for another one.
@@ -439,6 +442,13 @@ function waitFor(slots: readonly EngineSlot[], jobs: readonly GenerateJob[], que
   const wait = new EngineWait(slots.map(({ running }) => running.map((job) => secondsLeft(job, queue))));
   for (const job of jobs) wait.add(secondsLeft(job, queue));
   return wait;
+}
+
+/** The wait for an engine that holds a variant; undefined if this one holds it, or no other does. */
+function waitForHolders(variant: string, queue: ModelQueue, slot: EngineSlot): EngineWait | undefined {
+  if (variant === '' || slot.holds(variant)) return undefined;
+  const holders = queue.slots.filter((other) => other !== slot && other.isUp && other.holds(variant));
+  return holders.length === 0 ? undefined : waitFor(holders, [], queue);
 }
 
 /** Seconds that a job still takes; undefined while nothing was measured. */
