@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { type GetServerStatusResponse, type Model, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
 import { HealthCheckResponse_ServingStatus as Health, HealthClient } from '../../src/gen/grpc/health/v1/health.js';
+import { Scrape } from '../support/metrics.js';
 import { metadataOf, outcomeOf, quick, type Serving, serve, slow, until } from '../support/serving.js';
 
 const golden = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
@@ -16,7 +17,12 @@ let serving: Serving;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
   for (const name of ['ink', 'clay']) await copyFile(golden, join(folder, `${name}.safetensors`));
-  serving = await serve({ DEVICES: 'cpu,cpu', SDXL_REPLICAS: '2', LORA_DIR: folder });
+  serving = await serve({
+    DEVICES: 'cpu,cpu',
+    SDXL_REPLICAS: '2',
+    LORA_DIR: folder,
+    METRICS_LISTEN: '127.0.0.1:0',
+  });
 });
 afterAll(async () => {
   await serving.stop();
@@ -106,6 +112,9 @@ describe('a model on two devices', () => {
     // The other LoRA is built where no variant is lost.
     const other = metadataOf(await outcomeOf(serving.client, withLora('clay'))).engine;
     expect([holder, other].sort()).toEqual(['sdxl-0', 'sdxl-1']);
+    // Each engine built one.
+    const scrape = await Scrape.of(serving.metricsUrl);
+    expect(scrape.value('darkroom_variants_total', { event: 'built' })).toBe(2);
     const again = await Promise.all(
       ['ink', 'clay', 'ink', 'clay'].map((name) => outcomeOf(serving.client, withLora(name))),
     );
