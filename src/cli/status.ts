@@ -1,6 +1,11 @@
 import { Command } from 'commander';
 import { serverStatus } from '../client/client.js';
-import { GetServerStatusResponse, type Model, ModelState } from '../gen/darkroom/v1/model_service.js';
+import {
+  type EngineStatus,
+  GetServerStatusResponse,
+  type Model,
+  ModelState,
+} from '../gen/darkroom/v1/model_service.js';
 import { formatBytes } from '../std/format-bytes.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 
@@ -22,13 +27,17 @@ async function run({ json, ...options }: ServerOptions & { readonly json?: boole
     const { version, uptimeSeconds, draining, runningJobs, queuedJobs, queueLimit, models } = status;
     say(`darkroom ${version}, up ${duration(uptimeSeconds)}${draining ? ', draining' : ''}`);
     say(`${runningJobs} jobs running, ${queuedJobs} waiting, at most ${queueLimit}`);
-    for (const model of models) say(line(model));
+    for (const model of models) {
+      say(line(model));
+      // Of several engines one may be dead while the model is ready.
+      if (model.engines.length > 1) for (const engine of model.engines) say(`  ${line(engine)}`);
+    }
   } finally {
     client.close();
   }
 }
 
-function line({ name, state, device, residentBytes, restarts, variants, problem }: Model): string {
+function line({ name, state, device, residentBytes, restarts, variants, problem }: Model | EngineStatus): string {
   const cells = [
     name.padEnd(8),
     stateName(state).padEnd(10),

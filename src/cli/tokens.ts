@@ -110,6 +110,7 @@ function parseExpiry(value: string): string {
   const days = /^(\d{1,5})d$/.exec(value)?.[1];
   const time = days === undefined ? Date.parse(value) : Date.now() + Number(days) * DAY_MS;
   if (Number.isNaN(time)) throw new InvalidArgumentError('must be like 90d or 2027-01-31T00:00:00Z.');
+  if (time <= Date.now()) throw new InvalidArgumentError('must be in the future.');
   return new Date(time).toISOString();
 }
 

@@ -35,6 +35,7 @@ it.each([
   [['add', 'a b'], /name: must be 1 to 64 letters/],
   [['add', 'app', '--scopes', 'write'], /"write" is none of generate, read, admin/],
   [['add', 'app', '--expires', 'soon'], /must be like 90d/],
+  [['add', 'app', '--expires', '2020-01-01T00:00:00Z'], /must be in the future/],
   [['revoke', 'nobody'], /no token has the name or id "nobody"/],
   [['list'], /TOKENS_FILE .* does not exist/],
 ])('says what is wrong with %o', async (args, message) => {

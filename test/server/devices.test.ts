@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { type GetServerStatusResponse, type Model, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
 import { HealthCheckResponse_ServingStatus as Health, HealthClient } from '../../src/gen/grpc/health/v1/health.js';
+import { darkroom } from '../support/command-line.js';
 import { Scrape } from '../support/metrics.js';
 import { metadataOf, outcomeOf, quick, type Serving, serve, slow, until } from '../support/serving.js';
 
@@ -61,6 +62,8 @@ describe('a model on two devices', () => {
       expect(residentBytes).toBeGreaterThan(0n);
       expect(networks.map(({ network }) => network)).toContain('unet');
     }
+    const { stdout } = await darkroom(['status', '--server', `127.0.0.1:${serving.server.port}`]);
+    expect(stdout).toMatch(/^sdxl .*ready.*\n {2}sdxl-0 .*ready +cpu:0 .*\n {2}sdxl-1 .*ready +cpu:1 /m);
   });
 
   it('runs two jobs at the same time, with the results of one engine', async () => {

@@ -1,4 +1,5 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdir, readFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it, onTestFinished, vi } from 'vitest';
@@ -60,6 +61,22 @@ it('writes each entry once and whole, though the disk was full in the middle of 
   limitFiles('unlimited');
   await audit.close();
   expect(await subjects(folder)).toEqual(all);
+});
+
+it('may be a pipe, such as the output of a container', async () => {
+  const folder = await tempFolder();
+  const [pipe, copy] = [join(folder, 'pipe'), join(folder, 'copy')];
+  execFileSync('mkfifo', [pipe]);
+  const reader = spawn('sh', ['-c', `cat ${pipe} > ${copy}`]);
+  const audit = await AuditLog.open(pipe, { maxBytes: 1e6, log: silent });
+  for (const subject of ['first', 'second']) audit.record({ kind: 'admin', subject });
+  await audit.close();
+  await once(reader, 'exit');
+  const text = await readFile(copy, 'utf8');
+  expect(text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line).subject]))).toEqual([
+    'first',
+    'second',
+  ]);
 });
 
 it('never takes the name of another full file', async () => {
