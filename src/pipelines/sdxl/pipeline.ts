@@ -2,6 +2,7 @@ import type { Backend } from '../../runtime/backend.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchLimit } from '../common/batching.js';
 import { guide } from '../common/guidance.js';
+import { keepUnmasked, shrinkMask } from '../common/mask.js';
 import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
@@ -108,10 +109,23 @@ export class SdxlPipeline implements Pipeline {
     { initLatents, noise }: { readonly initLatents?: Float32Array | undefined; readonly noise?: Float32Array } = {},
   ): ImageLatents {
     const { config, autoencoder } = this.networks;
-    const { width, height } = autoencoder.latentSize(request);
+    const latentSize = autoencoder.latentSize(request);
+    const { width, height } = latentSize;
+    const mask = request.init?.mask;
+    const latentMask = mask && shrinkMask(mask, request, latentSize);
     const size = config.unet.in_channels * width * height;
     const schedulerConfig = config.scheduler;
-    return new ImageLatents({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise });
+    return new ImageLatents({
+      job,
+      request,
+      index,
+      conditioning,
+      schedulerConfig,
+      size,
+      initLatents,
+      latentMask,
+      noise,
+    });
   }
 
   /** Encodes the prompts, and the image to start from where the request has one. */
@@ -144,7 +158,9 @@ export class SdxlPipeline implements Pipeline {
     signal: AbortSignal,
   ): AsyncGenerator<PipelineEvent, void, undefined> {
     const { width, height } = request;
-    const rgb = rgbFromImage(await this.networks.autoencoder.decode(latents, request, signal), request);
+    const drawn = rgbFromImage(await this.networks.autoencoder.decode(latents, request, signal), request);
+    const { init } = request;
+    const rgb = init?.mask === undefined ? drawn : keepUnmasked(drawn, init.rgb, init.mask);
     yield running.advance(job, 'decode', 1, request.seeds.length);
     yield { job, kind: 'image', index, seed, width, height, rgb };
     if (running.finishImage(job)) yield { job, kind: 'done', precisions: this.info.precisions };
