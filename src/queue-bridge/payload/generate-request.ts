@@ -59,7 +59,7 @@ export function generateRequestFrom(
     seed: BigInt(config.seed ?? seed),
     frames: jobType.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
     references: [...referencesFrom(payload, jobType)],
-    mask: config.mask === undefined ? undefined : maskFrom(config.mask, config.mask_blur),
+    mask: jobType.takesMask && config.mask !== undefined ? maskFrom(config.mask, config.mask_blur) : undefined,
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     // If this bridge dies, the next one attaches to the job.
     disconnectPolicy: DisconnectPolicy.DISCONNECT_POLICY_CONTINUE,
