@@ -16,15 +16,17 @@ import { tolerances } from './report.js';
 const SIZE = 128;
 const folder = fileURLToPath(new URL('../fixtures/demo-diffusers/', import.meta.url));
 
+interface Sampling {
+  readonly key: string;
+  readonly scheduler: string;
+  readonly steps: number;
+  readonly seed: number;
+}
+
 interface Cases {
   readonly text: readonly { readonly prompt: string; readonly seed: number }[];
-  readonly inpaint: readonly {
-    readonly key: string;
-    readonly scheduler: string;
-    readonly strength: number;
-    readonly steps: number;
-    readonly seed: number;
-  }[];
+  readonly inpaint: readonly (Sampling & { readonly strength: number })[];
+  readonly schedulers: readonly Sampling[];
 }
 const cases = JSON.parse(await readFile(`${folder}cases.json`, 'utf8')) as Cases;
 
@@ -68,20 +70,36 @@ describe('inpainting', () => {
   );
 
   it.each(cases.inpaint)('ends at the latents of diffusers’ pipeline: $key', async ({ key, seed, ...more }) => {
-    const { strength, ...sampling } = more;
-    const job = request({ ...sampling, seeds: [seed], init: { rgb, strength, mask } });
-    const { prompts, config, autoencoder } = pipeline.networks;
-    const running = new RunningJobs([{ request: job, signal: new AbortController().signal }]);
-    const conditioning = await resultOf(encodePrompts(0, job, running, prompts, config.forceZerosForEmptyPrompt));
-    if (conditioning === undefined) throw new Error('the case was cancelled');
-    const initLatents = await autoencoder.encodeLatents(imageFromRgb(rgb, job), job);
-    const image = pipeline.startImage(0, job, 0, conditioning, { initLatents });
-    for await (const _ of pipeline.denoise([image], running));
-    const wanted = (await Expected.read(`${folder}inpaint.safetensors`)).floats(key);
-    const largest = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    const worst = wanted.reduce((most, value, i) => Math.max(most, Math.abs(value - (image.latents[i] ?? 0))), 0);
-    expect(image.latents).toHaveLength(wanted.length);
-    console.log(`${key}: largest error ${(worst / largest).toExponential(1)} of the largest value`);
-    expect(worst / largest).toBeLessThan(tolerances.loop.relative);
+    const { strength, scheduler, steps } = more;
+    const latents = await latentsOf(request({ scheduler, steps, seeds: [seed], init: { rgb, strength, mask } }));
+    await expectLatents(latents, 'inpaint', key);
   });
 });
+
+describe('a scheduler', () => {
+  it.each(cases.schedulers)('ends at the latents of diffusers’ own: $key steps', async (sampling) => {
+    const { key, scheduler, steps, seed } = sampling;
+    await expectLatents(await latentsOf(request({ scheduler, steps, seeds: [seed] })), 'schedulers', key);
+  });
+});
+
+/** Latents at the end of the loop. */
+async function latentsOf(job: GenerationRequest): Promise<Float32Array> {
+  const { prompts, config, autoencoder } = pipeline.networks;
+  const running = new RunningJobs([{ request: job, signal: new AbortController().signal }]);
+  const conditioning = await resultOf(encodePrompts(0, job, running, prompts, config.forceZerosForEmptyPrompt));
+  if (conditioning === undefined) throw new Error('the case was cancelled');
+  const initLatents = job.init && (await autoencoder.encodeLatents(imageFromRgb(job.init.rgb, job), job));
+  const image = pipeline.startImage(0, job, 0, conditioning, { initLatents });
+  for await (const _ of pipeline.denoise([image], running));
+  return image.latents;
+}
+
+async function expectLatents(latents: Float32Array, file: string, key: string): Promise<void> {
+  const wanted = (await Expected.read(`${folder}${file}.safetensors`)).floats(key);
+  const largest = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const worst = wanted.reduce((most, value, i) => Math.max(most, Math.abs(value - (latents[i] ?? 0))), 0);
+  expect(latents).toHaveLength(wanted.length);
+  console.log(`${key}: largest error ${(worst / largest).toExponential(1)} of the largest value`);
+  expect(worst / largest).toBeLessThan(tolerances.loop.relative);
+}

@@ -1,5 +1,5 @@
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
-import { createScheduler } from '../../schedulers/beta-schedulers.js';
+import { callsPerStep, createScheduler } from '../../schedulers/beta-schedulers.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
@@ -39,7 +39,7 @@ export class ImageLatents {
   readonly request: GenerationRequest;
   readonly index: number;
   readonly conditioning: Conditioning;
-  /** The first step that is taken: 0, or later with image to image. */
+  /** The first call of the denoiser: 0, or later with image to image. */
   readonly start: number;
   /** [1, 4, h, w] */
   latents: Float32Array;
@@ -53,7 +53,7 @@ export class ImageLatents {
     this.request = request;
     this.index = index;
     this.conditioning = conditioning;
-    this.start = firstStep(request);
+    this.start = firstStep(request) * callsPerStep(request.scheduler);
     this.#scheduler = createScheduler(request.scheduler, schedulerConfig, request.steps);
     this.#generator = new TorchCpuGenerator(this.seed);
     const drawn = noise ?? this.#generator.randn(size);
@@ -69,11 +69,16 @@ export class ImageLatents {
     return this.request.seeds[this.index] ?? 0;
   }
 
+  /** Calls of the denoiser in the whole schedule: one a step, or two. Indices count them. */
+  get calls(): number {
+    return this.#scheduler.timesteps.length;
+  }
+
   timestep(i: number): number {
     return this.#scheduler.timesteps[i] ?? 0;
   }
 
-  /** Noise level before step `i`. */
+  /** Noise level at call `i`. */
   sigma(i: number): number {
     return this.#scheduler.sigmas[i] ?? 0;
   }
@@ -94,7 +99,7 @@ export class ImageLatents {
    * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/pipelines/stable_diffusion_xl/pipeline_stable_diffusion_xl_inpaint.py#L1630
    */
   #putBack(next: Float32Array, i: number, { latents, mask, noise }: KeptLatents): Float32Array {
-    const isLast = i + 1 >= this.request.steps;
+    const isLast = i + 1 >= this.calls;
     const kept = isLast ? latents : this.#scheduler.addNoise(latents, noise, i + 1);
     return next.map((value, j) => {
       const share = mask[j % mask.length] ?? 1;

@@ -63,21 +63,21 @@ export class SdxlPipeline implements Pipeline {
     running: RunningJobs,
     signal: AbortSignal,
   ): AsyncGenerator<PipelineEvent, void, undefined> {
-    const [{ start, request }] = batch as [ImageLatents, ...ImageLatents[]];
+    const [{ start, calls }] = batch as [ImageLatents, ...ImageLatents[]];
     const previews = new ImagePreviews(this.networks, batch);
-    for (let i = start; i < request.steps; i += 1) {
+    for (let i = start; i < calls; i += 1) {
       yield* running.checkCancelled();
       const images = running.alive(batch);
       if (images.length === 0) return;
       // 1. one run of the UNet for all images; classifier-free guidance of each from its two rows
-      const rows = await atStep(i, request.steps, () => this.#predict(images, i, signal));
+      const rows = await atStep(i, calls, () => this.#predict(images, i, signal));
       const noise = new Map([...rows].map(([image, own]) => [image, guided(image, own)]));
       const due = previews.due(images, noise, i);
       // 2. the scheduler's step from this noise level to the next
       for (const [image, own] of noise) image.step(i, own);
       // 3. progress and previews, job by job
       for (const [job, own] of groupBy(images, (image) => image.job)) {
-        const total = (request.steps - start) * (own[0]?.request.seeds.length ?? 0);
+        const total = (calls - start) * (own[0]?.request.seeds.length ?? 0);
         yield running.advance(job, 'denoise', own.length, total);
         const preview = due.get(job);
         if (preview !== undefined) yield preview;
