@@ -99,6 +99,8 @@ export interface BareCall {
 export interface ReferenceTraits {
   /** `reference_strength` where the request has none, 0.1 to 1. */
   readonly defaultStrength: number;
+  /** Its images can be drawn anew in a part of their reference. Omitted: they cannot. */
+  readonly takesMask?: boolean;
   /** Guidance scale of a job with a reference, in place of the preset's. Omitted: the preset's stays. */
   guidanceScale?(strength: number): number;
 }

@@ -52,7 +52,7 @@ export function plannedMetadata(
     // The only way of fitting: see decode-reference.ts.
     referenceFit: references && 'cover_center_crop',
     referenceStrength: references?.strength,
-    denoisingStrength: applied?.method === 'img2img' ? (request.steps - firstStep(request)) / request.steps : undefined,
+    denoisingStrength: isFromImage(applied?.method) ? (request.steps - firstStep(request)) / request.steps : undefined,
     promptTokens: undefined,
     droppedTokens: undefined,
     promptChunks: undefined,
@@ -71,6 +71,11 @@ export function plannedMetadata(
     engine: engineName(spec),
     memoryMeasures: [],
   };
+}
+
+/** True for methods that begin with a noised image. */
+function isFromImage(method: string | undefined): boolean {
+  return method === 'img2img' || method === 'inpaint';
 }
 
 function enhancementFields({
