@@ -29,10 +29,12 @@ export function Generate() {
       <div class="generate">
         <form onSubmit={submit} onKeyDown={submitWithControlEnter}>
           <Fields />
-          <EstimateLine />
-          <button type="submit" class="primary" disabled={chosenModel() === undefined}>
-            Generate
-          </button>
+          <div class="start">
+            <EstimateLine />
+            <button type="submit" class="primary" disabled={chosenModel() === undefined}>
+              Generate
+            </button>
+          </div>
         </form>
         <JobPanel onAgain={() => void start()} />
       </div>
