@@ -58,7 +58,9 @@ describe("OpenAI's own client", () => {
   });
 
   it('starts from an image', async () => {
-    const blue = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } }).png().toBuffer();
+    const blue = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } })
+      .png()
+      .toBuffer();
     const { data = [] } = await openai.images.edit({ image: await toFile(blue, 'blue.png'), ...small });
     const metadata = await sharp(Buffer.from(data[0]?.b64_json ?? '', 'base64')).metadata();
     expect(metadata).toMatchObject({ width: 64, height: 64 });
@@ -102,7 +104,9 @@ describe("errors have OpenAI's shape", () => {
   });
 
   it('a mask', async () => {
-    const image = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } }).png().toBuffer();
+    const image = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } })
+      .png()
+      .toBuffer();
     const files = { image: await toFile(image, 'a.png'), mask: await toFile(image, 'b.png') };
     const error = await errorOf(openai.images.edit({ ...files, ...small }));
     expect([error.status, error.param]).toEqual([400, 'mask']);

@@ -1,15 +1,14 @@
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { queueOperations } from '../../src/cli/web/queue-operations.js';
 import { connect } from '../../src/client/client.js';
+import { readBridgeConfig } from '../../src/config/bridge-config.js';
+import { openQueue } from '../../src/queue-bridge/queue/open-queue.js';
 import type { Gateway } from '../../src/web/gateway.js';
-import { bridging } from '../support/bridging.js';
 import { accessibilityProblems, launchBrowser, openPage } from '../support/browser.js';
 import { gateway } from '../support/gateway.js';
-import { freePort } from '../support/redis-server.js';
+import { freePort, startRedis } from '../support/redis-server.js';
 import { outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
@@ -38,6 +37,25 @@ async function fill(page: Page, prompt: string, steps: number, side = 64): Promi
   await page.getByLabel('Steps').fill(String(steps));
 }
 
+/** Evaluated in the page: the pixels of its first result. */
+const PIXELS_OF_RESULT = `(async () => {
+  const image = document.querySelector('[data-testid=result] img');
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+  const context = canvas.getContext('2d');
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height).data.join();
+})()`;
+
+/** Evaluated in the page: drops a file on the place for references. */
+const dropOf = (file: Buffer) => `(() => {
+  const bytes = Uint8Array.from(atob('${file.toString('base64')}'), (c) => c.charCodeAt(0));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], 'dropped.png', { type: 'image/png' }));
+  const place = document.querySelector('[data-testid=drop-single]');
+  place.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
+})()`;
+
 const start = (page: Page) => page.getByRole('button', { name: 'Generate', exact: true }).click();
 
 describe('Generate', () => {
@@ -50,7 +68,7 @@ describe('Generate', () => {
     await start(page);
     const image = page.getByTestId('result').getByRole('img', { name: 'a (red:1.3) circle' });
     await image.waitFor();
-    const shown = () => image.evaluate(async (element) => [...new Uint8Array(await (await fetch((element as HTMLImageElement).src)).arrayBuffer())].join());
+    const shown = () => page.evaluate<string>(PIXELS_OF_RESULT);
     const first = await shown();
     const again = page.getByRole('button', { name: /^Again with seed \d+$/ });
     const seed = (await again.innerText()).replace(/\D/g, '');
@@ -86,17 +104,14 @@ describe('Generate', () => {
 
   it('takes a dropped image as the start', async () => {
     const { page } = await openPage(browser, web.url);
-    const folder = await tempFolder();
-    const path = join(folder, 'blue.png');
-    await writeFile(path, await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } }).png().toBuffer());
-    await page.getByLabel(/^Image to start from/).setInputFiles(path);
+    const blue = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } })
+      .png()
+      .toBuffer();
+    const chosen = { name: 'blue.png', mimeType: 'image/png', buffer: blue };
+    await page.getByLabel(/^Image to start from/).setInputFiles(chosen);
     await page.getByRole('img', { name: 'Image to start from: blue.png' }).waitFor();
     await page.getByRole('button', { name: 'Remove blue.png' }).click();
-    await page.getByTestId('drop-single').evaluate(async (place, url) => {
-      const transfer = new DataTransfer();
-      transfer.items.add(new File([Uint8Array.from(atob(url), (c) => c.charCodeAt(0))], 'dropped.png', { type: 'image/png' }));
-      place.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
-    }, (await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } }).png().toBuffer()).toString('base64'));
+    await page.evaluate(dropOf(blue));
     await page.getByRole('img', { name: 'Image to start from: dropped.png' }).waitFor();
     await fill(page, 'a red circle', 4);
     await start(page);
@@ -175,7 +190,7 @@ describe('what the page survives', () => {
     await dialog.getByRole('button').click();
     await page.getByText('0 running, 0 queued').waitFor();
     expect(await dialog.isVisible()).toBe(false);
-    expect(await page.evaluate(() => sessionStorage.getItem('darkroom-token'))).toBe(token);
+    expect(await page.evaluate("sessionStorage.getItem('darkroom-token')")).toBe(token);
   });
 });
 
@@ -199,9 +214,15 @@ describe('Gallery', () => {
       await more.scrollIntoViewIfNeeded();
       await page.waitForTimeout(300);
     }
-    await page.getByTestId('gallery-count').getByText(/^5\d\d of 5\d\d jobs$/).waitFor();
+    await page
+      .getByTestId('gallery-count')
+      .getByText(/^5\d\d of 5\d\d jobs$/)
+      .waitFor();
     await page.getByLabel('Search the prompts').fill('shape number 12');
-    await page.getByTestId('gallery-count').getByText(/^11 of/).waitFor();
+    await page
+      .getByTestId('gallery-count')
+      .getByText(/^11 of/)
+      .waitFor();
     await page.getByRole('img', { name: 'shape number 129' }).click();
     const box = page.getByRole('dialog', { name: 'Result' });
     await box.getByRole('img', { name: 'shape number 129' }).waitFor();
@@ -221,39 +242,74 @@ describe('Gallery', () => {
 });
 
 describe('Operations', () => {
-  it('shows engines, failures with their reason, and replays a dead job of the bridge', async () => {
-    await outcomeOf(serving.client, { ...quick, jobId: 'refused', width: 512, height: 512, steps: 400 }, {
-      onEvent: () => serving.client.jobs.cancelJob({ jobId: 'refused' }, serving.client.metadata, () => undefined),
+  it('shows engines, and failures with their reason', async () => {
+    const own = await serve({ LORA_DIR: await tempFolder() });
+    const gate = await gateway(own.client);
+    onTestFinished(async () => {
+      await gate.close();
+      await own.stop();
     });
-    // No server takes its jobs, so the only attempt fails.
-    const bridge = await bridging('127.0.0.1:1', { variables: { BRIDGE_ATTEMPTS: '1' } });
-    await bridge.push({ id: 'no-such-type', type: 'oil_painting', prompt: 'a red circle', user_id: 'u' });
-    const queue = queueOperations(bridge.queue);
-    const own = await gateway(serving.client, {}, queue);
-    onTestFinished(() => own.close());
-    const { page } = await openPage(browser, `${own.url}/#/operations`);
-    await page.getByRole('region', { name: 'Engines' }).getByRole('row', { name: /^sdxl sdxl ready cpu/ }).waitFor();
-    await page.getByRole('heading', { name: 'Queue of the bridge' }).waitFor();
-    await page.getByText('pushed', { exact: true }).waitFor();
+    const running = outcomeOf(own.client, { ...quick, jobId: 'unlucky', width: 512, height: 512, steps: 400 });
+    const { page } = await openPage(browser, `${gate.url}/#/operations`);
+    await page.getByRole('row', { name: /^sdxl sdxl (ready|busy) cpu/ }).waitFor();
+    await page.getByRole('row', { name: /^unlucky .* running/ }).waitFor();
+    process.kill(own.engine.pid ?? 0, 'SIGKILL');
+    await running;
+    await page.getByRole('row', { name: /^unlucky .* failed ENGINE_CRASHED: / }).waitFor();
+    await page.getByRole('cell', { name: '1', exact: true }).waitFor();
+  });
+
+  it('shows the queue of a bridge in Redis, and replays a dead job', async () => {
+    const redis = await startRedis();
+    const config = readBridgeConfig({}, { REDIS_URL: redis.url, CALLBACK_URL: 'http://127.0.0.1:1' });
+    const queue = openQueue(config);
+    const gate = await gateway(serving.client, {}, queueOperations(queue));
+    onTestFinished(async () => {
+      await gate.close();
+      await queue.close();
+      await redis.stop();
+    });
+    const [{ name: lane, queue: list }] = config.lanes;
+    await queue.push(list, '{"id":"dead-one"}');
+    const { payloads } = await queue.poll();
+    const admission = { kind: 'job', id: 'dead-one', user: 'ann', lane, type: 'sdxl_image_fast' } as const;
+    await queue.admit(list, [[payloads[0]?.sha1 ?? '', admission]]);
+    const lanes = [{ lane, weight: 1, server: 's' }];
+    await queue.claim({ token: 't', worker: 'bridge-1', leaseMs: 60_000, seed: 1, lanes });
+    const { page } = await openPage(browser, `${gate.url}/#/operations`);
+    await page
+      .getByRole('region', { name: 'Leased jobs' })
+      .getByRole('row', { name: /dead-one .* bridge-1/ })
+      .waitFor();
+    await queue.finish({ id: 'dead-one', token: 't', state: 'dead', callback: '{}', progress: '{}' });
+    const replay = page.getByRole('button', { name: 'Replay dead-one' });
+    await replay.waitFor();
     expect(await accessibilityProblems(page)).toEqual([]);
+    await replay.click();
+    await page.getByText('dead-one runs again.').waitFor();
+    await replay.waitFor({ state: 'detached' });
+    expect((await queue.counts()).waiting).toBe(1);
   });
 });
 
 describe('accessibility', () => {
-  it.each(['light', 'dark'] as const)('axe-core finds nothing in %s, and a phone needs no sideways scroll', async (colorScheme) => {
-    const { page } = await openPage(browser, web.url, { colorScheme, viewport: { width: 390, height: 844 } });
-    await fill(page, 'a (red:1.3) circle', 4);
-    await start(page);
-    await page.getByTestId('result').getByRole('img').waitFor();
-    for (const view of ['Generate', 'Gallery', 'Operations']) {
-      await page.getByRole('link', { name: view }).click();
-      await page.waitForTimeout(300);
-      expect([view, await accessibilityProblems(page)]).toEqual([view, []]);
-      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
-    }
-    await page.getByRole('link', { name: 'Gallery' }).click();
-    await page.locator('.tile img').first().click();
-    await page.getByRole('dialog', { name: 'Result' }).getByRole('img').waitFor();
-    expect(await accessibilityProblems(page)).toEqual([]);
-  });
+  it.each(['light', 'dark'] as const)(
+    'axe-core finds nothing in %s, and a phone needs no sideways scroll',
+    async (colorScheme) => {
+      const { page } = await openPage(browser, web.url, { colorScheme, viewport: { width: 390, height: 844 } });
+      await fill(page, 'a (red:1.3) circle', 4);
+      await start(page);
+      await page.getByTestId('result').getByRole('img').waitFor();
+      for (const view of ['Generate', 'Gallery', 'Operations']) {
+        await page.getByRole('link', { name: view }).click();
+        await page.waitForTimeout(300);
+        expect([view, await accessibilityProblems(page)]).toEqual([view, []]);
+        expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(390);
+      }
+      await page.getByRole('link', { name: 'Gallery' }).click();
+      await page.locator('.tile img').first().click();
+      await page.getByRole('dialog', { name: 'Result' }).getByRole('img').waitFor();
+      expect(await accessibilityProblems(page)).toEqual([]);
+    },
+  );
 });
