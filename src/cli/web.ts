@@ -2,10 +2,9 @@ import { Command, Option } from 'commander';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { readWebConfig } from '../config/web-config.js';
 import { createLog } from '../log.js';
-import { startGateway } from '../web/gateway.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { onShutdown } from './shutdown.js';
-import { openQueueOperations } from './web/queue-operations.js';
+import { openPage } from './web/open-page.js';
 
 interface WebOptions extends ServerOptions {
   readonly listen?: string;
@@ -26,13 +25,6 @@ async function web({ listen, openai, ...server }: WebOptions): Promise<void> {
     ...(openai && { WEB_OPENAI: 'true' }),
   });
   const log = createLog(config.LOG_LEVEL);
-  const client = await connectTo(server);
-  const queue = openQueueOperations(readBridgeConfig());
-  const gateway = await startGateway({ config, client, log, queue: queue?.operations });
-  process.stdout.write(`the page is at ${gateway.url}\n`);
-  onShutdown(async () => {
-    await gateway.close();
-    await queue?.close();
-    client.close();
-  }, 0);
+  const page = await openPage({ config, log, client: await connectTo(server), queue: readBridgeConfig() });
+  onShutdown(() => page.close(), 0);
 }
