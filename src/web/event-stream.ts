@@ -14,6 +14,8 @@ const HEARTBEAT_MS = 15_000;
 export function eventStream(events: AsyncIterable<JobEvent>, close: () => void): PassThrough {
   const stream = new PassThrough();
   stream.on('close', close);
+  // The reader hung up while something was written.
+  stream.on('error', () => undefined);
   const heartbeat = setInterval(() => stream.write(': still here\n\n'), HEARTBEAT_MS);
   void pump(events, stream)
     .catch((error: unknown) => stream.write(problemEvent(InferenceError.from(error))))

@@ -15,6 +15,9 @@ import { addOpenai } from './openai/routes.js';
 import { readPage } from './page-files.js';
 import type { QueueOperations } from './queue-operations.js';
 
+/** Longest time that a request may take to arrive, in ms. */
+const REQUEST_MS = 120_000;
+
 export interface GatewayOptions {
   readonly config: WebConfig;
   readonly client: DarkroomClient;
@@ -42,7 +45,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const page = readPage(options.pageFolder ?? fileURLToPath(new URL('page/', import.meta.url)));
   const callers = new Callers(client, !isLocal);
   const files = new JobFiles();
-  const app = Fastify({ logger: false, forceCloseConnections: true });
+  const app = Fastify({ logger: false, forceCloseConnections: true, requestTimeout: REQUEST_MS });
   // JSON needs a preflight from other sites; plain text does not.
   app.removeContentTypeParser('text/plain');
   app.addHook('onRequest', async (request, reply) => {

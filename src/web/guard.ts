@@ -43,7 +43,7 @@ export function assertSameSite({ headers }: Pick<FastifyRequest, 'headers'>, lis
     throw new InferenceError('PERMISSION_DENIED', `Origin "${origin}" is another site; only the page itself may call`);
   }
   const site = headers['sec-fetch-site'];
-  if (site === 'cross-site' && headers['sec-fetch-mode'] !== 'navigate') {
+  if ((site === 'cross-site' || site === 'same-site') && headers['sec-fetch-mode'] !== 'navigate') {
     throw new InferenceError('PERMISSION_DENIED', 'the call comes from another site; only the page itself may call');
   }
 }

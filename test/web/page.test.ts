@@ -1,6 +1,8 @@
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { Browser, Page } from 'playwright-core';
 import sharp from 'sharp';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { queueOperations } from '../../src/cli/web/queue-operations.js';
 import { connect } from '../../src/client/client.js';
 import { readBridgeConfig } from '../../src/config/bridge-config.js';
@@ -11,6 +13,7 @@ import { gateway } from '../support/gateway.js';
 import { freePort, startRedis } from '../support/redis-server.js';
 import { outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
+import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 
 const token = 'a-token-of-the-tests';
 
@@ -63,7 +66,7 @@ describe('Generate', () => {
     const { page, complaints } = await openPage(browser, web.url);
     await fill(page, 'a (red:1.3) circle', 4);
     await page.getByTestId('token-count').getByText('3 tokens in 1 chunk').waitFor();
-    expect(await page.getByRole('list', { name: 'Weights' }).innerText()).toBe('red 1.30');
+    expect(await page.getByRole('list', { name: 'Weights' }).textContent()).toBe('red 1.30');
     await page.getByTestId('estimate').getByText('64 × 64, 4 steps').waitFor();
     await start(page);
     const image = page.getByTestId('result').getByRole('img', { name: 'a (red:1.3) circle' });
@@ -71,7 +74,7 @@ describe('Generate', () => {
     const shown = () => page.evaluate<string>(PIXELS_OF_RESULT);
     const first = await shown();
     const again = page.getByRole('button', { name: /^Again with seed \d+$/ });
-    const seed = (await again.innerText()).replace(/\D/g, '');
+    const seed = (await again.textContent())?.replace(/\D/g, '') ?? '';
     await again.click();
     expect(await page.getByLabel('Seed').inputValue()).toBe(seed);
     await start(page);
@@ -116,6 +119,51 @@ describe('Generate', () => {
     await fill(page, 'a red circle', 4);
     await start(page);
     await page.getByTestId('result').getByText('img2img').waitFor();
+  });
+});
+
+describe('what the models of a server can do', () => {
+  it('LoRAs with their trained tags', async () => {
+    const folder = await tempFolder();
+    const golden = new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url);
+    const tags = JSON.stringify({ '1_ink': { 'ink wash': 3 } });
+    const tensors = await readTensorFile(fileURLToPath(golden));
+    await writeTensorFile(join(folder, 'ink.safetensors'), tensors, { ss_tag_frequency: tags });
+    const own = await serve({ LORA_DIR: folder });
+    const gate = await gateway(own.client);
+    onTestFinished(async () => {
+      await gate.close();
+      await own.stop();
+    });
+    const { page } = await openPage(browser, gate.url);
+    await page.getByLabel('ink', { exact: true }).check();
+    await page.getByLabel('Weight of ink').fill('0.5');
+    await fill(page, 'a circle', 2);
+    await page.getByRole('button', { name: 'ink wash' }).click();
+    expect(await page.getByLabel('Prompt', { exact: true }).inputValue()).toBe('a circle, ink wash');
+    await start(page);
+    await page.getByTestId('result').getByText('ink (0.5)').waitFor();
+  });
+
+  it('a video, which the gallery plays', async () => {
+    const own = await serve({ WAN_PATH: inject('tinyWan') });
+    const gate = await gateway(own.client);
+    onTestFinished(async () => {
+      await gate.close();
+      await own.stop();
+    });
+    const { page, complaints } = await openPage(browser, gate.url);
+    await page.getByLabel('Job type').selectOption('video_fast');
+    await page.getByLabel('Frames').fill('5');
+    await fill(page, 'a circle that grows', 2);
+    await start(page);
+    await page.getByTestId('result').getByText('5 at 16 per second').waitFor();
+    await page.getByRole('link', { name: 'Gallery' }).click();
+    await page.getByRole('button', { name: 'a circle that grows' }).click();
+    await page.getByRole('dialog', { name: 'Result' }).locator('video').waitFor();
+    await page.waitForFunction("document.querySelector('dialog video').readyState >= 2");
+    expect(await page.evaluate("document.querySelector('dialog video').videoWidth")).toBe(64);
+    expect(complaints).toEqual([]);
   });
 });
 

@@ -20,6 +20,8 @@ export function imageStream(
 ): PassThrough {
   const stream = new PassThrough();
   stream.on('close', close);
+  // The reader hung up while something was written.
+  stream.on('error', () => undefined);
   const { size, output_format, partial_images: wanted } = request;
   const send = (event: string, data: object) => stream.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   const common = {

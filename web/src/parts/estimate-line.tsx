@@ -1,6 +1,7 @@
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { ApiError, type Estimate, post } from '../state/api';
 import { reconnects } from '../state/connection';
+import { currentState } from '../state/current-job';
 import { chosenModel, requestOf } from '../state/form';
 import { bytes, seconds } from '../state/formats';
 
@@ -14,6 +15,8 @@ export function EstimateLine() {
   const problem = useSignal('');
   useSignalEffect(() => {
     const request = requestOf();
+    // A finished job is a new measurement.
+    currentState.value;
     reconnects.value;
     if (chosenModel() === undefined) return;
     const references = (request.references as readonly { image: string }[]).filter(

@@ -21,6 +21,7 @@ export function ReferenceFields() {
           <ReferenceField key={role} role={role} />
         ))}
       </div>
+      {form.note.value !== '' && !hasAny && <p class="banner">{form.note.value}</p>}
       {hasAny && (
         <NumberField
           label="Strength of the reference"

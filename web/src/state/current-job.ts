@@ -1,4 +1,4 @@
-import { signal } from '@preact/signals';
+import { computed, signal } from '@preact/signals';
 import { ApiError, type Asset, type JobEvent, type Metadata, post } from './api';
 import { watchJob } from './watch-job';
 
@@ -23,6 +23,9 @@ export interface CurrentJob {
 
 /** The job that the page shows. */
 export const current = signal<CurrentJob | undefined>(undefined);
+
+/** Its state alone, for what does not follow every step. */
+export const currentState = computed(() => current.value?.state);
 
 let abort = new AbortController();
 

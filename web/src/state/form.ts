@@ -28,6 +28,8 @@ export const form = {
   loras: signal<readonly { readonly name: string; readonly weight: number }[]>([]),
   references: signal<Readonly<Partial<Record<ReferenceRole, FormReference>>>>({}),
   strength: signal(''),
+  /** What the user must add to run a job again; empty: nothing. */
+  note: signal(''),
 };
 
 export function jobTypes(): readonly JobType[] {
@@ -96,6 +98,10 @@ export function fillFrom(metadata: Metadata, seed: string | undefined): void {
   form.seed.value = seed ?? text(metadata.seed);
   form.numImages.value = '1';
   form.frames.value = chosenType()?.makes === 'video' ? text(metadata.frames) : '';
+  form.note.value =
+    metadata.referenceMethod !== undefined && Object.keys(form.references.value).length === 0
+      ? 'This job had a reference, which the server does not keep. Choose it again.'
+      : '';
   form.loras.value = (metadata.loras ?? []).map(({ name, weight }) => ({ name, weight: weight ?? 1 }));
 }
 

@@ -38,9 +38,11 @@ export async function loadMore(): Promise<void> {
   }
 }
 
-/** Adds jobs that ended since, as long as the signal is not aborted. */
-export async function refreshGallery(signal: AbortSignal): Promise<void> {
+/** Loads the first page, then adds jobs that end, as long as the signal is not aborted. */
+export async function keepGallery(signal: AbortSignal): Promise<void> {
+  await reload();
   while (!signal.aborted) {
+    await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
     await whenVisible();
     try {
       const { jobs: newest = [] } = await list(NEWEST, '');
@@ -53,7 +55,6 @@ export async function refreshGallery(signal: AbortSignal): Promise<void> {
     } catch (caught) {
       galleryProblem.value = ApiError.from(caught).message;
     }
-    await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
   }
 }
 

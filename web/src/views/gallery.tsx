@@ -7,7 +7,7 @@ import { Lightbox } from '../parts/lightbox';
 import type { Asset, Job } from '../state/api';
 import { reconnects } from '../state/connection';
 import { enumName, jobTypeName, time } from '../state/formats';
-import { galleryProblem, isLoading, jobs, loadMore, nextPage, refreshGallery } from '../state/gallery';
+import { galleryProblem, isLoading, jobs, keepGallery, loadMore, nextPage } from '../state/gallery';
 
 export interface Tile {
   readonly job: Job;
@@ -24,7 +24,7 @@ export function Gallery() {
   const reconnected = reconnects.value;
   useEffect(() => {
     const abort = new AbortController();
-    void loadMore().then(() => refreshGallery(abort.signal));
+    void keepGallery(abort.signal);
     return () => abort.abort();
   }, [reconnected]);
   const types = [...new Set(jobs.value.map((job) => jobTypeName(job.jobType)).filter((name) => name !== ''))].sort();
