@@ -30,7 +30,7 @@ try {
   await page.getByTestId('token-count').waitFor();
   await page.getByRole('button', { name: 'Generate', exact: true }).click();
   await page.getByTestId('result').waitFor();
-  await page.waitForFunction("document.querySelectorAll('[data-testid=result] img').length === 6");
+  await page.getByTestId('result').getByRole('img').nth(5).waitFor();
   await page.getByTestId('estimate').getByText('steps').waitFor();
   const picture = await page.screenshot();
   await sharp(picture).png({ palette: true, compressionLevel: 9 }).toFile(join(root, 'docs/images/page.png'));

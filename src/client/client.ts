@@ -76,6 +76,8 @@ export function connect(address: string, { token, tokenFile, tls }: ConnectOptio
   const open = clientCredentials(tls);
   const options: ClientOptions = {
     'grpc.keepalive_time_ms': 40_000,
+    // gRPC's own bound is two minutes: a server that restarted would be away for as long.
+    'grpc.max_reconnect_backoff_ms': 5000,
     ...(tls?.serverName !== undefined && {
       'grpc.ssl_target_name_override': tls.serverName,
       'grpc.default_authority': tls.serverName,

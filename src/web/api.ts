@@ -50,6 +50,9 @@ const listQuery = z.strictObject({
     .pipe(z.array(z.enum(['queued', 'running', 'completed', 'failed', 'cancelled']))),
 });
 
+const FILE_INDEX = 'must be the index of a file, 0 to 1000';
+const fileIndex = z.coerce.number({ error: FILE_INDEX }).int(FILE_INDEX).min(0, FILE_INDEX).max(1000, FILE_INDEX);
+
 const sequence = z.coerce.string().regex(/^\d{1,19}$/, 'must be the sequence number of an event');
 
 /** Adds the routes of /api: the proto's methods as JSON, and the events of jobs as server-sent events. */
@@ -105,7 +108,11 @@ export function addApi(app: FastifyInstance, { callers, files, queue }: ApiOptio
   app.get(
     '/api/jobs/:id/events',
     async (request: FastifyRequest<{ Params: { id: string }; Querystring: { after?: string } }>, reply) => {
-      const after = parseBody(sequence, request.headers['last-event-id'] ?? request.query.after ?? '0');
+      const after = parseBody(
+        sequence,
+        request.headers['last-event-id'] ?? request.query.after ?? '0',
+        'Last-Event-ID',
+      );
       const caller = await client(request);
       // Errors of a job that is not there have an HTTP status, as long as nothing was sent.
       await jobOf(caller, request.params.id);
@@ -126,7 +133,7 @@ export function addApi(app: FastifyInstance, { callers, files, queue }: ApiOptio
       reply,
     ) => {
       const { id, index } = request.params;
-      const at = parseBody(z.coerce.number().int().min(0).max(1000), index);
+      const at = parseBody(fileIndex, index, 'file');
       const { asset, data } = await files.read(await client(request), id, at);
       const isSmall = request.query.size === 'thumbnail' && asset.contentType.startsWith('image/');
       const body = isSmall ? await thumbnail(data, THUMBNAIL_PIXELS) : data;

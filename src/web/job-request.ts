@@ -17,11 +17,14 @@ function enumName<T extends number>(values: Readonly<Record<string, T>>, prefix:
   return z.enum([...byName.keys()]).transform((name) => byName.get(name) as T);
 }
 
+const WHOLE = 'must be a whole number, 0 to 4294967295';
 const whole = z
-  .number()
-  .int()
-  .min(0)
-  .max(2 ** 32 - 1);
+  .number({ error: WHOLE })
+  .int(WHOLE)
+  .min(0, WHOLE)
+  .max(2 ** 32 - 1, WHOLE);
+
+const SEED = 'must be a whole number, 0 to 9007199254740991, or its digits';
 
 const referenceSchema = z.strictObject({
   image: z.base64().optional(),
@@ -48,9 +51,7 @@ const jobRequestSchema = z.strictObject({
   scheduler: z.string().optional(),
   numImages: whole.optional(),
   /** A number, or its digits. */
-  seed: z
-    .union([z.number().int().min(0), z.string().regex(/^\d{1,16}$/, 'must be the digits of a whole number')])
-    .optional(),
+  seed: z.union([z.number().int().min(0), z.string().regex(/^\d{1,16}$/)], { error: SEED }).optional(),
   frames: whole.optional(),
   outputFormat: enumName(OutputFormat, 'OUTPUT_FORMAT').optional(),
   outputQuality: whole.optional(),
@@ -107,12 +108,15 @@ export function replayRequest(body: unknown) {
   return parseBody(replaySchema, body);
 }
 
-/** @throws InferenceError INVALID_REQUEST that lists every bad field */
-export function parseBody<T extends z.ZodType>(schema: T, body: unknown): z.infer<T> {
+/**
+ * @param name of what is parsed, for a problem of the whole. Default: body
+ * @throws InferenceError INVALID_REQUEST that lists every bad field
+ */
+export function parseBody<T extends z.ZodType>(schema: T, body: unknown, name = 'body'): z.infer<T> {
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
   const violations = parsed.error.issues.map(({ path, message }) => ({
-    field: path.join('.') || 'body',
+    field: path.join('.') || name,
     description: message,
   }));
   const [first] = violations;

@@ -11,7 +11,7 @@ import type { Gateway } from '../../src/web/gateway.js';
 import { accessibilityProblems, launchBrowser, openPage } from '../support/browser.js';
 import { gateway } from '../support/gateway.js';
 import { freePort, startRedis } from '../support/redis-server.js';
-import { outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { outcomeOf, quick, type Serving, serve, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 
@@ -161,7 +161,8 @@ describe('what the models of a server can do', () => {
     await page.getByRole('link', { name: 'Gallery' }).click();
     await page.getByRole('button', { name: 'a circle that grows' }).click();
     await page.getByRole('dialog', { name: 'Result' }).locator('video').waitFor();
-    await page.waitForFunction("document.querySelector('dialog video').readyState >= 2");
+    // HAVE_CURRENT_DATA: Chromium decoded the first frame.
+    await until(async () => (await page.evaluate<number>("document.querySelector('dialog video').readyState")) >= 2);
     expect(await page.evaluate("document.querySelector('dialog video').videoWidth")).toBe(64);
     expect(complaints).toEqual([]);
   });
@@ -218,7 +219,7 @@ describe('what the page survives', () => {
     await page.getByLabel('Steps').fill('2');
     await page.getByRole('button', { name: 'Start it again' }).click();
     await page.getByTestId('result').waitFor();
-    expect(await page.getByText('The server is offline').count()).toBe(0);
+    await page.getByText('The server is offline').waitFor({ state: 'detached' });
   });
 
   it('a wrong token: the page says so and asks again', async () => {

@@ -29,6 +29,9 @@ const PARAMS: Readonly<Record<string, string>> = {
   references: 'image',
 };
 
+/** OpenAI's parameters of reasons that name no field. */
+const REASON_PARAMS: Readonly<Record<string, string>> = { MODEL_NOT_FOUND: 'model', REFERENCE_INVALID: 'image' };
+
 export function openaiError(error: InferenceError): OpenaiError {
   const [violation] = error.violations;
   const field = violation?.field.replace(/[[.].*$/, '') ?? '';
@@ -36,7 +39,7 @@ export function openaiError(error: InferenceError): OpenaiError {
     error: {
       message: error.message,
       type: typeOf(httpStatus(error)),
-      param: field === '' ? null : (PARAMS[field] ?? field),
+      param: field === '' ? (REASON_PARAMS[error.reason] ?? null) : (PARAMS[field] ?? field),
       code: CODES[error.reason] ?? error.reason.toLowerCase(),
     },
   };

@@ -47,9 +47,9 @@ export function AssetView({ jobId, asset, alt }: AssetProps) {
   if (url === '') return <div class="placeholder" aria-hidden="true" />;
   if (asset.contentType.startsWith('video/')) {
     // biome-ignore lint/a11y/useMediaCaption: the videos have no sound
-    return <video src={url} controls loop playsInline aria-label={alt} />;
+    return <video class="full" src={url} controls loop playsInline aria-label={alt} />;
   }
-  return <img src={url} alt={alt} width={asset.width} height={asset.height} />;
+  return <img class="full" src={url} alt={alt} width={asset.width} height={asset.height} />;
 }
 
 /** Saves a file under the name of its job. */

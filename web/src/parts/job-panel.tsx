@@ -20,7 +20,7 @@ export function JobPanel({ onAgain }: { readonly onAgain: () => void }) {
       {job === undefined && <p class="hint">The result appears here.</p>}
       {job?.interruption !== undefined && job.interruption !== '' && (
         <p class="banner" data-testid="interruption">
-          {job.interruption} The page tries again; the job goes on.
+          {job.interruption} The page tries again until it answers.
         </p>
       )}
       {job?.state === 'failed' && <Failure job={job} onAgain={onAgain} />}

@@ -1,5 +1,5 @@
 import { computed, signal } from '@preact/signals';
-import { ApiError, type Asset, type JobEvent, type Metadata, post } from './api';
+import { ApiError, type Asset, isOffline, type JobEvent, type Metadata, post } from './api';
 import { watchJob } from './watch-job';
 
 export interface CurrentJob {
@@ -64,32 +64,47 @@ function newId(): string {
   return `web-${[...random].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`;
 }
 
-const START_TRIES = 3;
+/** Time between two tries to start a job while the server is offline, in ms. */
+const START_DELAY_MS = 1000;
 
-/** Starts a job and watches it. @returns its id; undefined if it was refused, which `current` says in words */
+/**
+ * Starts a job and watches it. While the server is offline, it tries again: the id makes sure that the job runs once.
+ * @returns its id; undefined if it was refused or cancelled, which `current` says in words
+ */
 export async function startJob(request: Readonly<Record<string, unknown>>): Promise<string | undefined> {
   const id = newId();
   stopWatching();
   current.value = fresh(id);
-  for (let tries = 1; ; tries += 1) {
+  const isWanted = () => current.value?.id === id && !current.value.isCancelling;
+  while (isWanted()) {
     try {
       await post('api/jobs', { ...request, jobId: id, previewsPerSecond: 2 });
+      // Another job was started meanwhile; this one goes on by itself.
+      if (current.value?.id !== id) return undefined;
+      const wasCancelled = current.value.isCancelling;
+      change(id, { state: 'queued', interruption: '' });
+      if (wasCancelled) void cancelCurrent();
       void follow(id);
       return id;
     } catch (caught) {
       const error = ApiError.from(caught);
-      if (error.reason === 'UNREACHABLE' && tries < START_TRIES) continue;
-      const violations = error.violations.map(({ field, description }) => `${field} ${description}`);
-      change(id, { state: 'failed', error: violations.length > 1 ? violations.join('; ') : error.message });
-      return undefined;
+      if (!isOffline(error)) {
+        const violations = error.violations.map(({ field, description }) => `${field} ${description}`);
+        change(id, { state: 'failed', error: violations.length > 1 ? violations.join('; ') : error.message });
+        return undefined;
+      }
+      change(id, { doing: 'Waiting for the server', interruption: error.message });
     }
+    await new Promise((resolve) => setTimeout(resolve, START_DELAY_MS));
   }
+  change(id, { state: 'failed', error: 'Cancelled.', interruption: '' });
+  return undefined;
 }
 
 /** Watches a job that exists. */
 export async function follow(id: string): Promise<void> {
   stopWatching();
-  if (current.value?.id !== id) current.value = fresh(id);
+  if (current.value?.id !== id) current.value = { ...fresh(id), state: 'queued', doing: 'Looking for the job' };
   const { signal: stopped } = abort;
   try {
     await watchJob(id, {
@@ -116,6 +131,8 @@ export async function cancelCurrent(): Promise<void> {
   const id = current.value?.id;
   if (id === undefined) return;
   change(id, { isCancelling: true });
+  // The start looks at it.
+  if (current.value?.state === 'starting') return;
   try {
     await post(`api/jobs/${encodeURIComponent(id)}/cancel`, {});
   } catch (caught) {
