@@ -15,3 +15,11 @@ export function cacheFolder({ XDG_CACHE_HOME }: NodeJS.ProcessEnv = environment(
 export function vulkanDriverFiles({ VK_DRIVER_FILES, VK_ICD_FILENAMES }: NodeJS.ProcessEnv = environment()): string {
   return VK_DRIVER_FILES ?? VK_ICD_FILENAMES ?? '';
 }
+
+/**
+ * Name by which nvidia-smi knows a card: an index or a UUID. CUDA counts only the cards of CUDA_VISIBLE_DEVICES, the driver counts all.
+ * @param index CUDA's
+ */
+export function visibleCard(index: number, { CUDA_VISIBLE_DEVICES = '' }: NodeJS.ProcessEnv = environment()): string {
+  return CUDA_VISIBLE_DEVICES.split(',')[index]?.trim() || String(index);
+}

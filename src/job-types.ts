@@ -22,6 +22,8 @@ export interface JobTypeInfo {
   readonly isEnhanced: boolean;
   /** `compel_weights` apply. Elsewhere payloads may carry them, and the bridge ignores them as the old system did. */
   readonly takesWeights: boolean;
+  /** A mask says which part of its reference is drawn anew. Omitted: masks are ignored. */
+  readonly takesMask?: boolean;
   /** Upper bound of the old system's time for that many images, in seconds, on an RTX 6000 Ada. */
   readonly expectedSeconds: (images: number) => number;
 }
@@ -41,6 +43,7 @@ const sdxl = (row: Row): JobTypeInfo => ({
   makes: 'images',
   isEnhanced: false,
   takesWeights: true,
+  takesMask: true,
 });
 const wan = (makes: 'image' | 'video', isEnhanced: boolean, row: Row): JobTypeInfo => ({
   ...row,

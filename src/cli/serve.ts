@@ -4,7 +4,11 @@ import { connect } from '../client/client.js';
 import type { BridgeConfig } from '../config/bridge-config.js';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { type Config, readConfig } from '../config/server-config.js';
+import { deviceName } from '../device.js';
 import { createEngines, createTextEngine } from '../engine/create-engines.js';
+import { DeviceLedgers } from '../engine/device-ledgers.js';
+import { engineName } from '../engine/messages.js';
+import { planPlacement } from '../engine/place-engines.js';
 import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createLog, type Logger } from '../log.js';
@@ -26,6 +30,7 @@ const OPTIONS = {
   LORA_DIR: new Option('--lora-dir <folder>', 'folder of LoRA files that requests may name (LORA_DIR)'),
   LORA_FILES: new Option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)'),
   DEVICE: new Option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)'),
+  DEVICES: new Option('--devices <list>', 'devices that models are placed on, for example cuda:0,cuda:1 (DEVICES)'),
   PRECISION: new Option('--precision <name>', 'auto, fp32, fp16 or bf16 (PRECISION)'),
 } as const satisfies Partial<Record<keyof Config, Option>>;
 
@@ -59,12 +64,21 @@ async function serve({ withBridge, web, ...options }: ServeOptions): Promise<voi
   const traceIds = new TraceIds();
   const log = createLog(config.LOG_LEVEL, traceIds.fieldsOf);
   const bridgeConfig = withBridge ? bridgeConfigOf() : undefined;
-  const engines = createEngines({ config, log });
-  const textEngine = await createTextEngine(config, log, engines);
+  const engines = createEngines({ config, log, placement: await planPlacement(config, log) });
+  const memory = new DeviceLedgers(config, engines);
+  const textEngine = await createTextEngine(config, log, memory);
   const watch = await watchServer({ config, log, traceIds });
   const ownToken = withBridge || web !== undefined ? randomUUID() : undefined;
   const openPage = web === undefined ? undefined : await pageOf(web, log);
-  const server = await createServer({ config, log, engines, textEngine, ownToken, observers: watch.observers });
+  const server = await createServer({
+    config,
+    log,
+    engines,
+    memory,
+    textEngine,
+    ownToken,
+    observers: watch.observers,
+  });
   await watch.listen(server.notReady);
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
@@ -97,7 +111,10 @@ async function serve({ withBridge, web, ...options }: ServeOptions): Promise<voi
     await watch.stop();
     throw error;
   }
-  for (const { spec, device: runsOn } of engines) process.stdout.write(`model ${spec.model} is ready on ${runsOn}\n`);
+  for (const { spec, device = spec.device } of engines) {
+    const place = config.DEVICES === undefined ? device : deviceName(device, spec.deviceId ?? 0);
+    process.stdout.write(`model ${engineName(spec)} is ready on ${place}\n`);
+  }
 }
 
 /**

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { devices, precisions } from '../device.js';
+import { devices, precisions, turnPolicies } from '../device.js';
 import { ggufTypes } from '../enhancer/qwen/gguf-file-types.js';
 import { environment } from '../environment.js';
 import { builtInFamilies, builtInVariables } from '../pipelines/families.js';
@@ -8,6 +8,7 @@ import { parseAllowedHost } from '../references/allowed-hosts.js';
 import { runtimeNames } from '../runtime/runtime-names.js';
 import { count, modelName, path } from '../std/variable-kinds.js';
 import { accessVariables } from './access-variables.js';
+import { parseDeviceList } from './device-list.js';
 import { readVariables } from './read-variables.js';
 import { metricsAddress, sharedVariables } from './shared-variables.js';
 
@@ -63,6 +64,24 @@ export const configSchema = z.object({
     .enum(devices)
     .default('auto')
     .describe('Device that models run on. auto tries CUDA, then WebGPU, then the CPU.'),
+  DEVICES: z
+    .string()
+    .transform((list, context) => {
+      const parsed = parseDeviceList(list);
+      if (typeof parsed !== 'string') return parsed;
+      context.addIssue({ code: 'custom', message: parsed });
+      return z.NEVER;
+    })
+    .optional()
+    .describe(
+      'Devices that models are placed on, separated by commas: cuda:0,cuda:1. It replaces DEVICE. Unset: the one that DEVICE names.',
+    ),
+  GPU_TURNS: z
+    .enum(turnPolicies)
+    .optional()
+    .describe(
+      'How engines on one device take turns. fair: the one that used it least goes first. images-first: images go before videos. off: they run at the same time. Unset: fair on a GPU, off on the CPU.',
+    ),
   RUNTIME: z
     .enum(runtimeNames)
     .default('auto')

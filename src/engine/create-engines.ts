@@ -1,15 +1,19 @@
 import type { Config } from '../config/server-config.js';
+import { type DeviceAddress, deviceName, type TurnPolicy } from '../device.js';
 import { estimateMemory } from '../enhancer/qwen/memory.js';
 import { readTemplate } from '../enhancer/template.js';
+import { visibleCard } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { type Families, flagOf } from '../pipelines/family.js';
-import { measureMemory } from '../runtime/device-memory.js';
+import { groupBy } from '../std/group-by.js';
+import type { DeviceLedgers } from './device-ledgers.js';
+import { DeviceTurns } from './device-turns.js';
 import { createEngine, type Engine, type EngineOptions } from './engine.js';
-import { MemoryLedger } from './memory-ledger.js';
 import type { EngineSpec, TextWork } from './messages.js';
 import { OnDemandEngine } from './on-demand-engine.js';
+import { configuredDevices, type Placement } from './place-engines.js';
 
 export interface CreateEnginesOptions {
   readonly config: Config;
@@ -22,10 +26,14 @@ export interface CreateEnginesOptions {
   readonly backoffMs?: NonNullable<EngineOptions['backoffMs']>;
   /** Threads of each CPU engine. Default: ENGINE_THREADS. */
   readonly threads?: number;
+  /** Most memory of each engine's arena, in bytes. Default: no limit. */
+  readonly memoryLimitBytes?: number | undefined;
+  /** Devices of the engines, from `planPlacement`. Default: the devices take turns. */
+  readonly placement?: Placement | undefined;
 }
 
 /**
- * Creates one engine for every model that the configuration names. The caller starts them.
+ * Creates the engines of every model that the configuration names, one after the other. The caller starts them.
  * @throws InferenceError INVALID_REQUEST if the configuration names no model at all
  */
 export function createEngines({
@@ -33,8 +41,11 @@ export function createEngines({
   log,
   families = builtInFamilies,
   threads = config.ENGINE_THREADS,
+  placement,
+  memoryLimitBytes,
   ...options
 }: CreateEnginesOptions): readonly Engine[] {
+  const devices = configuredDevices(config);
   const imageCheck =
     config.POLICY_IMAGE_MODEL === undefined
       ? undefined
@@ -42,12 +53,18 @@ export function createEngines({
   const specs = families.flatMap((family): EngineSpec[] => {
     const source = family.sourceFrom(config);
     if (source === undefined) return [];
-    return [
-      {
-        model: family.modelName(config),
+    const model = family.modelName(config);
+    const replicas = family.replicas?.(config) ?? 1;
+    const places = placement?.get(model) ?? [];
+    return Array.from({ length: replicas }, (_, i) => {
+      const { device, index } = (places[i] ?? devices[i % devices.length]) as DeviceAddress;
+      return {
+        model,
+        engine: replicas === 1 ? undefined : `${model}-${i}`,
         family: family.name,
         source,
-        device: config.DEVICE,
+        device,
+        deviceId: index,
         threads,
         runtime: config.RUNTIME,
         providerLibrary: config.PROVIDER_LIBRARY,
@@ -57,21 +74,38 @@ export function createEngines({
         variants: config.LORA_VARIANTS,
         reserveBytes: config.MEMORY_RESERVE_BYTES,
         imageCheck,
-      },
-    ];
+        memoryLimitBytes,
+      };
+    });
   });
   if (specs.length === 0 && config.QWEN_PATH === undefined) {
     throw new InferenceError('INVALID_REQUEST', `no model: ${waysToNameOne(families)}`);
   }
+  const turnsOf = createTurns(config.GPU_TURNS, specs);
   return specs.map((spec) =>
     createEngine({
-      spec,
+      spec: { ...spec, takesTurns: turnsOf(spec) && (config.GPU_TURNS === undefined ? 'gpu' : 'always') },
+      turns: turnsOf(spec),
       log,
       cancelBoundMs: config.CANCEL_BOUND_MS,
       hangTimeoutMs: config.HANG_TIMEOUT_MS,
       ...options,
     }),
   );
+}
+
+/** The turns of each device that several engines are on. */
+function createTurns(
+  policy: TurnPolicy = 'fair',
+  specs: readonly EngineSpec[],
+): (spec: EngineSpec) => DeviceTurns | undefined {
+  const shared = [...groupBy(specs, placeOf)].filter(([, engines]) => engines.length > 1);
+  const turns = new Map(policy === 'off' ? [] : shared.map(([place]) => [place, new DeviceTurns({ policy })]));
+  return (spec) => turns.get(placeOf(spec));
+}
+
+function placeOf({ device, deviceId = 0 }: EngineSpec): string {
+  return deviceName(device, deviceId);
 }
 
 function waysToNameOne(families: Families): string {
@@ -85,13 +119,13 @@ function waysToNameOne(families: Families): string {
 /**
  * Creates the language model that enhances prompts. It loads when the first prompt comes. Returns undefined if the
  * configuration names none.
- * @param residents engines that share the memory with it
+ * @param memory ledgers of the devices that the other engines are on
  * @throws InferenceError INVALID_REQUEST if the template is wrong
  */
 export async function createTextEngine(
   config: Config,
   log: Logger,
-  residents: readonly Engine[],
+  memory: DeviceLedgers,
   entry = new URL('./text-process.js', import.meta.url),
 ): Promise<OnDemandEngine<TextWork> | undefined> {
   const template = await readTemplate(config.ENHANCE_TEMPLATE);
@@ -103,9 +137,11 @@ export async function createTextEngine(
     template,
     parallel: config.QWEN_PARALLEL,
   };
+  const { device, index: deviceId } = deviceWithFewest(configuredDevices(config), memory);
   const engine = createEngine<TextWork>({
-    spec: { model: config.QWEN_NAME, family: 'qwen', source, device: config.DEVICE, threads: config.ENGINE_THREADS },
+    spec: { model: config.QWEN_NAME, family: 'qwen', source, device, deviceId, threads: config.ENGINE_THREADS },
     log,
+    env: onlyCard(config, deviceId),
     entry,
     kind: 'on-demand',
     cancelBoundMs: config.CANCEL_BOUND_MS,
@@ -118,10 +154,21 @@ export async function createTextEngine(
     const { device, info, peakBytes } = engine;
     measuredBytes = device === 'cpu' ? peakBytes : info?.memory.vram;
   });
-  const ledger = new MemoryLedger({
-    measure: () => measureMemory(config.DEVICE, residents),
-    reserveBytes: config.MEMORY_RESERVE_BYTES,
-  });
+  const ledger = memory.of(device, deviceId);
   const grant = async () => ledger.grant(config.QWEN_NAME, measuredBytes ?? (await estimateMemory(source)));
-  return new OnDemandEngine({ engine, grant, idleMs: config.QWEN_IDLE_MS, log });
+  const onDemand = new OnDemandEngine({ engine, grant, idleMs: config.QWEN_IDLE_MS, log });
+  ledger.onShortage(() => onDemand.endIfIdle());
+  for (const neighbour of memory.neighbours(device, deviceId)) neighbour.onMemoryRequest(() => onDemand.endIfIdle());
+  return onDemand;
+}
+
+/** The device that the fewest engines are on; the last of several, as models are placed from the first one on. */
+function deviceWithFewest(devices: readonly DeviceAddress[], memory: DeviceLedgers): DeviceAddress {
+  const enginesOn = ({ device, index }: DeviceAddress) => memory.neighbours(device, index).length;
+  return devices.toReversed().reduce((best, next) => (enginesOn(next) < enginesOn(best) ? next : best));
+}
+
+/** llama.cpp spreads a model over all cards that it sees. */
+function onlyCard({ DEVICES }: Config, deviceId: number): NodeJS.ProcessEnv {
+  return DEVICES === undefined ? {} : { CUDA_VISIBLE_DEVICES: visibleCard(deviceId) };
 }

@@ -1,4 +1,5 @@
 import { InferenceError } from '../errors.js';
+import { MessagedTurns, type RunTurns } from '../runtime/run-turns.js';
 import { toEngineError } from './engine-error.js';
 import type { Loaded, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
 import { endWithParent } from './parent-watch.js';
@@ -25,9 +26,22 @@ export interface JobReporter<W extends Work> {
   readonly running: number;
 }
 
+/** What a program asks of the parent process. */
+export interface ParentLink<W extends Work> {
+  /** Reports that the description of the model changed. */
+  inform(info: W['info']): void;
+  /** Turns on the device that this engine shares. */
+  readonly turns: RunTurns;
+  /** Asks for memory of the device that something else keeps idle. Resolves when it is free; false if there is none. */
+  requestMemory(): Promise<boolean>;
+}
+
 /** Speaks the protocol of the parent's `Engine` for a program. This process ends with its parent. */
-export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
+export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLink<W> {
   endWithParent();
+  let requests = 0;
+  let onTurn: (() => void) | undefined;
+  const requested = new Map<number, (isFreed: boolean) => void>();
   const running = new Map<string, AbortController>();
   const end = (jobId: string, message: MessageFromEngine<W>) => {
     if (running.delete(jobId)) send(message);
@@ -74,12 +88,38 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): void {
       case 'cancel':
         running.get(message.jobId)?.abort(new InferenceError('CANCELLED', 'the job was cancelled'));
         return;
+      case 'turn':
+        onTurn?.();
+        return;
+      case 'memory':
+        requested.get(message.request)?.(message.isFreed);
+        requested.delete(message.request);
+        return;
       case 'shutdown':
         // The process ends only after a run on another thread.
         for (const job of running.values()) job.abort(new InferenceError('DRAINING', 'the server is stopping'));
         process.exit(0);
     }
   });
+
+  const turns = new MessagedTurns({
+    request: () =>
+      new Promise((resolve) => {
+        onTurn = resolve;
+        send({ kind: 'request-turn' });
+      }),
+    end: () => send({ kind: 'end-turn' }),
+  });
+  return {
+    turns,
+    inform: (info) => send({ kind: 'info', info }),
+    requestMemory: () =>
+      new Promise((resolve) => {
+        requests += 1;
+        requested.set(requests, resolve);
+        send({ kind: 'request-memory', request: requests });
+      }),
+  };
 
   function send(message: MessageFromEngine<W>, sent?: () => void): void {
     // If the parent is gone nobody listens; this process ends with it.

@@ -5,8 +5,17 @@ import type { Logger } from 'pino';
 import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createBackoff } from '../std/backoff.js';
+import type { DeviceTurns, TurnSeat } from './device-turns.js';
 import { EventQueue } from './event-queue.js';
-import type { ImageWork, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
+import {
+  type EngineJob,
+  engineName,
+  type ImageWork,
+  type LoadProgress,
+  type MessageFromEngine,
+  type MessageToEngine,
+  type Work,
+} from './messages.js';
 import { killGroup, withoutSecrets } from './process-group.js';
 
 /**
@@ -58,6 +67,11 @@ export interface Engine<W extends Work = ImageWork> {
    * `busy`.
    */
   run(jobs: readonly W['job'][]): readonly RunHandle<W>[];
+  /**
+   * Sets what is done when the engine's memory runs out: it frees memory that something else on the device keeps idle. Resolves to
+   * false if there was none. Default: nothing is freed.
+   */
+  onMemoryRequest(free: () => Promise<boolean>): void;
   /** Adds a listener for changes of `state` and of `loading`. Returns the function that removes it. */
   onStateChange(listener: (state: EngineState) => void): () => void;
   stop(): Promise<void>;
@@ -82,6 +96,10 @@ export interface EngineOptions<W extends Work = ImageWork> {
   readonly hangTimeoutMs?: number;
   /** Time limit from the start of a process to `ready`, in ms. Default 30 min: a large checkpoint on a slow disk. */
   readonly startTimeoutMs?: number;
+  /** Turns of the engines on its device. Default: none are given, and an engine that asks for one gets it at once. */
+  readonly turns?: DeviceTurns | undefined;
+  /** Variables of the process, over those of this one. Default: none. */
+  readonly env?: NodeJS.ProcessEnv;
   /** Wait before a restart, in ms. It doubles from `initial` to `max`. Default 0.5 s to 60 s. */
   readonly backoffMs?: { readonly initial: number; readonly max: number };
 }
@@ -92,6 +110,8 @@ const MAX_KEYS_LOGGED = 20;
 const MAX_START_CRASHES = 5;
 /** A process that lived this long was healthy, so the backoff starts again from its initial value. */
 const HEALTHY_MS = 60_000;
+/** CUDA then counts cards as nvidia-smi does. Its own order begins with the fastest one. */
+const CARD_ORDER: NodeJS.ProcessEnv = { CUDA_DEVICE_ORDER: 'PCI_BUS_ID' };
 /** Time from a polite shutdown request to the kill, in ms. */
 const STOP_GRACE_MS = 2_000;
 
@@ -127,13 +147,20 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   #hangTimer: NodeJS.Timeout | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
   #startCrashes = 0;
+  #freeMemory: (() => Promise<boolean>) | undefined;
+  readonly #seat: TurnSeat | undefined;
+  /** One of its jobs makes a video. */
+  #makesVideo = false;
   /** We killed the process ourselves, so the next one may start without backoff. */
   #killedOnPurpose = false;
 
   constructor(options: EngineOptions<W>) {
     this.spec = options.spec;
     this.#options = options;
-    this.#log = options.log.child({ model: options.spec.model });
+    this.#seat = options.turns?.join();
+    const { model } = options.spec;
+    const engine = engineName(options.spec);
+    this.#log = options.log.child({ model, ...(engine !== model && { engine }) });
     this.#backoff = createBackoff(options.backoffMs ?? { initial: 500, max: 60_000 });
   }
 
@@ -206,6 +233,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
       result.catch(() => undefined);
       return { events, result, cancel: (reason) => this.#cancel(jobId, reason) };
     });
+    this.#makesVideo = jobs.some((job) => 'output' in job && (job as unknown as EngineJob).output.video !== undefined);
     this.#setState('busy');
     this.#watchForHang();
     this.#send({ kind: 'run', jobs });
@@ -215,6 +243,10 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   onStateChange(listener: (state: EngineState) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  onMemoryRequest(free: () => Promise<boolean>): void {
+    this.#freeMemory = free;
   }
 
   async stop(): Promise<void> {
@@ -276,7 +308,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
       const child = fork(entry, {
         serialization: 'advanced',
         stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-        env: withoutSecrets(environment()),
+        env: { ...CARD_ORDER, ...withoutSecrets(environment()), ...this.#options.env },
         // The leader of a process group: its programs end with it, even one that hangs.
         detached: true,
       });
@@ -346,6 +378,21 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.#log.error({ reason: this.failure.reason, problem: this.failure.message }, 'engine cannot start');
         this.#setState('failed');
         return;
+      case 'request-turn':
+        // Waiting for another engine is no hang.
+        clearTimeout(this.#hangTimer);
+        this.#seat?.request(() => this.#giveTurn(), this.#makesVideo);
+        if (this.#seat === undefined) this.#giveTurn();
+        return;
+      case 'end-turn':
+        this.#seat?.end();
+        return;
+      case 'info':
+        this.info = message.info;
+        return;
+      case 'request-memory':
+        void this.#answerMemoryRequest(message.request);
+        return;
       case 'event':
         this.#watchForHang();
         this.#jobs.get(message.jobId)?.events.push(message.event);
@@ -356,11 +403,26 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
       case 'failed':
         this.#endJob(message.jobId, InferenceError.fromJSON(message.error));
     }
-    if (this.#jobs.size === 0 && this.state === 'busy') this.#setState('ready');
+    if (this.#jobs.size > 0) return;
+    this.#seat?.leave();
+    if (this.state === 'busy') this.#setState('ready');
+  }
+
+  async #answerMemoryRequest(request: number): Promise<void> {
+    const child = this.#child;
+    const isFreed = (await this.#freeMemory?.().catch(() => false)) ?? false;
+    this.#log.warn({ isFreed }, 'engine ran out of memory and asked for some');
+    if (this.#child === child) this.#send({ kind: 'memory', request, isFreed });
+  }
+
+  #giveTurn(): void {
+    this.#watchForHang();
+    this.#send({ kind: 'turn' });
   }
 
   #onExit(code: number | null, signal: NodeJS.Signals | null, livedMs: number): void {
     this.#child = undefined;
+    this.#seat?.leave();
     if (this.state === 'stopped' || this.state === 'failed') return;
     const onPurpose = this.#killedOnPurpose;
     this.#killedOnPurpose = false;

@@ -17,7 +17,7 @@ import type { RuntimeName } from '../runtime/runtime-names.js';
 
 /** Types of one kind of engine: its spec, its jobs, their events and results. */
 export interface Work {
-  readonly spec: { readonly model: string };
+  readonly spec: { readonly model: string; readonly engine?: string | undefined };
   /** `unused`: checkpoint keys that no network uses. */
   readonly info: { readonly unused: readonly string[]; readonly precisions?: readonly NetworkPrecision[] };
   readonly job: { readonly jobId: string };
@@ -49,6 +49,8 @@ export interface TextEngineSpec {
   readonly family: 'qwen';
   readonly source: QwenSource;
   readonly device: Device;
+  /** Index of the card: see `DeviceAddress`. Default: 0. */
+  readonly deviceId?: number | undefined;
   /** Threads of a CPU engine; 0 lets the runtime choose. */
   readonly threads: number;
 }
@@ -72,7 +74,11 @@ export interface EngineSpec {
   readonly source: object;
   /** Name of the model in requests. */
   readonly model: string;
+  /** Name of the engine among all: see `engineName`. */
+  readonly engine?: string | undefined;
   readonly device: Device;
+  /** Index of the card: see `DeviceAddress`. Default: 0. */
+  readonly deviceId?: number | undefined;
   /** Threads of a CPU session; 0 lets the runtime choose. */
   readonly threads: number;
   /** Implementation of sessions. Default: `auto`. */
@@ -87,8 +93,17 @@ export interface EngineSpec {
   readonly variants?: number;
   /** Memory of the device that variants leave free, in bytes. Default 0. */
   readonly reserveBytes?: number;
+  /** When runs wait for the engine's turn on its device: on a GPU only, or on any device. Default: never. */
+  readonly takesTurns?: 'gpu' | 'always' | undefined;
+  /** Most memory of the runtime's arena, in bytes: see `SessionDevice`. Default: no limit. */
+  readonly memoryLimitBytes?: number | undefined;
   /** Omitted: decoded images are not checked. */
   readonly imageCheck?: ImageCheckSpec | undefined;
+}
+
+/** Name of an engine: its model's, with a number behind it where several engines serve the model. */
+export function engineName({ model, engine = model }: Work['spec']): string {
+  return engine;
 }
 
 /** An operator's classifier of decoded images. */
@@ -144,6 +159,8 @@ export interface EngineTimings {
   readonly peakBytes: number;
   /** Number of denoiser runs, counted per text. Omitted: not counted. */
   readonly forwards?: number;
+  /** Measures that were taken because memory ran out, as `JobMetadata` has them. */
+  readonly memoryMeasures: readonly string[];
   /** Omitted: not counted. */
   readonly promptCache?: PromptCacheUse;
   /** Variants that the engine holds now. */
@@ -182,6 +199,10 @@ export type MessageToEngine<W extends Work = Work> =
   | { readonly kind: 'start'; readonly spec: W['spec'] }
   | { readonly kind: 'run'; readonly jobs: readonly W['job'][] }
   | { readonly kind: 'cancel'; readonly jobId: string }
+  /** The engine's turn on its device came. */
+  | { readonly kind: 'turn' }
+  /** The answer to `request-memory`. */
+  | { readonly kind: 'memory'; readonly request: number; readonly isFreed: boolean }
   | { readonly kind: 'shutdown' };
 
 /** Description of a loaded engine. */
@@ -200,6 +221,14 @@ export type MessageFromEngine<W extends Work = Work> =
   | ({ readonly kind: 'ready'; readonly loadMs: number } & Loaded<W>)
   /** Loading failed for good: a missing file, a wrong checkpoint, or a provider that does not open. */
   | { readonly kind: 'start-failed'; readonly error: SerializedError }
+  /** A run waits for the engine's turn on its device. */
+  | { readonly kind: 'request-turn' }
+  /** The run ended, or gave up waiting. */
+  | { readonly kind: 'end-turn' }
+  /** The description of the model changed: a network that opened later computes in a wider type. */
+  | { readonly kind: 'info'; readonly info: W['info'] }
+  /** Memory ran out: is there any that something else on the device keeps idle? */
+  | { readonly kind: 'request-memory'; readonly request: number }
   | { readonly kind: 'event'; readonly jobId: string; readonly event: W['event'] }
   | { readonly kind: 'done'; readonly jobId: string; readonly result: W['result'] }
   | { readonly kind: 'failed'; readonly jobId: string; readonly error: SerializedError };

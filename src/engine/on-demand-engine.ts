@@ -9,7 +9,7 @@ export interface OnDemandOptions<W extends Work> {
   /** An engine of the kind `on-demand`. */
   readonly engine: Engine<W>;
   /** Requests the memory of the model. */
-  readonly grant: () => Promise<Grant>;
+  readonly grant: () => Promise<Pick<Grant, 'settle'>>;
   /** Time from the last use to the end of the process, in ms. */
   readonly idleMs: number;
   readonly log: Logger;
@@ -91,6 +91,13 @@ export class OnDemandEngine<W extends Work> {
       this.#ending = undefined;
     });
     await this.#ending;
+  }
+
+  /** Ends the engine now if nobody uses it. @returns false if it is in use, or not loaded */
+  async endIfIdle(): Promise<boolean> {
+    if (this.#users > 0 || !this.isLoaded) return false;
+    await this.unload();
+    return true;
   }
 
   /** Ends the engine and its jobs at once. */

@@ -3,6 +3,7 @@ import { encodeImage, type Size } from '../media/encode-image.js';
 import type { ImageMetadata } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
 import { removeStaleVideos } from '../media/video-writer.js';
+import { MemoryRelief } from '../pipelines/common/memory-relief.js';
 import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
 import type { ModelMemory } from '../pipelines/model-memory.js';
 import type { ImageEvent, Phase, Pipeline, PromptCacheUse, RequestLora } from '../pipelines/pipeline.js';
@@ -23,17 +24,22 @@ import { VideoAssets } from './video-assets.js';
 export function runImageEngine(families: Families): void {
   // Serving goes on if a stale folder cannot be removed.
   removeStaleVideos().catch(() => undefined);
+  const relief = new MemoryRelief();
   let pipeline: Pipeline | undefined;
   let check: ImageCheck | undefined;
   let model = '';
-  serveEngine<ImageWork>({
+  const parent = serveEngine<ImageWork>({
     async load(spec) {
       model = spec.model;
       check = spec.imageCheck && (await ImageCheck.open(spec.imageCheck, spec.threads));
-      const { threads, precision, runtime, providerLibrary } = spec;
-      const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary });
-      const backend = await openBackend({ provider: device, threads, precision, runtime, providerLibrary });
-      pipeline = await openModel(familyNamed(families, spec.family), spec, backend);
+      const { threads, precision, runtime, providerLibrary, deviceId, memoryLimitBytes } = spec;
+      const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary, deviceId });
+      const { takesTurns } = spec;
+      const turns = takesTurns === 'always' || (takesTurns === 'gpu' && device !== 'cpu') ? parent.turns : undefined;
+      const options = { turns, deviceId, threads, precision, runtime, providerLibrary, memoryLimitBytes };
+      const backend = await openBackend({ provider: device, ...options });
+      pipeline = await openModel(familyNamed(families, spec.family), spec, backend, relief);
+      relief.addSource('ended_language_model', () => parent.requestMemory());
       const info = { ...pipeline.info, memory: plannedMemory(pipeline) };
       return { info, device, rejected, runtime: describeRuntime(backend.runtime) };
     },
@@ -41,7 +47,15 @@ export function runImageEngine(families: Families): void {
       if (pipeline === undefined || reporter.running > jobs.length) {
         throw new InferenceError('INTERNAL', `the engine got jobs while ${pipeline ? 'busy' : 'not loaded'}`);
       }
-      await renderBatch({ name: model, pipeline, check }, jobs, reporter);
+      relief.begin();
+      const before = JSON.stringify(pipeline.info.precisions);
+      try {
+        await renderBatch({ name: model, pipeline, check, relief }, jobs, reporter);
+      } finally {
+        // What opens in a wider type takes more memory than was planned.
+        if (JSON.stringify(pipeline.info.precisions) !== before)
+          parent.inform({ ...pipeline.info, memory: plannedMemory(pipeline) });
+      }
     },
   });
 }
@@ -60,21 +74,28 @@ function plannedMemory(pipeline: Pipeline): ModelMemory | undefined {
   }
 }
 
-async function openModel(family: AnyFamily, spec: EngineSpec, backend: Backend): Promise<Pipeline> {
+async function openModel(
+  family: AnyFamily,
+  spec: EngineSpec,
+  backend: Backend,
+  relief: MemoryRelief,
+): Promise<Pipeline> {
   const { source, batchPixels, variants = 1, reserveBytes = 0 } = spec;
-  const bare = await family.open(source, { backend, batchPixels });
-  const freeBytes = async () => Math.max(0, (await measureMemory(backend.provider, [])).freeBytes - reserveBytes);
-  return canTakeLoras(bare) ? new VariantPipeline(bare, { count: variants, freeBytes }) : bare;
+  const bare = await family.open(source, { backend, batchPixels, relief });
+  const freeBytes = async () =>
+    Math.max(0, (await measureMemory(backend.provider, [], backend.deviceId)).freeBytes - reserveBytes);
+  return canTakeLoras(bare) ? new VariantPipeline(bare, { count: variants, freeBytes, relief }) : bare;
 }
 
 interface LoadedModel {
   readonly name: string;
   readonly pipeline: Pipeline;
   readonly check: ImageCheck | undefined;
+  readonly relief: MemoryRelief;
 }
 
 async function renderBatch(
-  { name, pipeline, check }: LoadedModel,
+  { name, pipeline, check, relief }: LoadedModel,
   jobs: readonly EngineJob[],
   reporter: JobReporter<ImageWork>,
 ): Promise<void> {
@@ -154,6 +175,7 @@ async function renderBatch(
           const counted = {
             batchImages,
             peakBytes: peakBytes(),
+            memoryMeasures: relief.taken,
             variants,
             precisions,
             modelPrecisions,
@@ -274,7 +296,7 @@ class JobClock {
     this.#mark = now;
   }
 
-  timings(): Omit<EngineTimings, 'batchImages' | 'peakBytes' | 'variants' | 'precisions' | 'modelPrecisions'> {
+  timings(): Pick<EngineTimings, 'encodeMs' | 'denoiseMs' | 'decodeMs' | 'mediaMs' | 'buildMs' | 'totalMs'> {
     const { encode, denoise, decode, media, build } = this.#spent;
     const totalMs = performance.now() - this.#startedAt;
     return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs: media, buildMs: build, totalMs };

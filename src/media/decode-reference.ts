@@ -1,4 +1,4 @@
-import sharp, { type Metadata, type SharpOptions } from 'sharp';
+import sharp, { type Metadata, type OutputInfo, type ResizeOptions, type Sharp, type SharpOptions } from 'sharp';
 import { InferenceError } from '../errors.js';
 import type { Size } from './encode-image.js';
 import { type ReferenceFormat, signatureOf } from './image-signature.js';
@@ -42,25 +42,40 @@ export async function decodeReference(
   bytes: Uint8Array,
   { width, height, maxPixels }: DecodeOptions,
 ): Promise<Reference> {
+  const { whole, format } = await decodeWhole(bytes, maxPixels, (image) =>
+    image.flatten({ background: 'white' }).toColourspace('srgb'),
+  );
+  const rgb = await sharp(whole.data, { raw: whole.info, limitInputPixels: maxPixels })
+    .resize(width, height, COVER)
+    .toBuffer();
+  return { rgb, sourceWidth: whole.info.width, sourceHeight: whole.info.height, format };
+}
+
+/** How images are fitted: scaled to cover, and cropped evenly. */
+export const COVER = { fit: 'cover', position: 'centre', kernel: 'lanczos3' } as const satisfies ResizeOptions;
+
+/**
+ * Decodes a file completely before it is fitted: libvips reads only what a crop needs and would not notice that a file ends early.
+ * @param prepare the colours of the result
+ * @throws InferenceError REFERENCE_INVALID
+ */
+export async function decodeWhole(
+  bytes: Uint8Array,
+  maxPixels: number,
+  prepare: (image: Sharp) => Sharp,
+): Promise<{ readonly whole: { readonly data: Buffer; readonly info: OutputInfo }; readonly format: ReferenceFormat }> {
   const format = formatOf(bytes);
   if (format === 'jpeg' && countJpegScans(bytes, MAX_JPEG_SCANS + 1) > MAX_JPEG_SCANS) {
     rejectImage(`is a JPEG of more than ${MAX_JPEG_SCANS} scans; send it as an ordinary JPEG`);
   }
   checkSize(await readHeader(bytes, format), maxPixels);
-  // Decoded completely before it is fitted: libvips reads only what a crop needs and would not notice that a file ends early.
   const options: SharpOptions = { failOn: 'error', limitInputPixels: maxPixels };
-  const whole = await sharp(bytes, options)
-    .autoOrient()
-    .flatten({ background: 'white' })
-    .toColourspace('srgb')
+  const whole = await prepare(sharp(bytes, options).autoOrient())
     .raw({ depth: 'uchar' })
     .timeout({ seconds: MAX_DECODE_SECONDS })
     .toBuffer({ resolveWithObject: true })
     .catch((error: unknown) => rejectDamaged(format, error));
-  const rgb = await sharp(whole.data, { raw: whole.info, limitInputPixels: maxPixels })
-    .resize(width, height, { fit: 'cover', position: 'centre', kernel: 'lanczos3' })
-    .toBuffer();
-  return { rgb, sourceWidth: whole.info.width, sourceHeight: whole.info.height, format };
+  return { whole, format };
 }
 
 function formatOf(bytes: Uint8Array): ReferenceFormat {

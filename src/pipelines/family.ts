@@ -3,6 +3,7 @@ import { InferenceError } from '../errors.js';
 import type { Makes } from '../job-types.js';
 import type { Backend } from '../runtime/backend.js';
 import { type CheckpointGlance, glanceAt } from './checkpoint-glance.js';
+import type { MemoryRelief } from './common/memory-relief.js';
 import type { LoraBase } from './lora/lora-header.js';
 import type { PlannedNetwork, RunSize } from './model-memory.js';
 import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax } from './pipeline.js';
@@ -45,6 +46,8 @@ export interface Family<Variables = object, Source extends object = object> {
   readonly options: Readonly<Record<string, FamilyOption>>;
   /** Name that requests use for the model of this family. */
   modelName(variables: Variables): string;
+  /** Engines that serve the model. Omitted: one. */
+  replicas?(variables: Variables): number;
   /** Undefined where the variables name no checkpoint. */
   sourceFrom(variables: Variables): Source | undefined;
 
@@ -96,6 +99,8 @@ export interface BareCall {
 export interface ReferenceTraits {
   /** `reference_strength` where the request has none, 0.1 to 1. */
   readonly defaultStrength: number;
+  /** Its images can be drawn anew in a part of their reference. Omitted: they cannot. */
+  readonly takesMask?: boolean;
   /** Guidance scale of a job with a reference, in place of the preset's. Omitted: the preset's stays. */
   guidanceScale?(strength: number): number;
 }
@@ -116,6 +121,8 @@ export interface OpenOptions {
   readonly backend: Backend;
   /** Pixels of all images that are denoised together. */
   readonly batchPixels: number;
+  /** Frees memory when it runs out, and counts the measures. Default: nothing is freed. */
+  readonly relief?: MemoryRelief | undefined;
 }
 
 /** Description of a checkpoint that was not loaded. */

@@ -176,6 +176,8 @@ export interface InitImage {
   readonly rgb: Uint8Array;
   /** 0 to 1: 1 keeps next to nothing of the image. `steps * strength` must be at least 1. */
   readonly strength: number;
+  /** Inpainting: uint8 [height, width], 255 where the image is drawn anew and 0 where it is kept. Omitted: all is drawn anew. */
+  readonly mask?: Uint8Array | undefined;
 }
 
 export interface VideoRequest {
@@ -248,6 +250,8 @@ export interface BuiltVariants {
   readonly keys: readonly string[];
   /** Number of variants that were built since the engine started. */
   readonly builds: number;
+  /** Memory of the device that they take at most, in bytes. Omitted: none. */
+  readonly bytes?: number;
   /** Number of variants that were disposed of since then. Omitted: none. */
   readonly evictions?: number;
 }

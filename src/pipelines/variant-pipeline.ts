@@ -4,6 +4,7 @@ import type { Backend } from '../runtime/backend.js';
 import { formatBytes } from '../std/format-bytes.js';
 import { LruMap } from '../std/lru-map.js';
 import { variantKey } from './common/batching.js';
+import type { MemoryRelief } from './common/memory-relief.js';
 import type { LoraSource } from './lora/read-lora.js';
 import type { ModelMemory } from './model-memory.js';
 import type { BuiltVariants, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from './pipeline.js';
@@ -24,6 +25,8 @@ export interface VariantLimits {
   readonly count: number;
   /** Measures the bytes of memory that a variant may take now. */
   readonly freeBytes: () => Promise<number>;
+  /** Idle variants are dropped when memory runs out. Omitted: only for the room of another variant. */
+  readonly relief?: MemoryRelief | undefined;
 }
 
 /**
@@ -36,11 +39,14 @@ export class VariantPipeline implements Pipeline {
   /** By key. Its entries are taken out before others are built, as a variant must be disposed of first. */
   readonly #variants = new LruMap<string, LoraPipeline>(Number.POSITIVE_INFINITY);
   #builds = 0;
+  /** The variant or the bare model whose jobs run now. */
+  #inUse: LoraPipeline | undefined;
   #evictions = 0;
 
   constructor(base: LoraPipeline, limits: VariantLimits) {
     this.#base = base;
     this.#limits = limits;
+    limits.relief?.addSource('dropped_idle_variants', () => this.#dropIdle());
   }
 
   get info(): ModelInfo {
@@ -56,7 +62,8 @@ export class VariantPipeline implements Pipeline {
   }
 
   get variants(): BuiltVariants {
-    return { keys: this.#variants.keys(), builds: this.#builds, evictions: this.#evictions };
+    const bytes = this.#variants.size * this.#base.variantBytes;
+    return { keys: this.#variants.keys(), builds: this.#builds, evictions: this.#evictions, bytes };
   }
 
   /** All jobs need the same variant. */
@@ -72,7 +79,12 @@ export class VariantPipeline implements Pipeline {
     }
     const pipeline = known ?? (await this.#build(first.request.loras ?? []));
     if (key !== '') this.#variants.set(key, pipeline);
-    yield* pipeline.generate(jobs);
+    this.#inUse = pipeline;
+    try {
+      yield* pipeline.generate(jobs);
+    } finally {
+      this.#inUse = undefined;
+    }
   }
 
   async dispose(): Promise<void> {
@@ -108,6 +120,22 @@ export class VariantPipeline implements Pipeline {
       }
       await this.#disposeOldest();
     }
+  }
+
+  /** @returns false if there was no other variant than the one in use */
+  async #dropIdle(): Promise<boolean> {
+    let hasDropped = false;
+    for (const key of this.#variants.keys()) {
+      const variant = this.#variants.take(key);
+      if (variant === undefined) continue;
+      if (variant === this.#inUse) {
+        this.#variants.set(key, variant);
+        continue;
+      }
+      await variant.dispose();
+      hasDropped = true;
+    }
+    return hasDropped;
   }
 
   async #disposeOldest(): Promise<void> {

@@ -2,6 +2,7 @@ import type { Precision, Provider } from '../device.js';
 import type { ComputeType, Dialect, HalfType } from '../graph/dialect.js';
 import { areSumsRight, isFusedAttentionRight } from './op-probes.js';
 import { computeTypes, type Dialects, dialectsIn } from './precision.js';
+import type { RunTurns } from './run-turns.js';
 import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
 import type { RuntimeName } from './runtime-names.js';
 import type { SessionDevice } from './session.js';
@@ -9,6 +10,8 @@ import type { SessionDevice } from './session.js';
 /** The device of all sessions of an engine process, and the dialects of their graphs. Chosen once, when the engine starts. */
 export interface Backend extends SessionDevice {
   readonly runtime: Runtime;
+  /** Turns on a device that other processes use as well. Omitted: none are taken. */
+  readonly turns?: RunTurns | undefined;
   /** @param halves half types that the network bears */
   dialectsOf(halves: readonly HalfType[]): Dialects;
 }
@@ -23,6 +26,10 @@ export interface BackendOptions extends RuntimeOptions {
   readonly runtime?: RuntimeName | undefined;
   /** As `SessionDevice` has it. */
   readonly tf32?: boolean | undefined;
+  /** As `Backend` has it. */
+  readonly turns?: RunTurns | undefined;
+  /** As `SessionDevice` has it. */
+  readonly memoryLimitBytes?: number | undefined;
   /** Omitted: `auto`. */
   readonly precision?: Precision | undefined;
 }
@@ -44,16 +51,18 @@ export async function openBackend({
   threads = 0,
   precision = 'auto',
   tf32,
+  memoryLimitBytes,
+  turns,
   runtime,
   ...options
 }: BackendOptions): Promise<Backend> {
-  const device = { provider, deviceId, threads, tf32, runtime: await openRuntime(runtime, options) };
+  const device = { provider, deviceId, threads, tf32, memoryLimitBytes, runtime: await openRuntime(runtime, options) };
   const types = computeTypes(provider, precision);
   const measured = new Map<ComputeType, Measured>();
   for (const type of types) measured.set(type, await measure(device, type));
   // Nothing is wider than float32: it is used whatever its sums were found to be.
   const right = types.filter((type) => type === 'f32' || measured.get(type)?.areSumsRight);
-  return { ...device, dialectsOf: dialectsIn(right, (type) => measured.get(type)?.attention ?? 'chunked') };
+  return { ...device, turns, dialectsOf: dialectsIn(right, (type) => measured.get(type)?.attention ?? 'chunked') };
 }
 
 async function measure(device: SessionDevice, compute: ComputeType): Promise<Measured> {

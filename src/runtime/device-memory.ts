@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { promisify } from 'node:util';
 import type { Device } from '../device.js';
+import { visibleCard } from '../environment.js';
 
 /** A driver that hangs must not hold up a prompt for longer. */
 const SMI_TIMEOUT_MS = 5_000;
@@ -24,18 +25,26 @@ export interface Resident {
  * Measures the memory that a model on the device would take: the memory of an NVIDIA card as its driver reports it, else that of
  * the machine or its container. Engines keep the VRAM that they once took, so free VRAM stays free at their peaks.
  *
- * @param residents loaded engines, which may grow to their peaks again
+ * @param residents loaded engines on the device, which may grow to their peaks again
+ * @param deviceId index of the card
  */
-export async function measureMemory(device: Device, residents: readonly Resident[]): Promise<DeviceMemory> {
-  const card = device === 'cpu' ? undefined : await measureCard();
+export async function measureMemory(
+  device: Device,
+  residents: readonly Resident[],
+  deviceId = 0,
+): Promise<DeviceMemory> {
+  const card = device === 'cpu' ? undefined : await measureCard(deviceId);
   return card ?? measureMachine(residents);
 }
 
-/** Memory of the first NVIDIA card, as its driver reports it; undefined without a card or an answer. */
-export async function measureCard(): Promise<DeviceMemory | undefined> {
-  const query = ['--query-gpu=memory.total,memory.free', '--format=csv,noheader,nounits'];
+/** Memory of an NVIDIA card, as its driver reports it; undefined without a card or an answer. */
+export async function measureCard(deviceId = 0): Promise<DeviceMemory | undefined> {
+  const query = [
+    `--id=${visibleCard(deviceId)}`,
+    '--query-gpu=memory.total,memory.free',
+    '--format=csv,noheader,nounits',
+  ];
   const answer = await promisify(execFile)('nvidia-smi', query, { timeout: SMI_TIMEOUT_MS }).catch(() => undefined);
-  // The first card is the one that engines take.
   const [total, free] = (answer?.stdout.split('\n')[0] ?? '')
     .split(',')
     .map((mebibytes) => Number(mebibytes) * 2 ** 20);

@@ -12,7 +12,10 @@ export interface SessionDevice {
   readonly runtime?: Runtime | undefined;
   /** CUDA through the native runtime: multiplies float32 matrices in TF32 on cards that can. Omitted: true, the library's default. */
   readonly tf32?: boolean | undefined;
-  /** CUDA through the native runtime: most memory of one session's arena, in bytes. Omitted: no limit. */
+  /**
+   * Through the native runtime: most memory of an arena, in bytes. On the CPU all sessions of the process share one, on CUDA each has its
+   * own. Omitted: no limit.
+   */
   readonly memoryLimitBytes?: number | undefined;
 }
 

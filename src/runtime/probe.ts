@@ -30,17 +30,19 @@ export interface ProbeOptions {
   /** Omitted: `auto`. */
   readonly runtime?: RuntimeName | undefined;
   readonly providerLibrary?: string | undefined;
+  /** Omitted: 0, the first card. */
+  readonly deviceId?: number | undefined;
 }
 
 /** Opens a one-op session in a process of its own: a driver's crash is an answer, not an accident. */
 export function probeProvider(
   provider: Provider,
-  { runtime = 'auto', providerLibrary = '' }: ProbeOptions = {},
+  { runtime = 'auto', providerLibrary = '', deviceId = 0 }: ProbeOptions = {},
 ): Promise<ProbeResult> {
   // Built and as source, the program lies beside this file; only the build can be run.
   const program = fileURLToPath(new URL('./probe-process.js', import.meta.url));
   return new Promise((resolve) => {
-    const child = fork(program, [provider, runtime, providerLibrary], {
+    const child = fork(program, [provider, runtime, providerLibrary, String(deviceId)], {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       timeout: PROBE_TIMEOUT_MS,
     });

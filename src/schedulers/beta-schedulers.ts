@@ -1,12 +1,14 @@
 import { InferenceError } from '../errors.js';
 import { Ddim, readDdimConfig } from './ddim.js';
-import { type DpmConfig, DpmPp2m, readDpmConfig } from './dpmpp-2m.js';
+import { type DpmConfig, type DpmOptions, DpmPp2m, readDpmConfig } from './dpmpp-2m.js';
 import { EulerAncestral } from './euler-ancestral.js';
 import { type EulerConfig, EulerDiscrete, readEulerConfig } from './euler-discrete.js';
 import { Lcm, readLcmConfig } from './lcm.js';
+import { Lms } from './lms.js';
 import { noiseScheduleSchema, parseSchedulerConfig } from './noise-schedule.js';
 import type { Prediction } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
+import { Dpm2, Heun } from './second-order.js';
 import { readUniPcConfig, UniPc } from './unipc.js';
 
 type Make = (name: string, config: unknown, steps: number) => Scheduler;
@@ -18,8 +20,16 @@ const euler =
   (levels: Partial<EulerConfig> = {}): Make =>
   (name, config, steps) =>
     new EulerDiscrete(name, { ...readEulerConfig(config), ...levels }, steps);
+/** Samplers over Euler's levels. */
+const overEuler =
+  (
+    Sampler: new (name: string, config: EulerConfig, steps: number) => Scheduler,
+    levels: Partial<EulerConfig> = {},
+  ): Make =>
+  (name, config, steps) =>
+    new Sampler(name, { ...readEulerConfig(config), ...levels }, steps);
 const dpmpp2m =
-  (levels: Partial<DpmConfig> = {}, options = {}): Make =>
+  (levels: Partial<DpmConfig> = {}, options: DpmOptions = {}): Make =>
   (name, config, steps) =>
     new DpmPp2m(name, { ...readDpmConfig(config), ...levels }, steps, options);
 
@@ -48,12 +58,28 @@ const schedulers: Readonly<Record<string, Make>> = {
   dpmpp_2m_trailing: trailing(dpmpp2m()),
   dpmpp_2m_sde: dpmpp2m({}, { sde: true }),
   dpmpp_2m_sde_karras: dpmpp2m(KARRAS, { sde: true }),
+  dpmpp_3m: dpmpp2m({}, { order: 3 }),
+  dpmpp_3m_karras: dpmpp2m(KARRAS, { order: 3 }),
+  heun: overEuler(Heun),
+  heun_karras: overEuler(Heun, KARRAS),
+  dpm2: overEuler(Dpm2),
+  dpm2_karras: overEuler(Dpm2, KARRAS),
+  lms: overEuler(Lms),
+  lms_karras: overEuler(Lms, KARRAS),
   unipc,
   unipc_trailing: trailing(unipc),
   ddim,
   ddim_trailing: trailing(ddim),
   lcm: (name, config, steps) => new Lcm(name, readLcmConfig(config), steps),
 };
+
+/** Schedulers that call the denoiser twice in every step but the last. */
+const SECOND_ORDER: readonly string[] = ['heun', 'heun_karras', 'dpm2', 'dpm2_karras'];
+
+/** Calls of the denoiser in a step of a schedule, but the last. */
+export function callsPerStep(scheduler: string): 1 | 2 {
+  return SECOND_ORDER.includes(scheduler) ? 2 : 1;
+}
 
 /** Names that a request may give. */
 export const schedulerNames: readonly string[] = Object.keys(schedulers);

@@ -19,9 +19,15 @@ export function readDpmConfig(config: unknown): DpmConfig {
 /** With fewer steps than this the last step is first order. */
 const FEW_STEPS = 15;
 
+export interface DpmOptions {
+  /** Adds the noise of the stochastic variant. */
+  readonly sde?: boolean;
+  /** Largest number of clean samples that a step takes into account. */
+  readonly order?: 2 | 3;
+}
+
 /**
- * DPM-Solver++ of second order, multistep, midpoint: Lu et al., arXiv:2211.01095, algorithm 2; `sde` adds the noise of its
- * stochastic variant.
+ * DPM-Solver++ of second or third order, multistep, midpoint: Lu et al., arXiv:2211.01095, algorithm 2.
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_dpmsolver_multistep.py#L689
  */
 export class DpmPp2m implements Scheduler {
@@ -31,14 +37,16 @@ export class DpmPp2m implements Scheduler {
   readonly initNoiseSigma = 1;
   readonly #config: DpmConfig;
   readonly #sde: boolean;
+  readonly #order: 2 | 3;
   readonly #levels: readonly Level[];
-  /** Clean sample that the model predicted in the step before. */
-  #before: Float32Array | undefined;
+  /** Clean samples that the model predicted in the steps before, the newest first. */
+  #before: readonly Float32Array[] = [];
 
-  constructor(name: string, config: DpmConfig, steps: number, { sde = false } = {}) {
+  constructor(name: string, config: DpmConfig, steps: number, { sde = false, order = 2 }: DpmOptions = {}) {
     this.name = name;
     this.#config = config;
     this.#sde = sde;
+    this.#order = order;
     const { timesteps, sigmas, levels } = multistepSchedule(config, steps);
     this.timesteps = timesteps;
     this.sigmas = sigmas;
@@ -55,28 +63,59 @@ export class DpmPp2m implements Scheduler {
   }
 
   step(modelOutput: Float32Array, sample: Float32Array, i: number, draw: Draw): Float32Array {
-    const [last, from, to] = [this.#levels[i - 1], this.#levels[i], this.#levels[i + 1]];
+    const [from, to] = [this.#levels[i], this.#levels[i + 1]];
     if (from === undefined || to === undefined) throw new Error(`step ${i} of ${this.timesteps.length}`);
     const toClean = cleanSample(this.#config.prediction_type, from.alpha, from.sigma);
     const clean = sample.map((x, j) => toClean(modelOutput[j] ?? 0, x));
-    const before = this.#before;
-    this.#before = clean;
+    const known = [clean, ...this.#before];
+    this.#before = known.slice(0, this.#order - 1);
 
+    // The stochastic variant solves the same with twice the step.
     const h = to.lambda - from.lambda;
-    const decay = this.#sde ? Math.exp(-2 * h) : Math.exp(-h);
+    const scaled = this.#sde ? 2 * h : h;
+    const decay = Math.exp(-scaled);
     const keep = (to.sigma / from.sigma) * (this.#sde ? Math.exp(-h) : 1);
-    const gain = to.alpha * (1 - decay);
-    // Second order: half the slope of the clean sample, over the ratio of the last two steps.
-    const isSecondOrder = before !== undefined && last !== undefined && !this.#endsInFirstOrder(i);
-    const slope = isSecondOrder ? (0.5 * h) / (from.lambda - last.lambda) : 0;
-    const next = sample.map((x, j) => {
-      const now = clean[j] ?? 0;
-      return keep * x + gain * (now + (isSecondOrder ? slope * (now - (before[j] ?? 0)) : 0));
-    });
+    const used = known.slice(0, this.#orderOf(i));
+    const weights = this.#weights(i, h, scaled, used.length);
+    const next = sample.map(
+      (x, j) => keep * x + to.alpha * used.reduce((sum, own, k) => sum + (weights[k] ?? 0) * (own[j] ?? 0), 0),
+    );
     if (!this.#sde) return next;
     const noise = draw(sample.length);
     const spread = to.sigma * Math.sqrt(1 - decay);
     return next.map((x, j) => x + spread * (noise[j] ?? 0));
+  }
+
+  /**
+   * What the last clean samples count for, the newest first: the integral of the polynomial through them, from its value and its
+   * differences over the steps.
+   */
+  #weights(i: number, h: number, scaled: number, order: number): readonly number[] {
+    const gain = 1 - Math.exp(-scaled);
+    const lambda = (step: number) => this.#levels[step]?.lambda ?? 0;
+    const r0 = (lambda(i) - lambda(i - 1)) / h;
+    if (order === 1) return [gain];
+    // Half the slope, over the ratio of the last two steps.
+    if (order === 2) return [gain * (1 + 0.5 / r0), (-gain * 0.5) / r0];
+    const r1 = (lambda(i - 1) - lambda(i - 2)) / h;
+    const [first, second] = [1 - gain / scaled, (gain - scaled) / scaled ** 2 + 0.5];
+    // Both differences by the clean samples that they are made of.
+    const slope = [1 / r0, -1 / r0, 0];
+    const earlier = [0, 1 / r1, -1 / r1];
+    const bend = slope.map((value, k) => value - (earlier[k] ?? 0));
+    return [gain, 0, 0].map((value, k) => {
+      const d1 = (slope[k] ?? 0) + (r0 / (r0 + r1)) * (bend[k] ?? 0);
+      const d2 = (bend[k] ?? 0) / (r0 + r1);
+      return value + first * d1 + second * d2;
+    });
+  }
+
+  /** Order of a step: those at the beginning know fewer clean samples, and those at the end of a short schedule use fewer. */
+  #orderOf(i: number): number {
+    if (this.#endsInFirstOrder(i)) return 1;
+    const steps = this.timesteps.length;
+    const isSecondLast = i === steps - 2 && this.#config.lower_order_final && steps < FEW_STEPS;
+    return isSecondLast ? 2 : this.#order;
   }
 
   #endsInFirstOrder(i: number): boolean {

@@ -40,9 +40,12 @@ export function readEulerConfig(config: unknown): EulerConfig {
  */
 export class EulerDiscrete implements Scheduler {
   readonly name: string;
-  readonly timesteps: Float32Array;
-  readonly sigmas: Float32Array;
+  /** Samplers of second order replace both by those of their calls. */
+  timesteps: Float32Array;
+  sigmas: Float32Array;
   readonly initNoiseSigma: number;
+  /** Logarithms of the noise levels of the training timesteps. */
+  protected readonly logSigmas: Float32Array;
   readonly #prediction: EulerConfig['prediction_type'];
 
   constructor(name: string, config: EulerConfig, steps: number) {
@@ -50,6 +53,7 @@ export class EulerDiscrete implements Scheduler {
     this.#prediction = config.prediction_type;
     const training = trainingSigmas(alphasCumprod(config));
     const logSigmas = training.map(Math.log);
+    this.logSigmas = logSigmas;
     const spaced = spacedTimesteps(config, steps);
     const levels = stepSigmas(config, training, spaced);
     const isRemapped = Boolean(config.use_karras_sigmas || config.use_exponential_sigmas);
@@ -79,18 +83,23 @@ export class EulerDiscrete implements Scheduler {
 
   /** Along the flow's tangent, from one noise level to another. */
   protected move(modelOutput: Float32Array, sample: Float32Array, from: number, to: number): Float32Array {
-    const denoised = denoiser(this.#prediction, from);
-    const dt = Math.fround(to - from);
-    // Rounded to float32 after every operation, as torch does: at a sigma of thousands the difference shows.
-    return sample.map((x, j) => {
-      const derivative = Math.fround(Math.fround(x - denoised(modelOutput[j] ?? 0, x)) / from);
-      return x + Math.fround(derivative * dt);
-    });
+    return advance(sample, this.derivative(modelOutput, sample, from), Math.fround(to - from));
+  }
+
+  /** Tangent of the flow at a noise level. Rounded to float32 after every operation, as torch does: at a sigma of thousands it shows. */
+  protected derivative(modelOutput: Float32Array, sample: Float32Array, sigma: number): Float32Array {
+    const denoised = denoiser(this.#prediction, sigma);
+    return sample.map((x, j) => Math.fround(x - denoised(modelOutput[j] ?? 0, x)) / sigma);
   }
 
   #sigma(i: number): number {
     return this.sigmas[i] ?? 0;
   }
+}
+
+/** `sample` moved along `derivative` by a difference of noise levels. */
+export function advance(sample: Float32Array, derivative: Float32Array, dt: number): Float32Array {
+  return sample.map((x, j) => x + Math.fround((derivative[j] ?? 0) * dt));
 }
 
 /** Clean sample that the model's output implies, in float32 operations. */

@@ -7,9 +7,12 @@ export type Draw = (size: number) => Float32Array;
  */
 export interface Scheduler {
   readonly name: string;
-  /** Timestep that the denoiser gets at each step, from noise to image. */
+  /**
+   * Timestep that the denoiser gets at each of its calls, from noise to image. Samplers of second order call it twice a step, but
+   * for the last step; the other methods take the index of a call as `i`.
+   */
   readonly timesteps: Float32Array;
-  /** Noise levels: one per step, and the level where the loop ends. */
+  /** Noise levels: one per call, and the level where the loop ends. */
   readonly sigmas: Float32Array;
   /** Factor for initial noise of variance 1. */
   readonly initNoiseSigma: number;

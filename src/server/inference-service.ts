@@ -81,6 +81,7 @@ async function submit(state: ServerState, parsed: ParsedRequest, { signal, calle
   const known = attach(state, caller, parsed);
   if (known !== undefined) return known;
   state.admission.assertRoom(model);
+  assertMemory(state, model, plan);
   state.access.quotas.start(caller, state.jobs.inFlight(caller.name));
   const requestHash = hashRequest(request);
   const id = request.jobId || randomUUID();
@@ -100,6 +101,15 @@ async function submit(state: ServerState, parsed: ParsedRequest, { signal, calle
   state.calls.observer.jobAccepted(job, call);
   state.admission.submit(job);
   return job;
+}
+
+/** @throws InferenceError OUT_OF_MEMORY for a job that no engine of the model can ever run */
+function assertMemory(state: ServerState, model: string, { request, references }: JobPlan): void {
+  const { info, spec } = engineOf(state, model);
+  if (info?.memory === undefined) return;
+  const options = { hasReferences: references !== undefined, batchPixels: spec.batchPixels };
+  const engines = state.engines.filter((engine) => engine.spec.model === model);
+  state.memory.assertCanFit(engines, deviceMemoryOf(info.memory, request, options));
 }
 
 /** Prepares a job: fetches its references while its prompt is enhanced. Undefined if it needs neither. */
@@ -201,8 +211,5 @@ function tokenizedModel(state: ServerState): string {
 function engineOf(state: ServerState, model: string): Engine {
   const engine = state.engine(model);
   if (engine !== undefined) return engine;
-  throw modelNotFound(
-    model,
-    state.engines.map(({ spec }) => spec.model),
-  );
+  throw modelNotFound(model, [...new Set(state.engines.map(({ spec }) => spec.model))]);
 }

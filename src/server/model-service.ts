@@ -1,6 +1,10 @@
+import { deviceName } from '../device.js';
+import type { DeviceLedgers } from '../engine/device-ledgers.js';
 import type { Engine, EngineState } from '../engine/engine.js';
+import { engineName, type Work } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
 import {
+  EngineStatus,
   type LoraInfo,
   Model,
   type ModelServiceServer,
@@ -10,7 +14,8 @@ import {
 } from '../gen/darkroom/v1/model_service.js';
 import { version } from '../version.js';
 import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
-import { type Admission, modelNotFound } from './jobs/admission.js';
+import { modelNotFound } from './jobs/admission.js';
+import type { EngineSlot } from './jobs/engine-slot.js';
 import type { KnownLora } from './request/lora-registry.js';
 import type { ServerState } from './state.js';
 import { type CallContext, unary } from './stream.js';
@@ -27,7 +32,9 @@ const STATES: Readonly<Record<EngineState, ModelState>> = {
 export function createModelService(state: ServerState): ModelServiceServer {
   const { enhancer } = state.enhancement;
   const models = () => [
-    ...state.engines.map((engine) => describeModel(engine, state.admission)),
+    ...[...new Set(state.engines.map(({ spec }) => spec.model))].map((model) =>
+      describeModel(state.admission.slots(model), state.memory),
+    ),
     ...(enhancer ? [describeEnhancer(enhancer)] : []),
   ];
   const modelsWithLoras = async () => {
@@ -78,7 +85,7 @@ function record(
 /** @throws InferenceError MODEL_NOT_FOUND; MODEL_UNSUPPORTED for a model that always stays loaded */
 function enhancerNamed({ engines, enhancement: { enhancer } }: ServerState, name: string): PromptEnhancer {
   if (enhancer?.model === name) return enhancer;
-  const residents = engines.map(({ spec }) => spec.model);
+  const residents = [...new Set(engines.map(({ spec }) => spec.model))];
   if (!residents.includes(name)) throw modelNotFound(name, [...residents, ...(enhancer ? [enhancer.model] : [])]);
   throw new InferenceError(
     'MODEL_UNSUPPORTED',
@@ -99,7 +106,38 @@ function describeEnhancer({ onDemand: { engine }, model }: PromptEnhancer): Mode
     residentBytes: BigInt(engine.residentBytes ?? 0),
     restarts: engine.restarts,
     problem: engine.failure?.message ?? '',
+    engines: [describeEngine(engine)],
   });
+}
+
+function describeEngine<
+  W extends Work & { readonly spec: { readonly device: string; readonly deviceId?: number | undefined } },
+>(engine: Engine<W>): EngineStatus {
+  const { spec, device = spec.device } = engine;
+  return EngineStatus.fromPartial({
+    name: engineName(spec),
+    device: deviceName(device, spec.deviceId ?? 0),
+    state: STATES[engine.state],
+    residentBytes: BigInt(engine.residentBytes ?? 0),
+    peakBytes: BigInt(engine.peakBytes ?? 0),
+    restarts: engine.restarts,
+    problem: engine.failure?.message ?? '',
+  });
+}
+
+function describeSlot({
+  engine,
+  running,
+  variants,
+  precisions = engine.info?.precisions ?? [],
+}: EngineSlot): EngineStatus {
+  return {
+    ...describeEngine(engine),
+    runningJobs: running.length,
+    variants: variants.keys.length,
+    variantBuilds: variants.builds,
+    networks: precisions.map((network) => NetworkPrecision.fromPartial(network)),
+  };
 }
 
 function describeLora({ name, summary, problem }: KnownLora): LoraInfo {
@@ -115,14 +153,25 @@ function describeLora({ name, summary, problem }: KnownLora): LoraInfo {
   };
 }
 
-function describeModel(engine: Engine, admission: Admission): Model {
-  const { info } = engine;
-  const { keys, builds } = admission.variants(engine.spec.model);
+/** States of a model's engines, from the one that can take a job at once to the one that never will. */
+const NEAREST: readonly EngineState[] = ['ready', 'busy', 'starting', 'restarting', 'stopped', 'failed'];
+
+/** A model as its engines are together: they have one checkpoint. */
+function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Model {
+  const engines = slots.map((slot) => ({
+    ...describeSlot(slot),
+    deviceBytes: BigInt(Math.round(memory.heldBytes(slot.engine))),
+  }));
+  const [nearest] = slots
+    .map(({ engine }) => engine)
+    .sort((a, b) => NEAREST.indexOf(a.state) - NEAREST.indexOf(b.state)) as [Engine];
+  const { spec, state, device, failure } = nearest;
+  const info = slots.find(({ engine }) => engine.info)?.engine.info;
   return {
-    name: engine.spec.model,
-    family: engine.spec.family,
-    state: STATES[engine.state],
-    device: engine.device ?? '',
+    name: spec.model,
+    family: spec.family,
+    state: STATES[state],
+    device: device ?? '',
     parameters: BigInt(info?.parameters ?? 0),
     weightBytes: BigInt(info?.weightBytes ?? 0),
     storage: info?.storage ?? '',
@@ -132,12 +181,17 @@ function describeModel(engine: Engine, admission: Admission): Model {
     nativeWidth: info?.nativeWidth ?? 0,
     nativeHeight: info?.nativeHeight ?? 0,
     sizeMultiple: info?.sizeMultiple ?? 0,
-    residentBytes: BigInt(engine.residentBytes ?? 0),
-    restarts: engine.restarts,
-    problem: engine.failure?.message ?? '',
+    residentBytes: engines.reduce((sum, { residentBytes }) => sum + residentBytes, 0n),
+    restarts: sum(engines, ({ restarts }) => restarts),
+    problem: failure?.message ?? '',
     loras: [],
-    variants: keys.length,
-    variantBuilds: builds,
-    networks: admission.precisions(engine.spec.model).map((network) => NetworkPrecision.fromPartial(network)),
+    variants: sum(engines, ({ variants }) => variants),
+    variantBuilds: sum(engines, ({ variantBuilds }) => variantBuilds),
+    networks: engines.find(({ networks }) => networks.length > 0)?.networks ?? [],
+    engines,
   };
+}
+
+function sum(engines: readonly EngineStatus[], numberOf: (engine: EngineStatus) => number): number {
+  return engines.reduce((total, engine) => total + numberOf(engine), 0);
 }

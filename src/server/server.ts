@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Config } from '../config/server-config.js';
+import { DeviceLedgers } from '../engine/device-ledgers.js';
 import type { Engine } from '../engine/engine.js';
 import type { TextWork } from '../engine/messages.js';
 import type { OnDemandEngine } from '../engine/on-demand-engine.js';
@@ -50,8 +51,10 @@ const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
 export interface ServerOptions {
   readonly config: Config;
   readonly log: Logger;
-  /** The caller starts them; jobs wait until they are ready. */
+  /** The caller starts them; jobs wait until they are ready. Several of one model share its queue. */
   readonly engines: readonly Engine[];
+  /** Memory of the engines' devices; the language model must have the same. Default: a ledger of these engines. */
+  readonly memory?: DeviceLedgers | undefined;
   /** The engine that enhances prompts. It starts when a prompt comes. Omitted: prompts are used as they are. */
   readonly textEngine?: OnDemandEngine<TextWork> | undefined;
   /** Families of the engines' models. Default: the built-in families. */
@@ -84,6 +87,7 @@ export interface RunningServer {
 /** Binds the gRPC server and serves. */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, engines, fetcher, families = builtInFamilies, jobTypes = contractJobTypes } = options;
+  const { memory = new DeviceLedgers(config, engines) } = options;
   const access = await openAccess(config, log, options.ownToken);
   const policy = await createPolicy(config, log, (refusal) => access.audit?.record({ kind: 'policy', ...refusal }));
   const jobs = new JobStore({ maxJobs: config.JOB_RETENTION, maxBytes: config.JOB_RETENTION_BYTES });
@@ -101,6 +105,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   const calls = { log, observer };
   const admission = new Admission({
     engines,
+    memory,
     policy,
     limit: config.LIMIT_QUEUE,
     patienceMs: config.LORA_PATIENCE_MS,
@@ -123,6 +128,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     families,
     jobTypes,
     engines,
+    memory,
     jobs,
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
@@ -133,7 +139,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     policy,
     access,
     calls,
-    engine: (model) => engines.find(({ spec }) => spec.model === model),
+    engine: (model) => engineOf(engines, model),
   };
   const server = new Server({
     interceptors: [createCallGuard({ config, access, ...calls })],
@@ -211,9 +217,20 @@ function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string
 
 /** Info of a model, once it was ready: jobs may come before. @throws InferenceError the reason why it cannot start */
 async function infoOf(engines: readonly Engine[], model: string, signal: AbortSignal): Promise<ModelInfo | undefined> {
-  const engine = engines.find(({ spec }) => spec.model === model);
-  if (engine?.info === undefined) await engine?.whenReady(signal);
-  return engine?.info;
+  const all = engines.filter(({ spec }) => spec.model === model);
+  const known = engineOf(all, model)?.info;
+  if (known !== undefined || all.length === 0) return known;
+  // The first that is ready will do; where none can be, the first reason.
+  await Promise.any(all.map((engine) => engine.whenReady(signal))).catch(({ errors: [first] }: AggregateError) => {
+    throw first;
+  });
+  return engineOf(all, model)?.info;
+}
+
+/** An engine of a model: one that has loaded it once, if there is one. */
+function engineOf(engines: readonly Engine[], model: string): Engine | undefined {
+  const all = engines.filter(({ spec }) => spec.model === model);
+  return all.find(({ info }) => info) ?? all[0];
 }
 
 function enhancementOf({ config, log, textEngine }: ServerOptions, policy: Policy): EnhancementOptions {

@@ -1,4 +1,5 @@
 import type { Config } from '../config/server-config.js';
+import type { DeviceLedgers } from '../engine/device-ledgers.js';
 import type { Engine } from '../engine/engine.js';
 import type { JobTypes } from '../job-types.js';
 import type { FfmpegFinding } from '../media/ffmpeg.js';
@@ -20,6 +21,8 @@ export interface ServerState {
   readonly families: Families;
   readonly jobTypes: JobTypes;
   readonly engines: readonly Engine[];
+  /** Memory of the devices that the engines are on. */
+  readonly memory: DeviceLedgers;
   readonly jobs: JobStore;
   readonly admission: Admission;
   /** The ffmpeg that writes videos, as found when the server started. */
@@ -32,6 +35,6 @@ export interface ServerState {
   readonly policy: Policy;
   readonly access: Access;
   readonly calls: CallOptions;
-  /** The engine of a model; undefined for a name that is not served. */
+  /** An engine of a model, one that has loaded it if there is one; undefined for a name that is not served. */
   engine(model: string): Engine | undefined;
 }

@@ -39,6 +39,13 @@ export class LruMap<K, V> {
     }
   }
 
+  /** Removes an entry. */
+  take(key: K): V | undefined {
+    const value = this.#entries.get(key);
+    this.#entries.delete(key);
+    return value;
+  }
+
   /** Removes the entry used longest ago. */
   takeOldest(): V | undefined {
     for (const [key, value] of this.#entries) {

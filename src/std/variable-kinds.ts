@@ -17,5 +17,12 @@ export function modelName(fallback: string, kind: string) {
     .describe(`Name of the ${kind} model in requests: lower-case letters, digits, ".", "_" and "-".`);
 }
 
+/** Engines that serve a model. @param kind as the description calls it: "SDXL" */
+export function replicas(kind: string) {
+  return count(1, 1, 64).describe(
+    `Number of engines that serve ${kind}, each with its own copy of the weights. They are spread over DEVICES.`,
+  );
+}
+
 /** `true`, `false` or unset. */
 export const flag = z.enum(['true', 'false']).optional();

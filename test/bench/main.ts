@@ -1,4 +1,4 @@
-/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime | gpu | fairness | soak [options]: each prints figures of one run; server is the default. */
+/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime | turns | gpu | fairness | soak [options]: each prints figures of one run; server is the default. */
 const benches = [
   'server',
   'sdxl',
@@ -11,6 +11,7 @@ const benches = [
   'policy',
   'attack',
   'runtime',
+  'turns',
   'gpu',
   'fairness',
   'soak',

@@ -2,7 +2,7 @@
  * The tolerances, all of them. `relative` is the largest difference over the largest expected magnitude of the tensor,
  * `absolute` the largest difference, `rms` the root of their mean square; a case passes within all that its kind states.
  */
-const tolerances = {
+export const tolerances = {
   /** Token ids. */
   exact: { absolute: 0 },
   /** Random numbers: one unit in the last place of float32 around 4. */

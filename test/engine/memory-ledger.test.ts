@@ -81,3 +81,51 @@ describe('measureMemory', () => {
     expect(after.freeBytes).toBe(0);
   });
 });
+
+describe('room for jobs', () => {
+  const room = (bytes: number, leastBytes: number, mayWait = () => false) => ({
+    ...{ bytes, leastBytes, mayWait },
+    device: 'cuda:0',
+  });
+
+  it('is theirs where it is free, without the reserve, and counts until they end', async () => {
+    const memory = ledger(() => 4 * GB);
+    const grant = await memory.grantJobs(room(4 * GB, GB));
+    await expect(memory.grantJobs(room(GB, GB))).rejects.toMatchObject({ reason: 'OUT_OF_MEMORY' });
+    grant.keep(GB);
+    await expect(memory.grant('qwen', 2 * GB)).resolves.toBeDefined();
+  });
+
+  it('is not measured for jobs that need no more than their engine holds', async () => {
+    const measure = () => Promise.reject(new Error('asked the driver'));
+    const memory = new MemoryLedger({ measure, reserveBytes: GB });
+    await expect(memory.grantJobs(room(0, 0))).resolves.toBeDefined();
+  });
+
+  it('is made by ending an idle language model', async () => {
+    let free = GB;
+    const memory = ledger(() => free);
+    memory.onShortage(async () => {
+      if (free > GB) return false;
+      free = 9 * GB;
+      return true;
+    });
+    await expect(memory.grantJobs(room(8 * GB, 8 * GB))).resolves.toBeDefined();
+  });
+
+  it('is waited for while another engine of the device works', async () => {
+    let looks = 0;
+    const memory = ledger(() => (++looks < 4 ? GB : 8 * GB), 60_000);
+    await memory.grantJobs(room(5 * GB, 5 * GB, () => true));
+    expect(looks).toBe(4);
+  });
+
+  it('may be less for jobs that fit in small batches and tiles; others are refused with the numbers', async () => {
+    await expect(ledger(() => 2 * GB).grantJobs(room(5 * GB, 2 * GB))).resolves.toBeDefined();
+    await expect(ledger(() => 2 * GB).grantJobs(room(5 * GB, 3 * GB))).rejects.toMatchObject({
+      reason: 'OUT_OF_MEMORY',
+      message:
+        'Insufficient VRAM for generation: the job needs at least 3.0 GB more of VRAM on cuda:0, 2.0 GB of 10.0 GB are free beside what is loaded; request a smaller size or fewer frames',
+    });
+  });
+});

@@ -136,6 +136,18 @@ describe('the ladder', () => {
     counted.mockRestore();
   });
 
+  it('is not climbed where memory runs out: a wider type would take more', async () => {
+    const path = await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny');
+    const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path }), ladder.dialectsOf);
+    const opener = new NetworkOpener(ladder, [networks.vae_decoder]);
+    const full = new Error('Failed to allocate memory for requested buffer of size 4194304');
+    const opening = opener.openAlike([networks.vae_decoder], () => {
+      throw full;
+    });
+    await expect(opening).rejects.toBe(full);
+    expect(opener.precisions).toEqual([{ network: 'vae_decoder', precision: 'fp16' }]);
+  });
+
   it('takes the largest number of float16', async () => {
     const folder = await change(
       await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),

@@ -283,4 +283,11 @@ describe('a request from a payload', () => {
       expect([kind, strength]).toEqual([ReferenceType.REFERENCE_TYPE_STYLE, 0.4]);
     }
   });
+
+  it('has the mask of an SDXL image; other types ignore it', () => {
+    const config = { image: 'https://a.test/photo.png', mask: 'https://a.test/mask.png', mask_blur: 4 };
+    const mask = { source: { $case: 'url', value: config.mask }, blur: 4 };
+    expect(request({ type: 'sdxl_image_fast', config }).mask).toEqual(mask);
+    expect(request({ type: 'image_fast', config }).mask).toBeUndefined();
+  });
 });

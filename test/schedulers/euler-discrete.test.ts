@@ -16,8 +16,8 @@ const sdxl = {
 
 describe('createScheduler', () => {
   it('names the schedulers there are when it does not know one', () => {
-    expect(() => createScheduler('heun', sdxl, 4)).toThrow(
-      'scheduler "heun" must be one of euler, euler_karras, euler_exponential, euler_trailing',
+    expect(() => createScheduler('restart', sdxl, 4)).toThrow(
+      'scheduler "restart" must be one of euler, euler_karras, euler_exponential, euler_trailing',
     );
   });
 

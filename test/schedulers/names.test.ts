@@ -34,7 +34,10 @@ describe('schedulerNamed', () => {
     ['UniPCMultistepScheduler', 'unipc'],
     ['DDIM', 'ddim'],
     ['LCM', 'lcm'],
-    ['heun', undefined],
+    ['Heun', 'heun'],
+    ['DPM2 Karras', 'dpm2_karras'],
+    ['LMS Karras', 'lms_karras'],
+    ['restart', undefined],
     ['', undefined],
   ])('"%s" means %s', (name, scheduler) => {
     expect(schedulerNamed(name, schedulerNames)).toBe(scheduler);

@@ -23,6 +23,7 @@ const timings: EngineTimings = {
   mediaMs: 200,
   totalMs: 5500,
   batchImages: 1,
+  memoryMeasures: [],
   peakBytes: 3 * GB,
   buildMs: 0,
   variants: { keys: [], builds: 0 },

@@ -3,6 +3,7 @@ import { inject } from 'vitest';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config/server-config.js';
 import { createEngines, createTextEngine } from '../../src/engine/create-engines.js';
+import { DeviceLedgers } from '../../src/engine/device-ledgers.js';
 import type { Engine } from '../../src/engine/engine.js';
 import type { TextWork } from '../../src/engine/messages.js';
 import type { OnDemandEngine } from '../../src/engine/on-demand-engine.js';
@@ -24,6 +25,8 @@ export const silent = pino({ level: 'silent' });
 
 export interface Serving {
   readonly engine: Engine;
+  /** All engines, `engine` among them. */
+  readonly engines: readonly Engine[];
   /** Where the variables name a language model. */
   readonly textEngine: OnDemandEngine<TextWork> | undefined;
   readonly server: RunningServer;
@@ -36,7 +39,8 @@ export interface Serving {
 
 /**
  * A real server on a free port over a real engine process with the tiny SDXL.
- * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN; `logTo`: the log
+ * @param options `startsLater`: the engine is the test's to start; `withWan`: a second engine has the tiny WAN; `logTo`: the log;
+ *   `memoryLimitBytes`: each engine's device has so much memory
  */
 export async function serve(
   variables: Partial<Record<keyof Config, string>> = {},
@@ -44,6 +48,7 @@ export async function serve(
     textEntry = textEngineEntry,
     startsLater = false,
     withWan = false,
+    memoryLimitBytes,
     logTo,
     statusMs,
     ...options
@@ -51,6 +56,7 @@ export async function serve(
     textEntry?: URL;
     startsLater?: boolean;
     withWan?: boolean;
+    memoryLimitBytes?: number;
     logTo?: DestinationStream;
     statusMs?: number;
   } = {},
@@ -72,16 +78,18 @@ export async function serve(
     log: silent,
     entry: engineEntry,
     threads: 1,
+    memoryLimitBytes,
     backoffMs: { initial: 50, max: 1000 },
   });
   const [engine] = engines;
   if (engine === undefined) throw new Error('no engine');
-  const textEngine = await createTextEngine(config, silent, engines, textEntry);
+  const memory = new DeviceLedgers(config, engines);
+  const textEngine = await createTextEngine(config, silent, memory, textEntry);
   const traceIds = new TraceIds();
   const log = logTo === undefined ? silent : pino({ mixin: traceIds.fieldsOf }, logTo);
   const watch = await watchServer({ config, log, traceIds, ...(statusMs !== undefined && { statusMs }) });
   const { observers } = watch;
-  const server = await createServer({ config, log, engines, textEngine, loraThread, observers, ...options });
+  const server = await createServer({ config, log, engines, memory, textEngine, loraThread, observers, ...options });
   const metrics = await watch.listen(server.notReady);
   if (!startsLater) await Promise.all(engines.map((one) => one.start()));
   const client = connect(
@@ -90,6 +98,7 @@ export async function serve(
   );
   return {
     engine,
+    engines,
     textEngine,
     server,
     client,

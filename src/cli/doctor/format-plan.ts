@@ -1,7 +1,8 @@
+import type { PlannedModel } from '../../engine/plan-model.js';
 import type { QwenMemory } from '../../enhancer/qwen/memory.js';
 import { openBytes, type PlannedNetwork, type Residence, type RunSize } from '../../pipelines/model-memory.js';
 import { formatBytes } from '../../std/format-bytes.js';
-import type { Fit, MemoryPlan, PlannedModel } from './plan-memory.js';
+import type { Fit, MemoryPlan } from './plan-memory.js';
 
 const OPEN: Readonly<Record<Residence, string>> = {
   always: 'always',

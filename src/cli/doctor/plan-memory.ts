@@ -3,12 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Config, readConfig } from '../../config/server-config.js';
 import type { Precision, Provider } from '../../device.js';
+import { type PlannedModel, planModel } from '../../engine/plan-model.js';
 import { planQwenMemory, type QwenMemory } from '../../enhancer/qwen/memory.js';
 import { environment } from '../../environment.js';
-import { batchLimit } from '../../pipelines/common/batching.js';
 import { builtInFamilies } from '../../pipelines/families.js';
-import { type PlannedNetwork, type Residence, type RunSize, sumMemory } from '../../pipelines/model-memory.js';
-import { expectedDialects } from '../../runtime/precision.js';
+import { type Residence, sumMemory } from '../../pipelines/model-memory.js';
 import { writeReleasedSizes } from '../../synthetic/released-sizes.js';
 
 /** Memory of the cards that a plan is checked against, in bytes. */
@@ -23,16 +22,6 @@ export interface PlanOptions {
   readonly precision?: Precision | undefined;
   /** Memory of the device in bytes. Omitted: that of common cards. */
   readonly memoryBytes?: number | undefined;
-}
-
-export interface PlannedModel {
-  /** For example "WAN 2.1 text-to-video". */
-  readonly title: string;
-  /** Name of its family in messages. */
-  readonly family: string;
-  /** The run that is planned: the native size, and as many images as are denoised together. */
-  readonly run: RunSize;
-  readonly networks: readonly PlannedNetwork[];
 }
 
 /** A way to use the device's memory. All numbers are bytes. */
@@ -99,14 +88,8 @@ async function plan(
 ): Promise<MemoryPlan> {
   const models: PlannedModel[] = [];
   for (const family of builtInFamilies) {
-    const source = family.sourceFrom(config);
-    if (source === undefined || family.planMemory === undefined) continue;
-    const { title, info } = await family.inspect(source);
-    const { nativeWidth: width, nativeHeight: height } = info;
-    const images = family.isBatched ? batchLimit({ width, height }, config.BATCH_PIXELS) : 1;
-    const run = { width, height, frames: family.video?.defaultFrames ?? 1, rows: 2 * images };
-    const networks = await family.planMemory(source, expectedDialects(provider, precision), run);
-    models.push({ title, family: family.title, run, networks });
+    const model = await planModel(family, config, { provider, precision });
+    if (model !== undefined) models.push(model);
   }
   const { QWEN_PATH: path, QWEN_TYPE: type, QWEN_PARALLEL: parallel } = config;
   const language = path === undefined ? undefined : await planQwenMemory({ path, type, parallel });

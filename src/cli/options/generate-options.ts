@@ -35,6 +35,8 @@ export interface RequestOptions {
   readonly reference?: string;
   readonly start?: string;
   readonly end?: string;
+  readonly mask?: string;
+  readonly maskBlur?: number;
   readonly referenceType?: ReferenceType;
   readonly referenceStrength?: number;
   readonly denoise?: number;
@@ -73,6 +75,8 @@ export function requestOptions(): readonly Option[] {
     new Option('--reference <file|url>', 'image to start from; for a video its first frame'),
     new Option('--start <file|url>', 'first frame of a video'),
     new Option('--end <file|url>', 'last frame of a video'),
+    new Option('--mask <file|url>', 'part of the reference that is drawn anew: white, or transparent'),
+    new Option('--mask-blur <pixels>', 'blur of the mask, 0 to 64').argParser(number),
     new Option('--reference-type <name>', 'style, composition or character').argParser(
       enumParser(ReferenceType, 'REFERENCE_TYPE'),
     ),
@@ -121,6 +125,8 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     seed: options.seed,
     frames: options.frames ?? 0,
     references: await Promise.all(given),
+    mask:
+      options.mask === undefined ? undefined : { source: await sourceFrom(options.mask), blur: options.maskBlur ?? 0 },
     loras: [...(options.lora ?? [])],
     outputFormat: options.format ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     outputQuality: options.quality ?? 0,
@@ -136,10 +142,15 @@ function loraOf(text: string): Lora {
   return { name, weight: second === undefined ? own : number(second), textEncoderWeight: own };
 }
 
-async function referenceFrom(place: string, role: ReferenceRole, options: RequestOptions): Promise<Reference> {
+/** @param place a file or a URL */
+async function sourceFrom(place: string): Promise<Reference['source']> {
   const isUrl = /^[a-z][a-z0-9+.-]+:\/\//i.test(place);
+  return isUrl ? { $case: 'url', value: place } : { $case: 'image', value: await readFile(place) };
+}
+
+async function referenceFrom(place: string, role: ReferenceRole, options: RequestOptions): Promise<Reference> {
   return {
-    source: isUrl ? { $case: 'url', value: place } : { $case: 'image', value: await readFile(place) },
+    source: await sourceFrom(place),
     type: options.referenceType ?? ReferenceType.REFERENCE_TYPE_UNSPECIFIED,
     role,
     strength: options.referenceStrength,

@@ -1,3 +1,4 @@
+import { callsPerStep } from '../../schedulers/beta-schedulers.js';
 import type { GenerationRequest } from '../pipeline.js';
 import { firstStep } from './batching.js';
 
@@ -11,16 +12,21 @@ export function isGuided({ guidanceScale, steps, video }: GenerationRequest, ste
   return guidanceScale > 1 && step / steps >= start && step / steps < end;
 }
 
-/** Runs of the denoiser that one image or video takes where none is saved by reuse: two in a guided step. */
+/** Runs of the denoiser, of one text each, that one image or video takes where none is saved by reuse: two in a guided step. */
 export function plannedForwards(request: GenerationRequest): number {
   let forwards = 0;
-  for (let step = firstStep(request); step < request.steps; step += 1) forwards += isGuided(request, step) ? 2 : 1;
+  const calls = callsPerStep(request.scheduler);
+  for (let step = firstStep(request); step < request.steps; step += 1) {
+    const isLast = step === request.steps - 1;
+    forwards += (isLast ? 1 : calls) * (isGuided(request, step) ? 2 : 1);
+  }
   return forwards;
 }
 
 /** True if any step needs the negative prompt. */
 export function isEverGuided(request: GenerationRequest): boolean {
-  return plannedForwards(request) > request.steps - firstStep(request);
+  for (let step = firstStep(request); step < request.steps; step += 1) if (isGuided(request, step)) return true;
+  return false;
 }
 
 /** Classifier-free guidance: [2, ...], unconditional first -> [...]. Ho and Salimans, arXiv:2207.12598. */

@@ -13,13 +13,22 @@ import {
 } from '../../runtime/session.js';
 import type { NetworkPrecision } from '../pipeline.js';
 import { type Network, widestOf } from './build-networks.js';
+import { MemoryRelief } from './memory-relief.js';
 import { tooLargeForFloat16 } from './narrowing.js';
 import { isNotFinite, NotFiniteError } from './not-finite.js';
+import { isOutOfMemory } from './out-of-memory.js';
 import { testFeeds } from './test-feeds.js';
+
+export interface OpenerOptions {
+  readonly base?: NetworkOpener | undefined;
+  /** Frees memory when it runs out. Default: nothing is freed. */
+  readonly relief?: MemoryRelief | undefined;
+}
 
 /**
  * Opens the networks of one model, each in the narrowest dialect that is right for it. A half-precision network that its weights
- * do not fit, that does not open, or whose test run gives numbers that are not finite is opened one step wider.
+ * do not fit, that does not open, or whose test run gives numbers that are not finite is opened one step wider. Where memory runs out,
+ * what is idle is freed and the same is tried again: a wider type would need more.
  */
 export class NetworkOpener {
   readonly backend: Backend;
@@ -28,14 +37,20 @@ export class NetworkOpener {
   /** What a network came to when it was opened first: one that is opened for every prompt is tried out once. */
   readonly #reached = new WeakMap<Network, Network>();
   readonly #base: NetworkOpener | undefined;
+  readonly relief: MemoryRelief;
 
   /**
    * @param networks all of the model, so that those which are opened later are known at once
-   * @param base opened the networks that a variant shares with the bare model. Omitted: it is the bare model
+   * @param options `base`: opened the networks that a variant shares with the bare model; omitted, it is the bare model
    */
-  constructor(backend: Backend, networks: readonly (Network | undefined)[], base?: NetworkOpener) {
+  constructor(
+    backend: Backend,
+    networks: readonly (Network | undefined)[],
+    { base, relief = base?.relief ?? new MemoryRelief() }: OpenerOptions = {},
+  ) {
     this.backend = backend;
     this.#base = base;
+    this.relief = relief;
     for (const network of networks) if (network) this.#note(network, '');
   }
 
@@ -52,7 +67,7 @@ export class NetworkOpener {
 
   /** For the networks that a variant has of its own. */
   forVariant(): NetworkOpener {
-    return new NetworkOpener(this.backend, [], this);
+    return new NetworkOpener(this.backend, [], { base: this });
   }
 
   /** Bytes that the weights of networks take on the device. */
@@ -84,12 +99,14 @@ export class NetworkOpener {
         for (const [i, candidate] of candidates.entries()) {
           const isKnown = this.#reached.get(networks[i] as Network) === candidate;
           const open = isKnown ? openFinite : openTested;
-          sessions.push(await open(candidate, this.backend, optionsOf(candidate.graph)));
+          const options = optionsOf(candidate.graph);
+          sessions.push(await this.relief.retrying(() => open(candidate, this, options)));
         }
         for (const [i, candidate] of candidates.entries()) this.#keep(networks[i] as Network, candidate, reasons);
         return sessions;
       } catch (error) {
         for (const session of sessions) await session.release();
+        if (isOutOfMemory(error)) throw error;
         const wider = candidates.flatMap((network) => network.wider?.() ?? []);
         if (wider.length < candidates.length) throw error;
         const compute = candidates[0]?.graph.dialect.compute ?? 'f32';
@@ -104,7 +121,7 @@ export class NetworkOpener {
     if (network.wider === undefined) return undefined;
     return () => {
       this.#note(network, 'a result was not finite and was computed once more in fp32');
-      return openFinite(widestOf(network), this.backend, options);
+      return this.relief.retrying(() => openFinite(widestOf(network), this, options));
     };
   }
 
@@ -122,11 +139,11 @@ export class NetworkOpener {
   }
 }
 
-async function openTested(network: Network, backend: Backend, options: SessionOptions): Promise<NetworkSession> {
+async function openTested(network: Network, opener: NetworkOpener, options: SessionOptions): Promise<NetworkSession> {
   const { graph, weights } = network;
   const problem = await tooLargeForFloat16(weights);
   if (problem !== undefined) throw new InferenceError('CHECKPOINT_INVALID', problem);
-  const session = await openFinite(network, backend, options);
+  const session = await openFinite(network, opener, options);
   if (graph.dialect.compute === 'f32') return session;
   const carried = new CarriedTensors();
   try {
@@ -140,16 +157,20 @@ async function openTested(network: Network, backend: Backend, options: SessionOp
   }
 }
 
-/** A session whose runs end with NOT_FINITE instead of giving numbers that are not finite. */
+/**
+ * A session whose runs end with NOT_FINITE instead of giving numbers that are not finite. A run that runs out of memory is run again
+ * when something idle was freed.
+ */
 async function openFinite(
   { name, graph }: Network,
-  backend: Backend,
+  { backend, relief }: NetworkOpener,
   options: SessionOptions,
 ): Promise<NetworkSession> {
   const session = await createSession(graph, backend, options);
   return {
     async run<T extends TensorData = Float32Array>(feeds: Readonly<Record<string, Feed>>, options?: RunOptions) {
-      const outputs = await session.run<T>(feeds, options);
+      const work = () => relief.retrying(() => session.run<T>(feeds, options));
+      const outputs = await (backend.turns?.run(work, options?.signal) ?? work());
       for (const values of Object.values<TensorData>(outputs)) {
         if (values instanceof Float32Array && !areFinite(values)) {
           throw new NotFiniteError(name, precisionNames[graph.dialect.compute]);

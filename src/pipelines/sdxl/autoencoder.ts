@@ -1,6 +1,8 @@
 import { type NetworkSession, outputOf } from '../../runtime/session.js';
+import type { MemoryRelief } from '../common/memory-relief.js';
 import { isTooNarrow } from '../common/not-finite.js';
 import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
+import { cutTile, TileBlend, TileLayout, tileSides } from '../common/tiles.js';
 import type { VaeConfig } from './model/config.js';
 import { vaeScale } from './model/vae.js';
 import type { SdxlGraphs } from './weights.js';
@@ -16,6 +18,7 @@ interface Sessions {
   /** In float32; undefined where the decoder is. */
   readonly openWideDecoder: OnDemandSession | undefined;
   readonly openEncoder: OnDemandSession;
+  readonly relief: MemoryRelief;
 }
 
 /** The VAE, loaded: the decoder at once, the encoder with the first reference, which many servers never see. */
@@ -38,6 +41,7 @@ export class Autoencoder {
         decoder: await sessions.open(vae_decoder),
         openWideDecoder: sessions.wideOnDemand(vae_decoder),
         openEncoder: sessions.onDemand(vae_encoder),
+        relief: sessions.relief,
       },
       config,
     );
@@ -45,9 +49,38 @@ export class Autoencoder {
 
   /**
    * Latents [1, 4, h, w] to an image, planar float32 [3, 8h, 8w], about -1 to 1. Where half precision is too narrow for it, it is
-   * decoded once more in float32.
+   * decoded once more in float32. Where memory runs out, it is decoded in tiles, and where it still does, in smaller ones.
    */
-  async decode(latents: Float32Array, size: ImageSize, signal?: AbortSignal): Promise<Float32Array> {
+  decode(latents: Float32Array, size: ImageSize, signal?: AbortSignal): Promise<Float32Array> {
+    const scale = vaeScale(this.#config);
+    const tiled = tileSides(this.latentSize(size)).map((side) => ({
+      measure: `decoded_in_tiles_of_${side * scale}_pixels`,
+      run: () => this.decodeInTiles(latents, size, side, signal),
+    }));
+    const work = `decode ${size.width}x${size.height}`;
+    return this.#sessions.relief.shrink(work, [{ run: () => this.decodeWhole(latents, size, signal) }, ...tiled]);
+  }
+
+  /** The same in overlapping tiles. @param side of a tile, in latents */
+  async decodeInTiles(
+    latents: Float32Array,
+    size: ImageSize,
+    side: number,
+    signal?: AbortSignal,
+  ): Promise<Float32Array> {
+    const whole = this.latentSize(size);
+    const scale = vaeScale(this.#config);
+    const layout = new TileLayout(size, scale, side);
+    const blend = new TileBlend(layout);
+    for (const tile of layout.tiles) {
+      const tileSize = { width: tile.width * scale, height: tile.height * scale };
+      blend.add(tile, await this.decodeWhole(cutTile(latents, whole, tile), tileSize, signal));
+    }
+    return blend.image();
+  }
+
+  /** The same in one run, whatever memory it takes. */
+  async decodeWhole(latents: Float32Array, size: ImageSize, signal?: AbortSignal): Promise<Float32Array> {
     const { width, height } = this.latentSize(size);
     const scaled = latents.map((value, i) => {
       const { mean, deviation } = this.#statistics(Math.floor(i / (width * height)));

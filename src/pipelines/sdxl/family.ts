@@ -19,12 +19,13 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
   // As diffusers: without a job type an absent negative prompt stays absent, which is not an empty one.
   bareCall: { makes: 'images', steps: 15, guidanceScale: 6, hasNegativePrompt: false },
   negativePrompt: sdxlNegativePrompt,
-  references: { defaultStrength: 0.5 },
+  references: { defaultStrength: 0.5, takesMask: true },
   takes: { weights: true, stepSaving: false },
 
   variables: sdxlVariables,
   options: sdxlOptions,
   modelName: ({ SDXL_NAME }) => SDXL_NAME,
+  replicas: ({ SDXL_REPLICAS }) => SDXL_REPLICAS,
   sourceFrom(variables) {
     if (variables.SDXL_PATH === undefined) return undefined;
     return {

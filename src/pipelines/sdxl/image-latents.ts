@@ -1,5 +1,5 @@
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
-import { createScheduler } from '../../schedulers/beta-schedulers.js';
+import { callsPerStep, createScheduler } from '../../schedulers/beta-schedulers.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
@@ -19,8 +19,18 @@ export interface ImageOptions {
   readonly size: number;
   /** Scaled latents to start from: image to image. */
   readonly initLatents?: Float32Array | undefined;
+  /** Inpainting: 1 for latents that are drawn anew, 0 for those that are kept, [h, w]. */
+  readonly latentMask?: Float32Array | undefined;
   /** Unscaled initial noise; omitted, torch's CPU generator draws it from the seed. */
   readonly noise?: Float32Array | undefined;
+}
+
+interface KeptLatents {
+  /** Of the image that is kept, without noise. */
+  readonly latents: Float32Array;
+  readonly mask: Float32Array;
+  /** The initial noise. */
+  readonly noise: Float32Array;
 }
 
 /** One image on its way from noise: its own scheduler, its own stream of random numbers, its latents. */
@@ -29,37 +39,46 @@ export class ImageLatents {
   readonly request: GenerationRequest;
   readonly index: number;
   readonly conditioning: Conditioning;
-  /** The first step that is taken: 0, or later with image to image. */
+  /** The first call of the denoiser: 0, or later with image to image. */
   readonly start: number;
   /** [1, 4, h, w] */
   latents: Float32Array;
   readonly #scheduler: Scheduler;
   readonly #generator: TorchCpuGenerator;
+  readonly #kept: KeptLatents | undefined;
 
-  constructor({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise }: ImageOptions) {
+  constructor(options: ImageOptions) {
+    const { job, request, index, conditioning, schedulerConfig, size, initLatents, latentMask, noise } = options;
     this.job = job;
     this.request = request;
     this.index = index;
     this.conditioning = conditioning;
-    this.start = firstStep(request);
+    this.start = firstStep(request) * callsPerStep(request.scheduler);
     this.#scheduler = createScheduler(request.scheduler, schedulerConfig, request.steps);
     this.#generator = new TorchCpuGenerator(this.seed);
     const drawn = noise ?? this.#generator.randn(size);
-    this.latents =
-      initLatents === undefined
-        ? drawn.map((value) => value * this.#scheduler.initNoiseSigma)
-        : this.#scheduler.addNoise(initLatents, drawn, this.start);
+    this.#kept = initLatents && latentMask && { latents: initLatents, mask: latentMask, noise: drawn };
+    // With a mask, nothing of the image is left in noise of full strength; without one, a trace is. Both as diffusers has it.
+    const isNoise = initLatents === undefined || (latentMask !== undefined && request.init?.strength === 1);
+    this.latents = isNoise
+      ? drawn.map((value) => value * this.#scheduler.initNoiseSigma)
+      : this.#scheduler.addNoise(initLatents, drawn, this.start);
   }
 
   get seed(): number {
     return this.request.seeds[this.index] ?? 0;
   }
 
+  /** Calls of the denoiser in the whole schedule: one a step, or two. Indices count them. */
+  get calls(): number {
+    return this.#scheduler.timesteps.length;
+  }
+
   timestep(i: number): number {
     return this.#scheduler.timesteps[i] ?? 0;
   }
 
-  /** Noise level before step `i`. */
+  /** Noise level at call `i`. */
   sigma(i: number): number {
     return this.#scheduler.sigmas[i] ?? 0;
   }
@@ -71,7 +90,21 @@ export class ImageLatents {
   /** @param output the denoiser's, guided */
   step(i: number, output: Float32Array): void {
     // Samplers that add noise go on in the stream that the initial noise began.
-    this.latents = this.#scheduler.step(output, this.latents, i, (size) => this.#generator.randn(size));
+    const next = this.#scheduler.step(output, this.latents, i, (size) => this.#generator.randn(size));
+    this.latents = this.#kept === undefined ? next : this.#putBack(next, i, this.#kept);
+  }
+
+  /**
+   * Puts the kept latents back, with the noise of the next step.
+   * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/pipelines/stable_diffusion_xl/pipeline_stable_diffusion_xl_inpaint.py#L1630
+   */
+  #putBack(next: Float32Array, i: number, { latents, mask, noise }: KeptLatents): Float32Array {
+    const isLast = i + 1 >= this.calls;
+    const kept = isLast ? latents : this.#scheduler.addNoise(latents, noise, i + 1);
+    return next.map((value, j) => {
+      const share = mask[j % mask.length] ?? 1;
+      return Math.fround((1 - share) * (kept[j] ?? 0)) + Math.fround(share * value);
+    });
   }
 }
 

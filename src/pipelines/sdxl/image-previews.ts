@@ -29,7 +29,7 @@ export class ImagePreviews {
     const previews = new Map<number, PipelineEvent>();
     for (const [job, [image]] of groupBy(images, (each) => each.job)) {
       const output = image && noise.get(image);
-      if (image === undefined || output === undefined || step === image.request.steps - 1) continue;
+      if (image === undefined || output === undefined || step === image.calls - 1) continue;
       if (!this.#clocks.get(job)?.isDue(performance.now())) continue;
       const { config, autoencoder } = this.#networks;
       const clean = cleanLatents(image.modelInput(step), output, image.sigma(step), predictionOf(config.scheduler));

@@ -1,6 +1,7 @@
 import type { Backend } from '../../runtime/backend.js';
 import type { ClipTokenizer } from '../../tokenizer/clip.js';
 import type { Network } from '../common/build-networks.js';
+import type { MemoryRelief } from '../common/memory-relief.js';
 import { NetworkOpener } from '../common/network-opener.js';
 import { modelMemory } from '../common/plan-memory.js';
 import { SessionGroup } from '../common/session-group.js';
@@ -19,6 +20,8 @@ import { buildSdxlNetworks, type SdxlGraphs } from './weights.js';
 
 export interface SdxlOptions extends SdxlSource {
   readonly backend: Backend;
+  /** Frees memory when it runs out. Default: nothing is freed. */
+  readonly relief?: MemoryRelief | undefined;
 }
 
 /** Parts that a model and all of its variants share. */
@@ -68,6 +71,11 @@ export class SdxlNetworks {
     return modelMemory(opener.networks, { width, height, frames: 1 });
   }
 
+  /** What to do when memory runs out. */
+  get relief(): MemoryRelief {
+    return this.#parts.opener.relief;
+  }
+
   get backend(): Backend {
     return this.#parts.opener.backend;
   }
@@ -102,12 +110,12 @@ export class SdxlNetworks {
 }
 
 /** Loads a checkpoint: sessions are built here, once, for every size and batch. */
-export async function loadSdxlNetworks({ backend, ...source }: SdxlOptions): Promise<SdxlNetworks> {
+export async function loadSdxlNetworks({ backend, relief, ...source }: SdxlOptions): Promise<SdxlNetworks> {
   const checkpoint = await openSdxlCheckpoint(source);
   const { config } = checkpoint;
   const tokenizers = await checkpoint.readTokenizers();
   const graphs = await buildSdxlNetworks(checkpoint, backend.dialectsOf);
-  const opener = new NetworkOpener(backend, Object.values(graphs));
+  const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const changeable = [graphs.unet, graphs.text_encoder, graphs.text_encoder_2];
   const parts = { opener, checkpoint, tokenizers, info: describeSdxl(checkpoint, graphs), changeable };
   return SessionGroup.fill(opener, async (sessions) => {

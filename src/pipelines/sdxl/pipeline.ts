@@ -2,6 +2,7 @@ import type { Backend } from '../../runtime/backend.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchLimit } from '../common/batching.js';
 import { guide } from '../common/guidance.js';
+import { keepUnmasked, shrinkMask } from '../common/mask.js';
 import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
@@ -62,26 +63,38 @@ export class SdxlPipeline implements Pipeline {
     running: RunningJobs,
     signal: AbortSignal,
   ): AsyncGenerator<PipelineEvent, void, undefined> {
-    const [{ start, request }] = batch as [ImageLatents, ...ImageLatents[]];
+    const [{ start, calls }] = batch as [ImageLatents, ...ImageLatents[]];
     const previews = new ImagePreviews(this.networks, batch);
-    for (let i = start; i < request.steps; i += 1) {
+    for (let i = start; i < calls; i += 1) {
       yield* running.checkCancelled();
       const images = running.alive(batch);
       if (images.length === 0) return;
       // 1. one run of the UNet for all images; classifier-free guidance of each from its two rows
-      const rows = await atStep(i, request.steps, () => predictBatch(this.networks, images, i, signal));
+      const rows = await atStep(i, calls, () => this.#predict(images, i, signal));
       const noise = new Map([...rows].map(([image, own]) => [image, guided(image, own)]));
       const due = previews.due(images, noise, i);
       // 2. the scheduler's step from this noise level to the next
       for (const [image, own] of noise) image.step(i, own);
       // 3. progress and previews, job by job
       for (const [job, own] of groupBy(images, (image) => image.job)) {
-        const total = (request.steps - start) * (own[0]?.request.seeds.length ?? 0);
+        const total = (calls - start) * (own[0]?.request.seeds.length ?? 0);
         yield running.advance(job, 'denoise', own.length, total);
         const preview = due.get(job);
         if (preview !== undefined) yield preview;
       }
     }
+  }
+
+  /** Where memory runs out, the rows go through the UNet in two runs, then in four and so on, at last each alone. */
+  #predict(images: readonly ImageLatents[], step: number, signal: AbortSignal): ReturnType<typeof predictBatch> {
+    const rows = images.reduce((sum, { conditioning }) => sum + conditioning.rows.length, 0);
+    const { width, height } = (images[0] as ImageLatents).request;
+    const attempts = [{ run: () => predictBatch(this.networks, images, step, { signal }) }];
+    const smaller = halvings(rows).map((maxRows) => ({
+      measure: `denoised_${maxRows}_at_once`,
+      run: () => predictBatch(this.networks, images, step, { signal, maxRows }),
+    }));
+    return this.networks.relief.shrink(`denoise ${rows} ${width}x${height}`, [...attempts, ...smaller]);
   }
 
   /**
@@ -96,10 +109,23 @@ export class SdxlPipeline implements Pipeline {
     { initLatents, noise }: { readonly initLatents?: Float32Array | undefined; readonly noise?: Float32Array } = {},
   ): ImageLatents {
     const { config, autoencoder } = this.networks;
-    const { width, height } = autoencoder.latentSize(request);
+    const latentSize = autoencoder.latentSize(request);
+    const { width, height } = latentSize;
+    const mask = request.init?.mask;
+    const latentMask = mask && shrinkMask(mask, request, latentSize);
     const size = config.unet.in_channels * width * height;
     const schedulerConfig = config.scheduler;
-    return new ImageLatents({ job, request, index, conditioning, schedulerConfig, size, initLatents, noise });
+    return new ImageLatents({
+      job,
+      request,
+      index,
+      conditioning,
+      schedulerConfig,
+      size,
+      initLatents,
+      latentMask,
+      noise,
+    });
   }
 
   /** Encodes the prompts, and the image to start from where the request has one. */
@@ -132,7 +158,9 @@ export class SdxlPipeline implements Pipeline {
     signal: AbortSignal,
   ): AsyncGenerator<PipelineEvent, void, undefined> {
     const { width, height } = request;
-    const rgb = rgbFromImage(await this.networks.autoencoder.decode(latents, request, signal), request);
+    const drawn = rgbFromImage(await this.networks.autoencoder.decode(latents, request, signal), request);
+    const { init } = request;
+    const rgb = init?.mask === undefined ? drawn : keepUnmasked(drawn, init.rgb, init.mask);
     yield running.advance(job, 'decode', 1, request.seeds.length);
     yield { job, kind: 'image', index, seed, width, height, rgb };
     if (running.finishImage(job)) yield { job, kind: 'done', precisions: this.info.precisions };
@@ -162,6 +190,11 @@ export class SdxlPipeline implements Pipeline {
   dispose(): Promise<void> {
     return this.networks.release();
   }
+}
+
+/** Half of a number, half of that and so on, rounded up, to 1. */
+function halvings(count: number): readonly number[] {
+  return count <= 1 ? [] : [Math.ceil(count / 2), ...halvings(Math.ceil(count / 2))];
 }
 
 /** The noise of one image, from the rows of its negative prompt and its prompt; without guidance there is one row. */

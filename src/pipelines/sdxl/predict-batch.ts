@@ -6,28 +6,34 @@ import type { SdxlNetworks } from './networks.js';
 
 /**
  * Runs the UNet over the text rows of all images. Images whose text has another number of tokens go into a run of their own.
- * @param signal ends a run. Omitted: nothing does
+ * @param options `signal` ends a run, omitted, nothing does; `maxRows`: most rows of a run, omitted, all of them
  * @returns the noise of each image, [rows, 4, h, w], the negative prompt's first
  */
 export async function predictBatch(
   { denoiser, autoencoder }: SdxlNetworks,
   images: readonly ImageLatents[],
   step: number,
-  signal?: AbortSignal,
+  { signal, maxRows = Number.POSITIVE_INFINITY }: { readonly signal?: AbortSignal; readonly maxRows?: number } = {},
 ): Promise<ReadonlyMap<ImageLatents, Float32Array>> {
   const noise = new Map<ImageLatents, Float32Array>();
   for (const group of groupBy(images, ({ conditioning }) => conditioning.rows[0]?.tokens).values()) {
     const [first] = group as [ImageLatents, ...ImageLatents[]];
     const rows = group.flatMap((image) => image.conditioning.rows.map((row) => ({ image, row })));
-    const output = await denoiser.predictNoise({
-      ...autoencoder.latentSize(first.request),
-      latents: join32(rows.map(({ image }) => image.modelInput(step))),
-      timestep: first.timestep(step),
-      context: join32(rows.map(({ row }) => row.embeds)),
-      pooled: join32(rows.map(({ row }) => row.pooled)),
-      timeIds: rows.map(({ image }) => sizeIds(image.request)),
-      signal,
-    });
+    const outputs: Float32Array[] = [];
+    for (let at = 0; at < rows.length; at += maxRows) {
+      const part = rows.slice(at, at + maxRows);
+      const predicted = await denoiser.predictNoise({
+        ...autoencoder.latentSize(first.request),
+        latents: join32(part.map(({ image }) => image.modelInput(step))),
+        timestep: first.timestep(step),
+        context: join32(part.map(({ row }) => row.embeds)),
+        pooled: join32(part.map(({ row }) => row.pooled)),
+        timeIds: part.map(({ image }) => sizeIds(image.request)),
+        signal,
+      });
+      outputs.push(predicted);
+    }
+    const output = outputs.length === 1 ? (outputs[0] as Float32Array) : join32(outputs);
     let offset = 0;
     for (const image of group) {
       const end = offset + (output.length / rows.length) * image.conditioning.rows.length;

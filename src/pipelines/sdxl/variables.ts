@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { flag, modelName, path } from '../../std/variable-kinds.js';
+import { flag, modelName, path, replicas } from '../../std/variable-kinds.js';
 import type { FamilyOption } from '../family.js';
 
 /** Prediction types of the UNet. */
@@ -27,6 +27,7 @@ export const sdxlVariables = {
     'Set it to true or false if the checkpoint is wrong about its training with zero terminal SNR. Unset: what the checkpoint says.',
   ),
   SDXL_NAME: modelName('sdxl', 'SDXL'),
+  SDXL_REPLICAS: replicas('SDXL'),
 } as const;
 
 export type SdxlVariables = z.infer<z.ZodObject<typeof sdxlVariables>>;

@@ -1,8 +1,10 @@
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
-import { onceDone } from '../../std/once-done.js';
 import type { Network } from '../common/build-networks.js';
+import type { MemoryRelief } from '../common/memory-relief.js';
 import { isTooNarrow } from '../common/not-finite.js';
+import { isOutOfMemory } from '../common/out-of-memory.js';
 import type { SessionGroup } from '../common/session-group.js';
+import { cutTile, type Tile, TileBlend, TileLayout, tileSides } from '../common/tiles.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import type { VaeConfig } from './model/config.js';
 import { latentFrame, normalizedLatents, type VideoSize, videoOfFrames } from './model/latents.js';
@@ -10,7 +12,7 @@ import { type ChunkKind, FRAME, framesIn, framesPerLatent, NEXT, PAST } from './
 import type { WanGraphs } from './weights.js';
 
 /** Sessions of one way: for the first chunk and for later ones. */
-type Chunks = Readonly<Record<ChunkKind, NetworkSession>>;
+export type Chunks = Readonly<Record<ChunkKind, NetworkSession>>;
 
 /** Decoders are opened at once, encoders with the first reference, which many servers never see. */
 interface Sessions {
@@ -18,6 +20,7 @@ interface Sessions {
   /** In float32; undefined where the decoders are. */
   readonly openWideDecoders: (() => Promise<Chunks>) | undefined;
   readonly openEncoders: () => Promise<Chunks>;
+  readonly relief: MemoryRelief;
 }
 
 /** The VAE, loaded. It works through a video in chunks, so that its memory does not grow with the video. */
@@ -41,13 +44,18 @@ export class Autoencoder implements VideoEncoder {
     };
     const decoders = await open(vae_decoder_first, vae_decoder_later);
     const openWideDecoders = first && later && (async () => ({ first: await first(), later: await later() }));
-    const openEncoders = onceDone(() => open(vae_encoder_first, vae_encoder_later));
-    return new Autoencoder({ decoders, openWideDecoders, openEncoders }, config);
+    const openPair = sessions.onDemandAlike([vae_encoder_first, vae_encoder_later], carriesPast);
+    const openEncoders = async (): Promise<Chunks> => {
+      const [of, after] = (await openPair()) as [NetworkSession, NetworkSession];
+      return { first: of, later: after };
+    };
+    return new Autoencoder({ decoders, openWideDecoders, openEncoders, relief: sessions.relief }, config);
   }
 
   /**
    * Latents [16, F, h, w] to the 1 + 4(F - 1) frames of the video: the first one alone, then four at a time, each planar float32
-   * [3, 8h, 8w], -1 to 1. Where half precision is too narrow for a video, it is decoded once more in float32.
+   * [3, 8h, 8w], -1 to 1. Where half precision is too narrow for a video, it is decoded once more in float32; where memory runs out,
+   * in tiles, and where it still does, in smaller ones. An empty chunk says that it goes on.
    *
    * @param size of the video in pixels
    * @param signal ends the run. Omitted: nothing does
@@ -57,38 +65,77 @@ export class Autoencoder implements VideoEncoder {
     size: VideoSize,
     signal?: AbortSignal,
   ): AsyncGenerator<readonly Float32Array[]> {
+    const { decoders, openWideDecoders, relief } = this.#sessions;
+    const sides = [undefined, ...tileSides(this.latentSize(size))];
+    let isWide = false;
     let given = 0;
-    try {
-      for await (const frames of this.#decode(this.#sessions.decoders, latents, size, signal)) {
-        yield frames;
-        given += 1;
-      }
-    } catch (error) {
-      const { openWideDecoders } = this.#sessions;
-      if (!isTooNarrow(error) || openWideDecoders === undefined) throw error;
-      // What a chunk needs of the past is lost: the video is decoded from its beginning, and given from where it ended.
-      const wide = await openWideDecoders();
-      let chunk = 0;
-      for await (const frames of this.#decode(wide, latents, size, signal)) {
-        if (chunk >= given) yield frames;
-        chunk += 1;
+    for (let rung = 0; ; ) {
+      const side = sides[rung];
+      try {
+        // What a chunk needs of the past is lost: the video is decoded from its beginning, and given from where it ended.
+        let chunk = 0;
+        const sessions = isWide && openWideDecoders !== undefined ? await openWideDecoders() : decoders;
+        for await (const frames of this.decodeWith(sessions, latents, size, { signal, side })) {
+          if (frames.length > 0) chunk += 1;
+          if (chunk > given || frames.length === 0) yield frames;
+          given = Math.max(given, chunk);
+        }
+        if (side !== undefined) relief.note(`decoded_in_tiles_of_${side * this.#scale}_pixels`);
+        return;
+      } catch (error) {
+        if (isTooNarrow(error) && openWideDecoders !== undefined && !isWide) isWide = true;
+        else if (isOutOfMemory(error) && rung + 1 < sides.length) rung += 1;
+        else throw error;
       }
     }
   }
 
-  async *#decode(
+  /**
+   * The same in one way, whatever comes of it. In tiles, each goes through the whole video before the next one, so that the device
+   * holds the past of one tile; until the last one, no frames are given.
+   * @param way `side` of the tiles that frames are decoded in, in latents; omitted, they are decoded whole
+   */
+  async *decodeWith(
     decoders: Chunks,
     latents: Float32Array,
     size: VideoSize,
+    { signal, side }: { readonly signal?: AbortSignal | undefined; readonly side?: number | undefined } = {},
+  ): AsyncGenerator<readonly Float32Array[]> {
+    const whole = this.latentSize(size);
+    if (side === undefined) {
+      yield* this.#decodePart(decoders, latents, size, { ...whole, x: 0, y: 0 }, signal);
+      return;
+    }
+    const layout = new TileLayout(size, this.#scale, side);
+    const blends = Array.from({ length: size.frames }, () => new TileBlend(layout));
+    for (const tile of layout.tiles) {
+      let frame = 0;
+      for await (const frames of this.#decodePart(decoders, latents, size, tile, signal)) {
+        const own = blends.slice(frame, frame + frames.length);
+        for (const [i, blend] of own.entries()) blend.add(tile, frames[i] as Float32Array);
+        yield tile === layout.tiles.at(-1) ? own.map((blend) => blend.image()) : [];
+        frame += frames.length;
+      }
+    }
+  }
+
+  /** A part of each frame, chunk by chunk. */
+  async *#decodePart(
+    decoders: Chunks,
+    latents: Float32Array,
+    size: VideoSize,
+    tile: Tile,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<readonly Float32Array[]> {
-    const { frames, height, width } = this.latentSize(size);
+    const whole = this.latentSize(size);
+    const isWhole = tile.width === whole.width && tile.height === whole.height;
     const carried = new CarriedTensors();
     try {
-      for (let at = 0; at < frames; at += 1) {
+      for (let at = 0; at < whole.frames; at += 1) {
         const kind = at === 0 ? 'first' : 'later';
-        const data = latentFrame(latents, at, frames, this.#config);
-        const shape = [1, this.#config.z_dim, height, width];
+        const frame = latentFrame(latents, at, whole.frames, this.#config);
+        const data = isWhole ? frame : cutTile(frame, whole, tile);
+        const shape = [1, this.#config.z_dim, tile.height, tile.width];
         const outputs = await decoders[kind].run({ latents: { data, shape } }, { carried, signal });
         yield Array.from({ length: framesIn(this.#config, kind) }, (_, i) =>
           outputOf(outputs, `${FRAME}${i}`, 'the VAE decoder'),
@@ -97,6 +144,11 @@ export class Autoencoder implements VideoEncoder {
     } finally {
       carried.release();
     }
+  }
+
+  /** The decoders that are open from load on. */
+  get decoders(): Chunks {
+    return this.#sessions.decoders;
   }
 
   /**
@@ -157,8 +209,13 @@ export class Autoencoder implements VideoEncoder {
 
   /** The size of a video in pixels, in latents. */
   latentSize({ frames, height, width }: VideoSize): VideoSize {
-    const side = 2 ** (this.#config.dim_mult.length - 1);
+    const side = this.#scale;
     return { frames: 1 + (frames - 1) / framesPerLatent(this.#config), height: height / side, width: width / side };
+  }
+
+  /** Pixels to a latent, along a side. */
+  get #scale(): number {
+    return 2 ** (this.#config.dim_mult.length - 1);
   }
 }
 

@@ -43,6 +43,7 @@ export const wan: Family<WanVariables, WanSource> = {
   variables: wanVariables,
   options: wanOptions,
   modelName: ({ WAN_NAME }) => WAN_NAME,
+  replicas: ({ WAN_REPLICAS }) => WAN_REPLICAS,
   sourceFrom(variables) {
     if (variables.WAN_PATH === undefined) return undefined;
     return {
@@ -59,9 +60,9 @@ export const wan: Family<WanVariables, WanSource> = {
   recognises: ({ isFolder, index, keys }) =>
     (isFolder && (index === undefined || index.includes('"Wan'))) ||
     keys.some((key) => /(^|\.)patch_embedding\.weight$/.test(key)),
-  async open(source, { backend }) {
+  async open(source, { backend, relief }) {
     const { createWanPipeline } = await import('./pipeline.js');
-    return createWanPipeline({ ...source, backend });
+    return createWanPipeline({ ...source, backend, relief });
   },
   async inspect(source) {
     const { inspectWan } = await import('./inspect.js');

@@ -1,5 +1,6 @@
 import type { Backend } from '../../runtime/backend.js';
 import type { Network } from '../common/build-networks.js';
+import type { MemoryRelief } from '../common/memory-relief.js';
 import { NetworkOpener } from '../common/network-opener.js';
 import { SessionGroup } from '../common/session-group.js';
 import { type LoraSource, readLoraUpdates } from '../lora/read-lora.js';
@@ -19,6 +20,8 @@ import { buildWanNetworks } from './weights.js';
 
 export interface WanOptions extends WanSource {
   readonly backend: Backend;
+  /** Frees memory when it runs out. Default: nothing is freed. */
+  readonly relief?: MemoryRelief | undefined;
 }
 
 /** Parts that a model and all of its variants share. */
@@ -69,6 +72,11 @@ export class WanNetworks {
     return wanMemory(this.#parts.opener.networks, this.#parts);
   }
 
+  /** What to do when memory runs out. */
+  get relief(): MemoryRelief {
+    return this.#parts.opener.relief;
+  }
+
   get backend(): Backend {
     return this.#parts.opener.backend;
   }
@@ -104,12 +112,12 @@ export class WanNetworks {
  * Loads the transformer and the VAE of a checkpoint: sessions are built here, once, for every size and batch. The text encoder is
  * checked here and loaded with the first prompt, the image encoder with the first image.
  */
-export async function loadWanNetworks({ backend, ...source }: WanOptions): Promise<WanNetworks> {
+export async function loadWanNetworks({ backend, relief, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
   const { config } = checkpoint;
   const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf);
   const { transformer, text_encoder, image_encoder } = graphs;
-  const opener = new NetworkOpener(backend, Object.values(graphs));
+  const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const { keepsTextEncoder = false } = source;
   const parts = { opener, checkpoint, info: describeWan(checkpoint, graphs), keepsTextEncoder, transformer };
   return SessionGroup.fill(opener, async (sessions) => {

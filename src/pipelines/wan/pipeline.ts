@@ -85,7 +85,8 @@ export class WanPipeline implements Pipeline {
     const signal = running.signalOf(job);
     const { scheduler, held, latents: initial } = await this.#start(request, size, noise, signal);
     const { timesteps, sigmas } = scheduler;
-    const loop = { request, texts, size, timesteps: [...timesteps], condition, signal };
+    const { relief } = this.networks;
+    const loop = { request, texts, size, timesteps: [...timesteps], condition, signal, relief };
     const velocity = await Velocity.plan(this.networks.denoiser, loop);
     const previews = new VideoPreviews(job, request, size, leading);
     const first = firstStep(request);
@@ -130,7 +131,8 @@ export class WanPipeline implements Pipeline {
     for await (const frames of autoencoder.decodeChunks(this.ownLatents(denoised, size), size, signal)) {
       yield* running.checkCancelled();
       if (!running.isAlive(job)) return;
-      yield running.advance(job, 'decode', 1, total);
+      yield running.advance(job, 'decode', frames.length > 0 ? 1 : 0, total);
+      if (frames.length === 0) continue;
       yield { job, kind: 'frames', seed, width, height, frames: frames.map((frame) => rgbFromImage(frame, size)) };
     }
     if (running.finishImage(job)) {

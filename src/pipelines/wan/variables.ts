@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { flag, modelName, path } from '../../std/variable-kinds.js';
+import { flag, modelName, path, replicas } from '../../std/variable-kinds.js';
 import type { FamilyOption } from '../family.js';
 
 /** Environment variables of WAN. */
@@ -8,6 +8,7 @@ export const wanVariables = {
     "WAN 2.1 checkpoint: a folder in diffusers' layout or in the original code's layout, or the transformer's .safetensors file. Unset: no WAN.",
   ),
   WAN_NAME: modelName('wan', 'WAN'),
+  WAN_REPLICAS: replicas('WAN'),
   WAN_VAE: path.describe("VAE that replaces the WAN checkpoint's: a file or a diffusers folder."),
   WAN_TEXT_ENCODER: path.describe("UMT5 text encoder that replaces the WAN checkpoint's: a file or a folder."),
   WAN_IMAGE_ENCODER: path.describe(

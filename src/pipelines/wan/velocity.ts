@@ -1,5 +1,6 @@
 import { join32 } from '../../std/concat-float32.js';
 import { guide } from '../common/guidance.js';
+import type { MemoryRelief } from '../common/memory-relief.js';
 import type { GenerationRequest } from '../pipeline.js';
 import type { Condition } from './conditioning/condition-feeds.js';
 import type { Denoiser, KeptRun, TransformerCall } from './denoiser.js';
@@ -16,6 +17,7 @@ export interface VideoLoop {
   readonly timesteps: readonly number[];
   readonly condition: Condition | undefined;
   readonly signal: AbortSignal;
+  readonly relief: MemoryRelief;
 }
 
 /** The guided velocity at each step of one video, by as many runs of the transformer as the request wants. */
@@ -41,12 +43,19 @@ export class Velocity {
 
   /** Called for each step in order. `forwards`: runs of the blocks over one text that the step took. */
   async at(step: number, latents: Float32Array): Promise<{ flow: Float32Array; forwards: number }> {
-    const { request, size, timesteps, condition, signal, ...loop } = this.#loop;
+    const { request, size, timesteps, condition, signal, relief, ...loop } = this.#loop;
     const { isGuided = false, isReused = false } = this.#plan[step] ?? {};
     const texts = isGuided ? loop.texts : loop.texts.slice(-1);
     const inputs = join32(texts.map(() => latents));
     const call = { latents: inputs, size, timestep: timesteps[step] ?? 0, texts, condition, signal };
-    const flow = isReused ? await this.#reuse(call) : await this.#run(call, this.#plan[step + 1]?.isReused ?? false);
+    const keeps = this.#plan[step + 1]?.isReused ?? false;
+    const attempts = [
+      { run: () => this.#run(call, keeps) },
+      { measure: 'denoised_1_at_once', run: () => this.#run({ ...call, oneByOne: true }, keeps) },
+    ];
+    const flow = isReused
+      ? await this.#reuse(call)
+      : await relief.shrink(`denoise ${texts.length}`, texts.length === 1 ? attempts.slice(0, 1) : attempts);
     return {
       flow: texts.length === 1 ? flow : guide(flow, request.guidanceScale),
       forwards: isReused ? 0 : texts.length,

@@ -2,6 +2,7 @@ import { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import {
   DisconnectPolicy,
   JobType,
+  type Mask,
   OutputFormat,
   type Reference,
   ReferenceRole,
@@ -58,6 +59,7 @@ export function generateRequestFrom(
     seed: BigInt(config.seed ?? seed),
     frames: jobType.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
     references: [...referencesFrom(payload, jobType)],
+    mask: jobType.takesMask && config.mask !== undefined ? maskFrom(config.mask, config.mask_blur) : undefined,
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     // If this bridge dies, the next one attaches to the job.
     disconnectPolicy: DisconnectPolicy.DISCONNECT_POLICY_CONTINUE,
@@ -67,6 +69,10 @@ export function generateRequestFrom(
 
 const noConfig: NonNullable<JobPayload['config']> = {} as NonNullable<JobPayload['config']>;
 const noMetadata: NonNullable<JobPayload['metadata']> = {} as NonNullable<JobPayload['metadata']>;
+
+function maskFrom(url: string, blur = 0): Mask {
+  return { source: { $case: 'url', value: url }, blur };
+}
 
 /** The contract's five modes: none; for an image a single reference; for a video a start, an end, or both. */
 function referencesFrom(

@@ -96,6 +96,8 @@ const configSchema = z.object({
   frames: uint32,
   frame_num: uint32,
   image: text,
+  mask: text,
+  mask_blur: number,
   first_frame: text,
   last_frame: text,
   output_format: outputFormat,

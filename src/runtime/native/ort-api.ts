@@ -33,6 +33,8 @@ const FUNCTIONS = {
   BindInput: { at: 136, takes: ['pointer', 'string', 'pointer'], gives: undefined },
   BindOutputToDevice: { at: 138, takes: ['pointer', 'string', 'pointer'], gives: undefined },
   GetBoundOutputValues: { at: 140, takes: ['pointer', 'pointer', 'cell'], gives: 'size' },
+  CreateAndRegisterAllocator: { at: 144, takes: ['pointer', 'pointer', 'pointer'], gives: undefined },
+  CreateArenaCfgV2: { at: 164, takes: ['strings', 'sizes', 'size'], gives: 'pointer' },
   SessionOptionsAppendExecutionProvider_TensorRT_V2: { at: 170, takes: ['pointer', 'pointer'], gives: undefined },
   CreateTensorRTProviderOptions: { at: 171, takes: [], gives: 'pointer' },
   UpdateTensorRTProviderOptions: { at: 172, takes: ['pointer', 'strings', 'strings', 'size'], gives: undefined },
@@ -62,6 +64,7 @@ const RELEASES = {
   TensorTypeAndShapeInfo: 99,
   SessionOptions: 100,
   IoBinding: 135,
+  ArenaCfg: 157,
   TensorRTProviderOptions: 174,
   CUDAProviderOptions: 208,
 } as const;
@@ -88,6 +91,7 @@ interface ParameterTypes {
   strings: readonly string[];
   pointers: readonly bigint[];
   int64s: BigInt64Array;
+  sizes: BigUint64Array;
   cell: [bigint | null];
 }
 
@@ -151,6 +155,7 @@ export class OrtApi {
       strings: koffi.pointer('str'),
       pointers: koffi.pointer('void *'),
       int64s: koffi.pointer('int64_t'),
+      sizes: koffi.pointer('uint64_t'),
       cell: out('void *'),
     };
     const results: Readonly<Record<ResultKind, Type>> = {

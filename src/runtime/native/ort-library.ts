@@ -8,6 +8,11 @@ import { type ObjectKind, OrtApi } from './ort-api.js';
 /** Errors only: the runtime writes a warning for every node that it moves between providers. */
 export const LOG_LEVEL = 3;
 
+/** OrtArenaAllocator */
+const ARENA_ALLOCATOR = 1;
+/** kSameAsRequested: the arena grows by what is asked for, not by powers of two. */
+const SAME_AS_REQUESTED = 1n;
+
 /** The environment of ONNX Runtime in this process, with what all sessions share. It stays until the process ends. */
 export class OrtLibrary {
   readonly api: OrtApi;
@@ -22,6 +27,8 @@ export class OrtLibrary {
   readonly trim: () => Promise<unknown>;
   /** Devices of each provider library, by path: a library is registered once. */
   readonly #plugins = new Map<string, readonly bigint[]>();
+
+  #hasCpuArena = false;
 
   constructor(api: OrtApi, trim: () => Promise<unknown>) {
     this.api = api;
@@ -60,6 +67,26 @@ export class OrtLibrary {
     const own = devices.filter((device) => this.api.providerOf(device) === name);
     this.#plugins.set(plugin, own);
     return own;
+  }
+
+  /**
+   * Gives all CPU sessions with `session.use_env_allocators` one arena of so many bytes. Only the first call has an effect.
+   * https://onnxruntime.ai/docs/get-started/with-c.html#features
+   */
+  limitCpuArena(bytes: number): void {
+    if (this.#hasCpuArena) return;
+    this.#hasCpuArena = true;
+    const settings = { max_mem: BigInt(bytes), arena_extend_strategy: SAME_AS_REQUESTED };
+    const keys = Object.keys(settings);
+    const values = BigUint64Array.from(Object.values(settings));
+    const config = this.own('ArenaCfg', this.api.call('CreateArenaCfgV2', keys, values, keys.length));
+    const memory = this.own('MemoryInfo', this.api.call('CreateMemoryInfo', 'Cpu', ARENA_ALLOCATOR, 0, 0));
+    try {
+      this.api.call('CreateAndRegisterAllocator', this.environment, memory.pointer, config.pointer);
+    } finally {
+      memory.release();
+      config.release();
+    }
   }
 
   #devices(): readonly bigint[] {

@@ -16,6 +16,10 @@ export function createSessionOptions(library: OrtLibrary, plan: SessionPlan): Ha
     for (const [key, value] of Object.entries(plan.configEntries)) {
       api.call('AddSessionConfigEntry', options.pointer, key, value);
     }
+    if (plan.provider === 'cpu' && plan.memoryLimitBytes !== undefined) {
+      library.limitCpuArena(plan.memoryLimitBytes);
+      api.call('AddSessionConfigEntry', options.pointer, 'session.use_env_allocators', '1');
+    }
     appendProvider(library, options, plan);
     return options;
   } catch (error) {
@@ -29,7 +33,11 @@ function appendProvider(library: OrtLibrary, options: Handle, plan: SessionPlan)
   const plugin = plan.runtime?.providerLibrary;
   if (plugin !== undefined && plan.provider !== 'cpu') {
     const devices = library.devicesOf(plugin);
-    const device = devices[plan.deviceId] ?? devices[0] ?? 0n;
+    const device = devices[plan.deviceId];
+    if (device === undefined)
+      throw new Error(
+        `the provider library ${plugin} has ${devices.length} devices, number ${plan.deviceId} is not one`,
+      );
     api.call('SessionOptionsAppendExecutionProvider_V2', options.pointer, environment, [device], 1, [], [], 0);
     return;
   }

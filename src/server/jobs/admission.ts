@@ -1,12 +1,16 @@
+import type { DeviceLedgers } from '../../engine/device-ledgers.js';
 import type { Engine } from '../../engine/engine.js';
 import type { EngineTimings } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
 import { batchKey, batchLimit, variantKey } from '../../pipelines/common/batching.js';
-import type { BuiltVariants, GenerationRequest, NetworkPrecision } from '../../pipelines/pipeline.js';
+import type { GenerationRequest } from '../../pipelines/pipeline.js';
+import { groupBy } from '../../std/group-by.js';
 import { loadingEvent } from '../enhance/enhance-for-job.js';
 import type { QueueDepth, ServerObserver } from '../observe/server-observer.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
+import { memoryOfJobs } from './device-memory.js';
+import { EngineSlot, EngineWait, preferredFor } from './engine-slot.js';
 import { FairQueue } from './fair-queue.js';
 import type { GenerateJob } from './generate-job.js';
 import { runBatch } from './run-batch.js';
@@ -18,26 +22,24 @@ const MIN_RETRY_MS = 100;
 /** Jobs that are this near to their turn report every change of their position. */
 const NEAR = 10;
 
-const NO_VARIANTS: BuiltVariants = { keys: [], builds: 0 };
-
 interface ModelQueue {
-  readonly engine: Engine;
+  readonly model: string;
+  /** The engines that serve it. */
+  readonly slots: readonly EngineSlot[];
   readonly costs: CostModel;
   /** Accepted jobs whose references or prompts are still being prepared. */
   readonly preparing: Set<GenerateJob>;
   /** Prepared jobs. Owners take turns. */
   readonly waiting: FairQueue<GenerateJob>;
-  running: readonly GenerateJob[];
-  /** LoRA variants that the engine holds. */
-  variants: BuiltVariants;
-  /** What its networks computed in at the last job. Undefined before the first one. */
-  precisions: readonly NetworkPrecision[] | undefined;
-  /** A loop serves this queue now. */
-  isServed: boolean;
+  /** Ends the patience of a job that waits for the engine with its variant. */
+  patienceTimer?: NodeJS.Timeout | undefined;
 }
 
 export interface AdmissionOptions {
+  /** Engines of one model serve one queue. */
   readonly engines: readonly Engine[];
+  /** Memory of the engines' devices. */
+  readonly memory: DeviceLedgers;
   /** Checks jobs once more before they run. */
   readonly policy: Policy;
   /** Largest number of jobs that wait or run, over all models. */
@@ -50,15 +52,16 @@ export interface AdmissionOptions {
 }
 
 /**
- * One bounded queue per model, in which the owners of jobs take turns. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for
- * up to `patienceMs`. Compatible waiting jobs are batched with the job that starts.
+ * One bounded queue per model, in which the owners of jobs take turns, served by all engines of the model: a job goes to the one that
+ * is free first. Jobs whose LoRA variant is loaded may overtake one whose variant must be built, for up to `patienceMs`. A job waits for
+ * a busy engine that holds its variant if that is quicker than a build. Compatible waiting jobs are batched with the job that starts.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #queues: ReadonlyMap<string, ModelQueue>;
   /** Jobs that failed in a batch: any job of it may be the cause, so each runs once more, alone. */
   readonly #alone = new WeakSet<GenerateJob>();
-  /** Jobs that were the oldest and were overtaken, with the time when that began. */
+  /** Jobs that were the oldest and were overtaken or left to another engine, with the time when that began. */
   readonly #passedOverSince = new WeakMap<GenerateJob, number>();
   #draining = false;
   #idle: (() => void) | undefined;
@@ -66,17 +69,14 @@ export class Admission {
   constructor(options: AdmissionOptions) {
     this.#options = options;
     this.#queues = new Map(
-      options.engines.map((engine) => [
-        engine.spec.model,
+      [...groupBy(options.engines, ({ spec }) => spec.model)].map(([model, engines]) => [
+        model,
         {
-          engine,
-          costs: new CostModel(engine.spec.batchPixels),
+          model,
+          slots: engines.map((engine) => new EngineSlot(engine)),
+          costs: new CostModel(engines[0]?.spec.batchPixels ?? 1),
           preparing: new Set(),
           waiting: new FairQueue<GenerateJob>(),
-          running: [],
-          variants: NO_VARIANTS,
-          precisions: undefined,
-          isServed: false,
         },
       ]),
     );
@@ -87,7 +87,7 @@ export class Admission {
   }
 
   get running(): number {
-    return [...this.#queues.values()].reduce((sum, { running }) => sum + running.length, 0);
+    return [...this.#queues.values()].reduce((sum, queue) => sum + runningOf(queue).length, 0);
   }
 
   get waiting(): number {
@@ -95,23 +95,17 @@ export class Admission {
   }
 
   get depths(): readonly QueueDepth[] {
-    return [...this.#queues].map(([model, { preparing, waiting, running }]) => ({
-      model,
-      preparing: preparing.size,
-      waiting: waiting.length,
-      running: running.length,
+    return [...this.#queues.values()].map((queue) => ({
+      model: queue.model,
+      preparing: queue.preparing.size,
+      waiting: queue.waiting.length,
+      running: runningOf(queue).length,
     }));
   }
 
-  /** LoRA variants of a model after its last job. */
-  variants(model: string): BuiltVariants {
-    return this.#queue(model).variants;
-  }
-
-  /** What the networks of a model compute in, as far as it is known. */
-  precisions(model: string): readonly NetworkPrecision[] {
-    const { precisions, engine } = this.#queue(model);
-    return precisions ?? engine.info?.precisions ?? [];
+  /** The engines of a model, and what they hold after their last jobs. */
+  slots(model: string): readonly EngineSlot[] {
+    return this.#queue(model).slots;
   }
 
   /** @throws InferenceError DRAINING with a retry delay */
@@ -130,12 +124,13 @@ export class Admission {
   assertRoom(model: string): void {
     const queue = this.#queue(model);
     this.assertNotDraining();
-    if (queue.engine.failure !== undefined && queue.engine.state === 'failed') throw queue.engine.failure;
+    const failure = failureOf(queue);
+    if (failure !== undefined) throw failure;
     if (this.running + this.waiting < this.#options.limit) return;
     throw new InferenceError(
       'QUEUE_FULL',
       `the queue holds ${this.#options.limit} jobs, its limit; try again later or raise LIMIT_QUEUE`,
-      { retryAfterMs: Math.max(MIN_RETRY_MS, 1000 * (secondsOf(queue.running, queue) ?? FIRST_RETRY_MS / 1000)) },
+      { retryAfterMs: Math.max(MIN_RETRY_MS, 1000 * (this.#secondsBefore(queue, 0) ?? FIRST_RETRY_MS / 1000)) },
     );
   }
 
@@ -194,62 +189,112 @@ export class Admission {
     const place = queue.waiting.add(job, job.turnKey);
     this.#emitPosition(queue, job, place);
     this.#emitPositions(queue, place + 1);
-    if (!queue.isServed) void this.#serve(queue);
+    this.#wake(queue, variantKey(job.request));
   }
 
-  async #serve(queue: ModelQueue): Promise<void> {
-    queue.isServed = true;
-    while (queue.waiting.length > 0) await this.#serveNext(queue);
-    queue.isServed = false;
+  /** Offers the waiting jobs to the engines that do nothing. @param variant that engines are preferred for */
+  #wake(queue: ModelQueue, variant = ''): void {
+    const free = queue.slots.filter(({ isServing }) => !isServing);
+    for (const slot of preferredFor(variant, free)) if (queue.waiting.length > 0) void this.#serve(queue, slot);
+  }
+
+  async #serve(queue: ModelQueue, slot: EngineSlot): Promise<void> {
+    slot.isServing = true;
+    while (queue.waiting.length > 0) if (!(await this.#serveNext(queue, slot))) return;
+    slot.isServing = false;
     this.#settle();
   }
 
-  async #serveNext(queue: ModelQueue): Promise<void> {
-    const [next] = queue.waiting;
-    if (queue.engine.state !== 'ready') {
-      queue.variants = NO_VARIANTS;
-      queue.precisions = undefined;
-      next?.emit({ $case: 'modelLoading', value: loadingEvent(queue.engine.spec.model) });
-      const failure: unknown = await queue.engine.whenReady().then(
+  /** @returns false if no waiting job is for this engine now: it no longer serves then */
+  async #serveNext(queue: ModelQueue, slot: EngineSlot): Promise<boolean> {
+    const { engine } = slot;
+    if (engine.state !== 'ready') {
+      // The first one speaks for all.
+      if (!queue.slots.some(({ isUp }) => isUp) && aliveOf(queue)[0] === slot)
+        queue.waiting.slice(0, 1)[0]?.emit({ $case: 'modelLoading', value: loadingEvent(queue.model) });
+      const failure: unknown = await engine.whenReady().then(
         () => undefined,
         (error: unknown) => error,
       );
-      if (failure !== undefined) this.#failFirst(queue, failure);
       // The queue may have changed while we waited.
-      return;
+      if (failure === undefined) return true;
+      if (aliveOf(queue).length > 0) {
+        slot.isServing = false;
+        return false;
+      }
+      this.#failFirst(queue, failure);
+      return true;
     }
-    const jobs = this.#take(queue);
-    queue.running = jobs;
+    const jobs = this.#take(queue, slot);
+    if (jobs.length === 0) {
+      slot.isServing = false;
+      return false;
+    }
+    slot.running = jobs;
     this.#emitPositions(queue, 0);
-    queue.costs.observeLoaded(queue.engine.residentBytes);
-    const { observer } = this.#options;
+    queue.costs.observeLoaded(engine.residentBytes);
     const onTimings = (timings: EngineTimings, job: GenerateJob) => {
-      queue.variants = timings.variants;
-      queue.precisions = timings.modelPrecisions;
-      observer.runEnded(job, timings);
+      const { variants, modelPrecisions, buildMs } = timings;
+      slot.variants = variants;
+      slot.precisions = modelPrecisions;
+      if (buildMs > 0) slot.buildSeconds = buildMs / 1000;
+      this.#options.memory.setVariants(engine, variants.bytes ?? 0);
+      this.#options.observer.runEnded(job, timings);
     };
-    observer.jobsStarted(jobs);
-    const errors = await runBatch(jobs, queue.engine, {
-      costs: queue.costs,
-      policy: this.#options.policy,
-      onTimings,
-    }).catch((error: unknown) => jobs.map(() => error));
-    queue.running = [];
-    // A failure may have evicted variants.
-    if (errors.some((error) => error !== undefined)) queue.variants = { ...queue.variants, keys: [] };
+    const errors = await this.#run(queue, slot, jobs, onTimings).catch((error: unknown) => jobs.map(() => error));
+    slot.running = [];
+    if (errors === 'not run') {
+      this.#putBack(queue, jobs);
+      this.#wake(queue);
+      return true;
+    }
+    if (errors.some((error) => error !== undefined)) slot.forgetVariants();
     const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
     for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
     for (const job of again) this.#alone.add(job);
-    for (const job of again.toReversed()) queue.waiting.putBack(job, job.turnKey);
+    this.#putBack(queue, again);
+    // Another engine may now be the one for a job that waited for this one.
+    this.#wake(queue);
+    return true;
+  }
+
+  #putBack(queue: ModelQueue, jobs: readonly GenerateJob[]): void {
+    for (const job of jobs.toReversed()) if (!job.signal.aborted) queue.waiting.putBack(job, job.turnKey);
+    for (const job of jobs) if (job.signal.aborted) this.#finish(job, job.signal.reason);
+  }
+
+  /**
+   * Runs jobs once the engine's device has the memory for them.
+   * @returns for each job the reason for an early end; `not run`: the engine's process ended before
+   */
+  async #run(
+    { costs }: ModelQueue,
+    { engine }: EngineSlot,
+    jobs: readonly GenerateJob[],
+    onTimings: (timings: EngineTimings, job: GenerateJob) => void,
+  ): Promise<readonly unknown[] | 'not run'> {
+    const { memory, policy } = this.#options;
+    const [first] = jobs as [GenerateJob];
+    const needed = memoryOfJobs(engine.info?.memory, jobs, engine.spec.batchPixels);
+    const measuredBytes = engine.device === 'cpu' ? costs.peakBytes(first.request) : undefined;
+    const signal = jobs.length === 1 ? first.signal : undefined;
+    const grant = needed && (await memory.grant(engine, needed, { measuredBytes, signal }));
+    try {
+      if (engine.state !== 'ready') return 'not run';
+      this.#options.observer.jobsStarted(jobs);
+      return await runBatch(jobs, engine, { costs, policy, onTimings, onEncoded: () => grant?.encoded() });
+    } finally {
+      grant?.end();
+    }
   }
 
   /** Removes the next job and the jobs that fit into its batch from the queue, in their order. */
-  #take(queue: ModelQueue): readonly GenerateJob[] {
-    const first = this.#choose(queue);
+  #take(queue: ModelQueue, slot: EngineSlot): readonly GenerateJob[] {
+    const first = this.#choose(queue, slot);
     if (first === undefined) return [];
     const others = queue.waiting.slice(0).filter((job) => job !== first);
     const jobs = [first];
-    const limit = batchLimit(first.request, queue.engine.spec.batchPixels);
+    const limit = batchLimit(first.request, slot.engine.spec.batchPixels);
     let images = first.request.seeds.length;
     for (const job of this.#alone.has(first) ? [] : others) {
       if (images + job.request.seeds.length > limit || this.#alone.has(job)) continue;
@@ -262,20 +307,46 @@ export class Admission {
   }
 
   /**
-   * The oldest job, or one whose variant is loaded if the oldest needs a new variant and has not waited longer than
-   * `patienceMs`.
+   * The oldest job that is not left to another engine, or one whose variant is loaded if the oldest needs a new variant and has not
+   * waited longer than `patienceMs`.
    */
-  #choose({ waiting, variants }: ModelQueue): GenerateJob | undefined {
-    const [oldest] = waiting;
-    const isBuilt = ({ request }: GenerateJob) => {
-      const key = variantKey(request);
-      return key === '' || variants.keys.includes(key);
-    };
+  #choose(queue: ModelQueue, slot: EngineSlot): GenerateJob | undefined {
+    const jobs = queue.waiting.slice(0).filter((job) => !this.#isLeftToAnother(job, queue, slot));
+    const [oldest] = jobs;
+    const isBuilt = ({ request }: GenerateJob) => slot.holds(variantKey(request));
     if (oldest === undefined || isBuilt(oldest)) return oldest;
-    const since = this.#passedOverSince.get(oldest) ?? Date.now();
-    this.#passedOverSince.set(oldest, since);
-    if (Date.now() - since >= this.#options.patienceMs) return oldest;
-    return waiting.slice(0).find(isBuilt) ?? oldest;
+    if (this.#patienceLeft(oldest) <= 0) return oldest;
+    return jobs.find(isBuilt) ?? oldest;
+  }
+
+  /**
+   * True while a busy engine that holds the job's variant is expected to be done with its work before this one would have built it.
+   * What is not known yet counts as quicker.
+   */
+  #isLeftToAnother(job: GenerateJob, queue: ModelQueue, slot: EngineSlot): boolean {
+    const variant = variantKey(job.request);
+    const holders = queue.slots.filter((other) => other !== slot && other.isUp && other.holds(variant));
+    if (variant === '' || slot.holds(variant) || holders.length === 0) return false;
+    const patience = this.#patienceLeft(job);
+    if (patience <= 0) return false;
+    const all = queue.waiting.slice(0);
+    const before = all.slice(0, all.indexOf(job));
+    const sameVariant = before.filter(({ request }) => variantKey(request) === variant);
+    const wait = waitFor(holders, sameVariant, queue).seconds;
+    const build = Math.max(...queue.slots.map(({ buildSeconds = 0 }) => buildSeconds));
+    if (wait !== undefined && build > 0 && wait > build) return false;
+    queue.patienceTimer ??= setTimeout(() => {
+      queue.patienceTimer = undefined;
+      this.#wake(queue);
+    }, patience).unref();
+    return true;
+  }
+
+  /** Time that a job which needs a new variant may still be overtaken, in ms. It starts with the first call. */
+  #patienceLeft(job: GenerateJob): number {
+    const since = this.#passedOverSince.get(job) ?? Date.now();
+    this.#passedOverSince.set(job, since);
+    return this.#options.patienceMs - (Date.now() - since);
   }
 
   // Any job of a failed batch may be the cause: each runs once more alone, so that none fails for another one.
@@ -296,22 +367,27 @@ export class Admission {
 
   /** Reports the positions of the waiting jobs from a place on, to those whose position changed noticeably. */
   #emitPositions(queue: ModelQueue, from: number): void {
-    let etaSeconds = this.#secondsBefore(queue, from);
+    const wait = this.#waitBefore(queue, from);
+    const running = runningOf(queue).length;
     for (const [i, job] of queue.waiting.slice(from).entries()) {
-      const position = from + i + queue.running.length;
-      if (isNews(position, job.reportedPosition)) job.emit({ $case: 'queued', value: { position, etaSeconds } });
-      const seconds = secondsOf([job], queue);
-      etaSeconds = etaSeconds === undefined || seconds === undefined ? undefined : etaSeconds + seconds;
+      const position = from + i + running;
+      if (isNews(position, job.reportedPosition))
+        job.emit({ $case: 'queued', value: { position, etaSeconds: wait.seconds } });
+      wait.add(secondsLeft(job, queue));
     }
   }
 
   #emitPosition(queue: ModelQueue, job: GenerateJob, place: number): void {
-    const position = place + queue.running.length;
+    const position = place + runningOf(queue).length;
     job.emit({ $case: 'queued', value: { position, etaSeconds: this.#secondsBefore(queue, place) } });
   }
 
   #secondsBefore(queue: ModelQueue, place: number): number | undefined {
-    return secondsOf([...queue.running, ...queue.waiting.slice(0, place)], queue);
+    return this.#waitBefore(queue, place).seconds;
+  }
+
+  #waitBefore(queue: ModelQueue, place: number): EngineWait {
+    return waitFor(aliveOf(queue), queue.waiting.slice(0, place), queue);
   }
 
   #settle(): void {
@@ -344,13 +420,29 @@ export interface Estimate {
   readonly queueSeconds: number | undefined;
 }
 
-/** Seconds that jobs still take, one after the other; undefined while nothing was measured. */
-function secondsOf(jobs: readonly GenerateJob[], { costs }: ModelQueue): number | undefined {
-  let sum = 0;
-  for (const job of jobs) {
-    const cost = costs.estimate(job.request);
-    if (cost === undefined) return undefined;
-    sum += cost.total * (1 - job.fraction);
-  }
-  return sum;
+function runningOf({ slots }: ModelQueue): readonly GenerateJob[] {
+  return slots.flatMap(({ running }) => running);
+}
+
+function aliveOf({ slots }: ModelQueue): readonly EngineSlot[] {
+  return slots.filter(({ isAlive }) => isAlive);
+}
+
+/** Why no engine of the model can start; undefined while one of them lives. */
+function failureOf({ slots }: ModelQueue): InferenceError | undefined {
+  if (!slots.every(({ engine }) => engine.state === 'failed')) return undefined;
+  return slots.find(({ engine }) => engine.failure)?.engine.failure;
+}
+
+/** The wait until one of the engines is free, after what they run now and their part of the jobs. */
+function waitFor(slots: readonly EngineSlot[], jobs: readonly GenerateJob[], queue: ModelQueue): EngineWait {
+  const wait = new EngineWait(slots.map(({ running }) => running.map((job) => secondsLeft(job, queue))));
+  for (const job of jobs) wait.add(secondsLeft(job, queue));
+  return wait;
+}
+
+/** Seconds that a job still takes; undefined while nothing was measured. */
+function secondsLeft(job: GenerateJob, { costs }: ModelQueue): number | undefined {
+  const cost = costs.estimate(job.request);
+  return cost && cost.total * (1 - job.fraction);
 }

@@ -1,15 +1,16 @@
+import type { JobsMemory } from '../../engine/device-ledgers.js';
 import { batchLimit } from '../../pipelines/common/batching.js';
 import { isEverGuided } from '../../pipelines/common/guidance.js';
-import { type ModelMemory, memoryAt, type Residence, sumMemory } from '../../pipelines/model-memory.js';
+import {
+  type ModelMemory,
+  memoryAt,
+  type PlannedNetwork,
+  type Residence,
+  type RunSize,
+  sumMemory,
+} from '../../pipelines/model-memory.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
-
-/** Memory of the device, in bytes. */
-export interface DeviceMemoryOfJob {
-  /** Weights that are open between jobs. */
-  readonly weightBytes: number;
-  /** Most that the model takes while the job runs. */
-  readonly peakBytes: number;
-}
+import type { GenerateJob } from './generate-job.js';
 
 /**
  * What a model takes on its device for a job, from what its engine computed at load: every open session keeps its peak, and the
@@ -20,7 +21,7 @@ export function deviceMemoryOf(
   memory: ModelMemory,
   request: GenerationRequest,
   { hasReferences, batchPixels }: { readonly hasReferences: boolean; readonly batchPixels: number },
-): DeviceMemoryOfJob {
+): JobsMemory {
   const { width, height, seeds, video } = request;
   const images = Math.min(seeds.length, batchLimit(request, batchPixels));
   const rows = images * (isEverGuided(request) ? 2 : 1);
@@ -30,5 +31,41 @@ export function deviceMemoryOf(
     ...(video?.reuseThreshold ? (['reuse'] as const) : []),
   ];
   const { rest, largestInTurn } = sumMemory(networks, opened);
-  return { weightBytes: sumMemory(networks).weights, peakBytes: rest + largestInTurn };
+  const least = sumMemory(smallestParts(memory, { width, height, frames: video?.frames ?? 1, rows: 1 }), opened);
+  return {
+    weightBytes: sumMemory(networks).weights,
+    restBytes: rest,
+    peakBytes: rest + largestInTurn,
+    leastBytes: least.rest + least.largestInTurn,
+  };
+}
+
+/** The smallest tile that decoders work in, in pixels: see tiles.ts. */
+const SMALLEST_TILE = 128;
+
+/** One row at a time, and decoders in the smallest tiles: what is left when memory ran out. */
+function smallestParts(memory: ModelMemory, run: RunSize): readonly PlannedNetwork[] {
+  const tile = { ...run, width: Math.min(run.width, SMALLEST_TILE), height: Math.min(run.height, SMALLEST_TILE) };
+  const tiled = memoryAt(memory, tile);
+  return memoryAt(memory, run).map((network, i) =>
+    network.network.startsWith('vae_decoder') ? (tiled[i] as PlannedNetwork) : network,
+  );
+}
+
+/** The same of jobs that run together. Undefined while the model has not reported what its networks take. */
+export function memoryOfJobs(
+  memory: ModelMemory | undefined,
+  jobs: readonly GenerateJob[],
+  batchPixels: number,
+): JobsMemory | undefined {
+  const requests = jobs.map(({ request }) => request);
+  // A guided job has two rows an image.
+  const base = requests.find(isEverGuided) ?? requests[0];
+  if (memory === undefined || base === undefined) return undefined;
+  const hasReferences = jobs.some(({ plan, request }) => plan.references !== undefined || request.init !== undefined);
+  return deviceMemoryOf(
+    memory,
+    { ...base, seeds: requests.flatMap(({ seeds }) => seeds) },
+    { hasReferences, batchPixels },
+  );
 }

@@ -78,11 +78,11 @@ export class GenerateJob extends Job {
 
 /** Bytes of the references as they came, and of the images that they were decoded to. */
 function imageBytes({ references }: JobPlan, { init, video }: GenerationRequest): number {
-  const sources = [references?.start, references?.end].map((source) =>
+  const sources = [references?.start, references?.end, references?.mask?.source].map((source) =>
     source?.kind === 'bytes' ? source.bytes.length : 0,
   );
   const { start, end, look } = video?.known ?? {};
-  const images = [init?.rgb, start, end, look].map((rgb) => rgb?.length ?? 0);
+  const images = [init?.rgb, init?.mask, start, end, look].map((rgb) => rgb?.length ?? 0);
   return [...sources, ...images].reduce((sum, bytes) => sum + bytes, 0);
 }
 

@@ -1,5 +1,5 @@
 import type { Engine } from '../../engine/engine.js';
-import type { EngineTimings } from '../../engine/messages.js';
+import { type EngineTimings, engineName } from '../../engine/messages.js';
 import type { Enhancement, JobMetadata } from '../../gen/darkroom/v1/job.js';
 import { firstStep } from '../../pipelines/common/batching.js';
 import type { PromptReport } from '../../pipelines/pipeline.js';
@@ -13,7 +13,7 @@ import type { GenerateJob } from './generate-job.js';
 /** Metadata of a job before it starts. */
 export function plannedMetadata(
   job: GenerateJob,
-  { device, info }: Pick<Engine, 'device' | 'info'>,
+  { device, info, spec }: Pick<Engine, 'device' | 'info' | 'spec'>,
   startedAtMs: number,
 ): JobMetadata {
   const { request, plan } = job;
@@ -52,7 +52,7 @@ export function plannedMetadata(
     // The only way of fitting: see decode-reference.ts.
     referenceFit: references && 'cover_center_crop',
     referenceStrength: references?.strength,
-    denoisingStrength: applied?.method === 'img2img' ? (request.steps - firstStep(request)) / request.steps : undefined,
+    denoisingStrength: isFromImage(applied?.method) ? (request.steps - firstStep(request)) / request.steps : undefined,
     promptTokens: undefined,
     droppedTokens: undefined,
     promptChunks: undefined,
@@ -68,7 +68,14 @@ export function plannedMetadata(
     vramUsedBytes: undefined,
     vramTotalBytes: undefined,
     precisions: {},
+    engine: engineName(spec),
+    memoryMeasures: [],
   };
+}
+
+/** True for methods that begin with a noised image. */
+function isFromImage(method: string | undefined): boolean {
+  return method === 'img2img' || method === 'inpaint';
 }
 
 function enhancementFields({
@@ -116,6 +123,7 @@ export function completedMetadata(planned: JobMetadata, { job, prompt, timings, 
     decodeSeconds: timings.decodeMs / 1000,
     totalSizeBytes: job.assets.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0n),
     batchImages: timings.batchImages,
+    memoryMeasures: [...timings.memoryMeasures],
     precisions: Object.fromEntries(timings.precisions.map(({ network, precision }) => [network, precision])),
     enginePeakBytes: BigInt(timings.peakBytes),
     forwards: timings.forwards,

@@ -31,18 +31,18 @@ const ROLES = {
 export async function runBatch(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, policy, onTimings }: Omit<BatchContext, 'engine' | 'startedAt'>,
+  { costs, policy, onTimings, onEncoded }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
   const refusals = jobs.map((job) => policy.find(conditioningTexts(job.request), 'the prompt', subjectOf(job)));
   const allowed = jobs.filter((_, i) => refusals[i] === undefined);
-  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, policy, onTimings });
+  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, policy, onTimings, onEncoded });
   return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
 }
 
 async function runAllowed(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, policy, onTimings }: Omit<BatchContext, 'engine' | 'startedAt'>,
+  { costs, policy, onTimings, onEncoded }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
@@ -52,7 +52,7 @@ async function runAllowed(
   const handles = engine.run(jobs.map(({ key, request, plan }) => ({ jobId: key, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
-      followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onTimings }).then(
+      followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onTimings, onEncoded }).then(
         () => undefined,
         (error: unknown) => withoutPaths(InferenceError.from(error), jobs[i]?.request.loras ?? []),
       ),
@@ -67,12 +67,14 @@ interface BatchContext {
   readonly startedAt: number;
   /** Called with what was measured, and what the engine holds after the job. */
   readonly onTimings: (timings: EngineTimings, job: GenerateJob) => void;
+  /** Called when the prompts are encoded, perhaps several times. Omitted: nobody asks. */
+  readonly onEncoded?: (() => void) | undefined;
 }
 
 async function followRun(
   job: GenerateJob,
   run: RunHandle,
-  { engine, costs, policy, startedAt, onTimings }: BatchContext,
+  { engine, costs, policy, startedAt, onTimings, onEncoded }: BatchContext,
 ): Promise<void> {
   const cancel = () => run.cancel(job.signal.reason);
   if (job.signal.aborted) cancel();
@@ -82,6 +84,7 @@ async function followRun(
     let prompt: PromptReport | undefined;
     let card: DeviceMemory | undefined;
     for await (const event of run.events) {
+      if (event.kind === 'progress' && event.phase !== 'encode') onEncoded?.();
       if (event.kind === 'prompt') prompt = event.report;
       else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
       else if (event.kind === 'unchecked') policy.unchecked(event.problem, job.id);
@@ -90,7 +93,7 @@ async function followRun(
       else record(job, event, meter);
       // The driver is queried during the decode, the longest phase after denoising; a later answer is ignored.
       if (engine.device !== 'cpu' && isLastStep(event)) {
-        void measureCard().then((measured) => {
+        void measureCard(engine.spec.deviceId).then((measured) => {
           card = measured;
         });
       }

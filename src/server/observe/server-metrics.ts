@@ -181,20 +181,22 @@ function createMetrics(registry: MetricsRegistry, server: ObservedServer) {
   });
   registry.gauge({
     name: 'darkroom_engine_state',
-    help: '1 for the state that the engine is in, otherwise 0.',
+    help: 'Engines of the model that are in the state: 1 or 0 where one engine serves it.',
     labels: ['model', 'state'],
     collect() {
+      this.reset();
       for (const { spec, state: current } of engines()) {
-        for (const state of STATES) this.set({ model: spec.model, state }, state === current ? 1 : 0);
+        for (const state of STATES) this.inc({ model: spec.model, state }, state === current ? 1 : 0);
       }
     },
   });
   registry.gauge({
     name: 'darkroom_engine_resident_bytes',
-    help: 'Resident memory of the engine process; 0 if there is none.',
+    help: 'Resident memory of the engine processes of the model; 0 if there is none.',
     labels: ['model'],
     collect() {
-      for (const { spec, residentBytes = 0 } of engines()) this.set({ model: spec.model }, residentBytes);
+      this.reset();
+      for (const { spec, residentBytes = 0 } of engines()) this.inc({ model: spec.model }, residentBytes);
     },
   });
   registry.gauge({

@@ -2,7 +2,7 @@ import { InferenceError } from '../../errors.js';
 import type { FrameConditioning, FrameMethod, FramePlace, ModelInfo } from '../../pipelines/pipeline.js';
 import type { PlannedReferences } from './planned-references.js';
 
-export type ReferenceMethod = 'img2img' | FrameMethod;
+export type ReferenceMethod = 'img2img' | 'inpaint' | FrameMethod;
 
 /** References of a job as the model applies them. */
 export interface AppliedReferences {
@@ -40,7 +40,8 @@ export function applyReferences(
     left.length === 0
       ? undefined
       : `the ${left.join(' and ')} reference was left out: the model takes ${takes.map((place) => ARTICLES[place]).join(' and ')} reference alone`;
-  return { method: referenceMethod(planned.isVideo, info), places, problem };
+  const method = planned.mask === undefined ? referenceMethod(planned.isVideo, info) : 'inpaint';
+  return { method, places, problem };
 }
 
 /** @throws InferenceError REFERENCE_NEEDED if the model needs references that the job does not have */

@@ -3,6 +3,12 @@ export type ReferenceSource =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'url'; readonly url: string };
 
+export interface PlannedMask {
+  readonly source: ReferenceSource;
+  /** Standard deviation of its blur, in pixels of the result. */
+  readonly blur: number;
+}
+
 /** Checked references of a request. */
 export interface PlannedReferences {
   /** Name of the model. The model's info decides how they apply (applied-references.ts). */
@@ -13,6 +19,8 @@ export interface PlannedReferences {
   /** The first frame; in mode `single` the only reference. */
   readonly start?: ReferenceSource;
   readonly end?: ReferenceSource;
+  /** Image jobs only: the part of the reference that is drawn anew. */
+  readonly mask?: PlannedMask | undefined;
   /** Requested or default strength, 0.1 to 1. */
   readonly strength: number;
   /**

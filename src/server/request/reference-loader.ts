@@ -1,6 +1,6 @@
 import type { Config } from '../../config/server-config.js';
+import { decodeMask } from '../../media/decode-mask.js';
 import { decodeReference } from '../../media/decode-reference.js';
-import type { Size } from '../../media/encode-image.js';
 import type { FramePlace, GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
 import { Semaphore } from '../../std/semaphore.js';
@@ -45,29 +45,34 @@ export function createReferenceLoader(
   // One user leaves a permit to the others.
   const fetches = new Semaphore(FETCHES, FETCHES - 1);
   const decodes = new Semaphore(DECODES, DECODES - 1);
-  const load = async (
+  const maxPixels = config.REFERENCE_MAX_PIXELS;
+  const load = async <T>(
     source: ReferenceSource,
-    { width, height }: Size,
+    decode: (bytes: Uint8Array) => Promise<T>,
     { user: key, signal }: { readonly user: string; readonly signal: AbortSignal },
   ) => {
     const bytes =
       source.kind === 'bytes' ? source.bytes : await fetches.run(() => fetch(source.url, signal), { signal, key });
-    const options = { width, height, maxPixels: config.REFERENCE_MAX_PIXELS };
-    const { rgb } = await decodes.run(() => decodeReference(bytes, options), { signal, key });
+    const decoded = await decodes.run(() => decode(bytes), { signal, key });
     signal.throwIfAborted();
-    return rgb;
+    return decoded;
   };
   return {
     async load(references, { video, ...size }, caller) {
-      const { strength, denoisingStrength } = references;
+      const { strength, denoisingStrength, mask: planned } = references;
       const { method, places } = applyReferences(references, await infoOf(references.model, caller.signal));
       const image = async (place: FramePlace) => {
         const source = places.includes(place) ? references[place] : undefined;
-        return source && load(source, size, caller);
+        const decode = async (bytes: Uint8Array) => (await decodeReference(bytes, { ...size, maxPixels })).rgb;
+        return source && load(source, decode, caller);
       };
-      const [start, end] = await Promise.all([image('start'), image('end')]);
-      if (method === 'img2img' || video === undefined) {
-        return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength } };
+      const [start, end, mask] = await Promise.all([
+        image('start'),
+        image('end'),
+        planned && load(planned.source, (bytes) => decodeMask(bytes, { ...size, maxPixels }, planned.blur), caller),
+      ]);
+      if (method === 'img2img' || method === 'inpaint' || video === undefined) {
+        return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength, mask } };
       }
       // VACE takes the reference of an image job as a look, not as a frame.
       const frames = method === 'vace' && !references.isVideo ? { look: start } : { start, end };

@@ -1,7 +1,7 @@
-import { type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
+import { type Mask, type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
 import { referenceMethod } from './applied-references.js';
 import type { Check } from './field-checks.js';
-import type { PlannedReferences, ReferenceSource } from './planned-references.js';
+import type { PlannedMask, PlannedReferences, ReferenceSource } from './planned-references.js';
 import type { Preset } from './presets.js';
 import type { RequestedModel } from './request-context.js';
 
@@ -19,7 +19,11 @@ const DENOISING: Readonly<Record<number, { readonly weakest: number; readonly st
   [ReferenceType.REFERENCE_TYPE_CHARACTER]: { weakest: 0.85, strongest: 0.4 },
 };
 
+const MAX_BLUR = 64;
+
 interface ReferenceContext {
+  /** Of the request. */
+  readonly mask: Mask | undefined;
   readonly model: RequestedModel;
   readonly makes: Preset['makes'];
   readonly steps: number;
@@ -29,7 +33,7 @@ interface ReferenceContext {
 /** Checks the references of a request. Undefined if it has none that can be used. */
 export function planReferences(
   references: readonly Reference[],
-  { model: { name: model, family, info }, makes, steps, limitBytes }: ReferenceContext,
+  { model: { name: model, family, info }, makes, steps, limitBytes, mask: wanted }: ReferenceContext,
   check: Check,
 ): PlannedReferences | undefined {
   const most = makes === 'video' ? 2 : 1;
@@ -39,8 +43,19 @@ export function planReferences(
     `references of ${makes === 'video' ? 'a video' : 'an image'} must be at most ${most}, these are ${references.length}`,
   );
   const [first, second] = references;
+  const mask = wanted && planMask(wanted, limitBytes, check);
+  check(
+    mask === undefined || family.references.takesMask === true,
+    'mask',
+    `mask is not for models of the family ${family.name}; leave it out`,
+  );
+  check(
+    mask === undefined || references.length === 1,
+    'mask',
+    'mask needs one reference: the image that it belongs to',
+  );
   if (first === undefined) return undefined;
-  const sources = references.map((reference, i) => sourceOf(reference, i, limitBytes, check));
+  const sources = references.map((reference, i) => sourceOf(reference, `references[${i}]`, limitBytes, check));
   const strength = first.strength ?? second?.strength ?? family.references.defaultStrength;
   check(
     strength >= MIN_STRENGTH && strength <= 1,
@@ -56,9 +71,11 @@ export function planReferences(
     const role = first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
     check(role, 'references[0].role', 'references[0].role is for videos; leave it out for an image');
     const isStart = referenceMethod(false, info) === 'img2img';
-    const denoisingStrength = isStart ? shareOf(first, strength, steps, check) : undefined;
+    const isAllNew = mask !== undefined && first.strength === undefined && first.denoisingStrength === undefined;
+    const reference = isAllNew ? { ...first, denoisingStrength: 1 } : first;
+    const denoisingStrength = isStart ? shareOf(reference, strength, steps, check) : undefined;
     const [start] = sources;
-    return start && { model, isVideo: false, mode: 'single', start, strength, denoisingStrength };
+    return start && { model, isVideo: false, mode: 'single', start, mask, strength, denoisingStrength };
   }
   const endsWith = references.findIndex(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);
   const startsWith = references.findIndex(({ role }) => role !== ReferenceRole.REFERENCE_ROLE_END);
@@ -80,15 +97,28 @@ export function planReferences(
   };
 }
 
-function sourceOf({ source }: Reference, i: number, limitBytes: number, check: Check): ReferenceSource | undefined {
-  check(source !== undefined, `references[${i}].source`, `references[${i}] must have an image or a url`);
+function planMask(mask: Mask, limitBytes: number, check: Check): PlannedMask | undefined {
+  const { blur } = mask;
+  check(blur >= 0 && blur <= MAX_BLUR, 'mask.blur', `mask.blur ${blur} must be >= 0 and <= ${MAX_BLUR}`);
+  const source = sourceOf(mask, 'mask', limitBytes, check);
+  return source && { source, blur };
+}
+
+/** @param field that has the source */
+function sourceOf(
+  { source }: Pick<Reference, 'source'>,
+  field: string,
+  limitBytes: number,
+  check: Check,
+): ReferenceSource | undefined {
+  check(source !== undefined, `${field}.source`, `${field} must have an image or a url`);
   if (source?.$case === 'url') return { kind: 'url', url: source.value };
   if (source === undefined) return undefined;
   const size = source.value.length;
   check(
     size > 0 && size <= limitBytes,
-    `references[${i}].image`,
-    `references[${i}].image of ${size} bytes must be >= 1 and <= ${limitBytes}; send a smaller file or raise REFERENCE_MAX_BYTES`,
+    `${field}.image`,
+    `${field}.image of ${size} bytes must be >= 1 and <= ${limitBytes}; send a smaller file or raise REFERENCE_MAX_BYTES`,
   );
   return { kind: 'bytes', bytes: source.value };
 }

@@ -63,7 +63,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const steps = planSteps(request, preset, config, check);
   const references = planReferences(
     request.references,
-    { model, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES },
+    { model, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES, mask: request.mask },
     check,
   );
   const guidanceScale = planGuidance(request, preset, family, references, check);

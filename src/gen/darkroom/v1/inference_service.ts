@@ -30,6 +30,7 @@ import {
   jobTypeFromJSON,
   jobTypeToJSON,
   Lora,
+  Mask,
   OutputFormat,
   outputFormatFromJSON,
   outputFormatToJSON,
@@ -143,6 +144,8 @@ export interface GenerateRequest {
    * always run in full. WAN only. 0: off.
    */
   reuseThreshold: number;
+  /** Part of the reference that is drawn anew. SDXL only; it needs one reference. Unset: the whole image is. */
+  mask: Mask | undefined;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -307,6 +310,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     outputMetadata: 0,
     guidanceInterval: undefined,
     reuseThreshold: 0,
+    mask: undefined,
   };
 }
 
@@ -389,6 +393,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.reuseThreshold !== 0) {
       writer.uint32(201).double(message.reuseThreshold);
+    }
+    if (message.mask !== undefined) {
+      Mask.encode(message.mask, writer.uint32(210).fork()).join();
     }
     return writer;
   },
@@ -609,6 +616,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.reuseThreshold = reader.double();
             continue;
           }
+          case 26: {
+            if (tag !== 210) {
+              break;
+            }
+
+            message.mask = Mask.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -717,6 +732,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.reuse_threshold)
         ? globalThis.Number(object.reuse_threshold)
         : 0,
+      mask: isSet(object.mask) ? Mask.fromJSON(object.mask) : undefined,
     };
   },
 
@@ -803,6 +819,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.reuseThreshold !== 0) {
       obj.reuseThreshold = floatToJson(message.reuseThreshold);
     }
+    if (message.mask !== undefined) {
+      obj.mask = Mask.toJSON(message.mask);
+    }
     return obj;
   },
 
@@ -846,6 +865,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       ? GuidanceInterval.fromPartial(object.guidanceInterval)
       : undefined;
     message.reuseThreshold = object.reuseThreshold ?? 0;
+    message.mask = (object.mask !== undefined && object.mask !== null) ? Mask.fromPartial(object.mask) : undefined;
     return message;
   },
 };
@@ -2083,6 +2103,8 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
  * Generate and Enhance return RESOURCE_EXHAUSTED with RetryInfo (reason RATE_LIMITED) for a token that has as many jobs in flight, or
  * started as many within a minute, as it may, and RESOURCE_EXHAUSTED without it (reason QUOTA_EXCEEDED) for a job that is larger than
  * it may start; ErrorInfo.metadata has `limit` and `bound`. docs/guide/access.md has the scopes and limits.
+ *
+ * The metadata `traceparent` (W3C Trace Context) names the trace that the call belongs to; docs/guide/observing.md has the spans.
  */
 export type InferenceServiceService = typeof InferenceServiceService;
 export const InferenceServiceService = {

@@ -630,9 +630,29 @@ export interface Reference {
     | undefined;
   /**
    * Fraction of the steps that run on the reference, above 0 and up to 1: `strength` in diffusers, `denoise` in ComfyUI. If set, it
-   * replaces the fraction that follows from type and strength. Only img2img uses it.
+   * replaces the fraction that follows from type and strength. Only img2img and inpainting use it. Unset, with a mask and without a
+   * strength: 1.
    */
   denoisingStrength?: number | undefined;
+}
+
+/** Mask says which part of the reference is drawn anew: inpainting. The rest of the result is the reference, pixel for pixel. */
+export interface Mask {
+  /** source is where the mask comes from. One of the two must be set. */
+  source:
+    | //
+    /**
+     * Bytes of a PNG, JPEG or WebP file, at most 20 MiB (REFERENCE_MAX_BYTES). It is fitted as the reference is, so it should have the
+     * reference's shape. White is drawn anew, black is kept, grey is between. Of a mask with transparent pixels, the transparency
+     * counts instead: what is transparent is drawn anew.
+     */
+    { $case: "image"; value: Buffer }
+    | //
+    /** https URL on a host that the operator allows (REFERENCE_HOSTS). */
+    { $case: "url"; value: string }
+    | undefined;
+  /** Standard deviation of a Gaussian blur of the mask, in pixels of the result, 0 to 64. It hides the seam. 0: none. */
+  blur: number;
 }
 
 /** GuidanceInterval is a range of the denoising steps. Step i of n, from 0, is inside if start <= i / n < end. */
@@ -739,7 +759,7 @@ export interface JobMetadata {
   referenceApplied?:
     | boolean
     | undefined;
-  /** Method of conditioning: img2img, latent_hold, vace or image_conditioning. */
+  /** Method of conditioning: img2img, inpaint, latent_hold, vace or image_conditioning. */
   referenceMethod?:
     | string
     | undefined;
@@ -747,7 +767,7 @@ export interface JobMetadata {
   referenceStrength?:
     | number
     | undefined;
-  /** Fraction of the steps that ran on the reference, as diffusers counts it. Set for img2img only. */
+  /** Fraction of the steps that ran on the reference, as diffusers counts it. Set for img2img and inpaint only. */
   denoisingStrength?:
     | number
     | undefined;
@@ -837,6 +857,14 @@ export interface JobMetadata {
     | undefined;
   /** What each network of the model computed in, by its name: fp32, fp16 or bf16. */
   precisions: { [key: string]: string };
+  /** Name of the engine that ran the job, as EngineStatus has it. */
+  engine: string;
+  /**
+   * What the engine did because the device's memory ran out, in this order: released_idle_networks, dropped_idle_variants,
+   * ended_language_model, denoised_N_at_once (images and prompts in smaller batches), decoded_in_tiles_of_N_pixels. Empty if the
+   * memory was enough. docs/reference/memory.md describes each.
+   */
+  memoryMeasures: string[];
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1086,6 +1114,123 @@ export const Reference: MessageFns<Reference> = {
     message.role = object.role ?? 0;
     message.strength = object.strength ?? undefined;
     message.denoisingStrength = object.denoisingStrength ?? undefined;
+    return message;
+  },
+};
+
+function createBaseMask(): Mask {
+  return { source: undefined, blur: 0 };
+}
+
+export const Mask: MessageFns<Mask> = {
+  encode(message: Mask, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.source?.$case) {
+      case "image":
+        writer.uint32(10).bytes(message.source.value);
+        break;
+      case "url":
+        writer.uint32(18).string(message.source.value);
+        break;
+    }
+    if (message.blur !== 0) {
+      writer.uint32(25).double(message.blur);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Mask {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMask();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.source = { $case: "image", value: Buffer.from(reader.bytes()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.source = { $case: "url", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.blur = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Mask {
+    return {
+      source: isSet(object.image)
+        ? { $case: "image", value: Buffer.from(bytesFromBase64(object.image)) }
+        : isSet(object.url)
+        ? { $case: "url", value: globalThis.String(object.url) }
+        : undefined,
+      blur: isSet(object.blur) ? globalThis.Number(object.blur) : 0,
+    };
+  },
+
+  toJSON(message: Mask): unknown {
+    const obj: any = {};
+    if (message.source?.$case === "image") {
+      obj.image = base64FromBytes(message.source.value);
+    } else if (message.source?.$case === "url") {
+      obj.url = message.source.value;
+    }
+    if (message.blur !== 0) {
+      obj.blur = floatToJson(message.blur);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Mask>, I>>(base?: I): Mask {
+    return Mask.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Mask>, I>>(object: I): Mask {
+    const message = createBaseMask();
+    switch (object.source?.$case) {
+      case "image": {
+        if (object.source?.value !== undefined && object.source?.value !== null) {
+          message.source = { $case: "image", value: object.source.value };
+        }
+        break;
+      }
+      case "url": {
+        if (object.source?.value !== undefined && object.source?.value !== null) {
+          message.source = { $case: "url", value: object.source.value };
+        }
+        break;
+      }
+    }
+    message.blur = object.blur ?? 0;
     return message;
   },
 };
@@ -1525,6 +1670,8 @@ function createBaseJobMetadata(): JobMetadata {
     vramUsedBytes: undefined,
     vramTotalBytes: undefined,
     precisions: {},
+    engine: "",
+    memoryMeasures: [],
   };
 }
 
@@ -1696,6 +1843,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     globalThis.Object.entries(message.precisions).forEach(([key, value]: [string, string]) => {
       JobMetadata_PrecisionsEntry.encode({ key: key as any, value }, writer.uint32(386).fork()).join();
     });
+    if (message.engine !== "") {
+      writer.uint32(394).string(message.engine);
+    }
+    for (const v of message.memoryMeasures) {
+      writer.uint32(402).string(v!);
+    }
     return writer;
   },
 
@@ -2109,6 +2262,22 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             }
             continue;
           }
+          case 49: {
+            if (tag !== 394) {
+              break;
+            }
+
+            message.engine = reader.string();
+            continue;
+          }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.memoryMeasures.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2318,6 +2487,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
           {},
         )
         : {},
+      engine: isSet(object.engine) ? globalThis.String(object.engine) : "",
+      memoryMeasures: globalThis.Array.isArray(object?.memoryMeasures)
+        ? object.memoryMeasures.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.memory_measures)
+        ? object.memory_measures.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -2473,6 +2648,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         });
       }
     }
+    if (message.engine !== "") {
+      obj.engine = message.engine;
+    }
+    if (message.memoryMeasures?.length) {
+      obj.memoryMeasures = message.memoryMeasures;
+    }
     return obj;
   },
 
@@ -2549,6 +2730,8 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       },
       {},
     );
+    message.engine = object.engine ?? "";
+    message.memoryMeasures = object.memoryMeasures?.map((e) => e) || [];
     return message;
   },
 };

@@ -23,7 +23,7 @@ export const protobufPackage = "darkroom.v1";
 
 export const protobufFileName = "darkroom/v1/model_service.proto";
 
-/** ModelState is the state of a model's engine process. */
+/** ModelState is the state of an engine process. */
 export const ModelState = {
   /** MODEL_STATE_UNSPECIFIED - MODEL_STATE_UNSPECIFIED is never sent. */
   MODEL_STATE_UNSPECIFIED: 0,
@@ -111,7 +111,7 @@ export interface Model {
   name: string;
   /** Model family: sdxl, wan or qwen. */
   family: string;
-  /** State of its engine process. */
+  /** State of its engine process. With several engines: of the one that is nearest to taking a job. */
   state: ModelState;
   /**
    * Provider that the model runs on: cpu, webgpu, cuda or tensorrt; for qwen cpu, cuda, vulkan or metal. Empty until the model
@@ -132,9 +132,9 @@ export interface Model {
   nativeSize: number;
   /** Width and height must be multiples of this number of pixels. */
   sizeMultiple: number;
-  /** Resident memory of the engine process, in bytes. 0 if unknown. */
+  /** Resident memory of its engine processes, in bytes. 0 if unknown. */
   residentBytes: bigint;
-  /** Number of restarts of the engine process. */
+  /** Number of restarts of its engine processes. */
   restarts: number;
   /** Reason of MODEL_STATE_FAILED. Empty otherwise. */
   problem: string;
@@ -150,6 +150,39 @@ export interface Model {
   variantBuilds: number;
   /** What each network of the model computes in. Empty until the model was loaded once, and for qwen. */
   networks: NetworkPrecision[];
+  /** Engine processes that serve the model: one, or as many as SDXL_REPLICAS or WAN_REPLICAS says. They share one queue. */
+  engines: EngineStatus[];
+}
+
+/** EngineStatus describes one of the engine processes that serve a model. */
+export interface EngineStatus {
+  /** Name of the engine: the model's, with a number behind it where several engines serve the model, for example sdxl-0. */
+  name: string;
+  /** Provider and index of its device, for example cuda:1. Until the engine was ready once, the provider may be auto. */
+  device: string;
+  /** State of its process. */
+  state: ModelState;
+  /** Resident memory of its process, in bytes. 0 if unknown. */
+  residentBytes: bigint;
+  /** Largest resident memory of its process so far, in bytes. 0 if unknown. */
+  peakBytes: bigint;
+  /** Number of jobs that it runs now. 0 for qwen. */
+  runningJobs: number;
+  /** Number of restarts of its process. */
+  restarts: number;
+  /** Reason of MODEL_STATE_FAILED. Empty otherwise. */
+  problem: string;
+  /** Number of LoRA variants that it holds now. */
+  variants: number;
+  /** Number of variants that it built since its process started. */
+  variantBuilds: number;
+  /** What each of its networks computes in. Empty until the model was loaded once, and for qwen. */
+  networks: NetworkPrecision[];
+  /**
+   * Memory that it holds on its device after its jobs so far, computed from its networks, in bytes: weights, the peaks of what stays
+   * open, and LoRA variants. 0 before its first job, and for qwen.
+   */
+  deviceBytes: bigint;
 }
 
 /** NetworkPrecision is what one network of a model computes in. */
@@ -265,6 +298,7 @@ function createBaseModel(): Model {
     variants: 0,
     variantBuilds: 0,
     networks: [],
+    engines: [],
   };
 }
 
@@ -338,6 +372,9 @@ export const Model: MessageFns<Model> = {
     }
     for (const v of message.networks) {
       NetworkPrecision.encode(v!, writer.uint32(162).fork()).join();
+    }
+    for (const v of message.engines) {
+      EngineStatus.encode(v!, writer.uint32(170).fork()).join();
     }
     return writer;
   },
@@ -515,6 +552,14 @@ export const Model: MessageFns<Model> = {
             message.networks.push(NetworkPrecision.decode(reader, reader.uint32()));
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.engines.push(EngineStatus.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -587,6 +632,9 @@ export const Model: MessageFns<Model> = {
       networks: globalThis.Array.isArray(object?.networks)
         ? object.networks.map((e: any) => NetworkPrecision.fromJSON(e))
         : [],
+      engines: globalThis.Array.isArray(object?.engines)
+        ? object.engines.map((e: any) => EngineStatus.fromJSON(e))
+        : [],
     };
   },
 
@@ -652,6 +700,9 @@ export const Model: MessageFns<Model> = {
     if (message.networks?.length) {
       obj.networks = message.networks.map((e) => NetworkPrecision.toJSON(e));
     }
+    if (message.engines?.length) {
+      obj.engines = message.engines.map((e) => EngineStatus.toJSON(e));
+    }
     return obj;
   },
 
@@ -686,6 +737,300 @@ export const Model: MessageFns<Model> = {
     message.variants = object.variants ?? 0;
     message.variantBuilds = object.variantBuilds ?? 0;
     message.networks = object.networks?.map((e) => NetworkPrecision.fromPartial(e)) || [];
+    message.engines = object.engines?.map((e) => EngineStatus.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseEngineStatus(): EngineStatus {
+  return {
+    name: "",
+    device: "",
+    state: 0,
+    residentBytes: 0n,
+    peakBytes: 0n,
+    runningJobs: 0,
+    restarts: 0,
+    problem: "",
+    variants: 0,
+    variantBuilds: 0,
+    networks: [],
+    deviceBytes: 0n,
+  };
+}
+
+export const EngineStatus: MessageFns<EngineStatus> = {
+  encode(message: EngineStatus, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.device !== "") {
+      writer.uint32(18).string(message.device);
+    }
+    if (message.state !== 0) {
+      writer.uint32(24).int32(message.state);
+    }
+    if (message.residentBytes !== 0n) {
+      if (BigInt.asUintN(64, message.residentBytes) !== message.residentBytes) {
+        throw new globalThis.Error("value provided for field message.residentBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.residentBytes);
+    }
+    if (message.peakBytes !== 0n) {
+      if (BigInt.asUintN(64, message.peakBytes) !== message.peakBytes) {
+        throw new globalThis.Error("value provided for field message.peakBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.peakBytes);
+    }
+    if (message.runningJobs !== 0) {
+      writer.uint32(48).uint32(message.runningJobs);
+    }
+    if (message.restarts !== 0) {
+      writer.uint32(56).uint32(message.restarts);
+    }
+    if (message.problem !== "") {
+      writer.uint32(66).string(message.problem);
+    }
+    if (message.variants !== 0) {
+      writer.uint32(72).uint32(message.variants);
+    }
+    if (message.variantBuilds !== 0) {
+      writer.uint32(80).uint32(message.variantBuilds);
+    }
+    for (const v of message.networks) {
+      NetworkPrecision.encode(v!, writer.uint32(90).fork()).join();
+    }
+    if (message.deviceBytes !== 0n) {
+      if (BigInt.asUintN(64, message.deviceBytes) !== message.deviceBytes) {
+        throw new globalThis.Error("value provided for field message.deviceBytes of type uint64 too large");
+      }
+      writer.uint32(96).uint64(message.deviceBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EngineStatus {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEngineStatus();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.device = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.residentBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.peakBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.runningJobs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.restarts = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.variants = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.variantBuilds = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.networks.push(NetworkPrecision.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.deviceBytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EngineStatus {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      device: isSet(object.device) ? globalThis.String(object.device) : "",
+      state: isSet(object.state) ? modelStateFromJSON(object.state) : 0,
+      residentBytes: isSet(object.residentBytes)
+        ? BigInt(object.residentBytes)
+        : isSet(object.resident_bytes)
+        ? BigInt(object.resident_bytes)
+        : 0n,
+      peakBytes: isSet(object.peakBytes)
+        ? BigInt(object.peakBytes)
+        : isSet(object.peak_bytes)
+        ? BigInt(object.peak_bytes)
+        : 0n,
+      runningJobs: isSet(object.runningJobs)
+        ? globalThis.Number(object.runningJobs)
+        : isSet(object.running_jobs)
+        ? globalThis.Number(object.running_jobs)
+        : 0,
+      restarts: isSet(object.restarts) ? globalThis.Number(object.restarts) : 0,
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+      variants: isSet(object.variants) ? globalThis.Number(object.variants) : 0,
+      variantBuilds: isSet(object.variantBuilds)
+        ? globalThis.Number(object.variantBuilds)
+        : isSet(object.variant_builds)
+        ? globalThis.Number(object.variant_builds)
+        : 0,
+      networks: globalThis.Array.isArray(object?.networks)
+        ? object.networks.map((e: any) => NetworkPrecision.fromJSON(e))
+        : [],
+      deviceBytes: isSet(object.deviceBytes)
+        ? BigInt(object.deviceBytes)
+        : isSet(object.device_bytes)
+        ? BigInt(object.device_bytes)
+        : 0n,
+    };
+  },
+
+  toJSON(message: EngineStatus): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.device !== "") {
+      obj.device = message.device;
+    }
+    if (message.state !== 0) {
+      obj.state = modelStateToJSON(message.state);
+    }
+    if (message.residentBytes !== 0n) {
+      obj.residentBytes = message.residentBytes.toString();
+    }
+    if (message.peakBytes !== 0n) {
+      obj.peakBytes = message.peakBytes.toString();
+    }
+    if (message.runningJobs !== 0) {
+      obj.runningJobs = Math.round(message.runningJobs);
+    }
+    if (message.restarts !== 0) {
+      obj.restarts = Math.round(message.restarts);
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    if (message.variants !== 0) {
+      obj.variants = Math.round(message.variants);
+    }
+    if (message.variantBuilds !== 0) {
+      obj.variantBuilds = Math.round(message.variantBuilds);
+    }
+    if (message.networks?.length) {
+      obj.networks = message.networks.map((e) => NetworkPrecision.toJSON(e));
+    }
+    if (message.deviceBytes !== 0n) {
+      obj.deviceBytes = message.deviceBytes.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<EngineStatus>, I>>(base?: I): EngineStatus {
+    return EngineStatus.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EngineStatus>, I>>(object: I): EngineStatus {
+    const message = createBaseEngineStatus();
+    message.name = object.name ?? "";
+    message.device = object.device ?? "";
+    message.state = object.state ?? 0;
+    message.residentBytes = (object.residentBytes !== undefined && object.residentBytes !== null)
+      ? BigInt(object.residentBytes)
+      : 0n;
+    message.peakBytes = (object.peakBytes !== undefined && object.peakBytes !== null) ? BigInt(object.peakBytes) : 0n;
+    message.runningJobs = object.runningJobs ?? 0;
+    message.restarts = object.restarts ?? 0;
+    message.problem = object.problem ?? "";
+    message.variants = object.variants ?? 0;
+    message.variantBuilds = object.variantBuilds ?? 0;
+    message.networks = object.networks?.map((e) => NetworkPrecision.fromPartial(e)) || [];
+    message.deviceBytes = (object.deviceBytes !== undefined && object.deviceBytes !== null)
+      ? BigInt(object.deviceBytes)
+      : 0n;
     return message;
   },
 };

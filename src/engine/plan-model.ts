@@ -1,0 +1,45 @@
+import type { Config } from '../config/server-config.js';
+import type { Precision, Provider } from '../device.js';
+import { batchLimit } from '../pipelines/common/batching.js';
+import type { AnyFamily } from '../pipelines/family.js';
+import { type PlannedNetwork, type RunSize, sumMemory } from '../pipelines/model-memory.js';
+import { expectedDialects } from '../runtime/precision.js';
+
+export interface PlannedModel {
+  /** For example "WAN 2.1 text-to-video". */
+  readonly title: string;
+  /** Name of its family in messages. */
+  readonly family: string;
+  /** The run that is planned: the native size, and as many images as are denoised together. */
+  readonly run: RunSize;
+  readonly networks: readonly PlannedNetwork[];
+}
+
+/**
+ * Plans the memory of a configured model from its checkpoint, without loading it.
+ * @returns undefined if the configuration names no such model, or the family has no networks
+ * @throws InferenceError CHECKPOINT_INVALID for a checkpoint that is not whole
+ */
+export async function planModel(
+  family: AnyFamily,
+  config: Config,
+  {
+    provider,
+    precision = config.PRECISION,
+  }: { readonly provider: Provider; readonly precision?: Precision | undefined },
+): Promise<PlannedModel | undefined> {
+  const source = family.sourceFrom(config);
+  if (source === undefined || family.planMemory === undefined) return undefined;
+  const { title, info } = await family.inspect(source);
+  const { nativeWidth: width, nativeHeight: height } = info;
+  const images = family.isBatched ? batchLimit({ width, height }, config.BATCH_PIXELS) : 1;
+  const run = { width, height, frames: family.video?.defaultFrames ?? 1, rows: 2 * images };
+  const networks = await family.planMemory(source, expectedDialects(provider, precision), run);
+  return { title, family: family.title, run, networks };
+}
+
+/** The most that a job of the planned size takes which has no reference and reuses no steps, in bytes. */
+export function plannedBytes({ networks }: PlannedModel): number {
+  const { rest, largestInTurn } = sumMemory(networks);
+  return rest + largestInTurn;
+}

@@ -1,0 +1,94 @@
+import { advance, type EulerConfig, EulerDiscrete } from './euler-discrete.js';
+import { roundHalfEven, timestepOfSigma } from './noise-schedule.js';
+
+/** A step that has been tried: where it began, and its first tangent. */
+interface Trial {
+  readonly sample: Float32Array;
+  readonly derivative: Float32Array;
+}
+
+/**
+ * Samplers that call the denoiser a second time within a step, at another noise level, and step from the beginning with what it says
+ * there. The last step is Euler's.
+ */
+abstract class SecondOrder extends EulerDiscrete {
+  /** Noise levels of the steps, and the one where the loop ends. */
+  readonly #levels: Float32Array;
+  #trial: Trial | undefined;
+
+  /**
+   * @param between noise level of the second call of a step; undefined: the level where the step ends
+   * @param roundTimestep applies to the timesteps of the steps themselves
+   */
+  constructor(
+    name: string,
+    config: EulerConfig,
+    steps: number,
+    between: (from: number, to: number) => number | undefined,
+    roundTimestep = (timestep: number) => timestep,
+  ) {
+    super(name, { ...config, timestep_type: 'discrete', final_sigmas_type: 'zero' }, steps);
+    const levels = this.sigmas;
+    const timesteps = this.timesteps.map(roundTimestep);
+    this.#levels = levels;
+    const calls = Array.from({ length: 2 * steps - 1 }, (_, call) => {
+      const step = call >> 1;
+      const [from, to] = [levels[step] ?? 0, levels[step + 1] ?? 0];
+      if (call % 2 === 0) return { sigma: from, timestep: timesteps[step] ?? 0 };
+      const middle = between(from, to);
+      if (middle === undefined) return { sigma: to, timestep: timesteps[step + 1] ?? 0 };
+      return { sigma: middle, timestep: timestepOfSigma(middle, this.logSigmas) };
+    });
+    this.timesteps = Float32Array.from(calls, ({ timestep }) => timestep);
+    this.sigmas = Float32Array.of(...calls.map(({ sigma }) => sigma), 0);
+  }
+
+  override step(modelOutput: Float32Array, sample: Float32Array, call: number): Float32Array {
+    const step = call >> 1;
+    const [from, to] = [this.#levels[step] ?? 0, this.#levels[step + 1] ?? 0];
+    const sigma = this.sigmas[call] ?? 0;
+    const derivative = this.derivative(modelOutput, sample, sigma);
+    if (call % 2 === 0) {
+      this.#trial = { sample, derivative };
+      // The last step has no second call.
+      const middle = call === this.timesteps.length - 1 ? to : (this.sigmas[call + 1] ?? 0);
+      return advance(sample, derivative, Math.fround(middle - from));
+    }
+    if (this.#trial === undefined) throw new Error(`call ${call} without the one before`);
+    const begin = this.#trial;
+    return advance(begin.sample, this.combine(begin.derivative, derivative), Math.fround(to - from));
+  }
+
+  /** The tangent of the whole step, from those of its two calls. */
+  protected abstract combine(first: Float32Array, second: Float32Array): Float32Array;
+}
+
+/**
+ * Heun's method: the mean of the tangents at both ends of a step. Karras et al., arXiv:2206.00364, algorithm 1.
+ * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_heun_discrete.py#L94
+ */
+export class Heun extends SecondOrder {
+  constructor(name: string, config: EulerConfig, steps: number) {
+    super(name, config, steps, () => undefined);
+  }
+
+  protected override combine(first: Float32Array, second: Float32Array): Float32Array {
+    return first.map((value, j) => Math.fround(value + (second[j] ?? 0)) / 2);
+  }
+}
+
+/**
+ * DPM-Solver-2 in the form of Karras et al.: the tangent in the middle of a step, in log sigma. Lu et al., arXiv:2206.00927.
+ * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_k_dpm_2_discrete.py#L94
+ */
+export class Dpm2 extends SecondOrder {
+  constructor(name: string, config: EulerConfig, steps: number) {
+    // Of Karras' levels diffusers rounds the timesteps, but not those between them.
+    const round = config.use_karras_sigmas ? roundHalfEven : undefined;
+    super(name, config, steps, (from, to) => Math.exp((Math.log(from) + Math.log(to)) / 2), round);
+  }
+
+  protected override combine(_: Float32Array, second: Float32Array): Float32Array {
+    return second;
+  }
+}

@@ -1,0 +1,110 @@
+import { describe, expect, inject, it } from 'vitest';
+import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
+import { cutTile, TileBlend, TileLayout, tileSides, tilesOf } from '../../src/pipelines/common/tiles.js';
+import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
+import { createWanPipeline } from '../../src/pipelines/wan/pipeline.js';
+import { findAsset } from '../../src/synthetic/assets.js';
+import { cpuBackend } from '../support/cpu-backend.js';
+import { seeded } from '../support/seeded.js';
+
+describe('tiles', () => {
+  it.each([
+    [128, 128, 64],
+    [96, 40, 32],
+    [65, 130, 64],
+    [200, 17, 16],
+  ])(
+    'of %ix%i latents at a side of %i cover all of it, by more than a quarter twice at each seam',
+    (width, height, side) => {
+      const tiles = tilesOf({ width, height }, side);
+      const covered = new Uint8Array(width * height);
+      for (const { x, y, width: w, height: h } of tiles) {
+        expect([w, h]).toEqual([Math.min(side, width), Math.min(side, height)]);
+        for (let row = y; row < y + h; row += 1) covered.fill(1, row * width + x, row * width + x + w);
+      }
+      expect(covered.every((value) => value === 1)).toBe(true);
+      const columns = [...new Set(tiles.map(({ x }) => x))];
+      for (const [i, x] of columns.entries())
+        if (i > 0) expect((columns[i - 1] ?? 0) + side - x).toBeGreaterThanOrEqual(side / 4 - 1);
+    },
+  );
+
+  it('put together are the values that they were cut from', () => {
+    const size = { width: 50, height: 33 };
+    const values = Float32Array.from({ length: 3 * 50 * 33 }, (_, i) => Math.sin(i));
+    const layout = new TileLayout(size, 1, 16);
+    const blend = new TileBlend(layout);
+    for (const tile of layout.tiles) blend.add(tile, cutTile(values, size, tile));
+    for (const [i, value] of blend.image().entries()) expect(value).toBeCloseTo(values[i] ?? 0, 5);
+  });
+
+  it('have the sides that split a size', () => {
+    expect(tileSides({ width: 192, height: 64 })).toEqual([128, 64, 32, 16]);
+    expect(tileSides({ width: 32, height: 32 })).toEqual([16]);
+    expect(tileSides({ width: 16, height: 16 })).toEqual([]);
+  });
+});
+
+/** Mean difference of two images, of 255. */
+function difference(a: Float32Array, b: Float32Array, size: { width: number; height: number }): number {
+  const [x, y] = [rgbFromImage(a, size), rgbFromImage(b, size)];
+  return x.reduce((sum, value, i) => sum + Math.abs(value - (y[i] ?? 0)), 0) / x.length;
+}
+
+function noise(length: number): Float32Array {
+  const random = seeded(3);
+  return Float32Array.from({ length }, () => 3.46 * (random.next() - 0.5));
+}
+
+/** A red circle and a yellow box on blue: planar [3, size, size] of -1 to 1. */
+function drawing(size: number): Float32Array {
+  const image = new Float32Array(3 * size * size);
+  for (let i = 0; i < size * size; i += 1) {
+    const [u, v] = [(i % size) / size, Math.floor(i / size) / size];
+    const isCircle = (u - 0.4) ** 2 + (v - 0.45) ** 2 < 0.07;
+    const isBox = u > 0.6 && u < 0.9 && v > 0.6 && v < 0.85;
+    const colour = isBox ? [0.95, 0.9, 0.1] : isCircle ? [0.9, 0.1, 0.1] : [0.1, 0.2, 0.9];
+    for (const [k, value] of colour.entries()) image[k * size * size + i] = 2 * value - 1;
+  }
+  return image;
+}
+
+// Norms and attention see a tile instead of the whole image: the smaller the tile, the larger the difference.
+describe('a decode in tiles', () => {
+  it("is the untiled one within 4 of 255 on average, with the demo model's VAE and a drawing", async () => {
+    const pipeline = await createSdxlPipeline({ path: await findAsset('demo-sdxl'), backend: cpuBackend });
+    const { autoencoder } = pipeline.networks;
+    const size = { width: 512, height: 512 };
+    const latents = await autoencoder.encodeLatents(drawing(512), size);
+    const whole = await autoencoder.decodeWhole(latents, size);
+    expect(difference(whole, await autoencoder.decodeInTiles(latents, size, 32), size)).toBeLessThan(4);
+    await pipeline.dispose();
+  });
+
+  it('is within 2 of 255 above 1024 pixels, in tiles of 1024', async () => {
+    const pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+    const { autoencoder } = pipeline.networks;
+    const size = { width: 1152, height: 256 };
+    const latents = noise((4 * 1152 * 256) / 64);
+    const whole = await autoencoder.decodeWhole(latents, size);
+    expect(difference(whole, await autoencoder.decodeInTiles(latents, size, 128), size)).toBeLessThan(2);
+    await pipeline.dispose();
+  });
+
+  it('of a video gives every frame once, each within 3 of 255', async () => {
+    const pipeline = await createWanPipeline({ path: inject('tinyWan'), backend: cpuBackend });
+    const { autoencoder } = pipeline.networks;
+    const size = { frames: 9, width: 256, height: 256 };
+    const latents = noise(16 * 3 * 32 * 32);
+    const framesOf = async (side?: number) => {
+      const frames: Float32Array[] = [];
+      const chunks = autoencoder.decodeWith(autoencoder.decoders, latents, size, { side });
+      for await (const chunk of chunks) frames.push(...chunk);
+      return frames;
+    };
+    const [whole, tiled] = [await framesOf(), await framesOf(24)];
+    expect(tiled).toHaveLength(9);
+    for (const [i, frame] of tiled.entries()) expect(difference(frame, whole[i] as Float32Array, size)).toBeLessThan(3);
+    await pipeline.dispose();
+  });
+});
