@@ -35,6 +35,12 @@ const referenceSchema = z.strictObject({
   denoisingStrength: z.number().optional(),
 });
 
+const maskSchema = z.strictObject({
+  image: z.base64().optional(),
+  url: z.string().optional(),
+  blur: z.number().optional(),
+});
+
 /** A GenerateRequest as JSON: the proto's names in camelCase, enums by their short names, image bytes in base64. */
 const jobRequestSchema = z.strictObject({
   jobId: z.string().optional(),
@@ -57,6 +63,7 @@ const jobRequestSchema = z.strictObject({
   outputQuality: whole.optional(),
   previewsPerSecond: z.number().optional(),
   references: z.array(referenceSchema).max(2).optional(),
+  mask: maskSchema.optional(),
   loras: z
     .array(
       z.strictObject({ name: z.string(), weight: z.number().optional(), textEncoderWeight: z.number().optional() }),
@@ -68,7 +75,7 @@ const jobRequestSchema = z.strictObject({
 
 /** @throws InferenceError INVALID_REQUEST that lists every bad field; the server checks the rest */
 export function jobRequest(body: unknown): Partial<GenerateRequest> {
-  const { seed, references = [], loras = [], ...rest } = parseBody(jobRequestSchema, body);
+  const { seed, references = [], mask, loras = [], ...rest } = parseBody(jobRequestSchema, body);
   const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
   return {
     ...given,
@@ -76,17 +83,20 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
     // The job outlives the request that started it: other requests watch it.
     disconnectPolicy: DisconnectPolicy.DISCONNECT_POLICY_CONTINUE,
     references: references.map(({ image, url, type, role, ...strengths }) => ({
-      source:
-        image === undefined
-          ? { $case: 'url', value: url ?? '' }
-          : { $case: 'image', value: Buffer.from(image, 'base64') },
+      source: sourceOf(image, url),
       type: type ?? ReferenceType.REFERENCE_TYPE_UNSPECIFIED,
       role: role ?? ReferenceRole.REFERENCE_ROLE_UNSPECIFIED,
       strength: strengths.strength,
       denoisingStrength: strengths.denoisingStrength,
     })),
+    ...(mask !== undefined && { mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0 } }),
     loras: loras.map(({ name, weight, textEncoderWeight }) => ({ name, weight, textEncoderWeight })),
   };
+}
+
+function sourceOf(image: string | undefined, url: string | undefined) {
+  if (image === undefined) return { $case: 'url' as const, value: url ?? '' };
+  return { $case: 'image' as const, value: Buffer.from(image, 'base64') };
 }
 
 const tokenizeSchema = z.strictObject({

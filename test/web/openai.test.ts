@@ -31,6 +31,7 @@ async function errorOf(call: Promise<unknown>): Promise<APIError> {
   throw caught;
 }
 
+const square = { width: 64, height: 64 };
 const small = { prompt: 'a red circle', size: '64x64' as '256x256', seed: 5, steps: 2 };
 
 describe("OpenAI's own client", () => {
@@ -68,6 +69,23 @@ describe("OpenAI's own client", () => {
     expect(jobs[0]?.metadata).toMatchObject({ referenceApplied: true, referenceMethod: 'img2img' });
   });
 
+  it('redraws what is transparent in a mask, and keeps the rest pixel for pixel', async () => {
+    const image = await sharp({ create: { ...square, channels: 3, background: 'blue' } })
+      .png()
+      .toBuffer();
+    const rgba = Buffer.alloc(64 * 64 * 4).fill(255, 64 * 32 * 4);
+    const mask = await sharp(rgba, { raw: { ...square, channels: 4 } }).png().toBuffer();
+    const files = { image: await toFile(image, 'image.png'), mask: await toFile(mask, 'mask.png') };
+    const { data = [] } = await openai.images.edit({ ...files, ...small });
+    const made = await sharp(Buffer.from(data[0]?.b64_json ?? '', 'base64'))
+      .removeAlpha()
+      .raw()
+      .toBuffer();
+    const row = (y: number) => made.subarray(y * 64 * 3, (y + 1) * 64 * 3).toString('hex');
+    expect(row(60)).toBe('0000ff'.repeat(64));
+    expect(row(4)).not.toBe('0000ff'.repeat(64));
+  });
+
   it('streams partial images, then the image', async () => {
     const stream = await openai.images.generate({ ...small, steps: 30, stream: true, partial_images: 1 } as Parameters<
       typeof openai.images.generate
@@ -103,13 +121,10 @@ describe("errors have OpenAI's shape", () => {
     expect([n.status, n.param]).toEqual([400, 'n']);
   });
 
-  it('a mask', async () => {
-    const image = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } })
-      .png()
-      .toBuffer();
-    const files = { image: await toFile(image, 'a.png'), mask: await toFile(image, 'b.png') };
-    const error = await errorOf(openai.images.edit({ ...files, ...small }));
-    expect([error.status, error.param]).toEqual([400, 'mask']);
+  it('a file that is no image', async () => {
+    const image = await toFile(Buffer.from('not an image'), 'a.png');
+    const error = await errorOf(openai.images.edit({ image, ...small }));
+    expect([error.status, error.param]).toEqual([400, 'image']);
   });
 });
 

@@ -105,7 +105,7 @@ describe('Generate', () => {
     await page.getByTestId('job-error').getByText('Cancelled.').waitFor();
   });
 
-  it('takes a dropped image as the start', async () => {
+  it('takes a dropped image as the start, and a mask of what is drawn anew', async () => {
     const { page } = await openPage(browser, web.url);
     const blue = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'blue' } })
       .png()
@@ -119,6 +119,11 @@ describe('Generate', () => {
     await fill(page, 'a red circle', 4);
     await start(page);
     await page.getByTestId('result').getByText('img2img').waitFor();
+    const white = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'white' } }).png().toBuffer();
+    await page.getByLabel(/^Mask/).setInputFiles({ name: 'white.png', mimeType: 'image/png', buffer: white });
+    await page.getByRole('img', { name: /white\.png$/ }).waitFor();
+    await start(page);
+    await page.getByTestId('result').getByText('inpaint').waitFor();
   });
 });
 
@@ -300,7 +305,7 @@ describe('Operations', () => {
     });
     const running = outcomeOf(own.client, { ...quick, jobId: 'unlucky', width: 512, height: 512, steps: 400 });
     const { page } = await openPage(browser, `${gate.url}/#/operations`);
-    await page.getByRole('row', { name: /^sdxl sdxl (ready|busy) cpu/ }).waitFor();
+    await page.getByRole('row', { name: /^sdxl sdxl F16 (ready|busy) cpu/ }).waitFor();
     await page.getByRole('row', { name: /^unlucky .* running/ }).waitFor();
     process.kill(own.engine.pid ?? 0, 'SIGKILL');
     await running;

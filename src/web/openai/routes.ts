@@ -2,14 +2,14 @@ import multipart from '@fastify/multipart';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { listModels } from '../../client/client.js';
 import { InferenceError } from '../../errors.js';
-import { type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
+import { type Mask, type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
 import { ANSWER_MS, type Callers } from '../callers.js';
 import type { JobFiles } from '../job-files.js';
 import { parseBody } from '../job-request.js';
 import { findImageModel, imageModels } from './image-models.js';
 import { imageStream } from './image-stream.js';
 import { editsSchema, generationsSchema, type ImagesRequest } from './images-request.js';
-import { type MadeImage, runImages } from './run-images.js';
+import { type MadeImage, type RunOptions, runImages } from './run-images.js';
 import { SharedFiles } from './shared-files.js';
 
 /** Default of REFERENCE_MAX_BYTES. The server has the last word. */
@@ -38,12 +38,13 @@ export async function addOpenai(app: FastifyInstance, { callers, files }: Openai
     return modelObject(findImageModel(models, request.params.id).id);
   });
   app.post('/v1/images/generations', (request, reply) => {
-    return answer('image_generation', parseBody(generationsSchema, request.body), [], request, reply);
+    return answer('image_generation', parseBody(generationsSchema, request.body), { references: [] }, request, reply);
   });
   app.post('/v1/images/edits', async (request, reply) => {
-    const { fields, image } = await readForm(request);
+    const { fields, image, mask } = await readForm(request);
     const parsed = parseBody(editsSchema, fields);
-    return answer('image_edit', parsed, [referenceOf(image, parsed.strength)], request, reply);
+    const given = { references: [referenceOf(image, parsed.strength)], mask: mask && maskOf(mask) };
+    return answer('image_edit', parsed, given, request, reply);
   });
   app.get('/files/:id', async (request: FastifyRequest<{ Params: { id: string } }>, reply) => {
     const { client, jobId, index } = shared.find(request.params.id);
@@ -54,7 +55,7 @@ export async function addOpenai(app: FastifyInstance, { callers, files }: Openai
   async function answer(
     kind: 'image_generation' | 'image_edit',
     body: ImagesRequest,
-    references: readonly Reference[],
+    given: Pick<RunOptions, 'references' | 'mask'>,
     request: FastifyRequest,
     reply: FastifyReply,
   ): Promise<unknown> {
@@ -62,7 +63,7 @@ export async function addOpenai(app: FastifyInstance, { callers, files }: Openai
     const model = findImageModel(models, body.model);
     const abort = new AbortController();
     const cancel = () => abort.abort();
-    const options = { client, model, references, signal: abort.signal };
+    const options = { client, model, ...given, signal: abort.signal };
     if (body.stream) {
       if (body.n > 1) throw invalid('n', 'must be 1 with stream');
       return reply
@@ -97,23 +98,24 @@ function modelObject(id: string) {
 interface EditForm {
   readonly fields: Readonly<Record<string, string>>;
   readonly image: Buffer;
+  readonly mask: Buffer | undefined;
 }
 
-/** @throws InferenceError INVALID_REQUEST for a mask, and unless there is one image */
+/** @throws InferenceError INVALID_REQUEST unless there is one image */
 async function readForm(request: FastifyRequest): Promise<EditForm> {
   if (!request.isMultipart()) throw invalid('image', 'is required: send the request as multipart/form-data');
   const fields: Record<string, string> = {};
   const images: Buffer[] = [];
+  let mask: Buffer | undefined;
   for await (const part of request.parts()) {
     if (part.type === 'field') fields[part.fieldname] = String(part.value);
-    else if (part.fieldname === 'mask')
-      throw invalid('mask', 'is not supported yet; leave it out to redraw the whole image');
+    else if (part.fieldname === 'mask') mask = await part.toBuffer();
     else images.push(await part.toBuffer());
   }
   const [image, ...others] = images;
   if (image === undefined) throw invalid('image', 'is required: the image to start from');
   if (others.length > 0) throw invalid('image', 'must be one image; several are not supported');
-  return { fields, image };
+  return { fields, image, mask };
 }
 
 function referenceOf(image: Buffer, strength: number | undefined): Reference {
@@ -124,6 +126,11 @@ function referenceOf(image: Buffer, strength: number | undefined): Reference {
     strength,
     denoisingStrength: undefined,
   };
+}
+
+/** OpenAI's masks are transparent where the image is drawn anew, which the server reads as they mean it. */
+function maskOf(mask: Buffer): Mask {
+  return { source: { $case: 'image', value: mask }, blur: 0 };
 }
 
 function invalid(field: string, description: string): InferenceError {

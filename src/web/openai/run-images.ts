@@ -3,7 +3,14 @@ import { type DarkroomClient, generate } from '../../client/client.js';
 import { InferenceError } from '../../errors.js';
 import type { Preview } from '../../gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
-import { type Asset, AssetRole, type JobMetadata, OutputFormat, type Reference } from '../../gen/darkroom/v1/job.js';
+import {
+  type Asset,
+  AssetRole,
+  type JobMetadata,
+  type Mask,
+  OutputFormat,
+  type Reference,
+} from '../../gen/darkroom/v1/job.js';
 import { type ImageModel, splitImages } from './image-models.js';
 import type { ImagesRequest } from './images-request.js';
 
@@ -26,6 +33,8 @@ export interface RunOptions {
   readonly client: DarkroomClient;
   readonly model: ImageModel;
   readonly references: readonly Reference[];
+  /** Omitted: the whole image is drawn. */
+  readonly mask?: Mask | undefined;
   readonly signal: AbortSignal;
   readonly previewsPerSecond?: number;
   /** Called with a small image of the current state. @param fraction of the job that is done */
@@ -47,7 +56,7 @@ export async function runImages(request: ImagesRequest, options: RunOptions): Pr
 
 function jobOf(
   request: ImagesRequest,
-  { model, references, previewsPerSecond = 0 }: RunOptions,
+  { model, references, mask, previewsPerSecond = 0 }: RunOptions,
   numImages: number,
   seed: bigint,
 ): Partial<GenerateRequest> {
@@ -64,6 +73,7 @@ function jobOf(
     outputFormat: FORMATS[request.output_format],
     outputQuality: request.output_format === 'png' ? 0 : (request.output_compression ?? 0),
     references: [...references],
+    mask,
     previewsPerSecond,
   };
 }

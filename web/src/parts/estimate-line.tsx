@@ -25,7 +25,9 @@ export function EstimateLine() {
     const abort = new AbortController();
     const timer = setTimeout(async () => {
       try {
-        estimate.value = await post<Estimate>('api/estimate', { ...request, references }, abort.signal);
+        const { mask, ...rest } = request;
+        const body = { ...rest, references, ...(references.length > 0 && { mask }) };
+        estimate.value = await post<Estimate>('api/estimate', body, abort.signal);
         problem.value = '';
       } catch (caught) {
         if (abort.signal.aborted) return;

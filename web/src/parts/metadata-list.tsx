@@ -27,6 +27,8 @@ export function MetadataList({ metadata, asset }: MetadataListProps) {
     ['Note', metadata.promptProblem],
     ['Time', metadata.generationSeconds === undefined ? undefined : seconds(metadata.generationSeconds)],
     ['Device', metadata.device],
+    ['Engine', metadata.engine === metadata.model ? undefined : metadata.engine],
+    ['Out of memory', metadata.memoryMeasures?.map((name) => name.replaceAll('_', ' ')).join(', ')],
     ['File', asset === undefined ? undefined : `${asset.contentType}, ${bytes(asset.sizeBytes)}`],
   ];
   return (

@@ -1,17 +1,19 @@
 import { useSignal } from '@preact/signals';
-import { chosenType, form, type ReferenceRole, readReference } from '../state/form';
+import { chosenType, form, type ReferenceRole, readReference, takesMask } from '../state/form';
 import { NumberField } from './field';
 
 const TITLES: Readonly<Record<ReferenceRole, string>> = {
   single: 'Image to start from',
   start: 'First frame',
   end: 'Last frame',
+  mask: 'Mask, white where it is drawn anew',
 };
 
 /** Reference images, chosen or dropped: one for an image, a first and a last frame for a video. */
 export function ReferenceFields() {
   const isVideo = chosenType()?.makes === 'video';
-  const roles: readonly ReferenceRole[] = isVideo ? ['start', 'end'] : ['single'];
+  const canMask = takesMask() && form.references.value.single !== undefined;
+  const roles: readonly ReferenceRole[] = isVideo ? ['start', 'end'] : canMask ? ['single', 'mask'] : ['single'];
   const hasAny = roles.some((role) => form.references.value[role] !== undefined);
   return (
     <fieldset>

@@ -26,6 +26,18 @@ export interface LoraInfo {
   readonly problem?: string;
 }
 
+export interface Engine {
+  readonly name: string;
+  readonly device?: string;
+  readonly state?: string;
+  readonly residentBytes?: string;
+  readonly deviceBytes?: string;
+  readonly runningJobs?: number;
+  readonly restarts?: number;
+  readonly variants?: number;
+  readonly problem?: string;
+}
+
 export interface Model {
   readonly name: string;
   readonly family: string;
@@ -42,8 +54,7 @@ export interface Model {
   readonly restarts?: number;
   readonly problem?: string;
   readonly loras?: readonly LoraInfo[];
-  readonly variants?: number;
-  readonly variantBuilds?: number;
+  readonly engines?: readonly Engine[];
 }
 
 export interface ServerStatus {
@@ -96,6 +107,8 @@ export interface Metadata {
   readonly promptProblem?: string;
   readonly promptTokens?: number;
   readonly droppedTokens?: number;
+  readonly engine?: string;
+  readonly memoryMeasures?: readonly string[];
   readonly loras?: readonly Lora[];
   readonly totalSizeBytes?: string;
 }

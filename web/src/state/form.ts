@@ -10,7 +10,7 @@ export interface FormReference {
   readonly url: string;
 }
 
-export type ReferenceRole = 'single' | 'start' | 'end';
+export type ReferenceRole = 'single' | 'start' | 'end' | 'mask';
 
 /** Fields of the form. Empty text: the server's default. */
 export const form = {
@@ -56,11 +56,18 @@ export function takesWeights(): boolean {
 
 const optional = (text: string) => (text.trim() === '' ? undefined : Number(text));
 
-/** The job as the gateway takes it. @param withImages false: references without their bytes, for an estimate */
+/** True if a part of the reference can be drawn anew. */
+export function takesMask(): boolean {
+  return chosenType()?.makes === 'images';
+}
+
+/** The job as the gateway takes it. */
 export function requestOf(): Record<string, unknown> {
   const type = chosenType();
   const isVideo = type?.makes === 'video';
-  const references = Object.entries(form.references.value).filter(([role]) => isVideo || role === 'single');
+  const { mask, ...images } = form.references.value;
+  const references = Object.entries(images).filter(([role]) => (role === 'single') !== isVideo);
+  const isMasked = mask !== undefined && images.single !== undefined && takesMask();
   const strength = optional(form.strength.value);
   return {
     jobType: type?.name,
@@ -76,6 +83,7 @@ export function requestOf(): Record<string, unknown> {
     ...(type?.makes === 'images' && { numImages: Number(form.numImages.value) }),
     ...(isVideo && { frames: optional(form.frames.value) }),
     loras: form.loras.value,
+    ...(isMasked && { mask: { image: mask.base64, blur: 4 } }),
     references: references.map(([role, { base64 }]) => ({
       image: base64,
       ...(role !== 'single' && { role }),

@@ -1,7 +1,7 @@
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { QueueTables } from '../parts/queue-tables';
-import { ApiError, get, type Job, type Model } from '../state/api';
+import { ApiError, get, type Job } from '../state/api';
 import { about, models, status } from '../state/connection';
 import { bytes, enumName, jobTypeName, seconds, time } from '../state/formats';
 import { href } from '../state/route';
@@ -48,38 +48,53 @@ function Server() {
   );
 }
 
+const ENGINE_COLUMNS = [
+  'Engine',
+  'Model',
+  'State',
+  'Device',
+  'Jobs',
+  'Memory',
+  'Memory of the device',
+  'Restarts',
+  'LoRA variants',
+  'Problem',
+] as const;
+
 function Engines() {
-  const now = new Map(status.value?.models?.map((model) => [model.name, model]));
-  const shown: readonly Model[] = models.value.map((model) => ({ ...model, ...now.get(model.name) }));
+  const shown = status.value?.models ?? models.value;
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls sideways, and the keyboard must reach that
     <section class="scroll" aria-label="Engines" tabIndex={0}>
       <table>
         <thead>
           <tr>
-            {['Model', 'Family', 'State', 'Device', 'Memory', 'Weights', 'Restarts', 'LoRA variants', 'Problem'].map(
-              (title) => (
-                <th key={title} scope="col">
-                  {title}
-                </th>
-              ),
-            )}
+            {ENGINE_COLUMNS.map((title) => (
+              <th key={title} scope="col">
+                {title}
+              </th>
+            ))}
           </tr>
         </thead>
         <tbody>
-          {shown.map((model) => (
-            <tr key={model.name}>
-              <th scope="row">{model.name}</th>
-              <td>{model.family}</td>
-              <td>{enumName(model.state, 'MODEL_STATE')}</td>
-              <td>{model.device}</td>
-              <td>{bytes(model.residentBytes)}</td>
-              <td>{bytes(model.weightBytes)}</td>
-              <td>{model.restarts ?? 0}</td>
-              <td>{model.variants ?? 0}</td>
-              <td class="error">{model.problem}</td>
-            </tr>
-          ))}
+          {shown.flatMap(({ name: model, storage, engines = [] }) =>
+            engines.map((engine) => (
+              <tr key={engine.name}>
+                <th scope="row">{engine.name}</th>
+                <td>
+                  {model} {storage}
+                </td>
+                <td>{enumName(engine.state, 'MODEL_STATE')}</td>
+                <td>{engine.device}</td>
+                <td>{engine.runningJobs ?? 0}</td>
+                <td>{bytes(engine.residentBytes)}</td>
+                <td>{bytes(engine.deviceBytes)}</td>
+                <td>{engine.restarts ?? 0}</td>
+                <td>{engine.variants ?? 0}</td>
+                <td class="error">{engine.problem}</td>
+              </tr>
+            )),
+          )}
         </tbody>
       </table>
     </section>
