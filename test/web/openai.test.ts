@@ -74,7 +74,9 @@ describe("OpenAI's own client", () => {
       .png()
       .toBuffer();
     const rgba = Buffer.alloc(64 * 64 * 4).fill(255, 64 * 32 * 4);
-    const mask = await sharp(rgba, { raw: { ...square, channels: 4 } }).png().toBuffer();
+    const mask = await sharp(rgba, { raw: { ...square, channels: 4 } })
+      .png()
+      .toBuffer();
     const files = { image: await toFile(image, 'image.png'), mask: await toFile(mask, 'mask.png') };
     const { data = [] } = await openai.images.edit({ ...files, ...small });
     const made = await sharp(Buffer.from(data[0]?.b64_json ?? '', 'base64'))

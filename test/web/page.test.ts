@@ -119,7 +119,9 @@ describe('Generate', () => {
     await fill(page, 'a red circle', 4);
     await start(page);
     await page.getByTestId('result').getByText('img2img').waitFor();
-    const white = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'white' } }).png().toBuffer();
+    const white = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'white' } })
+      .png()
+      .toBuffer();
     await page.getByLabel(/^Mask/).setInputFiles({ name: 'white.png', mimeType: 'image/png', buffer: white });
     await page.getByRole('img', { name: /white\.png$/ }).waitFor();
     await start(page);

@@ -148,10 +148,7 @@ function JobTable({ states, empty }: { readonly states: string; readonly empty: 
               <td>{time(job.endTime ?? job.createTime)}</td>
               <td>
                 {enumName(job.state, 'JOB_STATE')}
-                {job.fraction !== undefined &&
-                  job.fraction > 0 &&
-                  job.fraction < 1 &&
-                  `, ${Math.round(job.fraction * 100)} %`}
+                {job.state === 'JOB_STATE_RUNNING' && `, ${Math.round((job.fraction ?? 0) * 100)} %`}
               </td>
               <td>{job.error === undefined ? '' : `${job.error.reason}: ${job.error.message}`}</td>
             </tr>
