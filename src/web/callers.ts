@@ -1,7 +1,8 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { FastifyRequest } from 'fastify';
 import { type DarkroomClient, serverStatus, withToken } from '../client/client.js';
 import { InferenceError } from '../errors.js';
+import { LruMap } from '../std/lru-map.js';
 
 /** Longest wait for the answer of a short call, in ms. */
 export const ANSWER_MS = 10_000;
@@ -18,6 +19,8 @@ export class Callers {
   readonly #client: DarkroomClient;
   readonly #needsToken: boolean;
   #trustedUntil = 0;
+  /** Hashes of tokens that the server knows, with the end of that knowledge. */
+  readonly #known = new LruMap<string, number>(1024);
 
   /** @param needsToken true: requests bring a token of their own, and the client's is never used for them */
   constructor(client: DarkroomClient, needsToken: boolean) {
@@ -34,6 +37,26 @@ export class Callers {
     }
     await this.#assertTokensAreChecked();
     return withToken(this.#client, token);
+  }
+
+  /**
+   * Checks the token of a request before its body is read: strangers cannot fill the memory.
+   * @throws InferenceError UNAUTHENTICATED, or PERMISSION_DENIED if the server would take any token
+   */
+  async assertKnown(request: Pick<FastifyRequest, 'headers'>): Promise<void> {
+    if (!this.#needsToken) return;
+    const client = await this.clientOf(request);
+    const key = createHash('sha256')
+      .update(bearerOf(request) ?? '')
+      .digest('hex');
+    if ((this.#known.get(key) ?? 0) > Date.now()) return;
+    try {
+      await serverStatus(client, ANSWER_MS);
+    } catch (error) {
+      // Its scopes may not allow this call; the server knows it all the same.
+      if (!(error instanceof InferenceError) || error.reason !== 'PERMISSION_DENIED') throw error;
+    }
+    this.#known.set(key, Date.now() + TRUST_MS);
   }
 
   /** A server without tokens would take a made-up one: then anybody who reaches this address could use it. */

@@ -51,6 +51,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(SECURITY_HEADERS);
     assertSameSite(request, isLocal);
+    if (request.method !== 'GET') await callers.assertKnown(request);
   });
   app.setErrorHandler((caught, request, reply) => sendError(caught, request, reply, log));
   app.setNotFoundHandler((request) => {

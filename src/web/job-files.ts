@@ -1,12 +1,16 @@
 import { createHash } from 'node:crypto';
 import sharp from 'sharp';
-import { type DarkroomClient, watchJob } from '../client/client.js';
+import { type DarkroomClient, getJob, watchJob } from '../client/client.js';
 import { InferenceError } from '../errors.js';
 import type { Asset } from '../gen/darkroom/v1/job.js';
 import { LruMap } from '../std/lru-map.js';
+import { Semaphore } from '../std/semaphore.js';
+import { ANSWER_MS } from './callers.js';
 
 /** Bytes of files that stay in memory, so that an image and its thumbnail are fetched once. */
 const CACHE_BYTES = 64 * 2 ** 20;
+/** Files that are read at the same time: each is in memory as a whole. */
+const MAX_READS = 8;
 
 export interface JobFile {
   readonly asset: Asset;
@@ -17,10 +21,11 @@ export interface JobFile {
 export class JobFiles {
   readonly #cache = new LruMap<string, JobFile>(CACHE_BYTES, ({ data }) => data.length);
   readonly #reads = new Map<string, Promise<JobFile>>();
+  readonly #turns = new Semaphore(MAX_READS);
 
   /**
-   * Reads one file of a job that completed or still runs.
-   * @throws InferenceError JOB_NOT_FOUND if the server has no such job, or the job no such file
+   * Reads one file that a job has finished.
+   * @throws InferenceError JOB_NOT_FOUND if the server has no such job, or the job no such file, or not yet
    */
   async read(client: DarkroomClient, jobId: string, index: number): Promise<JobFile> {
     // Whoever may not watch the job does not get its file from the cache, either.
@@ -29,7 +34,9 @@ export class JobFiles {
       .digest('hex');
     const cached = this.#cache.get(key);
     if (cached !== undefined) return cached;
-    const running = this.#reads.get(key) ?? this.#fetch(client, jobId, index).finally(() => this.#reads.delete(key));
+    const running =
+      this.#reads.get(key) ??
+      this.#turns.run(() => this.#fetch(client, jobId, index)).finally(() => this.#reads.delete(key));
     this.#reads.set(key, running);
     const file = await running;
     this.#cache.set(key, file);
@@ -37,6 +44,8 @@ export class JobFiles {
   }
 
   async #fetch(client: DarkroomClient, jobId: string, index: number): Promise<JobFile> {
+    const job = await getJob(client, jobId, ANSWER_MS);
+    if (!job?.assets.some((asset) => asset.index === index)) throw noFile(jobId, index);
     const parts: Buffer[] = [];
     for await (const { event } of watchJob(client, jobId, 0n)) {
       if (event?.$case !== 'assetChunk' || event.value.index !== index) continue;
@@ -49,8 +58,12 @@ export class JobFiles {
       }
       return { asset, data };
     }
-    throw new InferenceError('JOB_NOT_FOUND', `job "${jobId}" has no file ${index}`);
+    throw noFile(jobId, index);
   }
+}
+
+function noFile(jobId: string, index: number): InferenceError {
+  return new InferenceError('JOB_NOT_FOUND', `job "${jobId}" has no file ${index}, or not yet`);
 }
 
 /** A WebP of an image that fits into a square. @param side of the square, in pixels */

@@ -147,6 +147,10 @@ describe('tokens', () => {
     onTestFinished(() => open.close());
     const url = open.url.replace('0.0.0.0', '127.0.0.1');
     expect((await ask(`${url}/api/status`)).status).toBe(401);
+    // Before the body is read: it is no JSON.
+    const body = new Blob(['{'], { type: 'application/json' });
+    const headers = { authorization: 'Bearer made-up-token' };
+    expect((await fetch(`${url}/api/jobs`, { method: 'POST', body, headers })).status).toBe(401);
     expect((await ask(`${url}/api/status`, undefined, { authorization: `Bearer ${token}` })).status).toBe(200);
   });
 
