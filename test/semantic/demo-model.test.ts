@@ -1,10 +1,14 @@
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { GenerationRequest, Pipeline } from '../../src/pipelines/pipeline.js';
-import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
+import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { schedulerNames } from '../../src/schedulers/beta-schedulers.js';
 import { findAsset } from '../../src/synthetic/assets.js';
 import { emulatedBackend } from '../conformance/emulated-backend.js';
 import { cpuBackend } from '../support/cpu-backend.js';
+import { f32, factorsFor } from '../support/merged-lora.js';
+import { tempFolder } from '../support/temp-folder.js';
+import { readTensorFile, type Tensors, writeTensorFile } from '../support/tensor-file.js';
 import { type Colour, colours, readScene, type Scene, type Shape, shapes } from './scene.js';
 
 /** The size that the demo model was trained at. */
@@ -36,7 +40,7 @@ const wishes: readonly Wish[] = Array.from({ length: 40 }, (_, seed) => {
 const easy = [0, 2, 4, 5, 6, 7].map((i) => at(wishes, i));
 
 const path = await findAsset('demo-sdxl');
-let pipeline: Pipeline;
+let pipeline: SdxlPipeline;
 beforeAll(async () => {
   pipeline = await createSdxlPipeline({ path, backend: cpuBackend });
 });
@@ -113,6 +117,32 @@ describe('the demo model', () => {
     expect(images.map(({ length }) => length)).toEqual([2, 2]);
     for (const [i, wish] of easy.slice(0, 2).entries())
       for (const rgb of images[i] ?? []) expect(readScene(rgb, SIZE), wish.prompt).toMatchObject(sceneOf(wish));
+  });
+
+  it('draws the same scene with a light LoRA on, other pixels, and the same pixels with it off again', async () => {
+    const weights = await readTensorFile(join(path, 'unet', 'diffusion_pytorch_model.safetensors'));
+    const modules = [...weights.keys()].flatMap((key) => /^(.*attn[12]\.to_[qkv])\.weight$/.exec(key)?.[1] ?? []);
+    const tensors: Tensors = new Map();
+    for (const { module, down, up } of factorsFor(weights, modules, 4)) {
+      const name = `lora_unet_${module.replaceAll('.', '_')}`;
+      tensors.set(`${name}.lora_down.weight`, f32(down.shape, down.values));
+      tensors.set(`${name}.lora_up.weight`, f32(up.shape, up.values));
+    }
+    const file = join(await tempFolder(), 'light.safetensors');
+    await writeTensorFile(file, tensors);
+    const wish = at(easy, 0);
+    const pixelsOf = async (model: Pipeline) =>
+      (await draw(model, [{ prompt: wish.prompt, seeds: [wish.seed] }]))[0]?.[0];
+    const variantWith = (weight: number) => pipeline.withLoras([{ path: file, weight }]);
+    const [light, off] = [await variantWith(0.02), await variantWith(0)];
+    try {
+      expect(await drawScene(wish, light)).toMatchObject(sceneOf(wish));
+      const bare = await pixelsOf(pipeline);
+      expect(await pixelsOf(light)).not.toEqual(bare);
+      expect(await pixelsOf(off)).toEqual(bare);
+    } finally {
+      await Promise.all([light.dispose(), off.dispose()]);
+    }
   });
 
   it.each(schedulerNames)('draws with %s', async (scheduler) => {
