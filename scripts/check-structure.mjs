@@ -26,7 +26,7 @@ const LEVELS = [
   ['pipelines/', 'enhancer/'],
   ['config/', 'synthetic/'],
   ['storage/', 'engine/'],
-  ['server/', 'queue-bridge/'],
+  ['server/', 'queue-bridge/', 'web/'],
   ['cli/'],
 ];
 
@@ -38,6 +38,7 @@ const CLOSURES = [
     why: 'commands are imported when they are called',
   },
   { from: 'cli/bridge.ts', not: /^(pipelines|graph|runtime|engine|server)\//, why: 'the bridge knows only the API' },
+  { from: 'cli/web.ts', not: /^(graph|runtime|engine|server)\//, why: 'the page is a client: it knows only the API' },
   { from: 'cli/doctor.ts', not: /^runtime\/session\.ts/, why: "doctor works where onnxruntime's addon does not load" },
   { from: 'cli/models.ts', not: /^runtime\/session\.ts/, why: 'checkpoints are inspected without a runtime' },
   {

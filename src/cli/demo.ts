@@ -5,9 +5,10 @@ import { Command } from 'commander';
 import { connect } from '../client/client.js';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { readConfig } from '../config/server-config.js';
+import { readWebConfig } from '../config/web-config.js';
 import { createEngines } from '../engine/create-engines.js';
 import { cacheFolder } from '../environment.js';
-import { createLog } from '../log.js';
+import { createLog, type Logger } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
 import type { CallbackBody } from '../queue-bridge/callback/callback-body.js';
 import { isIdle, runBridge } from '../queue-bridge/run-bridge.js';
@@ -18,6 +19,7 @@ import { contactSheet, type SheetEntry } from './demo/contact-sheet.js';
 import { type DemoJob, demoJobs } from './demo/jobs.js';
 import { drawPictures } from './demo/pictures.js';
 import { type DemoReceiver, startDemoReceiver } from './demo/receiver.js';
+import { openPage } from './web/open-page.js';
 
 const OUT = 'out';
 const SHEET = join(OUT, 'index.html');
@@ -29,10 +31,11 @@ export function createDemoCommand(): Command {
     .description(
       'images from a small trained SDXL, and ten jobs, one of each type, from a queue to files and callbacks; nothing is downloaded',
     )
+    .option('--page', 'serve the page of the demo at the end, until Ctrl+C (WEB_LISTEN)')
     .action(demo);
 }
 
-async function demo(): Promise<void> {
+async function demo({ page: withPage }: { readonly page?: boolean }): Promise<void> {
   const cache = cacheFolder();
   const sdxl = await findAsset('demo-sdxl');
   const wan = await writeSyntheticWan(join(cache, 'tiny-wan'), 'wan-tiny');
@@ -79,6 +82,7 @@ async function demo(): Promise<void> {
     const entries = await drawWithClient(`127.0.0.1:${server.port}`);
     entries.push(...jobs.flatMap((job) => entriesOf(job, receiver)));
     await writeFile(SHEET, contactSheet('darkroom demo', REMARK, entries));
+    if (withPage) await showPage(server.port, log);
   } finally {
     await bridge.stop();
     receiver.close();
@@ -90,12 +94,25 @@ async function demo(): Promise<void> {
   say('');
   say(`All files with their prompts: ${pathToFileURL(resolve(SHEET)).href}`);
   say('');
+  say('The page, where you draw with this model yourself: npx darkroom demo --page');
+  say('');
   say("Next, with a real checkpoint (a single .safetensors file, or a folder in diffusers' layout):");
   say('  npx darkroom models inspect PATH/TO/sdxl');
-  say('  npx darkroom serve --sdxl PATH/TO/sdxl');
+  say('  npx darkroom serve --sdxl PATH/TO/sdxl --web          # and the page, at http://127.0.0.1:8080');
   say('  npx darkroom generate "a lighthouse on a cliff at dawn" --job-type sdxl_image_fast');
   say('and with WAN and a Qwen that enhances prompts:');
   say('  npm run setup:llama && npx darkroom serve --wan PATH/TO/wan --qwen PATH/TO/qwen');
+}
+
+/** Serves the page until Ctrl+C. Its gallery has what the demo made. */
+async function showPage(port: number, log: Logger): Promise<void> {
+  const page = await openPage({ config: readWebConfig(), log, client: connect(`127.0.0.1:${port}`) });
+  say('Ctrl+C ends it.');
+  await new Promise<void>((resolve) => {
+    process.once('SIGINT', resolve);
+    process.once('SIGTERM', resolve);
+  });
+  await page.close();
 }
 
 /** Draws with an ordinary client of the server, and prints each prompt. */

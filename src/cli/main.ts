@@ -30,6 +30,10 @@ const commands: Readonly<Record<string, LazyCommand>> = {
     summary: 'show the state of a server, its queue and its models',
     load: async () => (await import('./status.js')).createStatusCommand(),
   },
+  web: {
+    summary: 'serve a page and an HTTP API for a server until SIGTERM',
+    load: async () => (await import('./web.js')).createWebCommand(),
+  },
   generate: {
     summary: 'generate images or a video on a server',
     load: async () => (await import('./generate.js')).createGenerateCommand(),

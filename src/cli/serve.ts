@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Command, Option } from 'commander';
+import { connect } from '../client/client.js';
 import type { BridgeConfig } from '../config/bridge-config.js';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { type Config, readConfig } from '../config/server-config.js';
@@ -10,7 +11,7 @@ import { engineName } from '../engine/messages.js';
 import { planPlacement } from '../engine/place-engines.js';
 import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
-import { createLog } from '../log.js';
+import { createLog, type Logger } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import { runBridge } from '../queue-bridge/run-bridge.js';
 import { TraceIds } from '../server/observe/trace-ids.js';
@@ -35,6 +36,8 @@ const OPTIONS = {
 
 interface ServeOptions extends Readonly<Record<string, unknown>> {
   readonly withBridge?: boolean;
+  /** True: the page listens where WEB_LISTEN says. */
+  readonly web?: string | true;
 }
 
 export function createServeCommand(): Command {
@@ -43,10 +46,13 @@ export function createServeCommand(): Command {
   );
   addFamilyOptions(command, builtInFamilies, true);
   for (const option of Object.values(OPTIONS)) command.addOption(option);
-  return command.option('--with-bridge', 'take jobs from Redis as well, as darkroom bridge does').action(serve);
+  return command
+    .option('--with-bridge', 'take jobs from Redis as well, as darkroom bridge does')
+    .option('--web [host:port]', 'serve the page as well, as darkroom web does (WEB_LISTEN)')
+    .action(serve);
 }
 
-async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
+async function serve({ withBridge, web, ...options }: ServeOptions): Promise<void> {
   const own = Object.entries(OPTIONS).flatMap(([variable, option]) => {
     const value = options[option.attributeName()];
     return value === undefined ? [] : [[variable, String(value)] as const];
@@ -62,7 +68,8 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
   const memory = new DeviceLedgers(config, engines);
   const textEngine = await createTextEngine(config, log, memory);
   const watch = await watchServer({ config, log, traceIds });
-  const ownToken = withBridge ? randomUUID() : undefined;
+  const ownToken = withBridge || web !== undefined ? randomUUID() : undefined;
+  const openPage = web === undefined ? undefined : await pageOf(web, log);
   const server = await createServer({
     config,
     log,
@@ -79,9 +86,11 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
   const bridge =
     bridgeConfig &&
     (await runBridge({ config: { ...bridgeConfig, ...connectionTo(server, ownToken) }, log, endsServer: true }));
+  const page = await openPage?.(server);
 
   const { isStopping } = onShutdown(
     async () => {
+      await page?.close();
       // First the jobs that the bridge can give back, then the server's own.
       await bridge?.stop();
       await server.drain();
@@ -95,6 +104,7 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     await Promise.all(engines.map((engine) => engine.start()));
   } catch (error) {
     if (isStopping()) return;
+    await page?.close();
     await bridge?.stop();
     await server.close();
     await stopEngines();
@@ -105,6 +115,18 @@ async function serve({ withBridge, ...options }: ServeOptions): Promise<void> {
     const place = config.DEVICES === undefined ? device : deviceName(device, spec.deviceId ?? 0);
     process.stdout.write(`model ${engineName(spec)} is ready on ${place}\n`);
   }
+}
+
+/**
+ * Reads what the page needs, before the server starts. The page has no token of its own: where the server wants one, it asks.
+ * @throws InferenceError INVALID_REQUEST for a malformed address
+ */
+async function pageOf(web: string | true, log: Logger) {
+  const { readWebConfig } = await import('../config/web-config.js');
+  const { openPage } = await import('./web/open-page.js');
+  const config = readWebConfig(undefined, web === true ? {} : { WEB_LISTEN: web });
+  return ({ localAddress }: RunningServer) =>
+    openPage({ config, log, client: connect(localAddress), queue: readBridgeConfig() });
 }
 
 /** How the bridge in the same process reaches the server, whatever other clients need. */

@@ -20,8 +20,20 @@ import {
   TokenizeRequest,
   type TokenizeResponse,
 } from '../gen/darkroom/v1/inference_service.js';
-import { type CancelJobResponse, JobServiceClient } from '../gen/darkroom/v1/job_service.js';
-import { type GetServerStatusResponse, ModelServiceClient } from '../gen/darkroom/v1/model_service.js';
+import type { Job } from '../gen/darkroom/v1/job.js';
+import {
+  type CancelJobResponse,
+  type GetJobResponse,
+  JobServiceClient,
+  ListJobsRequest,
+  type ListJobsResponse,
+} from '../gen/darkroom/v1/job_service.js';
+import {
+  type GetServerStatusResponse,
+  type ListModelsResponse,
+  type LoadModelResponse,
+  ModelServiceClient,
+} from '../gen/darkroom/v1/model_service.js';
 import { errorFromStatus, isDetailed } from '../rpc/status.js';
 import { watchFiles } from '../std/watch-files.js';
 import { clientCredentials, type TlsOptions } from './credentials.js';
@@ -64,6 +76,8 @@ export function connect(address: string, { token, tokenFile, tls }: ConnectOptio
   const open = clientCredentials(tls);
   const options: ClientOptions = {
     'grpc.keepalive_time_ms': 40_000,
+    // gRPC's own bound is two minutes: a server that restarted would be away for as long.
+    'grpc.max_reconnect_backoff_ms': 5000,
     ...(tls?.serverName !== undefined && {
       'grpc.ssl_target_name_override': tls.serverName,
       'grpc.default_authority': tls.serverName,
@@ -97,6 +111,14 @@ export function connect(address: string, { token, tokenFile, tls }: ConnectOptio
       stopWatch();
     },
   };
+}
+
+/** The same connection with another token. @param token omitted: calls carry none */
+export function withToken(client: DarkroomClient, token: string | undefined): DarkroomClient {
+  const metadata = client.metadata.clone();
+  if (token === undefined) metadata.remove('authorization');
+  else metadata.set('authorization', `Bearer ${token}`);
+  return { ...client, metadata };
 }
 
 function readToken(path: string): string {
@@ -187,6 +209,54 @@ export async function cancelJob(client: DarkroomClient, jobId: string, timeoutMs
   const deadline = { deadline: Date.now() + timeoutMs };
   await answerOf<CancelJobResponse>(client, (done) =>
     client.jobs.cancelJob({ jobId }, client.metadata, deadline, done),
+  );
+}
+
+/**
+ * Yields the events of a job after a sequence number, past ones first, until the job ends.
+ * @throws InferenceError that the server sent, also the job's own; UnreachableError if it does not answer
+ */
+export async function* watchJob(
+  client: DarkroomClient,
+  jobId: string,
+  afterSequence: bigint,
+  signal?: AbortSignal,
+): AsyncGenerator<JobEvent, void, undefined> {
+  const stream = client.jobs.watchJob({ jobId, afterSequence }, client.metadata);
+  for await (const { event } of responsesOf(client, stream, signal)) if (event !== undefined) yield event;
+}
+
+/** The state of a job. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
+export async function getJob(client: DarkroomClient, jobId: string, timeoutMs: number): Promise<Job | undefined> {
+  const deadline = { deadline: Date.now() + timeoutMs };
+  const { job } = await answerOf<GetJobResponse>(client, (done) =>
+    client.jobs.getJob({ jobId }, client.metadata, deadline, done),
+  );
+  return job;
+}
+
+/** A page of jobs. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
+export function listJobs(
+  client: DarkroomClient,
+  request: Partial<ListJobsRequest>,
+  timeoutMs: number,
+): Promise<ListJobsResponse> {
+  const deadline = { deadline: Date.now() + timeoutMs };
+  const message = ListJobsRequest.fromPartial(request);
+  return answerOf(client, (done) => client.jobs.listJobs(message, client.metadata, deadline, done));
+}
+
+/** The models with their LoRAs. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
+export function listModels(client: DarkroomClient, timeoutMs: number): Promise<ListModelsResponse> {
+  const deadline = { deadline: Date.now() + timeoutMs };
+  return answerOf(client, (done) => client.models.listModels({}, client.metadata, deadline, done));
+}
+
+/** Loads a model of the family qwen. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
+export async function loadModel(client: DarkroomClient, name: string, timeoutMs: number): Promise<void> {
+  const deadline = { deadline: Date.now() + timeoutMs };
+  await answerOf<LoadModelResponse>(client, (done) =>
+    client.models.loadModel({ name }, client.metadata, deadline, done),
   );
 }
 

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import type { z } from 'zod';
 import { bridgeConfigSchema } from '../../src/config/bridge-config.js';
 import { configSchema } from '../../src/config/server-config.js';
+import { webConfigSchema } from '../../src/config/web-config.js';
 import { errorReasons } from '../../src/errors.js';
 import { version } from '../../src/version.js';
 
@@ -27,14 +28,23 @@ describe('the documentation', () => {
   it('lists every variable with its default', async () => {
     const text = await read('docs/reference/config.md');
     const rows = [...text.matchAll(/^\| `(\w+)` +\| `?([^`|]+?)`? +\|/gm)].map(([, name, value]) => [name, value]);
-    const defaults: Record<string, unknown> = { ...bridgeConfigSchema.parse({}), ...configSchema.parse({}) };
-    const names = new Set([...Object.keys(configSchema.shape), ...Object.keys(bridgeConfigSchema.shape)]);
+    const defaults: Record<string, unknown> = {
+      ...webConfigSchema.parse({}),
+      ...bridgeConfigSchema.parse({}),
+      ...configSchema.parse({}),
+    };
+    const schemas = [configSchema, bridgeConfigSchema, webConfigSchema];
+    const names = new Set(schemas.flatMap(({ shape }) => Object.keys(shape)));
     expect(rows).toEqual([...names].map((name) => [name, String(defaults[name] ?? 'unset')]));
   });
 
   it('describes every variable as the code does', async () => {
     const text = await read('docs/reference/config.md');
-    const schemas: Readonly<Record<string, z.ZodType>> = { ...bridgeConfigSchema.shape, ...configSchema.shape };
+    const schemas: Readonly<Record<string, z.ZodType>> = {
+      ...webConfigSchema.shape,
+      ...bridgeConfigSchema.shape,
+      ...configSchema.shape,
+    };
     for (const [, name = '', described = ''] of text.matchAll(/^\| `(\w+)` +\| .+? +\| (.*?) +\|$/gm)) {
       // The page adds bounds and links.
       const { description = '' } = schemas[name] ?? {};

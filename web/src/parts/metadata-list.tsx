@@ -1,0 +1,46 @@
+import type { Asset, Metadata } from '../state/api';
+import { bytes, jobTypeName, seconds } from '../state/formats';
+
+interface MetadataListProps {
+  readonly metadata: Metadata;
+  readonly asset: Asset | undefined;
+}
+
+/** What was really done. */
+export function MetadataList({ metadata, asset }: MetadataListProps) {
+  const { frames, fps, loras = [] } = metadata;
+  const rows: readonly (readonly [string, string | number | undefined])[] = [
+    ['Prompt', metadata.originalPrompt],
+    ['Enhanced prompt', metadata.enhancedPrompt],
+    ['Negative prompt', metadata.negativePrompt],
+    ['Job type', jobTypeName(metadata.jobType)],
+    ['Model', metadata.model],
+    ['Size', `${asset?.width ?? metadata.width} × ${asset?.height ?? metadata.height}`],
+    ['Frames', frames !== undefined && frames > 1 ? `${frames} at ${fps} per second` : undefined],
+    ['Seed', asset?.seed ?? metadata.seed],
+    ['Steps', metadata.steps],
+    ['Guidance', metadata.guidanceScale],
+    ['Scheduler', metadata.scheduler],
+    ['LoRAs', loras.map(({ name, weight }) => `${name} (${weight ?? 1})`).join(', ')],
+    ['Reference', metadata.referenceProblem ?? metadata.referenceMethod],
+    ['Tokens', metadata.promptTokens],
+    ['Note', metadata.promptProblem],
+    ['Time', metadata.generationSeconds === undefined ? undefined : seconds(metadata.generationSeconds)],
+    ['Device', metadata.device],
+    ['Engine', metadata.engine === metadata.model ? undefined : metadata.engine],
+    ['Out of memory', metadata.memoryMeasures?.map((name) => name.replaceAll('_', ' ')).join(', ')],
+    ['File', asset === undefined ? undefined : `${asset.contentType}, ${bytes(asset.sizeBytes)}`],
+  ];
+  return (
+    <dl class="metadata">
+      {rows
+        .filter(([, value]) => value !== undefined && value !== '')
+        .map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+    </dl>
+  );
+}

@@ -1,0 +1,129 @@
+import { useSignal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import { ApiError, get, post, type QueuedJob, type QueueOverview } from '../state/api';
+import { time } from '../state/formats';
+import { whenVisible } from '../state/visibility';
+
+const REFRESH_MS = 3000;
+
+/** The queue of a bridge: counts, leases, dead jobs and callbacks, and their replay. */
+export function QueueTables() {
+  const overview = useSignal<QueueOverview | undefined>(undefined);
+  const problem = useSignal('');
+  const said = useSignal('');
+  const load = async (signal: AbortSignal) => {
+    try {
+      overview.value = await get<QueueOverview>('api/queue', signal);
+      problem.value = '';
+    } catch (caught) {
+      if (!signal.aborted) problem.value = ApiError.from(caught).message;
+    }
+  };
+  useEffect(() => {
+    const abort = new AbortController();
+    const refresh = async () => {
+      while (!abort.signal.aborted) {
+        await whenVisible();
+        await load(abort.signal);
+        await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
+      }
+    };
+    void refresh();
+    return () => abort.abort();
+  }, []);
+  const replay = async (id: string, callbackOnly: boolean) => {
+    try {
+      const { result } = await post<{ result: string }>('api/queue/replay', { id, callbackOnly });
+      said.value = `${id} ${result}.`;
+    } catch (caught) {
+      said.value = ApiError.from(caught).message;
+    }
+    await load(new AbortController().signal);
+  };
+  const queue = overview.value;
+  return (
+    <>
+      <h2>Queue of the bridge</h2>
+      <p role="status">{said.value}</p>
+      {problem.value !== '' && <p class="error">{problem.value}</p>}
+      {queue !== undefined && (
+        <>
+          <dl class="metadata">
+            {Object.entries(queue.counts).map(([name, n]) => (
+              <div key={name}>
+                <dt>{name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}</dt>
+                <dd>{n}</dd>
+              </div>
+            ))}
+          </dl>
+          <QueuedTable title="Leased jobs" jobs={queue.leased} />
+          <QueuedTable title="Dead jobs" jobs={queue.dead} onReplay={(id) => void replay(id, false)} />
+          <QueuedTable title="Dead callbacks" jobs={queue.deadCallbacks} onReplay={(id) => void replay(id, true)} />
+          {queue.rejected.length > 0 && (
+            <>
+              <h3>Payloads without a usable id</h3>
+              <ul>
+                {queue.rejected.map((one) => (
+                  <li key={`${one.rejectedAt}${one.problem}`}>
+                    {one.rejectedAt}: {one.problem}
+                  </li>
+                ))}
+              </ul>
+            </>
+          )}
+        </>
+      )}
+    </>
+  );
+}
+
+interface QueuedTableProps {
+  readonly title: string;
+  readonly jobs: readonly QueuedJob[];
+  readonly onReplay?: (id: string) => void;
+}
+
+function QueuedTable({ title, jobs, onReplay }: QueuedTableProps) {
+  if (jobs.length === 0) return null;
+  return (
+    <>
+      <h3>{title}</h3>
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls sideways, and the keyboard must reach that */}
+      <section class="scroll" aria-label={title} tabIndex={0}>
+        <table>
+          <thead>
+            <tr>
+              {['Job', 'Type', 'User', 'Since', 'Attempts', 'Bridge', 'Reason', ...(onReplay ? ['Action'] : [])].map(
+                (column) => (
+                  <th key={column} scope="col">
+                    {column}
+                  </th>
+                ),
+              )}
+            </tr>
+          </thead>
+          <tbody>
+            {jobs.map((job) => (
+              <tr key={job.id}>
+                <th scope="row">{job.id}</th>
+                <td>{job.type}</td>
+                <td>{job.user}</td>
+                <td>{time(job.createdAt)}</td>
+                <td>{job.attempts}</td>
+                <td>{job.worker}</td>
+                <td>{job.problem}</td>
+                {onReplay && (
+                  <td>
+                    <button type="button" onClick={() => onReplay(job.id)}>
+                      Replay {job.id}
+                    </button>
+                  </td>
+                )}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </section>
+    </>
+  );
+}

@@ -1,0 +1,126 @@
+import { signal } from '@preact/signals';
+import type { JobType, Metadata, Model } from './api';
+import { about, models } from './connection';
+import { jobTypeName } from './formats';
+
+export interface FormReference {
+  readonly name: string;
+  readonly base64: string;
+  /** For the image on the page. */
+  readonly url: string;
+}
+
+export type ReferenceRole = 'single' | 'start' | 'end' | 'mask';
+
+/** Fields of the form. Empty text: the server's default. */
+export const form = {
+  jobType: signal('sdxl_image_fast'),
+  prompt: signal(''),
+  negative: signal(''),
+  width: signal(''),
+  height: signal(''),
+  steps: signal(''),
+  guidance: signal(''),
+  seed: signal(''),
+  scheduler: signal(''),
+  numImages: signal('1'),
+  frames: signal(''),
+  loras: signal<readonly { readonly name: string; readonly weight: number }[]>([]),
+  references: signal<Readonly<Partial<Record<ReferenceRole, FormReference>>>>({}),
+  strength: signal(''),
+  /** What the user must add to run a job again; empty: nothing. */
+  note: signal(''),
+};
+
+export function jobTypes(): readonly JobType[] {
+  const all = about.value?.jobTypes ?? [];
+  return all.filter(({ family }) => models.value.some((model) => model.family === family));
+}
+
+/** The chosen job type, or the first that the server can run. */
+export function chosenType(): JobType | undefined {
+  const types = jobTypes();
+  return types.find(({ name }) => name === form.jobType.value) ?? types[0];
+}
+
+/** The model that runs the chosen job type. */
+export function chosenModel(): Model | undefined {
+  const type = chosenType();
+  return models.value.find(({ family }) => family === type?.family);
+}
+
+/** True if Tokenize works for the chosen job type: a type that makes several images takes weights. */
+export function takesWeights(): boolean {
+  return chosenType()?.makes === 'images';
+}
+
+const optional = (text: string) => (text.trim() === '' ? undefined : Number(text));
+
+/** True if a part of the reference can be drawn anew. */
+export function takesMask(): boolean {
+  return chosenType()?.makes === 'images';
+}
+
+/** The job as the gateway takes it. */
+export function requestOf(): Record<string, unknown> {
+  const type = chosenType();
+  const isVideo = type?.makes === 'video';
+  const { mask, ...images } = form.references.value;
+  const references = Object.entries(images).filter(([role]) => (role === 'single') !== isVideo);
+  const isMasked = mask !== undefined && images.single !== undefined && takesMask();
+  const strength = optional(form.strength.value);
+  return {
+    jobType: type?.name,
+    prompt: form.prompt.value,
+    ...(form.negative.value !== '' && { negativePrompt: form.negative.value }),
+    ...(takesWeights() && { promptSyntax: 'weighted' }),
+    width: optional(form.width.value),
+    height: optional(form.height.value),
+    steps: optional(form.steps.value),
+    guidanceScale: optional(form.guidance.value),
+    ...(form.seed.value.trim() !== '' && { seed: form.seed.value.trim() }),
+    ...(form.scheduler.value !== '' && { scheduler: form.scheduler.value }),
+    ...(type?.makes === 'images' && { numImages: Number(form.numImages.value) }),
+    ...(isVideo && { frames: optional(form.frames.value) }),
+    loras: form.loras.value,
+    ...(isMasked && { mask: { image: mask.base64, blur: 4 } }),
+    references: references.map(([role, { base64 }]) => ({
+      image: base64,
+      ...(role !== 'single' && { role }),
+      ...(strength !== undefined && { strength }),
+    })),
+  };
+}
+
+/** Fills the form with what a job really used, so that the same job runs again. @param seed of one of its images */
+export function fillFrom(metadata: Metadata, seed: string | undefined): void {
+  const text = (value: number | string | undefined) => (value === undefined ? '' : String(value));
+  form.jobType.value = jobTypeName(metadata.jobType) || form.jobType.value;
+  form.prompt.value = metadata.originalPrompt ?? '';
+  form.negative.value = metadata.negativePrompt ?? '';
+  form.width.value = text(metadata.width);
+  form.height.value = text(metadata.height);
+  form.steps.value = text(metadata.steps);
+  form.guidance.value = text(metadata.guidanceScale);
+  form.scheduler.value = metadata.scheduler ?? '';
+  form.seed.value = seed ?? text(metadata.seed);
+  form.numImages.value = '1';
+  form.frames.value = chosenType()?.makes === 'video' ? text(metadata.frames) : '';
+  form.note.value =
+    metadata.referenceMethod !== undefined && Object.keys(form.references.value).length === 0
+      ? 'This job had a reference, which the server does not keep. Choose it again.'
+      : '';
+  form.loras.value = (metadata.loras ?? []).map(({ name, weight }) => ({ name, weight: weight ?? 1 }));
+}
+
+/** Reads a file that was chosen or dropped. @throws Error in words */
+export async function readReference(file: Blob, name: string): Promise<FormReference> {
+  if (!/^image\/(png|jpeg|webp)$/.test(file.type)) throw new Error(`"${name}" is no PNG, JPEG or WebP image.`);
+  const data = await new Promise<string>((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(String(reader.result));
+    reader.onerror = () => reject(new Error(`"${name}" cannot be read.`));
+    reader.readAsDataURL(file);
+  });
+  return { name, base64: data.slice(data.indexOf(',') + 1), url: data };
+}
