@@ -156,7 +156,10 @@ export interface Started {
 export interface Progress {
   /** Current phase. */
   phase: Phase;
-  /** Finished steps of this phase, summed over all images of the job. */
+  /**
+   * Finished steps of this phase, summed over all images of the job. Schedulers of second order (heun, dpm2) count two in every
+   * denoising step but the last.
+   */
   step: number;
   /** All steps of this phase, summed over all images of the job. */
   total: number;
