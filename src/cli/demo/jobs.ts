@@ -24,7 +24,7 @@ const job = (type: string, prompt: string, config: object, more: object = {}): D
 export const demoJobs: readonly DemoJob[] = [
   job(
     'sdxl_image_fast',
-    'a large red circle on a white background',
+    'a large yellow star on a blue background',
     { ...IMAGE, num_images: 3 },
     { compel_enabled: true, compel_weights: '(highly detailed:1.1), (sharp focus:0.9)' },
   ),
