@@ -14,6 +14,8 @@ export interface QueuedJob {
 export interface QueueOverview {
   /** Numbers of jobs, callbacks and payloads by their state. */
   readonly counts: Readonly<Record<string, number>>;
+  /** Waiting jobs of each user, most first; the newest thousand are counted. */
+  readonly lines: readonly { readonly user: string; readonly waiting: number }[];
   readonly leased: readonly QueuedJob[];
   readonly dead: readonly QueuedJob[];
   readonly deadCallbacks: readonly QueuedJob[];

@@ -345,6 +345,7 @@ describe('Operations', () => {
     await page.getByText('dead-one runs again.').waitFor();
     await replay.waitFor({ state: 'detached' });
     expect((await queue.counts()).waiting).toBe(1);
+    await page.getByRole('row', { name: 'ann 1' }).waitFor();
   });
 });
 

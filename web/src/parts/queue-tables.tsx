@@ -56,6 +56,7 @@ export function QueueTables() {
               </div>
             ))}
           </dl>
+          <Lines lines={queue.lines} />
           <QueuedTable title="Leased jobs" jobs={queue.leased} />
           <QueuedTable title="Dead jobs" jobs={queue.dead} onReplay={(id) => void replay(id, false)} />
           <QueuedTable title="Dead callbacks" jobs={queue.deadCallbacks} onReplay={(id) => void replay(id, true)} />
@@ -73,6 +74,32 @@ export function QueueTables() {
           )}
         </>
       )}
+    </>
+  );
+}
+
+/** Users take turns, so a long line delays nobody else. */
+function Lines({ lines }: Pick<QueueOverview, 'lines'>) {
+  if (lines.length === 0) return null;
+  return (
+    <>
+      <h3>Waiting jobs by user</h3>
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">User</th>
+            <th scope="col">Waiting</th>
+          </tr>
+        </thead>
+        <tbody>
+          {lines.map(({ user, waiting }) => (
+            <tr key={user}>
+              <th scope="row">{user}</th>
+              <td>{waiting}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
     </>
   );
 }

@@ -189,6 +189,7 @@ export interface QueuedJob {
 
 export interface QueueOverview {
   readonly counts: Readonly<Record<string, number>>;
+  readonly lines: readonly { readonly user: string; readonly waiting: number }[];
   readonly leased: readonly QueuedJob[];
   readonly dead: readonly QueuedJob[];
   readonly deadCallbacks: readonly QueuedJob[];
