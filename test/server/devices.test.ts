@@ -64,6 +64,11 @@ describe('a model on two devices', () => {
     }
     const { stdout } = await darkroom(['status', '--server', `127.0.0.1:${serving.server.port}`]);
     expect(stdout).toMatch(/^sdxl .*ready.*\n {2}sdxl-0 .*ready +cpu:0 .*\n {2}sdxl-1 .*ready +cpu:1 /m);
+    const scrape = await Scrape.of(serving.metricsUrl);
+    for (const engine of ['sdxl-0', 'sdxl-1']) {
+      expect(scrape.value('darkroom_engine_state', { engine, state: 'ready' })).toBe(1);
+      expect(scrape.value('darkroom_engine_resident_bytes', { engine })).toBeGreaterThan(0);
+    }
   });
 
   it('runs two jobs at the same time, with the results of one engine', async () => {

@@ -1,5 +1,5 @@
 import type { Engine, EngineState, KillReason } from '../../engine/engine.js';
-import type { EngineTimings } from '../../engine/messages.js';
+import { type EngineTimings, engineName, type Work } from '../../engine/messages.js';
 import type { ErrorReason } from '../../errors.js';
 import { InferenceServiceService } from '../../gen/darkroom/v1/inference_service.js';
 import { JobState } from '../../gen/darkroom/v1/job.js';
@@ -181,22 +181,22 @@ function createMetrics(registry: MetricsRegistry, server: ObservedServer) {
   });
   registry.gauge({
     name: 'darkroom_engine_state',
-    help: 'Engines of the model that are in the state: 1 or 0 where one engine serves it.',
-    labels: ['model', 'state'],
+    help: '1 for the state that the engine is in, otherwise 0.',
+    labels: ['model', 'engine', 'state'],
     collect() {
       this.reset();
       for (const { spec, state: current } of engines()) {
-        for (const state of STATES) this.inc({ model: spec.model, state }, state === current ? 1 : 0);
+        for (const state of STATES) this.set({ ...namesOf(spec), state }, state === current ? 1 : 0);
       }
     },
   });
   registry.gauge({
     name: 'darkroom_engine_resident_bytes',
-    help: 'Resident memory of the engine processes of the model; 0 if there is none.',
-    labels: ['model'],
+    help: 'Resident memory of the engine process; 0 if there is none.',
+    labels: ['model', 'engine'],
     collect() {
       this.reset();
-      for (const { spec, residentBytes = 0 } of engines()) this.inc({ model: spec.model }, residentBytes);
+      for (const { spec, residentBytes = 0 } of engines()) this.set(namesOf(spec), residentBytes);
     },
   });
   registry.gauge({
@@ -237,8 +237,8 @@ function createMetrics(registry: MetricsRegistry, server: ObservedServer) {
   counted(
     'darkroom_engine_restarts_total',
     'Engine processes that were started after the first one.',
-    () => engines().map(({ spec, restarts }) => [{ model: spec.model }, restarts] as const),
-    ['model'],
+    () => engines().map(({ spec, restarts }) => [namesOf(spec), restarts] as const),
+    ['model', 'engine'],
   );
   counted(
     'darkroom_engine_kills_total',
@@ -246,10 +246,10 @@ function createMetrics(registry: MetricsRegistry, server: ObservedServer) {
     () =>
       engines().flatMap(({ spec, kills }) =>
         (Object.entries(kills) as [KillReason, number][]).map(
-          ([reason, count]) => [{ model: spec.model, reason }, count] as const,
+          ([reason, count]) => [{ ...namesOf(spec), reason }, count] as const,
         ),
       ),
-    ['model', 'reason'],
+    ['model', 'engine', 'reason'],
   );
   return {
     jobs: registry.counter({
@@ -344,4 +344,9 @@ function createMetrics(registry: MetricsRegistry, server: ObservedServer) {
       labels: ['method'],
     }),
   };
+}
+
+/** Labels of an engine: several may serve one model. */
+function namesOf(spec: Work['spec']): { readonly model: string; readonly engine: string } {
+  return { model: spec.model, engine: engineName(spec) };
 }
