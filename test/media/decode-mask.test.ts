@@ -21,6 +21,11 @@ describe('a mask', () => {
     expect(row(await decodeMask(await halves([128, 128, 128, 255], black), size, 0))[0]).toBe(128);
   });
 
+  it('of colours counts their luminance, rounded', async () => {
+    // 0.299 * 200 + 0.587 * 30 + 0.114 * 90 = 87.67
+    expect(row(await decodeMask(await halves([200, 30, 90, 255], black), size, 0))[0]).toBe(88);
+  });
+
   it('with transparent pixels draws anew where it is transparent, whatever its colours', async () => {
     const clear = [255, 0, 0, 0];
     expect(row(await decodeMask(await halves(white, clear), size, 0))).toEqual([0, 0, 0, 0, 255, 255, 255, 255]);
