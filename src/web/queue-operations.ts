@@ -14,7 +14,7 @@ export interface QueuedJob {
 export interface QueueOverview {
   /** Numbers of jobs, callbacks and payloads by their state. */
   readonly counts: Readonly<Record<string, number>>;
-  /** Waiting jobs of each user, most first; the newest thousand are counted. */
+  /** Waiting jobs of each user, most first. */
   readonly lines: readonly { readonly user: string; readonly waiting: number }[];
   readonly leased: readonly QueuedJob[];
   readonly dead: readonly QueuedJob[];

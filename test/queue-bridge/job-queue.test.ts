@@ -464,13 +464,16 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     await claimed();
     expect((await queue.list(10)).map(({ id }) => id)).toEqual(['c', 'b', 'a']);
     expect((await queue.list(10, 'waiting')).map(({ id }) => id)).toEqual(['c', 'b']);
+    await claimed();
+    expect((await queue.list(10, 'leased')).map(({ id }) => id)).toEqual(['b', 'a']);
+    expect((await queue.list(1, 'leased')).map(({ id }) => id)).toEqual(['b']);
     expect(await queue.list(1)).toHaveLength(1);
     expect(await queue.counts()).toEqual({
       pushed: 0,
-      waiting: 2,
+      waiting: 1,
       delayed: 0,
-      leased: 1,
-      callbacks: 1,
+      leased: 2,
+      callbacks: 2,
       dead: 0,
       deadCallbacks: 0,
       rejected: 0,
@@ -478,6 +481,18 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
       deadUsage: 0,
     });
     expect(await queue.show('nobody')).toBeUndefined();
+  });
+
+  it('counts the waiting jobs of each user over all lanes, most first', async () => {
+    start();
+    await add(j('a', 'ann'), j('b', 'ben'), j('c', 'cid'), j('d', 'cid'));
+    await add(j('e', 'cid', 'wan'), j('f', 'ben', 'wan'));
+    await claimed();
+    expect(await queue.lines(10)).toEqual([
+      { user: 'cid', waiting: 3 },
+      { user: 'ben', waiting: 2 },
+    ]);
+    expect(await queue.lines(1)).toEqual([{ user: 'cid', waiting: 3 }]);
   });
 
   it('removes an ended job after its retention, so that its id may run again', async () => {

@@ -2,15 +2,12 @@ import type { BridgeConfig } from '../../config/bridge-config.js';
 import type { JobQueue, Replayed } from '../../queue-bridge/queue/job-queue.js';
 import type { JournalFields } from '../../queue-bridge/queue/journal-fields.js';
 import { openQueue } from '../../queue-bridge/queue/open-queue.js';
-import { groupBy } from '../../std/group-by.js';
-import type { QueuedJob, QueueOperations, QueueOverview } from '../../web/queue-operations.js';
+import type { QueuedJob, QueueOperations } from '../../web/queue-operations.js';
 
 /** Longest wait for the store, in ms: a person waits for the answer. */
 const PATIENCE_MS = 5000;
 /** Rows of each table of the page. */
 const MOST = 50;
-/** Waiting jobs that are counted by user. */
-const MOST_COUNTED = 1000;
 
 const REPLAYED: Readonly<Record<Replayed, string>> = {
   runs: 'runs again',
@@ -38,15 +35,15 @@ export function queueOperations(queue: JobQueue): QueueOperations {
   };
   return {
     async overview() {
-      const [counts, waiting, leased, letters] = await Promise.all([
+      const [counts, lines, leased, letters] = await Promise.all([
         queue.counts(),
-        queue.list(MOST_COUNTED, 'waiting'),
+        queue.lines(MOST),
         queue.list(MOST, 'leased'),
         queue.deadLetters(MOST),
       ]);
       return {
         counts: { ...counts },
-        lines: linesOf(waiting),
+        lines,
         leased: leased.map(queuedJob),
         dead: await jobsOf(letters.jobs),
         deadCallbacks: await jobsOf(letters.callbacks),
@@ -60,15 +57,6 @@ export function queueOperations(queue: JobQueue): QueueOperations {
       return REPLAYED[await queue.replay(id, callbackOnly)];
     },
   };
-}
-
-/** How many jobs of each user wait, most first. */
-function linesOf(waiting: readonly JournalFields[]): QueueOverview['lines'] {
-  const users = groupBy(waiting, ({ user = '' }) => user);
-  return [...users]
-    .map(([user, jobs]) => ({ user, waiting: jobs.length }))
-    .sort((a, b) => b.waiting - a.waiting)
-    .slice(0, MOST);
 }
 
 function queuedJob({ id = '', state = '', type = '', user = '', ...rest }: JournalFields): QueuedJob {

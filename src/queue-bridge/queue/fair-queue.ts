@@ -1,4 +1,4 @@
-import type { LaneTurn } from './job-queue.js';
+import type { LaneTurn, UserLine } from './job-queue.js';
 
 /** Places of a user's waiting jobs, by id: the lower the sooner. */
 type UserJobs = Map<string, number>;
@@ -14,6 +14,17 @@ export class FairQueue {
   get size(): number {
     const users = [...this.#lanes.values()].flatMap((lane) => [...lane.values()]);
     return users.reduce((sum, jobs) => sum + jobs.size, 0);
+  }
+
+  /** Waiting jobs of each user over all lanes, most first. */
+  lines(): readonly UserLine[] {
+    const waiting = new Map<string, number>();
+    for (const lane of this.#lanes.values()) {
+      for (const [user, jobs] of lane) waiting.set(user, (waiting.get(user) ?? 0) + jobs.size);
+    }
+    return [...waiting]
+      .map(([user, jobs]) => ({ user, waiting: jobs }))
+      .sort((a, b) => b.waiting - a.waiting || (a.user < b.user ? -1 : 1));
   }
 
   /** True if a job of the lane waits. */

@@ -228,6 +228,12 @@ export interface StoreProblems {
 /** Result of `jobs replay`. */
 export type Replayed = 'runs' | 'calls back' | 'unknown' | 'not ended';
 
+/** How many jobs of a user wait. */
+export interface UserLine {
+  readonly user: string;
+  readonly waiting: number;
+}
+
 export interface JobQueueOptions {
   /** Lanes whose producers' lists it reads. Jobs of other lanes are kept for bridges that have those. */
   readonly lanes: readonly Pick<Lane, 'name' | 'queue'>[];
@@ -287,6 +293,8 @@ export interface JobQueue {
   counts(): Promise<QueueCounts>;
   /** `counts`, and the ages of the oldest entries, in one command. */
   measure(): Promise<QueueMeasurement>;
+  /** Waiting jobs of each user, most first. */
+  lines(most: number): Promise<readonly UserLine[]>;
   deadLetters(most: number): Promise<DeadLetters>;
   /** Cancels a job. @param callback body of its terminal callback if it has not started */
   cancel(id: string, callback: string): Promise<Cancelled>;

@@ -32,6 +32,7 @@ import {
   type Settlement,
   type StoreProblems,
   type UsageDelivery,
+  type UserLine,
 } from './job-queue.js';
 import { deliveryFrom, LEASE_EXPIRED, leaseFrom } from './journal.js';
 import type { JournalField, JournalFields, RecordedFields } from './journal-fields.js';
@@ -285,6 +286,10 @@ export class MemoryQueue implements JobQueue {
       usage: this.#usage.size,
       deadUsage: this.#usage.dead.length,
     };
+  }
+
+  async lines(most: number): Promise<readonly UserLine[]> {
+    return this.#waiting.lines().slice(0, most);
   }
 
   async deadLetters(most: number): Promise<DeadLetters> {

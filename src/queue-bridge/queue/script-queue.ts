@@ -30,6 +30,7 @@ import {
   type Settlement,
   type StoreProblems,
   type UsageDelivery,
+  type UserLine,
 } from './job-queue.js';
 import { deliveryFrom, fieldsFrom, LEASE_EXPIRED, leaseFrom, usageDeliveryFrom } from './journal.js';
 import type { JournalFields, RecordedFields } from './journal-fields.js';
@@ -179,6 +180,11 @@ export class ScriptQueue implements JobQueue {
       oldestCallbackMs: callbackMs < 0 ? undefined : callbackMs,
       oldestUsageMs: usageMs < 0 ? undefined : usageMs,
     };
+  }
+
+  async lines(most: number): Promise<readonly UserLine[]> {
+    const lines = await this.#run('lines', { most }, { rows: this.#lanes });
+    return lines.map(([user, waiting]) => ({ user, waiting }));
   }
 
   async deadLetters(most: number): Promise<DeadLetters> {

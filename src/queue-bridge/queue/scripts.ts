@@ -19,6 +19,7 @@ export interface ScriptResults {
   readonly show: string[];
   readonly check: [write: string, publish: string];
   readonly counts: number[];
+  readonly lines: [user: string, waiting: number][];
   readonly 'dead-letters': [jobs: string[], callbacks: string[], rejected: string[], usage: string[]];
   readonly cancel: Cancelled;
   readonly replay: Replayed;

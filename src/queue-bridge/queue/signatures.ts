@@ -36,6 +36,7 @@ export const signatures = {
   show: { arguments: ['id'] },
   check: { arguments: ['publishes'] },
   counts: { arguments: [], columns: ['lane'] },
+  lines: { arguments: ['most'], columns: ['lane'] },
   'dead-letters': { arguments: ['most'] },
   cancel: { arguments: ['id', 'keepMs', 'retentionMs', 'body'] },
   replay: { arguments: ['id', 'callbackOnly'] },

@@ -9,20 +9,12 @@
 --   callback_ms, usage_ms  time since when the oldest of each is due; -1: there is none
 --
 -- @include lib/base.lua
+-- @include lib/waiting-by-user.lua
 local FIRST_ROW = 2
-
--- Jobs that came before there was the set of lanes are in lanes that the caller has.
-local lanes = {}
-for _, lane in ipairs(redis.call('SMEMBERS', prefix .. 'lanes')) do lanes[lane] = true end
-for i = FIRST_ROW, #ARGV do lanes[ARGV[i]] = true end
 
 local pushed, waiting = 0, 0
 for _, list in ipairs(KEYS) do pushed = pushed + redis.call('LLEN', list) end
-for lane in pairs(lanes) do
-  for _, user in ipairs(redis.call('ZRANGE', prefix .. 'users:' .. lane, 0, -1)) do
-    waiting = waiting + redis.call('ZCARD', prefix .. 'line:' .. lane .. ':' .. user)
-  end
-end
+for _, jobs in pairs(waiting_by_user(FIRST_ROW)) do waiting = waiting + jobs end
 local function size(set) return redis.call('ZCARD', prefix .. set) end
 local function age(set)
   local _, since = unpack(redis.call('ZRANGE', prefix .. set, 0, 0, 'WITHSCORES'))
