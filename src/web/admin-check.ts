@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type DarkroomClient, loadModel } from '../client/client.js';
 import { InferenceError } from '../errors.js';
-import { LruMap } from '../std/lru-map.js';
+import { ExpiringMap } from '../std/expiring-map.js';
 import { ANSWER_MS } from './callers.js';
 
 /** Time for which an answer counts, in ms. */
@@ -12,19 +12,19 @@ const VALID_MS = 60_000;
  * model without a name.
  */
 export class AdminCheck {
-  readonly #validUntil = new LruMap<string, number>(256);
+  readonly #admins = new ExpiringMap<string, true>(256, VALID_MS);
 
   /** @throws InferenceError that the server sent for the token: PERMISSION_DENIED, UNAUTHENTICATED */
   async assertAdmin(client: DarkroomClient): Promise<void> {
     const key = createHash('sha256')
       .update(JSON.stringify(client.metadata.get('authorization')))
       .digest('hex');
-    if ((this.#validUntil.get(key) ?? 0) > Date.now()) return;
+    if (this.#admins.has(key)) return;
     try {
       await loadModel(client, '', ANSWER_MS);
     } catch (error) {
       if (!(error instanceof InferenceError) || error.reason !== 'MODEL_NOT_FOUND') throw error;
     }
-    this.#validUntil.set(key, Date.now() + VALID_MS);
+    this.#admins.set(key, true);
   }
 }

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { FastifyRequest } from 'fastify';
 import { type DarkroomClient, serverStatus, withToken } from '../client/client.js';
 import { InferenceError } from '../errors.js';
-import { LruMap } from '../std/lru-map.js';
+import { ExpiringMap } from '../std/expiring-map.js';
 
 /** Longest wait for the answer of a short call, in ms. */
 export const ANSWER_MS = 10_000;
@@ -18,9 +18,10 @@ export function bearerOf({ headers }: Pick<FastifyRequest, 'headers'>): string |
 export class Callers {
   readonly #client: DarkroomClient;
   readonly #needsToken: boolean;
+  /** On the clock of `performance`. */
   #trustedUntil = 0;
-  /** Hashes of tokens that the server knows, with the end of that knowledge. */
-  readonly #known = new LruMap<string, number>(1024);
+  /** Hashes of tokens that the server knows. */
+  readonly #known = new ExpiringMap<string, true>(1024, TRUST_MS);
 
   /** @param needsToken true: requests bring a token of their own, and the client's is never used for them */
   constructor(client: DarkroomClient, needsToken: boolean) {
@@ -49,24 +50,24 @@ export class Callers {
     const key = createHash('sha256')
       .update(bearerOf(request) ?? '')
       .digest('hex');
-    if ((this.#known.get(key) ?? 0) > Date.now()) return;
+    if (this.#known.has(key)) return;
     try {
       await serverStatus(client, ANSWER_MS);
     } catch (error) {
       // Its scopes may not allow this call; the server knows it all the same.
       if (!(error instanceof InferenceError) || error.reason !== 'PERMISSION_DENIED') throw error;
     }
-    this.#known.set(key, Date.now() + TRUST_MS);
+    this.#known.set(key, true);
   }
 
   /** A server without tokens would take a made-up one: then anybody who reaches this address could use it. */
   async #assertTokensAreChecked(): Promise<void> {
-    if (Date.now() < this.#trustedUntil) return;
+    if (performance.now() < this.#trustedUntil) return;
     try {
       await serverStatus(withToken(this.#client, randomBytes(24).toString('base64url')), ANSWER_MS);
     } catch (error) {
       if (!(error instanceof InferenceError) || error.reason !== 'UNAUTHENTICATED') throw error;
-      this.#trustedUntil = Date.now() + TRUST_MS;
+      this.#trustedUntil = performance.now() + TRUST_MS;
       return;
     }
     throw new InferenceError(
