@@ -17,6 +17,7 @@ import { runBridge } from '../queue-bridge/run-bridge.js';
 import { TraceIds } from '../server/observe/trace-ids.js';
 import { watchServer } from '../server/observe/watch-server.js';
 import { createServer, type RunningServer } from '../server/server.js';
+import { withoutPort } from '../std/address.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
 import { onShutdown } from './shutdown.js';
 
@@ -81,7 +82,7 @@ async function serve({ withBridge, web, ...options }: ServeOptions): Promise<voi
   });
   await watch.listen(server.notReady);
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
-  const host = config.DARKROOM_LISTEN.replace(/:\d+$/, '');
+  const host = withoutPort(config.DARKROOM_LISTEN);
   process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
   const bridge =
     bridgeConfig &&

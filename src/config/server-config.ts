@@ -6,7 +6,7 @@ import { builtInFamilies, builtInVariables } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
 import { parseAllowedHost } from '../references/allowed-hosts.js';
 import { runtimeNames } from '../runtime/runtime-names.js';
-import { count, modelName, path } from '../std/variable-kinds.js';
+import { count, listenAddress, modelName, path } from '../std/variable-kinds.js';
 import { accessVariables } from './access-variables.js';
 import { parseDeviceList } from './device-list.js';
 import { readVariables } from './read-variables.js';
@@ -17,11 +17,9 @@ import { metricsAddress, sharedVariables } from './shared-variables.js';
  * docs/reference/config.md.
  */
 export const configSchema = z.object({
-  DARKROOM_LISTEN: z
-    .string()
-    .regex(/^.+:\d{1,5}$/, 'must be host:port, for example 0.0.0.0:50051')
-    .default('127.0.0.1:50051')
-    .describe('Address that the server listens on, host:port. Port 0 picks a free port.'),
+  DARKROOM_LISTEN: listenAddress('127.0.0.1:50051', '0.0.0.0:50051').describe(
+    'Address that the server listens on, host:port. Port 0 picks a free port.',
+  ),
   ...accessVariables,
   ...builtInVariables,
   QWEN_PATH: path.describe(

@@ -1,16 +1,14 @@
 import { z } from 'zod';
 import { environment } from '../environment.js';
-import { flag } from '../std/variable-kinds.js';
+import { flag, listenAddress } from '../std/variable-kinds.js';
 import { readVariables } from './read-variables.js';
 import { sharedVariables } from './shared-variables.js';
 
 /** Variables of `darkroom web` that the other client commands do not have. */
 export const webConfigSchema = z.object({
-  WEB_LISTEN: z
-    .string()
-    .regex(/^.+:\d{1,5}$/, 'must be host:port, for example 127.0.0.1:8080')
-    .default('127.0.0.1:8080')
-    .describe('Address of the page and of HTTP, host:port. Port 0 picks a free port.'),
+  WEB_LISTEN: listenAddress('127.0.0.1:8080', '127.0.0.1:8080').describe(
+    'Address of the page and of HTTP, host:port. Port 0 picks a free port.',
+  ),
   WEB_OPENAI: flag.describe("true serves OpenAI's images API under /v1 as well. Unset: it is off."),
   LOG_LEVEL: sharedVariables.LOG_LEVEL,
 });

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Logger } from '../log.js';
+import { splitAddress } from '../std/address.js';
 import type { MetricsRegistry } from './metrics-registry.js';
 
 /** Value of a listen variable that turns the address off. */
@@ -47,15 +48,14 @@ export async function startMetricsServer(options: MetricsServerOptions): Promise
     },
   );
   keepNewest(server);
-  const at = address.lastIndexOf(':');
-  const host = address.slice(0, at).replace(/^\[(.*)\]$/, '$1');
+  const { host, port: wanted } = splitAddress(address);
   const port = await new Promise<number | undefined>((resolve) => {
     server.on('error', (error) => {
       if (server.listening) log.warn({ problem: error.message }, 'the server of metrics failed');
       else log.error({ address, problem: error.message }, `metrics are not served: ${variable} cannot be bound`);
       resolve(undefined);
     });
-    server.listen(Number(address.slice(at + 1)), host, () => resolve((server.address() as AddressInfo).port));
+    server.listen(wanted, host, () => resolve((server.address() as AddressInfo).port));
   });
   if (port !== undefined) log.info({ host, port }, 'metrics are served');
   // Neither an open connection nor the listener keeps the process.

@@ -3,8 +3,9 @@ import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, Serve
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from '../rpc/status.js';
+import { withoutPort } from '../std/address.js';
 import { parseTraceparent } from '../std/traceparent.js';
-import { type Caller, callerOf, peerHost } from './access/caller.js';
+import { type Caller, callerOf } from './access/caller.js';
 import type { ServedCall, ServerObserver } from './observe/server-observer.js';
 import { RefusedRequest } from './receive/receive-limits.js';
 
@@ -86,7 +87,7 @@ function servedCall(call: Pick<ServerWritableStream<unknown, unknown>, 'metadata
 function callerContext(
   call: Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getPeer'>,
 ): Omit<CallContext, 'signal' | 'call'> {
-  return { caller: callerOf(call.metadata), peer: peerHost(call.getPeer()) };
+  return { caller: callerOf(call.metadata), peer: withoutPort(call.getPeer()) };
 }
 
 function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'getDeadline'>): AbortController {

@@ -26,3 +26,11 @@ export function replicas(kind: string) {
 
 /** `true`, `false` or unset. */
 export const flag = z.enum(['true', 'false']).optional();
+
+/** An address to listen on, host:port. Port 0 picks a free port. @param example an address that the message shows */
+export function listenAddress(fallback: string, example: string) {
+  return z
+    .string()
+    .regex(/^.+:\d{1,5}$/, `must be host:port, for example ${example}`)
+    .default(fallback);
+}

@@ -1,17 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import { InferenceError } from '../errors.js';
-
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/;
-
-export function isLoopback(host: string): boolean {
-  return LOOPBACK.test(host);
-}
-
-/** Splits host:port. A port is needed. */
-export function splitAddress(address: string): { readonly host: string; readonly port: number } {
-  const at = address.lastIndexOf(':');
-  return { host: address.slice(0, at).replace(/^\[(.*)\]$/, '$1'), port: Number(address.slice(at + 1)) };
-}
+import { isLoopback, withoutPort } from '../std/address.js';
 
 /** Headers of every answer. The page loads nothing from elsewhere, and nothing frames it. */
 export const SECURITY_HEADERS: Readonly<Record<string, string>> = {
@@ -31,7 +20,7 @@ export const SECURITY_HEADERS: Readonly<Record<string, string>> = {
  */
 export function assertSameSite({ headers }: Pick<FastifyRequest, 'headers'>, listensOnLoopback: boolean): void {
   const host = headers.host ?? '';
-  const name = host.replace(/:\d+$/, '');
+  const name = withoutPort(host);
   if (listensOnLoopback && !isLoopback(name)) {
     throw new InferenceError(
       'PERMISSION_DENIED',

@@ -45,11 +45,6 @@ export function callerOf(metadata: Metadata): Caller {
   return caller;
 }
 
-/** Address of a client without its port, from grpc-js' `getPeer`. */
-export function peerHost(peer: string): string {
-  return peer.replace(/:\d+$/, '');
-}
-
 /** True for a caller that sees the jobs of every token. */
 export function seesAllJobs({ scopes }: Caller): boolean {
   return scopes.includes('admin');

@@ -3,10 +3,9 @@ import type { Config } from '../../config/server-config.js';
 import { InferenceError } from '../../errors.js';
 import type { Logger } from '../../log.js';
 import { WatchedCertificates } from '../../rpc/certificates.js';
+import { isLoopback, withoutPort } from '../../std/address.js';
 
 const VARIABLES = { certificate: 'TLS_CERT', key: 'TLS_KEY', authorities: 'TLS_CLIENT_CA' } as const;
-
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/;
 
 type AccessConfig = Pick<
   Config,
@@ -19,7 +18,7 @@ type AccessConfig = Pick<
  */
 export function assertListenable(config: AccessConfig, log: Logger): void {
   const { DARKROOM_LISTEN, TLS_CERT, TLS_CLIENT_CA, AUTH_TOKEN, TOKENS_FILE, ALLOW_INSECURE } = config;
-  if (LOOPBACK.test(DARKROOM_LISTEN.replace(/:\d+$/, ''))) return;
+  if (isLoopback(withoutPort(DARKROOM_LISTEN))) return;
   const hasTokens = AUTH_TOKEN !== undefined || TOKENS_FILE !== undefined || TLS_CLIENT_CA !== undefined;
   const hasTls = TLS_CERT !== undefined;
   if (!hasTokens && !hasTls && ALLOW_INSECURE !== 'true') {

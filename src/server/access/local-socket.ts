@@ -23,9 +23,3 @@ export class LocalSocket {
     await rm(this.#folder, { recursive: true, force: true });
   }
 }
-
-/** The host to connect to for a server that listens on an address: every interface of a machine includes loopback. */
-export function connectableHost(listen: string): string {
-  const host = listen.replace(/:\d+$/, '');
-  return /^(0\.0\.0\.0|\[::\])$/.test(host) ? '127.0.0.1' : host;
-}

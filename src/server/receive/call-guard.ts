@@ -9,9 +9,10 @@ import type { Config } from '../../config/server-config.js';
 import { InferenceError } from '../../errors.js';
 import type { Logger } from '../../log.js';
 import { statusFromError } from '../../rpc/status.js';
+import { withoutPort } from '../../std/address.js';
 import { wellFormed } from '../../std/well-formed.js';
 import type { Access } from '../access/access.js';
-import { type Caller, nobody, peerHost, rememberCaller } from '../access/caller.js';
+import { type Caller, nobody, rememberCaller } from '../access/caller.js';
 import { scopeProblem } from '../access/method-scopes.js';
 import type { ServerObserver } from '../observe/server-observer.js';
 import { ReceiveBudget } from './receive-budget.js';
@@ -60,7 +61,7 @@ export function createCallGuard({
     return scopeProblem(path, caller) ?? caller;
   };
   const record = (path: string, peer: string, { reason, info }: InferenceError) =>
-    audit?.record({ kind: 'access', token: info.token, peer: peerHost(peer), method: path, reason });
+    audit?.record({ kind: 'access', token: info.token, peer: withoutPort(peer), method: path, reason });
   return (method, call) => {
     const refuse = (error: InferenceError) => {
       observer.callRefused(method.path, error.reason);
