@@ -13,7 +13,7 @@ import {
   ServerReflectionService,
 } from '../gen/grpc/reflection/v1/reflection.js';
 import { ServerReflectionService as AlphaService } from '../gen/grpc/reflection/v1alpha/reflection.js';
-import { drained } from './stream.js';
+import { drained } from '../std/drained.js';
 
 type Answer = NonNullable<ServerReflectionResponse['messageResponse']>;
 

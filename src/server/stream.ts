@@ -1,9 +1,9 @@
-import { once } from 'node:events';
 import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { statusFromError } from '../rpc/status.js';
 import { withoutPort } from '../std/address.js';
+import { drained } from '../std/drained.js';
 import { parseTraceparent } from '../std/traceparent.js';
 import { type Caller, callerOf } from './access/caller.js';
 import type { ServedCall, ServerObserver } from './observe/server-observer.js';
@@ -101,13 +101,6 @@ function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'ge
     );
   });
   return abort;
-}
-
-/** Waits until a stream takes more, or the signal is aborted. */
-export async function drained(stream: NodeJS.EventEmitter, signal: AbortSignal): Promise<void> {
-  await once(stream, 'drain', { signal }).catch((error: unknown) => {
-    if (!signal.aborted) throw error;
-  });
 }
 
 /** The request of a call. @throws InferenceError of a request that was refused before it was decoded */

@@ -1,5 +1,6 @@
-import { PassThrough } from 'node:stream';
+import type { PassThrough } from 'node:stream';
 import { InferenceError } from '../../errors.js';
+import { openSseStream } from '../sse-stream.js';
 import type { ImagesRequest } from './images-request.js';
 import { openaiError } from './openai-error.js';
 import { type RunOptions, runImages } from './run-images.js';
@@ -18,10 +19,7 @@ export function imageStream(
   options: RunOptions,
   close: () => void,
 ): PassThrough {
-  const stream = new PassThrough();
-  stream.on('close', close);
-  // The reader hung up while something was written.
-  stream.on('error', () => undefined);
+  const { stream } = openSseStream(close);
   const { size, output_format, partial_images: wanted } = request;
   const send = (event: string, data: object) => stream.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   const common = {
