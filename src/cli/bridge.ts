@@ -4,6 +4,7 @@ import { readBridgeConfig } from '../config/bridge-config.js';
 import { environment } from '../environment.js';
 import { createLog } from '../log.js';
 import { isIdle, runBridge } from '../queue-bridge/run-bridge.js';
+import { say } from './output/say.js';
 import { onShutdown } from './shutdown.js';
 
 export function createBridgeCommand(): Command {
@@ -24,7 +25,7 @@ async function bridge({ server, callback }: { server?: string; callback?: string
   const log = createLog(config.LOG_LEVEL);
   const running = await runBridge({ config, log });
   const { queue, stop } = running;
-  process.stdout.write(`darkroom bridges ${queue.kind} to ${config.DARKROOM_SERVER.join(', ')}\n`);
+  say(`darkroom bridges ${queue.kind} to ${config.DARKROOM_SERVER.join(', ')}`);
 
   const shutdown = onShutdown(stop, config.BRIDGE_DRAIN_MS);
   if (queue.kind !== 'memory') return;

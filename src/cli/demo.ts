@@ -19,6 +19,7 @@ import { contactSheet, type SheetEntry } from './demo/contact-sheet.js';
 import { type DemoJob, demoJobs } from './demo/jobs.js';
 import { drawPictures } from './demo/pictures.js';
 import { type DemoReceiver, startDemoReceiver } from './demo/receiver.js';
+import { say } from './output/say.js';
 import { openPage } from './web/open-page.js';
 
 const OUT = 'out';
@@ -172,8 +173,4 @@ function sizeOf({ width, height, frames, generation_time }: CallbackBody['metada
 
 function row(callbacks: string, enhanced: string, made = '', path = ''): void {
   say(`   ${callbacks.padEnd(22)} ${enhanced.padEnd(9)} ${made.padEnd(26)} ${path}`);
-}
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

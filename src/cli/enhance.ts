@@ -5,6 +5,7 @@ import type { JobMetadata } from '../gen/darkroom/v1/job.js';
 import { integer, number } from './options/parse-option.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { ProgressView } from './output/progress-view.js';
+import { say } from './output/say.js';
 
 interface EnhanceOptions extends ServerOptions {
   readonly model?: string;
@@ -44,7 +45,7 @@ async function run(prompt: string, options: EnhanceOptions): Promise<void> {
       if (event !== undefined) view.show(event);
       if (event?.event?.$case !== 'completed') continue;
       if (watch) process.stderr.write('\n');
-      process.stdout.write(`${enhancedPrompt}\n`);
+      say(`${enhancedPrompt}`);
       process.stderr.write(`${summary(event.event.value.metadata)}\n`);
     }
   } finally {

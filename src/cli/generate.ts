@@ -6,6 +6,7 @@ import { contractJobTypes, jobTypeOfValue } from '../job-types.js';
 import { type RequestOptions, requestFrom, requestOptions } from './options/generate-options.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { ProgressView } from './output/progress-view.js';
+import { say } from './output/say.js';
 
 interface GenerateOptions extends RequestOptions, ServerOptions {
   readonly out: string;
@@ -51,11 +52,11 @@ async function generateFiles(
     } else if (event.event?.$case === 'completed') {
       const { assets, metadata } = event.event.value;
       for (const [i, { width, height, seed }] of assets.entries()) {
-        process.stdout.write(`wrote ${paths[i]} (${width}x${height}, seed ${seed})\n`);
+        say(`wrote ${paths[i]} (${width}x${height}, seed ${seed})`);
       }
       const seconds = metadata?.generationSeconds.toFixed(1);
-      process.stdout.write(`${seconds} s on ${metadata?.device}, ${metadata?.steps} steps, ${metadata?.scheduler}\n`);
-      if (metadata?.enhancedPrompt) process.stdout.write(`enhanced prompt: ${metadata.enhancedPrompt}\n`);
+      say(`${seconds} s on ${metadata?.device}, ${metadata?.steps} steps, ${metadata?.scheduler}`);
+      if (metadata?.enhancedPrompt) say(`enhanced prompt: ${metadata.enhancedPrompt}`);
       if (metadata?.promptProblem) {
         const what = jobTypeOfValue(contractJobTypes, metadata.jobType)?.isEnhanced
           ? 'the prompt was not enhanced'

@@ -1,4 +1,4 @@
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { InferenceError } from '../errors.js';
 import { failedBody } from '../queue-bridge/callback/callback-body.js';
@@ -6,6 +6,8 @@ import { callbackMessage } from '../queue-bridge/callback/callback-message.js';
 import type { JobQueue, JobState, Replayed } from '../queue-bridge/queue/job-queue.js';
 import { shownFields } from '../queue-bridge/queue/journal-fields.js';
 import { openQueue } from '../queue-bridge/queue/open-queue.js';
+import { count } from './options/parse-option.js';
+import { say } from './output/say.js';
 
 const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
 /** Longest wait for the store, in ms: a person waits for the answer. */
@@ -146,14 +148,4 @@ function cancelledBody(id: string): string {
 
 function time(ms: string | undefined): string {
   return ms === undefined ? '' : new Date(Number(ms)).toISOString();
-}
-
-function count(value: string): number {
-  const n = Number(value);
-  if (!Number.isInteger(n) || n < 1) throw new InvalidArgumentError('must be a whole number above 0.');
-  return n;
-}
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

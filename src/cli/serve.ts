@@ -19,6 +19,7 @@ import { watchServer } from '../server/observe/watch-server.js';
 import { createServer, type RunningServer } from '../server/server.js';
 import { withoutPort } from '../std/address.js';
 import { addFamilyOptions, familyVariables } from './options/family-options.js';
+import { say } from './output/say.js';
 import { onShutdown } from './shutdown.js';
 
 /** Options of `serve` that belong to no family, by the variable that each sets. */
@@ -83,7 +84,7 @@ async function serve({ withBridge, web, ...options }: ServeOptions): Promise<voi
   await watch.listen(server.notReady);
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = withoutPort(config.DARKROOM_LISTEN);
-  process.stdout.write(`darkroom listens on ${host}:${server.port}\n`);
+  say(`darkroom listens on ${host}:${server.port}`);
   const bridge =
     bridgeConfig &&
     (await runBridge({ config: { ...bridgeConfig, ...connectionTo(server, ownToken) }, log, endsServer: true }));
@@ -114,7 +115,7 @@ async function serve({ withBridge, web, ...options }: ServeOptions): Promise<voi
   }
   for (const { spec, device = spec.device } of engines) {
     const place = config.DEVICES === undefined ? device : deviceName(device, spec.deviceId ?? 0);
-    process.stdout.write(`model ${engineName(spec)} is ready on ${place}\n`);
+    say(`model ${engineName(spec)} is ready on ${place}`);
   }
 }
 

@@ -8,6 +8,7 @@ import {
 } from '../gen/darkroom/v1/model_service.js';
 import { formatBytes } from '../std/format-bytes.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
+import { say } from './output/say.js';
 
 /** Time that the server has to answer, in ms. */
 const ANSWER_MS = 5000;
@@ -61,8 +62,4 @@ function duration(seconds: number): string {
   if (minutes < 1) return `${Math.floor(seconds)} s`;
   if (minutes < 60) return `${minutes} min`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function say(text: string): void {
-  process.stdout.write(`${text}\n`);
 }

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { tokenize } from '../client/client.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
+import { say } from './output/say.js';
 
 export function createTokenizeCommand(): Command {
   return addServerOptions(new Command('tokenize'))
@@ -24,7 +25,7 @@ async function run(text: string, { model, ...options }: ServerOptions & { model?
         `${weight.toFixed(2).padStart(6)}  ${String(tokens).padStart(3)} tokens  ${phrase.trim()}\n`,
       );
     }
-    if (problem !== '') process.stdout.write(`read as plain text: ${problem}\n`);
+    if (problem !== '') say(`read as plain text: ${problem}`);
   } finally {
     client.close();
   }

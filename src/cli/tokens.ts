@@ -3,6 +3,8 @@ import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { type Scope, scopes } from '../server/access/caller.js';
 import { addToken, readTokenFile, revokeTokens, type TokenEntry, tokenId } from '../server/access/token-file.js';
+import { count } from './options/parse-option.js';
+import { say } from './output/say.js';
 
 interface FileOption {
   readonly file?: string;
@@ -112,14 +114,4 @@ function parseExpiry(value: string): string {
   if (Number.isNaN(time)) throw new InvalidArgumentError('must be like 90d or 2027-01-31T00:00:00Z.');
   if (time <= Date.now()) throw new InvalidArgumentError('must be in the future.');
   return new Date(time).toISOString();
-}
-
-function count(value: string): number {
-  const n = Number(value);
-  if (!Number.isInteger(n) || n < 1) throw new InvalidArgumentError('must be a whole number above 0.');
-  return n;
-}
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

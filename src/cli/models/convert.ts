@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { type ConversionProgress, convertToGguf, defaultGgufCache } from '../../enhancer/qwen/convert.js';
 import { type GgufFileType, ggufTypes } from '../../enhancer/qwen/gguf-file-types.js';
 import { formatBytes } from '../../std/format-bytes.js';
+import { say } from '../output/say.js';
 
 /** `convert` writes the file that Enhance would write on first use. */
 export function createConvertCommand(): Command {
@@ -22,7 +23,7 @@ export function createConvertCommand(): Command {
           onProgress: progressLine(process.stderr),
           ...(out !== undefined && { out }),
         });
-        process.stdout.write(`${isReused ? 'already there:' : 'wrote'} ${path} (${formatBytes(bytes, 2)})\n`);
+        say(`${isReused ? 'already there:' : 'wrote'} ${path} (${formatBytes(bytes, 2)})`);
       } finally {
         process.off('SIGINT', end);
         process.off('SIGTERM', end);

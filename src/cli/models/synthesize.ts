@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { syntheticModels } from '../../synthetic/models.js';
 import { type FloatType, floatTypes } from '../../weights/safetensors.js';
+import { say } from '../output/say.js';
 
 export function createSynthesizeCommand(): Command {
   const names = [...syntheticModels.keys()].join(', ');
@@ -17,6 +18,6 @@ export function createSynthesizeCommand(): Command {
       const write = syntheticModels.get(model);
       if (write === undefined) throw new InvalidArgumentError(`model "${model}" must be one of ${names}`);
       await write(path, dtype);
-      process.stdout.write(`wrote ${path}\n`);
+      say(`wrote ${path}`);
     });
 }

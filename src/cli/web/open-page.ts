@@ -3,6 +3,7 @@ import type { BridgeConfig } from '../../config/bridge-config.js';
 import type { WebConfig } from '../../config/web-config.js';
 import type { Logger } from '../../log.js';
 import { type Gateway, startGateway } from '../../web/gateway.js';
+import { say } from '../output/say.js';
 import { openQueueOperations } from './queue-operations.js';
 
 export interface OpenPageOptions {
@@ -23,7 +24,7 @@ export async function openPage({ config, log, client, queue }: OpenPageOptions):
   };
   try {
     const gateway = await startGateway({ config, client, log, queue: operations?.operations });
-    process.stdout.write(`the page is at ${gateway.url}\n`);
+    say(`the page is at ${gateway.url}`);
     return {
       url: gateway.url,
       async close() {
