@@ -1,6 +1,6 @@
 import { InferenceError } from '../errors.js';
 import { Ddim, readDdimConfig } from './ddim.js';
-import { type DpmConfig, type DpmOptions, DpmPp2m, readDpmConfig } from './dpmpp-2m.js';
+import { type DpmConfig, type DpmOptions, DpmPp, readDpmConfig } from './dpmpp.js';
 import { EulerAncestral } from './euler-ancestral.js';
 import { type EulerConfig, EulerDiscrete, readEulerConfig } from './euler-discrete.js';
 import { Lcm, readLcmConfig } from './lcm.js';
@@ -28,10 +28,10 @@ const overEuler =
   ): Make =>
   (name, config, steps) =>
     new Sampler(name, { ...readEulerConfig(config), ...levels }, steps);
-const dpmpp2m =
+const dpmpp =
   (levels: Partial<DpmConfig> = {}, options: DpmOptions = {}): Make =>
   (name, config, steps) =>
-    new DpmPp2m(name, { ...readDpmConfig(config), ...levels }, steps, options);
+    new DpmPp(name, { ...readDpmConfig(config), ...levels }, steps, options);
 
 /**
  * Steps counted back from the last training timestep. Lightning, Hyper-SD and models with zero terminal SNR are sampled
@@ -45,6 +45,14 @@ const eulerAncestral: Make = (name, config, steps) => new EulerAncestral(name, r
 const unipc: Make = (name, config, steps) => new UniPc(name, readUniPcConfig(config), steps);
 const ddim: Make = (name, config, steps) => new Ddim(name, readDdimConfig(config), steps);
 
+/** These call the denoiser twice in every step but the last. */
+const secondOrder: Readonly<Record<string, Make>> = {
+  heun: overEuler(Heun),
+  heun_karras: overEuler(Heun, KARRAS),
+  dpm2: overEuler(Dpm2),
+  dpm2_karras: overEuler(Dpm2, KARRAS),
+};
+
 const schedulers: Readonly<Record<string, Make>> = {
   euler: euler(),
   euler_karras: euler(KARRAS),
@@ -52,18 +60,15 @@ const schedulers: Readonly<Record<string, Make>> = {
   euler_trailing: trailing(euler()),
   euler_ancestral: eulerAncestral,
   euler_ancestral_trailing: trailing(eulerAncestral),
-  dpmpp_2m: dpmpp2m(),
-  dpmpp_2m_karras: dpmpp2m(KARRAS),
-  dpmpp_2m_exponential: dpmpp2m(EXPONENTIAL),
-  dpmpp_2m_trailing: trailing(dpmpp2m()),
-  dpmpp_2m_sde: dpmpp2m({}, { sde: true }),
-  dpmpp_2m_sde_karras: dpmpp2m(KARRAS, { sde: true }),
-  dpmpp_3m: dpmpp2m({}, { order: 3 }),
-  dpmpp_3m_karras: dpmpp2m(KARRAS, { order: 3 }),
-  heun: overEuler(Heun),
-  heun_karras: overEuler(Heun, KARRAS),
-  dpm2: overEuler(Dpm2),
-  dpm2_karras: overEuler(Dpm2, KARRAS),
+  dpmpp_2m: dpmpp(),
+  dpmpp_2m_karras: dpmpp(KARRAS),
+  dpmpp_2m_exponential: dpmpp(EXPONENTIAL),
+  dpmpp_2m_trailing: trailing(dpmpp()),
+  dpmpp_2m_sde: dpmpp({}, { sde: true }),
+  dpmpp_2m_sde_karras: dpmpp(KARRAS, { sde: true }),
+  dpmpp_3m: dpmpp({}, { order: 3 }),
+  dpmpp_3m_karras: dpmpp(KARRAS, { order: 3 }),
+  ...secondOrder,
   lms: overEuler(Lms),
   lms_karras: overEuler(Lms, KARRAS),
   unipc,
@@ -73,12 +78,9 @@ const schedulers: Readonly<Record<string, Make>> = {
   lcm: (name, config, steps) => new Lcm(name, readLcmConfig(config), steps),
 };
 
-/** Schedulers that call the denoiser twice in every step but the last. */
-const SECOND_ORDER: readonly string[] = ['heun', 'heun_karras', 'dpm2', 'dpm2_karras'];
-
 /** Calls of the denoiser in a step of a schedule, but the last. */
 export function callsPerStep(scheduler: string): 1 | 2 {
-  return SECOND_ORDER.includes(scheduler) ? 2 : 1;
+  return Object.hasOwn(secondOrder, scheduler) ? 2 : 1;
 }
 
 /** Names that a request may give. */

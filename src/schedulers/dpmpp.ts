@@ -30,7 +30,7 @@ export interface DpmOptions {
  * DPM-Solver++ of second or third order, multistep, midpoint: Lu et al., arXiv:2211.01095, algorithm 2.
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_dpmsolver_multistep.py#L689
  */
-export class DpmPp2m implements Scheduler {
+export class DpmPp implements Scheduler {
   readonly name: string;
   readonly timesteps: Float32Array;
   readonly sigmas: Float32Array;
