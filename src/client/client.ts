@@ -200,15 +200,13 @@ export function tokenize(client: DarkroomClient, request: Partial<TokenizeReques
 
 /** The state of a server and its models. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export function serverStatus(client: DarkroomClient, timeoutMs: number): Promise<GetServerStatusResponse> {
-  const deadline = { deadline: Date.now() + timeoutMs };
-  return answerOf(client, (done) => client.models.getServerStatus({}, client.metadata, deadline, done));
+  return answerOf(client, (done) => client.models.getServerStatus({}, client.metadata, within(timeoutMs), done));
 }
 
 /** Cancels a job. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export async function cancelJob(client: DarkroomClient, jobId: string, timeoutMs: number): Promise<void> {
-  const deadline = { deadline: Date.now() + timeoutMs };
   await answerOf<CancelJobResponse>(client, (done) =>
-    client.jobs.cancelJob({ jobId }, client.metadata, deadline, done),
+    client.jobs.cancelJob({ jobId }, client.metadata, within(timeoutMs), done),
   );
 }
 
@@ -228,9 +226,8 @@ export async function* watchJob(
 
 /** The state of a job. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export async function getJob(client: DarkroomClient, jobId: string, timeoutMs: number): Promise<Job | undefined> {
-  const deadline = { deadline: Date.now() + timeoutMs };
   const { job } = await answerOf<GetJobResponse>(client, (done) =>
-    client.jobs.getJob({ jobId }, client.metadata, deadline, done),
+    client.jobs.getJob({ jobId }, client.metadata, within(timeoutMs), done),
   );
   return job;
 }
@@ -241,22 +238,19 @@ export function listJobs(
   request: Partial<ListJobsRequest>,
   timeoutMs: number,
 ): Promise<ListJobsResponse> {
-  const deadline = { deadline: Date.now() + timeoutMs };
   const message = ListJobsRequest.fromPartial(request);
-  return answerOf(client, (done) => client.jobs.listJobs(message, client.metadata, deadline, done));
+  return answerOf(client, (done) => client.jobs.listJobs(message, client.metadata, within(timeoutMs), done));
 }
 
 /** The models with their LoRAs. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export function listModels(client: DarkroomClient, timeoutMs: number): Promise<ListModelsResponse> {
-  const deadline = { deadline: Date.now() + timeoutMs };
-  return answerOf(client, (done) => client.models.listModels({}, client.metadata, deadline, done));
+  return answerOf(client, (done) => client.models.listModels({}, client.metadata, within(timeoutMs), done));
 }
 
 /** Loads a model of the family qwen. @throws InferenceError that the server sent; UnreachableError if it does not answer in time */
 export async function loadModel(client: DarkroomClient, name: string, timeoutMs: number): Promise<void> {
-  const deadline = { deadline: Date.now() + timeoutMs };
   await answerOf<LoadModelResponse>(client, (done) =>
-    client.models.loadModel({ name }, client.metadata, deadline, done),
+    client.models.loadModel({ name }, client.metadata, within(timeoutMs), done),
   );
 }
 
@@ -335,4 +329,8 @@ function explain(details: string): string {
 
 function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && 'details' in error;
+}
+
+function within(timeoutMs: number): { readonly deadline: number } {
+  return { deadline: Date.now() + timeoutMs };
 }

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { JobsMemory } from '../engine/device-ledgers.js';
 import type { Engine } from '../engine/engine.js';
 import { InferenceError } from '../errors.js';
 import type {
@@ -26,7 +27,7 @@ import { followJob } from './jobs/follow-job.js';
 import { GenerateJob, type NewGenerateJob } from './jobs/generate-job.js';
 import type { Job } from './jobs/job.js';
 import { hashRequest } from './request/hash-request.js';
-import { conditioningTexts } from './request/policy.js';
+import { conditioningTexts, subjectOfRequest } from './request/policy.js';
 import { type JobPlan, type ParsedRequest, parseRequest, resolveRequest } from './request/resolve.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
@@ -56,7 +57,8 @@ async function* generate(
   context: CallContext,
 ): AsyncGenerator<GenerateResponse, void, undefined> {
   const parsed = await parse(state, request);
-  const job = attach(state, context.caller, parsed) ?? (await submit(state, parsed, context));
+  const hashed = { ...parsed, requestHash: hashRequest(parsed.request) };
+  const job = attach(state, context.caller, hashed) ?? (await submit(state, hashed, context));
   const cancelsOnLeave = request.disconnectPolicy !== DisconnectPolicy.DISCONNECT_POLICY_CONTINUE;
   for await (const event of followJob(job, context.signal, { cancelsOnLeave })) yield { event };
 }
@@ -68,22 +70,25 @@ async function parse(state: ServerState, request: GenerateRequest): Promise<Pars
   return parsed;
 }
 
-function attach(state: ServerState, caller: Caller, { request }: ParsedRequest): Job | undefined {
-  return state.jobs.attach(caller, request.jobId, hashRequest(request));
+interface HashedRequest extends ParsedRequest {
+  readonly requestHash: string;
+}
+
+function attach(state: ServerState, caller: Caller, { request, requestHash }: HashedRequest): Job | undefined {
+  return state.jobs.attach(caller, request.jobId, requestHash);
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function submit(state: ServerState, parsed: ParsedRequest, { signal, caller, call }: CallContext): Promise<Job> {
-  const { request } = parsed;
-  const { model, plan } = planOf(state, parsed, caller);
-  const subject = { jobId: request.jobId || undefined, token: caller.name };
+async function submit(state: ServerState, hashed: HashedRequest, { signal, caller, call }: CallContext): Promise<Job> {
+  const { request, requestHash } = hashed;
+  const { model, plan } = planOf(state, hashed, caller);
+  const subject = subjectOfRequest(request, caller);
   await state.policy.moderate(conditioningTexts(plan.request), { subject, signal });
-  const known = attach(state, caller, parsed);
+  const known = attach(state, caller, hashed);
   if (known !== undefined) return known;
   state.admission.assertRoom(model);
   assertMemory(state, model, plan);
   state.access.quotas.start(caller, state.jobs.inFlight(caller.name));
-  const requestHash = hashRequest(request);
   const id = request.jobId || randomUUID();
   const { jobType } = request;
   const job = new GenerateJob({
@@ -104,12 +109,17 @@ async function submit(state: ServerState, parsed: ParsedRequest, { signal, calle
 }
 
 /** @throws InferenceError OUT_OF_MEMORY for a job that no engine of the model can ever run */
-function assertMemory(state: ServerState, model: string, { request, references }: JobPlan): void {
-  const { info, spec } = engineOf(state, model);
-  if (info?.memory === undefined) return;
-  const options = { hasReferences: references !== undefined, batchPixels: spec.batchPixels };
+function assertMemory(state: ServerState, model: string, plan: JobPlan): void {
+  const memory = plannedMemory(engineOf(state, model), plan);
+  if (memory === undefined) return;
   const engines = state.engines.filter((engine) => engine.spec.model === model);
-  state.memory.assertCanFit(engines, deviceMemoryOf(info.memory, request, options));
+  state.memory.assertCanFit(engines, memory);
+}
+
+/** What a job takes on its device. Undefined while the engine has not reported what its networks take. */
+function plannedMemory({ info, spec }: Engine, { request, references }: JobPlan): JobsMemory | undefined {
+  const options = { hasReferences: references !== undefined, batchPixels: spec.batchPixels };
+  return info?.memory && deviceMemoryOf(info.memory, request, options);
 }
 
 /** Prepares a job: fetches its references while its prompt is enhanced. Undefined if it needs neither. */
@@ -162,7 +172,7 @@ function planOf(
   // As written, and as the model sees it: text on both sides of a LoRA sign becomes one word once the sign is gone.
   const { positive, negative } = conditioningTexts(plan.request);
   const texts = { positive: [request.prompt, request.weights, ...positive], negative };
-  state.policy.assert(texts, 'the prompt', { jobId: request.jobId || undefined, token: caller.name });
+  state.policy.assert(texts, 'the prompt', subjectOfRequest(request, caller));
   state.access.quotas.assertSize(caller, sizeOf(plan.request));
   return { model, plan };
 }
@@ -177,13 +187,7 @@ function estimate(state: ServerState, parsed: ParsedRequest, caller: Caller): Es
   const init = share === undefined ? undefined : { rgb: new Uint8Array(), strength: share };
   const { width, height, ...rest } = { ...plan.request, init };
   const { seconds, peakBytes, queueSeconds } = state.admission.estimate(model, { width, height, ...rest });
-  const { info, spec } = engineOf(state, model);
-  const onDevice =
-    info?.memory &&
-    deviceMemoryOf(info.memory, plan.request, {
-      hasReferences: plan.references !== undefined,
-      batchPixels: spec.batchPixels,
-    });
+  const onDevice = plannedMemory(engineOf(state, model), plan);
   return {
     seconds: seconds ?? 0,
     peakMemoryBytes: BigInt(peakBytes ?? 0),

@@ -12,6 +12,7 @@ import { followJob } from '../jobs/follow-job.js';
 import { Job } from '../jobs/job.js';
 import { enhancementMessage } from '../jobs/metadata.js';
 import { assertNoViolations, checkJobId, checkText, createCheck } from '../request/field-checks.js';
+import { subjectOfRequest } from '../request/policy.js';
 import type { ServerState } from '../state.js';
 import type { CallContext } from '../stream.js';
 import { loadingEvent } from './enhance-for-job.js';
@@ -27,26 +28,33 @@ export async function* enhance(
   request: EnhanceRequest,
   context: CallContext,
 ): AsyncGenerator<EnhanceResponse, void, undefined> {
-  const job = attach(state, context.caller, request) ?? (await start(state, request, context));
+  const hashed = { request, requestHash: hashEnhanceRequest(request) };
+  const job = attach(state, context.caller, hashed) ?? (await start(state, hashed, context));
   for await (const event of followJob(job, context.signal, { cancelsOnLeave: true })) {
     const done = event.event?.$case === 'completed' ? event.event.value.metadata : undefined;
     yield { event, enhancedPrompt: done?.enhancedPrompt ?? '', strategy: done?.enhancementStrategy ?? '' };
   }
 }
 
-function attach(state: ServerState, caller: Caller, request: EnhanceRequest): Job | undefined {
-  return state.jobs.attach(caller, request.jobId, hashEnhanceRequest(request));
+interface HashedRequest {
+  readonly request: EnhanceRequest;
+  readonly requestHash: string;
+}
+
+function attach(state: ServerState, caller: Caller, { request, requestHash }: HashedRequest): Job | undefined {
+  return state.jobs.attach(caller, request.jobId, requestHash);
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function start(state: ServerState, request: EnhanceRequest, { signal, caller, call }: CallContext): Promise<Job> {
+async function start(state: ServerState, hashed: HashedRequest, { signal, caller, call }: CallContext): Promise<Job> {
+  const { request, requestHash } = hashed;
   const { enhancer, defaults } = state.enhancement;
   const resolved = resolveEnhanceRequest(request, defaults, state.config.LIMIT_PROMPT_BYTES);
   const texts = { positive: [request.prompt] };
-  const subject = { jobId: request.jobId || undefined, token: caller.name };
+  const subject = subjectOfRequest(request, caller);
   state.policy.assert(texts, 'the prompt', subject);
   await state.policy.moderate(texts, { subject, signal });
-  const known = attach(state, caller, request);
+  const known = attach(state, caller, hashed);
   if (known !== undefined) return known;
   if (enhancer === undefined || (request.model !== '' && request.model !== enhancer.model)) {
     throw enhancerNotFound(request.model, enhancer);
@@ -54,7 +62,6 @@ async function start(state: ServerState, request: EnhanceRequest, { signal, call
   state.admission.assertNotDraining();
   enhancer.assertRoom();
   state.access.quotas.start(caller, state.jobs.inFlight(caller.name));
-  const requestHash = hashEnhanceRequest(request);
   const id = request.jobId || randomUUID();
   const owner = caller.name;
   const job = new Job({ id, owner, requestHash, jobType: JobType.JOB_TYPE_UNSPECIFIED, model: enhancer.model });

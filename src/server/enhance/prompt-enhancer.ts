@@ -8,7 +8,7 @@ import { InferenceError } from '../../errors.js';
 import { WrittenText } from '../../policy/sexualises-minors.js';
 import { FairQueue } from '../jobs/fair-queue.js';
 import type { Job } from '../jobs/job.js';
-import type { Policy, PolicySubject } from '../request/policy.js';
+import { type Policy, subjectOfJob } from '../request/policy.js';
 
 /** Retry delay that a client gets when too many prompts wait, in ms. */
 const RETRY_MS = 2_000;
@@ -119,7 +119,7 @@ export class PromptEnhancer {
     const startedAt = performance.now();
     // An operator's template may say what the prompt leaves out. Each format is a text of its own.
     for (const text of filledTexts(onDemand.engine.spec.source.template, request.prompt)) {
-      this.#options.policy.assert({ positive: [text] }, 'the prompt', subjectOf(job));
+      this.#options.policy.assert({ positive: [text] }, 'the prompt', subjectOfJob(job));
     }
     await this.#turn(job, signal, listener.onPosition);
     try {
@@ -145,7 +145,7 @@ export class PromptEnhancer {
     { onText }: EnhanceListener,
   ): Promise<Enhancement> {
     const { timeoutMs, policy } = this.#options;
-    const subject = subjectOf(job);
+    const subject = subjectOfJob(job);
     const cancel = () => run.cancel(InferenceError.from(signal.reason));
     const timer = setTimeout(() => {
       run.cancel(
@@ -215,8 +215,4 @@ export class PromptEnhancer {
   #reportPositions(from: number): void {
     for (const [i, { onPosition }] of this.#waiting.slice(from).entries()) onPosition(from + i + this.#running);
   }
-}
-
-function subjectOf({ id, owner }: EnhancedJob): PolicySubject {
-  return { jobId: id, token: owner };
 }

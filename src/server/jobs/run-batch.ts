@@ -8,7 +8,7 @@ import type { PromptReport } from '../../pipelines/pipeline.js';
 import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
 import { withoutPaths } from '../request/lora-paths.js';
 import { loraMessages } from '../request/loras.js';
-import { conditioningTexts, type Policy, type PolicySubject } from '../request/policy.js';
+import { conditioningTexts, type Policy, subjectOfJob } from '../request/policy.js';
 import type { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
 import { ProgressMeter } from './job-progress.js';
@@ -33,7 +33,7 @@ export async function runBatch(
   engine: Engine,
   { costs, policy, onTimings, onEncoded }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
-  const refusals = jobs.map((job) => policy.find(conditioningTexts(job.request), 'the prompt', subjectOf(job)));
+  const refusals = jobs.map((job) => policy.find(conditioningTexts(job.request), 'the prompt', subjectOfJob(job)));
   const allowed = jobs.filter((_, i) => refusals[i] === undefined);
   const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, policy, onTimings, onEncoded });
   return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
@@ -89,7 +89,7 @@ async function followRun(
       else if (event.kind === 'building') job.emit({ $case: 'modelLoading', value: buildingEvent(job) });
       else if (event.kind === 'unchecked') policy.unchecked(event.problem, job.id);
       else if (event.kind === 'refused')
-        policy.refused({ rule: `image.${event.label}`, language: 'und' }, 'the image', subjectOf(job));
+        policy.refused({ rule: `image.${event.label}`, language: 'und' }, 'the image', subjectOfJob(job));
       else record(job, event, meter);
       // The driver is queried during the decode, the longest phase after denoising; a later answer is ignored.
       if (engine.device !== 'cpu' && isLastStep(event)) {
@@ -106,10 +106,6 @@ async function followRun(
   } finally {
     job.signal.removeEventListener('abort', cancel);
   }
-}
-
-function subjectOf({ id, owner }: GenerateJob): PolicySubject {
-  return { jobId: id, token: owner };
 }
 
 function isLastStep(event: EngineEvent): boolean {

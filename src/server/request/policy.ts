@@ -8,6 +8,7 @@ import { cleanPrompt } from '../../pipelines/wan/prompt/clean-prompt.js';
 import { type ModerationOptions, moderate } from '../../policy/moderation-service.js';
 import { type OperatorRules, readOperatorRules } from '../../policy/operator-rules.js';
 import * as builtIn from '../../policy/sexualises-minors.js';
+import type { Caller } from '../access/caller.js';
 
 type Refusal = builtIn.Refusal;
 type Texts = builtIn.ConditioningTexts;
@@ -20,6 +21,15 @@ export interface PolicySubject {
   readonly jobId?: string | undefined;
   /** Name of the caller's token. */
   readonly token?: string | undefined;
+}
+
+/** The subject of a request that is no job yet. */
+export function subjectOfRequest({ jobId }: { readonly jobId: string }, { name }: Caller): PolicySubject {
+  return { jobId: jobId || undefined, token: name };
+}
+
+export function subjectOfJob({ id, owner }: { readonly id: string; readonly owner: string }): PolicySubject {
+  return { jobId: id, token: owner };
 }
 
 /** Receives every refusal. The hash is the SHA-256 of the prompt, in hexadecimal digits. */
