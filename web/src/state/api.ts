@@ -176,25 +176,7 @@ export interface Tokens {
   readonly problem?: string;
 }
 
-export interface QueuedJob {
-  readonly id: string;
-  readonly state: string;
-  readonly type: string;
-  readonly user: string;
-  readonly attempts: number;
-  readonly createdAt?: number;
-  readonly worker?: string;
-  readonly problem?: string;
-}
-
-export interface QueueOverview {
-  readonly counts: Readonly<Record<string, number>>;
-  readonly lines: readonly { readonly user: string; readonly waiting: number }[];
-  readonly leased: readonly QueuedJob[];
-  readonly dead: readonly QueuedJob[];
-  readonly deadCallbacks: readonly QueuedJob[];
-  readonly rejected: readonly { readonly problem: string; readonly rejectedAt: string }[];
-}
+export type { QueuedJob, QueueOverview } from '../../../src/web/queue-operations';
 
 /** An error in words that a person can act on. */
 export class ApiError extends Error {
