@@ -90,7 +90,10 @@ export async function planPlacement(
   );
   const placement = placeEngines(models, devices);
   for (const { address, bytes } of devices) {
-    const here = models.filter(({ model }) => placement.get(model)?.includes(address));
+    // One entry for each engine: replicas may share a device.
+    const here = models.flatMap((model) =>
+      (placement.get(model.model) ?? []).filter((place) => place === address).map(() => model),
+    );
     const needed = here.reduce((sum, model) => sum + model.bytes, 0);
     const name = deviceName(address.device, address.index);
     log.info({ device: name, models: here.map(({ model }) => model), neededBytes: needed }, 'engines placed');

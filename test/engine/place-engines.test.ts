@@ -1,7 +1,11 @@
+import { join } from 'node:path';
+import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from '../../src/config/server-config.js';
 import { deviceName } from '../../src/device.js';
-import { configuredDevices, placeEngines } from '../../src/engine/place-engines.js';
+import { configuredDevices, placeEngines, planPlacement } from '../../src/engine/place-engines.js';
+import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
+import { tempFolder } from '../support/temp-folder.js';
 
 const devicesOf = (DEVICES: string, others = {}) =>
   configuredDevices(readConfig({}, { DEVICES, ...others })).map(({ device, index }) => deviceName(device, index));
@@ -56,5 +60,15 @@ describe('placing engines', () => {
   it('spreads the engines of one model before a card gets a second one, whatever its room', () => {
     expect(placed([['sdxl', 2, 10]], [24, 80])).toEqual({ sdxl: [1, 0] });
     expect(placed([['sdxl', 3, 10]], [24, 80])).toEqual({ sdxl: [1, 0, 1] });
+  });
+
+  it('counts each engine in what a device is planned to take, also those of one model that share it', async () => {
+    const SDXL_PATH = await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny');
+    const config = readConfig({}, { DEVICES: 'cpu,cpu', SDXL_PATH, SDXL_REPLICAS: '3' });
+    const lines: string[] = [];
+    await planPlacement(config, pino({}, { write: (line: string) => lines.push(line) }));
+    const [first, second] = lines.map((line) => JSON.parse(line) as { models: string[]; neededBytes: number });
+    expect([first?.models, second?.models]).toEqual([['sdxl', 'sdxl'], ['sdxl']]);
+    expect(first?.neededBytes).toBe(2 * (second?.neededBytes ?? 0));
   });
 });
