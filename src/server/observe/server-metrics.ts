@@ -9,11 +9,18 @@ import { jobTypeOfValue } from '../../job-types.js';
 import type { MetricsRegistry, TracedHistogram } from '../../observe/metrics-registry.js';
 import { firstStep } from '../../pipelines/common/batching.js';
 import { plannedForwards } from '../../pipelines/common/guidance.js';
+import type { DeviceMemory } from '../../runtime/device-memory.js';
 import type { EnhancementOutcome } from '../enhance/enhancement.js';
 import { GenerateJob } from '../jobs/generate-job.js';
 import type { Job } from '../jobs/job.js';
 import { CardMemory } from './card-memory.js';
-import type { CallEnd, ObservedServer, ServedCall, ServerObserver } from './server-observer.js';
+import {
+  type CallEnd,
+  enginesOf,
+  type ObservedServer,
+  type ServedCall,
+  type ServerObserver,
+} from './server-observer.js';
 import type { TraceIds } from './trace-ids.js';
 
 const STATES: readonly EngineState[] = ['starting', 'ready', 'busy', 'restarting', 'failed', 'stopped'];
@@ -50,8 +57,7 @@ export class ServerMetrics implements Partial<ServerObserver> {
     this.#server = server;
     this.#traceIds = traceIds;
     this.#metrics = createMetrics(registry, server);
-    for (const engine of server.engines) this.#countLoads(engine);
-    if (server.textEngine !== undefined) this.#countLoads(server.textEngine);
+    for (const engine of enginesOf(server)) this.#countLoads(engine);
   }
 
   callStarted({ path }: ServedCall): void {
@@ -167,8 +173,7 @@ export function phasesOf(timings: EngineTimings): readonly (readonly [phase: str
 }
 
 function createMetrics(registry: MetricsRegistry, server: ObservedServer) {
-  const engines = () => [...server.engines, ...(server.textEngine === undefined ? [] : [server.textEngine])];
-  const card = new CardMemory(() => engines().some(({ device }) => device !== undefined && device !== 'cpu'));
+  const engines = () => enginesOf(server);
   registry.gauge({
     name: 'darkroom_queue_jobs',
     help: 'Jobs that were accepted and have not ended.',
@@ -199,26 +204,28 @@ function createMetrics(registry: MetricsRegistry, server: ObservedServer) {
       for (const { spec, residentBytes = 0 } of engines()) this.set(namesOf(spec), residentBytes);
     },
   });
-  registry.gauge({
-    name: 'darkroom_card_used_bytes',
-    help: 'Memory of the NVIDIA card that any process uses; absent without a card.',
-    async collect() {
-      this.reset();
-      const measured = await card.measure();
-      if (measured === undefined) this.remove();
-      else this.set(measured.totalBytes - measured.freeBytes);
-    },
-  });
-  registry.gauge({
-    name: 'darkroom_card_total_bytes',
-    help: 'Memory of the NVIDIA card; absent without a card.',
-    async collect() {
-      this.reset();
-      const measured = await card.measure();
-      if (measured === undefined) this.remove();
-      else this.set(measured.totalBytes);
-    },
-  });
+  const card = new CardMemory(server);
+  const cardGauge = (name: string, help: string, measure: (card: DeviceMemory) => number) =>
+    registry.gauge({
+      name,
+      help,
+      async collect() {
+        this.reset();
+        const measured = await card.measure();
+        if (measured === undefined) this.remove();
+        else this.set(measure(measured));
+      },
+    });
+  cardGauge(
+    'darkroom_card_used_bytes',
+    'Memory of the NVIDIA card that any process uses; absent without a card.',
+    ({ totalBytes, freeBytes }) => totalBytes - freeBytes,
+  );
+  cardGauge(
+    'darkroom_card_total_bytes',
+    'Memory of the NVIDIA card; absent without a card.',
+    ({ totalBytes }) => totalBytes,
+  );
   const counted = (
     name: string,
     help: string,

@@ -60,6 +60,11 @@ export interface ObservedServer {
   depths(): readonly QueueDepth[];
 }
 
+/** The engines of a server, that of the language model last. */
+export function enginesOf({ engines, textEngine }: ObservedServer): readonly (Engine | Engine<TextWork>)[] {
+  return textEngine === undefined ? engines : [...engines, textEngine];
+}
+
 export type CreateServerObserver = (server: ObservedServer) => Partial<ServerObserver>;
 
 const METHODS = [

@@ -3,12 +3,12 @@ import { engineName } from '../../engine/messages.js';
 import type { Logger } from '../../log.js';
 import type { Job } from '../jobs/job.js';
 import { CardMemory } from './card-memory.js';
-import type { ObservedServer, ServerObserver } from './server-observer.js';
+import { enginesOf, type ObservedServer, type ServerObserver } from './server-observer.js';
 
 /** Time between two lines, in ms. */
 const STATUS_MS = 60_000;
 
-type Watched = ObservedServer['engines'][number] | NonNullable<ObservedServer['textEngine']>;
+type Watched = ReturnType<typeof enginesOf>[number];
 
 /** Logs the state of a server and its engines once a minute. */
 export class StatusLog implements Partial<ServerObserver> {
@@ -25,8 +25,8 @@ export class StatusLog implements Partial<ServerObserver> {
   constructor(server: ObservedServer, log: Logger, everyMs = STATUS_MS) {
     this.#server = server;
     this.#log = log;
-    this.#card = new CardMemory(() => this.#engines.some(({ device }) => device !== undefined && device !== 'cpu'));
-    for (const engine of this.#engines) {
+    this.#card = new CardMemory(server);
+    for (const engine of enginesOf(server)) {
       engine.onStateChange((state) => this.#noteState(engine, state));
     }
     this.#timer = setInterval(() => void this.#write(), everyMs);
@@ -41,11 +41,6 @@ export class StatusLog implements Partial<ServerObserver> {
     clearInterval(this.#timer);
   }
 
-  get #engines(): readonly Watched[] {
-    const { engines, textEngine } = this.#server;
-    return [...engines, ...(textEngine === undefined ? [] : [textEngine])];
-  }
-
   #noteState(engine: Watched, state: EngineState): void {
     if (state !== 'ready' && state !== 'busy') this.#readyAt.delete(engine);
     else if (!this.#readyAt.has(engine)) this.#readyAt.set(engine, performance.now());
@@ -54,7 +49,7 @@ export class StatusLog implements Partial<ServerObserver> {
   async #write(): Promise<void> {
     const card = await this.#card.measure().catch(() => undefined);
     const depths = this.#server.depths();
-    const engines = this.#engines.map((engine) => {
+    const engines = enginesOf(this.#server).map((engine) => {
       const { spec, state, restarts, residentBytes } = engine;
       const { model } = spec;
       const readyAt = this.#readyAt.get(engine);
