@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import type { Size } from '../media/encode-image.js';
 import { ImageClassifier } from '../runtime/image-classifier.js';
-import { readYamlFile } from '../std/yaml-file.js';
+import { readOperatorYaml } from '../std/operator-file.js';
 import type { ImageCheckSpec } from './messages.js';
 
 const MAX_SETTINGS_BYTES = 1024 * 1024;
@@ -59,7 +59,7 @@ export class ImageCheck {
    */
   static async open(spec: ImageCheckSpec, threads: number): Promise<ImageCheck> {
     const path = spec.path.replace(/\.onnx$/, '.json');
-    const settings = await readYamlFile(path === spec.path ? `${path}.json` : path, settingsSchema, {
+    const settings = await readOperatorYaml(path === spec.path ? `${path}.json` : path, settingsSchema, {
       variable: 'POLICY_IMAGE_MODEL',
       maxBytes: MAX_SETTINGS_BYTES,
     });

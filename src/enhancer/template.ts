@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { readYamlFile } from '../std/yaml-file.js';
+import { readOperatorYaml } from '../std/operator-file.js';
 
 /** A page of instructions takes a few kilobytes. */
 const MAX_TEMPLATE_BYTES = 64 * 1024;
@@ -78,7 +78,10 @@ export const builtInTemplate: EnhanceTemplate = Object.freeze({
  */
 export async function readTemplate(path: string | undefined): Promise<EnhanceTemplate> {
   if (path === undefined) return builtInTemplate;
-  const file = await readYamlFile(path, templateSchema, { variable: 'ENHANCE_TEMPLATE', maxBytes: MAX_TEMPLATE_BYTES });
+  const file = await readOperatorYaml(path, templateSchema, {
+    variable: 'ENHANCE_TEMPLATE',
+    maxBytes: MAX_TEMPLATE_BYTES,
+  });
   const { max_tokens: maxTokens, top_p: topP, ...rest } = file;
   const given = Object.fromEntries(
     Object.entries({ ...rest, maxTokens, topP }).filter(([, value]) => value !== undefined),

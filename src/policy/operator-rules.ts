@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { readYamlFile } from '../std/yaml-file.js';
+import { readOperatorYaml } from '../std/operator-file.js';
 import { type Lexicon, lexiconOf } from './lexicon.js';
 import { SenseReader } from './sense-reader.js';
 import type { ConditioningTexts, Refusal } from './sexualises-minors.js';
@@ -26,7 +26,7 @@ export interface OperatorRules {
  * @throws InferenceError INVALID_REQUEST that lists every fault of the file
  */
 export async function readOperatorRules(path: string): Promise<OperatorRules> {
-  const { refuse: rules } = await readYamlFile(path, fileSchema, {
+  const { refuse: rules } = await readOperatorYaml(path, fileSchema, {
     variable: 'POLICY_RULES',
     maxBytes: MAX_FILE_BYTES,
   });

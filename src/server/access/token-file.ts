@@ -3,8 +3,8 @@ import type { Stats } from 'node:fs';
 import { open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { z } from 'zod';
 import { InferenceError, listProblems } from '../../errors.js';
+import { readOperatorJson } from '../../std/operator-file.js';
 import { problemsOf } from '../../std/schema-problems.js';
-import { readJsonFile } from '../../std/yaml-file.js';
 import { scopes } from './caller.js';
 
 /** Marks darkroom's tokens, so that scanners find one that was published by mistake. */
@@ -57,7 +57,7 @@ export function hashToken(token: string): Buffer {
 
 /** @throws InferenceError INVALID_REQUEST with every fault of the file */
 export async function readTokenFile(path: string): Promise<readonly TokenEntry[]> {
-  const { tokens } = await readJsonFile(path, fileSchema, { variable: 'TOKENS_FILE', maxBytes: MAX_FILE_BYTES });
+  const { tokens } = await readOperatorJson(path, fileSchema, { variable: 'TOKENS_FILE', maxBytes: MAX_FILE_BYTES });
   return tokens;
 }
 

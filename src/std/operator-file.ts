@@ -3,7 +3,7 @@ import { parse } from 'yaml';
 import type { z } from 'zod';
 import { InferenceError, listProblems } from '../errors.js';
 
-export interface ReadFileOptions {
+export interface OperatorFileOptions {
   /** Names the file in messages. */
   readonly variable: string;
   /** A larger file is rejected unread. */
@@ -15,15 +15,15 @@ export interface ReadFileOptions {
  * again is JSON.
  * @throws InferenceError INVALID_REQUEST that lists every fault of the file
  */
-export function readYamlFile<T>(path: string, schema: z.ZodType<T>, options: ReadFileOptions): Promise<T> {
+export function readOperatorYaml<T>(path: string, schema: z.ZodType<T>, options: OperatorFileOptions): Promise<T> {
   return readChecked(path, schema, options, parseYaml);
 }
 
 /**
- * Reads a JSON file, and checks it. A byte order mark is skipped.
+ * Reads a JSON file that an operator may edit, and checks it. A byte order mark is skipped.
  * @throws InferenceError INVALID_REQUEST that lists every fault of the file
  */
-export function readJsonFile<T>(path: string, schema: z.ZodType<T>, options: ReadFileOptions): Promise<T> {
+export function readOperatorJson<T>(path: string, schema: z.ZodType<T>, options: OperatorFileOptions): Promise<T> {
   return readChecked(path, schema, options, parseJson);
 }
 
@@ -32,7 +32,7 @@ type Refuse = (problem: string) => never;
 async function readChecked<T>(
   path: string,
   schema: z.ZodType<T>,
-  { variable, maxBytes }: ReadFileOptions,
+  { variable, maxBytes }: OperatorFileOptions,
   parseText: (text: string, refuse: Refuse) => unknown,
 ): Promise<T> {
   const refuse: Refuse = (problem) => {
