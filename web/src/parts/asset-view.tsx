@@ -34,6 +34,11 @@ export function useFile(path: string, isWanted: boolean): FileState {
   return state.value;
 }
 
+/** Files that the request asked for, without posters. */
+export function results(assets: readonly Asset[] | undefined): readonly Asset[] {
+  return (assets ?? []).filter(({ role }) => role === undefined || role === 'ASSET_ROLE_RESULT');
+}
+
 interface AssetProps {
   readonly jobId: string;
   readonly asset: Asset;

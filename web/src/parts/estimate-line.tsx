@@ -4,6 +4,7 @@ import { reconnects } from '../state/connection';
 import { currentState } from '../state/current-job';
 import { chosenModel, requestOf } from '../state/form';
 import { bytes, seconds } from '../state/formats';
+import { afterPause } from '../state/timing';
 
 const PAUSE_MS = 400;
 /** References of more bytes are not sent with every change of the form. */
@@ -22,23 +23,18 @@ export function EstimateLine() {
     const references = (request.references as readonly { image: string }[]).filter(
       ({ image }) => image.length < MAX_SENT,
     );
-    const abort = new AbortController();
-    const timer = setTimeout(async () => {
+    return afterPause(PAUSE_MS, async (signal) => {
       try {
         const { mask, ...rest } = request;
         const body = { ...rest, references, ...(references.length > 0 && { mask }) };
-        estimate.value = await post<Estimate>('api/estimate', body, abort.signal);
+        estimate.value = await post<Estimate>('api/estimate', body, signal);
         problem.value = '';
       } catch (caught) {
-        if (abort.signal.aborted) return;
+        if (signal.aborted) return;
         const error = ApiError.from(caught);
         problem.value = error.violations.map(({ description }) => description).join('; ') || error.message;
       }
-    }, PAUSE_MS);
-    return () => {
-      clearTimeout(timer);
-      abort.abort();
-    };
+    });
   });
   const { width = 0, height = 0, denoisingSteps = 0, frames = 0, ...cost } = estimate.value ?? {};
   if (problem.value !== '') {

@@ -1,15 +1,9 @@
 import { useSignal, useSignalEffect } from '@preact/signals';
-import type { Asset } from '../state/api';
 import { type CurrentJob, cancelCurrent, current } from '../state/current-job';
 import { fillFrom } from '../state/form';
 import { seconds } from '../state/formats';
-import { AssetView, DownloadButton } from './asset-view';
+import { AssetView, DownloadButton, results } from './asset-view';
 import { MetadataList } from './metadata-list';
-
-/** Files that the request asked for, without posters. */
-export function results(assets: readonly Asset[] | undefined): readonly Asset[] {
-  return (assets ?? []).filter(({ role }) => role === undefined || role === 'ASSET_ROLE_RESULT');
-}
 
 /** The job that runs or ran last: progress, previews, cancel, then the result. */
 export function JobPanel({ onAgain }: { readonly onAgain: () => void }) {

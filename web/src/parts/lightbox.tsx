@@ -1,13 +1,18 @@
 import type { Signal } from '@preact/signals';
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
-import { get, type Job } from '../state/api';
+import { type Asset, get, type Job } from '../state/api';
 import { fillFrom } from '../state/form';
 import { enumName } from '../state/formats';
 import { go } from '../state/route';
-import type { Tile } from '../views/gallery';
 import { AssetView, DownloadButton } from './asset-view';
 import { MetadataList } from './metadata-list';
+
+export interface Tile {
+  readonly job: Job;
+  /** Omitted: the job has no file. */
+  readonly asset: Asset | undefined;
+}
 
 interface LightboxProps {
   readonly tiles: readonly Tile[];

@@ -1,5 +1,6 @@
 import type { Asset, Metadata } from '../state/api';
 import { bytes, jobTypeName, seconds } from '../state/formats';
+import { type Fact, Facts } from './facts';
 
 interface MetadataListProps {
   readonly metadata: Metadata;
@@ -9,7 +10,7 @@ interface MetadataListProps {
 /** What was really done. */
 export function MetadataList({ metadata, asset }: MetadataListProps) {
   const { frames, fps, loras = [] } = metadata;
-  const rows: readonly (readonly [string, string | number | undefined])[] = [
+  const facts: readonly Fact[] = [
     ['Prompt', metadata.originalPrompt],
     ['Enhanced prompt', metadata.enhancedPrompt],
     ['Negative prompt', metadata.negativePrompt],
@@ -31,16 +32,5 @@ export function MetadataList({ metadata, asset }: MetadataListProps) {
     ['Out of memory', metadata.memoryMeasures?.map((name) => name.replaceAll('_', ' ')).join(', ')],
     ['File', asset === undefined ? undefined : `${asset.contentType}, ${bytes(asset.sizeBytes)}`],
   ];
-  return (
-    <dl class="metadata">
-      {rows
-        .filter(([, value]) => value !== undefined && value !== '')
-        .map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </div>
-        ))}
-    </dl>
-  );
+  return <Facts facts={facts} />;
 }

@@ -2,6 +2,7 @@ import { useSignal, useSignalEffect } from '@preact/signals';
 import { ApiError, post, type Tokens } from '../state/api';
 import { reconnects } from '../state/connection';
 import { chosenModel, form, takesWeights } from '../state/form';
+import { afterPause } from '../state/timing';
 
 /** Time without a key after which the prompt is counted, in ms. */
 const PAUSE_MS = 250;
@@ -20,20 +21,15 @@ export function PromptField() {
       problem.value = '';
       return;
     }
-    const abort = new AbortController();
-    const timer = setTimeout(async () => {
+    return afterPause(PAUSE_MS, async (signal) => {
       try {
         const body = { text, model, promptSyntax: 'weighted' };
-        tokens.value = await post<Tokens>('api/tokenize', body, abort.signal);
+        tokens.value = await post<Tokens>('api/tokenize', body, signal);
         problem.value = '';
       } catch (caught) {
-        if (!abort.signal.aborted) problem.value = ApiError.from(caught).message;
+        if (!signal.aborted) problem.value = ApiError.from(caught).message;
       }
-    }, PAUSE_MS);
-    return () => {
-      clearTimeout(timer);
-      abort.abort();
-    };
+    });
   });
   const largest = tokens.value?.encoders?.reduce((most, one) => ((one.tokens ?? 0) > (most.tokens ?? 0) ? one : most));
   const weighted = tokens.value?.phrases?.filter(({ weight = 0 }) => Math.abs(weight - 1) > NEUTRAL) ?? [];

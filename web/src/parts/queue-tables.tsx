@@ -2,7 +2,9 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { ApiError, get, post, type QueuedJob, type QueueOverview } from '../state/api';
 import { time } from '../state/formats';
-import { whenVisible } from '../state/visibility';
+import { repeat } from '../state/timing';
+import { DataTable } from './data-table';
+import { Facts } from './facts';
 
 const REFRESH_MS = 3000;
 
@@ -21,14 +23,7 @@ export function QueueTables() {
   };
   useEffect(() => {
     const abort = new AbortController();
-    const refresh = async () => {
-      while (!abort.signal.aborted) {
-        await whenVisible();
-        await load(abort.signal);
-        await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
-      }
-    };
-    void refresh();
+    void repeat(REFRESH_MS, abort.signal, () => load(abort.signal));
     return () => abort.abort();
   }, []);
   const replay = async (id: string, callbackOnly: boolean) => {
@@ -48,14 +43,12 @@ export function QueueTables() {
       {problem.value !== '' && <p class="error">{problem.value}</p>}
       {queue !== undefined && (
         <>
-          <dl class="metadata">
-            {Object.entries(queue.counts).map(([name, n]) => (
-              <div key={name}>
-                <dt>{name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}</dt>
-                <dd>{n}</dd>
-              </div>
-            ))}
-          </dl>
+          <Facts
+            facts={Object.entries(queue.counts).map(([name, n]) => [
+              name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`),
+              n,
+            ])}
+          />
           <Lines lines={queue.lines} />
           <QueuedTable title="Leased jobs" jobs={queue.leased} />
           <QueuedTable title="Dead jobs" jobs={queue.dead} onReplay={(id) => void replay(id, false)} />
@@ -84,25 +77,19 @@ function Lines({ lines }: Pick<QueueOverview, 'lines'>) {
   return (
     <>
       <h3>Waiting jobs by user</h3>
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">User</th>
-            <th scope="col">Waiting</th>
+      <DataTable label="Waiting jobs by user" columns={['User', 'Waiting']}>
+        {lines.map(({ user, waiting }) => (
+          <tr key={user}>
+            <th scope="row">{user}</th>
+            <td>{waiting}</td>
           </tr>
-        </thead>
-        <tbody>
-          {lines.map(({ user, waiting }) => (
-            <tr key={user}>
-              <th scope="row">{user}</th>
-              <td>{waiting}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+        ))}
+      </DataTable>
     </>
   );
 }
+
+const COLUMNS = ['Job', 'Type', 'User', 'Since', 'Attempts', 'Bridge', 'Reason'] as const;
 
 interface QueuedTableProps {
   readonly title: string;
@@ -115,42 +102,26 @@ function QueuedTable({ title, jobs, onReplay }: QueuedTableProps) {
   return (
     <>
       <h3>{title}</h3>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls sideways, and the keyboard must reach that */}
-      <section class="scroll" aria-label={title} tabIndex={0}>
-        <table>
-          <thead>
-            <tr>
-              {['Job', 'Type', 'User', 'Since', 'Attempts', 'Bridge', 'Reason', ...(onReplay ? ['Action'] : [])].map(
-                (column) => (
-                  <th key={column} scope="col">
-                    {column}
-                  </th>
-                ),
-              )}
-            </tr>
-          </thead>
-          <tbody>
-            {jobs.map((job) => (
-              <tr key={job.id}>
-                <th scope="row">{job.id}</th>
-                <td>{job.type}</td>
-                <td>{job.user}</td>
-                <td>{time(job.createdAt)}</td>
-                <td>{job.attempts}</td>
-                <td>{job.worker}</td>
-                <td>{job.problem}</td>
-                {onReplay && (
-                  <td>
-                    <button type="button" onClick={() => onReplay(job.id)}>
-                      Replay {job.id}
-                    </button>
-                  </td>
-                )}
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </section>
+      <DataTable label={title} columns={onReplay ? [...COLUMNS, 'Action'] : COLUMNS}>
+        {jobs.map((job) => (
+          <tr key={job.id}>
+            <th scope="row">{job.id}</th>
+            <td>{job.type}</td>
+            <td>{job.user}</td>
+            <td>{time(job.createdAt)}</td>
+            <td>{job.attempts}</td>
+            <td>{job.worker}</td>
+            <td>{job.problem}</td>
+            {onReplay && (
+              <td>
+                <button type="button" onClick={() => onReplay(job.id)}>
+                  Replay {job.id}
+                </button>
+              </td>
+            )}
+          </tr>
+        ))}
+      </DataTable>
     </>
   );
 }

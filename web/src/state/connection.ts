@@ -1,6 +1,6 @@
 import { signal } from '@preact/signals';
 import { type About, ApiError, get, isOffline, type Model, type ServerStatus } from './api';
-import { whenVisible } from './visibility';
+import { repeat } from './timing';
 
 const POLL_MS = 3000;
 
@@ -14,9 +14,8 @@ export const problem = signal('');
 export const reconnects = signal(0);
 
 /** Asks for the state of the server as long as the page lives. */
-export async function pollServer(): Promise<never> {
-  for (;;) {
-    await whenVisible();
+export function pollServer(): Promise<void> {
+  return repeat(POLL_MS, new AbortController().signal, async () => {
     try {
       about.value ??= await get<About>('api/about');
       const wasLost = problem.value !== '' || status.value === undefined;
@@ -33,8 +32,7 @@ export async function pollServer(): Promise<never> {
     } catch (caught) {
       report(ApiError.from(caught));
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
+  });
 }
 
 /** Shows a problem of the connection until the next answer. */

@@ -1,5 +1,6 @@
 import { computed, signal } from '@preact/signals';
 import { ApiError, type Asset, isOffline, type JobEvent, type Metadata, post } from './api';
+import { sleep } from './timing';
 import { watchJob } from './watch-job';
 
 export interface CurrentJob {
@@ -95,7 +96,7 @@ export async function startJob(request: Readonly<Record<string, unknown>>): Prom
       }
       change(id, { doing: 'Waiting for the server', interruption: error.message });
     }
-    await new Promise((resolve) => setTimeout(resolve, START_DELAY_MS));
+    await sleep(START_DELAY_MS);
   }
   change(id, { state: 'failed', error: 'Cancelled.', interruption: '' });
   return undefined;

@@ -1,6 +1,6 @@
 import { signal } from '@preact/signals';
 import { ApiError, get, type Job } from './api';
-import { whenVisible } from './visibility';
+import { repeat, sleep } from './timing';
 
 const PAGE = 100;
 /** Jobs that are looked at for new ones. */
@@ -41,9 +41,8 @@ export async function loadMore(): Promise<void> {
 /** Loads the first page, then adds jobs that end, as long as the signal is not aborted. */
 export async function keepGallery(signal: AbortSignal): Promise<void> {
   await reload();
-  while (!signal.aborted) {
-    await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
-    await whenVisible();
+  await sleep(REFRESH_MS);
+  await repeat(REFRESH_MS, signal, async () => {
     try {
       const { jobs: newest = [] } = await list(NEWEST, '');
       // More new jobs than one look shows, or another server: begin anew.
@@ -55,7 +54,7 @@ export async function keepGallery(signal: AbortSignal): Promise<void> {
     } catch (caught) {
       galleryProblem.value = ApiError.from(caught).message;
     }
-  }
+  });
 }
 
 async function reload(): Promise<void> {

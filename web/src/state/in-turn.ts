@@ -1,17 +1,9 @@
-/** A browser opens six connections to one address; two stay free for what the user does. */
-const MAX_RUNNING = 4;
+import { Semaphore } from '../../../src/std/semaphore';
 
-let running = 0;
-const waiting: (() => void)[] = [];
+/** A browser opens six connections to one address; two stay free for what the user does. */
+const downloads = new Semaphore(4);
 
 /** Runs at most four of the given tasks at a time, in their order. */
-export async function inTurn<T>(task: () => Promise<T>): Promise<T> {
-  if (running >= MAX_RUNNING) await new Promise<void>((resolve) => waiting.push(resolve));
-  running += 1;
-  try {
-    return await task();
-  } finally {
-    running -= 1;
-    waiting.shift()?.();
-  }
+export function inTurn<T>(task: () => Promise<T>): Promise<T> {
+  return downloads.run(task);
 }

@@ -11,7 +11,16 @@ export interface Route {
 function read(): Route {
   const [, view = '', id] = location.hash.split('/');
   const known: View = view === 'gallery' || view === 'operations' ? view : 'generate';
-  return { view: known, jobId: id === undefined || id === '' ? undefined : decodeURIComponent(id) };
+  return { view: known, jobId: id === undefined || id === '' ? undefined : decoded(id) };
+}
+
+/** A text that is no URI encoding stays as it is. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /** The view that the address names: `#/gallery`, or `#/generate/<job id>`. */

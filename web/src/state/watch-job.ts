@@ -1,5 +1,6 @@
 import { EventSourceParserStream } from 'eventsource-parser/stream';
 import { ApiError, call, isOffline, type JobEvent } from './api';
+import { sleep } from './timing';
 import { whenVisible, whileVisible } from './visibility';
 
 const FIRST_DELAY_MS = 300;
@@ -48,7 +49,7 @@ export async function watchJob(jobId: string, { onEvent, onInterruption, signal 
     } finally {
       visible.stop();
     }
-    await new Promise((resolve) => setTimeout(resolve, delay));
+    await sleep(delay);
     delay = Math.min(delay * 2, MAX_DELAY_MS);
   }
 }

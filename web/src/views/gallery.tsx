@@ -1,19 +1,11 @@
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
-import { Thumbnail } from '../parts/asset-view';
+import { results, Thumbnail } from '../parts/asset-view';
 import { SelectField } from '../parts/field';
-import { results } from '../parts/job-panel';
-import { Lightbox } from '../parts/lightbox';
-import type { Asset, Job } from '../state/api';
+import { Lightbox, type Tile } from '../parts/lightbox';
 import { reconnects } from '../state/connection';
 import { enumName, jobTypeName, time } from '../state/formats';
 import { galleryProblem, isLoading, jobs, keepGallery, loadMore, nextPage } from '../state/gallery';
-
-export interface Tile {
-  readonly job: Job;
-  /** Omitted: the job has no file. */
-  readonly asset: Asset | undefined;
-}
 
 /** Finished jobs that the server still has, with their files. */
 export function Gallery() {
