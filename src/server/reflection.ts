@@ -1,9 +1,9 @@
-import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import { toBinary } from '@bufbuild/protobuf';
 import {
   type DescriptorProto,
   type FileDescriptorProto,
   FileDescriptorProtoSchema,
-  FileDescriptorSetSchema,
+  type FileDescriptorSet,
 } from '@bufbuild/protobuf/wkt';
 import type { handleBidiStreamingCall, Server, ServerDuplexStream } from '@grpc/grpc-js';
 import { statusCodes } from '../errors.js';
@@ -22,10 +22,10 @@ type Answer = NonNullable<ServerReflectionResponse['messageResponse']>;
  * it merges the files of a package under one name, and then clients miss what a file imports.
  * https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
  *
- * @param descriptors a FileDescriptorSet with all dependencies
+ * @param descriptors with all dependencies
  */
-export function addReflection(server: Server, descriptors: Uint8Array): void {
-  const index = indexFiles(fromBinary(FileDescriptorSetSchema, descriptors).file);
+export function addReflection(server: Server, descriptors: FileDescriptorSet): void {
+  const index = indexFiles(descriptors.file);
   const handle: handleBidiStreamingCall<ServerReflectionRequest, ServerReflectionResponse> = (call) => {
     const left = new AbortController();
     call.on('cancelled', () => left.abort());

@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { fromBinary } from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Config } from '../config/server-config.js';
@@ -32,7 +34,9 @@ import { createModelService } from './model-service.js';
 import { type CreateServerObserver, type ObservedServer, serverObserver } from './observe/server-observer.js';
 import { notReady } from './readiness.js';
 import { createCallGuard } from './receive/call-guard.js';
-import { boundedService, MAX_REQUEST_BYTES } from './receive/receive-limits.js';
+import { decodedService } from './receive/decoded-service.js';
+import { requestShapes } from './receive/message-shapes.js';
+import { MAX_REQUEST_BYTES } from './receive/request-bounds.js';
 import { addReflection } from './reflection.js';
 import { LoraRegistry } from './request/lora-registry.js';
 import { createPolicy, type Policy } from './request/policy.js';
@@ -142,8 +146,12 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     calls,
     engine: (model) => engineOf(engines, model),
   };
+  const descriptors = fromBinary(
+    FileDescriptorSetSchema,
+    readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)),
+  );
   const server = new Server({
-    interceptors: [createCallGuard({ config, access, ...calls })],
+    interceptors: [createCallGuard({ config, access, shapes: requestShapes(descriptors), ...calls })],
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.max_concurrent_streams': MAX_STREAMS,
     // A connection that says nothing, or whose client vanished without closing it, is closed within half a minute.
@@ -152,15 +160,14 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     // Clients connect again without an error.
     'grpc.max_connection_idle_ms': IDLE_MS,
   });
-  server.addService(boundedService(InferenceServiceService, config, observer), createInferenceService(state));
-  server.addService(boundedService(JobServiceService, config, observer), createJobService(state));
-  server.addService(boundedService(ModelServiceService, config, observer), createModelService(state));
+  server.addService(decodedService(InferenceServiceService, observer), createInferenceService(state));
+  server.addService(decodedService(JobServiceService, observer), createJobService(state));
+  server.addService(decodedService(ModelServiceService, observer), createModelService(state));
   const health = new HealthImplementation();
   health.setStatus('darkroom.v1.JobService', 'SERVING');
   health.setStatus('darkroom.v1.ModelService', 'SERVING');
   health.addToServer(server);
-  if (config.REFLECTION !== 'off')
-    addReflection(server, readFileSync(new URL('../gen/descriptors.binpb', import.meta.url)));
+  if (config.REFLECTION !== 'off') addReflection(server, descriptors);
   let reported: boolean | undefined;
   const updateHealth = () => {
     // A language model loads on demand, so a server with nothing else serves.

@@ -7,7 +7,7 @@ import { drained } from '../std/drained.js';
 import { parseTraceparent } from '../std/traceparent.js';
 import { type Caller, callerOf } from './access/caller.js';
 import type { ServedCall, ServerObserver } from './observe/server-observer.js';
-import { RefusedRequest } from './receive/receive-limits.js';
+import { RefusedRequest } from './receive/decoded-service.js';
 
 /** A client's deadline passes earlier than ours by the latency of its call; then the client hangs up. */
 const DEADLINE_SLACK_MS = 500;

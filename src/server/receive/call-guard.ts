@@ -15,8 +15,11 @@ import type { Access } from '../access/access.js';
 import { type Caller, nobody, rememberCaller } from '../access/caller.js';
 import { scopeProblem } from '../access/method-scopes.js';
 import type { ServerObserver } from '../observe/server-observer.js';
+import { ArrivingMessages, PREFIX_BYTES } from './arriving-messages.js';
+import { inflate, isEncoding } from './inflate.js';
+import type { MessageShape } from './message-shapes.js';
 import { ReceiveBudget } from './receive-budget.js';
-import { receiveLimit } from './receive-limits.js';
+import { type RequestBounds, requestBounds } from './request-bounds.js';
 
 const MAX_STATUS_CHARACTERS = 1500;
 /** Bytes of unfinished requests that the process may hold: 4 large ones, and small ones. */
@@ -32,6 +35,8 @@ export interface CallGuardOptions {
   readonly log: Logger;
   readonly access: Pick<Access, 'tokens' | 'audit'>;
   readonly observer: Pick<ServerObserver, 'callRefused'>;
+  /** Request types of the methods, by path. */
+  readonly shapes: ReadonlyMap<string, MessageShape>;
 }
 
 /**
@@ -43,6 +48,7 @@ export function createCallGuard({
   log,
   access: { tokens, audit },
   observer,
+  shapes,
 }: CallGuardOptions): ServerInterceptor {
   const budget = new ReceiveBudget({
     maxBytes: MAX_RECEIVING_BYTES,
@@ -78,8 +84,10 @@ export function createCallGuard({
               return refuse(admission);
             }
             rememberCaller(metadata, admission);
-            const limitBytes = receiveLimit(method.path, config);
-            receiving = budget.track({ stream: streamOf(call), limitBytes, refuse });
+            const bounds = requestBounds(method.path, shapes, config);
+            inflateWithin(call, bounds, refuse);
+            const messages = new ArrivingMessages(bounds);
+            receiving = budget.track({ stream: streamOf(call), check: (chunk) => messages.write(chunk), refuse });
             proceed(metadata);
           },
           onReceiveMessage(message, proceed) {
@@ -104,7 +112,31 @@ export function createCallGuard({
   };
 }
 
-/** The HTTP/2 stream of a call. grpc-js has no public access to it; the version is pinned, and a test would notice. */
+/**
+ * Lets a call inflate its messages within bounds. grpc-js has no public access to that, nor to the stream; the version is pinned, and
+ * tests would notice.
+ */
+function inflateWithin(
+  call: ServerInterceptingCallInterface,
+  bounds: RequestBounds,
+  refuse: (error: InferenceError) => void,
+): void {
+  const plain = (Reflect.get(call, 'decompressMessage') as Decompress).bind(call);
+  const decompress: Decompress = async (message, encoding) => {
+    if (!isEncoding(encoding)) return plain(message, encoding);
+    try {
+      return await inflate(message.subarray(PREFIX_BYTES), encoding, bounds);
+    } catch (error) {
+      refuse(InferenceError.from(error));
+      throw error;
+    }
+  };
+  Reflect.set(call, 'decompressMessage', decompress);
+}
+
+type Decompress = (message: Buffer, encoding: string) => Buffer | Promise<Buffer>;
+
+/** The HTTP/2 stream of a call. */
 function streamOf(call: ServerInterceptingCallInterface): Readable {
   return Reflect.get(call, 'stream') as Readable;
 }

@@ -1,6 +1,5 @@
 import type { Readable } from 'node:stream';
 import { InferenceError } from '../../errors.js';
-import { tooLarge } from './receive-limits.js';
 
 export interface ReceiveBudgetOptions {
   /** Bytes of unfinished requests over all connections. */
@@ -15,13 +14,11 @@ export interface ReceiveBudgetOptions {
 /** One gRPC call whose messages are received. */
 export interface ReceivedCall {
   readonly stream: Readable;
-  /** Largest message, in bytes. */
-  readonly limitBytes: number;
+  /** Looks at what arrived. @returns why the call is refused */
+  check(chunk: Uint8Array): InferenceError | undefined;
   refuse(error: InferenceError): void;
 }
 
-/** Length prefix and compression flag of a gRPC message. */
-const FRAME_BYTES = 5;
 const RETRY_MS = 1000;
 
 /**
@@ -45,9 +42,9 @@ export class ReceiveBudget {
 
   /**
    * Counts what a call receives. `received`: a message is complete. `end`: no more messages matter.
-   * Refuses the call if its message is too large or too slow, or if all unfinished requests together are too large.
+   * Refuses the call if its check fails, if a message is too slow, or if all unfinished requests together are too large.
    */
-  track({ stream, limitBytes, refuse }: ReceivedCall): { received(): void; end(): void } {
+  track({ stream, check, refuse }: ReceivedCall): { received(): void; end(): void } {
     const { maxBytes, largeBytes, timeoutMs } = this.#options;
     let pending = 0;
     let slot: 'none' | 'waiting' | 'held' = 'none';
@@ -97,7 +94,8 @@ export class ReceiveBudget {
       pending += chunk.length;
       this.#bytes += chunk.length;
       start();
-      if (pending > limitBytes + FRAME_BYTES) return fail(tooLarge(pending - FRAME_BYTES, limitBytes));
+      const refusal = check(chunk);
+      if (refusal !== undefined) return fail(refusal);
       if (this.#bytes > maxBytes) {
         return fail(
           new InferenceError(

@@ -1,93 +1,119 @@
-/** Entries of the repeated fields of a `GenerateRequest`. */
-export interface RepeatedCounts {
-  references: number;
-  loras: number;
-  labels: number;
-}
+import type { MessageShape } from './message-shapes.js';
 
-export interface WireScan {
-  /** Fields of the request and of its messages, as far as they were counted: each one becomes a value, and a message an object. */
-  readonly fields: number;
-  readonly counts: Readonly<RepeatedCounts>;
-}
+export type ScanProblem = 'malformed' | 'too many fields';
 
-/** Field numbers of `GenerateRequest` (proto/darkroom/v1/inference_service.proto) whose values are messages. */
-const REPEATED: Readonly<Record<number, keyof RepeatedCounts>> = { 17: 'references', 18: 'loras', 20: 'labels' };
-const GUIDANCE_INTERVAL = 24;
+/** A varint has at most 10 bytes. */
+const MAX_VARINT_BITS = 70;
+
+/** What the next bytes are: a varint is a field's tag, a value, or the length of a value. */
+type Next = 'tag' | 'value' | 'length';
+
+/** A message around the current position. */
+interface Level {
+  readonly shape: MessageShape;
+  /** Position of its end, in bytes from the begin of the request. */
+  readonly end: number;
+}
 
 /**
- * Counts the fields of a `GenerateRequest` without decoding it, in linear time and constant memory. A request of 31 MB that
- * consists of tiny messages takes gigabytes and a minute to decode; one with a large image takes milliseconds.
+ * Counts the fields of a protobuf message and of the messages in it without decoding it, while its bytes arrive, in linear time and
+ * constant memory. A request of 31 MB that consists of tiny messages takes gigabytes and a minute to decode; one with a large
+ * image takes milliseconds.
  * https://protobuf.dev/programming-guides/encoding/
- *
- * @param maxFields the scan ends at the first field beyond it: 31 MB of fields take seconds to count
- * @returns undefined where the bytes are no protobuf message
  */
-export function scanGenerateRequest(bytes: Uint8Array, maxFields: number): WireScan | undefined {
-  const counts = { references: 0, loras: 0, labels: 0 };
-  let fields = 0;
-  const count = () => {
-    fields += 1;
-    return fields <= maxFields;
-  };
-  const isValid = walk(bytes, 0, bytes.length, (field, start, end) => {
-    if (!count()) return false;
-    const counted = REPEATED[field];
-    if (counted !== undefined) counts[counted] += 1;
-    // What is wrong inside of a message is left to the decoder.
-    if (start < end && (counted !== undefined || field === GUIDANCE_INTERVAL)) walk(bytes, start, end, count);
-    return fields <= maxFields;
-  });
-  return isValid ? { fields, counts } : undefined;
-}
+export class WireScan {
+  readonly #maxFields: number;
+  readonly #levels: Level[];
+  #at = 0;
+  /** Bytes before this position are the value of a field without fields. */
+  #skipTo = 0;
+  #next: Next = 'tag';
+  #varint = 0;
+  #bits = 0;
+  #field = 0;
+  #fields = 0;
 
-/**
- * Calls back for every field until it is told to end; `start` and `end` are the range of a length-delimited value, and equal for other
- * values.
- * @returns false where the bytes are cut or of an unknown wire type
- */
-function walk(
-  bytes: Uint8Array,
-  start: number,
-  end: number,
-  onField: (field: number, start: number, end: number) => boolean,
-): boolean {
-  let at = start;
-  const varint = (): number => {
-    let value = 0;
-    for (let shift = 0; shift < 70 && at < end; shift += 7) {
-      const byte = bytes[at] ?? 0;
-      at += 1;
-      // Beyond 2^53 the value is no length or tag that could fit: only its end matters.
-      value += (byte & 0x7f) * 2 ** shift;
-      if (byte < 0x80) return value;
-    }
-    return Number.NaN;
-  };
-  while (at < end) {
-    const tag = varint();
-    const field = Math.floor(tag / 8);
-    switch (tag % 8) {
-      case 0:
-        if (Number.isNaN(varint())) return false;
-        break;
-      case 1:
-        at += 8;
-        break;
-      case 2: {
-        const length = varint();
-        if (!(length <= end - at)) return false;
-        at += length;
-        if (!onField(field, at - length, at)) return true;
+  /**
+   * @param length bytes of the message; without it the message ends with the last bytes
+   * @param maxFields fields of the message, those of its messages included
+   */
+  constructor(shape: MessageShape, maxFields: number, length = Number.POSITIVE_INFINITY) {
+    this.#maxFields = maxFields;
+    this.#levels = [{ shape, end: length }];
+  }
+
+  /** Reads on. @returns the first problem; what was written after it is not looked at */
+  write(bytes: Uint8Array): ScanProblem | undefined {
+    const start = this.#at;
+    const end = start + bytes.length;
+    while (true) {
+      if (this.#skipTo > this.#at) this.#at = Math.min(this.#skipTo, end);
+      if (this.#next === 'tag') this.#leaveEnded();
+      if (this.#at >= end) return undefined;
+      const byte = bytes[this.#at - start] ?? 0;
+      this.#at += 1;
+      // Beyond 2^53 the value is no tag or length that could fit: only its end matters.
+      this.#varint += (byte & 0x7f) * 2 ** this.#bits;
+      this.#bits += 7;
+      if (byte >= 0x80) {
+        if (this.#bits >= MAX_VARINT_BITS) return 'malformed';
         continue;
       }
-      case 5:
-        at += 4;
-        break;
-      default:
-        return false;
+      const problem = this.#onVarint(this.#varint);
+      if (problem !== undefined) return problem;
+      this.#varint = 0;
+      this.#bits = 0;
     }
-    if (!onField(field, at, at)) return true;
   }
-  return at === end;
+
+  #onVarint(value: number): ScanProblem | undefined {
+    if (this.#next === 'tag') return this.#onTag(value);
+    if (this.#next === 'length') return this.#onLength(value);
+    this.#next = 'tag';
+    return undefined;
+  }
+
+  #onTag(tag: number): ScanProblem | undefined {
+    this.#fields += 1;
+    if (this.#fields > this.#maxFields) return 'too many fields';
+    this.#field = Math.floor(tag / 8);
+    if (this.#field === 0) return 'malformed';
+    switch (tag % 8) {
+      case 0:
+        this.#next = 'value';
+        return undefined;
+      case 1:
+        return this.#skip(8);
+      case 2:
+        this.#next = 'length';
+        return undefined;
+      case 5:
+        return this.#skip(4);
+      default:
+        return 'malformed';
+    }
+  }
+
+  #onLength(length: number): ScanProblem | undefined {
+    this.#next = 'tag';
+    const shape = this.#level.shape.get(this.#field);
+    if (shape === undefined) return this.#skip(length);
+    const end = this.#at + length;
+    if (end > this.#level.end) return 'malformed';
+    this.#levels.push({ shape, end });
+    return undefined;
+  }
+
+  #skip(length: number): ScanProblem | undefined {
+    this.#skipTo = this.#at + length;
+    return this.#skipTo > this.#level.end ? 'malformed' : undefined;
+  }
+
+  #leaveEnded(): void {
+    while (this.#levels.length > 1 && this.#at >= this.#level.end) this.#levels.pop();
+  }
+
+  get #level(): Level {
+    return this.#levels.at(-1) as Level;
+  }
 }
