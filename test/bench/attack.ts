@@ -1,17 +1,18 @@
 /**
  * npm run bench -- attack [--seconds 10]
  *
- * Attacks a server with the tiny SDXL and measures it from outside meanwhile, in a thread of its own: latency of health checks and
- * resident memory. Each attack has a server of its own and is repeated for some seconds.
+ * Attacks a server with the tiny SDXL and measures it from outside meanwhile, from a process of its own: latency of health checks and
+ * resident memory, and what each attack costs the server. Each has a server of its own and is repeated for some seconds.
  */
+import { fork } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect as connectHttp2 } from 'node:http2';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { Worker } from 'node:worker_threads';
 import { Client, credentials } from '@grpc/grpc-js';
 import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
 import { ListJobsRequest } from '../../src/gen/darkroom/v1/job_service.js';
@@ -65,15 +66,15 @@ async function measure(
   try {
     await ready(client);
     await prepare();
-    const workerData: ProbeSource = { address, pid: server.pid ?? 0 };
-    const probe = new Worker(new URL('./health-probe.js', import.meta.url), { workerData });
+    const source: ProbeSource = { address, pid: server.pid ?? 0 };
+    const probe = fork(new URL('./health-probe.js', import.meta.url), [JSON.stringify(source)]);
     const seen = async (): Promise<Seen> => {
-      probe.postMessage('');
+      probe.send('');
       const [message] = await once(probe, 'message');
       return message;
     };
-    await row(what, seen, attack);
-    await probe.terminate();
+    await row(what, server.pid ?? 0, seen, attack);
+    probe.kill();
   } finally {
     client.close();
     server.kill('SIGTERM');
@@ -82,17 +83,36 @@ async function measure(
 }
 
 /** Repeats an attack and prints what was seen meanwhile. */
-async function row(what: string, seen: () => Promise<Seen>, attack: () => Promise<unknown>): Promise<void> {
+async function row(
+  what: string,
+  pid: number,
+  seen: () => Promise<Seen>,
+  attack: () => Promise<unknown>,
+): Promise<void> {
   await seen();
+  const before = cpuMs(pid);
   let times = 0;
   for (const end = performance.now() + 1000 * seconds; performance.now() < end; times += 1) await attack();
   const { latencies, peakBytes } = await seen();
+  const cpu = `server ${((cpuMs(pid) - before) / times).toFixed(0)} CPU ms each`;
   const p99 = quantile(latencies, 0.99);
   const isHeld = p99 < MAX_P99_MS && peakBytes < MAX_BYTES;
   const figures = `p50 ${quantile(latencies, 0.5).toFixed(1)}, p99 ${p99.toFixed(1)}, max ${Math.max(...latencies).toFixed(0)} ms`;
   print(
-    `${what.padEnd(40)} ${String(times).padStart(5)} times; health ${figures} over ${latencies.length}; resident ${(peakBytes / MB).toFixed(0)} MiB${isHeld ? '' : '; bound exceeded'}`,
+    `${what.padEnd(40)} ${String(times).padStart(5)} times; health ${figures} over ${latencies.length}; resident ${(peakBytes / MB).toFixed(0)} MiB; ${cpu}${isHeld ? '' : '; bound exceeded'}`,
   );
+}
+
+/** User and system time of a process, all threads, in ms. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html */
+function cpuMs(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // The name may have blanks; the state follows it.
+  const [user, system] = stat
+    .slice(stat.lastIndexOf(')') + 2)
+    .split(' ')
+    .slice(11, 13)
+    .map(Number);
+  return 10 * ((user ?? 0) + (system ?? 0));
 }
 
 async function run(request: Parameters<typeof generate>[1]): Promise<void> {

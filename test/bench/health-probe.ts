@@ -1,7 +1,9 @@
-/** A thread that asks a server for its health and reads its memory while the main thread does something to it. */
+/**
+ * A process that asks a server for its health and reads its memory while another one does something to it.
+ * Not a thread: the attacker's memory must not hold it up.
+ */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parentPort, workerData } from 'node:worker_threads';
 import { credentials } from '@grpc/grpc-js';
 import { HealthClient } from '../../src/gen/grpc/health/v1/health.js';
 
@@ -20,13 +22,13 @@ export interface Seen {
 /** Between two checks, in ms. */
 const PAUSE_MS = 5;
 
-const { address, pid } = workerData as ProbeSource;
+const { address, pid } = JSON.parse(process.argv[2] ?? '') as ProbeSource;
 const health = new HealthClient(address, credentials.createInsecure());
 let latencies: number[] = [];
 let peakBytes = 0;
 
-parentPort?.on('message', () => {
-  parentPort?.postMessage({ latencies, peakBytes } satisfies Seen);
+process.on('message', () => {
+  process.send?.({ latencies, peakBytes } satisfies Seen);
   latencies = [];
   peakBytes = 0;
 });
