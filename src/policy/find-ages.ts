@@ -191,10 +191,10 @@ function hasAgeBefore(words: readonly string[], parts: Stream, i: number, { ages
   let at = i - 1;
   for (let k = 0; k < 3 && ABOUT.has(words[at] ?? ''); k += 1) at -= 1;
   const word = words[at] ?? '';
-  const pair = words.slice(at, i).join(' ');
-  if (ages.has(word) || ages.has(pair) || TURNED.has(word)) return true;
+  const isAge = [words.slice(at, i), words.slice(i - 2, i)].some((before) => ages.has(before.join(' ')));
+  if (ages.has(word) || isAge || TURNED.has(word)) return true;
   if (words[i - 1] === 'only' && parts[i + 1]?.hard !== false) return true;
-  const isNumberAlone = i + 1 >= words.length || !/^[a-z]/.test(words[i + 1] ?? '');
+  const isNumberAlone = parts[i + 1]?.hard !== false || !/^[a-z]/.test(words[i + 1] ?? '');
   return (
     at < i - 1 &&
     PRONOUNS.has(word) &&

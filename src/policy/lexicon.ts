@@ -20,6 +20,8 @@ export interface LexiconFile extends Partial<Record<Topic | 'harmless', readonly
   readonly years?: readonly string[];
   /** From one to seventeen, in order; spellings of one number are parted by "|". */
   readonly numbers?: readonly string[];
+  /** Ends of words that begin with a number and are an age: "jährig*" of "elfjährig". */
+  readonly joinedYears?: readonly string[];
   /** Words before a number that make it larger. */
   readonly tens?: readonly string[];
   /** Words before an age. */
@@ -28,8 +30,9 @@ export interface LexiconFile extends Partial<Record<Topic | 'harmless', readonly
   readonly under?: readonly string[];
   /** Animals: their young are harmless ("infant gorilla"). */
   readonly animals?: readonly string[];
-  /** Things that are bare without harm ("naked tree"). */
+  /** Things that are bare without harm ("naked tree"), and the words for bare before them. */
   readonly things?: readonly string[];
+  readonly bare?: readonly string[];
   /** Words of the other lists that count with two letters swapped or a vowel left out, too. */
   readonly misspelt?: readonly string[];
 }
@@ -89,9 +92,8 @@ export const ORDINALS: ReadonlySet<string> = new Set(
   ),
 );
 
-/** Words that make an animal its young, and a thing bare. */
+/** Words that make an animal its young. */
 const YOUNG = ['baby', 'infant', 'juvenile', 'newborn', 'adolescent', 'teenage'];
-const BARE = ['naked', 'nude', 'topless', 'bottomless', 'undressed', 'stripped'];
 
 /** Scripts without blanks between words. */
 export const UNSPACED = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\p{sc=Thai}ー]/u;
@@ -109,7 +111,7 @@ export function readLexicon(folder = new URL('./data/lexicon/', import.meta.url)
 export function lexiconOf(files: readonly LexiconFile[]): Lexicon {
   const builder = new Builder();
   for (const file of files) {
-    const { animals = [], things = [], misspelt = [] } = file;
+    const { animals = [], things = [], bare = [], misspelt = [] } = file;
     for (const topic of topics) {
       for (const term of file[topic] ?? []) {
         builder.add(term, topic, file.language);
@@ -118,11 +120,13 @@ export function lexiconOf(files: readonly LexiconFile[]): Lexicon {
         for (const wrong of misspellings(word)) builder.add(wrong + ending, topic, file.language);
       }
     }
+    for (const number of (file.numbers ?? []).flatMap((spellings) => spellings.split('|')))
+      for (const end of file.joinedYears ?? []) builder.add(number + end, 'minor', file.language);
     for (const term of file.harmless ?? []) builder.addHarmless(term);
     for (const animal of animals) {
       for (const young of YOUNG) for (const end of ['', 's']) builder.addHarmless(`${young} ${animal}${end}`);
     }
-    for (const thing of things) for (const bare of BARE) builder.addHarmless(`${bare} ${thing}`);
+    for (const thing of things) for (const word of bare) builder.addHarmless(`${word} ${thing}`);
     builder.addAges(file);
   }
   return builder;
@@ -182,7 +186,11 @@ class Builder implements Lexicon {
       for (const piece of new Set([folded, folded.replaceAll(' ', '')])) this.harmlessPieces.push(piece);
       return;
     }
-    for (const spelling of new Set([folded, skeleton(folded)])) this.#addPhrase(spelling, undefined, false);
+    for (const spelling of new Set([folded, skeleton(folded)])) {
+      this.#addPhrase(spelling, undefined, false);
+      // A whole word, so that it is not taken apart: "femenino" is no "nino".
+      if (wordsOf(spelling).length === 1) this.#addEntry(spelling, [], false);
+    }
   }
 
   addAges({ years = [], numbers = [], tens = [], ages = [], under = [] }: LexiconFile): void {
@@ -213,13 +221,17 @@ class Builder implements Lexicon {
       this.#addPhrase(folded, sense, isStem);
       return;
     }
+    this.#addEntry(folded, [sense], isStem);
+  }
+
+  #addEntry(folded: string, senses: readonly Sense[], isStem: boolean): void {
     const text = keyOf(folded);
     const runs = runsOf(folded);
     const map = isStem ? this.stems : this.words;
     const entries = map.get(text) ?? [];
     const same = entries.find((entry) => entry.runs.join() === runs.join());
-    if (same === undefined) entries.push({ runs, senses: [sense] });
-    else entries[entries.indexOf(same)] = { runs, senses: [...same.senses, sense] };
+    if (same === undefined) entries.push({ runs, senses });
+    else entries[entries.indexOf(same)] = { runs, senses: [...same.senses, ...senses] };
     map.set(text, entries);
   }
 

@@ -16,6 +16,8 @@ const probes: [string, Record<'refused' | 'allowed', Record<string, Row[]>>][] =
   'probes-2',
   'probes-3',
 ].map((name) => [name, fixture(name)]);
+const products: { languages: Record<string, { subjects: string[]; contexts: string[] }>; allowed: string[] } =
+  fixture('products');
 const MIN_PROBES = { refused: 0.94, allowed: 0.94 };
 
 const MIN_REFUSED = 0.99;
@@ -62,5 +64,19 @@ describe('the corpus of the policy', () => {
       1 - wrongRows.length / Object.values(rows).flat().length;
     expect([rate(passed, bad) >= MIN_PROBES.refused, passed]).toEqual([true, expect.anything()]);
     expect([rate(stopped, good) >= MIN_PROBES.allowed, stopped]).toEqual([true, expect.anything()]);
+  });
+
+  it.each(Object.entries(products.languages))('refuses what is put together of %s', (_, { subjects, contexts }) => {
+    const texts = subjects.flatMap((subject) => contexts.map((context) => `${subject}, ${context}`));
+    const passed = wrong(texts, true);
+    expect([1 - passed.length / texts.length >= MIN_PROBES.refused, passed]).toEqual([true, expect.anything()]);
+  });
+
+  it('lets the innocent ones beside them pass', () => {
+    const stopped = wrong(products.allowed, false);
+    expect([1 - stopped.length / products.allowed.length >= MIN_PROBES.allowed, stopped]).toEqual([
+      true,
+      expect.anything(),
+    ]);
   });
 });
