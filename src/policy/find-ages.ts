@@ -53,8 +53,14 @@ const ABOUT = new Set([
 const GRADES = new Set(['grade', 'grader', 'graders', 'grades', 'birthday', 'birthdays']);
 const ENDINGS = new Set(['st', 'nd', 'rd', 'th']);
 /** What stands before the age of a person without a unit: "she just turned 12". */
-const TURNED = new Set(['turned', 'turns', 'turning', 'shes', 'hes', 'barely', 'aged']);
+const TURNED = new Set(['turned', 'turns', 'turning', 'shes', 'hes', 'barely', 'aged', 'looks', 'looking']);
 const PRONOUNS = new Set(['she', 'he', 'they', 'who', 'girl', 'boy', 'her', 'his']);
+/** What stands before a year of birth. */
+const BORN: ReadonlySet<string> = new Set(
+  'born dob birthyear geboren née ne nacida nacido nata nato nascida nascido née né född født urodzona urodzony родилась родился рожденная'.split(
+    ' ',
+  ),
+);
 const HAN_NUMBER = /^[一二三四五六七八九十]{1,3}$/;
 /** Who is in a year at school: "year 7 pupil". */
 const PUPILS = /^(?:pupil|student|class|kid|girl|boy)/;
@@ -98,7 +104,9 @@ export function findsMinorAge(parts: Stream, lexicon: Lexicon): boolean {
 /** False for most words of a text. */
 function mayBeginAge(word: string, { ageBegins }: Lexicon): boolean {
   const code = word.charCodeAt(0);
-  return (code >= 0x30 && code <= 0x39) || ageBegins.has(word) || (code >= 0x3007 && HAN_NUMBER.test(word));
+  return (
+    (code >= 0x30 && code <= 0x39) || ageBegins.has(word) || BORN.has(word) || (code >= 0x3007 && HAN_NUMBER.test(word))
+  );
 }
 
 /** The same for scripts without blanks. */
@@ -164,11 +172,13 @@ function isLargeNumber(word: string): boolean {
 
 function hasUnit(words: readonly string[], parts: Stream, from: number, { years, yearStems }: Lexicon): boolean {
   const ends = (place: number) => parts[place]?.hard !== false;
+  // "14f", "12/f", "12-ish"
+  if (words[from] === 'f' || words[from] === 'ish') return true;
   if (words[from] === 'y' && (OLD.has(words[from + 1] ?? '') || ends(from + 1))) return true;
   let at = from;
   while (at < from + 4 && BETWEEN.has(words[at] ?? '') && !isYear(words[at] ?? '', years, yearStems)) at += 1;
   // "16 to 25 years old" begins at 16.
-  if (/^[0-9]{1,2}$/.test(words[at] ?? '') && at <= from + 1) at += 1;
+  if (/^[0-9]{1,2}$/.test(words[at] ?? '') && at <= from + 1 && parts[at]?.hard === false) at += 1;
   const word = words[at] ?? '';
   const next = words[at + 1] ?? '';
   if (isYear(word, years, yearStems)) {
@@ -240,8 +250,8 @@ function isSchoolYear(words: readonly string[], i: number, next: number): boolea
 }
 
 function isBornLate(words: readonly string[], i: number): boolean {
-  if (words[i] !== 'born') return false;
-  const year = Number(words[i + 1] === 'in' ? words[i + 2] : words[i + 1]);
+  if (!BORN.has(words[i] ?? '')) return false;
   const now = new Date().getFullYear();
-  return year > now - ADULT && year <= now;
+  // "born in 2016", "geboren im Jahr 2016"
+  return words.slice(i + 1, i + 4).some((word) => Number(word) > now - ADULT && Number(word) <= now);
 }

@@ -39,18 +39,31 @@ const INNER_CAPITALS = /(?<=\p{Ll})(?=\p{Lu})/gu;
 const MASK = /(?<=\p{L})[*#](?=\p{L})/u;
 const MAX_MASKED_WORDS = 1000;
 const VOWELS = ['a', 'e', 'i', 'o', 'u'];
+/** What code takes for a comment: "chi/* *\/ld". */
+const COMMENT = /\/\*[^*]{0,80}\*\//g;
+/** Emoji that speak of people, as words. Names: https://cldr.unicode.org/translation/characters */
+const EMOJI: Readonly<Record<string, string>> = {
+  '\u{1f476}': 'baby',
+  '\u{1f466}': 'boy',
+  '\u{1f467}': 'girl',
+  '\u{1f9d2}': 'child',
+  '\u{1f6b8}': 'children',
+  '\u{1f51e}': 'nsfw',
+};
+const ANY_EMOJI = new RegExp(`[${Object.keys(EMOJI).join('')}]`, 'gu');
 /** "<18" is "under 18". */
 const LESS_THAN = /[<≤＜]\s?(?=1[0-8](?!\d))/g;
 
 /**
- * The texts that a text may be: with its HTML references resolved, without tags, and its words with capitals as borders and with
- * masked vowels.
+ * The texts that a text may be: with its HTML references resolved, without tags and comments, with words for emoji, and its words with
+ * capitals as borders and with masked vowels.
  */
 export function sourcesOf(text: string): ReadonlySet<string> {
   const sources = new Set<string>();
   for (const resolved of new Set([text, resolveReferences(text)])) {
-    const source = resolved.replace(LESS_THAN, ' under ');
+    const source = resolved.replace(LESS_THAN, ' under ').replace(ANY_EMOJI, (emoji) => ` ${EMOJI[emoji]} `);
     sources.add(source);
+    if (source.includes('/*')) sources.add(source.replace(COMMENT, ''));
     if (source.includes('<')) sources.add(source.replace(TAG, ''));
     if (INNER_CAPITAL.test(source))
       sources.add(wordsWith(INNER_CAPITAL, source).join(' , ').replace(INNER_CAPITALS, ' '));
