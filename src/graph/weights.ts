@@ -5,7 +5,7 @@ import type { Graph, Value } from './graph.js';
 import type { OnnxType } from './onnx-proto.js';
 import { sameShape } from './shape.js';
 import { storedRows, storedTensor } from './stored-tensor.js';
-import { addUpdate, updateProblem, type WeightUpdate } from './weight-update.js';
+import { addUpdates, updateProblem, type WeightUpdate } from './weight-update.js';
 
 /** Ends of the keys of such numbers, in place of `.weight`. */
 const SCALES = ['.scale_weight', '.weight_scale'] as const;
@@ -103,13 +103,10 @@ export class Weights {
     const type = like?.type ?? this.graph.dialect.compute;
     if (type === 'f16') this.#noteNarrowed(key);
     const updates = this.options.updates?.get(key) ?? [];
-    let value = this.#stored(key, shape, view, updates.length > 0 ? 'f32' : type);
-    for (const update of updates) {
-      const problem = updateProblem(update, shape);
-      if (problem === undefined) value = addUpdate(this.graph, value, update);
-      else this.#problems.push(problem);
-    }
-    return this.graph.cast(value, type);
+    const value = this.#stored(key, shape, view, updates.length > 0 ? 'f32' : type);
+    const problems = updates.flatMap((update) => updateProblem(update, shape) ?? []);
+    this.#problems.push(...problems);
+    return this.graph.cast(problems.length > 0 ? value : addUpdates(this.graph, value, updates), type);
   }
 
   #stored(key: string, shape: readonly number[], view: readonly number[], wanted: OnnxType): Value {

@@ -15,7 +15,6 @@ const settingsSchema = z.object({
   lora_alpha: z.number().optional(),
   alpha_pattern: z.record(z.string(), z.number()).nullish(),
   use_rslora: z.boolean().nullish(),
-  use_dora: z.boolean().nullish(),
 });
 
 /** Settings of one component, as PEFT's LoraConfig has them. Ranks follow from the factors' shapes. */
@@ -37,7 +36,7 @@ export type AdapterSettingsOf = ReadonlyMap<string, AdapterSettings>;
 
 /**
  * Reads the settings that PEFT trained with out of a file's header.
- * @throws InferenceError CHECKPOINT_INVALID for settings that are none, MODEL_UNSUPPORTED for DoRA
+ * @throws InferenceError CHECKPOINT_INVALID for settings that are none
  */
 export function readAdapterSettings(path: string, metadata: Readonly<Record<string, string>>): AdapterSettingsOf {
   const text = metadata[KEY];
@@ -57,8 +56,7 @@ export function readAdapterSettings(path: string, metadata: Readonly<Record<stri
       const problems = problemsOf(parsed.error).map((problem) => `${component}.${problem}`);
       return refuse(`cannot be used:\n${listProblems(problems)}`);
     }
-    const { lora_alpha, alpha_pattern, use_rslora, use_dora } = parsed.data;
-    if (use_dora === true) throw new InferenceError('MODEL_UNSUPPORTED', `${path} is DoRA; darkroom takes LoRA`);
+    const { lora_alpha, alpha_pattern, use_rslora } = parsed.data;
     const patterns = Object.entries(alpha_pattern ?? {});
     if (patterns.length > MAX_PATTERNS)
       refuse(`has ${patterns.length} alphas of modules, the limit is ${MAX_PATTERNS}`);

@@ -1,5 +1,11 @@
 import { InferenceError, listProblems } from '../../errors.js';
-import { type StoredFloats, updateProblem } from '../../graph/weight-update.js';
+import {
+  type Magnitude,
+  type Product,
+  type StoredFloats,
+  updateProblem,
+  type WeightUpdate,
+} from '../../graph/weight-update.js';
 import { storedTypes, type TensorRecord } from '../../weights/safetensors.js';
 import { adapterScale } from './adapter-settings.js';
 import type { LoraBase, LoraHeader } from './lora-header.js';
@@ -26,28 +32,18 @@ export interface LoraTarget {
 }
 
 /** The change of one weight or bias, its numbers unread. */
-export type FittedUpdate = FittedFactors | FittedDifference;
-
-interface FittedTarget {
+export interface FittedUpdate {
   readonly component: string;
   /** Key of the weight or the bias in its component. */
   readonly key: string;
+  /** With a scale of 1. */
+  readonly update: WeightUpdate;
+  /** What the file scales it by. */
+  readonly scale: UnreadScale;
 }
 
-interface FittedFactors {
-  readonly kind: 'low-rank';
-  readonly target: FittedTarget;
-  readonly down: StoredFloats;
-  readonly up: StoredFloats;
-  /** Factor of up * down: a number from the header, or a tensor of one element that is divided by the rank. */
-  readonly scale: number | TensorRecord;
-}
-
-interface FittedDifference {
-  readonly kind: 'difference';
-  readonly target: FittedTarget;
-  readonly difference: StoredFloats;
-}
+/** A number from the header, or a tensor of one element that is divided by the rank. */
+export type UnreadScale = number | { readonly alpha: TensorRecord; readonly rank: number };
 
 export interface FittedLora {
   readonly updates: readonly FittedUpdate[];
@@ -106,43 +102,102 @@ function fitModule({ settings }: LoraHeader, target: LoraTarget, parts: Parts): 
   const [weight, bias] = [isParameter ? module : `${module}.weight`, `${module}.bias`];
   const problems: string[] = [];
   const updates: FittedUpdate[] = [];
-  /** The tensors in a type that a graph takes; undefined, and noted, where one is not. */
-  const floats = (...records: readonly TensorRecord[]): readonly StoredFloats[] | undefined => {
-    const known = records.flatMap(storedFloats);
-    const bad = records.find((record) => storedFloats(record).length === 0);
-    if (bad !== undefined) problems.push(`${bad.name} is ${bad.dtype}, must be one of ${storedTypes.join(', ')}`);
-    return bad === undefined ? known : undefined;
+  const stored = storedParts(parts, problems);
+  const own = settings.get(component);
+  const scaleOf = (rank: number | undefined): UnreadScale => {
+    if (rank === undefined) return 1;
+    if (own !== undefined) return adapterScale(own, module, rank);
+    return parts.alpha === undefined ? 1 : { alpha: parts.alpha, rank };
   };
-  const add = (update: FittedUpdate, shape: readonly number[]) => {
-    const name = `${component}.${update.target.key}`;
-    const problem = updateProblem({ ...update, scale: 1, name }, shape);
-    if (problem === undefined) updates.push(update);
+  const add = (key: string, change: Change, scale: UnreadScale, shape: readonly number[]) => {
+    const update = { ...change, scale: 1, name: `${component}.${key}` };
+    const problem = updateProblem(update, shape);
+    if (problem === undefined) updates.push({ component, key, update, scale });
     else problems.push(problem);
   };
-  const { down, up, alpha, difference, differenceBias } = parts;
-  if (down !== undefined && up !== undefined) {
-    const [first, second] = floats(down, up) ?? [];
-    const rank = down.shape[0] ?? 0;
-    const own = settings.get(component);
-    const scale = own === undefined ? (alpha ?? 1) : adapterScale(own, module, rank);
-    if (first !== undefined && second !== undefined)
-      add({ kind: 'low-rank', target: { component, key: weight }, down: first, up: second, scale }, target.shape);
-  } else if (down !== undefined || up !== undefined || (difference ?? differenceBias) === undefined) {
-    problems.push(`${component}.${weight} has no ${down === undefined ? 'lora_down' : 'lora_up'}`);
-  }
-  const [ofWeight] = (difference && floats(difference)) ?? [];
-  if (ofWeight !== undefined)
-    add({ kind: 'difference', target: { component, key: weight }, difference: ofWeight }, target.shape);
-  const [ofBias] = (differenceBias && floats(differenceBias)) ?? [];
-  if (ofBias !== undefined && target.biasShape === undefined) {
-    problems.push(`${ofBias.name} changes a bias, ${component}.${module} has none`);
-  } else if (ofBias !== undefined && target.biasShape !== undefined) {
-    add({ kind: 'difference', target: { component, key: bias }, difference: ofBias }, target.biasShape);
-  }
+  const addToBias = (difference: StoredFloats, scale: UnreadScale) => {
+    if (target.biasShape === undefined)
+      problems.push(`${difference.name} changes a bias, ${component}.${module} has none`);
+    else add(bias, { kind: 'difference', difference }, scale, target.biasShape);
+  };
+  const factors = problems.length > 0 ? undefined : factorsOf(stored, `${component}.${weight}`, problems);
   // Factors of rank 0 add nothing.
-  return { updates: updates.filter((update) => update.kind !== 'low-rank' || update.down.shape[0] !== 0), problems };
+  if (factors !== undefined && factors.rank !== 0) {
+    const magnitude = magnitudeOf(stored, target.shape);
+    add(weight, { ...factors.change, magnitude }, scaleOf(factors.rank), target.shape);
+    if (stored.upBias !== undefined) addToBias(stored.upBias, scaleOf(factors.rank));
+  }
+  const { difference, differenceBias } = stored;
+  if (difference !== undefined) add(weight, { kind: 'difference', difference }, 1, target.shape);
+  if (differenceBias !== undefined) addToBias(differenceBias, 1);
+  return { updates, problems };
 }
 
-function storedFloats(record: TensorRecord): readonly StoredFloats[] {
-  return storedTypes.filter((type) => type === record.dtype).map((dtype) => ({ ...record, dtype }));
+type StoredParts = Readonly<Partial<Record<LoraPart, StoredFloats>>>;
+/** An update without its scale and its name. */
+type Change = WeightUpdate extends infer Kind
+  ? Kind extends WeightUpdate
+    ? Omit<Kind, 'scale' | 'name'>
+    : never
+  : never;
+
+/** The tensors in a type that a graph takes; a problem for each one in another. */
+function storedParts({ alpha: _, ...parts }: Parts, problems: string[]): StoredParts {
+  const stored: Partial<Record<LoraPart, StoredFloats>> = {};
+  for (const [part, record] of Object.entries(parts) as [LoraPart, TensorRecord][]) {
+    const dtype = storedTypes.find((type) => type === record.dtype);
+    if (dtype !== undefined) stored[part] = { ...record, dtype };
+    else problems.push(`${record.name} is ${record.dtype}, must be one of ${storedTypes.join(', ')}`);
+  }
+  return stored;
+}
+
+interface Factors {
+  readonly change: Change;
+  /** Undefined: it has none, and nothing scales it. */
+  readonly rank: number | undefined;
+}
+
+/** The factors of a module, of whichever method; undefined where it has none, or not all, which is a problem. */
+function factorsOf(parts: StoredParts, weight: string, problems: string[]): Factors | undefined {
+  const { down, up, mid, difference, differenceBias } = parts;
+  const has = (method: string) => Object.keys(parts).some((part) => part.startsWith(method));
+  const missing = (name: string) => {
+    problems.push(`${weight} has no ${name}`);
+    return undefined;
+  };
+  if (has('hada_')) {
+    const { hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b, hada_t1, hada_t2 } = parts;
+    if (hada_w1_a === undefined || hada_w1_b === undefined) return missing('hada_w1_a and hada_w1_b');
+    if (hada_w2_a === undefined || hada_w2_b === undefined) return missing('hada_w2_a and hada_w2_b');
+    const products = [product(hada_w1_a, hada_w1_b, hada_t1), product(hada_w2_a, hada_w2_b, hada_t2)] as const;
+    return { change: { kind: 'hadamard', products }, rank: hada_w1_b.shape[0] };
+  }
+  if (has('lokr_')) {
+    const { lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b, lokr_t2 } = parts;
+    const first = lokr_w1 ?? (lokr_w1_a && lokr_w1_b && product(lokr_w1_a, lokr_w1_b));
+    const second = lokr_w2 ?? (lokr_w2_a && lokr_w2_b && product(lokr_w2_a, lokr_w2_b, lokr_t2));
+    if (first === undefined) return missing('lokr_w1');
+    if (second === undefined) return missing('lokr_w2');
+    const rank = (lokr_w1 === undefined ? lokr_w1_b : lokr_w2 === undefined ? lokr_w2_b : undefined)?.shape[0];
+    return { change: { kind: 'kronecker', factors: [first, second] }, rank };
+  }
+  if (down !== undefined && up !== undefined)
+    return { change: { kind: 'low-rank', product: { down, up, core: mid } }, rank: down.shape[0] };
+  if (down !== undefined) return missing('lora_up');
+  return up !== undefined || (difference ?? differenceBias) === undefined ? missing('lora_down') : undefined;
+}
+
+/** A product as LyCORIS stores it: with a core, the first factor is transposed. */
+function product(up: StoredFloats, down: StoredFloats, core?: StoredFloats): Product {
+  return { up, down, core, isUpTransposed: core !== undefined };
+}
+
+/**
+ * The lengths of a module of DoRA. PEFT has one for each output; LyCORIS for each output, [O, 1], or for each input, [1, I]:
+ * `wd_on_out` in https://github.com/KohakuBlueleaf/LyCORIS/blob/main/lycoris/modules/locon.py
+ */
+function magnitudeOf({ magnitude, doraScale }: StoredParts, [outputs]: readonly number[]): Magnitude | undefined {
+  if (magnitude !== undefined) return { lengths: magnitude, of: 'outputs' };
+  return doraScale && { lengths: doraScale, of: doraScale.shape[0] === outputs ? 'outputs' : 'inputs' };
 }

@@ -35,14 +35,12 @@ export interface LoraHeader {
 
 /** Key parts of other methods. The arithmetic of LoRA is wrong for their tensors. */
 const OTHER_METHODS: readonly (readonly [pattern: RegExp, name: string])[] = [
-  [/\.hada_w\d/, 'LoHa'],
-  [/\.lokr_w\d/, 'LoKr'],
-  [/\.(dora_scale|lora_magnitude_vector)/, 'DoRA'],
   [/\.(oft_blocks|oft_diag|oft_R)/, 'OFT'],
-  [/\.lora_mid\./, 'LoCon with a core (Tucker)'],
-  [/\.lora_(B|up)(\.[\w-]+)?\.bias$/, 'LoRA with biases'],
   [/\.(on_input|set_weight|reshape_weight)$/, 'weights of another kind than LoRA'],
 ];
+
+/** Factors whose first dimension is the rank. */
+const RANKED = /^(?:down|hada_w1_b|lokr_w[12]_b)$/;
 
 /** The first that some key fits. */
 const BASES: readonly (readonly [pattern: RegExp, base: LoraBase])[] = [
@@ -62,7 +60,7 @@ export async function readLoraHeader(path: string): Promise<LoraHeader> {
   const keys = [...tensors.keys()];
   const other = OTHER_METHODS.find(([pattern]) => keys.some((key) => pattern.test(key)));
   if (other !== undefined) {
-    throw new InferenceError('MODEL_UNSUPPORTED', `${path} is ${other[1]}; darkroom takes LoRA`);
+    throw new InferenceError('MODEL_UNSUPPORTED', `${path} is ${other[1]}; darkroom takes LoRA, DoRA, LoHa and LoKr`);
   }
   const modules = new Map<string, Partial<Record<LoraPart, TensorRecord>>>();
   const unknown: string[] = [];
@@ -76,7 +74,7 @@ export async function readLoraHeader(path: string): Promise<LoraHeader> {
     }
     const { module, part } = found;
     if (found.format === 'peft') format = 'peft';
-    if (part === 'down') rank = Math.max(rank, record.shape[0] ?? 0);
+    if (RANKED.test(part)) rank = Math.max(rank, record.shape[0] ?? 0);
     const parts = modules.get(module) ?? {};
     const same = parts[part];
     if (same !== undefined) refuse(path, `has "${shown(key)}" beside "${shown(same.name)}"`);

@@ -2,8 +2,27 @@
 
 export type LoraFormat = 'kohya' | 'peft';
 
-/** `difference` and `differenceBias`: full-size changes of a weight and of its bias. */
-export type LoraPart = 'down' | 'up' | 'alpha' | 'difference' | 'differenceBias';
+/**
+ * `mid`: the core of a LoCon's convolution. `upBias`: a bias behind `up`. `difference` and `differenceBias`: full-size changes of a weight
+ * and of its bias. `magnitude`, `doraScale`: the lengths of DoRA, as PEFT and as LyCORIS store them. The others are the factors of LoHa
+ * and LoKr, by LyCORIS's names.
+ */
+export type LoraPart =
+  | 'down'
+  | 'up'
+  | 'mid'
+  | 'alpha'
+  | 'upBias'
+  | 'difference'
+  | 'differenceBias'
+  | 'magnitude'
+  | 'doraScale'
+  | FactorPart;
+export type FactorPart =
+  | `hada_w${1 | 2}_${'a' | 'b'}`
+  | `hada_t${1 | 2}`
+  | `lokr_w${1 | 2}${'' | '_a' | '_b'}`
+  | 'lokr_t2';
 
 export interface LoraKey {
   readonly module: string;
@@ -19,6 +38,11 @@ const PARTS: Readonly<Record<string, LoraPart>> = {
   B: 'up',
   down: 'down',
   up: 'up',
+  mid: 'mid',
+  'lora_B.bias': 'upBias',
+  'lora_up.bias': 'upBias',
+  dora_scale: 'doraScale',
+  lora_magnitude_vector: 'magnitude',
   diff: 'difference',
   diff_m: 'difference',
   w_norm: 'difference',
@@ -35,7 +59,11 @@ const MODULATION = /\.(diff_m)$/;
 /** Ends of keys behind the module's name. The name of a PEFT adapter may stand before `.weight`. */
 const ENDS: readonly RegExp[] = [
   /\.lora_([AB])(?:\.(?!bias$)[\w-]+)?(?:\.weight)?$/,
-  /\.lora_(down|up)(?:\.weight)?$/,
+  /\.lora_(down|up|mid)(?:\.weight)?$/,
+  /\.(lora_(?:B|up)\.bias)$/,
+  /\.(dora_scale)$/,
+  /\.(lora_magnitude_vector)(?:\.[\w-]+)?$/,
+  /\.(hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2)$/,
   /\.lora(?:_linear_layer)?\.(down|up)\.weight$/,
   /\.(diff|diff_b|w_norm|b_norm)$/,
   MODULATION,
@@ -67,16 +95,21 @@ export function parseLoraKey(key: string): LoraKey | undefined {
   const name = key.replace(/^base_model\.model\./, '');
   const [, block, letter = '', side] = ATTENTION_2023.exec(name) ?? [];
   if (block !== undefined) {
-    return { module: attentionModule(block, letter), part: PARTS[side ?? ''] ?? 'alpha', format: 'peft' };
+    return { module: attentionModule(block, letter), part: partOf(side), format: 'peft' };
   }
   for (const end of ENDS) {
     const found = end.exec(name);
     if (found === null || found.index === 0) continue;
     const module = name.slice(0, found.index) + (end === MODULATION ? '.modulation' : '');
     const format = /^lora_(unet|te\d?)_/.test(module) ? 'kohya' : 'peft';
-    return { module, part: PARTS[found[1] ?? ''] ?? 'alpha', format };
+    return { module, part: partOf(found[1]), format };
   }
   return undefined;
+}
+
+/** @param end of the key, in brackets in ENDS; undefined: an alpha */
+function partOf(end: string | undefined): LoraPart {
+  return end === undefined ? 'alpha' : (PARTS[end] ?? (end as FactorPart));
 }
 
 /** CLIP's attention has other names for its projections than the UNet's. */

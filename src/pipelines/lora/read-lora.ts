@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
-import type { StoredFloats, WeightUpdate } from '../../graph/weight-update.js';
+import { type StoredFloats, storedOf, type WeightUpdate } from '../../graph/weight-update.js';
 import { isFiniteFloat8 } from '../../weights/float8.js';
 import { floatsFrom } from '../../weights/half-floats.js';
 import { floatTypes, type TensorRecord } from '../../weights/safetensors.js';
@@ -78,17 +78,14 @@ export async function readLoraUpdates(
 
 type Reader = Awaited<ReturnType<typeof open>>;
 
-async function withNumbers(path: string, fitted: FittedUpdate, reader: Reader): Promise<LoraUpdate> {
-  const { component, key } = fitted.target;
-  const name = `${path}: ${component}.${key}`;
-  if (fitted.kind === 'difference') {
-    await readFinite(path, fitted.difference, reader);
-    return { component, key, update: { kind: 'difference', difference: fitted.difference, scale: 1, name } };
-  }
-  const { down, up, scale } = fitted;
-  for (const factor of [down, up]) await readFinite(path, factor, reader);
-  const factor = typeof scale === 'number' ? scale : (await readScalar(path, scale, reader)) / (down.shape[0] ?? 1);
-  return { component, key, update: { kind: 'low-rank', down, up, scale: factor, name } };
+async function withNumbers(
+  path: string,
+  { component, key, update, scale }: FittedUpdate,
+  reader: Reader,
+): Promise<LoraUpdate> {
+  for (const record of storedOf(update)) await readFinite(path, record, reader);
+  const factor = typeof scale === 'number' ? scale : (await readScalar(path, scale.alpha, reader)) / scale.rank;
+  return { component, key, update: { ...update, scale: factor } };
 }
 
 /** LoRA files are small: a NaN in one is found here rather than in a black image. */

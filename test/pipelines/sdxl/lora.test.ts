@@ -161,7 +161,6 @@ describe('readLora', () => {
   it.each([
     ['not JSON', '{', 'CHECKPOINT_INVALID', /has lora_adapter_metadata in its header that is not a JSON object/],
     ['an alpha that is no number', '{"unet.lora_alpha":"8"}', 'CHECKPOINT_INVALID', /unet\.lora_alpha: Invalid input/],
-    ['DoRA', '{"unet.use_dora":true}', 'MODEL_UNSUPPORTED', /is DoRA; darkroom takes LoRA$/],
     [
       'a pattern that is no name',
       '{"unet.alpha_pattern":{"(a+)+":1}}',
@@ -182,10 +181,7 @@ describe('readLora', () => {
   });
 
   it.each([
-    ['biases', 'unet.x.lora_B.default.bias', 'is LoRA with biases; darkroom takes LoRA'],
-    ['LoHa', 'lora_unet_x.hada_w1_a', 'is LoHa; darkroom takes LoRA'],
-    ['LoKr', 'lora_unet_x.lokr_w1', 'is LoKr; darkroom takes LoRA'],
-    ['DoRA', 'lora_unet_x.dora_scale', 'is DoRA; darkroom takes LoRA'],
+    ['OFT', 'lora_unet_x.oft_blocks', 'is OFT; darkroom takes LoRA, DoRA, LoHa and LoKr'],
     [
       'one of SD 1.5',
       'lora_te_text_model_x.lora_up.weight',
