@@ -1,7 +1,6 @@
 import { formatShape } from '../std/format-shape.js';
 import type { StoredType, TensorRecord } from '../weights/safetensors.js';
 import type { Graph, Value } from './graph.js';
-import { mul } from './ops.js';
 import { sameShape } from './shape.js';
 import { storedTensor } from './stored-tensor.js';
 
@@ -144,7 +143,7 @@ function changeOf(graph: Graph, weight: Value, update: WeightUpdate): Value {
   const { scale, name } = update;
   const shape = weight.shape.map(Number);
   const scaled = (value: Value) =>
-    mul(graph, graph.reshape(value, shape), graph.constant(Float32Array.of(scale), [1], weight.type));
+    graph.node('Mul', [graph.reshape(value, shape), graph.constant(Float32Array.of(scale), [1], weight.type)], shape);
   switch (update.kind) {
     case 'low-rank':
       return graph.reshape(productOf(graph, weight, update.product, name, scale), shape);
@@ -152,7 +151,7 @@ function changeOf(graph: Graph, weight: Value, update: WeightUpdate): Value {
       const [first, second] = update.products.map((product, i) =>
         productOf(graph, weight, product, `${name}.${i + 1}`, 1),
       ) as [Value, Value];
-      return scaled(mul(graph, first, second));
+      return scaled(graph.node('Mul', [first, second], first.shape));
     }
     case 'kronecker': {
       const [first, second] = update.factors.map((factor, i) => {
@@ -221,7 +220,8 @@ function withLengths(
     attributes: { keepdims: 1 },
   });
   const wanted = stored(graph, weight, lengths, column, `${name}.magnitude`);
-  const stretched = graph.reshape(mul(graph, turned, graph.node('Div', [wanted, own], column)), weight.shape);
+  const factor = graph.node('Div', [wanted, own], column);
+  const stretched = graph.reshape(graph.node('Mul', [turned, factor], shape), weight.shape);
   return graph.node('Sub', [stretched, weight], weight.shape);
 }
 
