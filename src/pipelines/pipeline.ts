@@ -155,6 +155,17 @@ export interface GenerationRequest {
   readonly previewsPerSecond?: number;
   /** On top of the checkpoint. Omitted: none. */
   readonly loras?: readonly RequestLora[] | undefined;
+  /** Embeddings that its prompts name. Omitted: none. */
+  readonly embeddings?: readonly RequestEmbedding[] | undefined;
+}
+
+/** An embedding of a request (textual inversion), as the server found it. */
+export interface RequestEmbedding {
+  /** Name in prompts. */
+  readonly name: string;
+  readonly path: string;
+  /** Another one when the file was replaced. */
+  readonly revision: string;
 }
 
 /** A LoRA of a request, as the server found it. */

@@ -46,7 +46,11 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
     }),
     tokenize: unary(state.calls, async (request: TokenizeRequest) => {
       const { spec } = engineOf(state, request.model || tokenizedModel(state));
-      return tokenize(request, await state.tokenizers.of(spec), state.config.LIMIT_PROMPT_BYTES);
+      const { embedding } = state.addOns;
+      if (embedding.isConfigured) await embedding.refresh();
+      const family = familyNamed(state.families, spec.family);
+      const tokenizer = await state.tokenizers.of(spec);
+      return tokenize(request, tokenizer, { limitBytes: state.config.LIMIT_PROMPT_BYTES, family, embedding });
     }),
   };
 }
@@ -63,10 +67,12 @@ async function* generate(
   for await (const event of followJob(job, context.signal, { cancelsOnLeave })) yield { event };
 }
 
-/** Parses a request. If it names LoRAs, refreshes the list of LoRA files. */
+/** Parses a request. If it names LoRAs, refreshes their list; that of embeddings, whose names are plain words, if there may be any. */
 async function parse(state: ServerState, request: GenerateRequest): Promise<ParsedRequest> {
   const parsed = parseRequest(request);
-  if (parsed.named.loras.length > 0) await state.loras.refresh();
+  const { lora, embedding } = state.addOns;
+  if (parsed.named.loras.length > 0) await lora.refresh();
+  if (embedding.isConfigured) await embedding.refresh();
   return parsed;
 }
 

@@ -1,5 +1,5 @@
 import type { FloatType } from '../weights/safetensors.js';
-import { syntheticQwenSizes, syntheticSizes, syntheticWanSizes } from './sizes.js';
+import { syntheticEmbeddingSizes, syntheticQwenSizes, syntheticSizes, syntheticWanSizes } from './sizes.js';
 
 /** Writes a model to a path. @param dtype storage type of the weights; omitted, the released model's */
 type WriteModel = (path: string, dtype?: FloatType) => Promise<unknown>;
@@ -11,6 +11,9 @@ export const syntheticModels: ReadonlyMap<string, WriteModel> = new Map<string, 
   ),
   ...rows(syntheticWanSizes, async (path, size, dtype) =>
     (await import('./wan.js')).writeSyntheticWan(path, size, dtype),
+  ),
+  ...rows(syntheticEmbeddingSizes, async (path, size, dtype) =>
+    (await import('./embedding.js')).writeSyntheticEmbedding(path, size, dtype),
   ),
   ...rows(syntheticQwenSizes, async (path, size, dtype) =>
     (await import('./qwen.js')).writeSyntheticQwen(path, size, dtype),

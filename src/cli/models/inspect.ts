@@ -7,6 +7,7 @@ import { type AnyFamily, familyOfCheckpoint, flagOf, type Inspection } from '../
 import type { ModelInfo } from '../../pipelines/pipeline.js';
 import { formatBytes } from '../../std/format-bytes.js';
 import { addFamilyOptions, familyVariables } from '../options/family-options.js';
+import { describeEmbedding, inspectEmbedding } from './inspect-embedding.js';
 import { describeLora, inspectLora } from './inspect-lora.js';
 
 /** Number of unused keys that are listed. */
@@ -14,7 +15,7 @@ const MAX_UNUSED_SHOWN = 8;
 
 export function createInspectCommand(): Command {
   const inspect = new Command('inspect')
-    .description('show what a checkpoint or a LoRA is and whether it is whole, without loading it')
+    .description('show what a checkpoint, a LoRA or an embedding is and whether it is whole, without loading it')
     .argument(
       '<path>',
       "a diffusers-layout folder, or the original code's layout: one .safetensors file, or a folder for WAN",
@@ -26,6 +27,11 @@ export function createInspectCommand(): Command {
       const lora = await inspectLora(path);
       if (lora !== undefined) {
         print(lora, () => describeLora(path, lora));
+        return;
+      }
+      const embedding = await inspectEmbedding(path);
+      if (embedding !== undefined) {
+        print(embedding, () => describeEmbedding(path, embedding));
         return;
       }
       const inspection = await inspectCheckpoint(path, options);

@@ -5,7 +5,7 @@ import type { Feed } from '../../runtime/session.js';
 import { bytesFromFloats } from '../../weights/half-floats.js';
 
 /** Run-time dimensions of a test run: enough pixels and tokens for every kind of op. */
-const TEST_SIZES = { B: 1, T: 8, S: 8, I: 8, F: 8, H: 8, W: 8, h: 8, w: 8 };
+const TEST_SIZES = { B: 1, N: 1, T: 8, S: 8, I: 8, F: 8, H: 8, W: 8, h: 8, w: 8 };
 
 /** Feeds for one run of any network: noise of deviation 1 for floats, zeros for indices. */
 export function testFeeds(graph: Graph): Readonly<Record<string, Feed>> {

@@ -29,8 +29,8 @@ export type NetworkName = keyof SdxlGraphs;
 function sdxlTable(config: SdxlConfig) {
   const scale = vaeScale(config.vae);
   const image = ({ width, height }: RunSize) => ({ H: height / scale, W: width / scale });
-  // A prompt's row, and that of its pooled vector.
-  const text = { residence: 'always', sizes: () => ({ B: 2 }) } as const;
+  // A prompt's row, and that of its pooled vector; no embeddings.
+  const text = { residence: 'always', sizes: () => ({ B: 2, N: 1 }) } as const;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
   // The released VAE outgrows float16 in its middle block; one that was trained not to says so in its configuration.
   const vaeHalves = config.vae.force_upcast ? [] : halves;

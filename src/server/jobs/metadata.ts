@@ -64,6 +64,7 @@ export function plannedMetadata(
     guidanceInterval: request.video?.guidanceInterval,
     reuseThreshold: request.video?.reuseThreshold || undefined,
     loras: loraMessages(request.loras),
+    embeddings: (request.embeddings ?? []).map(({ name }) => name),
     buildSeconds: 0,
     vramUsedBytes: undefined,
     vramTotalBytes: undefined,

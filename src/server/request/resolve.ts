@@ -3,6 +3,7 @@ import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js
 import { DisconnectPolicy } from '../../gen/darkroom/v1/job.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
 import { assertNeeded } from './applied-references.js';
+import { findEmbeddings } from './embeddings.js';
 import { checkEnum } from './enum-values.js';
 import { assertNoViolations, checkJobId, checkLabels, createCheck } from './field-checks.js';
 import { checkLoras, findLoras, type NamedLoras, takeLoras } from './loras.js';
@@ -42,7 +43,7 @@ export function parseRequest(request: GenerateRequest): ParsedRequest {
 
 /**
  * Checks a request and fills in presets and defaults, one planner a topic.
- * @throws InferenceError INVALID_REQUEST with every bad field; LORA_NOT_FOUND and faults of a LoRA; FFMPEG_MISSING
+ * @throws InferenceError INVALID_REQUEST with every bad field; LORA_NOT_FOUND, EMBEDDING_NOT_FOUND and faults of such a file; FFMPEG_MISSING
  */
 export function resolveRequest({ request, named }: ParsedRequest, context: RequestContext): JobPlan {
   const { config, jobTypes, model } = context;
@@ -78,13 +79,16 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   if (preset === undefined) throw new Error('a request without a preset passed its checks');
 
   assertNeeded(references, { model: model.name, isVideo: makes === 'video', info });
-  const loras = findLoras(named.loras, family, context.loras);
+  const loras = findLoras(named.loras, family, context.addOns.lora);
+  const { prompt, weights } = named;
+  const negativePrompt = request.negativePrompt ?? preset.negativePrompt(prompt, info?.frames);
+  const texts = { prompt, weights, negativePrompt: negativePrompt ?? '' };
+  const embedded = findEmbeddings(texts, promptSyntax, family, context.addOns.embedding);
   return {
     request: {
-      prompt: named.prompt,
-      negativePrompt: request.negativePrompt ?? preset.negativePrompt(named.prompt, info?.frames),
+      ...embedded.texts,
+      negativePrompt: negativePrompt === undefined ? undefined : embedded.texts.negativePrompt,
       promptSyntax,
-      weights: named.weights,
       ...size,
       steps,
       guidanceScale,
@@ -92,6 +96,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       seeds,
       previewsPerSecond: request.previewsPerSecond,
       ...(loras.length > 0 && { loras }),
+      ...(embedded.embeddings.length > 0 && { embeddings: embedded.embeddings }),
       ...(frames !== undefined && { video: { frames, ...saving } }),
     },
     output: planOutput(request, makes, context),

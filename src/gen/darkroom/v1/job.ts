@@ -865,6 +865,8 @@ export interface JobMetadata {
    * memory was enough. docs/reference/memory.md describes each.
    */
   memoryMeasures: string[];
+  /** Names of the embeddings (textual inversion) that the prompts named. */
+  embeddings: string[];
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1672,6 +1674,7 @@ function createBaseJobMetadata(): JobMetadata {
     precisions: {},
     engine: "",
     memoryMeasures: [],
+    embeddings: [],
   };
 }
 
@@ -1848,6 +1851,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     for (const v of message.memoryMeasures) {
       writer.uint32(402).string(v!);
+    }
+    for (const v of message.embeddings) {
+      writer.uint32(410).string(v!);
     }
     return writer;
   },
@@ -2278,6 +2284,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.memoryMeasures.push(reader.string());
             continue;
           }
+          case 51: {
+            if (tag !== 410) {
+              break;
+            }
+
+            message.embeddings.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2493,6 +2507,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : globalThis.Array.isArray(object?.memory_measures)
         ? object.memory_measures.map((e: any) => globalThis.String(e))
         : [],
+      embeddings: globalThis.Array.isArray(object?.embeddings)
+        ? object.embeddings.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -2654,6 +2671,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.memoryMeasures?.length) {
       obj.memoryMeasures = message.memoryMeasures;
     }
+    if (message.embeddings?.length) {
+      obj.embeddings = message.embeddings;
+    }
     return obj;
   },
 
@@ -2732,6 +2752,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     );
     message.engine = object.engine ?? "";
     message.memoryMeasures = object.memoryMeasures?.map((e) => e) || [];
+    message.embeddings = object.embeddings?.map((e) => e) || [];
     return message;
   },
 };
