@@ -157,6 +157,24 @@ export interface GenerationRequest {
   readonly loras?: readonly RequestLora[] | undefined;
   /** Embeddings that its prompts name. Omitted: none. */
   readonly embeddings?: readonly RequestEmbedding[] | undefined;
+  /** ControlNets, with their images. Omitted: none. */
+  readonly controls?: readonly RequestControl[] | undefined;
+}
+
+/** A ControlNet of a request, as the server found it. */
+export interface RequestControl {
+  /** Name in requests. */
+  readonly name: string;
+  readonly path: string;
+  /** Another one when the file was replaced. */
+  readonly revision: string;
+  /** Row-major uint8 [height, width, 3] of the request's own size. */
+  readonly rgb: Uint8Array;
+  /** What its residuals are multiplied by, 0 to 2. */
+  readonly scale: number;
+  /** It acts in call i of n where i / n >= start and (i + 1) / n <= end, 0 to 1 each. */
+  readonly start: number;
+  readonly end: number;
 }
 
 /** An embedding of a request (textual inversion), as the server found it. */

@@ -12,7 +12,7 @@ import type { RunSize } from '../model-memory.js';
 import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint/checkpoint.js';
 import type { SdxlConfig } from './model/config.js';
 import { buildTextEncoder, unusedTextEncoderKeys } from './model/text-encoder.js';
-import { buildUNet } from './model/unet.js';
+import { buildUNet, noResidualSizes } from './model/unet.js';
 import {
   buildVaeDecoder,
   buildVaeEncoder,
@@ -53,7 +53,12 @@ function sdxlTable(config: SdxlConfig) {
       component: 'unet',
       residence: 'always',
       // A prompt of one chunk.
-      sizes: (run) => ({ B: run.rows, T: config.textEncoder.max_position_embeddings, ...image(run) }),
+      sizes: (run) => ({
+        B: run.rows,
+        T: config.textEncoder.max_position_embeddings,
+        ...image(run),
+        ...noResidualSizes(config.unet),
+      }),
       halves,
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
     },
