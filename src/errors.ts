@@ -29,6 +29,7 @@ export const errorReasons = {
   MODEL_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   LORA_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   EMBEDDING_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
+  CONTROLNET_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_ID_CONFLICT: { status: 'ALREADY_EXISTS', retryable: false },
   REQUEST_TOO_LARGE: { status: 'RESOURCE_EXHAUSTED', retryable: false },

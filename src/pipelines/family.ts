@@ -38,7 +38,12 @@ export interface Family<Variables = object, Source extends object = object> {
   negativePrompt(prompt: string, frames?: FrameConditioning): string;
   readonly references: ReferenceTraits;
   /** Optional fields of a request that have an effect. */
-  readonly takes: { readonly weights: boolean; readonly stepSaving: boolean; readonly embeddings: boolean };
+  readonly takes: {
+    readonly weights: boolean;
+    readonly stepSaving: boolean;
+    readonly embeddings: boolean;
+    readonly controls: boolean;
+  };
 
   /** Environment variables, with bounds, defaults and descriptions. */
   readonly variables: Readonly<Record<string, z.ZodType>>;

@@ -168,7 +168,9 @@ export interface RequestControl {
   readonly path: string;
   /** Another one when the file was replaced. */
   readonly revision: string;
-  /** Row-major uint8 [height, width, 3] of the request's own size. */
+  /** Number of its weights. */
+  readonly parameters: number;
+  /** Row-major uint8 [height, width, 3] of the request's own size; empty until it was fetched. */
   readonly rgb: Uint8Array;
   /** What its residuals are multiplied by, 0 to 2. */
   readonly scale: number;

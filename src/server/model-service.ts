@@ -4,6 +4,7 @@ import type { Engine, EngineState } from '../engine/engine.js';
 import { engineName, type Work } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
 import {
+  type ControlNetInfo,
   type EmbeddingInfo,
   EngineStatus,
   type LoraInfo,
@@ -13,6 +14,7 @@ import {
   ModelState,
   NetworkPrecision,
 } from '../gen/darkroom/v1/model_service.js';
+import type { ControlNetSummary } from '../pipelines/controlnets/controlnet-summary.js';
 import type { EmbeddingSummary } from '../pipelines/embeddings/embedding-summary.js';
 import type { LoraSummary } from '../pipelines/lora/lora-summary.js';
 import { version } from '../version.js';
@@ -41,13 +43,14 @@ export function createModelService(state: ServerState): ModelServiceServer {
     ...(enhancer ? [describeEnhancer(enhancer)] : []),
   ];
   const modelsWithAddOns = async () => {
-    const { lora, embedding } = state.addOns;
-    await Promise.all([lora.refresh(), embedding.refresh()]);
+    const { lora, embedding, controlnet } = state.addOns;
+    await Promise.all([lora.refresh(), embedding.refresh(), controlnet.refresh()]);
     return models().map((model) => {
       const family = state.families.find(({ name }) => name === model.family);
       if (family === undefined) return model;
       const loras = lora.of(family).map(describeLora);
-      return { ...model, loras, embeddings: embedding.of(family).map(describeEmbedding) };
+      const embeddings = embedding.of(family).map(describeEmbedding);
+      return { ...model, loras, embeddings, controlnets: controlnet.of(family).map(describeControlNet) };
     });
   };
   return {
@@ -170,6 +173,17 @@ function describeEmbedding({ name, summary, problem }: KnownAddOn<EmbeddingSumma
   };
 }
 
+function describeControlNet({ name, summary, problem }: KnownAddOn<ControlNetSummary>): ControlNetInfo {
+  return {
+    name,
+    base: summary?.base ?? '',
+    layout: summary?.layout ?? '',
+    parameters: BigInt(summary?.parameters ?? 0),
+    sizeBytes: BigInt(summary?.sizeBytes ?? 0),
+    problem: problem?.message ?? '',
+  };
+}
+
 /** States of a model's engines, from the one that can take a job at once to the one that never will. */
 const NEAREST: readonly EngineState[] = ['ready', 'busy', 'starting', 'restarting', 'stopped', 'failed'];
 
@@ -203,6 +217,7 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     problem: failure?.message ?? '',
     loras: [],
     embeddings: [],
+    controlnets: [],
     variants: sum(engines, ({ variants }) => variants),
     variantBuilds: sum(engines, ({ variantBuilds }) => variantBuilds),
     networks: engines.find(({ networks }) => networks.length > 0)?.networks ?? [],

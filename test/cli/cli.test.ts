@@ -337,6 +337,14 @@ describe('darkroom', () => {
     expect([made.code, made.stdout.split(' (')[0]]).toEqual([0, `wrote ${join(folder, 'a-0.png')}`]);
   });
 
+  it('models synthesize, models inspect: a ControlNet', async () => {
+    const path = join(await tempFolder(), 'depth.safetensors');
+    await darkroom(['models', 'synthesize', 'sdxl-controlnet-tiny', path]);
+    expect((await darkroom(['models', 'inspect', path])).stdout).toBe(
+      `${path} is a ControlNet for SDXL, in diffusers' names.\n  3.8 M parameters, 7.6 MB\n`,
+    );
+  });
+
   it('models synthesize, models inspect: an embedding', async () => {
     const path = join(await tempFolder(), 'ink.safetensors');
     await darkroom(['models', 'synthesize', 'sdxl-embedding', path]);

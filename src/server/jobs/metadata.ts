@@ -64,6 +64,13 @@ export function plannedMetadata(
     guidanceInterval: request.video?.guidanceInterval,
     reuseThreshold: request.video?.reuseThreshold || undefined,
     loras: loraMessages(request.loras),
+    controls: (request.controls ?? []).map(({ name, scale, start, end }) => ({
+      name,
+      scale,
+      start,
+      end,
+      source: undefined,
+    })),
     embeddings: (request.embeddings ?? []).map(({ name }) => name),
     buildSeconds: 0,
     vramUsedBytes: undefined,

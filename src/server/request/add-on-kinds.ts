@@ -1,5 +1,6 @@
 import type { Config } from '../../config/server-config.js';
 import type { ErrorReason } from '../../errors.js';
+import type { ControlNetSummary } from '../../pipelines/controlnets/controlnet-summary.js';
 import { embeddingEndings, secondEmbeddingPath } from '../../pipelines/embeddings/embedding-file.js';
 import type { EmbeddingSummary } from '../../pipelines/embeddings/embedding-summary.js';
 import type { AnyFamily } from '../../pipelines/family.js';
@@ -11,6 +12,7 @@ import type { NamedFile } from './without-paths.js';
 export interface AddOnSummaries {
   readonly lora: LoraSummary;
   readonly embedding: EmbeddingSummary;
+  readonly controlnet: ControlNetSummary;
 }
 
 export type AddOnName = keyof AddOnSummaries;
@@ -26,6 +28,8 @@ export interface AddOnKind<Name extends AddOnName = AddOnName> {
   readonly endings: readonly string[];
   /** Reason of the error for a name that no file has. */
   readonly notFound: ErrorReason;
+  /** Name of a file by its path below the folder without the ending. Omitted: that path. */
+  nameOf?(path: string): string;
   /** A second file that belongs to one, if it is there. Omitted: there is none. */
   partOf?(path: string): string;
   /** Base model of files for a family. Undefined: the family takes none. */
@@ -52,8 +56,21 @@ export const embeddingKind: AddOnKind<'embedding'> = {
   baseOf: ({ takes, loraBase }) => (takes.embeddings ? loraBase : undefined),
 };
 
+/** The weights of a diffusers folder, which is named for it. */
+const IN_FOLDER = /\/diffusion_pytorch_model(\.fp16)?$/;
+
+export const controlNetKind: AddOnKind<'controlnet'> = {
+  name: 'controlnet',
+  title: 'ControlNet',
+  variable: 'CONTROLNET_DIR',
+  endings: ['.safetensors'],
+  notFound: 'CONTROLNET_NOT_FOUND',
+  nameOf: (path) => path.replace(IN_FOLDER, ''),
+  baseOf: ({ takes, loraBase }) => (takes.controls ? loraBase : undefined),
+};
+
 /** The files that a request names. */
-export function filesOf({ loras = [], embeddings = [] }: GenerationRequest): readonly NamedFile[] {
+export function filesOf({ loras = [], embeddings = [], controls = [] }: GenerationRequest): readonly NamedFile[] {
   const named = (title: string, { name, path }: { readonly name: string; readonly path: string }) => ({
     title,
     name,
@@ -62,5 +79,6 @@ export function filesOf({ loras = [], embeddings = [] }: GenerationRequest): rea
   return [
     ...loras.map((lora) => named(loraKind.title, lora)),
     ...embeddings.map((embedding) => named(embeddingKind.title, embedding)),
+    ...controls.map((control) => named(controlNetKind.title, control)),
   ];
 }

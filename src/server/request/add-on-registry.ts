@@ -119,7 +119,8 @@ export class AddOnRegistry<Name extends AddOnName> {
   async #look(): Promise<void> {
     const { folder, files = new Map(), threadEntry = addOnThreadEntry } = this.#options;
     const listed = folder === undefined ? [] : await listAddOnFolder(folder, this.kind.endings);
-    const found = new Map([...listed, ...files]);
+    const { nameOf = (path: string) => path } = this.kind;
+    const found = new Map([...[...listed].map(([name, path]) => [nameOf(name), path] as const), ...files]);
     const known = new Map([...this.#known].filter(([name]) => found.has(name)));
     this.#known = known;
     const reader = new AddOnReader(threadEntry);

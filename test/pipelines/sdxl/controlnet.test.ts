@@ -47,7 +47,16 @@ afterAll(async () => {
 });
 
 const control = (more: Partial<RequestControl> = {}, name = 'a'): RequestControl => ({
-  ...{ name, path: join(folder, `${name}.safetensors`), revision: '1', rgb: rings, scale: 1, start: 0, end: 1 },
+  ...{
+    name,
+    path: join(folder, `${name}.safetensors`),
+    revision: '1',
+    parameters: 0,
+    rgb: rings,
+    scale: 1,
+    start: 0,
+    end: 1,
+  },
   ...more,
 });
 const request = (more: Partial<GenerationRequest> = {}): GenerationRequest => ({

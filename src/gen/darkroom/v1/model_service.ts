@@ -157,6 +157,8 @@ export interface Model {
    * ListModels.
    */
   embeddings: EmbeddingInfo[];
+  /** ControlNets that requests can name for this model, and files that cannot be used, with the reason. Only in ListModels. */
+  controlnets: ControlNetInfo[];
 }
 
 /** EngineStatus describes one of the engine processes that serve a model. */
@@ -230,6 +232,22 @@ export interface EmbeddingInfo {
   format: string;
   /** Tokens that the name takes in a prompt. */
   vectors: number;
+  /** Size of the file, in bytes. */
+  sizeBytes: bigint;
+  /** Reason why the file cannot be used. Empty otherwise. */
+  problem: string;
+}
+
+/** ControlNetInfo describes one ControlNet. */
+export interface ControlNetInfo {
+  /** Name that requests use. */
+  name: string;
+  /** Base model that it was trained on, as its keys show: SDXL, or another one. */
+  base: string;
+  /** Key layout of the file: diffusers or original. */
+  layout: string;
+  /** Number of its weights. */
+  parameters: bigint;
   /** Size of the file, in bytes. */
   sizeBytes: bigint;
   /** Reason why the file cannot be used. Empty otherwise. */
@@ -321,6 +339,7 @@ function createBaseModel(): Model {
     networks: [],
     engines: [],
     embeddings: [],
+    controlnets: [],
   };
 }
 
@@ -400,6 +419,9 @@ export const Model: MessageFns<Model> = {
     }
     for (const v of message.embeddings) {
       EmbeddingInfo.encode(v!, writer.uint32(178).fork()).join();
+    }
+    for (const v of message.controlnets) {
+      ControlNetInfo.encode(v!, writer.uint32(186).fork()).join();
     }
     return writer;
   },
@@ -593,6 +615,14 @@ export const Model: MessageFns<Model> = {
             message.embeddings.push(EmbeddingInfo.decode(reader, reader.uint32()));
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.controlnets.push(ControlNetInfo.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -671,6 +701,9 @@ export const Model: MessageFns<Model> = {
       embeddings: globalThis.Array.isArray(object?.embeddings)
         ? object.embeddings.map((e: any) => EmbeddingInfo.fromJSON(e))
         : [],
+      controlnets: globalThis.Array.isArray(object?.controlnets)
+        ? object.controlnets.map((e: any) => ControlNetInfo.fromJSON(e))
+        : [],
     };
   },
 
@@ -742,6 +775,9 @@ export const Model: MessageFns<Model> = {
     if (message.embeddings?.length) {
       obj.embeddings = message.embeddings.map((e) => EmbeddingInfo.toJSON(e));
     }
+    if (message.controlnets?.length) {
+      obj.controlnets = message.controlnets.map((e) => ControlNetInfo.toJSON(e));
+    }
     return obj;
   },
 
@@ -778,6 +814,7 @@ export const Model: MessageFns<Model> = {
     message.networks = object.networks?.map((e) => NetworkPrecision.fromPartial(e)) || [];
     message.engines = object.engines?.map((e) => EngineStatus.fromPartial(e)) || [];
     message.embeddings = object.embeddings?.map((e) => EmbeddingInfo.fromPartial(e)) || [];
+    message.controlnets = object.controlnets?.map((e) => ControlNetInfo.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1518,6 +1555,167 @@ export const EmbeddingInfo: MessageFns<EmbeddingInfo> = {
     message.base = object.base ?? "";
     message.format = object.format ?? "";
     message.vectors = object.vectors ?? 0;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.problem = object.problem ?? "";
+    return message;
+  },
+};
+
+function createBaseControlNetInfo(): ControlNetInfo {
+  return { name: "", base: "", layout: "", parameters: 0n, sizeBytes: 0n, problem: "" };
+}
+
+export const ControlNetInfo: MessageFns<ControlNetInfo> = {
+  encode(message: ControlNetInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.base !== "") {
+      writer.uint32(18).string(message.base);
+    }
+    if (message.layout !== "") {
+      writer.uint32(26).string(message.layout);
+    }
+    if (message.parameters !== 0n) {
+      if (BigInt.asUintN(64, message.parameters) !== message.parameters) {
+        throw new globalThis.Error("value provided for field message.parameters of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.parameters);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.sizeBytes);
+    }
+    if (message.problem !== "") {
+      writer.uint32(50).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ControlNetInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControlNetInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.base = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.layout = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.parameters = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.sizeBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ControlNetInfo {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      base: isSet(object.base) ? globalThis.String(object.base) : "",
+      layout: isSet(object.layout) ? globalThis.String(object.layout) : "",
+      parameters: isSet(object.parameters) ? BigInt(object.parameters) : 0n,
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+    };
+  },
+
+  toJSON(message: ControlNetInfo): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.base !== "") {
+      obj.base = message.base;
+    }
+    if (message.layout !== "") {
+      obj.layout = message.layout;
+    }
+    if (message.parameters !== 0n) {
+      obj.parameters = message.parameters.toString();
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ControlNetInfo>, I>>(base?: I): ControlNetInfo {
+    return ControlNetInfo.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ControlNetInfo>, I>>(object: I): ControlNetInfo {
+    const message = createBaseControlNetInfo();
+    message.name = object.name ?? "";
+    message.base = object.base ?? "";
+    message.layout = object.layout ?? "";
+    message.parameters = (object.parameters !== undefined && object.parameters !== null)
+      ? BigInt(object.parameters)
+      : 0n;
     message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
     message.problem = object.problem ?? "";
     return message;
