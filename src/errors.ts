@@ -28,6 +28,8 @@ export const errorReasons = {
   REFERENCE_NEEDED: { status: 'FAILED_PRECONDITION', retryable: false },
   MODEL_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   LORA_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
+  EMBEDDING_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
+  CONTROLNET_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_ID_CONFLICT: { status: 'ALREADY_EXISTS', retryable: false },
   REQUEST_TOO_LARGE: { status: 'RESOURCE_EXHAUSTED', retryable: false },

@@ -24,6 +24,8 @@ export interface JobTypeInfo {
   readonly takesWeights: boolean;
   /** A mask says which part of its reference is drawn anew. Omitted: masks are ignored. */
   readonly takesMask?: boolean;
+  /** ControlNets act on its images. Omitted: controls are ignored. */
+  readonly takesControls?: boolean;
   /** Upper bound of the old system's time for that many images, in seconds, on an RTX 6000 Ada. */
   readonly expectedSeconds: (images: number) => number;
 }
@@ -44,6 +46,7 @@ const sdxl = (row: Row): JobTypeInfo => ({
   isEnhanced: false,
   takesWeights: true,
   takesMask: true,
+  takesControls: true,
 });
 const wan = (makes: 'image' | 'video', isEnhanced: boolean, row: Row): JobTypeInfo => ({
   ...row,

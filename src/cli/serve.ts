@@ -30,6 +30,11 @@ const OPTIONS = {
     'Qwen2 or Qwen2.5 that enhances prompts: a GGUF file or a safetensors folder (QWEN_PATH)',
   ),
   LORA_DIR: new Option('--lora-dir <folder>', 'folder of LoRA files that requests may name (LORA_DIR)'),
+  EMBEDDING_DIR: new Option('--embedding-dir <folder>', 'folder of embeddings that prompts may name (EMBEDDING_DIR)'),
+  CONTROLNET_DIR: new Option(
+    '--controlnet-dir <folder>',
+    'folder of ControlNets that requests may name (CONTROLNET_DIR)',
+  ),
   LORA_FILES: new Option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)'),
   DEVICE: new Option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)'),
   DEVICES: new Option('--devices <list>', 'devices that models are placed on, for example cuda:0,cuda:1 (DEVICES)'),

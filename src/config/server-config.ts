@@ -52,6 +52,12 @@ export const configSchema = z.object({
     .refine((files) => files.every((file) => /^[^=]+=.+$/.test(file)), 'must be NAME=PATH, separated by commas')
     .optional()
     .describe('LoRA files outside LORA_DIR, as NAME=PATH, separated by commas.'),
+  EMBEDDING_DIR: path.describe(
+    'Folder with embeddings (textual inversion: .safetensors, .pt, .bin), subfolders included, which prompts name. The server notices changes while it runs. Unset: none.',
+  ),
+  CONTROLNET_DIR: path.describe(
+    'Folder with ControlNets for SDXL (.safetensors files, or folders as diffusers has them), subfolders included. The server notices changes while it runs. Unset: none.',
+  ),
   LORA_VARIANTS: count(2, 1, 64).describe(
     'Number of LoRA variants that are kept for each model, beside the bare model. One of SDXL takes 10 GB in float32.',
   ),

@@ -38,7 +38,12 @@ export interface Family<Variables = object, Source extends object = object> {
   negativePrompt(prompt: string, frames?: FrameConditioning): string;
   readonly references: ReferenceTraits;
   /** Optional fields of a request that have an effect. */
-  readonly takes: { readonly weights: boolean; readonly stepSaving: boolean };
+  readonly takes: {
+    readonly weights: boolean;
+    readonly stepSaving: boolean;
+    readonly embeddings: boolean;
+    readonly controls: boolean;
+  };
 
   /** Environment variables, with bounds, defaults and descriptions. */
   readonly variables: Readonly<Record<string, z.ZodType>>;
@@ -136,7 +141,15 @@ export interface Inspection {
 
 /** Splits prompts into tokens without the model. */
 export interface PromptTokenizer {
-  tokenize(text: string, syntax: PromptSyntax): TokenizedPrompt;
+  /** @param embeddings whose names are tokens, one a vector. Omitted: none */
+  tokenize(text: string, syntax: PromptSyntax, embeddings?: readonly CountedEmbedding[]): TokenizedPrompt;
+}
+
+/** An embedding as a tokenizer sees it. */
+export interface CountedEmbedding {
+  readonly name: string;
+  /** Vectors of each encoder; 0 for an encoder that reads the name as text. */
+  readonly counts: readonly number[];
 }
 
 export interface TokenizedPrompt {

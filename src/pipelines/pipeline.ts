@@ -155,6 +155,37 @@ export interface GenerationRequest {
   readonly previewsPerSecond?: number;
   /** On top of the checkpoint. Omitted: none. */
   readonly loras?: readonly RequestLora[] | undefined;
+  /** Embeddings that its prompts name. Omitted: none. */
+  readonly embeddings?: readonly RequestEmbedding[] | undefined;
+  /** ControlNets, with their images. Omitted: none. */
+  readonly controls?: readonly RequestControl[] | undefined;
+}
+
+/** A ControlNet of a request, as the server found it. */
+export interface RequestControl {
+  /** Name in requests. */
+  readonly name: string;
+  readonly path: string;
+  /** Another one when the file was replaced. */
+  readonly revision: string;
+  /** Number of its weights. */
+  readonly parameters: number;
+  /** Row-major uint8 [height, width, 3] of the request's own size; empty until it was fetched. */
+  readonly rgb: Uint8Array;
+  /** What its residuals are multiplied by, 0 to 2. */
+  readonly scale: number;
+  /** It acts in call i of n where i / n >= start and (i + 1) / n <= end, 0 to 1 each. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** An embedding of a request (textual inversion), as the server found it. */
+export interface RequestEmbedding {
+  /** Name in prompts. */
+  readonly name: string;
+  readonly path: string;
+  /** Another one when the file was replaced. */
+  readonly revision: string;
 }
 
 /** A LoRA of a request, as the server found it. */

@@ -46,7 +46,11 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
     }),
     tokenize: unary(state.calls, async (request: TokenizeRequest) => {
       const { spec } = engineOf(state, request.model || tokenizedModel(state));
-      return tokenize(request, await state.tokenizers.of(spec), state.config.LIMIT_PROMPT_BYTES);
+      const { embedding } = state.addOns;
+      if (embedding.isConfigured) await embedding.refresh();
+      const family = familyNamed(state.families, spec.family);
+      const tokenizer = await state.tokenizers.of(spec);
+      return tokenize(request, tokenizer, { limitBytes: state.config.LIMIT_PROMPT_BYTES, family, embedding });
     }),
   };
 }
@@ -63,10 +67,13 @@ async function* generate(
   for await (const event of followJob(job, context.signal, { cancelsOnLeave })) yield { event };
 }
 
-/** Parses a request. If it names LoRAs, refreshes the list of LoRA files. */
+/** Parses a request. If it names LoRAs or ControlNets, refreshes their lists; that of embeddings, whose names are plain words, if there may be any. */
 async function parse(state: ServerState, request: GenerateRequest): Promise<ParsedRequest> {
   const parsed = parseRequest(request);
-  if (parsed.named.loras.length > 0) await state.loras.refresh();
+  const { lora, embedding, controlnet } = state.addOns;
+  if (parsed.named.loras.length > 0) await lora.refresh();
+  if (request.controls.length > 0) await controlnet.refresh();
+  if (embedding.isConfigured) await embedding.refresh();
   return parsed;
 }
 
@@ -125,20 +132,23 @@ function plannedMemory({ info, spec }: Engine, { request, references }: JobPlan)
 /** Prepares a job: fetches its references while its prompt is enhanced. Undefined if it needs neither. */
 function preparationOf(
   state: ServerState,
-  { references, request, isEnhanced }: JobPlan,
+  { references, controls, request, isEnhanced }: JobPlan,
   user = '',
 ): NewGenerateJob['prepare'] {
-  if (references === undefined && !isEnhanced) return undefined;
+  if (references === undefined && controls.length === 0 && !isEnhanced) return undefined;
+  const sources = controls.flatMap(({ source }) => source ?? []);
   return async (job) => {
     // If one of the two fails, the other one is aborted.
     const both = new AbortController();
     const signal = AbortSignal.any([job.signal, both.signal]);
     try {
-      const [loaded, enhancement] = await Promise.all([
+      const [loaded, images, enhancement] = await Promise.all([
         references && state.references.load(references, request, { user, signal }),
+        state.references.loadControls(sources, request, { user, signal }),
         isEnhanced ? enhanceObserved(state, job, signal) : undefined,
       ]);
-      return { references: loaded, enhancement };
+      const drawn = request.controls?.map((control, i) => ({ ...control, rgb: images[i] ?? control.rgb }));
+      return { references: { ...loaded, ...(drawn && { controls: drawn }) }, enhancement };
     } catch (error) {
       both.abort(error);
       throw error;

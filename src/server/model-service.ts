@@ -4,6 +4,8 @@ import type { Engine, EngineState } from '../engine/engine.js';
 import { engineName, type Work } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
 import {
+  type ControlNetInfo,
+  type EmbeddingInfo,
   EngineStatus,
   type LoraInfo,
   Model,
@@ -12,11 +14,14 @@ import {
   ModelState,
   NetworkPrecision,
 } from '../gen/darkroom/v1/model_service.js';
+import type { ControlNetSummary } from '../pipelines/controlnets/controlnet-summary.js';
+import type { EmbeddingSummary } from '../pipelines/embeddings/embedding-summary.js';
+import type { LoraSummary } from '../pipelines/lora/lora-summary.js';
 import { version } from '../version.js';
 import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { modelNotFound } from './jobs/admission.js';
 import type { EngineSlot } from './jobs/engine-slot.js';
-import type { KnownLora } from './request/lora-registry.js';
+import type { KnownAddOn } from './request/add-on-registry.js';
 import type { ServerState } from './state.js';
 import { type CallContext, unary } from './stream.js';
 
@@ -37,15 +42,19 @@ export function createModelService(state: ServerState): ModelServiceServer {
     ),
     ...(enhancer ? [describeEnhancer(enhancer)] : []),
   ];
-  const modelsWithLoras = async () => {
-    await state.loras.refresh();
+  const modelsWithAddOns = async () => {
+    const { lora, embedding, controlnet } = state.addOns;
+    await Promise.all([lora.refresh(), embedding.refresh(), controlnet.refresh()]);
     return models().map((model) => {
       const family = state.families.find(({ name }) => name === model.family);
-      return family === undefined ? model : { ...model, loras: state.loras.of(family).map(describeLora) };
+      if (family === undefined) return model;
+      const loras = lora.of(family).map(describeLora);
+      const embeddings = embedding.of(family).map(describeEmbedding);
+      return { ...model, loras, embeddings, controlnets: controlnet.of(family).map(describeControlNet) };
     });
   };
   return {
-    listModels: unary(state.calls, async () => ({ models: await modelsWithLoras() })),
+    listModels: unary(state.calls, async () => ({ models: await modelsWithAddOns() })),
     loadModel: unary(state.calls, async ({ name }, context) => {
       record(state, context, ModelServiceService.loadModel.path, name);
       const onDemand = enhancerNamed(state, name);
@@ -140,7 +149,7 @@ function describeSlot({
   };
 }
 
-function describeLora({ name, summary, problem }: KnownLora): LoraInfo {
+function describeLora({ name, summary, problem }: KnownAddOn<LoraSummary>): LoraInfo {
   return {
     name,
     base: summary?.base ?? '',
@@ -149,6 +158,28 @@ function describeLora({ name, summary, problem }: KnownLora): LoraInfo {
     modules: summary?.modules ?? 0,
     sizeBytes: BigInt(summary?.sizeBytes ?? 0),
     trainedTags: [...(summary?.tags ?? [])],
+    problem: problem?.message ?? '',
+  };
+}
+
+function describeEmbedding({ name, summary, problem }: KnownAddOn<EmbeddingSummary>): EmbeddingInfo {
+  return {
+    name,
+    base: summary?.base ?? '',
+    format: summary?.format ?? '',
+    vectors: Math.max(0, ...(summary?.counts ?? [])),
+    sizeBytes: BigInt(summary?.sizeBytes ?? 0),
+    problem: problem?.message ?? '',
+  };
+}
+
+function describeControlNet({ name, summary, problem }: KnownAddOn<ControlNetSummary>): ControlNetInfo {
+  return {
+    name,
+    base: summary?.base ?? '',
+    layout: summary?.layout ?? '',
+    parameters: BigInt(summary?.parameters ?? 0),
+    sizeBytes: BigInt(summary?.sizeBytes ?? 0),
     problem: problem?.message ?? '',
   };
 }
@@ -185,6 +216,8 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     restarts: sum(engines, ({ restarts }) => restarts),
     problem: failure?.message ?? '',
     loras: [],
+    embeddings: [],
+    controlnets: [],
     variants: sum(engines, ({ variants }) => variants),
     variantBuilds: sum(engines, ({ variantBuilds }) => variantBuilds),
     networks: engines.find(({ networks }) => networks.length > 0)?.networks ?? [],

@@ -38,7 +38,7 @@ import { decodedService } from './receive/decoded-service.js';
 import { requestShapes } from './receive/message-shapes.js';
 import { MAX_REQUEST_BYTES } from './receive/request-bounds.js';
 import { addReflection } from './reflection.js';
-import { LoraRegistry } from './request/lora-registry.js';
+import { logFolderProblems, openAddOns } from './request/add-ons.js';
 import { createPolicy, type Policy } from './request/policy.js';
 import { createReferenceLoader } from './request/reference-loader.js';
 import type { ServerState } from './state.js';
@@ -70,8 +70,8 @@ export interface ServerOptions {
   readonly ownToken?: string | undefined;
   /** Fetches references. Default: as the configuration says. */
   readonly fetcher?: ReferenceFetcher;
-  /** The program of the thread that reads LoRA files. Default: the build's. */
-  readonly loraThread?: URL;
+  /** The program of the thread that reads files beside checkpoints. Default: the build's. */
+  readonly addOnThread?: URL;
   /** What measures the server. Default: nothing. */
   readonly observers?: readonly CreateServerObserver[];
 }
@@ -119,15 +119,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   });
   const enhancement = enhancementOf(options, policy);
   const { enhancer } = enhancement;
-  const loras = new LoraRegistry({
-    folder: config.LORA_DIR,
-    files: namedFiles(config.LORA_FILES),
-    threadEntry: options.loraThread,
-    log,
-  });
-  const problem = await loras.folderProblem();
-  if (problem !== undefined)
-    log.error({ folder: config.LORA_DIR }, `LORA_DIR ${problem}; there are no LoRAs until it can be`);
+  const addOns = openAddOns(config, { log, threadEntry: options.addOnThread });
+  await logFolderProblems(addOns, log);
   const state: ServerState = {
     config,
     families,
@@ -138,7 +131,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
     references: createReferenceLoader(config, (model, signal) => infoOf(engines, model, signal), fetcher),
-    loras: loras,
+    addOns,
     tokenizers: new TokenizerCache(families),
     enhancement,
     policy,
@@ -211,16 +204,6 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       await close();
     },
   };
-}
-
-/** Parses NAME=PATH entries. */
-function namedFiles(entries: readonly string[] = []): ReadonlyMap<string, string> {
-  return new Map(
-    entries.map((entry) => {
-      const at = entry.indexOf('=');
-      return [entry.slice(0, at), entry.slice(at + 1)];
-    }),
-  );
 }
 
 /** Info of a model, once it was ready: jobs may come before. @throws InferenceError the reason why it cannot start */

@@ -8,7 +8,7 @@ import type { Access } from './access/access.js';
 import type { EnhancementOptions } from './enhance/enhancement.js';
 import type { Admission } from './jobs/admission.js';
 import type { JobStore } from './jobs/job-store.js';
-import type { LoraRegistry } from './request/lora-registry.js';
+import type { AddOns } from './request/add-ons.js';
 import type { Policy } from './request/policy.js';
 import type { ReferenceLoader } from './request/reference-loader.js';
 import type { CallOptions } from './stream.js';
@@ -28,7 +28,7 @@ export interface ServerState {
   /** The ffmpeg that writes videos, as found when the server started. */
   readonly ffmpeg: FfmpegFinding;
   readonly references: ReferenceLoader;
-  readonly loras: LoraRegistry;
+  readonly addOns: AddOns;
   readonly tokenizers: TokenizerCache;
   /** The enhancer of prompts and its settings. */
   readonly enhancement: EnhancementOptions;

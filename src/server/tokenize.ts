@@ -2,7 +2,9 @@ import type { EngineSpec } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
 import type { TokenizeRequest, TokenizeResponse } from '../gen/darkroom/v1/inference_service.js';
 import { PromptSyntax } from '../gen/darkroom/v1/job.js';
-import { type Families, familyNamed, type PromptTokenizer, titlesOf } from '../pipelines/family.js';
+import { type AnyFamily, type Families, familyNamed, type PromptTokenizer, titlesOf } from '../pipelines/family.js';
+import type { AddOnRegistry } from './request/add-on-registry.js';
+import { countEmbeddings } from './request/embeddings.js';
 import { promptSyntaxes } from './request/plan-prompt.js';
 
 /**
@@ -40,11 +42,17 @@ export class TokenizerCache {
 
 const SYNTAXES: typeof promptSyntaxes = { ...promptSyntaxes, [PromptSyntax.PROMPT_SYNTAX_UNSPECIFIED]: 'weighted' };
 
-/** @throws InferenceError INVALID_REQUEST */
+interface TokenizeOptions {
+  readonly limitBytes: number;
+  readonly family: AnyFamily;
+  readonly embedding: AddOnRegistry<'embedding'>;
+}
+
+/** @throws InferenceError INVALID_REQUEST; EMBEDDING_NOT_FOUND and faults of an embedding */
 export function tokenize(
   { text, promptSyntax }: TokenizeRequest,
   tokenizer: PromptTokenizer,
-  limitBytes: number,
+  { limitBytes, family, embedding }: TokenizeOptions,
 ): TokenizeResponse {
   const refuse = (field: string, description: string): never => {
     throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field, description }] });
@@ -54,7 +62,8 @@ export function tokenize(
     refuse('text', `text of ${bytes} bytes must be <= ${limitBytes}; shorten it or raise LIMIT_PROMPT_BYTES`);
   const syntax =
     SYNTAXES[promptSyntax] ?? refuse('prompt_syntax', 'prompt_syntax is unknown; use a value of PromptSyntax');
-  const { encoders, phrases, report } = tokenizer.tokenize(text, syntax);
+  const read = countEmbeddings(text, syntax, family, embedding);
+  const { encoders, phrases, report } = tokenizer.tokenize(read.text, syntax, read.embeddings);
   return {
     problem: report.problem ?? '',
     phrases: phrases.map(({ text: phrase, weight, tokens }) => ({ text: phrase, weight, tokens })),

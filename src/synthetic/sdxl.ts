@@ -121,13 +121,22 @@ async function writeSingleFile(path: string, files: Files, changes: Changes, has
 
 /** Copies configurations and tokenizers to a folder. @returns the tensors that they ask for */
 async function planIn(folder: string, changes: Changes): Promise<ReturnType<typeof planSdxlWeights>> {
+  await copyConfigs(folder, changes);
+  return planSdxlWeights(await readSdxlConfig(folder));
+}
+
+/** Writes the configurations of a model in diffusers' layout, without its weights. */
+export function copySdxlConfigs(folder: string, size: SyntheticSize): Promise<void> {
+  return copyConfigs(folder, size === 'sdxl-tiny' ? {} : sdxlBase);
+}
+
+async function copyConfigs(folder: string, changes: Changes): Promise<void> {
   await cp(await findAsset('tiny-sdxl'), folder, { recursive: true });
   for (const [file, values] of Object.entries(changes)) {
     const path = join(folder, file);
     const config = JSON.parse(await readFile(path, 'utf8')) as object;
     await writeFile(path, JSON.stringify({ ...config, ...values }, null, 2));
   }
-  return planSdxlWeights(await readSdxlConfig(folder));
 }
 
 async function exists(path: string): Promise<boolean> {

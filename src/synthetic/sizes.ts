@@ -18,6 +18,14 @@ export const syntheticWanSizes = [
 ] as const;
 export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
 
+/** Embeddings of four vectors, for the SDXL of the same size. */
+export const syntheticEmbeddingSizes = ['sdxl-embedding-tiny', 'sdxl-embedding'] as const;
+export type SyntheticEmbeddingSize = (typeof syntheticEmbeddingSizes)[number];
+
+/** ControlNets for the SDXL of the same size: 3.8 million weights, and the 1.3 billion of the released ones. */
+export const syntheticControlNetSizes = ['sdxl-controlnet-tiny', 'sdxl-controlnet'] as const;
+export type SyntheticControlNetSize = (typeof syntheticControlNetSizes)[number];
+
 /** `qwen-tiny` has 120,000 weights; the others are as large as the released models of that size. */
 export const syntheticQwenSizes = ['qwen-tiny', 'qwen-0.5b', 'qwen-7b'] as const;
 export type SyntheticQwenSize = (typeof syntheticQwenSizes)[number];

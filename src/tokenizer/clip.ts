@@ -175,12 +175,20 @@ export function createClipTokenizer({
     piece: (id) => pieces.get(id) ?? '',
     encode(text) {
       const tokens = tokenize(text);
-      const kept = [begin.id, ...tokens.slice(0, maxLength - 2), end.id];
-      const ids = new Int32Array(maxLength).fill(pad.id);
-      ids.set(kept);
-      return { ids, length: tokens.length + 2 };
+      const special = { begin: begin.id, end: end.id, pad: pad.id, maxLength };
+      return { ids: fitTokens(special, tokens), length: tokens.length + 2 };
     },
   };
+}
+
+/** [maxLength]: begin, tokens, end, padding. Tokens that do not fit are cut off. */
+export function fitTokens(
+  { begin, end, pad, maxLength }: Pick<ClipTokenizer, 'begin' | 'end' | 'pad' | 'maxLength'>,
+  tokens: readonly number[],
+): Int32Array {
+  const ids = new Int32Array(maxLength).fill(pad);
+  ids.set([begin, ...tokens.slice(0, maxLength - 2), end]);
+  return ids;
 }
 
 function refuse(path: string, problem: string): never {

@@ -64,6 +64,19 @@ const jobRequestSchema = z.strictObject({
   previewsPerSecond: z.number().optional(),
   references: z.array(referenceSchema).max(2).optional(),
   mask: maskSchema.optional(),
+  controls: z
+    .array(
+      z.strictObject({
+        name: z.string(),
+        image: z.base64().optional(),
+        url: z.string().optional(),
+        scale: z.number().optional(),
+        start: z.number().optional(),
+        end: z.number().optional(),
+      }),
+    )
+    .max(16)
+    .optional(),
   loras: z
     .array(
       z.strictObject({ name: z.string(), weight: z.number().optional(), textEncoderWeight: z.number().optional() }),
@@ -75,7 +88,7 @@ const jobRequestSchema = z.strictObject({
 
 /** @throws InferenceError INVALID_REQUEST that lists every bad field; the server checks the rest */
 export function jobRequest(body: unknown): Partial<GenerateRequest> {
-  const { seed, references = [], mask, loras = [], ...rest } = parseBody(jobRequestSchema, body);
+  const { seed, references = [], mask, controls = [], loras = [], ...rest } = parseBody(jobRequestSchema, body);
   const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
   return {
     ...given,
@@ -90,6 +103,9 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
       denoisingStrength: strengths.denoisingStrength,
     })),
     ...(mask !== undefined && { mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0 } }),
+    controls: controls.map(({ name, image, url, scale, start, end }) => ({
+      ...{ name, source: sourceOf(image, url), scale, start, end },
+    })),
     loras: loras.map(({ name, weight, textEncoderWeight }) => ({ name, weight, textEncoderWeight })),
   };
 }

@@ -337,6 +337,22 @@ describe('darkroom', () => {
     expect([made.code, made.stdout.split(' (')[0]]).toEqual([0, `wrote ${join(folder, 'a-0.png')}`]);
   });
 
+  it('models synthesize, models inspect: a ControlNet', async () => {
+    const path = join(await tempFolder(), 'depth.safetensors');
+    await darkroom(['models', 'synthesize', 'sdxl-controlnet-tiny', path]);
+    expect((await darkroom(['models', 'inspect', path])).stdout).toBe(
+      `${path} is a ControlNet for SDXL, in diffusers' names.\n  3.8 M parameters, 7.6 MB\n`,
+    );
+  });
+
+  it('models synthesize, models inspect: an embedding', async () => {
+    const path = join(await tempFolder(), 'ink.safetensors');
+    await darkroom(['models', 'synthesize', 'sdxl-embedding', path]);
+    expect((await darkroom(['models', 'inspect', path])).stdout).toBe(
+      `${path} is an embedding (textual inversion) for SDXL, as clip_l and clip_g.\n  4 vectors of the first text encoder, 4 of the second, 16.5 kB\n`,
+    );
+  });
+
   it('models inspect: tells what a checkpoint is', async () => {
     const { code, stdout } = await darkroom(['models', 'inspect', inject('tinySdxl'), '--json']);
     expect([code, JSON.parse(stdout).info]).toMatchObject([0, { family: 'sdxl', storage: 'F16', nativeWidth: 64 }]);

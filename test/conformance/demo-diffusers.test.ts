@@ -2,14 +2,11 @@ import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { imageFromRgb } from '../../src/pipelines/common/rgb-image.js';
-import { RunningJobs } from '../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest } from '../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, type SdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
-import { encodePrompts } from '../../src/pipelines/sdxl/prompt/encode-prompts.js';
 import { findAsset } from '../../src/synthetic/assets.js';
 import { cpuBackend } from '../support/cpu-backend.js';
-import { resultOf } from '../support/result-of.js';
+import { latentsOf } from '../support/latents-of.js';
 import { Expected } from './golden-folder.js';
 import { tolerances } from './report.js';
 
@@ -71,7 +68,10 @@ describe('inpainting', () => {
 
   it.each(cases.inpaint)('ends at the latents of diffusers’ pipeline: $key', async ({ key, seed, ...more }) => {
     const { strength, scheduler, steps } = more;
-    const latents = await latentsOf(request({ scheduler, steps, seeds: [seed], init: { rgb, strength, mask } }));
+    const latents = await latentsOf(
+      pipeline,
+      request({ scheduler, steps, seeds: [seed], init: { rgb, strength, mask } }),
+    );
     await expectLatents(latents, 'inpaint', key);
   });
 });
@@ -79,21 +79,9 @@ describe('inpainting', () => {
 describe('a scheduler', () => {
   it.each(cases.schedulers)('ends at the latents of diffusers’ own: $key steps', async (sampling) => {
     const { key, scheduler, steps, seed } = sampling;
-    await expectLatents(await latentsOf(request({ scheduler, steps, seeds: [seed] })), 'schedulers', key);
+    await expectLatents(await latentsOf(pipeline, request({ scheduler, steps, seeds: [seed] })), 'schedulers', key);
   });
 });
-
-/** Latents at the end of the loop. */
-async function latentsOf(job: GenerationRequest): Promise<Float32Array> {
-  const { prompts, config, autoencoder } = pipeline.networks;
-  const running = new RunningJobs([{ request: job, signal: new AbortController().signal }]);
-  const conditioning = await resultOf(encodePrompts(0, job, running, prompts, config.forceZerosForEmptyPrompt));
-  if (conditioning === undefined) throw new Error('the case was cancelled');
-  const initLatents = job.init && (await autoencoder.encodeLatents(imageFromRgb(job.init.rgb, job), job));
-  const image = pipeline.startImage(0, job, 0, conditioning, { initLatents });
-  for await (const _ of pipeline.denoise([image], running));
-  return image.latents;
-}
 
 async function expectLatents(latents: Float32Array, file: string, key: string): Promise<void> {
   const wanted = (await Expected.read(`${folder}${file}.safetensors`)).floats(key);

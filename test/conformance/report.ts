@@ -116,7 +116,8 @@ function judgeMeasured(
   return { name, outcome: worst.use <= 1 ? 'passed' : 'failed', detail: worst.text, measured };
 }
 
-function difference(actual: ArrayLike<number>, expected: ArrayLike<number>): Required<Bound> {
+/** Differences of two arrays. Those of arrays of different lengths are infinite. */
+export function difference(actual: ArrayLike<number>, expected: ArrayLike<number>): Required<Bound> {
   const infinite = Number.POSITIVE_INFINITY;
   if (actual.length !== expected.length) return { absolute: infinite, relative: infinite, rms: infinite };
   let absolute = 0;

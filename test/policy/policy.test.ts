@@ -109,6 +109,7 @@ describe('a job before it goes to an engine', () => {
         prompt: '',
         references: undefined,
         isEnhanced: true,
+        controls: [],
       };
       const job = new GenerateJob({
         id: 'a',

@@ -284,6 +284,15 @@ describe('a request from a payload', () => {
     }
   });
 
+  it('has the ControlNets of an SDXL image; other types ignore them', () => {
+    const config = { controls: [{ name: 'depth', image: 'https://a.test/depth.png', scale: '0.5', end: 0.8 }] };
+    const source = { $case: 'url', value: 'https://a.test/depth.png' };
+    expect(request({ type: 'sdxl_image_fast', config }).controls).toEqual([
+      { name: 'depth', source, scale: 0.5, start: undefined, end: 0.8 },
+    ]);
+    expect(request({ type: 'image_fast', config }).controls).toEqual([]);
+  });
+
   it('has the mask of an SDXL image; other types ignore it', () => {
     const config = { image: 'https://a.test/photo.png', mask: 'https://a.test/mask.png', mask_blur: 4 };
     const mask = { source: { $case: 'url', value: config.mask }, blur: 4 };

@@ -11,14 +11,15 @@ import type { InferenceError } from '../../src/errors.js';
 import { JobType, type Lora, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
 import { readWanConfig } from '../../src/pipelines/wan/checkpoint/read-config.js';
-import { LoraReader } from '../../src/server/request/lora-reader.js';
-import { LoraRegistry } from '../../src/server/request/lora-registry.js';
+import { loraKind } from '../../src/server/request/add-on-kinds.js';
+import { AddOnReader } from '../../src/server/request/add-on-reader.js';
+import { AddOnRegistry } from '../../src/server/request/add-on-registry.js';
 import { createServer } from '../../src/server/server.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { readParameters } from '../support/read-metadata.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 import { sdxlImage } from '../support/sdxl-image.js';
-import { kinds, loraThread, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { addOnThread, kinds, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 
 const golden = (name: string) =>
@@ -194,10 +195,10 @@ describe('the folder', () => {
 
 describe('a folder that holds anything', () => {
   let own: string;
-  let registry: LoraRegistry;
+  let registry: AddOnRegistry<'lora'>;
   beforeEach(async () => {
     own = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
-    registry = new LoraRegistry({ folder: own, threadEntry: loraThread });
+    registry = new AddOnRegistry(loraKind, { folder: own, threadEntry: addOnThread });
   });
   afterEach(() => rm(own, { recursive: true }));
   const problems = async () => {
@@ -251,8 +252,8 @@ describe('a folder that holds anything', () => {
         entry,
         `import { parentPort } from 'node:worker_threads'; ${program}; parentPort.postMessage('ready');`,
       );
-      const reader = new LoraReader(pathToFileURL(entry));
-      const reading = await reader.read('x.safetensors');
+      const reader = new AddOnReader(pathToFileURL(entry));
+      const reading = await reader.read('lora', 'x.safetensors');
       lines.push('problem' in reading ? `${name}: ${reading.problem.message} ${reading.isFinal}` : (name ?? ''));
       await reader.close();
     }
@@ -276,7 +277,7 @@ describe('a folder that holds anything', () => {
   });
 
   it('is reported where it is missing', async () => {
-    const missing = new LoraRegistry({ folder: join(own, 'nowhere') });
+    const missing = new AddOnRegistry(loraKind, { folder: join(own, 'nowhere') });
     expect(await missing.folderProblem()).toBe(`${join(own, 'nowhere')} cannot be read (ENOENT)`);
     expect(await registry.folderProblem()).toBeUndefined();
     const lines: string[] = [];

@@ -6,13 +6,13 @@ import { JobType } from '../../src/gen/darkroom/v1/job.js';
 import { contractJobTypes } from '../../src/job-types.js';
 import { builtInFamilies } from '../../src/pipelines/families.js';
 import { familyNamed } from '../../src/pipelines/family.js';
+import { openAddOns } from '../../src/server/request/add-ons.js';
 import { hashRequest } from '../../src/server/request/hash-request.js';
-import { LoraRegistry } from '../../src/server/request/lora-registry.js';
 import { parseRequest, resolveRequest } from '../../src/server/request/resolve.js';
 
 const config = readConfig({});
 const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
-const loras = new LoraRegistry({});
+const addOns = openAddOns({});
 const resolve = (request: Partial<GenerateRequest>, family = 'sdxl') =>
   resolveRequest(parseRequest(GenerateRequest.fromPartial(request)), {
     config,
@@ -20,7 +20,7 @@ const resolve = (request: Partial<GenerateRequest>, family = 'sdxl') =>
     jobTypes: contractJobTypes,
     model: { name: family, family: familyNamed(builtInFamilies, family), info: undefined },
     ffmpeg,
-    loras,
+    addOns,
   });
 
 function violationsOf(request: Partial<GenerateRequest>, family?: string): Record<string, string> {

@@ -24,6 +24,7 @@ describe('an ended job', () => {
         init: { rgb: new Uint8Array(3 * MB), strength: 0.5 },
       },
       output: { format: 'png', metadata: 'full' },
+      controls: [],
       references: {
         model: 'sdxl',
         isVideo: false,

@@ -19,7 +19,7 @@ import { createServer, type RunningServer, type ServerOptions } from '../../src/
 export const engineEntry = new URL('../../dist/src/engine/image-process.js', import.meta.url);
 export const textEngineEntry = new URL('../../dist/src/engine/text-process.js', import.meta.url);
 
-export const loraThread = new URL('../../dist/src/server/request/lora-thread.js', import.meta.url);
+export const addOnThread = new URL('../../dist/src/server/request/add-on-thread.js', import.meta.url);
 
 export const silent = pino({ level: 'silent' });
 
@@ -89,7 +89,7 @@ export async function serve(
   const log = logTo === undefined ? silent : pino({ mixin: traceIds.fieldsOf }, logTo);
   const watch = await watchServer({ config, log, traceIds, ...(statusMs !== undefined && { statusMs }) });
   const { observers } = watch;
-  const server = await createServer({ config, log, engines, memory, textEngine, loraThread, observers, ...options });
+  const server = await createServer({ config, log, engines, memory, textEngine, addOnThread, observers, ...options });
   const metrics = await watch.listen(server.notReady);
   if (!startsLater) await Promise.all(engines.map((one) => one.start()));
   const client = connect(

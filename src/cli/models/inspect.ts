@@ -7,6 +7,8 @@ import { type AnyFamily, familyOfCheckpoint, flagOf, type Inspection } from '../
 import type { ModelInfo } from '../../pipelines/pipeline.js';
 import { formatBytes } from '../../std/format-bytes.js';
 import { addFamilyOptions, familyVariables } from '../options/family-options.js';
+import { describeControlNet, inspectControlNet } from './inspect-controlnet.js';
+import { describeEmbedding, inspectEmbedding } from './inspect-embedding.js';
 import { describeLora, inspectLora } from './inspect-lora.js';
 
 /** Number of unused keys that are listed. */
@@ -14,7 +16,9 @@ const MAX_UNUSED_SHOWN = 8;
 
 export function createInspectCommand(): Command {
   const inspect = new Command('inspect')
-    .description('show what a checkpoint or a LoRA is and whether it is whole, without loading it')
+    .description(
+      'show what a checkpoint, a LoRA, an embedding or a ControlNet is and whether it is whole, without loading it',
+    )
     .argument(
       '<path>',
       "a diffusers-layout folder, or the original code's layout: one .safetensors file, or a folder for WAN",
@@ -26,6 +30,16 @@ export function createInspectCommand(): Command {
       const lora = await inspectLora(path);
       if (lora !== undefined) {
         print(lora, () => describeLora(path, lora));
+        return;
+      }
+      const controlNet = await inspectControlNet(path);
+      if (controlNet !== undefined) {
+        print(controlNet, () => describeControlNet(path, controlNet));
+        return;
+      }
+      const embedding = await inspectEmbedding(path);
+      if (embedding !== undefined) {
+        print(embedding, () => describeEmbedding(path, embedding));
         return;
       }
       const inspection = await inspectCheckpoint(path, options);

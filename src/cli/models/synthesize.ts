@@ -8,11 +8,15 @@ export function createSynthesizeCommand(): Command {
   return new Command('synthesize')
     .description('write a model of made-up weights for measurements: its images are noise')
     .argument('<model>', names)
-    .argument('<path>', 'a folder, or for SDXL a file that ends in .safetensors for the original layout')
+    .argument(
+      '<path>',
+      'a folder, or for SDXL a file that ends in .safetensors for the original layout; a file for an embedding or a ControlNet',
+    )
     .addOption(
-      new Option('--dtype <type>', 'storage type of the weights: F16 for SDXL, BF16 for the others').choices(
-        floatTypes,
-      ),
+      new Option(
+        '--dtype <type>',
+        'storage type of the weights: F16 for SDXL and what is beside it, BF16 for the others',
+      ).choices(floatTypes),
     )
     .action(async (model: string, path: string, { dtype }: { dtype?: FloatType }) => {
       const write = syntheticModels.get(model);

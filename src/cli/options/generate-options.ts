@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import {
+  type Control,
   JobType,
   type Lora,
   OutputFormat,
@@ -44,6 +45,7 @@ export interface RequestOptions {
   readonly quality?: number;
   readonly metadata?: OutputMetadata;
   readonly lora?: readonly Lora[];
+  readonly control?: readonly string[];
 }
 
 export function requestOptions(): readonly Option[] {
@@ -82,6 +84,10 @@ export function requestOptions(): readonly Option[] {
     ),
     new Option('--reference-strength <n>', 'how strongly it conditions, 0.1 to 1').argParser(number),
     new Option('--denoise <n>', "diffusers' strength, ComfyUI's denoise, instead of the two").argParser(number),
+    new Option(
+      '--control <name[:scale[:start[:end]]]=file|url>',
+      'ControlNet, as the server lists it, and its image; up to four',
+    ).argParser((text: string, before: readonly string[] = []) => [...before, text]),
     new Option('--lora <name[:weight]>', 'LoRA on top of the model, as the server lists it; up to four').argParser(
       (text: string, before: readonly Lora[] = []) => [...before, loraOf(text)],
     ),
@@ -127,6 +133,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     references: await Promise.all(given),
     mask:
       options.mask === undefined ? undefined : { source: await sourceFrom(options.mask), blur: options.maskBlur ?? 0 },
+    controls: await Promise.all((options.control ?? []).map(controlFrom)),
     loras: [...(options.lora ?? [])],
     outputFormat: options.format ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     outputQuality: options.quality ?? 0,
@@ -140,6 +147,16 @@ function loraOf(text: string): Lora {
   if (name === '' || rest.length > 0) throw new InvalidArgumentError('must be NAME, NAME:WEIGHT or NAME:TEXT:WEIGHT.');
   const own = first === undefined ? undefined : number(first);
   return { name, weight: second === undefined ? own : number(second), textEncoderWeight: own };
+}
+
+/** Parses NAME=PLACE, NAME:SCALE=PLACE or NAME:SCALE:START:END=PLACE. */
+async function controlFrom(text: string): Promise<Control> {
+  const at = text.indexOf('=');
+  const [name = '', scale, start, end, ...rest] = text.slice(0, Math.max(0, at)).split(':');
+  if (name === '' || rest.length > 0)
+    throw new InvalidArgumentError('must be NAME=FILE, NAME:SCALE=FILE or NAME:SCALE:START:END=FILE.');
+  const [scaled, from, to] = [scale, start, end].map((value) => (value === undefined ? undefined : number(value)));
+  return { name, source: await sourceFrom(text.slice(at + 1)), scale: scaled, start: from, end: to };
 }
 
 /** @param place a file or a URL */

@@ -11,11 +11,12 @@ export function firstStep({ steps, init }: Pick<GenerationRequest, 'steps' | 'in
   return init === undefined ? 0 : Math.max(0, steps - Math.floor(steps * init.strength));
 }
 
-/** Equal for requests whose images can share runs of the denoiser: one size, one schedule, the same LoRAs. */
+/** Equal for requests whose images can share runs of the denoiser: one size, one schedule, the same LoRAs and ControlNets. */
 export function batchKey(request: GenerationRequest): string {
   const { width, height, steps, scheduler, video } = request;
   const size = [width, height, video?.frames, video?.shift];
-  return [...size, steps, scheduler, firstStep(request), variantKey(request)].join(' ');
+  const controls = (request.controls ?? []).map(({ name, revision }) => `${revision}:${name}`);
+  return [...size, steps, scheduler, firstStep(request), variantKey(request), ...controls].join(' ');
 }
 
 /** The key of the variant that a request needs: the LoRAs that change something, in any order. The bare model: empty. */

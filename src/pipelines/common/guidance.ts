@@ -23,6 +23,15 @@ export function plannedForwards(request: GenerationRequest): number {
   return forwards;
 }
 
+/** Work of a ControlNet's run in that of the denoiser's, whose way down and middle it has. */
+const CONTROL_SHARE = 0.5;
+
+/** The same runs with those of ControlNets, as shares of one of the denoiser. */
+export function plannedWork(request: GenerationRequest): number {
+  const share = (request.controls ?? []).reduce((sum, { start, end }) => sum + CONTROL_SHARE * (end - start), 1);
+  return plannedForwards(request) * share;
+}
+
 /** True if any step needs the negative prompt. */
 export function isEverGuided(request: GenerationRequest): boolean {
   for (let step = firstStep(request); step < request.steps; step += 1) if (isGuided(request, step)) return true;

@@ -147,7 +147,7 @@ async function openTested(network: Network, opener: NetworkOpener, options: Sess
   if (graph.dialect.compute === 'f32') return session;
   const carried = new CarriedTensors();
   try {
-    await session.run(testFeeds(graph), { carried });
+    await session.run(testFeeds(network), { carried });
     return session;
   } catch (error) {
     await session.release();

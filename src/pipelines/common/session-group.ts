@@ -51,8 +51,8 @@ export class SessionGroup {
   }
 
   /** A session that is opened when it is first asked for; one that did not open is tried again. */
-  onDemand(network: Network): OnDemandSession {
-    const open = this.#releasable(async () => [await this.#opener.open(network)]);
+  onDemand(network: Network, optionsOf?: (graph: Graph) => SessionOptions): OnDemandSession {
+    const open = this.#releasable(() => this.#opener.openAlike([network], optionsOf));
     return async () => (await open())[0] as NetworkSession;
   }
 

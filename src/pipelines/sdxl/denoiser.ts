@@ -1,6 +1,8 @@
-import { type NetworkSession, outputOf } from '../../runtime/session.js';
+import { CarriedTensors, type Feed, type NetworkSession, outputOf } from '../../runtime/session.js';
 import { join32 } from '../../std/concat-float32.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
+import { zeroResiduals } from './control/controlnet.js';
+import { type BatchControl, scaleFeed } from './control/job-controls.js';
 import type { UNetConfig } from './model/config.js';
 
 export interface UNetCall {
@@ -16,6 +18,8 @@ export interface UNetCall {
   readonly pooled: Float32Array;
   /** B rows of six. */
   readonly timeIds: readonly (readonly number[])[];
+  /** ControlNets that act on some row. Omitted: none. */
+  readonly controls?: readonly BatchControl[] | undefined;
   /** Ends the run. Omitted: nothing does. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -24,10 +28,12 @@ export interface UNetCall {
 export class Denoiser {
   readonly #session: NetworkSession;
   readonly #config: UNetConfig;
+  readonly #zeros: Readonly<Record<string, Feed>>;
 
   constructor(session: NetworkSession, config: UNetConfig) {
     this.#session = session;
     this.#config = config;
+    this.#zeros = zeroResiduals(config);
   }
 
   /** One run of the UNet over a batch. -> [B, 4, height, width] */
@@ -48,7 +54,24 @@ export class Denoiser {
       context: { data: call.context, shape: [batch, call.context.length / batch / width, width] },
       pooled: { data: call.pooled, shape: [batch, call.pooled.length / batch] },
     };
-    const outputs = await this.#session.run(feeds, { signal: call.signal });
-    return outputOf(outputs, 'noise', 'the UNet');
+    const { controls = [], signal } = call;
+    const carried = new CarriedTensors();
+    const size = [call.height, call.width];
+    try {
+      for (const [i, { net, hint, scales }] of controls.entries()) {
+        const shape = [batch, hint.length / batch / (call.height * call.width), ...size];
+        const before = i === 0 ? this.#zeros : {};
+        await net.run(
+          { ...feeds, ...before },
+          { hint: { data: hint, shape }, scale: scaleFeed(scales) },
+          { carried, signal },
+        );
+      }
+      const residuals = controls.length === 0 ? this.#zeros : {};
+      const outputs = await this.#session.run({ ...feeds, ...residuals }, { carried, signal });
+      return outputOf(outputs, 'noise', 'the UNet');
+    } finally {
+      carried.release();
+    }
   }
 }

@@ -4,6 +4,7 @@ import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
 import type { GenerationRequest } from '../pipeline.js';
+import type { JobControl } from './control/job-controls.js';
 import type { Conditioning } from './prompt/encode-prompts.js';
 
 export interface ImageOptions {
@@ -21,6 +22,8 @@ export interface ImageOptions {
   readonly initLatents?: Float32Array | undefined;
   /** Inpainting: 1 for latents that are drawn anew, 0 for those that are kept, [h, w]. */
   readonly latentMask?: Float32Array | undefined;
+  /** ControlNets, with the job's images. Omitted: none. */
+  readonly controls?: readonly JobControl[] | undefined;
   /** Unscaled initial noise; omitted, torch's CPU generator draws it from the seed. */
   readonly noise?: Float32Array | undefined;
 }
@@ -39,6 +42,7 @@ export class ImageLatents {
   readonly request: GenerationRequest;
   readonly index: number;
   readonly conditioning: Conditioning;
+  readonly controls: readonly JobControl[];
   /** The first call of the denoiser: 0, or later with image to image. */
   readonly start: number;
   /** [1, 4, h, w] */
@@ -48,11 +52,13 @@ export class ImageLatents {
   readonly #kept: KeptLatents | undefined;
 
   constructor(options: ImageOptions) {
-    const { job, request, index, conditioning, schedulerConfig, size, initLatents, latentMask, noise } = options;
+    const { job, request, index, conditioning, schedulerConfig, size, initLatents, latentMask, controls, noise } =
+      options;
     this.job = job;
     this.request = request;
     this.index = index;
     this.conditioning = conditioning;
+    this.controls = controls ?? [];
     this.start = firstStep(request) * callsPerStep(request.scheduler);
     this.#scheduler = createScheduler(request.scheduler, schedulerConfig, request.steps);
     this.#generator = new TorchCpuGenerator(this.seed);

@@ -10,6 +10,7 @@ import type { ModelMemory } from '../model-memory.js';
 import type { ModelInfo } from '../pipeline.js';
 import { Autoencoder } from './autoencoder.js';
 import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
+import { ControlNets } from './control/controlnets.js';
 import { Denoiser } from './denoiser.js';
 import { describeSdxl } from './inspect.js';
 import { sdxlLoraNames } from './lora-names.js';
@@ -28,6 +29,7 @@ export interface SdxlOptions extends SdxlSource {
 interface SharedParts {
   readonly opener: NetworkOpener;
   readonly checkpoint: SdxlCheckpoint;
+  readonly controlNets: ControlNets;
   readonly tokenizers: readonly [ClipTokenizer, ClipTokenizer];
   readonly info: ModelInfo;
   /** Networks that a variant has at most of its own: a UNet and both text encoders. */
@@ -39,6 +41,7 @@ export class SdxlNetworks {
   readonly prompts: PromptCache;
   readonly denoiser: Denoiser;
   readonly autoencoder: Autoencoder;
+  readonly controlNets: ControlNets;
   readonly #parts: SharedParts;
   /** The sessions that it releases. A variant does not release those that it shares with its base. */
   readonly #own: SessionGroup;
@@ -52,6 +55,7 @@ export class SdxlNetworks {
     this.prompts = prompts;
     this.denoiser = denoiser;
     this.autoencoder = autoencoder;
+    this.controlNets = parts.controlNets;
     this.#own = own;
   }
 
@@ -117,8 +121,10 @@ export async function loadSdxlNetworks({ backend, relief, ...source }: SdxlOptio
   const graphs = await buildSdxlNetworks(checkpoint, backend.dialectsOf);
   const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const changeable = [graphs.unet, graphs.text_encoder, graphs.text_encoder_2];
-  const parts = { opener, checkpoint, tokenizers, info: describeSdxl(checkpoint, graphs), changeable };
+  const controlNets = new ControlNets(config, opener);
+  const parts = { opener, checkpoint, controlNets, tokenizers, info: describeSdxl(checkpoint, graphs), changeable };
   return SessionGroup.fill(opener, async (sessions) => {
+    sessions.add(controlNets);
     const prompts = await openPrompts(parts, graphs, sessions);
     const denoiser = new Denoiser(await sessions.open(graphs.unet), config.unet);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);

@@ -9,7 +9,8 @@ import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
 import type { ModelMemory } from '../model-memory.js';
 import type { GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../pipeline.js';
-import { batches, ImageLatents } from './image-latents.js';
+import type { JobControl } from './control/job-controls.js';
+import { batches, ImageLatents, type ImageOptions } from './image-latents.js';
 import { ImagePreviews } from './image-previews.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
 import { predictBatch } from './predict-batch.js';
@@ -46,9 +47,13 @@ export class SdxlPipeline implements Pipeline {
       const prepared = yield* running.untilCancelled([job], (signal) => this.#prepare(job, request, running, signal));
       images.push(...(prepared ?? []));
     }
-    for (const batch of batches(images, (request) => batchLimit(request, this.#batchPixels))) {
-      yield* this.denoise(batch, running);
-      yield* this.#decode(batch, running);
+    try {
+      for (const batch of batches(images, (request) => batchLimit(request, this.#batchPixels))) {
+        yield* this.denoise(batch, running);
+        yield* this.#decode(batch, running);
+      }
+    } finally {
+      await this.networks.controlNets.trim();
     }
   }
 
@@ -106,7 +111,7 @@ export class SdxlPipeline implements Pipeline {
     request: GenerationRequest,
     index: number,
     conditioning: Conditioning,
-    { initLatents, noise }: { readonly initLatents?: Float32Array | undefined; readonly noise?: Float32Array } = {},
+    { initLatents, noise, controls }: Pick<ImageOptions, 'initLatents' | 'noise' | 'controls'> = {},
   ): ImageLatents {
     const { config, autoencoder } = this.networks;
     const latentSize = autoencoder.latentSize(request);
@@ -124,6 +129,7 @@ export class SdxlPipeline implements Pipeline {
       size,
       initLatents,
       latentMask,
+      controls,
       noise,
     });
   }
@@ -141,7 +147,19 @@ export class SdxlPipeline implements Pipeline {
     if (conditioning === undefined || !running.isAlive(job)) return [];
     const { init } = request;
     const initLatents = init && (await autoencoder.encodeLatents(imageFromRgb(init.rgb, request), request, signal));
-    return request.seeds.map((_, index) => this.startImage(job, request, index, conditioning, { initLatents }));
+    const controls = await this.embedControls(request, signal);
+    const inputs = { initLatents, controls };
+    return request.seeds.map((_, index) => this.startImage(job, request, index, conditioning, inputs));
+  }
+
+  /** The ControlNets of a request, each with the embedding of its image. */
+  async embedControls(request: GenerationRequest, signal?: AbortSignal): Promise<readonly JobControl[]> {
+    const embedded: JobControl[] = [];
+    for (const { rgb, ...control } of request.controls ?? []) {
+      const net = await this.networks.controlNets.get(control);
+      embedded.push({ ...control, net, hint: await net.embed(rgb, request, signal) });
+    }
+    return embedded;
   }
 
   async *#decode(batch: readonly ImageLatents[], running: RunningJobs): AsyncGenerator<PipelineEvent, void, undefined> {

@@ -1,6 +1,7 @@
 import { join32 } from '../../std/concat-float32.js';
 import { groupBy } from '../../std/group-by.js';
 import type { GenerationRequest } from '../pipeline.js';
+import { batchControls } from './control/job-controls.js';
 import type { ImageLatents } from './image-latents.js';
 import type { SdxlNetworks } from './networks.js';
 
@@ -29,6 +30,13 @@ export async function predictBatch(
         context: join32(part.map(({ row }) => row.embeds)),
         pooled: join32(part.map(({ row }) => row.pooled)),
         timeIds: part.map(({ image }) => sizeIds(image.request)),
+        controls: batchControls(
+          part.map(({ image }) => ({
+            controls: image.controls,
+            call: step - image.start,
+            calls: image.calls - image.start,
+          })),
+        ),
         signal,
       });
       outputs.push(predicted);

@@ -12,7 +12,7 @@ import type { RunSize } from '../model-memory.js';
 import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint/checkpoint.js';
 import type { SdxlConfig } from './model/config.js';
 import { buildTextEncoder, unusedTextEncoderKeys } from './model/text-encoder.js';
-import { buildUNet } from './model/unet.js';
+import { buildUNet, noResidualSizes } from './model/unet.js';
 import {
   buildVaeDecoder,
   buildVaeEncoder,
@@ -29,8 +29,8 @@ export type NetworkName = keyof SdxlGraphs;
 function sdxlTable(config: SdxlConfig) {
   const scale = vaeScale(config.vae);
   const image = ({ width, height }: RunSize) => ({ H: height / scale, W: width / scale });
-  // A prompt's row, and that of its pooled vector.
-  const text = { residence: 'always', sizes: () => ({ B: 2 }) } as const;
+  // A prompt's row, and that of its pooled vector; no embeddings.
+  const text = { residence: 'always', sizes: () => ({ B: 2, N: 1 }) } as const;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
   // The released VAE outgrows float16 in its middle block; one that was trained not to says so in its configuration.
   const vaeHalves = config.vae.force_upcast ? [] : halves;
@@ -53,7 +53,12 @@ function sdxlTable(config: SdxlConfig) {
       component: 'unet',
       residence: 'always',
       // A prompt of one chunk.
-      sizes: (run) => ({ B: run.rows, T: config.textEncoder.max_position_embeddings, ...image(run) }),
+      sizes: (run) => ({
+        B: run.rows,
+        T: config.textEncoder.max_position_embeddings,
+        ...image(run),
+        ...noResidualSizes(config.unet),
+      }),
       halves,
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
     },

@@ -1,5 +1,6 @@
 import { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import {
+  type Control,
   DisconnectPolicy,
   JobType,
   type Mask,
@@ -60,6 +61,7 @@ export function generateRequestFrom(
     frames: jobType.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
     references: [...referencesFrom(payload, jobType)],
     mask: jobType.takesMask && config.mask !== undefined ? maskFrom(config.mask, config.mask_blur) : undefined,
+    controls: jobType.takesControls ? (config.controls ?? []).map(controlFrom) : [],
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     // If this bridge dies, the next one attaches to the job.
     disconnectPolicy: DisconnectPolicy.DISCONNECT_POLICY_CONTINUE,
@@ -67,11 +69,17 @@ export function generateRequestFrom(
   });
 }
 
+type PayloadControl = NonNullable<NonNullable<JobPayload['config']>['controls']>[number];
+
 const noConfig: NonNullable<JobPayload['config']> = {} as NonNullable<JobPayload['config']>;
 const noMetadata: NonNullable<JobPayload['metadata']> = {} as NonNullable<JobPayload['metadata']>;
 
 function maskFrom(url: string, blur = 0): Mask {
   return { source: { $case: 'url', value: url }, blur };
+}
+
+function controlFrom({ name, image, scale, start, end }: PayloadControl): Control {
+  return { name, source: { $case: 'url', value: image ?? '' }, scale, start, end };
 }
 
 /** The contract's five modes: none; for an image a single reference; for a video a start, an end, or both. */

@@ -98,6 +98,11 @@ const configSchema = z.object({
   image: text,
   mask: text,
   mask_blur: number,
+  controls: optional(
+    z
+      .array(z.object({ name: z.string('must be a string'), image: text, scale: number, start: number, end: number }))
+      .max(4, 'must have at most 4 entries'),
+  ),
   first_frame: text,
   last_frame: text,
   output_format: outputFormat,

@@ -1,6 +1,6 @@
 import type { EngineTimings } from '../../engine/messages.js';
 import { batchLimit } from '../../pipelines/common/batching.js';
-import { plannedForwards } from '../../pipelines/common/guidance.js';
+import { plannedWork } from '../../pipelines/common/guidance.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
 
 /** Weight of the last job in the moving average. */
@@ -49,7 +49,7 @@ export class CostModel {
     this.#observePeak(request, batchImages, peakBytes);
     // In a batch, the time of one job contains parts of the others' decode.
     if (batchImages > request.seeds.length && seen !== undefined) return;
-    const forwards = timings.forwards ?? plannedForwards(request) * batchImages;
+    const forwards = timings.forwards ?? plannedWork(request) * batchImages;
     this.#rates.set(pixels, {
       forward: smooth(seen?.forward, timings.denoiseMs / 1000 / forwards),
       decode: smooth(seen?.decode, (timings.decodeMs + timings.mediaMs) / 1000 / batchImages),
@@ -70,7 +70,7 @@ export class CostModel {
     if (rates === undefined || this.#encode === undefined) return undefined;
     const images = request.seeds.length;
     const encode = this.#encode;
-    const denoise = rates.forward * plannedForwards(request) * images;
+    const denoise = rates.forward * plannedWork(request) * images;
     const decode = rates.decode * images;
     return { encode, denoise, decode, total: encode + denoise + decode };
   }

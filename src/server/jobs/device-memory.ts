@@ -31,13 +31,24 @@ export function deviceMemoryOf(
     ...(video?.reuseThreshold ? (['reuse'] as const) : []),
   ];
   const { rest, largestInTurn } = sumMemory(networks, opened);
-  const least = sumMemory(smallestParts(memory, { width, height, frames: video?.frames ?? 1, rows: 1 }), opened);
+  const smallest = smallestParts(memory, { width, height, frames: video?.frames ?? 1, rows: 1 });
+  const least = sumMemory(smallest, opened);
+  const restBytes = rest + controlBytes(request, networks);
   return {
     weightBytes: sumMemory(networks).weights,
-    restBytes: rest,
-    peakBytes: rest + largestInTurn,
-    leastBytes: least.rest + least.largestInTurn,
+    restBytes,
+    peakBytes: restBytes + largestInTurn,
+    leastBytes: least.rest + least.largestInTurn + controlBytes(request, smallest),
   };
+}
+
+/** What ControlNets take at most: their weights, and runs that are no larger than the denoiser's, whose way down and middle they have. */
+function controlBytes({ controls = [] }: GenerationRequest, networks: readonly PlannedNetwork[]): number {
+  const [denoiser] = [...networks].sort((a, b) => b.weightBytes - a.weightBytes);
+  if (denoiser === undefined) return 0;
+  const bytes = denoiser.precision === 'fp32' ? 4 : 2;
+  const nets = new Map(controls.map(({ revision, name, parameters }) => [`${revision} ${name}`, parameters]));
+  return [...nets.values()].reduce((sum, parameters) => sum + bytes * parameters + denoiser.peakBytes, 0);
 }
 
 /** The smallest tile that decoders work in, in pixels: see tiles.ts. */

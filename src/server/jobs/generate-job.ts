@@ -6,7 +6,7 @@ import { Job, type NewJob } from './job.js';
 /** Results of preparing a job. */
 export interface Preparation {
   /** Decoded references. */
-  readonly references?: Pick<GenerationRequest, 'init' | 'video'> | undefined;
+  readonly references?: Pick<GenerationRequest, 'init' | 'video' | 'controls'> | undefined;
   /** The enhanced prompt, or the reason why there is none. */
   readonly enhancement?: EnhancementOutcome | undefined;
 }
@@ -54,9 +54,13 @@ export class GenerateJob extends Job {
   }
 
   override releaseInputs(): void {
-    const { init, video, ...request } = this.#request;
-    this.#request = { ...request, ...(video && { video: { ...video, known: undefined } }) };
-    this.#plan = { ...this.#plan, references: undefined };
+    const { init, video, controls, ...request } = this.#request;
+    this.#request = {
+      ...request,
+      ...(video && { video: { ...video, known: undefined } }),
+      ...(controls && { controls: controls.map((control) => ({ ...control, rgb: new Uint8Array() })) }),
+    };
+    this.#plan = { ...this.#plan, references: undefined, controls: [] };
     this.#prepare = undefined;
   }
 
@@ -77,12 +81,15 @@ export class GenerateJob extends Job {
 }
 
 /** Bytes of the references as they came, and of the images that they were decoded to. */
-function imageBytes({ references }: JobPlan, { init, video }: GenerationRequest): number {
-  const sources = [references?.start, references?.end, references?.mask?.source].map((source) =>
+function imageBytes({ references, controls }: JobPlan, request: GenerationRequest): number {
+  const { init, video, controls: decoded = [] } = request;
+  const own = [references?.start, references?.end, references?.mask?.source];
+  const sources = [...own, ...controls.map(({ source }) => source)].map((source) =>
     source?.kind === 'bytes' ? source.bytes.length : 0,
   );
   const { start, end, look } = video?.known ?? {};
-  const images = [init?.rgb, init?.mask, start, end, look].map((rgb) => rgb?.length ?? 0);
+  const all = [init?.rgb, init?.mask, start, end, look, ...decoded.map(({ rgb }) => rgb)];
+  const images = all.map((rgb) => rgb?.length ?? 0);
   return [...sources, ...images].reduce((sum, bytes) => sum + bytes, 0);
 }
 

@@ -6,9 +6,10 @@ import type { ModelLoading } from '../../gen/darkroom/v1/event.js';
 import { AssetRole } from '../../gen/darkroom/v1/job.js';
 import type { PromptReport } from '../../pipelines/pipeline.js';
 import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
-import { withoutPaths } from '../request/lora-paths.js';
+import { filesOf } from '../request/add-on-kinds.js';
 import { loraMessages } from '../request/loras.js';
 import { conditioningTexts, type Policy, subjectOfJob } from '../request/policy.js';
+import { withoutPaths } from '../request/without-paths.js';
 import type { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
 import { ProgressMeter } from './job-progress.js';
@@ -54,7 +55,7 @@ async function runAllowed(
     handles.map((handle, i) =>
       followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onTimings, onEncoded }).then(
         () => undefined,
-        (error: unknown) => withoutPaths(InferenceError.from(error), jobs[i]?.request.loras ?? []),
+        (error: unknown) => withoutPaths(InferenceError.from(error), filesOf((jobs[i] as GenerateJob).request)),
       ),
     ),
   );

@@ -3,8 +3,8 @@ import { type Lora, PromptSyntax } from '../../gen/darkroom/v1/job.js';
 import type { AnyFamily } from '../../pipelines/family.js';
 import type { RequestLora } from '../../pipelines/pipeline.js';
 import { wellFormed } from '../../std/well-formed.js';
+import type { AddOnRegistry } from './add-on-registry.js';
 import type { Check } from './field-checks.js';
-import type { LoraRegistry } from './lora-registry.js';
 import { type LoraSign, takeLoraSigns } from './lora-signs.js';
 
 const MAX_LORAS = 4;
@@ -74,7 +74,11 @@ export function checkLoras({ loras, problems }: Pick<NamedLoras, 'loras' | 'prob
  * Finds the files of a request's LoRAs, which must be checked before.
  * @throws InferenceError LORA_NOT_FOUND, MODEL_UNSUPPORTED, or the fault of a file
  */
-export function findLoras(loras: readonly Lora[], family: AnyFamily, registry: LoraRegistry): readonly RequestLora[] {
+export function findLoras(
+  loras: readonly Lora[],
+  family: AnyFamily,
+  registry: AddOnRegistry<'lora'>,
+): readonly RequestLora[] {
   return loras.map(({ name, ...weights }) => {
     const { path, revision } = registry.get(name, family);
     return { name, path, revision, ...withDefaults(weights) };

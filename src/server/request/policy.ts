@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Config } from '../../config/server-config.js';
 import { InferenceError } from '../../errors.js';
 import type { Logger } from '../../log.js';
+import { EmbeddingNames } from '../../pipelines/embeddings/embedding-names.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
 import { parsePrompt } from '../../pipelines/sdxl/prompt/prompt-weights.js';
 import { cleanPrompt } from '../../pipelines/wan/prompt/clean-prompt.js';
@@ -115,8 +116,17 @@ export async function createPolicy(config: Config, log: Logger, onRefusal?: Refu
 }
 
 /** Everything of a request that conditions its images. */
-export function conditioningTexts({ prompt, weights = '', negativePrompt, loras = [] }: GenerationRequest): Texts {
-  return { positive: [prompt, weights, ...loras.map(({ name }) => name)], negative: negativePrompt };
+export function conditioningTexts({
+  prompt,
+  weights = '',
+  negativePrompt,
+  loras = [],
+  embeddings = [],
+}: GenerationRequest): Texts {
+  const known = new EmbeddingNames(embeddings.map(({ name }) => name));
+  // Those of the negative prompt stand there as text.
+  const learned = [prompt, weights].flatMap((text) => known.in(text));
+  return { positive: [prompt, weights, ...loras.map(({ name }) => name), ...learned], negative: negativePrompt };
 }
 
 /** Texts with their other forms: as WAN's tokenizer gets them, and the phrases of weights without their signs. */

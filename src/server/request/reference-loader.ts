@@ -1,4 +1,5 @@
 import type { Config } from '../../config/server-config.js';
+import { decodeControl } from '../../media/decode-control.js';
 import { decodeMask } from '../../media/decode-mask.js';
 import { decodeReference } from '../../media/decode-reference.js';
 import type { FramePlace, GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
@@ -24,6 +25,12 @@ export interface ReferenceLoader {
     request: Pick<GenerationRequest, 'width' | 'height' | 'video'>,
     caller: { readonly user: string; readonly signal: AbortSignal },
   ): Promise<Pick<GenerationRequest, 'init' | 'video'>>;
+  /** The same for the images of ControlNets. @returns them in their order */
+  loadControls(
+    sources: readonly ReferenceSource[],
+    size: Pick<GenerationRequest, 'width' | 'height'>,
+    caller: { readonly user: string; readonly signal: AbortSignal },
+  ): Promise<readonly Uint8Array[]>;
 }
 
 /**
@@ -77,6 +84,10 @@ export function createReferenceLoader(
       // VACE takes the reference of an image job as a look, not as a frame.
       const frames = method === 'vace' && !references.isVideo ? { look: start } : { start, end };
       return { video: { ...video, known: { method, ...frames, strength } } };
+    },
+    loadControls(sources, { width, height }, caller) {
+      const decode = (bytes: Uint8Array) => decodeControl(bytes, { width, height, maxPixels });
+      return Promise.all(sources.map((source) => load(source, decode, caller)));
     },
   };
 }

@@ -104,8 +104,8 @@ function planMask(mask: Mask, limitBytes: number, check: Check): PlannedMask | u
   return source && { source, blur };
 }
 
-/** @param field that has the source */
-function sourceOf(
+/** Checks where an image comes from. @param field that has the source */
+export function sourceOf(
   { source }: Pick<Reference, 'source'>,
   field: string,
   limitBytes: number,

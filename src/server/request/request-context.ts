@@ -3,7 +3,7 @@ import type { JobTypes } from '../../job-types.js';
 import type { FfmpegFinding } from '../../media/ffmpeg.js';
 import type { AnyFamily, Families } from '../../pipelines/family.js';
 import type { ModelInfo } from '../../pipelines/pipeline.js';
-import type { LoraRegistry } from './lora-registry.js';
+import type { AddOns } from './add-ons.js';
 
 /** The model that a request is for. */
 export interface RequestedModel {
@@ -21,5 +21,5 @@ export interface RequestContext {
   readonly model: RequestedModel;
   /** The program that writes videos, or why there is none. */
   readonly ffmpeg: FfmpegFinding;
-  readonly loras: LoraRegistry;
+  readonly addOns: AddOns;
 }

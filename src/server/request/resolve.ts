@@ -3,6 +3,8 @@ import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js
 import { DisconnectPolicy } from '../../gen/darkroom/v1/job.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
 import { assertNeeded } from './applied-references.js';
+import { findControls, type PlannedControl, planControls } from './controls.js';
+import { findEmbeddings } from './embeddings.js';
 import { checkEnum } from './enum-values.js';
 import { assertNoViolations, checkJobId, checkLabels, createCheck } from './field-checks.js';
 import { checkLoras, findLoras, type NamedLoras, takeLoras } from './loras.js';
@@ -24,6 +26,8 @@ export interface JobPlan {
   readonly request: GenerationRequest;
   readonly output: OutputOptions;
   readonly references: PlannedReferences | undefined;
+  /** ControlNets, whose images are fetched later. Their files are in the request. */
+  readonly controls: readonly PlannedControl[];
   /** The prompt as it was sent, with its LoRA signs. */
   readonly prompt: string;
   /** A language model rewrites the prompt first. */
@@ -42,7 +46,7 @@ export function parseRequest(request: GenerateRequest): ParsedRequest {
 
 /**
  * Checks a request and fills in presets and defaults, one planner a topic.
- * @throws InferenceError INVALID_REQUEST with every bad field; LORA_NOT_FOUND and faults of a LoRA; FFMPEG_MISSING
+ * @throws InferenceError INVALID_REQUEST with every bad field; LORA_NOT_FOUND, EMBEDDING_NOT_FOUND, CONTROLNET_NOT_FOUND and faults of such a file; FFMPEG_MISSING
  */
 export function resolveRequest({ request, named }: ParsedRequest, context: RequestContext): JobPlan {
   const { config, jobTypes, model } = context;
@@ -66,6 +70,8 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
     { model, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES, mask: request.mask },
     check,
   );
+  const limitBytes = config.REFERENCE_MAX_BYTES;
+  const controls = planControls(request.controls, { family, families: context.families, limitBytes }, check);
   const guidanceScale = planGuidance(request, preset, family, references, check);
   const saving = planStepSaving(request, context, check);
   const scheduler = planScheduler(request, family, check);
@@ -78,13 +84,16 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   if (preset === undefined) throw new Error('a request without a preset passed its checks');
 
   assertNeeded(references, { model: model.name, isVideo: makes === 'video', info });
-  const loras = findLoras(named.loras, family, context.loras);
+  const loras = findLoras(named.loras, family, context.addOns.lora);
+  const { prompt, weights } = named;
+  const negativePrompt = request.negativePrompt ?? preset.negativePrompt(prompt, info?.frames);
+  const texts = { prompt, weights, negativePrompt: negativePrompt ?? '' };
+  const embedded = findEmbeddings(texts, promptSyntax, family, context.addOns.embedding);
   return {
     request: {
-      prompt: named.prompt,
-      negativePrompt: request.negativePrompt ?? preset.negativePrompt(named.prompt, info?.frames),
+      ...embedded.texts,
+      negativePrompt: negativePrompt === undefined ? undefined : embedded.texts.negativePrompt,
       promptSyntax,
-      weights: named.weights,
       ...size,
       steps,
       guidanceScale,
@@ -92,10 +101,13 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       seeds,
       previewsPerSecond: request.previewsPerSecond,
       ...(loras.length > 0 && { loras }),
+      ...(controls.length > 0 && { controls: findControls(controls, family, context.addOns.controlnet) }),
+      ...(embedded.embeddings.length > 0 && { embeddings: embedded.embeddings }),
       ...(frames !== undefined && { video: { frames, ...saving } }),
     },
     output: planOutput(request, makes, context),
     references,
+    controls,
     prompt: request.prompt,
     isEnhanced: preset.isEnhanced,
   };

@@ -22,6 +22,7 @@ import {
 } from "@grpc/grpc-js";
 import { JobEvent } from "./event.js";
 import {
+  Control,
   DisconnectPolicy,
   disconnectPolicyFromJSON,
   disconnectPolicyToJSON,
@@ -145,7 +146,11 @@ export interface GenerateRequest {
    */
   reuseThreshold: number;
   /** Part of the reference that is drawn anew. SDXL only; it needs one reference. Unset: the whole image is. */
-  mask: Mask | undefined;
+  mask:
+    | Mask
+    | undefined;
+  /** ControlNets with their images, at most 4; the same one may come several times. What they add to the denoiser is summed. SDXL only. */
+  controls: Control[];
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -311,6 +316,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     guidanceInterval: undefined,
     reuseThreshold: 0,
     mask: undefined,
+    controls: [],
   };
 }
 
@@ -396,6 +402,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.mask !== undefined) {
       Mask.encode(message.mask, writer.uint32(210).fork()).join();
+    }
+    for (const v of message.controls) {
+      Control.encode(v!, writer.uint32(218).fork()).join();
     }
     return writer;
   },
@@ -624,6 +633,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.mask = Mask.decode(reader, reader.uint32());
             continue;
           }
+          case 27: {
+            if (tag !== 218) {
+              break;
+            }
+
+            message.controls.push(Control.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -733,6 +750,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         ? globalThis.Number(object.reuse_threshold)
         : 0,
       mask: isSet(object.mask) ? Mask.fromJSON(object.mask) : undefined,
+      controls: globalThis.Array.isArray(object?.controls)
+        ? object.controls.map((e: any) => Control.fromJSON(e))
+        : [],
     };
   },
 
@@ -822,6 +842,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.mask !== undefined) {
       obj.mask = Mask.toJSON(message.mask);
     }
+    if (message.controls?.length) {
+      obj.controls = message.controls.map((e) => Control.toJSON(e));
+    }
     return obj;
   },
 
@@ -866,6 +889,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       : undefined;
     message.reuseThreshold = object.reuseThreshold ?? 0;
     message.mask = (object.mask !== undefined && object.mask !== null) ? Mask.fromPartial(object.mask) : undefined;
+    message.controls = object.controls?.map((e) => Control.fromPartial(e)) || [];
     return message;
   },
 };

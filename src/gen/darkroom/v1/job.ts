@@ -677,6 +677,43 @@ export interface Lora {
   textEncoderWeight?: number | undefined;
 }
 
+/**
+ * Control is a ControlNet that acts on the result, and the image that it follows: edges, depth, a pose, as the ControlNet was trained
+ * on. The server does not draw such images from photographs; send them ready made.
+ */
+export interface Control {
+  /**
+   * Name of the ControlNet, as ListModels shows it for the model. An unknown name is NOT_FOUND (reason CONTROLNET_NOT_FOUND), with the
+   * nearest names.
+   */
+  name: string;
+  /** source is where the control image comes from. One of the two must be set. */
+  source:
+    | //
+    /**
+     * Bytes of a PNG, JPEG or WebP file, at most 20 MiB (REFERENCE_MAX_BYTES). The server stretches the image to the result's size;
+     * transparent pixels become black.
+     */
+    { $case: "image"; value: Buffer }
+    | //
+    /** https URL on a host that the operator allows (REFERENCE_HOSTS). */
+    { $case: "url"; value: string }
+    | undefined;
+  /** How strongly it acts, 0 to 2. Unset: 1. */
+  scale?:
+    | number
+    | undefined;
+  /**
+   * Part of the steps in which it acts: step i of n, from 0, where i / n >= start and (i + 1) / n <= end. Steps that img2img leaves out
+   * do not count. 0 to 1, start at most end. Unset: 0.
+   */
+  start?:
+    | number
+    | undefined;
+  /** End of that part. Unset: 1. */
+  end?: number | undefined;
+}
+
 /** Asset describes one finished file. */
 export interface Asset {
   /** Index of the file in the job, from 0. */
@@ -865,6 +902,10 @@ export interface JobMetadata {
    * memory was enough. docs/reference/memory.md describes each.
    */
   memoryMeasures: string[];
+  /** Names of the embeddings (textual inversion) that the prompts named. */
+  embeddings: string[];
+  /** ControlNets of the request, without their images. */
+  controls: Control[];
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1425,6 +1466,171 @@ export const Lora: MessageFns<Lora> = {
   },
 };
 
+function createBaseControl(): Control {
+  return { name: "", source: undefined, scale: undefined, start: undefined, end: undefined };
+}
+
+export const Control: MessageFns<Control> = {
+  encode(message: Control, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    switch (message.source?.$case) {
+      case "image":
+        writer.uint32(18).bytes(message.source.value);
+        break;
+      case "url":
+        writer.uint32(26).string(message.source.value);
+        break;
+    }
+    if (message.scale !== undefined) {
+      writer.uint32(33).double(message.scale);
+    }
+    if (message.start !== undefined) {
+      writer.uint32(41).double(message.start);
+    }
+    if (message.end !== undefined) {
+      writer.uint32(49).double(message.end);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Control {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControl();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.source = { $case: "image", value: Buffer.from(reader.bytes()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.source = { $case: "url", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.scale = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.start = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.end = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Control {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      source: isSet(object.image)
+        ? { $case: "image", value: Buffer.from(bytesFromBase64(object.image)) }
+        : isSet(object.url)
+        ? { $case: "url", value: globalThis.String(object.url) }
+        : undefined,
+      scale: isSet(object.scale) ? globalThis.Number(object.scale) : undefined,
+      start: isSet(object.start) ? globalThis.Number(object.start) : undefined,
+      end: isSet(object.end) ? globalThis.Number(object.end) : undefined,
+    };
+  },
+
+  toJSON(message: Control): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.source?.$case === "image") {
+      obj.image = base64FromBytes(message.source.value);
+    } else if (message.source?.$case === "url") {
+      obj.url = message.source.value;
+    }
+    if (message.scale !== undefined) {
+      obj.scale = floatToJson(message.scale);
+    }
+    if (message.start !== undefined) {
+      obj.start = floatToJson(message.start);
+    }
+    if (message.end !== undefined) {
+      obj.end = floatToJson(message.end);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Control>, I>>(base?: I): Control {
+    return Control.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Control>, I>>(object: I): Control {
+    const message = createBaseControl();
+    message.name = object.name ?? "";
+    switch (object.source?.$case) {
+      case "image": {
+        if (object.source?.value !== undefined && object.source?.value !== null) {
+          message.source = { $case: "image", value: object.source.value };
+        }
+        break;
+      }
+      case "url": {
+        if (object.source?.value !== undefined && object.source?.value !== null) {
+          message.source = { $case: "url", value: object.source.value };
+        }
+        break;
+      }
+    }
+    message.scale = object.scale ?? undefined;
+    message.start = object.start ?? undefined;
+    message.end = object.end ?? undefined;
+    return message;
+  },
+};
+
 function createBaseAsset(): Asset {
   return { index: 0, contentType: "", sizeBytes: 0n, sha256: Buffer.alloc(0), width: 0, height: 0, seed: 0n, role: 0 };
 }
@@ -1672,6 +1878,8 @@ function createBaseJobMetadata(): JobMetadata {
     precisions: {},
     engine: "",
     memoryMeasures: [],
+    embeddings: [],
+    controls: [],
   };
 }
 
@@ -1848,6 +2056,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     for (const v of message.memoryMeasures) {
       writer.uint32(402).string(v!);
+    }
+    for (const v of message.embeddings) {
+      writer.uint32(410).string(v!);
+    }
+    for (const v of message.controls) {
+      Control.encode(v!, writer.uint32(418).fork()).join();
     }
     return writer;
   },
@@ -2278,6 +2492,22 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.memoryMeasures.push(reader.string());
             continue;
           }
+          case 51: {
+            if (tag !== 410) {
+              break;
+            }
+
+            message.embeddings.push(reader.string());
+            continue;
+          }
+          case 52: {
+            if (tag !== 418) {
+              break;
+            }
+
+            message.controls.push(Control.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2493,6 +2723,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : globalThis.Array.isArray(object?.memory_measures)
         ? object.memory_measures.map((e: any) => globalThis.String(e))
         : [],
+      embeddings: globalThis.Array.isArray(object?.embeddings)
+        ? object.embeddings.map((e: any) => globalThis.String(e))
+        : [],
+      controls: globalThis.Array.isArray(object?.controls)
+        ? object.controls.map((e: any) => Control.fromJSON(e))
+        : [],
     };
   },
 
@@ -2654,6 +2890,12 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.memoryMeasures?.length) {
       obj.memoryMeasures = message.memoryMeasures;
     }
+    if (message.embeddings?.length) {
+      obj.embeddings = message.embeddings;
+    }
+    if (message.controls?.length) {
+      obj.controls = message.controls.map((e) => Control.toJSON(e));
+    }
     return obj;
   },
 
@@ -2732,6 +2974,8 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     );
     message.engine = object.engine ?? "";
     message.memoryMeasures = object.memoryMeasures?.map((e) => e) || [];
+    message.embeddings = object.embeddings?.map((e) => e) || [];
+    message.controls = object.controls?.map((e) => Control.fromPartial(e)) || [];
     return message;
   },
 };

@@ -152,6 +152,13 @@ export interface Model {
   networks: NetworkPrecision[];
   /** Engine processes that serve the model: one, or as many as SDXL_REPLICAS or WAN_REPLICAS says. They share one queue. */
   engines: EngineStatus[];
+  /**
+   * Embeddings (textual inversion) that prompts can name for this model, and files that cannot be used, with the reason. Only in
+   * ListModels.
+   */
+  embeddings: EmbeddingInfo[];
+  /** ControlNets that requests can name for this model, and files that cannot be used, with the reason. Only in ListModels. */
+  controlnets: ControlNetInfo[];
 }
 
 /** EngineStatus describes one of the engine processes that serve a model. */
@@ -211,6 +218,38 @@ export interface LoraInfo {
   sizeBytes: bigint;
   /** Tags of its training images, the most frequent first, at most 20. They come from the file's own metadata. */
   trainedTags: string[];
+  /** Reason why the file cannot be used. Empty otherwise. */
+  problem: string;
+}
+
+/** EmbeddingInfo describes one embedding (textual inversion). */
+export interface EmbeddingInfo {
+  /** Name that prompts use, as a whole word. */
+  name: string;
+  /** Base model that it was trained on, as the widths of its vectors show: SDXL, another one, or unknown. */
+  base: string;
+  /** Format of the file: clip (clip_l and clip_g), a1111 or diffusers. */
+  format: string;
+  /** Tokens that the name takes in a prompt. */
+  vectors: number;
+  /** Size of the file, in bytes. */
+  sizeBytes: bigint;
+  /** Reason why the file cannot be used. Empty otherwise. */
+  problem: string;
+}
+
+/** ControlNetInfo describes one ControlNet. */
+export interface ControlNetInfo {
+  /** Name that requests use. */
+  name: string;
+  /** Base model that it was trained on, as its keys show: SDXL, or another one. */
+  base: string;
+  /** Key layout of the file: diffusers or original. */
+  layout: string;
+  /** Number of its weights. */
+  parameters: bigint;
+  /** Size of the file, in bytes. */
+  sizeBytes: bigint;
   /** Reason why the file cannot be used. Empty otherwise. */
   problem: string;
 }
@@ -299,6 +338,8 @@ function createBaseModel(): Model {
     variantBuilds: 0,
     networks: [],
     engines: [],
+    embeddings: [],
+    controlnets: [],
   };
 }
 
@@ -375,6 +416,12 @@ export const Model: MessageFns<Model> = {
     }
     for (const v of message.engines) {
       EngineStatus.encode(v!, writer.uint32(170).fork()).join();
+    }
+    for (const v of message.embeddings) {
+      EmbeddingInfo.encode(v!, writer.uint32(178).fork()).join();
+    }
+    for (const v of message.controlnets) {
+      ControlNetInfo.encode(v!, writer.uint32(186).fork()).join();
     }
     return writer;
   },
@@ -560,6 +607,22 @@ export const Model: MessageFns<Model> = {
             message.engines.push(EngineStatus.decode(reader, reader.uint32()));
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.embeddings.push(EmbeddingInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.controlnets.push(ControlNetInfo.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -635,6 +698,12 @@ export const Model: MessageFns<Model> = {
       engines: globalThis.Array.isArray(object?.engines)
         ? object.engines.map((e: any) => EngineStatus.fromJSON(e))
         : [],
+      embeddings: globalThis.Array.isArray(object?.embeddings)
+        ? object.embeddings.map((e: any) => EmbeddingInfo.fromJSON(e))
+        : [],
+      controlnets: globalThis.Array.isArray(object?.controlnets)
+        ? object.controlnets.map((e: any) => ControlNetInfo.fromJSON(e))
+        : [],
     };
   },
 
@@ -703,6 +772,12 @@ export const Model: MessageFns<Model> = {
     if (message.engines?.length) {
       obj.engines = message.engines.map((e) => EngineStatus.toJSON(e));
     }
+    if (message.embeddings?.length) {
+      obj.embeddings = message.embeddings.map((e) => EmbeddingInfo.toJSON(e));
+    }
+    if (message.controlnets?.length) {
+      obj.controlnets = message.controlnets.map((e) => ControlNetInfo.toJSON(e));
+    }
     return obj;
   },
 
@@ -738,6 +813,8 @@ export const Model: MessageFns<Model> = {
     message.variantBuilds = object.variantBuilds ?? 0;
     message.networks = object.networks?.map((e) => NetworkPrecision.fromPartial(e)) || [];
     message.engines = object.engines?.map((e) => EngineStatus.fromPartial(e)) || [];
+    message.embeddings = object.embeddings?.map((e) => EmbeddingInfo.fromPartial(e)) || [];
+    message.controlnets = object.controlnets?.map((e) => ControlNetInfo.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1323,6 +1400,323 @@ export const LoraInfo: MessageFns<LoraInfo> = {
     message.modules = object.modules ?? 0;
     message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
     message.trainedTags = object.trainedTags?.map((e) => e) || [];
+    message.problem = object.problem ?? "";
+    return message;
+  },
+};
+
+function createBaseEmbeddingInfo(): EmbeddingInfo {
+  return { name: "", base: "", format: "", vectors: 0, sizeBytes: 0n, problem: "" };
+}
+
+export const EmbeddingInfo: MessageFns<EmbeddingInfo> = {
+  encode(message: EmbeddingInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.base !== "") {
+      writer.uint32(18).string(message.base);
+    }
+    if (message.format !== "") {
+      writer.uint32(26).string(message.format);
+    }
+    if (message.vectors !== 0) {
+      writer.uint32(32).uint32(message.vectors);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.sizeBytes);
+    }
+    if (message.problem !== "") {
+      writer.uint32(50).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EmbeddingInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEmbeddingInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.base = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.format = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.vectors = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.sizeBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EmbeddingInfo {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      base: isSet(object.base) ? globalThis.String(object.base) : "",
+      format: isSet(object.format) ? globalThis.String(object.format) : "",
+      vectors: isSet(object.vectors) ? globalThis.Number(object.vectors) : 0,
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+    };
+  },
+
+  toJSON(message: EmbeddingInfo): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.base !== "") {
+      obj.base = message.base;
+    }
+    if (message.format !== "") {
+      obj.format = message.format;
+    }
+    if (message.vectors !== 0) {
+      obj.vectors = Math.round(message.vectors);
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<EmbeddingInfo>, I>>(base?: I): EmbeddingInfo {
+    return EmbeddingInfo.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EmbeddingInfo>, I>>(object: I): EmbeddingInfo {
+    const message = createBaseEmbeddingInfo();
+    message.name = object.name ?? "";
+    message.base = object.base ?? "";
+    message.format = object.format ?? "";
+    message.vectors = object.vectors ?? 0;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.problem = object.problem ?? "";
+    return message;
+  },
+};
+
+function createBaseControlNetInfo(): ControlNetInfo {
+  return { name: "", base: "", layout: "", parameters: 0n, sizeBytes: 0n, problem: "" };
+}
+
+export const ControlNetInfo: MessageFns<ControlNetInfo> = {
+  encode(message: ControlNetInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.base !== "") {
+      writer.uint32(18).string(message.base);
+    }
+    if (message.layout !== "") {
+      writer.uint32(26).string(message.layout);
+    }
+    if (message.parameters !== 0n) {
+      if (BigInt.asUintN(64, message.parameters) !== message.parameters) {
+        throw new globalThis.Error("value provided for field message.parameters of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.parameters);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.sizeBytes);
+    }
+    if (message.problem !== "") {
+      writer.uint32(50).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ControlNetInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControlNetInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.base = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.layout = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.parameters = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.sizeBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ControlNetInfo {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      base: isSet(object.base) ? globalThis.String(object.base) : "",
+      layout: isSet(object.layout) ? globalThis.String(object.layout) : "",
+      parameters: isSet(object.parameters) ? BigInt(object.parameters) : 0n,
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+    };
+  },
+
+  toJSON(message: ControlNetInfo): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.base !== "") {
+      obj.base = message.base;
+    }
+    if (message.layout !== "") {
+      obj.layout = message.layout;
+    }
+    if (message.parameters !== 0n) {
+      obj.parameters = message.parameters.toString();
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ControlNetInfo>, I>>(base?: I): ControlNetInfo {
+    return ControlNetInfo.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ControlNetInfo>, I>>(object: I): ControlNetInfo {
+    const message = createBaseControlNetInfo();
+    message.name = object.name ?? "";
+    message.base = object.base ?? "";
+    message.layout = object.layout ?? "";
+    message.parameters = (object.parameters !== undefined && object.parameters !== null)
+      ? BigInt(object.parameters)
+      : 0n;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
     message.problem = object.problem ?? "";
     return message;
   },

@@ -1,5 +1,5 @@
 import type { Graph, Value } from '../../../graph/graph.js';
-import { add, gather, layerNorm, linear } from '../../../graph/ops.js';
+import { add, gather, layerNorm, linear, mul } from '../../../graph/ops.js';
 import type { Scope } from '../../../graph/weights.js';
 import { clipLayer } from '../../common/clip-layer.js';
 import type { TextEncoderConfig } from './config.js';
@@ -15,7 +15,9 @@ export const HIDDEN = -1e30;
  * CLIP's text tower. Outputs of the graph:
  * `hidden` [B, T, C], the states that enter the last layer (SDXL conditions on these, without the final norm), and with
  * `projected` also `pooled` [B, P]: the final norm's state at the end token, projected.
- * Its inputs: `ids` [B, T]; `hide` [B, T], HIDDEN at positions that no token may see, else 0; with `projected` also `end`.
+ * Its inputs: `ids` [B, T]; `hide` [B, T], HIDDEN at positions that no token may see, else 0; with `projected` also `end`. Positions of
+ * embeddings have their vectors in place of the table's: `learned` [N, C], whose first row is zeros; `at` [B, T], the row, 0 for a
+ * token of the vocabulary; `kept` [B, T, 1], 1 for such a token, else 0.
  *
  * https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/clip/modeling_clip.py#L570
  */
@@ -28,7 +30,10 @@ export function buildTextEncoder(graph: Graph, root: Scope, config: TextEncoderC
   const width = config.hidden_size;
   const table = w.at('embeddings.token_embedding').tensor('weight', [config.vocab_size, width]);
   const positions = w.at('embeddings.position_embedding').tensor('weight', [tokens, width]);
-  let x = add(graph, gather(graph, table, ids), positions);
+  const learned = graph.floatInput('learned', ['N', width]);
+  const kept = mul(graph, gather(graph, table, ids), graph.floatInput('kept', ['B', tokens, 1]));
+  const embedded = add(graph, kept, gather(graph, learned, graph.input('at', 'i32', ['B', tokens])));
+  let x = add(graph, embedded, positions);
 
   // 2. layers; the last one and the final norm serve only the pooled vector
   const hide = graph.reshape(graph.input('hide', 'f32', ['B', tokens]), ['B', 1, 1, tokens]);

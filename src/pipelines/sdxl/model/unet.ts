@@ -26,60 +26,26 @@ const LAYER_NORM_EPS = 1e-5;
 
 /**
  * The denoiser. Inputs: `latents` [B, 4, H, W]; `timestep` [B, C0] and `sizes` [B, 6*A], sinusoids made on the host
- * (common/timestep-embedding.ts); `context` [B, T, X] text states; `pooled` [B, P]. Output: `noise` [B, 4, H, W].
+ * (common/timestep-embedding.ts); `context` [B, T, X] text states; `pooled` [B, P]; `residual0` and so on, what ControlNets add to
+ * the skip connections and the middle: [1, 1, 1, 1] of zeros without one. Output: `noise` [B, 4, H, W].
  * Any H and W: where a halving rounded up, the way back follows the skip connection's size.
  *
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/unets/unet_2d_condition.py#L1039
  */
 export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
   const channels = config.block_out_channels;
-  const [first = 0] = channels;
   const last = channels.length - 1;
-  const pooledWidth = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim;
   const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
 
-  const latents = graph.floatInput('latents', ['B', config.in_channels, 'H', 'W']);
-  const timestep = graph.floatInput('timestep', ['B', first]);
-  const sizes = graph.floatInput('sizes', ['B', 6 * config.addition_time_embed_dim]);
-  const context = graph.floatInput('context', ['B', 'T', config.cross_attention_dim]);
-  const pooled = graph.floatInput('pooled', ['B', pooledWidth]);
+  // 1. time, sizes, text
+  const inputs = unetInputs(graph, config);
+  const blocks = blockBuilders(w, inputs, config);
 
-  // 1. time, size and pooled text: [B, 4*C0]; every res block takes it after SiLU
-  const emb = add(
-    graph,
-    twoLayers(w.at('time_embedding'), timestep, 4 * first),
-    twoLayers(w.at('add_embedding'), concat(graph, [pooled, sizes], 1), 4 * first),
-  );
-  const time = silu(graph, emb);
-  const resnet = (scope: Scope, x: Value, outputs: number) => resnetBlock(scope, x, time, outputs, norm);
-  const transformer = (scope: Scope, x: Value, block: number) =>
-    spatialTransformer(scope, x, context, {
-      heads: config.heads[block] ?? 1,
-      depth: config.depth[block] ?? 0,
-      groups: config.norm_num_groups,
-      linearProjection: config.use_linear_projection,
-    });
-
-  // 2. down
-  let x = conv2d(w.at('conv_in'), latents, first);
-  const skips = [x];
-  for (const [i, outputs] of channels.entries()) {
-    const block = w.at('down_blocks', i);
-    for (let j = 0; j < (config.layers[i] ?? 0); j += 1) {
-      x = resnet(block.at('resnets', j), x, outputs);
-      if (config.down_block_types[i] === 'CrossAttnDownBlock2D') x = transformer(block.at('attentions', j), x, i);
-      skips.push(x);
-    }
-    if (i === last) continue;
-    x = conv2d(block.at('downsamplers.0.conv'), x, outputs, { stride: 2 });
-    skips.push(x);
-  }
-
-  // 3. middle
-  const middle = channels[last] ?? 0;
-  x = resnet(w.at('mid_block.resnets.0'), x, middle);
-  x = transformer(w.at('mid_block.attentions.0'), x, last);
-  x = resnet(w.at('mid_block.resnets.1'), x, middle);
+  // 2. down, 3. middle
+  const way = buildWayDown(w, conv2d(w.at('conv_in'), inputs.latents, channels[0] ?? 0), blocks, config);
+  const added = [...way.skips, way.middle].map((x, i) => graph.node('Add', [x, residualInput(graph, i)], x.shape));
+  let x = added.pop() as Value;
+  const skips = added;
 
   // 4. up, one layer more a block, each over the skip connection of its way down
   for (const i of channels.keys()) {
@@ -88,8 +54,9 @@ export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
     for (let j = 0; j <= (config.layers[mirror] ?? 0); j += 1) {
       const skip = skips.pop();
       if (skip === undefined) throw new Error('the way up has more layers than the way down');
-      x = resnet(block.at('resnets', j), concat(graph, [x, skip], 1), channels[mirror] ?? 0);
-      if (config.up_block_types[i] === 'CrossAttnUpBlock2D') x = transformer(block.at('attentions', j), x, mirror);
+      x = blocks.resnet(block.at('resnets', j), concat(graph, [x, skip], 1), channels[mirror] ?? 0);
+      if (config.up_block_types[i] === 'CrossAttnUpBlock2D')
+        x = blocks.transformer(block.at('attentions', j), x, mirror, config.depth[mirror] ?? 0);
     }
     const next = skips.at(-1);
     if (next === undefined) continue;
@@ -99,6 +66,118 @@ export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
   // 5. out
   x = silu(graph, groupNorm(w.at('conv_norm_out'), x, norm));
   graph.output('noise', conv2d(w.at('conv_out'), x, config.out_channels));
+}
+
+/** Name of the input that is added to skip connection `i`, and to the middle behind the last of them. */
+export function residualName(i: number): string {
+  return `residual${i}`;
+}
+
+// Each of its own dimensions: those of the value it is added to, or ones.
+export function residualInput(graph: Graph, i: number): Value {
+  return graph.floatInput(
+    residualName(i),
+    ['b', 'c', 'h', 'w'].map((axis) => `${residualName(i)}.${axis}`),
+  );
+}
+
+/** Skip connections of the way down, and its middle. */
+export function residualCount({ layers }: Pick<UNetConfig, 'layers'>): number {
+  // The first convolution, the layers, a downsampler behind each block but the last, the middle.
+  return 1 + layers.reduce((sum, count) => sum + count, 0) + (layers.length - 1) + 1;
+}
+
+/** Run-time dimensions of residuals that are zeros. */
+export function noResidualSizes(config: Pick<UNetConfig, 'layers'>): Readonly<Record<string, number>> {
+  const count = residualCount(config);
+  const names = Array.from({ length: count }, (_, i) =>
+    ['b', 'c', 'h', 'w'].map((axis) => `${residualName(i)}.${axis}`),
+  );
+  return Object.fromEntries(names.flat().map((name) => [name, 1]));
+}
+
+export interface UNetInputs {
+  readonly latents: Value;
+  readonly timestep: Value;
+  readonly sizes: Value;
+  readonly context: Value;
+  readonly pooled: Value;
+}
+
+export function unetInputs(graph: Graph, config: UNetConfig): UNetInputs {
+  const pooledWidth = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim;
+  return {
+    latents: graph.floatInput('latents', ['B', config.in_channels, 'H', 'W']),
+    timestep: graph.floatInput('timestep', ['B', config.block_out_channels[0] ?? 0]),
+    sizes: graph.floatInput('sizes', ['B', 6 * config.addition_time_embed_dim]),
+    context: graph.floatInput('context', ['B', 'T', config.cross_attention_dim]),
+    pooled: graph.floatInput('pooled', ['B', pooledWidth]),
+  };
+}
+
+export interface BlockBuilders {
+  // x: [B, C, H, W] -> [B, outputs, H, W]
+  resnet(scope: Scope, x: Value, outputs: number): Value;
+  // x: [B, C, H, W] -> [B, C, H, W]; `block` gives the number of heads
+  transformer(scope: Scope, x: Value, block: number, depth: number): Value;
+}
+
+export function blockBuilders(w: Scope, inputs: UNetInputs, config: UNetConfig): BlockBuilders {
+  const { graph } = w;
+  const [first = 0] = config.block_out_channels;
+  const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
+  // Time, size and pooled text: [B, 4*C0]; every res block takes it after SiLU.
+  const emb = add(
+    graph,
+    twoLayers(w.at('time_embedding'), inputs.timestep, 4 * first),
+    twoLayers(w.at('add_embedding'), concat(graph, [inputs.pooled, inputs.sizes], 1), 4 * first),
+  );
+  const time = silu(graph, emb);
+  return {
+    resnet: (scope, x, outputs) => resnetBlock(scope, x, time, outputs, norm),
+    transformer: (scope, x, block, depth) =>
+      spatialTransformer(scope, x, inputs.context, {
+        heads: config.heads[block] ?? 1,
+        depth,
+        groups: config.norm_num_groups,
+        linearProjection: config.use_linear_projection,
+      }),
+  };
+}
+
+/** The way down and the middle, of which a ControlNet has a copy. A middle of depth 0 has one res block and no attention. */
+export function buildWayDown(
+  w: Scope,
+  start: Value,
+  { resnet, transformer }: BlockBuilders,
+  config: Pick<UNetConfig, 'block_out_channels' | 'layers' | 'down_block_types' | 'depth'> & {
+    readonly middleDepth?: number;
+  },
+): { readonly skips: Value[]; readonly middle: Value } {
+  const channels = config.block_out_channels;
+  const last = channels.length - 1;
+  let x = start;
+  const skips = [x];
+  for (const [i, outputs] of channels.entries()) {
+    const block = w.at('down_blocks', i);
+    for (let j = 0; j < (config.layers[i] ?? 0); j += 1) {
+      x = resnet(block.at('resnets', j), x, outputs);
+      if (config.down_block_types[i] === 'CrossAttnDownBlock2D')
+        x = transformer(block.at('attentions', j), x, i, config.depth[i] ?? 0);
+      skips.push(x);
+    }
+    if (i === last) continue;
+    x = conv2d(block.at('downsamplers.0.conv'), x, outputs, { stride: 2 });
+    skips.push(x);
+  }
+  const { middleDepth = config.depth[last] ?? 0 } = config;
+  const middle = channels[last] ?? 0;
+  x = resnet(w.at('mid_block.resnets.0'), x, middle);
+  if (middleDepth > 0) {
+    x = transformer(w.at('mid_block.attentions.0'), x, last, middleDepth);
+    x = resnet(w.at('mid_block.resnets.1'), x, middle);
+  }
+  return { skips, middle: x };
 }
 
 // x: [B, I] -> [B, O]

@@ -21,20 +21,20 @@ export async function* encodePrompts(
   prompts: PromptCache,
   forcesZeros: boolean,
 ): AsyncGenerator<PipelineEvent, Conditioning | undefined, undefined> {
-  const { negativePrompt, guidanceScale, promptSyntax: syntax = 'diffusers' } = request;
+  const { negativePrompt, guidanceScale, promptSyntax: syntax = 'diffusers', embeddings = [] } = request;
   const { encoder } = prompts;
   const guided = guidanceScale > 1;
   const zeroNegative = negativePrompt === undefined && forcesZeros;
   const prompt = withWeights(request);
   const texts = guided && !zeroNegative ? [negativePrompt ?? '', prompt] : [prompt];
-  const unseen = new Set(texts.filter((text) => !prompts.isCached(text, syntax)));
+  const unseen = new Set(texts.filter((text) => !prompts.isCached(text, syntax, embeddings)));
   const total = unseen.size;
   const cache = { hits: texts.length - total, misses: total };
   const encoded: PromptEmbeds[] = [];
   for (const text of texts) {
     yield* running.checkCancelled();
     if (!running.isAlive(job)) return undefined;
-    encoded.push(await prompts.encode(text, syntax));
+    encoded.push(await prompts.encode(text, syntax, embeddings));
     if (unseen.delete(text)) yield running.advance(job, 'encode', 1, total);
   }
   const positive = await withoutBadWeights(request, encoded.pop(), prompts);
@@ -46,14 +46,14 @@ export async function* encodePrompts(
 
 /** Leaves out weights that cannot be read: the prompt alone conditions the image. */
 async function withoutBadWeights(
-  { prompt, weights }: GenerationRequest,
+  { prompt, weights, embeddings }: GenerationRequest,
   encoded: PromptEmbeds | undefined,
   prompts: PromptCache,
 ): Promise<PromptEmbeds> {
   if (encoded === undefined) throw new Error('a request without a prompt');
   const { problem } = encoded.report;
   if (problem === undefined || !weights) return encoded;
-  const plain = await prompts.encode(prompt, 'plain');
+  const plain = await prompts.encode(prompt, 'plain', embeddings);
   return { ...plain, report: { ...plain.report, strategy: 'fallback', problem } };
 }
 

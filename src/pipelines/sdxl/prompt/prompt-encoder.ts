@@ -1,4 +1,6 @@
 import { InferenceError } from '../../../errors.js';
+import type { NetworkSession } from '../../../runtime/session.js';
+import type { Embedding } from '../../embeddings/read-embedding.js';
 import type { PromptReport, PromptSyntax } from '../../pipeline.js';
 import type { TextChunks } from './prompt-chunks.js';
 import {
@@ -11,6 +13,7 @@ import {
   type TextRow,
   weighStates,
 } from './prompt-conditioning.js';
+import { countsOf, learnedRows, withEmbeddings } from './prompt-embeddings.js';
 import { chunkCount, planPrompt } from './prompt-plan.js';
 import type { ParsedPrompt } from './prompt-weights.js';
 import { type PromptTextEncoder, type RowStates, runTextRows } from './text-rows.js';
@@ -32,7 +35,7 @@ export interface PromptEmbeds {
 /** Runs both text encoders over prompts. */
 export class PromptEncoder {
   readonly #encoders: readonly [PromptTextEncoder, PromptTextEncoder];
-  readonly #empty = new Map<PromptTextEncoder, Float32Array>();
+  readonly #empty = new Map<NetworkSession, Float32Array>();
 
   /** @throws InferenceError CHECKPOINT_INVALID where the tokenizers do not fit the encoders */
   constructor(first: Omit<PromptTextEncoder, 'projected'>, second: Omit<PromptTextEncoder, 'projected'>) {
@@ -55,9 +58,23 @@ export class PromptEncoder {
     return this.#encoders[0].tokenizer.maxLength;
   }
 
-  /** Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` has the reason. */
-  async encode(prompt: string, syntax: PromptSyntax): Promise<PromptEmbeds> {
+  /** Widths of the two encoders' states. */
+  get widths(): readonly [number, number] {
     const [first, second] = this.#encoders;
+    return [first.config.hidden_size, second.config.hidden_size];
+  }
+
+  /**
+   * Never fails because of the prompt's text: weights that cannot be read are encoded as text, and `report` has the reason.
+   * @param embeddings whose names the prompt may have
+   */
+  async encode(prompt: string, syntax: PromptSyntax, embeddings: readonly Embedding[] = []): Promise<PromptEmbeds> {
+    const counted = embeddings.map(countsOf);
+    const [first, second] = this.#encoders.map((encoder, i) => ({
+      ...encoder,
+      tokenizer: withEmbeddings(encoder.tokenizer, counted, i),
+      learned: learnedRows(embeddings, i),
+    })) as [PromptTextEncoder, PromptTextEncoder];
     const { parsed, encoders, report } = planPrompt([first.tokenizer, second.tokenizer], prompt, syntax);
     const [texts = [], texts2 = []] = encoders;
     const tokens = this.tokens * report.chunks;
@@ -98,7 +115,7 @@ export class PromptEncoder {
 
   /** Width of the embeddings: both encoders' states side by side. */
   get #width(): number {
-    return this.#encoders[0].config.hidden_size + this.#encoders[1].config.hidden_size;
+    return this.widths[0] + this.widths[1];
   }
 
   /** States of one encoder, [tokens, C], with those of all rows it ran. */
@@ -132,11 +149,11 @@ export class PromptEncoder {
 
   /** States of the empty prompt, [L, C]. */
   async #emptyStates(encoder: PromptTextEncoder): Promise<Float32Array> {
-    const known = this.#empty.get(encoder);
+    const known = this.#empty.get(encoder.session);
     if (known !== undefined) return known;
     const row = { ids: encoder.tokenizer.encode('').ids };
     const states = hiddenOf(await runTextRows(encoder, [row]), row);
-    this.#empty.set(encoder, states);
+    this.#empty.set(encoder.session, states);
     return states;
   }
 }

@@ -2,6 +2,7 @@ import type { ClipTokenizer } from '../../../tokenizer/clip.js';
 import type { PromptTokenizer } from '../../family.js';
 import type { PromptReport, PromptSyntax } from '../../pipeline.js';
 import { openSdxlCheckpoint, type SdxlSource } from '../checkpoint/checkpoint.js';
+import { withEmbeddings } from './prompt-embeddings.js';
 import { planPrompt } from './prompt-plan.js';
 
 const ENCODERS = ['text_encoder', 'text_encoder_2'] as const;
@@ -11,8 +12,9 @@ export async function openPromptTokenizer(source: SdxlSource): Promise<PromptTok
   const checkpoint = await openSdxlCheckpoint(source);
   const tokenizers = await checkpoint.readTokenizers();
   return {
-    tokenize(text, syntax) {
-      const { encoders, fragments, report } = describePrompt(tokenizers, text, syntax);
+    tokenize(text, syntax, embeddings = []) {
+      const reading = tokenizers.map((tokenizer, i) => withEmbeddings(tokenizer, embeddings, i));
+      const { encoders, fragments, report } = describePrompt(reading, text, syntax);
       return {
         encoders: encoders.map((tokens, i) => ({ encoder: ENCODERS[i] ?? '', ...tokens })),
         phrases: fragments,

@@ -2,21 +2,21 @@ import type { BigIntStats } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-const SUFFIX = '.safetensors';
 /** A folder with more files is a wrong path rather than a collection. */
 const MAX_FILES = 10_000;
 const MAX_ENTRIES = 100_000;
 const MAX_DEPTH = 16;
 
-/** Path of each LoRA file of a folder by its name: its path below the folder without the ending. */
-export type LoraPaths = ReadonlyMap<string, string>;
+/** Path of each file of a folder by its name: its path below the folder without the ending. */
+export type AddOnPaths = ReadonlyMap<string, string>;
 
 /**
- * Lists the `.safetensors` files below a folder, in capitals too. Links to files and folders are followed, each folder once.
- * Subfolders that cannot be read are left out.
+ * Lists the files below a folder that have one of the endings, in capitals too. Links to files and folders are followed, each folder
+ * once. Subfolders that cannot be read are left out. Of two files of one name the one with the earlier ending counts.
+ * @param endings in lower case
  */
-export async function listLoraFolder(folder: string): Promise<LoraPaths> {
-  const files: [name: string, path: string][] = [];
+export async function listAddOnFolder(folder: string, endings: readonly string[]): Promise<AddOnPaths> {
+  const files: { readonly name: string; readonly path: string; readonly order: number }[] = [];
   const seen = new Set<string>();
   let entries = 0;
   const walk = async (path: string, prefix: string, depth: number): Promise<void> => {
@@ -30,12 +30,15 @@ export async function listLoraFolder(folder: string): Promise<LoraPaths> {
       const at = join(path, entry.name);
       const isFolder = entry.isDirectory() || (entry.isSymbolicLink() && (await entryOf(at))?.isDirectory() === true);
       if (isFolder) await walk(at, `${prefix}${entry.name}/`, depth + 1);
-      else if (entry.name.toLowerCase().endsWith(SUFFIX))
-        files.push([prefix + entry.name.slice(0, -SUFFIX.length), at]);
+      const order = isFolder ? -1 : endings.findIndex((ending) => entry.name.toLowerCase().endsWith(ending));
+      const ending = endings[order];
+      if (ending !== undefined) files.push({ name: prefix + entry.name.slice(0, -ending.length), path: at, order });
     }
   };
   await walk(folder, '', 0);
-  return new Map(files.sort(([a], [b]) => (a < b ? -1 : 1)));
+  // The last of one name stays.
+  files.sort((a, b) => (a.name === b.name ? b.order - a.order : a.name < b.name ? -1 : 1));
+  return new Map(files.map(({ name, path }) => [name, path]));
 }
 
 /** The reason why a folder cannot be listed; undefined where it can. */

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { InferenceError, type SerializedError } from '../../errors.js';
-import type { LoraSummary } from '../../pipelines/lora/lora-summary.js';
+import type { AddOnName, AddOnSummaries } from './add-on-kinds.js';
 
 /** The largest real header is read in a fraction of a second. */
 const READ_MS = 5_000;
@@ -11,17 +11,17 @@ const START_MS = 60_000;
 const MAX_HEAP_MB = 256;
 
 /** The thread's program in the build. */
-export const loraThreadEntry = new URL('./lora-thread.js', import.meta.url);
+export const addOnThreadEntry = new URL('./add-on-thread.js', import.meta.url);
 
-type Answer = { readonly summary: LoraSummary } | { readonly problem: SerializedError };
+type Answer<Summary> = { readonly summary: Summary } | { readonly problem: SerializedError };
 
 /** `isFinal`: what the file itself is. Otherwise the thread failed, and another attempt may succeed. */
-export type LoraReading =
-  | { readonly summary: LoraSummary }
+export type AddOnReading<Summary> =
+  | { readonly summary: Summary }
   | { readonly problem: InferenceError; readonly isFinal: boolean };
 
-/** Reads LoRA files one after the other in a thread of its own, which starts with the first file. */
-export class LoraReader {
+/** Reads the headers of add-ons one after the other in a thread of its own, which starts with the first file. */
+export class AddOnReader {
   readonly #entry: URL;
   #thread: Worker | undefined;
 
@@ -29,11 +29,11 @@ export class LoraReader {
     this.#entry = entry;
   }
 
-  async read(path: string): Promise<LoraReading> {
+  async read<Name extends AddOnName>(kind: Name, path: string): Promise<AddOnReading<AddOnSummaries[Name]>> {
     try {
       this.#thread ??= await startThread(this.#entry);
-      this.#thread.postMessage(path);
-      const answer = await messageOf<Answer>(this.#thread, READ_MS);
+      this.#thread.postMessage({ kind, path });
+      const answer = await messageOf<Answer<AddOnSummaries[Name]>>(this.#thread, READ_MS);
       if ('summary' in answer) return answer;
       return { problem: InferenceError.fromJSON(answer.problem), isFinal: true };
     } catch (error) {

@@ -1,0 +1,128 @@
+import type { HalfType } from '../../../graph/dialect.js';
+import type { Graph } from '../../../graph/graph.js';
+import { type CarriedTensors, type Feed, outputOf, type SessionOptions } from '../../../runtime/session.js';
+import type { WeightFiles } from '../../../weights/weight-files.js';
+import {
+  buildNetworks,
+  type Network,
+  type NetworkBuilder,
+  planWeights,
+  type WeightPlan,
+} from '../../common/build-networks.js';
+import type { NetworkOpener } from '../../common/network-opener.js';
+import { type OnDemandSession, SessionGroup } from '../../common/session-group.js';
+import { type ControlNetCheckpoint, openControlNet } from '../checkpoint/controlnet.js';
+import type { SdxlConfig, UNetConfig } from '../model/config.js';
+import { buildControlHint, buildControlNet, type ControlNetConfig } from '../model/controlnet.js';
+import { noResidualSizes, residualCount, residualName } from '../model/unet.js';
+
+/** Tokens of a prompt of one chunk. */
+const PROMPT_TOKENS = 77;
+
+/** A ControlNet, which opens with the first run. Idle ones are released where memory runs out. */
+export class ControlNet {
+  readonly #hint: OnDemandSession;
+  readonly #network: OnDemandSession;
+  readonly #group: SessionGroup;
+  readonly #isBgr: boolean;
+
+  private constructor(group: SessionGroup, hint: Network, network: Network, isBgr: boolean) {
+    this.#group = group;
+    this.#isBgr = isBgr;
+    this.#hint = group.onDemand(hint);
+    this.#network = group.onDemand(network, keepsResiduals);
+  }
+
+  /** Reads its header and builds its graphs. @throws InferenceError that lists what does not fit the model */
+  static async open(path: string, base: SdxlConfig, opener: NetworkOpener): Promise<ControlNet> {
+    const checkpoint = await openControlNet(path, base);
+    const { hint, network } = await buildControlNetworks(path, checkpoint, opener.backend.dialectsOf);
+    return new ControlNet(new SessionGroup(opener), hint, network, checkpoint.isBgr);
+  }
+
+  /** The embedding of a control image. @param image uint8 [height, width, 3] -> [C0, height / 8, width / 8] */
+  async embed(
+    image: Uint8Array,
+    { width, height }: { readonly width: number; readonly height: number },
+    signal?: AbortSignal,
+  ): Promise<Float32Array> {
+    const area = width * height;
+    const planar = new Float32Array(3 * area);
+    for (let colour = 0; colour < 3; colour += 1) {
+      const from = this.#isBgr ? 2 - colour : colour;
+      for (let i = 0; i < area; i += 1) planar[colour * area + i] = (image[3 * i + from] ?? 0) / 255;
+    }
+    const session = await this.#hint();
+    const outputs = await session.run({ image: { data: planar, shape: [1, 3, height, width] } }, { signal });
+    return outputOf(outputs, 'hint', 'the ControlNet');
+  }
+
+  /**
+   * One run, over the batch that the UNet is going to see. What it adds is left in `carried`, on top of what was there.
+   * @param feeds of the UNet, without residuals that are carried
+   */
+  async run(
+    feeds: Readonly<Record<string, Feed>>,
+    { hint, scale }: { readonly hint: Feed; readonly scale: Feed },
+    { carried, signal }: { readonly carried: CarriedTensors; readonly signal?: AbortSignal | undefined },
+  ): Promise<void> {
+    const session = await this.#network();
+    await session.run({ ...feeds, hint, scale }, { carried, signal });
+  }
+
+  release(): Promise<void> {
+    return this.#group.release();
+  }
+}
+
+/** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the file */
+export async function buildControlNetworks(
+  path: string,
+  { files, config }: Pick<ControlNetCheckpoint, 'files' | 'config'>,
+  dialectsOf: NetworkOpener['backend']['dialectsOf'],
+): Promise<{ readonly hint: Network; readonly network: Network }> {
+  const source = { path, layout: 'diffusers', readWeights: async (): Promise<WeightFiles> => files } as const;
+  return buildNetworks(source, { model: 'ControlNet', table: controlNetTable(config), dialectsOf });
+}
+
+function controlNetTable(config: ControlNetConfig) {
+  const halves: readonly HalfType[] = ['f16', 'bf16'];
+  // 8 pixels a latent, as the hint shrinks them.
+  const scale = 2 ** (config.hintChannels.length - 1);
+  return {
+    hint: {
+      component: 'controlnet',
+      residence: 'always',
+      halves,
+      sizes: ({ width, height }) => ({ B: 1, H: height, W: width }),
+      build: ({ graph, root }) => buildControlHint(graph, root, config),
+    },
+    network: {
+      component: 'controlnet',
+      residence: 'always',
+      halves,
+      sizes: ({ rows, width, height }) => ({
+        ...{ B: rows, T: PROMPT_TOKENS, H: height / scale, W: width / scale },
+        ...noResidualSizes(config.unet),
+      }),
+      build: ({ graph, root }) => buildControlNet(graph, root, config),
+    },
+  } as const satisfies Record<string, NetworkBuilder<'controlnet'>>;
+}
+
+/** What a ControlNet adds stays on the device, for the ControlNet behind it and the UNet. */
+function keepsResiduals({ outputs }: Graph): SessionOptions {
+  return { holds: new Map(outputs.map((output, i) => [output, residualName(i)])) };
+}
+
+/** Names and shapes of all tensors of a ControlNet, in diffusers' names. */
+export function planControlNetWeights(config: ControlNetConfig): WeightPlan {
+  const { controlnet } = planWeights(['controlnet'], controlNetTable(config));
+  return controlnet;
+}
+
+/** Residuals of a run without ControlNets. */
+export function zeroResiduals(unet: Pick<UNetConfig, 'layers'>): Readonly<Record<string, Feed>> {
+  const zero = { data: new Float32Array(1), shape: [1, 1, 1, 1] };
+  return Object.fromEntries(Array.from({ length: residualCount(unet) }, (_, i) => [residualName(i), zero]));
+}

@@ -1,0 +1,58 @@
+import type { Control } from '../../gen/darkroom/v1/job.js';
+import { type AnyFamily, type Families, titlesOf } from '../../pipelines/family.js';
+import type { RequestControl } from '../../pipelines/pipeline.js';
+import type { AddOnRegistry } from './add-on-registry.js';
+import type { Check } from './field-checks.js';
+import type { ReferenceSource } from './planned-references.js';
+import { sourceOf } from './references.js';
+
+/** Each is a network beside the UNet, of half its size. */
+const MAX_CONTROLS = 4;
+const MAX_SCALE = 2;
+
+/** A checked control of a request: its network is not looked up, its image not fetched. */
+export interface PlannedControl extends Pick<RequestControl, 'name' | 'scale' | 'start' | 'end'> {
+  readonly source: ReferenceSource | undefined;
+}
+
+interface ControlContext {
+  readonly family: AnyFamily;
+  readonly families: Families;
+  readonly limitBytes: number;
+}
+
+/** Checks the controls of a request and fills in defaults. */
+export function planControls(
+  controls: readonly Control[],
+  { family, families, limitBytes }: ControlContext,
+  check: Check,
+): readonly PlannedControl[] {
+  const takers = titlesOf(families, ({ takes }) => takes.controls);
+  const isTaken = controls.length === 0 || family.takes.controls;
+  check(isTaken, 'controls', `controls are for ${takers}; leave them out for ${family.title}`);
+  const isFew = controls.length <= MAX_CONTROLS;
+  check(isFew, 'controls', `controls has ${controls.length} entries, must have at most ${MAX_CONTROLS}`);
+  return controls.slice(0, MAX_CONTROLS).map(({ name, scale = 1, start = 0, end = 1, source }, i) => {
+    const field = `controls[${i}]`;
+    const isScale = scale >= 0 && scale <= MAX_SCALE;
+    check(isScale, `${field}.scale`, `${field}.scale ${scale} must be >= 0 and <= ${MAX_SCALE}`);
+    const isPart = start >= 0 && start <= end && end <= 1;
+    check(isPart, `${field}.end`, `${field}.start ${start} and end ${end} must be 0 to 1, start at most end`);
+    return { name, scale, start, end, source: sourceOf({ source }, field, limitBytes, check) };
+  });
+}
+
+/**
+ * Finds the files of a request's controls. Their images are empty until they are fetched.
+ * @throws InferenceError CONTROLNET_NOT_FOUND, MODEL_UNSUPPORTED, or the fault of a file
+ */
+export function findControls(
+  controls: readonly PlannedControl[],
+  family: AnyFamily,
+  registry: AddOnRegistry<'controlnet'>,
+): readonly RequestControl[] {
+  return controls.map(({ source: _, ...control }) => {
+    const { path, revision, summary } = registry.get(control.name, family);
+    return { ...control, path, revision, parameters: summary?.parameters ?? 0, rgb: new Uint8Array() };
+  });
+}

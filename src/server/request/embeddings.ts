@@ -1,0 +1,65 @@
+import { InferenceError } from '../../errors.js';
+import { EmbeddingNames, takeEmbeddingSigns } from '../../pipelines/embeddings/embedding-names.js';
+import type { AnyFamily, CountedEmbedding } from '../../pipelines/family.js';
+import type { PromptSyntax, RequestEmbedding } from '../../pipelines/pipeline.js';
+import type { AddOnRegistry } from './add-on-registry.js';
+
+/** Each is up to 1 MB in the engine. */
+const MAX_EMBEDDINGS = 16;
+
+type Texts = Readonly<Record<string, string>>;
+
+/** Texts that name embeddings. */
+export interface EmbeddedTexts<T extends Texts> {
+  /** The texts without ComfyUI's signs: `embedding:NAME` is `NAME`. */
+  readonly texts: T;
+  /** The embeddings that some text names, each once. */
+  readonly embeddings: readonly RequestEmbedding[];
+}
+
+/**
+ * Finds the embeddings that texts name. A name is a whole word, in capitals or not; `embedding:NAME` names one, too, but with the
+ * syntax of diffusers, which has no signs. A file for another base is named by its sign alone: without it, the word stays text.
+ * @throws InferenceError EMBEDDING_NOT_FOUND for a sign before another word, MODEL_UNSUPPORTED for an embedding of another base, the
+ * fault of a file, INVALID_REQUEST for too many
+ */
+export function findEmbeddings<T extends Texts>(
+  texts: T,
+  syntax: PromptSyntax,
+  family: AnyFamily,
+  registry: AddOnRegistry<'embedding'>,
+): EmbeddedTexts<T> {
+  if (!registry.isConfigured || !family.takes.embeddings) return { texts, embeddings: [] };
+  const names = namesOf(family, registry);
+  const read = Object.entries(texts).map(([field, text]) => {
+    const taken = syntax === 'diffusers' ? { text, unknown: [] } : takeEmbeddingSigns(text, names);
+    for (const name of taken.unknown) registry.get(name, family);
+    return [field, taken.text] as const;
+  });
+  const named = [...new Set(read.flatMap(([, text]) => names.in(text)))];
+  if (named.length > MAX_EMBEDDINGS) {
+    const description = `prompts name ${named.length} embeddings, must name at most ${MAX_EMBEDDINGS}; take some out`;
+    throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'prompt', description }] });
+  }
+  const embeddings = named.map((name) => {
+    const { path, revision } = registry.get(name, family);
+    return { name, path, revision };
+  });
+  return { texts: Object.fromEntries(read) as T, embeddings };
+}
+
+/** A text for a tokenizer, and the embeddings whose names it may have. @throws InferenceError as `findEmbeddings` */
+export function countEmbeddings(
+  text: string,
+  syntax: PromptSyntax,
+  family: AnyFamily,
+  registry: AddOnRegistry<'embedding'>,
+): { readonly text: string; readonly embeddings: readonly CountedEmbedding[] } {
+  const { texts, embeddings } = findEmbeddings({ text }, syntax, family, registry);
+  const counted = embeddings.map(({ name }) => ({ name, counts: registry.get(name, family).summary?.counts ?? [] }));
+  return { text: texts.text, embeddings: counted };
+}
+
+function namesOf(family: AnyFamily, registry: AddOnRegistry<'embedding'>): EmbeddingNames {
+  return new EmbeddingNames(registry.of(family).map(({ name }) => name));
+}
