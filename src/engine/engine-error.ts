@@ -1,5 +1,5 @@
 import { InferenceError } from '../errors.js';
-import { saysOutOfMemory } from '../pipelines/common/out-of-memory.js';
+import { saysOutOfMemory } from '../runtime/out-of-memory.js';
 
 /** The error that an engine process sends for a caught one; exhausted memory gets its own reason. */
 export function toEngineError(error: unknown): InferenceError {

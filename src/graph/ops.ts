@@ -35,6 +35,7 @@ export function aroundBf16(graph: Graph, x: Value, op: (input: Value) => Value):
 
 /** x * factor. In float32: a factor rounded to half precision would put the same error into every element. */
 export function scale(graph: Graph, x: Value, factor: number): Value {
+  if (factor === 1) return x;
   const product = mul(graph, graph.wide(x), graph.constant(Float32Array.of(factor), [1], 'f32'));
   return graph.cast(product, x.type);
 }
@@ -134,10 +135,10 @@ export function quickGelu(graph: Graph, x: Value): Value {
 }
 
 /**
- * softmax(q kᵀ / sqrt(D) + mask) v over `heads` heads.
+ * softmax(factor q kᵀ + mask) v over `heads` heads.
  * q: [B, L, heads*D]  k, v: [B, S, heads*D]  mask: broadcasts to [B, heads, L, S], added  ->  [B, L, heads*D]
  */
-export function attention(graph: Graph, { q, k, v, heads, mask }: AttentionInputs): Value {
+export function attention(graph: Graph, { q, k, v, heads, mask, factor }: AttentionInputs): Value {
   const [batch, length, width] = q.shape;
   const source = k.shape[1];
   if (batch === undefined || length === undefined || source === undefined || typeof width !== 'number') {
@@ -147,13 +148,18 @@ export function attention(graph: Graph, { q, k, v, heads, mask }: AttentionInput
   if (graph.dialect.attention === 'fused') {
     return graph.node('MultiHeadAttention', [q, k, v, undefined, undefined, mask], q.shape, {
       domain: 'com.microsoft',
-      attributes: { num_heads: heads },
+      attributes: { num_heads: heads, ...(factor !== undefined && { scale: { float: factor } }) },
     });
   }
   const dim = width / heads;
   const split = (x: Value, tokens: Shape[number], perm: readonly number[], shape: Shape) =>
     transpose(graph, graph.reshape(x, [batch, tokens, heads, dim]), perm, shape);
-  const queries = split(scale(graph, q, 1 / Math.sqrt(dim)), length, [0, 2, 1, 3], [batch, heads, length, dim]);
+  const queries = split(
+    scale(graph, q, factor ?? 1 / Math.sqrt(dim)),
+    length,
+    [0, 2, 1, 3],
+    [batch, heads, length, dim],
+  );
   const keys = split(k, source, [0, 2, 3, 1], [batch, heads, dim, source]);
   const values = split(v, source, [0, 2, 1, 3], [batch, heads, source, dim]);
   // A mask is of a text, which is short.
@@ -210,6 +216,8 @@ export interface AttentionInputs {
   readonly v: Value;
   readonly heads: number;
   readonly mask?: Value;
+  /** What scores are multiplied by. Omitted: 1 / sqrt(D). */
+  readonly factor?: number;
 }
 
 export function transpose(graph: Graph, x: Value, perm: readonly number[], shape: Shape): Value {

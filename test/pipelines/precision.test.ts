@@ -14,6 +14,8 @@ import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint
 import { loadWanNetworks } from '../../src/pipelines/wan/networks.js';
 import { createWanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
+import { OrtError } from '../../src/runtime/native/ort-error.js';
+import type { SessionOptions } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
@@ -88,6 +90,14 @@ describe('a network that float16 is too narrow for', () => {
 });
 
 describe('the ladder', () => {
+  /** Opens a decoder whose sessions get these options. */
+  async function openingWith(optionsOf: () => SessionOptions) {
+    const path = await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny');
+    const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path }), ladder.dialectsOf);
+    const opener = new NetworkOpener(ladder, [networks.vae_decoder]);
+    return { opening: opener.openAlike([networks.vae_decoder], optionsOf), opener };
+  }
+
   it('goes to bfloat16 where a weight is beyond float16, and names the weight', async () => {
     const folder = await change(
       await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
@@ -100,17 +110,18 @@ describe('the ladder', () => {
     await networks.release();
   });
 
-  it('names a weight that is no number', async () => {
+  it('does not help a weight that is no number: the network is refused, and the weight named', async () => {
     const folder = await change(
       await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'),
       (tensor, name) => (name === 'decoder.conv_in.bias' ? floatsOf(tensor).fill(Number.NaN, 0, 1) : floatsOf(tensor)),
     );
     const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path: folder }), ladder.dialectsOf);
-    const opener = new NetworkOpener(ladder, [networks.vae_decoder]);
-    await (await opener.open(networks.vae_decoder)).release();
-    expect(opener.precisions[0]?.reason).toMatch(
-      /^not fp16: decoder\.conv_in\.bias \[\d+\] has values that are not finite;/,
-    );
+    await expect(new NetworkOpener(ladder, []).open(networks.vae_decoder)).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: expect.stringMatching(
+        /^decoder\.conv_in\.bias \[\d+\] has values that are not finite, and so has all .*; the file is damaged, get it again$/,
+      ) as string,
+    });
   });
 
   it('is climbed once: a network that is opened again begins where it ended, and is not tried out again', async () => {
@@ -136,16 +147,35 @@ describe('the ladder', () => {
     counted.mockRestore();
   });
 
-  it('is not climbed where memory runs out: a wider type would take more', async () => {
-    const path = await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny');
-    const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path }), ladder.dialectsOf);
-    const opener = new NetworkOpener(ladder, [networks.vae_decoder]);
-    const full = new Error('Failed to allocate memory for requested buffer of size 4194304');
-    const opening = opener.openAlike([networks.vae_decoder], () => {
-      throw full;
+  it.each([
+    ['memory runs out: a wider type would take more', 'Failed to allocate memory for requested buffer of size 4194304'],
+    ['the device fails: a wider type fails as well', 'CUDA failure 700: an illegal memory access was encountered'],
+    ['a file is gone', 'ENOENT: no such file or directory'],
+  ])('is not climbed where %s', async (_, message) => {
+    const failure = new Error(message);
+    const { opening, opener } = await openingWith(() => {
+      throw failure;
     });
-    await expect(opening).rejects.toBe(full);
+    await expect(opening).rejects.toBe(failure);
     expect(opener.precisions).toEqual([{ network: 'vae_decoder', precision: 'fp16' }]);
+  });
+
+  it.each([
+    new OrtError('NOT_IMPLEMENTED', 'Could not find an implementation for Conv(22) node'),
+    new Error("Could not find an implementation for InstanceNormalization(6) node with name 'n'"),
+    new Error("Type Error: Type 'tensor(bfloat16)' of input parameter (x) of operator (Resize) in node () is invalid."),
+    new Error('program requires f16 but the device does not support it'),
+  ])('is climbed where the provider lacks an op: %s', async (refusal) => {
+    let tries = 0;
+    const { opening, opener } = await openingWith(() => {
+      tries += 1;
+      if (tries === 1) throw refusal;
+      return {};
+    });
+    for (const session of await opening) await session.release();
+    expect(opener.precisions).toEqual([
+      { network: 'vae_decoder', precision: 'bf16', reason: `not fp16: ${refusal.message}` },
+    ]);
   });
 
   it('takes the largest number of float16', async () => {

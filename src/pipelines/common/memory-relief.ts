@@ -1,4 +1,4 @@
-import { isOutOfMemory } from './out-of-memory.js';
+import { isOutOfMemory } from '../../runtime/out-of-memory.js';
 
 /** Frees memory that nothing uses now. @returns false if there was none */
 export type FreeMemory = () => Promise<boolean>;

@@ -1,3 +1,4 @@
+import { InferenceError } from '../../errors.js';
 import type { Weights } from '../../graph/weights.js';
 import { formatShape } from '../../std/format-shape.js';
 import { readChunks } from '../../weights/read-chunks.js';
@@ -10,19 +11,30 @@ const FIRST_INFINITE = { F32: 0x477ff000, BF16: 0x4780 } as const;
 /** Bits of infinity in the stored type; those of numbers that are none lie above. */
 const INFINITE = { F32: 0x7f800000, BF16: 0x7f80 } as const;
 
+/** Weights that do not fit the type that a network was to compute in. */
+export class UnfitWeightsError extends InferenceError {
+  /** True where no type has their values: infinities, and what is no number. */
+  readonly isDamaged: boolean;
+
+  constructor(message: string, isDamaged: boolean) {
+    super('CHECKPOINT_INVALID', message);
+    this.isDamaged = isDamaged;
+  }
+}
+
 /**
  * Reads the weights that a graph casts to float16 from a wider type.
- * @returns the first tensor that does not fit, in a sentence; undefined where all fit
+ * @throws UnfitWeightsError that names the first tensor that does not fit
  */
-export async function tooLargeForFloat16({ narrowed }: Weights): Promise<string | undefined> {
+export async function assertFitsFloat16({ narrowed }: Weights): Promise<void> {
   for (const [name, record] of narrowed) {
     for await (const bytes of readChunks(record, CHUNK_BYTES)) {
       if (!hasTooLarge(record, bytes, FIRST_INFINITE)) continue;
-      const what = hasTooLarge(record, bytes, INFINITE) ? 'that are not finite' : "beyond float16's 65504";
-      return `${name} ${formatShape(record.shape)} has values ${what}`;
+      const isDamaged = hasTooLarge(record, bytes, INFINITE);
+      const what = isDamaged ? 'that are not finite' : "beyond float16's 65504";
+      throw new UnfitWeightsError(`${name} ${formatShape(record.shape)} has values ${what}`, isDamaged);
     }
   }
-  return undefined;
 }
 
 /** @param bounds bits of the smallest magnitudes that are too large, by stored type */

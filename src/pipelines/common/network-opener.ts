@@ -2,6 +2,7 @@ import { InferenceError } from '../../errors.js';
 import { precisionNames } from '../../graph/dialect.js';
 import type { Graph } from '../../graph/graph.js';
 import type { Backend } from '../../runtime/backend.js';
+import { isOutOfMemory } from '../../runtime/out-of-memory.js';
 import {
   CarriedTensors,
   createSession,
@@ -11,12 +12,12 @@ import {
   type SessionOptions,
   type TensorData,
 } from '../../runtime/session.js';
+import { isUnsupported } from '../../runtime/unsupported.js';
 import type { NetworkPrecision } from '../pipeline.js';
 import { type Network, widestOf } from './build-networks.js';
 import { MemoryRelief } from './memory-relief.js';
-import { tooLargeForFloat16 } from './narrowing.js';
+import { assertFitsFloat16, UnfitWeightsError } from './narrowing.js';
 import { isNotFinite, NotFiniteError } from './not-finite.js';
-import { isOutOfMemory } from './out-of-memory.js';
 import { testFeeds } from './test-feeds.js';
 
 export interface OpenerOptions {
@@ -27,8 +28,8 @@ export interface OpenerOptions {
 
 /**
  * Opens the networks of one model, each in the narrowest dialect that is right for it. A half-precision network that its weights
- * do not fit, that does not open, or whose test run gives numbers that are not finite is opened one step wider. Where memory runs out,
- * what is idle is freed and the same is tried again: a wider type would need more.
+ * do not fit, that the provider lacks an op for, or whose test run gives numbers that are not finite is opened one step wider. Where
+ * memory runs out, what is idle is freed and the same is tried again: a wider type would need more. Other errors are those of any type.
  */
 export class NetworkOpener {
   readonly backend: Backend;
@@ -93,6 +94,7 @@ export class NetworkOpener {
     optionsOf: (graph: Graph) => SessionOptions = () => ({}),
   ): Promise<readonly NetworkSession[]> {
     const reasons: string[] = [];
+    let damaged: UnfitWeightsError | undefined;
     for (let candidates = networks.map((network) => this.#reached.get(network) ?? network); ; ) {
       const sessions: NetworkSession[] = [];
       try {
@@ -102,11 +104,13 @@ export class NetworkOpener {
           const options = optionsOf(candidate.graph);
           sessions.push(await this.relief.retrying(() => open(candidate, this, options)));
         }
+        if (damaged !== undefined) await this.#assertFinite(candidates, sessions, damaged);
         for (const [i, candidate] of candidates.entries()) this.#keep(networks[i] as Network, candidate, reasons);
         return sessions;
       } catch (error) {
         for (const session of sessions) await session.release();
-        if (isOutOfMemory(error)) throw error;
+        if (!isForWider(error)) throw error;
+        if (error instanceof UnfitWeightsError && error.isDamaged) damaged ??= error;
         const wider = candidates.flatMap((network) => network.wider?.() ?? []);
         if (wider.length < candidates.length) throw error;
         const compute = candidates[0]?.graph.dialect.compute ?? 'f32';
@@ -125,6 +129,24 @@ export class NetworkOpener {
     };
   }
 
+  /** Weights that are no numbers spoil what is computed with them in every type, unless nothing is: then the network is used. */
+  async #assertFinite(
+    networks: readonly Network[],
+    sessions: readonly NetworkSession[],
+    { message }: UnfitWeightsError,
+  ): Promise<void> {
+    for (const [i, session] of sessions.entries()) {
+      const network = networks[i] as Network;
+      // The narrower types had their test run.
+      if (network.graph.dialect.compute !== 'f32') continue;
+      await testRun(session, network).catch((error: unknown) => {
+        if (!isNotFinite(error)) throw error;
+        const damage = `${message}, and so has all that is computed with them; the file is damaged, get it again`;
+        throw new InferenceError('CHECKPOINT_INVALID', damage, { cause: error });
+      });
+    }
+  }
+
   #keep(network: Network, opened: Network, reasons: readonly string[]): void {
     if (this.#reached.get(network) === opened) return;
     this.#reached.set(network, opened);
@@ -141,20 +163,31 @@ export class NetworkOpener {
 
 async function openTested(network: Network, opener: NetworkOpener, options: SessionOptions): Promise<NetworkSession> {
   const { graph, weights } = network;
-  const problem = await tooLargeForFloat16(weights);
-  if (problem !== undefined) throw new InferenceError('CHECKPOINT_INVALID', problem);
+  await assertFitsFloat16(weights);
   const session = await openFinite(network, opener, options);
   if (graph.dialect.compute === 'f32') return session;
-  const carried = new CarriedTensors();
   try {
-    await session.run(testFeeds(network), { carried });
+    await testRun(session, network);
     return session;
   } catch (error) {
     await session.release();
     throw error;
+  }
+}
+
+async function testRun(session: NetworkSession, network: Network): Promise<void> {
+  const carried = new CarriedTensors();
+  try {
+    await session.run(testFeeds(network), { carried });
   } finally {
     carried.release();
   }
+}
+
+/** True for what a wider type may do better: numbers that do not fit, and ops that a provider does not have in this one. */
+function isForWider(error: unknown): boolean {
+  if (isOutOfMemory(error)) return false;
+  return isNotFinite(error) || error instanceof UnfitWeightsError || isUnsupported(error);
 }
 
 /**

@@ -1,8 +1,8 @@
+import { isOutOfMemory } from '../../runtime/out-of-memory.js';
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
 import type { Network } from '../common/build-networks.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { isTooNarrow } from '../common/not-finite.js';
-import { isOutOfMemory } from '../common/out-of-memory.js';
 import type { SessionGroup } from '../common/session-group.js';
 import { cutTile, type Tile, TileBlend, TileLayout, tileSides } from '../common/tiles.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';

@@ -38,14 +38,13 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
     const session = await inTurn(plan, async () => {
       try {
         const size = model.byteLength;
-        const pointer = await api.callAsync('CreateSessionFromArray', environment, model, size, options.pointer);
-        return library.own('Session', pointer);
+        const create = () => api.callAsync('CreateSessionFromArray', environment, model, size, options.pointer);
+        return library.own('Session', await library.heap.keepingFreed(create));
       } finally {
         options.release();
       }
     });
     scope.own(session);
-    await library.trim();
     const memory = (name: string, id: number) =>
       library.own('MemoryInfo', api.call('CreateMemoryInfo', name, DEVICE_ALLOCATOR, id, DEFAULT_MEMORY));
     // Memory of other libraries has names of their own.
@@ -109,7 +108,7 @@ class NativeSession implements NetworkSession {
     this.#isReleased = true;
     await Promise.allSettled(this.#running);
     await inTurn(this.#graph, async () => this.#handles.scope.release());
-    await this.#library.trim();
+    await this.#library.heap.trim();
   }
 
   async #run(

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { promisify } from 'node:util';
+import { CHeap } from './c-heap.js';
 import { Handle } from './handle.js';
 import { type ObjectKind, OrtApi } from './ort-api.js';
 
@@ -19,20 +19,15 @@ export class OrtLibrary {
   readonly environment: bigint;
   /** The allocator of CPU memory. It belongs to the library. */
   readonly allocator: bigint;
-  /**
-   * Returns freed memory to the system. glibc keeps it for the thread that allocated it, and sessions are loaded on several threads:
-   * without this, sessions that were loaded and released in turn came to twice the memory. Loading alone frees a gigabyte of a model of
-   * 14: weights as they were before they were folded.
-   */
-  readonly trim: () => Promise<unknown>;
+  readonly heap: CHeap;
   /** Devices of each provider library, by path: a library is registered once. */
   readonly #plugins = new Map<string, readonly bigint[]>();
 
   #hasCpuArena = false;
 
-  constructor(api: OrtApi, trim: () => Promise<unknown>) {
+  constructor(api: OrtApi, heap: CHeap) {
     this.api = api;
-    this.trim = trim;
+    this.heap = heap;
     this.environment = api.call('CreateEnv', LOG_LEVEL, 'darkroom');
     this.allocator = api.call('GetAllocatorWithDefaultOptions');
   }
@@ -112,18 +107,7 @@ async function open(): Promise<OrtLibrary> {
   const koffi = await import('koffi').catch((error: unknown) => {
     throw new Error('the package koffi does not load', { cause: error });
   });
-  return new OrtLibrary(new OrtApi(koffi.default, libraryPath()), trimOf(koffi.default));
-}
-
-/** Does nothing where the C library is not glibc. */
-function trimOf({ load }: typeof import('koffi')['default']): () => Promise<unknown> {
-  try {
-    const trim = load('libc.so.6').func('malloc_trim', 'int', ['size_t']);
-    const call = promisify(trim.async) as (pad: number) => Promise<unknown>;
-    return () => call(0);
-  } catch {
-    return async () => undefined;
-  }
+  return new OrtLibrary(new OrtApi(koffi.default, libraryPath()), new CHeap(koffi.default));
 }
 
 function libraryPath(): string {

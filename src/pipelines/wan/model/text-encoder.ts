@@ -1,5 +1,5 @@
 import type { Graph, Value } from '../../../graph/graph.js';
-import { add, attention, geluTanh, linear, mul, rmsNorm, scale, transpose } from '../../../graph/ops.js';
+import { add, attention, geluTanh, linear, mul, rmsNorm, transpose } from '../../../graph/ops.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { TextEncoderConfig } from './config.js';
 
@@ -56,12 +56,13 @@ function selfAttention(w: Scope, x: Value, buckets: Value, config: TextEncoderCo
   const { num_heads: heads, d_kv: width, d_model: outputs } = config;
   const project = (name: string) => linear(w.at(name), x, heads * width, { bias: false });
   const mixed = attention(graph, {
-    // T5's scores are not divided by the root of the width, as `attention` divides them.
-    q: scale(graph, project('q'), Math.sqrt(width)),
+    q: project('q'),
     k: project('k'),
     v: project('v'),
     heads,
     mask: positionBias(w.at('relative_attention_bias'), buckets, config),
+    // T5's scores are not divided by the root of the width.
+    factor: 1,
   });
   return linear(w.at('o'), mixed, outputs, { bias: false });
 }
