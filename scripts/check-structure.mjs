@@ -17,7 +17,7 @@ const LEVELS = [
   ['pipelines/lora/adapter-settings.ts', 'pipelines/lora/lora-keys.ts', 'pipelines/model-memory.ts'],
   ['pipelines/pipeline.ts', 'pipelines/checkpoint-glance.ts', 'pipelines/lora/lora-header.ts'],
   ['pipelines/common/'],
-  ['pipelines/lora/', 'pipelines/embeddings/', 'pipelines/controlnets/', 'pipelines/family.ts'],
+  ['pipelines/lora/', 'pipelines/embeddings/', 'pipelines/controlnets/', 'pipelines/upscalers/', 'pipelines/family.ts'],
   ['pipelines/sdxl/variables.ts', 'pipelines/wan/variables.ts'],
   ['pipelines/sdxl/model/', 'pipelines/wan/model/'],
   ['pipelines/sdxl/checkpoint/', 'pipelines/wan/checkpoint/'],

@@ -159,6 +159,34 @@ export interface GenerationRequest {
   readonly embeddings?: readonly RequestEmbedding[] | undefined;
   /** ControlNets, with their images. Omitted: none. */
   readonly controls?: readonly RequestControl[] | undefined;
+  /** What enlarges its images. Omitted: they stay as they are. */
+  readonly upscale?: RequestUpscale | undefined;
+}
+
+/**
+ * Enlarges an image: its pixels (`lanczos`, or a network), or its latents. Then, with a strength, the image is drawn again at its new
+ * size, as image to image does it.
+ */
+export interface RequestUpscale {
+  readonly method: 'lanczos' | 'latent' | RequestUpscaler;
+  /** Of the result, in pixels: multiples of `sizeMultiple`. */
+  readonly width: number;
+  readonly height: number;
+  /** 0 to 1: 0 draws nothing again; `latent` must be above. */
+  readonly strength: number;
+  /** Of the whole schedule of which `strength` is run. */
+  readonly steps: number;
+}
+
+/** An upscaler of a request, as the server found it. */
+export interface RequestUpscaler {
+  /** Name in requests. */
+  readonly name: string;
+  readonly path: string;
+  /** Another one when the file was replaced. */
+  readonly revision: string;
+  /** Number of its weights. */
+  readonly parameters: number;
 }
 
 /** A ControlNet of a request, as the server found it. */

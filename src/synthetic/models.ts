@@ -4,6 +4,7 @@ import {
   syntheticEmbeddingSizes,
   syntheticQwenSizes,
   syntheticSizes,
+  syntheticUpscalerSizes,
   syntheticWanSizes,
 } from './sizes.js';
 
@@ -23,6 +24,9 @@ export const syntheticModels: ReadonlyMap<string, WriteModel> = new Map<string, 
   ),
   ...rows(syntheticControlNetSizes, async (path, size, dtype) =>
     (await import('./controlnet.js')).writeSyntheticControlNet(path, size, dtype),
+  ),
+  ...rows(syntheticUpscalerSizes, async (path, size, dtype) =>
+    (await import('./upscaler.js')).writeSyntheticUpscaler(path, size, dtype),
   ),
   ...rows(syntheticQwenSizes, async (path, size, dtype) =>
     (await import('./qwen.js')).writeSyntheticQwen(path, size, dtype),

@@ -26,6 +26,10 @@ export type SyntheticEmbeddingSize = (typeof syntheticEmbeddingSizes)[number];
 export const syntheticControlNetSizes = ['sdxl-controlnet-tiny', 'sdxl-controlnet'] as const;
 export type SyntheticControlNetSize = (typeof syntheticControlNetSizes)[number];
 
+/** Upscalers by 4: 5,000 weights, and the 17 million of Real-ESRGAN. */
+export const syntheticUpscalerSizes = ['upscaler-tiny', 'upscaler'] as const;
+export type SyntheticUpscalerSize = (typeof syntheticUpscalerSizes)[number];
+
 /** `qwen-tiny` has 120,000 weights; the others are as large as the released models of that size. */
 export const syntheticQwenSizes = ['qwen-tiny', 'qwen-0.5b', 'qwen-7b'] as const;
 export type SyntheticQwenSize = (typeof syntheticQwenSizes)[number];

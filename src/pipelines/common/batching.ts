@@ -1,4 +1,4 @@
-import type { GenerationRequest } from '../pipeline.js';
+import type { GenerationRequest, InitImage } from '../pipeline.js';
 
 /** Images of a batch, however small they are: past this the device is busy anyway. */
 const MAX_BATCH = 8;
@@ -7,7 +7,10 @@ const MAX_BATCH = 8;
  * The first denoising step that is run: image to image leaves out those before `strength` of them are left.
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/pipelines/stable_diffusion_xl/pipeline_stable_diffusion_xl_img2img.py#L676
  */
-export function firstStep({ steps, init }: Pick<GenerationRequest, 'steps' | 'init'>): number {
+export function firstStep({
+  steps,
+  init,
+}: Pick<GenerationRequest, 'steps'> & { readonly init?: Pick<InitImage, 'strength'> | undefined }): number {
   return init === undefined ? 0 : Math.max(0, steps - Math.floor(steps * init.strength));
 }
 

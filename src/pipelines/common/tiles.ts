@@ -1,5 +1,5 @@
 /**
- * Decoding in overlapping tiles, whose seams are blended linearly, as diffusers does:
+ * Decoding and encoding in overlapping tiles, whose seams are blended linearly, as diffusers does:
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/autoencoders/autoencoder_kl.py#L330
  */
 
@@ -93,24 +93,28 @@ export class TileLayout {
   }
 }
 
-/** Puts the decoded tiles of one image together: planar float32 [3, height, width]. */
+/** Puts the tiles of one image together, or of its latents: planar float32 [C, height, width]. */
 export class TileBlend {
   readonly #layout: TileLayout;
+  readonly #channels: number;
   readonly #sums: Float32Array;
 
-  constructor(layout: TileLayout) {
+  /** @param channels Omitted: the three of an image */
+  constructor(layout: TileLayout, channels = COLOURS) {
     this.#layout = layout;
-    this.#sums = new Float32Array(COLOURS * layout.weights.length);
+    this.#channels = channels;
+    this.#sums = new Float32Array(channels * layout.weights.length);
   }
 
-  /** @param values planar float32 [3, h, w] of the tile's pixels */
+  /** @param values planar float32 [C, h, w] of the tile's pixels */
   add(tile: Tile, values: Float32Array): void {
     const area = this.#layout.weights.length;
-    const tileArea = values.length / COLOURS;
+    const channels = this.#channels;
+    const tileArea = values.length / channels;
     this.#layout.forEachPixel(tile, (at, from, weight) => {
-      for (let colour = 0; colour < COLOURS; colour += 1) {
-        const to = colour * area + at;
-        this.#sums[to] = (this.#sums[to] ?? 0) + weight * (values[colour * tileArea + from] ?? 0);
+      for (let channel = 0; channel < channels; channel += 1) {
+        const to = channel * area + at;
+        this.#sums[to] = (this.#sums[to] ?? 0) + weight * (values[channel * tileArea + from] ?? 0);
       }
     });
   }

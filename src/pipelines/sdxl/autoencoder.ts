@@ -13,6 +13,8 @@ export interface ImageSize {
   readonly height: number;
 }
 
+type Rect = [x: number, y: number, width: number, height: number];
+
 interface Sessions {
   readonly decoder: NetworkSession;
   /** In float32; undefined where the decoder is. */
@@ -110,14 +112,36 @@ export class Autoencoder {
     return { mean, logVariance: moments.slice(mean.length).map((value) => Math.min(Math.max(value, -30), 20)) };
   }
 
-  /** Scaled latents [1, 4, h, w] of an image: the mode of the posterior, so that an image always has the same latents. */
+  /**
+   * Scaled latents [1, 4, h, w] of an image: the mode of the posterior, so that an image always has the same latents. Where memory
+   * runs out, it is encoded in tiles, and where it still does, in smaller ones.
+   */
   async encodeLatents(image: Float32Array, size: ImageSize, signal?: AbortSignal): Promise<Float32Array> {
-    const { mean } = await this.encode(image, size, signal);
     const { width, height } = this.latentSize(size);
+    const scale = vaeScale(this.#config);
+    const tiled = tileSides({ width, height }).map((side) => ({
+      measure: `encoded_in_tiles_of_${side * scale}_pixels`,
+      run: () => this.encodeInTiles(image, size, side, signal),
+    }));
+    const whole = { run: async () => (await this.encode(image, size, signal)).mean };
+    const mean = await this.#sessions.relief.shrink(`encode ${size.width}x${size.height}`, [whole, ...tiled]);
     return mean.map((value, i) => {
       const statistics = this.#statistics(Math.floor(i / (width * height)));
       return (value - statistics.mean) / statistics.deviation;
     });
+  }
+
+  /** The mean of the latents, unscaled, [4, h, w], in overlapping tiles. @param side of a tile, in latents */
+  async encodeInTiles(image: Float32Array, size: ImageSize, side: number, signal?: AbortSignal): Promise<Float32Array> {
+    const scale = vaeScale(this.#config);
+    const layout = new TileLayout(this.latentSize(size), 1, side);
+    const blend = new TileBlend(layout, this.#config.latent_channels);
+    for (const tile of layout.tiles) {
+      const [x, y, width, height] = [tile.x, tile.y, tile.width, tile.height].map((length) => length * scale) as Rect;
+      const part = cutTile(image, size, { x, y, width, height });
+      blend.add(tile, (await this.encode(part, { width, height }, signal)).mean);
+    }
+    return blend.image();
   }
 
   /** The size of an image in pixels, in latents. */

@@ -6,6 +6,7 @@ import { batchKey, firstStep } from '../common/batching.js';
 import type { GenerationRequest } from '../pipeline.js';
 import type { JobControl } from './control/job-controls.js';
 import type { Conditioning } from './prompt/encode-prompts.js';
+import { decodesOf, secondCalls } from './second-pass.js';
 
 export interface ImageOptions {
   /** Index of its job among those that run together. */
@@ -26,6 +27,8 @@ export interface ImageOptions {
   readonly controls?: readonly JobControl[] | undefined;
   /** Unscaled initial noise; omitted, torch's CPU generator draws it from the seed. */
   readonly noise?: Float32Array | undefined;
+  /** The same image in its first pass. Omitted: this is the first. */
+  readonly before?: ImageLatents | undefined;
 }
 
 interface KeptLatents {
@@ -45,6 +48,9 @@ export class ImageLatents {
   readonly controls: readonly JobControl[];
   /** The first call of the denoiser: 0, or later with image to image. */
   readonly start: number;
+  /** Calls that are run for the image, and times that it is decoded, over all of its passes. */
+  readonly allCalls: number;
+  readonly decodes: number;
   /** [1, 4, h, w] */
   latents: Float32Array;
   readonly #scheduler: Scheduler;
@@ -61,6 +67,8 @@ export class ImageLatents {
     this.controls = controls ?? [];
     this.start = firstStep(request) * callsPerStep(request.scheduler);
     this.#scheduler = createScheduler(request.scheduler, schedulerConfig, request.steps);
+    this.allCalls = options.before?.allCalls ?? this.calls - this.start + secondCalls(request, schedulerConfig);
+    this.decodes = options.before?.decodes ?? decodesOf(request);
     this.#generator = new TorchCpuGenerator(this.seed);
     const drawn = noise ?? this.#generator.randn(size);
     this.#kept = initLatents && latentMask && { latents: initLatents, mask: latentMask, noise: drawn };

@@ -1,6 +1,7 @@
 import type { Backend } from '../../runtime/backend.js';
 import type { ClipTokenizer } from '../../tokenizer/clip.js';
 import type { Network } from '../common/build-networks.js';
+import { KeptFiles } from '../common/kept-files.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { NetworkOpener } from '../common/network-opener.js';
 import { modelMemory } from '../common/plan-memory.js';
@@ -8,9 +9,10 @@ import { SessionGroup } from '../common/session-group.js';
 import { type LoraSource, readLoraUpdates } from '../lora/read-lora.js';
 import type { ModelMemory } from '../model-memory.js';
 import type { ModelInfo } from '../pipeline.js';
+import { Upscaler } from '../upscalers/upscaler.js';
 import { Autoencoder } from './autoencoder.js';
 import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
-import { ControlNets } from './control/controlnets.js';
+import { ControlNet } from './control/controlnet.js';
 import { Denoiser } from './denoiser.js';
 import { describeSdxl } from './inspect.js';
 import { sdxlLoraNames } from './lora-names.js';
@@ -29,7 +31,8 @@ export interface SdxlOptions extends SdxlSource {
 interface SharedParts {
   readonly opener: NetworkOpener;
   readonly checkpoint: SdxlCheckpoint;
-  readonly controlNets: ControlNets;
+  readonly controlNets: KeptFiles<ControlNet>;
+  readonly upscalers: KeptFiles<Upscaler>;
   readonly tokenizers: readonly [ClipTokenizer, ClipTokenizer];
   readonly info: ModelInfo;
   /** Networks that a variant has at most of its own: a UNet and both text encoders. */
@@ -41,7 +44,8 @@ export class SdxlNetworks {
   readonly prompts: PromptCache;
   readonly denoiser: Denoiser;
   readonly autoencoder: Autoencoder;
-  readonly controlNets: ControlNets;
+  readonly controlNets: KeptFiles<ControlNet>;
+  readonly upscalers: KeptFiles<Upscaler>;
   readonly #parts: SharedParts;
   /** The sessions that it releases. A variant does not release those that it shares with its base. */
   readonly #own: SessionGroup;
@@ -56,6 +60,7 @@ export class SdxlNetworks {
     this.denoiser = denoiser;
     this.autoencoder = autoencoder;
     this.controlNets = parts.controlNets;
+    this.upscalers = parts.upscalers;
     this.#own = own;
   }
 
@@ -121,10 +126,14 @@ export async function loadSdxlNetworks({ backend, relief, ...source }: SdxlOptio
   const graphs = await buildSdxlNetworks(checkpoint, backend.dialectsOf);
   const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const changeable = [graphs.unet, graphs.text_encoder, graphs.text_encoder_2];
-  const controlNets = new ControlNets(config, opener);
-  const parts = { opener, checkpoint, controlNets, tokenizers, info: describeSdxl(checkpoint, graphs), changeable };
+  const besides = opener.forVariant();
+  const controlNets = new KeptFiles((path) => ControlNet.open(path, config, besides));
+  const upscalers = new KeptFiles((path) => Upscaler.open(path, besides));
+  const info = describeSdxl(checkpoint, graphs);
+  const parts = { opener, checkpoint, controlNets, upscalers, tokenizers, info, changeable };
   return SessionGroup.fill(opener, async (sessions) => {
     sessions.add(controlNets);
+    sessions.add(upscalers);
     const prompts = await openPrompts(parts, graphs, sessions);
     const denoiser = new Denoiser(await sessions.open(graphs.unet), config.unet);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);

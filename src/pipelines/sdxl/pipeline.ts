@@ -8,13 +8,22 @@ import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
 import type { ModelMemory } from '../model-memory.js';
-import type { GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob } from '../pipeline.js';
+import type {
+  GenerationRequest,
+  ImageEvent,
+  ModelInfo,
+  Pipeline,
+  PipelineEvent,
+  PipelineJob,
+  RequestUpscale,
+} from '../pipeline.js';
 import type { JobControl } from './control/job-controls.js';
 import { batches, ImageLatents, type ImageOptions } from './image-latents.js';
 import { ImagePreviews } from './image-previews.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
 import { predictBatch } from './predict-batch.js';
 import { type Conditioning, encodePrompts } from './prompt/encode-prompts.js';
+import { enlargeRgb, resizeControls, resizeLatents, secondRequest } from './second-pass.js';
 
 export interface SdxlPipelineOptions extends SdxlOptions {
   /** Pixels of all images that are denoised together; a single one may have more. Omitted: three of the native size. */
@@ -48,13 +57,25 @@ export class SdxlPipeline implements Pipeline {
       images.push(...(prepared ?? []));
     }
     try {
-      for (const batch of batches(images, (request) => batchLimit(request, this.#batchPixels))) {
-        yield* this.denoise(batch, running);
-        yield* this.#decode(batch, running);
-      }
+      const enlarged = yield* this.#pass(images, running);
+      yield* this.#pass(enlarged, running);
     } finally {
       await this.networks.controlNets.trim();
+      await this.networks.upscalers.trim();
     }
+  }
+
+  /** Denoises images and decodes them. @returns those of a second pass, at the beginning of its steps */
+  async *#pass(
+    images: readonly ImageLatents[],
+    running: RunningJobs,
+  ): AsyncGenerator<PipelineEvent, readonly ImageLatents[], undefined> {
+    const enlarged: ImageLatents[] = [];
+    for (const batch of batches(images, (request) => batchLimit(request, this.#batchPixels))) {
+      yield* this.denoise(batch, running);
+      enlarged.push(...(yield* this.#decode(batch, running)));
+    }
+    return enlarged;
   }
 
   /** Takes images of one size and schedule through their steps together. */
@@ -82,8 +103,8 @@ export class SdxlPipeline implements Pipeline {
       for (const [image, own] of noise) image.step(i, own);
       // 3. progress and previews, job by job
       for (const [job, own] of groupBy(images, (image) => image.job)) {
-        const total = (calls - start) * (own[0]?.request.seeds.length ?? 0);
-        yield running.advance(job, 'denoise', own.length, total);
+        const [first] = own as [ImageLatents, ...ImageLatents[]];
+        yield running.advance(job, 'denoise', own.length, first.allCalls * first.request.seeds.length);
         const preview = due.get(job);
         if (preview !== undefined) yield preview;
       }
@@ -111,7 +132,7 @@ export class SdxlPipeline implements Pipeline {
     request: GenerationRequest,
     index: number,
     conditioning: Conditioning,
-    { initLatents, noise, controls }: Pick<ImageOptions, 'initLatents' | 'noise' | 'controls'> = {},
+    { initLatents, noise, controls, before }: Pick<ImageOptions, 'initLatents' | 'noise' | 'controls' | 'before'> = {},
   ): ImageLatents {
     const { config, autoencoder } = this.networks;
     const latentSize = autoencoder.latentSize(request);
@@ -131,6 +152,7 @@ export class SdxlPipeline implements Pipeline {
       latentMask,
       controls,
       noise,
+      before,
     });
   }
 
@@ -162,25 +184,71 @@ export class SdxlPipeline implements Pipeline {
     return embedded;
   }
 
-  async *#decode(batch: readonly ImageLatents[], running: RunningJobs): AsyncGenerator<PipelineEvent, void, undefined> {
+  async *#decode(
+    batch: readonly ImageLatents[],
+    running: RunningJobs,
+  ): AsyncGenerator<PipelineEvent, readonly ImageLatents[], undefined> {
+    const enlarged: ImageLatents[] = [];
     for (const image of batch) {
       yield* running.checkCancelled();
       if (!running.isAlive(image.job)) continue;
-      yield* running.untilCancelled([image.job], (signal) => this.#decodeImage(image, running, signal));
+      const next = yield* running.untilCancelled([image.job], (signal) =>
+        image.request.upscale === undefined
+          ? this.#decodeImage(image, running, signal)
+          : this.#enlarge(image, image.request.upscale, running, signal),
+      );
+      if (next !== undefined) enlarged.push(next);
     }
+    return enlarged;
   }
 
   async *#decodeImage(
-    { job, index, seed, request, latents }: ImageLatents,
+    image: ImageLatents,
     running: RunningJobs,
     signal: AbortSignal,
-  ): AsyncGenerator<PipelineEvent, void, undefined> {
-    const { width, height } = request;
-    const drawn = rgbFromImage(await this.networks.autoencoder.decode(latents, request, signal), request);
+  ): AsyncGenerator<PipelineEvent, undefined, undefined> {
+    const { job, request } = image;
+    const drawn = rgbFromImage(await this.networks.autoencoder.decode(image.latents, request, signal), request);
     const { init } = request;
     const rgb = init?.mask === undefined ? drawn : keepUnmasked(drawn, init.rgb, init.mask);
-    yield running.advance(job, 'decode', 1, request.seeds.length);
-    yield { job, kind: 'image', index, seed, width, height, rgb };
+    yield running.advance(job, 'decode', 1, image.decodes * request.seeds.length);
+    yield* this.#finish(image, { width: request.width, height: request.height, rgb }, running);
+  }
+
+  /** Enlarges an image that went through its steps. @returns the image of the second pass; undefined if there is none */
+  async *#enlarge(
+    image: ImageLatents,
+    upscale: RequestUpscale,
+    running: RunningJobs,
+    signal: AbortSignal,
+  ): AsyncGenerator<PipelineEvent, ImageLatents | undefined, undefined> {
+    const { autoencoder, upscalers } = this.networks;
+    const { job, request, latents } = image;
+    const second = secondRequest(request, upscale);
+    let initLatents: Float32Array;
+    if (upscale.method === 'latent') {
+      initLatents = resizeLatents(latents, autoencoder.latentSize(request), autoencoder.latentSize(second));
+    } else {
+      const drawn = rgbFromImage(await autoencoder.decode(latents, request, signal), request);
+      yield running.advance(job, 'decode', 1, image.decodes * request.seeds.length);
+      const rgb = await enlargeRgb(drawn, request, upscale, upscalers, signal);
+      if (upscale.strength === 0) {
+        yield* this.#finish(image, { width: second.width, height: second.height, rgb }, running);
+        return undefined;
+      }
+      initLatents = await autoencoder.encodeLatents(imageFromRgb(rgb, second), second, signal);
+    }
+    const resized = await resizeControls(request.controls, request, second);
+    const controls = await this.embedControls({ ...second, controls: resized }, signal);
+    return this.startImage(job, second, image.index, image.conditioning, { initLatents, controls, before: image });
+  }
+
+  *#finish(
+    { job, index, seed }: ImageLatents,
+    image: Pick<ImageEvent, 'width' | 'height' | 'rgb'>,
+    running: RunningJobs,
+  ): Generator<PipelineEvent, undefined, undefined> {
+    yield { job, kind: 'image', index, seed, ...image };
     if (running.finishImage(job)) yield { job, kind: 'done', precisions: this.info.precisions };
   }
 

@@ -22,7 +22,15 @@ const MAX_PICKLE_BYTES = 16_000_000;
 const MAX_RANK = 16;
 /** Trainers put the state dict into a dict, some of them twice. */
 const MAX_WRAPPERS = 3;
-const WRAPPERS = ['state_dict', 'model_state_dict', 'model', 'module', 'params', 'string_to_param'] as const;
+const WRAPPERS = [
+  'state_dict',
+  'model_state_dict',
+  'model',
+  'module',
+  'params_ema',
+  'params',
+  'string_to_param',
+] as const;
 
 const STORED: Readonly<Record<string, readonly [dtype: string, bytes: number]>> = {
   FloatStorage: ['F32', 4],

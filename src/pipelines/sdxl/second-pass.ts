@@ -1,0 +1,93 @@
+import { resizeRgb } from '../../media/resize-rgb.js';
+import { callsPerStep, createScheduler } from '../../schedulers/beta-schedulers.js';
+import { firstStep } from '../common/batching.js';
+import type { KeptFiles } from '../common/kept-files.js';
+import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
+import type { GenerationRequest, RequestControl, RequestUpscale } from '../pipeline.js';
+import type { Upscaler } from '../upscalers/upscaler.js';
+import type { ImageSize } from './autoencoder.js';
+
+/**
+ * The request that draws an enlarged image again: image to image at the new size, from the same seeds. It is what a caller would send
+ * who enlarged the image himself.
+ */
+export function secondRequest(
+  request: GenerationRequest,
+  { width, height, strength, steps }: RequestUpscale,
+): GenerationRequest {
+  return { ...request, upscale: undefined, width, height, steps, init: { rgb: new Uint8Array(), strength } };
+}
+
+/** Calls of the denoiser in the second pass of an image; 0 for a request without one. */
+export function secondCalls({ upscale, scheduler }: GenerationRequest, schedulerConfig: unknown): number {
+  if (upscale === undefined || upscale.strength === 0) return 0;
+  const { steps, strength } = upscale;
+  const { timesteps } = createScheduler(scheduler, schedulerConfig, steps);
+  return timesteps.length - firstStep({ steps, init: { strength } }) * callsPerStep(scheduler);
+}
+
+/** Times that an image of a request is decoded. */
+export function decodesOf({ upscale }: GenerationRequest): number {
+  return upscale === undefined || upscale.strength === 0 || upscale.method === 'latent' ? 1 : 2;
+}
+
+/** @param rgb row-major uint8 [height, width, 3] -> the same in the size of `upscale` */
+export async function enlargeRgb(
+  rgb: Uint8Array,
+  size: ImageSize,
+  { method, width, height }: RequestUpscale,
+  upscalers: KeptFiles<Upscaler>,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
+  const to = { width, height };
+  if (typeof method === 'string') return resizeRgb(rgb, size, to);
+  const upscaler = await upscalers.get(method);
+  const { scale } = upscaler.config;
+  const drawn = { width: size.width * scale, height: size.height * scale };
+  const enlarged = await upscaler.upscale(imageFromRgb(rgb, size), size, signal);
+  return resizeRgb(rgbFromImage(enlarged, drawn), drawn, to);
+}
+
+/** Control images in another size. */
+export function resizeControls(
+  controls: readonly RequestControl[] | undefined,
+  from: ImageSize,
+  to: ImageSize,
+): Promise<readonly RequestControl[]> {
+  return Promise.all(
+    (controls ?? []).map(async (control) => ({ ...control, rgb: await resizeRgb(control.rgb, from, to) })),
+  );
+}
+
+/**
+ * Latents [C, h, w] in another size, bilinearly: torch's `interpolate(mode='bilinear')`, which takes the centres of pixels as their
+ * places and does not smooth where it shrinks.
+ */
+export function resizeLatents(latents: Float32Array, from: ImageSize, to: ImageSize): Float32Array {
+  const channels = latents.length / (from.width * from.height);
+  const [columns, rows] = [places(from.width, to.width), places(from.height, to.height)];
+  const resized = new Float32Array(channels * to.width * to.height);
+  let at = 0;
+  for (let channel = 0; channel < channels; channel += 1) {
+    const start = channel * from.width * from.height;
+    for (const [y0, y1, v] of rows) {
+      for (const [x0, x1, u] of columns) {
+        const value = (y: number, x: number) => latents[start + y * from.width + x] ?? 0;
+        const upper = value(y0, x0) * (1 - u) + value(y0, x1) * u;
+        const lower = value(y1, x0) * (1 - u) + value(y1, x1) * u;
+        resized[at] = upper * (1 - v) + lower * v;
+        at += 1;
+      }
+    }
+  }
+  return resized;
+}
+
+/** For each place of the result: its two neighbours and the share of the second. */
+function places(from: number, to: number): readonly (readonly [number, number, number])[] {
+  return Array.from({ length: to }, (_, i) => {
+    const place = Math.max(0, ((i + 0.5) * from) / to - 0.5);
+    const low = Math.min(from - 1, Math.floor(place));
+    return [low, Math.min(from - 1, low + 1), place - low] as const;
+  });
+}
