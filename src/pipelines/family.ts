@@ -43,6 +43,7 @@ export interface Family<Variables = object, Source extends object = object> {
     readonly stepSaving: boolean;
     readonly embeddings: boolean;
     readonly controls: boolean;
+    readonly guidanceRescale: boolean;
   };
 
   /** Environment variables, with bounds, defaults and descriptions. */

@@ -144,6 +144,8 @@ export interface GenerationRequest {
   readonly height: number;
   readonly steps: number;
   readonly guidanceScale: number;
+  /** Share by which guidance keeps the deviation of the conditional output, 0 to 1. SDXL only. Omitted: 0. */
+  readonly guidanceRescale?: number | undefined;
   readonly scheduler: string;
   /** One image a seed, in order. */
   readonly seeds: readonly number[];

@@ -1,20 +1,24 @@
 import { InferenceError } from '../errors.js';
+import { readConsistencyConfig } from './consistency-schedule.js';
 import { Ddim, readDdimConfig } from './ddim.js';
 import { type DpmConfig, type DpmOptions, DpmPp, readDpmConfig } from './dpmpp.js';
 import { EulerAncestral } from './euler-ancestral.js';
 import { type EulerConfig, EulerDiscrete, readEulerConfig } from './euler-discrete.js';
-import { Lcm, readLcmConfig } from './lcm.js';
+import { Lcm } from './lcm.js';
 import { Lms } from './lms.js';
 import { noiseScheduleSchema, parseSchedulerConfig } from './noise-schedule.js';
 import type { Prediction } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
 import { Dpm2, Heun } from './second-order.js';
+import { Tcd } from './tcd.js';
 import { readUniPcConfig, UniPc } from './unipc.js';
 
 type Make = (name: string, config: unknown, steps: number) => Scheduler;
 
-const KARRAS = { use_karras_sigmas: true, use_exponential_sigmas: false } as const;
-const EXPONENTIAL = { use_karras_sigmas: false, use_exponential_sigmas: true } as const;
+const PLAIN = { use_karras_sigmas: false, use_exponential_sigmas: false, use_beta_sigmas: false } as const;
+const KARRAS = { ...PLAIN, use_karras_sigmas: true } as const;
+const EXPONENTIAL = { ...PLAIN, use_exponential_sigmas: true } as const;
+const BETA = { ...PLAIN, use_beta_sigmas: true } as const;
 
 const euler =
   (levels: Partial<EulerConfig> = {}): Make =>
@@ -57,15 +61,18 @@ const schedulers: Readonly<Record<string, Make>> = {
   euler: euler(),
   euler_karras: euler(KARRAS),
   euler_exponential: euler(EXPONENTIAL),
+  euler_beta: euler(BETA),
   euler_trailing: trailing(euler()),
   euler_ancestral: eulerAncestral,
   euler_ancestral_trailing: trailing(eulerAncestral),
   dpmpp_2m: dpmpp(),
   dpmpp_2m_karras: dpmpp(KARRAS),
   dpmpp_2m_exponential: dpmpp(EXPONENTIAL),
+  dpmpp_2m_beta: dpmpp(BETA),
   dpmpp_2m_trailing: trailing(dpmpp()),
   dpmpp_2m_sde: dpmpp({}, { sde: true }),
   dpmpp_2m_sde_karras: dpmpp(KARRAS, { sde: true }),
+  dpmpp_2m_sde_beta: dpmpp(BETA, { sde: true }),
   dpmpp_3m: dpmpp({}, { order: 3 }),
   dpmpp_3m_karras: dpmpp(KARRAS, { order: 3 }),
   ...secondOrder,
@@ -75,7 +82,9 @@ const schedulers: Readonly<Record<string, Make>> = {
   unipc_trailing: trailing(unipc),
   ddim,
   ddim_trailing: trailing(ddim),
-  lcm: (name, config, steps) => new Lcm(name, readLcmConfig(config), steps),
+  lcm: (name, config, steps) => new Lcm(name, readConsistencyConfig(config), steps),
+  lcm_trailing: (name, config, steps) => new Lcm(name, readConsistencyConfig(config), steps, 'trailing'),
+  tcd: (name, config, steps) => new Tcd(name, readConsistencyConfig(config), steps),
 };
 
 /** Calls of the denoiser in a step of a schedule, but the last. */

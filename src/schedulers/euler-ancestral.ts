@@ -14,6 +14,7 @@ export class EulerAncestral extends EulerDiscrete {
         ...config,
         use_karras_sigmas: false,
         use_exponential_sigmas: false,
+        use_beta_sigmas: false,
         interpolation_type: 'linear',
         timestep_type: 'discrete',
         final_sigmas_type: 'zero',

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import {
   alphasCumprod,
+  betaSigmas,
   exponentialSigmas,
   interpolate,
   karrasSigmas,
@@ -17,9 +18,7 @@ const eulerSchema = noiseScheduleSchema.extend({
   interpolation_type: z.enum(['linear', 'log_linear']).default('linear'),
   use_karras_sigmas: z.boolean().nullish(),
   use_exponential_sigmas: z.boolean().nullish(),
-  use_beta_sigmas: z
-    .literal(false, { error: 'beta sigmas are not supported; set it to false, or use_karras_sigmas to true' })
-    .nullish(),
+  use_beta_sigmas: z.boolean().nullish(),
   sigma_min: z.number().positive().nullish(),
   sigma_max: z.number().positive().nullish(),
   timestep_type: z.enum(['discrete', 'continuous']).default('discrete'),
@@ -56,7 +55,7 @@ export class EulerDiscrete implements Scheduler {
     this.logSigmas = logSigmas;
     const spaced = spacedTimesteps(config, steps);
     const levels = stepSigmas(config, training, spaced);
-    const isRemapped = Boolean(config.use_karras_sigmas || config.use_exponential_sigmas);
+    const isRemapped = Boolean(config.use_karras_sigmas || config.use_exponential_sigmas || config.use_beta_sigmas);
     const discrete = isRemapped ? Float32Array.from(levels, (sigma) => timestepOfSigma(sigma, logSigmas)) : spaced;
     const isContinuous = config.timestep_type === 'continuous' && config.prediction_type === 'v_prediction';
     this.timesteps = isContinuous ? discrete.map((_, i) => 0.25 * Math.log(levels[i] ?? 0)) : discrete;
@@ -130,5 +129,6 @@ function stepSigmas(config: EulerConfig, training: Float32Array, timesteps: Floa
   const min = config.sigma_min ?? spaced.at(-1) ?? smallest;
   if (config.use_karras_sigmas) return karrasSigmas(max, min, steps);
   if (config.use_exponential_sigmas) return exponentialSigmas(max, min, steps);
+  if (config.use_beta_sigmas) return betaSigmas(max, min, steps);
   return spaced;
 }

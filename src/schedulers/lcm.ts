@@ -1,22 +1,7 @@
-import { z } from 'zod';
-import { InferenceError } from '../errors.js';
-import { alphasCumprod, noiseScheduleSchema, parseSchedulerConfig } from './noise-schedule.js';
+import { type ConsistencyConfig, consistencyTimesteps } from './consistency-schedule.js';
+import { alphasCumprod } from './noise-schedule.js';
 import { cleanSample, mixNoise } from './prediction.js';
 import type { Draw, Scheduler } from './scheduler.js';
-
-const lcmSchema = noiseScheduleSchema.extend({
-  original_inference_steps: z.int().min(1).default(50),
-  clip_sample: z.boolean().default(false),
-  clip_sample_range: z.number().positive().default(1),
-  timestep_scaling: z.number().positive().default(10),
-});
-
-export type LcmConfig = z.infer<typeof lcmSchema>;
-
-/** The options of a `scheduler_config.json` that LCM understands. */
-export function readLcmConfig(config: unknown): LcmConfig {
-  return parseSchedulerConfig(lcmSchema, config);
-}
 
 /** Standard deviation of the data in the boundary condition. */
 const SIGMA_DATA = 0.5;
@@ -31,23 +16,20 @@ export class Lcm implements Scheduler {
   readonly timesteps: Float32Array;
   readonly sigmas: Float32Array;
   readonly initNoiseSigma = 1;
-  readonly #config: LcmConfig;
+  readonly #config: ConsistencyConfig;
   readonly #alphas: Float32Array;
 
-  constructor(name: string, config: LcmConfig, steps: number) {
+  /** @param spacing default: evenly spaced ones of the distilled timesteps */
+  constructor(
+    name: string,
+    config: ConsistencyConfig,
+    steps: number,
+    spacing: Parameters<typeof consistencyTimesteps>[3] = 'distilled',
+  ) {
     this.name = name;
     this.#config = config;
-    const { original_inference_steps: original, num_train_timesteps: count } = config;
-    if (steps > original) {
-      throw new InferenceError('INVALID_REQUEST', `steps ${steps} must be <= ${original} for the scheduler ${name}`);
-    }
-    const stride = Math.floor(count / original);
     this.#alphas = alphasCumprod(config, { keepsTerminalZero: true });
-    // Evenly spaced ones of the distilled timesteps, latest first.
-    this.timesteps = Float32Array.from(
-      { length: steps },
-      (_, i) => (original - Math.floor((i * original) / steps)) * stride - 1,
-    );
+    this.timesteps = consistencyTimesteps(name, config, steps, spacing);
     const sigma = (t: number) => Math.sqrt((1 - this.#alpha(t)) / this.#alpha(t));
     this.sigmas = Float32Array.of(...Array.from(this.timesteps, sigma), 0);
   }

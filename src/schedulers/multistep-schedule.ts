@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import {
   alphasCumprod,
+  betaSigmas,
   exponentialSigmas,
   interpolate,
   karrasSigmas,
@@ -16,7 +17,7 @@ import {
 export const multistepSchema = noiseScheduleSchema.extend({
   use_karras_sigmas: z.boolean().nullish(),
   use_exponential_sigmas: z.boolean().nullish(),
-  use_beta_sigmas: z.literal(false, { error: 'beta sigmas are not supported; set it to false' }).nullish(),
+  use_beta_sigmas: z.boolean().nullish(),
   use_flow_sigmas: z.literal(false, { error: 'flow sigmas belong to other models; set it to false' }).nullish(),
   final_sigmas_type: z.enum(['zero', 'sigma_min']).default('zero'),
   lower_order_final: z.boolean().default(true),
@@ -57,8 +58,8 @@ export function multistepSchedule(config: MultistepConfig, steps: number): Multi
   if (config.use_karras_sigmas) {
     levels = karrasSigmas(largest, smallest, steps);
     timesteps = Float32Array.from(levels, (sigma) => roundHalfEven(timestepOfSigma(sigma, logSigmas)));
-  } else if (config.use_exponential_sigmas) {
-    levels = exponentialSigmas(largest, smallest, steps);
+  } else if (config.use_exponential_sigmas || config.use_beta_sigmas) {
+    levels = (config.use_beta_sigmas ? betaSigmas : exponentialSigmas)(largest, smallest, steps);
     timesteps = Float32Array.from(levels, (sigma) => Math.trunc(timestepOfSigma(sigma, logSigmas)));
   }
   const sigmas = Float32Array.of(...levels, config.final_sigmas_type === 'zero' ? 0 : smallest);

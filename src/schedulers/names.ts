@@ -22,6 +22,18 @@ const ALIASES: Readonly<Record<string, string>> = {
   unipcbh2: 'unipc',
   ddimscheduler: 'ddim',
   lcmscheduler: 'lcm',
+  tcdscheduler: 'tcd',
+  eulerbeta: 'euler_beta',
+  dpmpp2mbeta: 'dpmpp_2m_beta',
+  dpmpp2msdebeta: 'dpmpp_2m_sde_beta',
+  // ComfyUI's and Forge's spacing from the last training timestep on: the same but for fractions of a timestep.
+  eulersgmuniform: 'euler_trailing',
+  eulerasgmuniform: 'euler_ancestral_trailing',
+  eulerancestralsgmuniform: 'euler_ancestral_trailing',
+  dpmpp2msgmuniform: 'dpmpp_2m_trailing',
+  unipcsgmuniform: 'unipc_trailing',
+  ddimsgmuniform: 'ddim_trailing',
+  lcmsgmuniform: 'lcm_trailing',
 };
 
 /**

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { problemsOf } from '../std/schema-problems.js';
+import { betaQuantile } from './beta-quantile.js';
 
 /**
  * Classes of diffusers whose configuration describes noise by betas, so that any sampler here can read it. Others (EDM, flow
@@ -117,6 +118,14 @@ export function karrasSigmas(max: number, min: number, steps: number, rho = 7): 
 /** Levels from `max` down to `min`, even in log sigma. */
 export function exponentialSigmas(max: number, min: number, steps: number): Float64Array {
   return Float64Array.from(linspace(Math.log(max), Math.log(min), steps), Math.exp);
+}
+
+/**
+ * Levels from `max` down to `min` by the quantiles of a beta distribution, which are closest at both ends. Lee et al.,
+ * arXiv:2407.12173; its shapes are those of diffusers.
+ */
+export function betaSigmas(max: number, min: number, steps: number, shape = 0.6): Float64Array {
+  return Float64Array.from(linspace(1, 0, steps), (share) => min + betaQuantile(share, shape, shape) * (max - min));
 }
 
 /** The (fractional) training timestep that has a noise level: interpolated in log sigma. */

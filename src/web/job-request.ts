@@ -54,6 +54,7 @@ const jobRequestSchema = z.strictObject({
   height: whole.optional(),
   steps: whole.optional(),
   guidanceScale: z.number().optional(),
+  guidanceRescale: z.number().optional(),
   scheduler: z.string().optional(),
   numImages: whole.optional(),
   /** A number, or its digits. */

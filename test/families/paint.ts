@@ -23,7 +23,7 @@ export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSou
   bareCall: { makes: 'images', steps: 2, guidanceScale: 1, hasNegativePrompt: false },
   negativePrompt: () => 'grey',
   references: { defaultStrength: 0.5 },
-  takes: { weights: false, stepSaving: false, embeddings: false, controls: false },
+  takes: { weights: false, stepSaving: false, embeddings: false, controls: false, guidanceRescale: false },
   variables: paintVariables,
   options: { PAINT_PATH: { flags: '--paint <colour>' } },
   modelName: ({ PAINT_NAME }) => PAINT_NAME,

@@ -17,7 +17,7 @@ const sdxl = {
 describe('createScheduler', () => {
   it('names the schedulers there are when it does not know one', () => {
     expect(() => createScheduler('restart', sdxl, 4)).toThrow(
-      'scheduler "restart" must be one of euler, euler_karras, euler_exponential, euler_trailing',
+      'scheduler "restart" must be one of euler, euler_karras, euler_exponential, euler_beta, euler_trailing',
     );
   });
 
@@ -27,7 +27,6 @@ describe('createScheduler', () => {
       { beta_schedule: 'sigmoid' },
       /scheduler_config.json cannot be used: beta_schedule: Invalid option/,
     ],
-    ['beta sigmas', { use_beta_sigmas: true }, /use_beta_sigmas: beta sigmas are not supported; set it to false/],
     ['a prediction type', { prediction_type: 'flow' }, /prediction_type: Invalid option/],
     [
       'a class',

@@ -26,6 +26,7 @@ export interface RequestOptions {
   readonly height?: number;
   readonly steps?: number;
   readonly guidance?: number;
+  readonly guidanceRescale?: number;
   readonly guidanceStart?: number;
   readonly guidanceEnd?: number;
   readonly reuse?: number;
@@ -62,6 +63,9 @@ export function requestOptions(): readonly Option[] {
     new Option('--height <pixels>', 'multiple of 8').argParser(number),
     new Option('--steps <n>', 'denoising steps').argParser(number),
     new Option('--guidance <scale>', 'guidance scale').argParser(number),
+    new Option('--guidance-rescale <share>', 'how much guidance keeps of the contrast without it, 0 to 1').argParser(
+      number,
+    ),
     new Option(
       '--guidance-start <share>',
       'share of the steps after which guidance begins, 0 to 1; videos only',
@@ -124,6 +128,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     height: options.height ?? 0,
     steps: options.steps,
     guidanceScale: options.guidance,
+    guidanceRescale: options.guidanceRescale,
     guidanceInterval: start === undefined && end === undefined ? undefined : { start, end },
     reuseThreshold: options.reuse ?? 0,
     scheduler: options.scheduler ?? '',

@@ -20,7 +20,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
   bareCall: { makes: 'images', steps: 15, guidanceScale: 6, hasNegativePrompt: false },
   negativePrompt: sdxlNegativePrompt,
   references: { defaultStrength: 0.5, takesMask: true },
-  takes: { weights: true, stepSaving: false, embeddings: true, controls: true },
+  takes: { weights: true, stepSaving: false, embeddings: true, controls: true, guidanceRescale: true },
 
   variables: sdxlVariables,
   options: sdxlOptions,
@@ -31,6 +31,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
     return {
       path: variables.SDXL_PATH,
       tokenizer: variables.SDXL_TOKENIZER,
+      unet: variables.SDXL_UNET,
       vae: variables.SDXL_VAE,
       textEncoder: variables.SDXL_TEXT_ENCODER,
       textEncoder2: variables.SDXL_TEXT_ENCODER_2,

@@ -1,7 +1,7 @@
 import type { Backend } from '../../runtime/backend.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchLimit } from '../common/batching.js';
-import { guide } from '../common/guidance.js';
+import { guideRescaled } from '../common/guidance.js';
 import { keepUnmasked, shrinkMask } from '../common/mask.js';
 import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
@@ -285,5 +285,6 @@ function halvings(count: number): readonly number[] {
 
 /** The noise of one image, from the rows of its negative prompt and its prompt; without guidance there is one row. */
 function guided({ conditioning, request }: ImageLatents, rows: Float32Array): Float32Array {
-  return conditioning.rows.length === 1 ? rows : guide(rows, request.guidanceScale);
+  if (conditioning.rows.length === 1) return rows;
+  return guideRescaled(rows, request.guidanceScale, request.guidanceRescale ?? 0);
 }

@@ -3,7 +3,7 @@ import { flag, modelName, path, replicas } from '../../std/variable-kinds.js';
 import type { FamilyOption } from '../family.js';
 
 /** Prediction types of the UNet. */
-const predictionTypes = ['epsilon', 'v_prediction'] as const;
+const predictionTypes = ['epsilon', 'v_prediction', 'sample'] as const;
 export type PredictionType = (typeof predictionTypes)[number];
 
 /** Environment variables of SDXL. */
@@ -13,6 +13,9 @@ export const sdxlVariables = {
   ),
   SDXL_TOKENIZER: path.describe(
     "Tokenizer for a single-file SDXL checkpoint: a folder with CLIP's vocab.json and merges.txt. Unset: the folder tokenizer beside the file, else CLIP's published vocabulary.",
+  ),
+  SDXL_UNET: path.describe(
+    "UNet that replaces the SDXL checkpoint's, such as one that was distilled for few steps: a file or a diffusers folder.",
   ),
   SDXL_VAE: path.describe("VAE that replaces the SDXL checkpoint's: a file or a diffusers folder."),
   SDXL_TEXT_ENCODER: path.describe("CLIP ViT-L text encoder that replaces the SDXL checkpoint's: a file or a folder."),
@@ -36,6 +39,7 @@ export type SdxlVariables = z.infer<z.ZodObject<typeof sdxlVariables>>;
 export const sdxlOptions = {
   SDXL_PATH: { flags: '--sdxl <path>' },
   SDXL_TOKENIZER: { flags: '--tokenizer <folder>' },
+  SDXL_UNET: { flags: '--unet <path>' },
   SDXL_VAE: { flags: '--vae <path>' },
   SDXL_TEXT_ENCODER: { flags: '--text-encoder <path>' },
   SDXL_TEXT_ENCODER_2: { flags: '--text-encoder-2 <path>' },

@@ -55,6 +55,7 @@ export function generateRequestFrom(
     height: config.height ?? 0,
     steps: config.steps ?? config.num_inference_steps ?? config.sample_steps ?? (isBare ? jobType.steps : undefined),
     guidanceScale: config.guidance_scale ?? config.sample_guide_scale ?? (isBare ? jobType.guidanceScale : undefined),
+    guidanceRescale: jobType.takesControls ? config.guidance_rescale : undefined,
     scheduler: config.scheduler ?? '',
     numImages: config.num_images ?? 0,
     seed: BigInt(config.seed ?? seed),

@@ -91,6 +91,7 @@ const configSchema = z.object({
   num_inference_steps: uint32,
   sample_steps: uint32,
   guidance_scale: number,
+  guidance_rescale: number,
   sample_guide_scale: number,
   scheduler: text,
   frames: uint32,

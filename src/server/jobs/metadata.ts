@@ -64,6 +64,7 @@ export function plannedMetadata(
     guidanceInterval: request.video?.guidanceInterval,
     reuseThreshold: request.video?.reuseThreshold || undefined,
     loras: loraMessages(request.loras),
+    guidanceRescale: request.guidanceRescale,
     controls: (request.controls ?? []).map(({ name, scale, start, end }) => ({
       name,
       scale,

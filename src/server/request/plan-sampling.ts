@@ -1,9 +1,10 @@
 import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
-import type { AnyFamily } from '../../pipelines/family.js';
+import { type AnyFamily, titlesOf } from '../../pipelines/family.js';
 import type { Check } from './field-checks.js';
 import type { PlannedReferences } from './planned-references.js';
 import type { Preset } from './presets.js';
+import type { RequestContext } from './request-context.js';
 
 const MAX_GUIDANCE = 50;
 
@@ -39,6 +40,19 @@ export function planGuidance(
     `guidance_scale ${guidanceScale} must be >= 0 and <= ${MAX_GUIDANCE}`,
   );
   return guidanceScale;
+}
+
+/** How much guidance keeps of the conditional output's deviation. */
+export function planGuidanceRescale(
+  { guidanceRescale: share = 0 }: GenerateRequest,
+  { families, model: { family } }: RequestContext,
+  check: Check,
+): number {
+  const takers = titlesOf(families, ({ takes }) => takes.guidanceRescale);
+  const isTaken = share === 0 || family.takes.guidanceRescale;
+  check(isTaken, 'guidance_rescale', `guidance_rescale is for ${takers}; leave it out for ${family.title}`);
+  check(share >= 0 && share <= 1, 'guidance_rescale', `guidance_rescale ${share} must be >= 0 and <= 1`);
+  return share;
 }
 
 /** The scheduler by the family's own name for it. */

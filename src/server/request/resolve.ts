@@ -11,7 +11,7 @@ import { checkLoras, findLoras, type NamedLoras, takeLoras } from './loras.js';
 import { planFrames } from './plan-frames.js';
 import { checkOutput, planOutput } from './plan-output.js';
 import { planPrompt } from './plan-prompt.js';
-import { planGuidance, planScheduler, planSteps } from './plan-sampling.js';
+import { planGuidance, planGuidanceRescale, planScheduler, planSteps } from './plan-sampling.js';
 import { planSeeds } from './plan-seeds.js';
 import { planSize } from './plan-size.js';
 import type { PlannedReferences } from './planned-references.js';
@@ -73,6 +73,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const limitBytes = config.REFERENCE_MAX_BYTES;
   const controls = planControls(request.controls, { family, families: context.families, limitBytes }, check);
   const guidanceScale = planGuidance(request, preset, family, references, check);
+  const guidanceRescale = planGuidanceRescale(request, context, check);
   const saving = planStepSaving(request, context, check);
   const scheduler = planScheduler(request, family, check);
   const seeds = planSeeds(request, makes, family, check);
@@ -97,6 +98,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       ...size,
       steps,
       guidanceScale,
+      ...(guidanceRescale > 0 && { guidanceRescale }),
       scheduler,
       seeds,
       previewsPerSecond: request.previewsPerSecond,

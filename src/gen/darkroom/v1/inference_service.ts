@@ -151,6 +151,11 @@ export interface GenerateRequest {
     | undefined;
   /** ControlNets with their images, at most 4; the same one may come several times. What they add to the denoiser is summed. SDXL only. */
   controls: Control[];
+  /**
+   * Share by which guidance keeps the deviation of the conditional output, 0 to 1, as `guidance_rescale` in diffusers. 0.7 suits models with
+   * zero terminal SNR. SDXL only. Unset: 0.
+   */
+  guidanceRescale?: number | undefined;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -317,6 +322,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     reuseThreshold: 0,
     mask: undefined,
     controls: [],
+    guidanceRescale: undefined,
   };
 }
 
@@ -405,6 +411,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     for (const v of message.controls) {
       Control.encode(v!, writer.uint32(218).fork()).join();
+    }
+    if (message.guidanceRescale !== undefined) {
+      writer.uint32(225).double(message.guidanceRescale);
     }
     return writer;
   },
@@ -641,6 +650,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.controls.push(Control.decode(reader, reader.uint32()));
             continue;
           }
+          case 28: {
+            if (tag !== 225) {
+              break;
+            }
+
+            message.guidanceRescale = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -753,6 +770,11 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       controls: globalThis.Array.isArray(object?.controls)
         ? object.controls.map((e: any) => Control.fromJSON(e))
         : [],
+      guidanceRescale: isSet(object.guidanceRescale)
+        ? globalThis.Number(object.guidanceRescale)
+        : isSet(object.guidance_rescale)
+        ? globalThis.Number(object.guidance_rescale)
+        : undefined,
     };
   },
 
@@ -845,6 +867,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.controls?.length) {
       obj.controls = message.controls.map((e) => Control.toJSON(e));
     }
+    if (message.guidanceRescale !== undefined) {
+      obj.guidanceRescale = floatToJson(message.guidanceRescale);
+    }
     return obj;
   },
 
@@ -890,6 +915,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     message.reuseThreshold = object.reuseThreshold ?? 0;
     message.mask = (object.mask !== undefined && object.mask !== null) ? Mask.fromPartial(object.mask) : undefined;
     message.controls = object.controls?.map((e) => Control.fromPartial(e)) || [];
+    message.guidanceRescale = object.guidanceRescale ?? undefined;
     return message;
   },
 };

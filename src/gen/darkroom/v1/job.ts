@@ -906,6 +906,8 @@ export interface JobMetadata {
   embeddings: string[];
   /** ControlNets of the request, without their images. */
   controls: Control[];
+  /** Guidance rescale. Unset if it was 0. */
+  guidanceRescale?: number | undefined;
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1880,6 +1882,7 @@ function createBaseJobMetadata(): JobMetadata {
     memoryMeasures: [],
     embeddings: [],
     controls: [],
+    guidanceRescale: undefined,
   };
 }
 
@@ -2062,6 +2065,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     for (const v of message.controls) {
       Control.encode(v!, writer.uint32(418).fork()).join();
+    }
+    if (message.guidanceRescale !== undefined) {
+      writer.uint32(425).double(message.guidanceRescale);
     }
     return writer;
   },
@@ -2508,6 +2514,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.controls.push(Control.decode(reader, reader.uint32()));
             continue;
           }
+          case 53: {
+            if (tag !== 425) {
+              break;
+            }
+
+            message.guidanceRescale = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2729,6 +2743,11 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       controls: globalThis.Array.isArray(object?.controls)
         ? object.controls.map((e: any) => Control.fromJSON(e))
         : [],
+      guidanceRescale: isSet(object.guidanceRescale)
+        ? globalThis.Number(object.guidanceRescale)
+        : isSet(object.guidance_rescale)
+        ? globalThis.Number(object.guidance_rescale)
+        : undefined,
     };
   },
 
@@ -2896,6 +2915,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.controls?.length) {
       obj.controls = message.controls.map((e) => Control.toJSON(e));
     }
+    if (message.guidanceRescale !== undefined) {
+      obj.guidanceRescale = floatToJson(message.guidanceRescale);
+    }
     return obj;
   },
 
@@ -2976,6 +2998,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.memoryMeasures = object.memoryMeasures?.map((e) => e) || [];
     message.embeddings = object.embeddings?.map((e) => e) || [];
     message.controls = object.controls?.map((e) => Control.fromPartial(e)) || [];
+    message.guidanceRescale = object.guidanceRescale ?? undefined;
     return message;
   },
 };

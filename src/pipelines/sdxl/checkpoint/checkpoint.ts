@@ -5,13 +5,14 @@ import { type ClipTokenizer, readClipTokenizer } from '../../../tokenizer/clip.j
 import { PUBLISHED_CLIP_TOKENS, readPublishedClip } from '../../../tokenizer/published-clip.js';
 import { readSafetensors } from '../../../weights/safetensors.js';
 import { below, readWeightFiles, renamed, type WeightFiles } from '../../../weights/weight-files.js';
+import { WeightShapes } from '../../../weights/weight-shapes.js';
 import { flagOf } from '../../family.js';
 import { isLoraFile } from '../../lora/lora-keys.js';
-import type { SdxlConfig, TextEncoderConfig } from '../model/config.js';
+import type { SdxlConfig, TextEncoderConfig, UNetConfig } from '../model/config.js';
 import { type PredictionType, sdxlOptions } from '../variables.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
 import { translateOpenClip, translateUNet, translateVae } from './original-layout.js';
-import { readSdxlConfig, readTextEncoderConfig, readVaeConfig } from './read-config.js';
+import { readSdxlConfig, readTextEncoderConfig, readUNetConfig, readVaeConfig } from './read-config.js';
 
 /** The parts that a checkpoint is made of, as its folders are called. */
 export const componentNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;
@@ -23,6 +24,8 @@ export interface SdxlSource {
   readonly path: string;
   /** For a single file: a folder with vocab.json and merges.txt, or with `tokenizer/` and `tokenizer_2/`. Omitted: beside the file, else CLIP's published vocabulary. */
   readonly tokenizer?: string | undefined;
+  /** A UNet of its own, file or diffusers folder, in place of the checkpoint's: of the same architecture. */
+  readonly unet?: string | undefined;
   /** A VAE of its own, file or diffusers folder, in place of the checkpoint's. */
   readonly vae?: string | undefined;
   /** CLIP ViT-L of its own, file or folder. */
@@ -99,7 +102,10 @@ export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckp
   if (entry === undefined) throw new InferenceError('CHECKPOINT_INVALID', `${source.path} does not exist`);
   const replaced = await readReplacements(source);
   const checkpoint = entry.isDirectory() ? await openFolder(source.path) : await openFile(source, replaced);
-  const { config } = checkpoint;
+  const config = {
+    ...checkpoint.config,
+    unet: replaced.unet?.config(checkpoint.config.unet) ?? checkpoint.config.unet,
+  };
   const channels = config.unet.in_channels;
   if (channels !== config.vae.latent_channels) {
     throw new InferenceError(
@@ -116,7 +122,7 @@ export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckp
       textEncoder2: replaced.text_encoder_2?.config ?? config.textEncoder2,
       scheduler: { ...config.scheduler, ...saidPrediction(source) },
     },
-    readWeights: async (name) => (name === 'unet' ? undefined : replaced[name]?.files) ?? checkpoint.readWeights(name),
+    readWeights: async (name) => replaced[name]?.files ?? checkpoint.readWeights(name),
   };
 }
 
@@ -240,6 +246,8 @@ interface Replacements {
   readonly text_encoder?: Replacement<SdxlConfig['textEncoder']>;
   readonly text_encoder_2?: Replacement<SdxlConfig['textEncoder']>;
   readonly vae?: Replacement<SdxlConfig['vae']>;
+  /** `config`: from that of the checkpoint's UNet. */
+  readonly unet?: Replacement<(own: UNetConfig) => UNetConfig>;
 }
 
 interface Replacement<Config> {
@@ -247,7 +255,7 @@ interface Replacement<Config> {
   readonly config: Config;
 }
 
-async function readReplacements({ vae, textEncoder, textEncoder2 }: SdxlSource): Promise<Replacements> {
+async function readReplacements({ unet, vae, textEncoder, textEncoder2 }: SdxlSource): Promise<Replacements> {
   const text = async (path: string, name: 'text_encoder' | 'text_encoder_2') => {
     const isSecond = name === 'text_encoder_2';
     if (await isFolder(path)) {
@@ -261,7 +269,18 @@ async function readReplacements({ vae, textEncoder, textEncoder2 }: SdxlSource):
     const files = await readPart(path, PREFIXES.vae, 'encoder.down_blocks.', translateVae);
     return { files, config: vaeConfigFromShapes(files) };
   };
+  const denoiser = async (path: string) => {
+    if (await isFolder(path)) {
+      const config = await readUNetConfig(path);
+      return { files: await readComponent(path, 'unet'), config: () => config };
+    }
+    const files = await readPart(path, PREFIXES.unet, 'down_blocks.', translateUNet);
+    // What does not follow from shapes, such as heads, is the checkpoint's.
+    const channels = new WeightShapes(files, 'an SDXL').of('conv_in.weight')[1];
+    return { files, config: (own: UNetConfig) => ({ ...own, in_channels: channels ?? own.in_channels }) };
+  };
   return {
+    ...(unet !== undefined && { unet: await denoiser(unet) }),
     ...(textEncoder !== undefined && { text_encoder: await text(textEncoder, 'text_encoder') }),
     ...(textEncoder2 !== undefined && { text_encoder_2: await text(textEncoder2, 'text_encoder_2') }),
     ...(vae !== undefined && { vae: await autoencoder(vae) }),

@@ -8,6 +8,7 @@ import {
   spellOutUNet,
   type TextEncoderConfig,
   textEncoderSchema,
+  type UNetConfig,
   unetSchema,
   type VaeConfig,
   vaeSchema,
@@ -52,21 +53,22 @@ export async function readSdxlConfig(folder: string): Promise<SdxlConfig> {
       `${join(folder, 'model_index.json')} describes a ${index._class_name}, darkroom needs a StableDiffusionXLPipeline`,
     );
   }
-  const { mid_block_type: middle, reverse_transformer_layers_per_block: reversed } = await readJsonFile(
-    join(folder, 'unet', 'config.json'),
-    distilledSchema,
-    FILE,
-  );
-  if (middle !== 'UNetMidBlock2DCrossAttn' || reversed != null) refuseDistilled(join(folder, 'unet'));
-  const unet = await readJsonFile(join(folder, 'unet', 'config.json'), unetSchema, FILE);
   return {
     forceZerosForEmptyPrompt: index.force_zeros_for_empty_prompt,
-    unet: spellOutUNet(unet, join(folder, 'unet', 'config.json')),
+    unet: await readUNetConfig(join(folder, 'unet')),
     vae: await readVaeConfig(join(folder, 'vae')),
     textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
     textEncoder2: await readTextEncoderConfig(join(folder, 'text_encoder_2')),
     scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
   };
+}
+
+export async function readUNetConfig(folder: string): Promise<UNetConfig> {
+  const path = join(folder, 'config.json');
+  const distilled = await readJsonFile(path, distilledSchema, FILE);
+  const { mid_block_type: middle, reverse_transformer_layers_per_block: reversed } = distilled;
+  if (middle !== 'UNetMidBlock2DCrossAttn' || reversed != null) refuseDistilled(folder);
+  return spellOutUNet(await readJsonFile(path, unetSchema, FILE), path);
 }
 
 export function readVaeConfig(folder: string): Promise<VaeConfig> {
