@@ -63,10 +63,13 @@ function layer(file: string): Graph {
 }
 
 /** Digests of all outputs of a run over noise. */
-async function outputOf(session: NetworkSession, graph: Graph): Promise<Readonly<Record<string, string>>> {
+async function outputOf(
+  session: NetworkSession,
+  network: Pick<Network, 'graph' | 'sizes'>,
+): Promise<Readonly<Record<string, string>>> {
   const carried = new CarriedTensors();
   try {
-    const outputs = await session.run(testFeeds(graph), { carried });
+    const outputs = await session.run(testFeeds(network), { carried });
     const digests = Object.entries(outputs).map(([name, values]) => {
       const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
       return [name, createHash('sha256').update(bytes).digest('hex')];
@@ -79,7 +82,7 @@ async function outputOf(session: NetworkSession, graph: Graph): Promise<Readonly
 }
 
 async function run(graph: Graph, backend: Backend, isCached = true) {
-  return outputOf(await createSession(graph, backend, { isCached }), graph);
+  return outputOf(await createSession(graph, backend, { isCached }), { graph, sizes: () => ({}) });
 }
 
 async function entriesIn(folder: string): Promise<readonly string[]> {
@@ -114,10 +117,10 @@ describe('outputs with a model cache', () => {
     const networks = [...(await tinyNetworks())].filter(([name]) => which.test(name));
     expect(networks.length).toBeGreaterThan(runtime === 'native' ? 18 : 4);
     for (const [name, network] of networks) {
-      const expected = await outputOf(await new NetworkOpener(plain, []).open(network), network.graph);
+      const expected = await outputOf(await new NetworkOpener(plain, []).open(network), network);
       // The first one writes the entry, the second one finds it.
       for (const time of ['first', 'second']) {
-        const output = await outputOf(await new NetworkOpener(cached, []).open(network), network.graph);
+        const output = await outputOf(await new NetworkOpener(cached, []).open(network), network);
         expect(output, `${name}, ${time}`).toEqual(expected);
       }
     }
