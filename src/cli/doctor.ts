@@ -1,10 +1,12 @@
 import { freemem, totalmem } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { configSchema } from '../config/server-config.js';
 import { type Precision, type Provider, precisions } from '../device.js';
 import { findLlama } from '../enhancer/llama.js';
 import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
+import { CacheFolder } from '../runtime/model-cache/cache-folder.js';
 import { probeProvider } from '../runtime/probe.js';
 import { formatBytes } from '../std/format-bytes.js';
 
@@ -30,7 +32,9 @@ const MIN_NODE = [20, 19] as const;
 
 export function createDoctorCommand(): Command {
   return new Command('doctor')
-    .description('check Node, memory, the providers that really open, ffmpeg and llama.cpp, with a fix for each')
+    .description(
+      'check Node, memory, the providers that really open, ffmpeg, llama.cpp and the model cache, with a fix for each',
+    )
     .option('--plan', 'compute what the configured models take on a device instead, and what fits on which card')
     .addOption(new Option('--memory <size>', 'with --plan: memory of the device, for example 48GB').argParser(bytesOf))
     .addOption(
@@ -88,7 +92,7 @@ async function examine(): Promise<readonly Finding[]> {
       ? { what: 'ffmpeg', ok: true, detail: `${ffmpeg.version} at ${ffmpeg.path}` }
       : { what: 'ffmpeg', ok: false, detail: `${ffmpeg.detail}; only videos need it`, fix: ffmpeg.fix },
   );
-  findings.push(await llama());
+  findings.push(await llama(), await modelCache());
   return findings;
 }
 
@@ -102,6 +106,31 @@ async function llama(): Promise<Finding> {
         fix: 'run npm run setup:llama',
       }
     : { what: 'llama', ok: true, detail: 'node-llama-cpp is installed' };
+}
+
+/** The cache of prepared weights: whether it is on and can be written, and what it has. */
+async function modelCache(): Promise<Finding> {
+  const { MODEL_CACHE_DIR: folder, MODEL_CACHE_BYTES } = environment();
+  const what = 'cache';
+  if (!folder) {
+    return { what, ok: true, detail: 'off; with MODEL_CACHE_DIR=FOLDER models on the CPU load faster' };
+  }
+  const maxBytes = configSchema.shape.MODEL_CACHE_BYTES.safeParse(MODEL_CACHE_BYTES || undefined);
+  if (!maxBytes.success) {
+    return { what, ok: false, detail: `MODEL_CACHE_BYTES is ${MODEL_CACHE_BYTES}`, fix: 'correct MODEL_CACHE_BYTES' };
+  }
+  const cache = new CacheFolder({ folder, maxBytes: maxBytes.data });
+  const problem = await cache.problem();
+  if (problem !== undefined) {
+    const fix = 'make the folder writable, or name another one in MODEL_CACHE_DIR';
+    return { what, ok: false, detail: `${folder} cannot be written, ${problem}`, fix };
+  }
+  const { entries, bytes } = await cache.measure();
+  return {
+    what,
+    ok: true,
+    detail: `${entries} entries, ${formatBytes(bytes)} of ${formatBytes(maxBytes.data)} in ${folder}`,
+  };
 }
 
 function node(): Finding {

@@ -104,6 +104,18 @@ export const configSchema = z.object({
   ENGINE_THREADS: count(0, 0, 1024).describe(
     "CPU threads of an engine. 0: the runtime's choice; for the language model one less than there are cores.",
   ),
+  CPU_WEIGHTS: z
+    .enum(['packed', 'mapped'])
+    .default('packed')
+    .describe(
+      'How networks on the CPU hold their matrices. packed: in the order of the kernels, which run fastest. mapped: as they are; with MODEL_CACHE_DIR they load at once and engines share their memory.',
+    ),
+  MODEL_CACHE_DIR: path.describe(
+    'Folder in which models on the CPU keep their prepared weights, so that they load faster. Engines may share it. Unset: nothing is kept.',
+  ),
+  MODEL_CACHE_BYTES: count(2 ** 36, 2 ** 20, 2 ** 50).describe(
+    'Largest size of MODEL_CACHE_DIR, in bytes. What was not used for the longest time is removed.',
+  ),
   BATCH_PIXELS: count(3 * 1024 * 1024, 4096, 2 ** 40).describe(
     'Largest number of pixels of all images that are denoised together. A single image may have more.',
   ),

@@ -50,6 +50,8 @@ export function createEngines({
     config.POLICY_IMAGE_MODEL === undefined
       ? undefined
       : { path: config.POLICY_IMAGE_MODEL, fail: config.POLICY_IMAGE_FAIL, frames: config.POLICY_IMAGE_FRAMES };
+  const { MODEL_CACHE_DIR: folder, MODEL_CACHE_BYTES: maxBytes } = config;
+  const modelCache = folder === undefined ? undefined : { folder, maxBytes };
   const specs = families.flatMap((family): EngineSpec[] => {
     const source = family.sourceFrom(config);
     if (source === undefined) return [];
@@ -75,6 +77,8 @@ export function createEngines({
         reserveBytes: config.MEMORY_RESERVE_BYTES,
         imageCheck,
         memoryLimitBytes,
+        packsWeights: config.CPU_WEIGHTS === 'packed',
+        modelCache,
       };
     });
   });

@@ -97,6 +97,10 @@ export interface EngineSpec {
   readonly takesTurns?: 'gpu' | 'always' | undefined;
   /** Most memory of the runtime's arena, in bytes: see `SessionDevice`. Default: no limit. */
   readonly memoryLimitBytes?: number | undefined;
+  /** False: weights of CPU sessions are used as they are, see `SessionOptions`. Default: true. */
+  readonly packsWeights?: boolean;
+  /** Cache of prepared weights: see `CacheLimits`. Omitted: none. */
+  readonly modelCache?: { readonly folder: string; readonly maxBytes: number } | undefined;
   /** Omitted: decoded images are not checked. */
   readonly imageCheck?: ImageCheckSpec | undefined;
 }

@@ -10,6 +10,7 @@ import type { ImageEvent, Phase, Pipeline, PromptCacheUse, RequestLora } from '.
 import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
 import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
+import { ModelCache } from '../runtime/model-cache/model-cache.js';
 import { chooseDevice } from '../runtime/probe.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { version } from '../version.js';
@@ -32,12 +33,15 @@ export function runImageEngine(families: Families): void {
     async load(spec) {
       model = spec.model;
       check = spec.imageCheck && (await ImageCheck.open(spec.imageCheck, spec.threads));
-      const { threads, precision, runtime, providerLibrary, deviceId, memoryLimitBytes } = spec;
+      const { runtime, providerLibrary, deviceId, threads, precision, memoryLimitBytes, packsWeights } = spec;
       const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary, deviceId });
       const { takesTurns } = spec;
       const turns = takesTurns === 'always' || (takesTurns === 'gpu' && device !== 'cpu') ? parent.turns : undefined;
-      const options = { turns, deviceId, threads, precision, runtime, providerLibrary, memoryLimitBytes };
-      const backend = await openBackend({ provider: device, ...options });
+      // The parent logs what a process prints, at debug.
+      const log = (line: string) => process.stderr.write(`${line}\n`);
+      const cache = spec.modelCache && new ModelCache({ ...spec.modelCache, log });
+      const asked = { deviceId, threads, precision, runtime, providerLibrary, memoryLimitBytes, packsWeights };
+      const backend = await openBackend({ provider: device, ...asked, turns, cache });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend, relief);
       relief.addSource('ended_language_model', () => parent.requestMemory());
       const info = { ...pipeline.info, memory: plannedMemory(pipeline) };

@@ -287,6 +287,11 @@ export class Graph {
     };
   }
 
+  /** Elements of the initializers in the user's files. */
+  get externalElements(): number {
+    return this.#externals.reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
+  }
+
   /** Real paths of the files that initializers point into. */
   get files(): readonly string[] {
     return [...new Set(this.#externals.map((initializer) => initializer.file))];

@@ -5,7 +5,7 @@ import { computeTypes, type Dialects, dialectsIn } from './precision.js';
 import type { RunTurns } from './run-turns.js';
 import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
 import type { RuntimeName } from './runtime-names.js';
-import type { SessionDevice } from './session.js';
+import type { SessionCache, SessionDevice } from './session.js';
 
 /** The device of all sessions of an engine process, and the dialects of their graphs. Chosen once, when the engine starts. */
 export interface Backend extends SessionDevice {
@@ -30,6 +30,10 @@ export interface BackendOptions extends RuntimeOptions {
   readonly turns?: RunTurns | undefined;
   /** As `SessionDevice` has it. */
   readonly memoryLimitBytes?: number | undefined;
+  /** As `SessionDevice` has it. */
+  readonly packsWeights?: boolean | undefined;
+  /** As `SessionDevice` has it. */
+  readonly cache?: SessionCache | undefined;
   /** Omitted: `auto`. */
   readonly precision?: Precision | undefined;
 }
@@ -50,13 +54,12 @@ export async function openBackend({
   deviceId = 0,
   threads = 0,
   precision = 'auto',
-  tf32,
-  memoryLimitBytes,
   turns,
   runtime,
-  ...options
+  providerLibrary,
+  ...settings
 }: BackendOptions): Promise<Backend> {
-  const device = { provider, deviceId, threads, tf32, memoryLimitBytes, runtime: await openRuntime(runtime, options) };
+  const device = { ...settings, provider, deviceId, threads, runtime: await openRuntime(runtime, { providerLibrary }) };
   const types = computeTypes(provider, precision);
   const measured = new Map<ComputeType, Measured>();
   for (const type of types) measured.set(type, await measure(device, type));

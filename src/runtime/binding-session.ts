@@ -9,7 +9,8 @@ export async function openBindingSession(plan: SessionPlan): Promise<NetworkSess
   const { provider, deviceId, threads, holds } = plan;
   const session: InferenceSession = await ort.InferenceSession.create(plan.model, {
     executionProviders: [takesDeviceId(provider) ? { name: provider, deviceId } : provider],
-    graphOptimizationLevel: 'all',
+    graphOptimizationLevel: plan.isOptimized ? 'disabled' : 'all',
+    ...(plan.saveTo !== undefined && { optimizedModelFilePath: plan.saveTo }),
     ...(threads > 0 && { intraOpNumThreads: threads }),
     // Errors only: the runtime writes a warning for every node it moves between providers.
     logSeverityLevel: 3,

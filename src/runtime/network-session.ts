@@ -1,4 +1,5 @@
 import type { Provider } from '../device.js';
+import type { Graph } from '../graph/graph.js';
 import type { Runtime } from './runtime.js';
 
 /** The device of a session. */
@@ -17,11 +18,22 @@ export interface SessionDevice {
    * own. Omitted: no limit.
    */
   readonly memoryLimitBytes?: number | undefined;
+  /** False: as `SessionOptions` has it, for all sessions on the device. Omitted: true. */
+  readonly packsWeights?: boolean | undefined;
+  /** Prepared weights on the disk, for sessions on the CPU that are `isCached`. Omitted: none. */
+  readonly cache?: SessionCache | undefined;
 }
 
 export interface SessionOptions {
   /** Outputs that stay on the device, each with the input of the next run that takes it. */
   readonly holds?: ReadonlyMap<string, string>;
+  /**
+   * False: the CPU's kernels take matrices as they are instead of packing them once, which makes loading faster and runs slower. For
+   * sessions that are released after a few runs. Omitted: true.
+   */
+  readonly packsWeights?: boolean;
+  /** Opens the session from the device's cache, and writes it there first if need be. Omitted: false. */
+  readonly isCached?: boolean;
 }
 
 /** A session to open: the graph's bytes, and how its weights are found. */
@@ -32,6 +44,23 @@ export interface SessionPlan extends SessionDevice {
   readonly outputs: readonly string[];
   readonly holds: ReadonlyMap<string, string>;
   readonly configEntries: Readonly<Record<string, string>>;
+  /** The graph is used as it is: it was optimised when it was written. Omitted: false. */
+  readonly isOptimized?: boolean | undefined;
+  /** File that the optimised graph is written to. Omitted: it is not written. */
+  readonly saveTo?: string | undefined;
+}
+
+/** Graphs on the disk as the runtime optimised them, with their weights as its kernels take them. */
+export interface SessionCache {
+  /**
+   * Opens the session of a plan from the cache, or as `openPlan` opens it.
+   * @param graph the plan's
+   */
+  open(
+    plan: SessionPlan,
+    graph: Pick<Graph, 'name' | 'files' | 'externalElements'>,
+    openPlan: (plan: SessionPlan) => Promise<NetworkSession>,
+  ): Promise<NetworkSession>;
 }
 
 export type TensorData = Float32Array | Int32Array | BigInt64Array | Uint16Array;

@@ -6,11 +6,11 @@ import type { NetworkSession, SessionDevice, SessionOptions, SessionPlan } from 
 
 export * from './network-session.js';
 
-/** Opens a session over the graph's bytes; its initializers are read where they lie, nothing is written. */
+/** Opens a session over the graph's bytes. Its initializers are read where they lie, or where the device's cache has them. */
 export function createSession(
   graph: Graph,
   device: SessionDevice,
-  { holds = new Map() }: SessionOptions = {},
+  { holds = new Map(), packsWeights = true, isCached = false }: SessionOptions = {},
 ): Promise<NetworkSession> {
   const folder = commonFolder(graph.files);
   const plan: SessionPlan = {
@@ -23,9 +23,15 @@ export function createSession(
       'session.model_external_initializers_file_folder_path': folder,
       // Weights outside the arena, which grows by powers of two.
       ...(device.provider === 'cuda' && { 'session.use_device_allocator_for_initializers': '1' }),
+      ...(!(packsWeights && device.packsWeights !== false) && { 'session.disable_prepacking': '1' }),
     },
   };
-  return device.runtime?.name === 'native' ? openNativeSession(device.runtime.library, plan) : openBindingSession(plan);
+  const cache = isCached && device.provider === 'cpu' ? device.cache : undefined;
+  return cache === undefined ? openSession(plan) : cache.open(plan, graph, openSession);
+}
+
+function openSession(plan: SessionPlan): Promise<NetworkSession> {
+  return plan.runtime?.name === 'native' ? openNativeSession(plan.runtime.library, plan) : openBindingSession(plan);
 }
 
 /** The deepest folder that holds all files: a location may lead down from it, never up. */

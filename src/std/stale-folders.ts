@@ -16,7 +16,8 @@ export async function removeStaleFolders(parent: string, prefix: string, minAgeM
   }
 }
 
-function isAlive(pid: number): boolean {
+/** True if this machine, or this container, has a process of this id. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

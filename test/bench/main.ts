@@ -1,4 +1,4 @@
-/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime | turns | gpu | fairness | soak [options]: each prints figures of one run; server is the default. */
+/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime | turns | gpu | fairness | soak | load [options]: each prints figures of one run; server is the default. */
 const benches = [
   'server',
   'sdxl',
@@ -15,6 +15,7 @@ const benches = [
   'gpu',
   'fairness',
   'soak',
+  'load',
 ];
 const [, , name = 'server'] = process.argv;
 const isOption = name.startsWith('-');

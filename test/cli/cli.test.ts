@@ -395,6 +395,7 @@ describe('darkroom', () => {
       'tensorrt',
       'ffmpeg',
       'llama',
+      'cache',
     ]);
     expect(findings.find(({ what }) => what === 'cpu')?.ok).toBe(true);
     for (const { ok, fix } of findings) expect(ok || fix).toBeTruthy();

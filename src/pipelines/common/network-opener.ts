@@ -195,11 +195,17 @@ function isForWider(error: unknown): boolean {
  * when something idle was freed.
  */
 async function openFinite(
-  { name, graph }: Network,
+  { name, graph, weights, residence }: Network,
   { backend, relief }: NetworkOpener,
   options: SessionOptions,
 ): Promise<NetworkSession> {
-  const session = await createSession(graph, backend, options);
+  const session = await createSession(graph, backend, {
+    ...options,
+    // Packing the weights of an encoder that is opened for a prompt takes as long as the run of it saves.
+    packsWeights: residence !== 'encode',
+    // A LoRA variant would take as much of the disk as the model, for weights that few jobs need.
+    isCached: weights.options.updates === undefined,
+  });
   return {
     async run<T extends TensorData = Float32Array>(feeds: Readonly<Record<string, Feed>>, options?: RunOptions) {
       const work = () => relief.retrying(() => session.run<T>(feeds, options));

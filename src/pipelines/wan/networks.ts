@@ -123,7 +123,8 @@ export async function loadWanNetworks({ backend, relief, ...source }: WanOptions
   return SessionGroup.fill(opener, async (sessions) => {
     const denoiser = await Denoiser.open(graphs, sessions, config.transformer);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);
-    const openEncoder = () => openPromptEncoder(checkpoint, text_encoder, opener);
+    const encoder: Network = keepsTextEncoder ? { ...text_encoder, residence: 'always' } : text_encoder;
+    const openEncoder = () => openPromptEncoder(checkpoint, encoder, opener);
     const prompts = sessions.add(new PromptCache(openEncoder, keepsTextEncoder));
     const imageEncoder =
       image_encoder && config.imageEncoder && new ImageEncoder(() => opener.open(image_encoder), config.imageEncoder);

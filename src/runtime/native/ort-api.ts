@@ -13,6 +13,7 @@ const FUNCTIONS = {
   CreateEnv: { at: 3, takes: ['int', 'string'], gives: 'pointer' },
   CreateSessionFromArray: { at: 8, takes: ['pointer', 'bytes', 'size', 'pointer'], gives: 'pointer' },
   CreateSessionOptions: { at: 10, takes: [], gives: 'pointer' },
+  SetOptimizedModelFilePath: { at: 11, takes: ['pointer', 'string'], gives: undefined },
   SetSessionLogSeverityLevel: { at: 22, takes: ['pointer', 'int'], gives: undefined },
   SetSessionGraphOptimizationLevel: { at: 23, takes: ['pointer', 'int'], gives: undefined },
   SetIntraOpNumThreads: { at: 24, takes: ['pointer', 'int'], gives: undefined },

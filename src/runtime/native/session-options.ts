@@ -2,7 +2,8 @@ import type { SessionPlan } from '../network-session.js';
 import type { Handle } from './handle.js';
 import { LOG_LEVEL, type OrtLibrary } from './ort-library.js';
 
-/** ORT_ENABLE_ALL */
+/** ORT_DISABLE_ALL and ORT_ENABLE_ALL */
+const NO_OPTIMIZATIONS = 0;
 const ALL_OPTIMIZATIONS = 99;
 
 /** The options of a session, its provider among them. */
@@ -10,7 +11,9 @@ export function createSessionOptions(library: OrtLibrary, plan: SessionPlan): Ha
   const { api } = library;
   const options = library.own('SessionOptions', api.call('CreateSessionOptions'));
   try {
-    api.call('SetSessionGraphOptimizationLevel', options.pointer, ALL_OPTIMIZATIONS);
+    const level = plan.isOptimized ? NO_OPTIMIZATIONS : ALL_OPTIMIZATIONS;
+    api.call('SetSessionGraphOptimizationLevel', options.pointer, level);
+    if (plan.saveTo !== undefined) api.call('SetOptimizedModelFilePath', options.pointer, plan.saveTo);
     api.call('SetSessionLogSeverityLevel', options.pointer, LOG_LEVEL);
     if (plan.threads > 0) api.call('SetIntraOpNumThreads', options.pointer, plan.threads);
     for (const [key, value] of Object.entries(plan.configEntries)) {
