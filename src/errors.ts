@@ -30,6 +30,7 @@ export const errorReasons = {
   LORA_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   EMBEDDING_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   CONTROLNET_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
+  UPSCALER_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_NOT_FOUND: { status: 'NOT_FOUND', retryable: false },
   JOB_ID_CONFLICT: { status: 'ALREADY_EXISTS', retryable: false },
   REQUEST_TOO_LARGE: { status: 'RESOURCE_EXHAUSTED', retryable: false },

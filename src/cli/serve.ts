@@ -35,6 +35,7 @@ const OPTIONS = {
     '--controlnet-dir <folder>',
     'folder of ControlNets that requests may name (CONTROLNET_DIR)',
   ),
+  UPSCALER_DIR: new Option('--upscaler-dir <folder>', 'folder of upscalers that requests may name (UPSCALER_DIR)'),
   LORA_FILES: new Option('--lora <name=path...>', 'LoRA files outside of it (LORA_FILES)'),
   DEVICE: new Option('--device <name>', 'auto, cuda, tensorrt, webgpu or cpu (DEVICE)'),
   DEVICES: new Option('--devices <list>', 'devices that models are placed on, for example cuda:0,cuda:1 (DEVICES)'),

@@ -58,6 +58,9 @@ export const configSchema = z.object({
   CONTROLNET_DIR: path.describe(
     'Folder with ControlNets for SDXL (.safetensors files, or folders as diffusers has them), subfolders included. The server notices changes while it runs. Unset: none.',
   ),
+  UPSCALER_DIR: path.describe(
+    'Folder with upscalers (ESRGAN and Real-ESRGAN: .safetensors, .pth), subfolders included. The server notices changes while it runs. Unset: none.',
+  ),
   LORA_VARIANTS: count(2, 1, 64).describe(
     'Number of LoRA variants that are kept for each model, beside the bare model. One of SDXL takes 10 GB in float32.',
   ),

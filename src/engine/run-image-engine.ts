@@ -1,12 +1,19 @@
 import { InferenceError } from '../errors.js';
 import { encodeImage, type Size } from '../media/encode-image.js';
-import type { ImageMetadata } from '../media/image-metadata.js';
+import type { ImageMetadata, UpscaleParameters } from '../media/image-metadata.js';
 import { previewImage } from '../media/preview-image.js';
 import { removeStaleVideos } from '../media/video-writer.js';
 import { MemoryRelief } from '../pipelines/common/memory-relief.js';
 import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
 import type { ModelMemory } from '../pipelines/model-memory.js';
-import type { ImageEvent, Phase, Pipeline, PromptCacheUse, RequestLora } from '../pipelines/pipeline.js';
+import type {
+  ImageEvent,
+  Phase,
+  Pipeline,
+  PromptCacheUse,
+  RequestLora,
+  RequestUpscale,
+} from '../pipelines/pipeline.js';
 import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
 import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
@@ -259,7 +266,7 @@ async function imageAsset(
 /** Metadata in the file of one image. */
 function metadataOf(model: string, { request, output }: EngineJob, seed: number): ImageMetadata {
   if (output.metadata !== 'full') return { kind: output.metadata };
-  const { weights, init, video, prompt, loras = [], ...rest } = request;
+  const { weights, init, video, prompt, loras = [], upscale, ...rest } = request;
   const promptWeights = weights || undefined;
   return {
     kind: 'full',
@@ -273,9 +280,15 @@ function metadataOf(model: string, { request, output }: EngineJob, seed: number)
       referenceStrength: init?.strength,
       guidanceInterval: video?.guidanceInterval,
       reuseThreshold: video?.reuseThreshold,
+      upscale: upscale && upscaleParameters(upscale),
       version,
     },
   };
+}
+
+function upscaleParameters({ method, ...rest }: RequestUpscale): UpscaleParameters {
+  const names = { lanczos: 'Lanczos', latent: 'Latent' };
+  return { ...rest, upscaler: typeof method === 'string' ? names[method] : method.name };
 }
 
 function loraSign({ name, weight, textEncoderWeight }: RequestLora): string {

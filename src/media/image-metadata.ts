@@ -24,8 +24,21 @@ export interface GenerationParameters {
   readonly guidanceInterval?: { readonly start: number; readonly end: number } | undefined;
   /** 0 or omitted: no step reused a residual. */
   readonly reuseThreshold?: number | undefined;
+  /** Omitted: the image was not enlarged. */
+  readonly upscale?: UpscaleParameters | undefined;
   /** Version of the server. */
   readonly version: string;
+}
+
+/** What enlarged an image from `width` x `height`. */
+export interface UpscaleParameters {
+  /** Lanczos, latent, or the name of a file. */
+  readonly upscaler: string;
+  readonly width: number;
+  readonly height: number;
+  readonly steps: number;
+  /** 0: it was not drawn again. */
+  readonly strength: number;
 }
 
 export type ImageMetadata =
@@ -41,7 +54,7 @@ export type ImageMetadata =
  */
 export function parametersText(parameters: GenerationParameters, maxTextUnits?: number): string {
   const { steps, scheduler, guidanceScale, seed, width, height, model, referenceStrength, version } = parameters;
-  const { guidanceInterval: guided, reuseThreshold } = parameters;
+  const { guidanceInterval: guided, reuseThreshold, upscale } = parameters;
   const promptWeights = parameters.promptWeights && cleanText(parameters.promptWeights, maxTextUnits);
   const settings = [
     ['Steps', steps],
@@ -52,6 +65,10 @@ export function parametersText(parameters: GenerationParameters, maxTextUnits?: 
     ['Model', model],
     ['Prompt weights', promptWeights || undefined],
     ['Reference strength', referenceStrength],
+    ['Denoising strength', upscale?.strength || undefined],
+    ['Hires resize', upscale && `${upscale.width}x${upscale.height}`],
+    ['Hires steps', upscale?.strength ? upscale.steps : undefined],
+    ['Hires upscaler', upscale?.upscaler],
     ['Guidance interval', guided && `${guided.start}-${guided.end}`],
     ['Reuse threshold', reuseThreshold || undefined],
     ['Version', `darkroom ${version}`],

@@ -43,6 +43,7 @@ export interface Family<Variables = object, Source extends object = object> {
     readonly stepSaving: boolean;
     readonly embeddings: boolean;
     readonly controls: boolean;
+    readonly upscale: boolean;
     readonly guidanceRescale: boolean;
   };
 

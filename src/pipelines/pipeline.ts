@@ -187,8 +187,8 @@ export interface RequestUpscaler {
   readonly path: string;
   /** Another one when the file was replaced. */
   readonly revision: string;
-  /** Number of its weights. */
-  readonly parameters: number;
+  /** What it takes on the device at most. */
+  readonly bytes: number;
 }
 
 /** A ControlNet of a request, as the server found it. */

@@ -14,6 +14,7 @@ import type {
 import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
 import { jobTypeOfValue } from '../job-types.js';
 import { firstStep } from '../pipelines/common/batching.js';
+import { passesOf, resultSize } from '../pipelines/common/passes.js';
 import { type AnyFamily, familyNamed } from '../pipelines/family.js';
 import type { GenerationRequest } from '../pipelines/pipeline.js';
 import type { Caller } from './access/caller.js';
@@ -27,6 +28,7 @@ import { followJob } from './jobs/follow-job.js';
 import { GenerateJob, type NewGenerateJob } from './jobs/generate-job.js';
 import type { Job } from './jobs/job.js';
 import { hashRequest } from './request/hash-request.js';
+import { namesUpscaler } from './request/plan-upscale.js';
 import { conditioningTexts, subjectOfRequest } from './request/policy.js';
 import { type JobPlan, type ParsedRequest, parseRequest, resolveRequest } from './request/resolve.js';
 import type { ServerState } from './state.js';
@@ -67,10 +69,11 @@ async function* generate(
   for await (const event of followJob(job, context.signal, { cancelsOnLeave })) yield { event };
 }
 
-/** Parses a request. If it names LoRAs or ControlNets, refreshes their lists; that of embeddings, whose names are plain words, if there may be any. */
+/** Parses a request. If it names LoRAs, ControlNets or an upscaler, refreshes their lists; that of embeddings, whose names are plain words, if there may be any. */
 async function parse(state: ServerState, request: GenerateRequest): Promise<ParsedRequest> {
   const parsed = parseRequest(request);
-  const { lora, embedding, controlnet } = state.addOns;
+  const { lora, embedding, controlnet, upscaler } = state.addOns;
+  if (namesUpscaler(request.upscale)) await upscaler.refresh();
   if (parsed.named.loras.length > 0) await lora.refresh();
   if (request.controls.length > 0) await controlnet.refresh();
   if (embedding.isConfigured) await embedding.refresh();
@@ -187,7 +190,9 @@ function planOf(
   return { model, plan };
 }
 
-function sizeOf({ width, height, seeds, video }: GenerationRequest): JobSize {
+function sizeOf(request: GenerationRequest): JobSize {
+  const { width, height } = resultSize(request);
+  const { seeds, video } = request;
   return { pixels: width * height * seeds.length, frames: video?.frames ?? 0 };
 }
 
@@ -195,17 +200,16 @@ function estimate(state: ServerState, parsed: ParsedRequest, caller: Caller): Es
   const { model, plan } = planOf(state, parsed, caller);
   const share = plan.references?.denoisingStrength;
   const init = share === undefined ? undefined : { rgb: new Uint8Array(), strength: share };
-  const { width, height, ...rest } = { ...plan.request, init };
-  const { seconds, peakBytes, queueSeconds } = state.admission.estimate(model, { width, height, ...rest });
+  const request = { ...plan.request, init };
+  const { seconds, peakBytes, queueSeconds } = state.admission.estimate(model, request);
   const onDevice = plannedMemory(engineOf(state, model), plan);
   return {
     seconds: seconds ?? 0,
     peakMemoryBytes: BigInt(peakBytes ?? 0),
-    width,
-    height,
-    frames: rest.video?.frames ?? 0,
+    ...resultSize(request),
+    frames: request.video?.frames ?? 0,
     queueSeconds: queueSeconds ?? 0,
-    denoisingSteps: rest.steps - firstStep(rest),
+    denoisingSteps: passesOf(request).reduce((steps, pass) => steps + pass.steps - firstStep(pass), 0),
     deviceWeightBytes: BigInt(onDevice?.weightBytes ?? 0),
     devicePeakBytes: BigInt(onDevice?.peakBytes ?? 0),
   };

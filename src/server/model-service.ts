@@ -13,10 +13,12 @@ import {
   ModelServiceService,
   ModelState,
   NetworkPrecision,
+  type UpscalerInfo,
 } from '../gen/darkroom/v1/model_service.js';
 import type { ControlNetSummary } from '../pipelines/controlnets/controlnet-summary.js';
 import type { EmbeddingSummary } from '../pipelines/embeddings/embedding-summary.js';
 import type { LoraSummary } from '../pipelines/lora/lora-summary.js';
+import type { UpscalerSummary } from '../pipelines/upscalers/upscaler-summary.js';
 import { version } from '../version.js';
 import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
 import { modelNotFound } from './jobs/admission.js';
@@ -43,14 +45,15 @@ export function createModelService(state: ServerState): ModelServiceServer {
     ...(enhancer ? [describeEnhancer(enhancer)] : []),
   ];
   const modelsWithAddOns = async () => {
-    const { lora, embedding, controlnet } = state.addOns;
-    await Promise.all([lora.refresh(), embedding.refresh(), controlnet.refresh()]);
+    const { lora, embedding, controlnet, upscaler } = state.addOns;
+    await Promise.all([lora, embedding, controlnet, upscaler].map((registry) => registry.refresh()));
     return models().map((model) => {
       const family = state.families.find(({ name }) => name === model.family);
       if (family === undefined) return model;
       const loras = lora.of(family).map(describeLora);
       const embeddings = embedding.of(family).map(describeEmbedding);
-      return { ...model, loras, embeddings, controlnets: controlnet.of(family).map(describeControlNet) };
+      const controlnets = controlnet.of(family).map(describeControlNet);
+      return { ...model, loras, embeddings, controlnets, upscalers: upscaler.of(family).map(describeUpscaler) };
     });
   };
   return {
@@ -184,6 +187,17 @@ function describeControlNet({ name, summary, problem }: KnownAddOn<ControlNetSum
   };
 }
 
+function describeUpscaler({ name, summary, problem }: KnownAddOn<UpscalerSummary>): UpscalerInfo {
+  return {
+    name,
+    architecture: summary?.architecture ?? '',
+    scale: summary?.scale ?? 0,
+    parameters: BigInt(summary?.parameters ?? 0),
+    sizeBytes: BigInt(summary?.sizeBytes ?? 0),
+    problem: problem?.message ?? '',
+  };
+}
+
 /** States of a model's engines, from the one that can take a job at once to the one that never will. */
 const NEAREST: readonly EngineState[] = ['ready', 'busy', 'starting', 'restarting', 'stopped', 'failed'];
 
@@ -218,6 +232,7 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     loras: [],
     embeddings: [],
     controlnets: [],
+    upscalers: [],
     variants: sum(engines, ({ variants }) => variants),
     variantBuilds: sum(engines, ({ variantBuilds }) => variantBuilds),
     networks: engines.find(({ networks }) => networks.length > 0)?.networks ?? [],

@@ -8,6 +8,7 @@ import {
   PromptSyntax,
   ReferenceRole,
   ReferenceType,
+  type Upscale,
 } from '../gen/darkroom/v1/job.js';
 
 /** Parses the short, lower-case name of an enum's value: "jpeg" is OUTPUT_FORMAT_JPEG. */
@@ -39,6 +40,13 @@ const maskSchema = z.strictObject({
   image: z.base64().optional(),
   url: z.string().optional(),
   blur: z.number().optional(),
+});
+
+const upscaleSchema = z.strictObject({
+  upscaler: z.string().optional(),
+  factor: z.number().optional(),
+  strength: z.number().optional(),
+  steps: whole.optional(),
 });
 
 /** A GenerateRequest as JSON: the proto's names in camelCase, enums by their short names, image bytes in base64. */
@@ -78,6 +86,7 @@ const jobRequestSchema = z.strictObject({
     )
     .max(16)
     .optional(),
+  upscale: upscaleSchema.optional(),
   loras: z
     .array(
       z.strictObject({ name: z.string(), weight: z.number().optional(), textEncoderWeight: z.number().optional() }),
@@ -89,7 +98,15 @@ const jobRequestSchema = z.strictObject({
 
 /** @throws InferenceError INVALID_REQUEST that lists every bad field; the server checks the rest */
 export function jobRequest(body: unknown): Partial<GenerateRequest> {
-  const { seed, references = [], mask, controls = [], loras = [], ...rest } = parseBody(jobRequestSchema, body);
+  const {
+    seed,
+    references = [],
+    mask,
+    controls = [],
+    loras = [],
+    upscale,
+    ...rest
+  } = parseBody(jobRequestSchema, body);
   const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
   return {
     ...given,
@@ -104,11 +121,16 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
       denoisingStrength: strengths.denoisingStrength,
     })),
     ...(mask !== undefined && { mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0 } }),
+    ...(upscale !== undefined && { upscale: upscaleOf(upscale) }),
     controls: controls.map(({ name, image, url, scale, start, end }) => ({
       ...{ name, source: sourceOf(image, url), scale, start, end },
     })),
     loras: loras.map(({ name, weight, textEncoderWeight }) => ({ name, weight, textEncoderWeight })),
   };
+}
+
+function upscaleOf({ upscaler = '', factor, strength, steps = 0 }: z.infer<typeof upscaleSchema>): Upscale {
+  return { upscaler, factor, strength, steps };
 }
 
 function sourceOf(image: string | undefined, url: string | undefined) {

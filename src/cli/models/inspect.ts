@@ -10,6 +10,7 @@ import { addFamilyOptions, familyVariables } from '../options/family-options.js'
 import { describeControlNet, inspectControlNet } from './inspect-controlnet.js';
 import { describeEmbedding, inspectEmbedding } from './inspect-embedding.js';
 import { describeLora, inspectLora } from './inspect-lora.js';
+import { describeUpscaler, inspectUpscaler } from './inspect-upscaler.js';
 
 /** Number of unused keys that are listed. */
 const MAX_UNUSED_SHOWN = 8;
@@ -17,7 +18,7 @@ const MAX_UNUSED_SHOWN = 8;
 export function createInspectCommand(): Command {
   const inspect = new Command('inspect')
     .description(
-      'show what a checkpoint, a LoRA, an embedding or a ControlNet is and whether it is whole, without loading it',
+      'show what a checkpoint, a LoRA, an embedding, a ControlNet or an upscaler is and whether it is whole, without loading it',
     )
     .argument(
       '<path>',
@@ -35,6 +36,11 @@ export function createInspectCommand(): Command {
       const controlNet = await inspectControlNet(path);
       if (controlNet !== undefined) {
         print(controlNet, () => describeControlNet(path, controlNet));
+        return;
+      }
+      const upscaler = await inspectUpscaler(path);
+      if (upscaler !== undefined) {
+        print(upscaler, () => describeUpscaler(path, upscaler));
         return;
       }
       const embedding = await inspectEmbedding(path);

@@ -10,7 +10,7 @@ export function createSynthesizeCommand(): Command {
     .argument('<model>', names)
     .argument(
       '<path>',
-      'a folder, or for SDXL a file that ends in .safetensors for the original layout; a file for an embedding or a ControlNet',
+      'a folder, or for SDXL a file that ends in .safetensors for the original layout; a file for an embedding, a ControlNet or an upscaler',
     )
     .addOption(
       new Option(

@@ -11,6 +11,7 @@ import {
   type Reference,
   ReferenceRole,
   ReferenceType,
+  type Upscale,
 } from '../../gen/darkroom/v1/job.js';
 import { integer, number } from './parse-option.js';
 
@@ -47,6 +48,10 @@ export interface RequestOptions {
   readonly metadata?: OutputMetadata;
   readonly lora?: readonly Lora[];
   readonly control?: readonly string[];
+  readonly upscale?: number;
+  readonly upscaler?: string;
+  readonly upscaleStrength?: number;
+  readonly upscaleSteps?: number;
 }
 
 export function requestOptions(): readonly Option[] {
@@ -92,6 +97,10 @@ export function requestOptions(): readonly Option[] {
       '--control <name[:scale[:start[:end]]]=file|url>',
       'ControlNet, as the server lists it, and its image; up to four',
     ).argParser((text: string, before: readonly string[] = []) => [...before, text]),
+    new Option('--upscale <factor>', 'enlarges the result, above 1 to 4').argParser(number),
+    new Option('--upscaler <name>', 'how: latent, or an upscaler as the server lists it; without it Lanczos'),
+    new Option('--upscale-strength <share>', 'how much of the enlarged image is drawn again, 0 to 1').argParser(number),
+    new Option('--upscale-steps <n>', 'steps of which that share is run').argParser(number),
     new Option('--lora <name[:weight]>', 'LoRA on top of the model, as the server lists it; up to four').argParser(
       (text: string, before: readonly Lora[] = []) => [...before, loraOf(text)],
     ),
@@ -139,6 +148,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     mask:
       options.mask === undefined ? undefined : { source: await sourceFrom(options.mask), blur: options.maskBlur ?? 0 },
     controls: await Promise.all((options.control ?? []).map(controlFrom)),
+    upscale: upscaleFrom(options),
     loras: [...(options.lora ?? [])],
     outputFormat: options.format ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     outputQuality: options.quality ?? 0,
@@ -162,6 +172,17 @@ async function controlFrom(text: string): Promise<Control> {
     throw new InvalidArgumentError('must be NAME=FILE, NAME:SCALE=FILE or NAME:SCALE:START:END=FILE.');
   const [scaled, from, to] = [scale, start, end].map((value) => (value === undefined ? undefined : number(value)));
   return { name, source: await sourceFrom(text.slice(at + 1)), scale: scaled, start: from, end: to };
+}
+
+/** One of its options is enough. */
+function upscaleFrom({
+  upscale: factor,
+  upscaler,
+  upscaleStrength: strength,
+  upscaleSteps: steps,
+}: RequestOptions): Upscale | undefined {
+  const isAsked = [factor, upscaler, strength, steps].some((option) => option !== undefined);
+  return isAsked ? { upscaler: upscaler ?? '', factor, strength, steps: steps ?? 0 } : undefined;
 }
 
 /** @param place a file or a URL */

@@ -4,6 +4,7 @@ import { batchLimit } from '../common/batching.js';
 import { guideRescaled } from '../common/guidance.js';
 import { keepUnmasked, shrinkMask } from '../common/mask.js';
 import { atStep } from '../common/not-finite.js';
+import { secondRequest } from '../common/passes.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
@@ -23,7 +24,7 @@ import { ImagePreviews } from './image-previews.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
 import { predictBatch } from './predict-batch.js';
 import { type Conditioning, encodePrompts } from './prompt/encode-prompts.js';
-import { enlargeRgb, resizeControls, resizeLatents, secondRequest } from './second-pass.js';
+import { enlargeRgb, resizeControls, resizeLatents } from './second-pass.js';
 
 export interface SdxlPipelineOptions extends SdxlOptions {
   /** Pixels of all images that are denoised together; a single one may have more. Omitted: three of the native size. */

@@ -7,17 +7,6 @@ import type { GenerationRequest, RequestControl, RequestUpscale } from '../pipel
 import type { Upscaler } from '../upscalers/upscaler.js';
 import type { ImageSize } from './autoencoder.js';
 
-/**
- * The request that draws an enlarged image again: image to image at the new size, from the same seeds. It is what a caller would send
- * who enlarged the image himself.
- */
-export function secondRequest(
-  request: GenerationRequest,
-  { width, height, strength, steps }: RequestUpscale,
-): GenerationRequest {
-  return { ...request, upscale: undefined, width, height, steps, init: { rgb: new Uint8Array(), strength } };
-}
-
 /** Calls of the denoiser in the second pass of an image; 0 for a request without one. */
 export function secondCalls({ upscale, scheduler }: GenerationRequest, schedulerConfig: unknown): number {
   if (upscale === undefined || upscale.strength === 0) return 0;

@@ -45,6 +45,8 @@ export interface UpscalerFile {
 
 /** Weights of the best and of the last step, in one file. The former count, as Real-ESRGAN has it. */
 const PREFIXES = ['params_ema.', 'params.'] as const;
+/** Side of the tiles in which an image is upscaled, in pixels of the image. */
+export const LARGEST_TILE = 256;
 const MAX_SCALE = 8;
 const MAX_BLOCKS = 64;
 /** Keys of architectures that upscale otherwise. */

@@ -8,10 +8,10 @@ import type { NetworkOpener } from '../common/network-opener.js';
 import { type OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { cutTile, type PlaneSize, TileBlend, TileLayout } from '../common/tiles.js';
 import { buildUpscaler } from './networks.js';
-import { readUpscalerFile, type UpscalerConfig } from './upscaler-file.js';
+import { LARGEST_TILE, readUpscalerFile, type UpscalerConfig } from './upscaler-file.js';
 
-/** Sides of the tiles in which an image is upscaled, in pixels of the image; smaller ones where memory runs out. */
-const TILES = [256, 128, 64] as const;
+/** Sides of tiles, in pixels of the image; smaller ones where memory runs out. */
+const TILES = [LARGEST_TILE, 128, 64] as const;
 
 const HALVES: readonly HalfType[] = ['f16', 'bf16'];
 

@@ -38,7 +38,14 @@ export const wan: Family<WanVariables, WanSource> = {
     // The contract's rule: the stronger the reference conditions, the stronger the text must be.
     guidanceScale: (strength) => 5 + 4 * strength,
   },
-  takes: { weights: false, stepSaving: true, embeddings: false, controls: false, guidanceRescale: false },
+  takes: {
+    weights: false,
+    stepSaving: true,
+    embeddings: false,
+    controls: false,
+    upscale: false,
+    guidanceRescale: false,
+  },
 
   variables: wanVariables,
   options: wanOptions,

@@ -8,6 +8,7 @@ import {
   type Reference,
   ReferenceRole,
   ReferenceType,
+  type Upscale,
 } from '../../gen/darkroom/v1/job.js';
 import type { JobTypeInfo } from '../../job-types.js';
 import type { JobPayload, ReadJob } from './payload.js';
@@ -62,6 +63,7 @@ export function generateRequestFrom(
     frames: jobType.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
     references: [...referencesFrom(payload, jobType)],
     mask: jobType.takesMask && config.mask !== undefined ? maskFrom(config.mask, config.mask_blur) : undefined,
+    upscale: jobType.takesControls && config.upscale !== undefined ? upscaleFrom(config.upscale) : undefined,
     controls: jobType.takesControls ? (config.controls ?? []).map(controlFrom) : [],
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     // If this bridge dies, the next one attaches to the job.
@@ -77,6 +79,12 @@ const noMetadata: NonNullable<JobPayload['metadata']> = {} as NonNullable<JobPay
 
 function maskFrom(url: string, blur = 0): Mask {
   return { source: { $case: 'url', value: url }, blur };
+}
+
+type PayloadUpscale = NonNullable<NonNullable<JobPayload['config']>['upscale']>;
+
+function upscaleFrom({ upscaler = '', factor, strength, steps = 0 }: PayloadUpscale): Upscale {
+  return { upscaler, factor, strength, steps };
 }
 
 function controlFrom({ name, image, scale, start, end }: PayloadControl): Control {

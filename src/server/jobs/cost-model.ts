@@ -1,6 +1,7 @@
 import type { EngineTimings } from '../../engine/messages.js';
 import { batchLimit } from '../../pipelines/common/batching.js';
 import { plannedWork } from '../../pipelines/common/guidance.js';
+import { passesOf } from '../../pipelines/common/passes.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
 
 /** Weight of the last job in the moving average. */
@@ -46,13 +47,18 @@ export class CostModel {
     const { batchImages, peakBytes } = timings;
     const pixels = pixelsOf(request);
     const seen = this.#rates.get(pixels);
-    this.#observePeak(request, batchImages, peakBytes);
-    // In a batch, the time of one job contains parts of the others' decode.
-    if (batchImages > request.seeds.length && seen !== undefined) return;
-    const forwards = timings.forwards ?? plannedWork(request) * batchImages;
+    this.#observePeak(largestOf(request), batchImages, peakBytes);
+    // In a batch, the time of one job contains parts of the others' decode. The times of two passes are one sum.
+    const isMixed = batchImages > request.seeds.length || request.upscale !== undefined;
+    if (isMixed && seen !== undefined) return;
+    // Work and decodes of all passes, as those of this size: they go by pixels.
+    const passes = passesOf(request).map((pass) => ({ pass, share: pixelsOf(pass) / pixels }));
+    const work = passes.reduce((sum, { pass, share }) => sum + plannedWork(pass) * share, 0);
+    const decodes = passes.reduce((sum, { share }) => sum + share, 0);
+    const forwards = timings.forwards ?? work * batchImages;
     this.#rates.set(pixels, {
       forward: smooth(seen?.forward, timings.denoiseMs / 1000 / forwards),
-      decode: smooth(seen?.decode, (timings.decodeMs + timings.mediaMs) / 1000 / batchImages),
+      decode: smooth(seen?.decode, (timings.decodeMs + timings.mediaMs) / 1000 / (decodes * batchImages)),
     });
     this.#encode = smooth(this.#encode, timings.encodeMs / 1000);
   }
@@ -66,19 +72,23 @@ export class CostModel {
    * Undefined until a job ended. Steps that reuse a residual count as full steps: only the engine knows which ones do.
    */
   estimate(request: GenerationRequest): Cost | undefined {
-    const rates = this.#ratesAt(pixelsOf(request));
-    if (rates === undefined || this.#encode === undefined) return undefined;
     const images = request.seeds.length;
+    let [denoise, decode] = [0, 0];
+    for (const pass of passesOf(request)) {
+      const rates = this.#ratesAt(pixelsOf(pass));
+      if (rates === undefined) return undefined;
+      denoise += rates.forward * plannedWork(pass) * images;
+      decode += rates.decode * images;
+    }
     const encode = this.#encode;
-    const denoise = rates.forward * plannedWork(request) * images;
-    const decode = rates.decode * images;
-    return { encode, denoise, decode, total: encode + denoise + decode };
+    return encode === undefined ? undefined : { encode, denoise, decode, total: encode + denoise + decode };
   }
 
   /** Undefined until a job was measured. */
   peakBytes(request: GenerationRequest): number | undefined {
     if (this.#loadedBytes === undefined || this.#bytesPerPixel === undefined) return undefined;
-    return Math.round(this.#loadedBytes + this.#bytesPerPixel * this.#pixelsAtOnce(request, request.seeds.length));
+    const pixels = this.#pixelsAtOnce(largestOf(request), request.seeds.length);
+    return Math.round(this.#loadedBytes + this.#bytesPerPixel * pixels);
   }
 
   // The peak never falls, so only a job that raised it says something about its size.
@@ -102,6 +112,11 @@ export class CostModel {
     const [size, { forward, decode }] = nearest;
     return { forward: (forward * pixels) / size, decode: (decode * pixels) / size };
   }
+}
+
+/** The pass of the most pixels. */
+function largestOf(request: GenerationRequest): GenerationRequest {
+  return passesOf(request).reduce((largest, pass) => (pixelsOf(pass) > pixelsOf(largest) ? pass : largest));
 }
 
 /** Pixels of all frames. */

@@ -1,6 +1,7 @@
 import type { JobsMemory } from '../../engine/device-ledgers.js';
 import { batchLimit } from '../../pipelines/common/batching.js';
 import { isEverGuided } from '../../pipelines/common/guidance.js';
+import { passesOf } from '../../pipelines/common/passes.js';
 import {
   type ModelMemory,
   memoryAt,
@@ -15,12 +16,32 @@ import type { GenerateJob } from './generate-job.js';
 /**
  * What a model takes on its device for a job, from what its engine computed at load: every open session keeps its peak, and the
  * largest network that is opened in turn comes on top.
- * @param batchPixels largest number of pixels that are denoised together
  */
-export function deviceMemoryOf(
+export function deviceMemoryOf(memory: ModelMemory, request: GenerationRequest, options: MemoryOptions): JobsMemory {
+  const [first, second] = passesOf(request);
+  const own = passMemory(memory, first, options);
+  const { upscale } = request;
+  const beside = upscale === undefined || typeof upscale.method === 'string' ? 0 : upscale.method.bytes;
+  // The encoder reads the enlarged image, as it reads references.
+  const later = second && passMemory(memory, second, { ...options, hasReferences: true });
+  return {
+    weightBytes: own.weightBytes,
+    restBytes: beside + Math.max(own.restBytes, later?.restBytes ?? 0),
+    peakBytes: beside + Math.max(own.peakBytes, later?.peakBytes ?? 0),
+    leastBytes: beside + Math.max(own.leastBytes, later?.leastBytes ?? 0),
+  };
+}
+
+interface MemoryOptions {
+  readonly hasReferences: boolean;
+  /** Largest number of pixels that are denoised together. */
+  readonly batchPixels: number;
+}
+
+function passMemory(
   memory: ModelMemory,
   request: GenerationRequest,
-  { hasReferences, batchPixels }: { readonly hasReferences: boolean; readonly batchPixels: number },
+  { hasReferences, batchPixels }: MemoryOptions,
 ): JobsMemory {
   const { width, height, seeds, video } = request;
   const images = Math.min(seeds.length, batchLimit(request, batchPixels));

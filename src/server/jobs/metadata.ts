@@ -2,12 +2,14 @@ import type { Engine } from '../../engine/engine.js';
 import { type EngineTimings, engineName } from '../../engine/messages.js';
 import type { Enhancement, JobMetadata } from '../../gen/darkroom/v1/job.js';
 import { firstStep } from '../../pipelines/common/batching.js';
+import { resultSize } from '../../pipelines/common/passes.js';
 import type { PromptReport } from '../../pipelines/pipeline.js';
 import type { DeviceMemory } from '../../runtime/device-memory.js';
 import { version } from '../../version.js';
 import type { Enhanced } from '../enhance/prompt-enhancer.js';
 import { applyReferences } from '../request/applied-references.js';
 import { loraMessages } from '../request/loras.js';
+import { upscaleMessage } from '../request/plan-upscale.js';
 import type { GenerateJob } from './generate-job.js';
 
 /** Metadata of a job before it starts. */
@@ -25,8 +27,7 @@ export function plannedMetadata(
     seeds: request.seeds.map(BigInt),
     jobType: job.jobType,
     model: job.model,
-    width: request.width,
-    height: request.height,
+    ...resultSize(request),
     steps: request.steps,
     guidanceScale: request.guidanceScale,
     scheduler: request.scheduler,
@@ -65,6 +66,7 @@ export function plannedMetadata(
     reuseThreshold: request.video?.reuseThreshold || undefined,
     loras: loraMessages(request.loras),
     guidanceRescale: request.guidanceRescale,
+    upscale: upscaleMessage(job),
     controls: (request.controls ?? []).map(({ name, scale, start, end }) => ({
       name,
       scale,

@@ -6,6 +6,8 @@ import type { EmbeddingSummary } from '../../pipelines/embeddings/embedding-summ
 import type { AnyFamily } from '../../pipelines/family.js';
 import type { LoraSummary } from '../../pipelines/lora/lora-summary.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
+import { upscalerEndings } from '../../pipelines/upscalers/upscaler-file.js';
+import type { UpscalerSummary } from '../../pipelines/upscalers/upscaler-summary.js';
 import type { NamedFile } from './without-paths.js';
 
 /** Summaries of the files beside a checkpoint that requests name, by kind. */
@@ -13,6 +15,7 @@ export interface AddOnSummaries {
   readonly lora: LoraSummary;
   readonly embedding: EmbeddingSummary;
   readonly controlnet: ControlNetSummary;
+  readonly upscaler: UpscalerSummary;
 }
 
 export type AddOnName = keyof AddOnSummaries;
@@ -69,8 +72,23 @@ export const controlNetKind: AddOnKind<'controlnet'> = {
   baseOf: ({ takes, loraBase }) => (takes.controls ? loraBase : undefined),
 };
 
+export const upscalerKind: AddOnKind<'upscaler'> = {
+  name: 'upscaler',
+  title: 'upscaler',
+  variable: 'UPSCALER_DIR',
+  endings: upscalerEndings,
+  notFound: 'UPSCALER_NOT_FOUND',
+  // It sees images alone.
+  baseOf: ({ takes }) => (takes.upscale ? 'any' : undefined),
+};
+
 /** The files that a request names. */
-export function filesOf({ loras = [], embeddings = [], controls = [] }: GenerationRequest): readonly NamedFile[] {
+export function filesOf({
+  loras = [],
+  embeddings = [],
+  controls = [],
+  upscale,
+}: GenerationRequest): readonly NamedFile[] {
   const named = (title: string, { name, path }: { readonly name: string; readonly path: string }) => ({
     title,
     name,
@@ -80,5 +98,6 @@ export function filesOf({ loras = [], embeddings = [], controls = [] }: Generati
     ...loras.map((lora) => named(loraKind.title, lora)),
     ...embeddings.map((embedding) => named(embeddingKind.title, embedding)),
     ...controls.map((control) => named(controlNetKind.title, control)),
+    ...(upscale === undefined || typeof upscale.method === 'string' ? [] : [named(upscalerKind.title, upscale.method)]),
   ];
 }

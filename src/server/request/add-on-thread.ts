@@ -4,12 +4,14 @@ import { InferenceError } from '../../errors.js';
 import { readControlNetSummary } from '../../pipelines/controlnets/controlnet-summary.js';
 import { readEmbeddingSummary } from '../../pipelines/embeddings/embedding-summary.js';
 import { readLoraSummary } from '../../pipelines/lora/lora-summary.js';
+import { readUpscalerSummary } from '../../pipelines/upscalers/upscaler-summary.js';
 import type { AddOnName, AddOnSummaries } from './add-on-kinds.js';
 
 const readers: { readonly [Name in AddOnName]: (path: string) => Promise<AddOnSummaries[Name]> } = {
   lora: readLoraSummary,
   embedding: readEmbeddingSummary,
   controlnet: readControlNetSummary,
+  upscaler: readUpscalerSummary,
 };
 
 parentPort?.on('message', async ({ kind, path }: { readonly kind: AddOnName; readonly path: string }) => {

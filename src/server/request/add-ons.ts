@@ -1,6 +1,6 @@
 import type { Config } from '../../config/server-config.js';
 import type { Logger } from '../../log.js';
-import { type AddOnName, controlNetKind, embeddingKind, loraKind } from './add-on-kinds.js';
+import { type AddOnName, controlNetKind, embeddingKind, loraKind, upscalerKind } from './add-on-kinds.js';
 import { AddOnRegistry } from './add-on-registry.js';
 
 /** The files beside checkpoints that requests may name, by kind. */
@@ -13,7 +13,7 @@ interface AddOnOptions {
   readonly threadEntry?: URL | undefined;
 }
 
-type Folders = Pick<Config, 'LORA_DIR' | 'LORA_FILES' | 'EMBEDDING_DIR' | 'CONTROLNET_DIR'>;
+type Folders = Pick<Config, 'LORA_DIR' | 'LORA_FILES' | 'EMBEDDING_DIR' | 'CONTROLNET_DIR' | 'UPSCALER_DIR'>;
 
 /** Opens the registries that a configuration names. */
 export function openAddOns(config: Partial<Folders>, options: AddOnOptions = {}): AddOns {
@@ -25,6 +25,7 @@ export function openAddOns(config: Partial<Folders>, options: AddOnOptions = {})
     }),
     embedding: new AddOnRegistry(embeddingKind, { ...options, folder: config.EMBEDDING_DIR }),
     controlnet: new AddOnRegistry(controlNetKind, { ...options, folder: config.CONTROLNET_DIR }),
+    upscaler: new AddOnRegistry(upscalerKind, { ...options, folder: config.UPSCALER_DIR }),
   };
 }
 

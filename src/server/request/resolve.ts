@@ -14,6 +14,7 @@ import { planPrompt } from './plan-prompt.js';
 import { planGuidance, planGuidanceRescale, planScheduler, planSteps } from './plan-sampling.js';
 import { planSeeds } from './plan-seeds.js';
 import { planSize } from './plan-size.js';
+import { findUpscaler, planUpscale } from './plan-upscale.js';
 import type { PlannedReferences } from './planned-references.js';
 import { presetOf } from './presets.js';
 import { planReferences } from './references.js';
@@ -46,7 +47,7 @@ export function parseRequest(request: GenerateRequest): ParsedRequest {
 
 /**
  * Checks a request and fills in presets and defaults, one planner a topic.
- * @throws InferenceError INVALID_REQUEST with every bad field; LORA_NOT_FOUND, EMBEDDING_NOT_FOUND, CONTROLNET_NOT_FOUND and faults of such a file; FFMPEG_MISSING
+ * @throws InferenceError INVALID_REQUEST with every bad field; LORA_NOT_FOUND, EMBEDDING_NOT_FOUND, CONTROLNET_NOT_FOUND, UPSCALER_NOT_FOUND and faults of such a file; FFMPEG_MISSING
  */
 export function resolveRequest({ request, named }: ParsedRequest, context: RequestContext): JobPlan {
   const { config, jobTypes, model } = context;
@@ -76,6 +77,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const guidanceRescale = planGuidanceRescale(request, context, check);
   const saving = planStepSaving(request, context, check);
   const scheduler = planScheduler(request, family, check);
+  const upscale = planUpscale(request, { ...size, steps }, context, check);
   const seeds = planSeeds(request, makes, family, check);
   const frames = planFrames(request, makes, family, config, check);
   checkEnum(DisconnectPolicy, 'DisconnectPolicy', 'disconnect_policy', request.disconnectPolicy, check);
@@ -104,6 +106,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       previewsPerSecond: request.previewsPerSecond,
       ...(loras.length > 0 && { loras }),
       ...(controls.length > 0 && { controls: findControls(controls, family, context.addOns.controlnet) }),
+      ...(upscale !== undefined && { upscale: findUpscaler(upscale, family, context.addOns.upscaler) }),
       ...(embedded.embeddings.length > 0 && { embeddings: embedded.embeddings }),
       ...(frames !== undefined && { video: { frames, ...saving } }),
     },

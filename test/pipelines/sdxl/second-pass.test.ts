@@ -18,7 +18,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
   const path = join(folder, 'tiny.safetensors');
   await writeSyntheticUpscaler(path, 'upscaler-tiny');
-  network = { name: 'tiny', path, revision: '1', parameters: 0 };
+  network = { name: 'tiny', path, revision: '1', bytes: 0 };
   pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
 });
 afterAll(async () => {

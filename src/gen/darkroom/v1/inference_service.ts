@@ -42,6 +42,7 @@ import {
   promptSyntaxFromJSON,
   promptSyntaxToJSON,
   Reference,
+  Upscale,
 } from "./job.js";
 
 export const protobufPackage = "darkroom.v1";
@@ -155,7 +156,11 @@ export interface GenerateRequest {
    * Share by which guidance keeps the deviation of the conditional output, 0 to 1, as `guidance_rescale` in diffusers. 0.7 suits models with
    * zero terminal SNR. SDXL only. Unset: 0.
    */
-  guidanceRescale?: number | undefined;
+  guidanceRescale?:
+    | number
+    | undefined;
+  /** Enlarges the result, and draws it again at its new size. Not together with a mask. SDXL only. Unset: the result stays as it is. */
+  upscale: Upscale | undefined;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -323,6 +328,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     mask: undefined,
     controls: [],
     guidanceRescale: undefined,
+    upscale: undefined,
   };
 }
 
@@ -414,6 +420,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.guidanceRescale !== undefined) {
       writer.uint32(225).double(message.guidanceRescale);
+    }
+    if (message.upscale !== undefined) {
+      Upscale.encode(message.upscale, writer.uint32(242).fork()).join();
     }
     return writer;
   },
@@ -658,6 +667,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.guidanceRescale = reader.double();
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.upscale = Upscale.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -775,6 +792,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.guidance_rescale)
         ? globalThis.Number(object.guidance_rescale)
         : undefined,
+      upscale: isSet(object.upscale) ? Upscale.fromJSON(object.upscale) : undefined,
     };
   },
 
@@ -870,6 +888,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.guidanceRescale !== undefined) {
       obj.guidanceRescale = floatToJson(message.guidanceRescale);
     }
+    if (message.upscale !== undefined) {
+      obj.upscale = Upscale.toJSON(message.upscale);
+    }
     return obj;
   },
 
@@ -916,6 +937,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     message.mask = (object.mask !== undefined && object.mask !== null) ? Mask.fromPartial(object.mask) : undefined;
     message.controls = object.controls?.map((e) => Control.fromPartial(e)) || [];
     message.guidanceRescale = object.guidanceRescale ?? undefined;
+    message.upscale = (object.upscale !== undefined && object.upscale !== null)
+      ? Upscale.fromPartial(object.upscale)
+      : undefined;
     return message;
   },
 };

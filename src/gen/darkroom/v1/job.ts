@@ -678,6 +678,34 @@ export interface Lora {
 }
 
 /**
+ * Upscale enlarges an image. With a strength, the image is then drawn again at its new size (image to image, also known as hires fix),
+ * from the same prompt, seed, LoRAs and ControlNets: the result is that of two requests.
+ */
+export interface Upscale {
+  /**
+   * How the image is enlarged: the name of an upscaler, as ListModels shows it for the model; latent, which enlarges the latents; or empty
+   * for Lanczos. An unknown name is NOT_FOUND (reason UPSCALER_NOT_FOUND), with the nearest names.
+   */
+  upscaler: string;
+  /**
+   * Sides of the result by those of the request, above 1 and at most 4. The result's sides are rounded to multiples of 8 and bounded as the
+   * request's are. Unset: 2.
+   */
+  factor?:
+    | number
+    | undefined;
+  /**
+   * Share of the steps in which the enlarged image is drawn again, 0 to 1; steps * strength must be at least 1. 0 only enlarges it, which
+   * latent cannot. Unset: 0, with latent 0.6.
+   */
+  strength?:
+    | number
+    | undefined;
+  /** Steps of the schedule of which that share is run, 1 to 1000 (LIMIT_STEPS). 0: the request's. */
+  steps: number;
+}
+
+/**
  * Control is a ControlNet that acts on the result, and the image that it follows: edges, depth, a pose, as the ControlNet was trained
  * on. The server does not draw such images from photographs; send them ready made.
  */
@@ -744,9 +772,9 @@ export interface JobMetadata {
   jobType: JobType;
   /** Name of the model. */
   model: string;
-  /** Width in pixels. */
+  /** Width of the result, in pixels. */
   width: number;
-  /** Height in pixels. */
+  /** Height of the result, in pixels. */
   height: number;
   /** Denoising steps of the schedule. With img2img only a part of them runs: see denoising_strength. */
   steps: number;
@@ -898,7 +926,8 @@ export interface JobMetadata {
   engine: string;
   /**
    * What the engine did because the device's memory ran out, in this order: released_idle_networks, dropped_idle_variants,
-   * ended_language_model, denoised_N_at_once (images and prompts in smaller batches), decoded_in_tiles_of_N_pixels. Empty if the
+   * ended_language_model, denoised_N_at_once (images and prompts in smaller batches), decoded_in_tiles_of_N_pixels, encoded_in_tiles_of_N_pixels,
+   * upscaled_in_tiles_of_N_pixels. Empty if the
    * memory was enough. docs/reference/memory.md describes each.
    */
   memoryMeasures: string[];
@@ -907,7 +936,11 @@ export interface JobMetadata {
   /** ControlNets of the request, without their images. */
   controls: Control[];
   /** Guidance rescale. Unset if it was 0. */
-  guidanceRescale?: number | undefined;
+  guidanceRescale?:
+    | number
+    | undefined;
+  /** The request's upscale with its defaults filled in. Unset if there was none. */
+  upscale: Upscale | undefined;
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1468,6 +1501,123 @@ export const Lora: MessageFns<Lora> = {
   },
 };
 
+function createBaseUpscale(): Upscale {
+  return { upscaler: "", factor: undefined, strength: undefined, steps: 0 };
+}
+
+export const Upscale: MessageFns<Upscale> = {
+  encode(message: Upscale, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.upscaler !== "") {
+      writer.uint32(10).string(message.upscaler);
+    }
+    if (message.factor !== undefined) {
+      writer.uint32(17).double(message.factor);
+    }
+    if (message.strength !== undefined) {
+      writer.uint32(25).double(message.strength);
+    }
+    if (message.steps !== 0) {
+      writer.uint32(32).uint32(message.steps);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Upscale {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpscale();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.upscaler = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.factor = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.strength = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.steps = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Upscale {
+    return {
+      upscaler: isSet(object.upscaler) ? globalThis.String(object.upscaler) : "",
+      factor: isSet(object.factor) ? globalThis.Number(object.factor) : undefined,
+      strength: isSet(object.strength) ? globalThis.Number(object.strength) : undefined,
+      steps: isSet(object.steps) ? globalThis.Number(object.steps) : 0,
+    };
+  },
+
+  toJSON(message: Upscale): unknown {
+    const obj: any = {};
+    if (message.upscaler !== "") {
+      obj.upscaler = message.upscaler;
+    }
+    if (message.factor !== undefined) {
+      obj.factor = floatToJson(message.factor);
+    }
+    if (message.strength !== undefined) {
+      obj.strength = floatToJson(message.strength);
+    }
+    if (message.steps !== 0) {
+      obj.steps = Math.round(message.steps);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Upscale>, I>>(base?: I): Upscale {
+    return Upscale.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Upscale>, I>>(object: I): Upscale {
+    const message = createBaseUpscale();
+    message.upscaler = object.upscaler ?? "";
+    message.factor = object.factor ?? undefined;
+    message.strength = object.strength ?? undefined;
+    message.steps = object.steps ?? 0;
+    return message;
+  },
+};
+
 function createBaseControl(): Control {
   return { name: "", source: undefined, scale: undefined, start: undefined, end: undefined };
 }
@@ -1883,6 +2033,7 @@ function createBaseJobMetadata(): JobMetadata {
     embeddings: [],
     controls: [],
     guidanceRescale: undefined,
+    upscale: undefined,
   };
 }
 
@@ -2068,6 +2219,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.guidanceRescale !== undefined) {
       writer.uint32(425).double(message.guidanceRescale);
+    }
+    if (message.upscale !== undefined) {
+      Upscale.encode(message.upscale, writer.uint32(434).fork()).join();
     }
     return writer;
   },
@@ -2522,6 +2676,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.guidanceRescale = reader.double();
             continue;
           }
+          case 54: {
+            if (tag !== 434) {
+              break;
+            }
+
+            message.upscale = Upscale.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2748,6 +2910,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.guidance_rescale)
         ? globalThis.Number(object.guidance_rescale)
         : undefined,
+      upscale: isSet(object.upscale) ? Upscale.fromJSON(object.upscale) : undefined,
     };
   },
 
@@ -2918,6 +3081,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.guidanceRescale !== undefined) {
       obj.guidanceRescale = floatToJson(message.guidanceRescale);
     }
+    if (message.upscale !== undefined) {
+      obj.upscale = Upscale.toJSON(message.upscale);
+    }
     return obj;
   },
 
@@ -2999,6 +3165,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.embeddings = object.embeddings?.map((e) => e) || [];
     message.controls = object.controls?.map((e) => Control.fromPartial(e)) || [];
     message.guidanceRescale = object.guidanceRescale ?? undefined;
+    message.upscale = (object.upscale !== undefined && object.upscale !== null)
+      ? Upscale.fromPartial(object.upscale)
+      : undefined;
     return message;
   },
 };

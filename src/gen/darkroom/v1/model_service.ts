@@ -159,6 +159,8 @@ export interface Model {
   embeddings: EmbeddingInfo[];
   /** ControlNets that requests can name for this model, and files that cannot be used, with the reason. Only in ListModels. */
   controlnets: ControlNetInfo[];
+  /** Upscalers that requests can name for this model, and files that cannot be used, with the reason. Only in ListModels. */
+  upscalers: UpscalerInfo[];
 }
 
 /** EngineStatus describes one of the engine processes that serve a model. */
@@ -254,6 +256,22 @@ export interface ControlNetInfo {
   problem: string;
 }
 
+/** UpscalerInfo describes one upscaler. */
+export interface UpscalerInfo {
+  /** Name that requests use. */
+  name: string;
+  /** Its network: esrgan, or compact for Real-ESRGAN's small ones. */
+  architecture: string;
+  /** Sides of what it draws by those of its image. Results are scaled from there to the size that a request asks for. */
+  scale: number;
+  /** Number of its weights. */
+  parameters: bigint;
+  /** Size of the file, in bytes. */
+  sizeBytes: bigint;
+  /** Reason why the file cannot be used. Empty otherwise. */
+  problem: string;
+}
+
 /** ListModelsRequest has no fields. */
 export interface ListModelsRequest {
 }
@@ -340,6 +358,7 @@ function createBaseModel(): Model {
     engines: [],
     embeddings: [],
     controlnets: [],
+    upscalers: [],
   };
 }
 
@@ -422,6 +441,9 @@ export const Model: MessageFns<Model> = {
     }
     for (const v of message.controlnets) {
       ControlNetInfo.encode(v!, writer.uint32(186).fork()).join();
+    }
+    for (const v of message.upscalers) {
+      UpscalerInfo.encode(v!, writer.uint32(194).fork()).join();
     }
     return writer;
   },
@@ -623,6 +645,14 @@ export const Model: MessageFns<Model> = {
             message.controlnets.push(ControlNetInfo.decode(reader, reader.uint32()));
             continue;
           }
+          case 24: {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.upscalers.push(UpscalerInfo.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -704,6 +734,9 @@ export const Model: MessageFns<Model> = {
       controlnets: globalThis.Array.isArray(object?.controlnets)
         ? object.controlnets.map((e: any) => ControlNetInfo.fromJSON(e))
         : [],
+      upscalers: globalThis.Array.isArray(object?.upscalers)
+        ? object.upscalers.map((e: any) => UpscalerInfo.fromJSON(e))
+        : [],
     };
   },
 
@@ -778,6 +811,9 @@ export const Model: MessageFns<Model> = {
     if (message.controlnets?.length) {
       obj.controlnets = message.controlnets.map((e) => ControlNetInfo.toJSON(e));
     }
+    if (message.upscalers?.length) {
+      obj.upscalers = message.upscalers.map((e) => UpscalerInfo.toJSON(e));
+    }
     return obj;
   },
 
@@ -815,6 +851,7 @@ export const Model: MessageFns<Model> = {
     message.engines = object.engines?.map((e) => EngineStatus.fromPartial(e)) || [];
     message.embeddings = object.embeddings?.map((e) => EmbeddingInfo.fromPartial(e)) || [];
     message.controlnets = object.controlnets?.map((e) => ControlNetInfo.fromPartial(e)) || [];
+    message.upscalers = object.upscalers?.map((e) => UpscalerInfo.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1713,6 +1750,167 @@ export const ControlNetInfo: MessageFns<ControlNetInfo> = {
     message.name = object.name ?? "";
     message.base = object.base ?? "";
     message.layout = object.layout ?? "";
+    message.parameters = (object.parameters !== undefined && object.parameters !== null)
+      ? BigInt(object.parameters)
+      : 0n;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.problem = object.problem ?? "";
+    return message;
+  },
+};
+
+function createBaseUpscalerInfo(): UpscalerInfo {
+  return { name: "", architecture: "", scale: 0, parameters: 0n, sizeBytes: 0n, problem: "" };
+}
+
+export const UpscalerInfo: MessageFns<UpscalerInfo> = {
+  encode(message: UpscalerInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.architecture !== "") {
+      writer.uint32(18).string(message.architecture);
+    }
+    if (message.scale !== 0) {
+      writer.uint32(24).uint32(message.scale);
+    }
+    if (message.parameters !== 0n) {
+      if (BigInt.asUintN(64, message.parameters) !== message.parameters) {
+        throw new globalThis.Error("value provided for field message.parameters of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.parameters);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.sizeBytes);
+    }
+    if (message.problem !== "") {
+      writer.uint32(50).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpscalerInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpscalerInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.architecture = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.scale = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.parameters = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.sizeBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpscalerInfo {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      architecture: isSet(object.architecture) ? globalThis.String(object.architecture) : "",
+      scale: isSet(object.scale) ? globalThis.Number(object.scale) : 0,
+      parameters: isSet(object.parameters) ? BigInt(object.parameters) : 0n,
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+    };
+  },
+
+  toJSON(message: UpscalerInfo): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.architecture !== "") {
+      obj.architecture = message.architecture;
+    }
+    if (message.scale !== 0) {
+      obj.scale = Math.round(message.scale);
+    }
+    if (message.parameters !== 0n) {
+      obj.parameters = message.parameters.toString();
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpscalerInfo>, I>>(base?: I): UpscalerInfo {
+    return UpscalerInfo.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpscalerInfo>, I>>(object: I): UpscalerInfo {
+    const message = createBaseUpscalerInfo();
+    message.name = object.name ?? "";
+    message.architecture = object.architecture ?? "";
+    message.scale = object.scale ?? 0;
     message.parameters = (object.parameters !== undefined && object.parameters !== null)
       ? BigInt(object.parameters)
       : 0n;

@@ -1,0 +1,28 @@
+import { isUpscalerFile } from '../../pipelines/upscalers/upscaler-file.js';
+import { readUpscalerSummary, type UpscalerSummary } from '../../pipelines/upscalers/upscaler-summary.js';
+import { readPth } from '../../weights/pth/pth.js';
+import { readSafetensors } from '../../weights/safetensors.js';
+
+export interface UpscalerInspection extends UpscalerSummary {
+  readonly kind: 'upscaler';
+}
+
+/** Inspects an upscaler file; undefined for anything else. @throws InferenceError if the upscaler cannot be used */
+export async function inspectUpscaler(path: string): Promise<UpscalerInspection | undefined> {
+  const [ending] = /\.(safetensors|pth)$/i.exec(path) ?? [];
+  if (ending === undefined) return undefined;
+  const { tensors } = ending.toLowerCase() === '.pth' ? await readPth(path) : await readSafetensors(path);
+  if (!isUpscalerFile([...tensors.keys()])) return undefined;
+  return { kind: 'upscaler', ...(await readUpscalerSummary(path)) };
+}
+
+export function describeUpscaler(
+  path: string,
+  { architecture, scale, parameters, sizeBytes }: UpscalerInspection,
+): string {
+  return [
+    `${path} is an upscaler by ${scale}, ${architecture === 'esrgan' ? 'an ESRGAN' : 'a compact Real-ESRGAN'}.`,
+    `  ${(parameters / 1e6).toFixed(1)} M parameters, ${(sizeBytes / 1e6).toFixed(1)} MB`,
+    '',
+  ].join('\n');
+}
