@@ -39,6 +39,7 @@ const maskSchema = z.strictObject({
   image: z.base64().optional(),
   url: z.string().optional(),
   blur: z.number().optional(),
+  cropPadding: whole.optional(),
 });
 
 /** A GenerateRequest as JSON: the proto's names in camelCase, enums by their short names, image bytes in base64. */
@@ -103,7 +104,9 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
       strength: strengths.strength,
       denoisingStrength: strengths.denoisingStrength,
     })),
-    ...(mask !== undefined && { mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0 } }),
+    ...(mask !== undefined && {
+      mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0, cropPadding: mask.cropPadding },
+    }),
     controls: controls.map(({ name, image, url, scale, start, end }) => ({
       ...{ name, source: sourceOf(image, url), scale, start, end },
     })),
