@@ -239,6 +239,10 @@ export interface InitImage {
   readonly strength: number;
   /** Inpainting: uint8 [height, width], 255 where the image is drawn anew and 0 where it is kept. Omitted: all is drawn anew. */
   readonly mask?: Uint8Array | undefined;
+  /**
+   * Only the masked part is drawn, at the full size, with so many pixels around it, and pasted back. Omitted: the whole image is.
+   */
+  readonly cropPadding?: number | undefined;
 }
 
 export interface VideoRequest {

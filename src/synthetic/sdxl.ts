@@ -33,8 +33,9 @@ export function writeSyntheticSdxl(
   isHollow = false,
 ): Promise<string> {
   const isFile = path.endsWith('.safetensors');
-  const isTiny = size === 'sdxl-tiny';
-  const changes = isTiny ? (isFile ? wideHeads : {}) : sdxlBase;
+  const isTiny = size !== 'sdxl-base';
+  const own = isTiny ? (isFile ? wideHeads : {}) : sdxlBase;
+  const changes = size === 'sdxl-inpaint-tiny' ? withMask(own) : own;
   const files = { dtype, isHollow };
   return isFile ? writeSingleFile(path, files, changes, isTiny) : writeFolder(path, files, changes);
 }
@@ -90,6 +91,11 @@ const wideHeads = {
 } as const;
 
 type Changes = Readonly<Record<string, object>>;
+
+/** The same with a UNet that takes the mask and the latents of the rest beside the latents. */
+function withMask(changes: Changes): Changes {
+  return { ...changes, 'unet/config.json': { ...changes['unet/config.json'], in_channels: 9 } };
+}
 
 type Files = Pick<HashFile, 'dtype' | 'isHollow'>;
 

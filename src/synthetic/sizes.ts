@@ -1,7 +1,7 @@
 /** Sizes of the models with made-up weights, apart from the code that writes them. */
 
-/** `sdxl-tiny` has 8.5 million weights; `sdxl-base` the 3.5 billion of the released model, 6.9 GB in F16. */
-export const syntheticSizes = ['sdxl-tiny', 'sdxl-base'] as const;
+/** `sdxl-tiny` has 8.5 million weights, and so has `sdxl-inpaint-tiny`, whose UNet takes a mask; `sdxl-base` the 3.5 billion of the released model, 6.9 GB in F16. */
+export const syntheticSizes = ['sdxl-tiny', 'sdxl-inpaint-tiny', 'sdxl-base'] as const;
 export type SyntheticSize = (typeof syntheticSizes)[number];
 
 /**

@@ -40,6 +40,7 @@ const maskSchema = z.strictObject({
   image: z.base64().optional(),
   url: z.string().optional(),
   blur: z.number().optional(),
+  cropPadding: whole.optional(),
 });
 
 const upscaleSchema = z.strictObject({
@@ -120,7 +121,9 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
       strength: strengths.strength,
       denoisingStrength: strengths.denoisingStrength,
     })),
-    ...(mask !== undefined && { mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0 } }),
+    ...(mask !== undefined && {
+      mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0, cropPadding: mask.cropPadding },
+    }),
     ...(upscale !== undefined && { upscale: upscaleOf(upscale) }),
     controls: controls.map(({ name, image, url, scale, start, end }) => ({
       ...{ name, source: sourceOf(image, url), scale, start, end },

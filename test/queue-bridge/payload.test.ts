@@ -294,8 +294,13 @@ describe('a request from a payload', () => {
   });
 
   it('has the mask of an SDXL image; other types ignore it', () => {
-    const config = { image: 'https://a.test/photo.png', mask: 'https://a.test/mask.png', mask_blur: 4 };
-    const mask = { source: { $case: 'url', value: config.mask }, blur: 4 };
+    const config = {
+      image: 'https://a.test/photo.png',
+      mask: 'https://a.test/mask.png',
+      mask_blur: 4,
+      mask_crop_padding: 32,
+    };
+    const mask = { source: { $case: 'url', value: config.mask }, blur: 4, cropPadding: 32 };
     expect(request({ type: 'sdxl_image_fast', config }).mask).toEqual(mask);
     expect(request({ type: 'image_fast', config }).mask).toBeUndefined();
   });

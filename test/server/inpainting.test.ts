@@ -54,6 +54,19 @@ async function changed(file: Buffer | undefined, half: 'left' | 'right'): Promis
 }
 
 describe('inpainting', () => {
+  it('draws the masked part alone where it is asked to, and keeps the rest', async () => {
+    const levels = Uint8Array.from({ length: SIZE * SIZE }, (_, i) => (i % SIZE < 16 && i < 16 * SIZE ? 255 : 0));
+    const corner = await sharp(levels, { raw: { width: SIZE, height: SIZE, channels: 1 } })
+      .png()
+      .toBuffer();
+    const mask = { source: { $case: 'image', value: corner } as const, blur: 0, cropPadding: 4 };
+    const [whole, part] = [await inpaint({ mask: { ...mask, cropPadding: undefined } }), await inpaint({ mask })];
+    expect(await changed(part.files[0], 'right')).toBe(0);
+    expect(part.files[0]).not.toEqual(whole.files[0]);
+    const { error } = await inpaint({ mask: { ...mask, cropPadding: 513 } });
+    expect(error?.message).toContain('mask.crop_padding 513 must be >= 0 and <= 512');
+  });
+
   it('draws the masked part anew and leaves every other pixel as it was', async () => {
     const outcome = await inpaint();
     expect(metadataOf(outcome)).toMatchObject({

@@ -12,8 +12,9 @@ export async function latentsOf(pipeline: SdxlPipeline, job: GenerationRequest):
   const conditioning = await resultOf(encodePrompts(0, job, running, prompts, config.forceZerosForEmptyPrompt));
   if (conditioning === undefined) throw new Error('the case was cancelled');
   const initLatents = job.init && (await autoencoder.encodeLatents(imageFromRgb(job.init.rgb, job), job));
+  const maskChannels = await pipeline.maskChannels(job);
   const controls = await pipeline.embedControls(job);
-  const image = pipeline.startImage(0, job, 0, conditioning, { initLatents, controls });
+  const image = pipeline.startImage(0, job, 0, conditioning, { initLatents, maskChannels, controls });
   for await (const _ of pipeline.denoise([image], running));
   return image.latents;
 }

@@ -40,6 +40,7 @@ export interface RequestOptions {
   readonly end?: string;
   readonly mask?: string;
   readonly maskBlur?: number;
+  readonly maskCrop?: number;
   readonly referenceType?: ReferenceType;
   readonly referenceStrength?: number;
   readonly denoise?: number;
@@ -88,6 +89,9 @@ export function requestOptions(): readonly Option[] {
     new Option('--end <file|url>', 'last frame of a video'),
     new Option('--mask <file|url>', 'part of the reference that is drawn anew: white, or transparent'),
     new Option('--mask-blur <pixels>', 'blur of the mask, 0 to 64').argParser(number),
+    new Option('--mask-crop <pixels>', 'draw only the masked part, at the full size, with pixels around it').argParser(
+      number,
+    ),
     new Option('--reference-type <name>', 'style, composition or character').argParser(
       enumParser(ReferenceType, 'REFERENCE_TYPE'),
     ),
@@ -146,7 +150,13 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     frames: options.frames ?? 0,
     references: await Promise.all(given),
     mask:
-      options.mask === undefined ? undefined : { source: await sourceFrom(options.mask), blur: options.maskBlur ?? 0 },
+      options.mask === undefined
+        ? undefined
+        : {
+            source: await sourceFrom(options.mask),
+            blur: options.maskBlur ?? 0,
+            cropPadding: options.maskCrop,
+          },
     controls: await Promise.all((options.control ?? []).map(controlFrom)),
     upscale: upscaleFrom(options),
     loras: [...(options.lora ?? [])],

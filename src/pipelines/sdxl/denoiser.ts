@@ -8,6 +8,8 @@ import type { UNetConfig } from './model/config.js';
 export interface UNetCall {
   /** [B, 4, height, width] */
   readonly latents: Float32Array;
+  /** For a UNet of 9 channels, [B, 5, height, width]: what is drawn anew, and the latents of the rest. Omitted: it takes none. */
+  readonly maskChannels?: Float32Array | undefined;
   /** In latents. */
   readonly height: number;
   readonly width: number;
@@ -47,16 +49,18 @@ export class Denoiser {
       ids.map((id) => timestepEmbedding(id, config.addition_time_embed_dim, options)),
     );
     const width = config.cross_attention_dim;
+    const size = [call.height, call.width];
     const feeds = {
-      latents: { data: call.latents, shape: [batch, config.in_channels, call.height, call.width] },
+      latents: this.#latents(call.latents, batch, size),
       timestep: { data: join32(new Array<Float32Array>(batch).fill(timestep)), shape: [batch, channels] },
       sizes: { data: join32(sizes), shape: [batch, 6 * config.addition_time_embed_dim] },
       context: { data: call.context, shape: [batch, call.context.length / batch / width, width] },
       pooled: { data: call.pooled, shape: [batch, call.pooled.length / batch] },
     };
-    const { controls = [], signal } = call;
+    const { controls = [], maskChannels, signal } = call;
+    const whole = maskChannels === undefined ? call.latents : besideEachOther(call.latents, maskChannels, batch);
+    const latents = this.#latents(whole, batch, size);
     const carried = new CarriedTensors();
-    const size = [call.height, call.width];
     try {
       for (const [i, { net, hint, scales }] of controls.entries()) {
         const shape = [batch, hint.length / batch / (call.height * call.width), ...size];
@@ -68,10 +72,27 @@ export class Denoiser {
         );
       }
       const residuals = controls.length === 0 ? this.#zeros : {};
-      const outputs = await this.#session.run({ ...feeds, ...residuals }, { carried, signal });
+      const outputs = await this.#session.run({ ...feeds, latents, ...residuals }, { carried, signal });
       return outputOf(outputs, 'noise', 'the UNet');
     } finally {
       carried.release();
     }
   }
+
+  /** As many channels as there are. */
+  #latents(data: Float32Array, batch: number, size: readonly number[]): Feed {
+    const area = size.reduce((product, dim) => product * dim, 1);
+    return { data, shape: [batch, data.length / batch / area, ...size] };
+  }
+}
+
+// [B, 4, H, W] and [B, 5, H, W] -> [B, 9, H, W]
+function besideEachOther(a: Float32Array, b: Float32Array, batch: number): Float32Array {
+  const rows = Array.from({ length: batch }, (_, i) => [row(a, i, batch), row(b, i, batch)]);
+  return join32(rows.flat());
+}
+
+function row(values: Float32Array, i: number, batch: number): Float32Array {
+  const length = values.length / batch;
+  return values.subarray(i * length, (i + 1) * length);
 }

@@ -49,7 +49,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
   },
   async inspect(source) {
     const { inspectSdxl } = await import('./inspect.js');
-    return { title: 'SDXL', ...(await inspectSdxl(source)) };
+    return inspectSdxl(source);
   },
   async planMemory(source, dialectsOf, run) {
     const { planSdxlMemory } = await import('./plan-memory.js');

@@ -3,6 +3,7 @@ import { callsPerStep, createScheduler } from '../../schedulers/beta-schedulers.
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
+import type { Region } from '../common/mask-crop.js';
 import type { GenerationRequest } from '../pipeline.js';
 import type { JobControl } from './control/job-controls.js';
 import type { Conditioning } from './prompt/encode-prompts.js';
@@ -23,12 +24,23 @@ export interface ImageOptions {
   readonly initLatents?: Float32Array | undefined;
   /** Inpainting: 1 for latents that are drawn anew, 0 for those that are kept, [h, w]. */
   readonly latentMask?: Float32Array | undefined;
+  /** For a UNet of 9 channels, [5, h, w]: see `UNetCall`. The rest of the image is not put back then. Omitted: it takes none. */
+  readonly maskChannels?: Float32Array | undefined;
+  /** What `request.init` was cut out of. Omitted: it is whole. */
+  readonly cropped?: CroppedInit | undefined;
   /** ControlNets, with the job's images. Omitted: none. */
   readonly controls?: readonly JobControl[] | undefined;
   /** Unscaled initial noise; omitted, torch's CPU generator draws it from the seed. */
   readonly noise?: Float32Array | undefined;
   /** The same image in its first pass. Omitted: this is the first. */
   readonly before?: ImageLatents | undefined;
+}
+
+/** The image and the mask that a part was cut out of. */
+export interface CroppedInit {
+  readonly region: Region;
+  readonly rgb: Uint8Array;
+  readonly mask: Uint8Array;
 }
 
 interface KeptLatents {
@@ -46,6 +58,8 @@ export class ImageLatents {
   readonly index: number;
   readonly conditioning: Conditioning;
   readonly controls: readonly JobControl[];
+  readonly maskChannels: Float32Array | undefined;
+  readonly cropped: CroppedInit | undefined;
   /** The first call of the denoiser: 0, or later with image to image. */
   readonly start: number;
   /** Calls that are run for the image, and times that it is decoded, over all of its passes. */
@@ -65,13 +79,17 @@ export class ImageLatents {
     this.index = index;
     this.conditioning = conditioning;
     this.controls = controls ?? [];
+    this.maskChannels = options.maskChannels;
+    this.cropped = options.cropped;
     this.start = firstStep(request) * callsPerStep(request.scheduler);
     this.#scheduler = createScheduler(request.scheduler, schedulerConfig, request.steps);
     this.allCalls = options.before?.allCalls ?? this.calls - this.start + secondCalls(request, schedulerConfig);
     this.decodes = options.before?.decodes ?? decodesOf(request);
     this.#generator = new TorchCpuGenerator(this.seed);
     const drawn = noise ?? this.#generator.randn(size);
-    this.#kept = initLatents && latentMask && { latents: initLatents, mask: latentMask, noise: drawn };
+    const isKept = options.maskChannels === undefined;
+    this.#kept =
+      isKept && initLatents && latentMask ? { latents: initLatents, mask: latentMask, noise: drawn } : undefined;
     // With a mask, nothing of the image is left in noise of full strength; without one, a trace is. Both as diffusers has it.
     const isNoise = initLatents === undefined || (latentMask !== undefined && request.init?.strength === 1);
     this.latents = isNoise

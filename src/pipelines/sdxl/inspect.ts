@@ -8,6 +8,7 @@ import { buildSdxlNetworks, type NetworkName, type SdxlGraphs } from './weights.
 
 /** The result of an inspection: facts about a checkpoint that are found without loading it. */
 export interface SdxlInspection {
+  readonly title: string;
   readonly layout: SdxlCheckpoint['layout'];
   readonly info: ModelInfo;
   readonly networks: Readonly<Record<NetworkName, { parameters: number; files: readonly string[] }>>;
@@ -20,7 +21,9 @@ export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
   await checkpoint.readTokenizers();
   const describe = ({ weights, graph }: Network) => ({ parameters: weights.parameters, files: graph.files });
   const entries = Object.entries(networks).map(([name, network]) => [name, describe(network)]);
+  const { unet, vae } = checkpoint.config;
   return {
+    title: unet.in_channels === vae.latent_channels ? 'SDXL' : 'SDXL inpainting',
     layout: checkpoint.layout,
     info: describeSdxl(checkpoint, networks),
     networks: Object.fromEntries(entries) as SdxlInspection['networks'],

@@ -1,8 +1,10 @@
 import type { Backend } from '../../runtime/backend.js';
+import { join32 } from '../../std/concat-float32.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchLimit } from '../common/batching.js';
 import { guideRescaled } from '../common/guidance.js';
 import { keepUnmasked, shrinkMask } from '../common/mask.js';
+import { cropInit, cropPixels, maskedRegion, pasteRegion } from '../common/mask-crop.js';
 import { atStep } from '../common/not-finite.js';
 import { secondRequest } from '../common/passes.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
@@ -19,7 +21,7 @@ import type {
   RequestUpscale,
 } from '../pipeline.js';
 import type { JobControl } from './control/job-controls.js';
-import { batches, ImageLatents, type ImageOptions } from './image-latents.js';
+import { batches, type CroppedInit, ImageLatents, type ImageOptions } from './image-latents.js';
 import { ImagePreviews } from './image-previews.js';
 import { loadSdxlNetworks, type SdxlNetworks, type SdxlOptions } from './networks.js';
 import { predictBatch } from './predict-batch.js';
@@ -133,14 +135,14 @@ export class SdxlPipeline implements Pipeline {
     request: GenerationRequest,
     index: number,
     conditioning: Conditioning,
-    { initLatents, noise, controls, before }: Pick<ImageOptions, 'initLatents' | 'noise' | 'controls' | 'before'> = {},
+    { initLatents, maskChannels, cropped, noise, controls, before }: ImageInputs = {},
   ): ImageLatents {
     const { config, autoencoder } = this.networks;
     const latentSize = autoencoder.latentSize(request);
     const { width, height } = latentSize;
     const mask = request.init?.mask;
     const latentMask = mask && shrinkMask(mask, request, latentSize);
-    const size = config.unet.in_channels * width * height;
+    const size = config.vae.latent_channels * width * height;
     const schedulerConfig = config.scheduler;
     return new ImageLatents({
       job,
@@ -151,6 +153,8 @@ export class SdxlPipeline implements Pipeline {
       size,
       initLatents,
       latentMask,
+      maskChannels,
+      cropped,
       controls,
       noise,
       before,
@@ -160,19 +164,39 @@ export class SdxlPipeline implements Pipeline {
   /** Encodes the prompts, and the image to start from where the request has one. */
   async *#prepare(
     job: number,
-    request: GenerationRequest,
+    whole: GenerationRequest,
     running: RunningJobs,
     signal: AbortSignal,
   ): AsyncGenerator<PipelineEvent, readonly ImageLatents[], undefined> {
     const { prompts, autoencoder, config } = this.networks;
+    const { request, cropped } = croppedToMask(whole);
     const conditioning = yield* encodePrompts(job, request, running, prompts, config.forceZerosForEmptyPrompt);
     yield* running.checkCancelled();
     if (conditioning === undefined || !running.isAlive(job)) return [];
     const { init } = request;
     const initLatents = init && (await autoencoder.encodeLatents(imageFromRgb(init.rgb, request), request, signal));
     const controls = await this.embedControls(request, signal);
-    const inputs = { initLatents, controls };
+    const maskChannels = await this.maskChannels(request, signal);
+    const inputs = { initLatents, maskChannels, cropped, controls };
     return request.seeds.map((_, index) => this.startImage(job, request, index, conditioning, inputs));
+  }
+
+  /**
+   * What a UNet of 9 channels takes beside the latents, [5, h, w]: the mask, and the latents of the image with the masked part grey.
+   * Without a mask everything is drawn anew. Undefined for other UNets.
+   * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/pipelines/stable_diffusion_xl/pipeline_stable_diffusion_xl_inpaint.py#L970
+   */
+  async maskChannels(request: GenerationRequest, signal?: AbortSignal): Promise<Float32Array | undefined> {
+    const { config, autoencoder } = this.networks;
+    if (config.unet.in_channels === config.vae.latent_channels) return undefined;
+    const { rgb, mask } = request.init?.mask === undefined ? {} : request.init;
+    const area = request.width * request.height;
+    // Grey is between: the network was trained on black and white.
+    const drawn = Uint8Array.from({ length: area }, (_, i) => ((mask?.[i] ?? 255) >= 128 ? 255 : 0));
+    const image = rgb === undefined ? new Float32Array(3 * area) : imageFromRgb(rgb, request);
+    const rest = image.map((value, i) => (drawn[i % area] === 0 ? value : 0));
+    const latents = await autoencoder.encodeLatents(rest, request, signal);
+    return join32([shrinkMask(drawn, request, autoencoder.latentSize(request)), latents]);
   }
 
   /** The ControlNets of a request, each with the embedding of its image. */
@@ -210,8 +234,7 @@ export class SdxlPipeline implements Pipeline {
   ): AsyncGenerator<PipelineEvent, undefined, undefined> {
     const { job, request } = image;
     const drawn = rgbFromImage(await this.networks.autoencoder.decode(image.latents, request, signal), request);
-    const { init } = request;
-    const rgb = init?.mask === undefined ? drawn : keepUnmasked(drawn, init.rgb, init.mask);
+    const rgb = withKept(drawn, request, image.cropped);
     yield running.advance(job, 'decode', 1, image.decodes * request.seeds.length);
     yield* this.#finish(image, { width: request.width, height: request.height, rgb }, running);
   }
@@ -241,7 +264,9 @@ export class SdxlPipeline implements Pipeline {
     }
     const resized = await resizeControls(request.controls, request, second);
     const controls = await this.embedControls({ ...second, controls: resized }, signal);
-    return this.startImage(job, second, image.index, image.conditioning, { initLatents, controls, before: image });
+    const maskChannels = await this.maskChannels(second, signal);
+    const inputs = { initLatents, maskChannels, controls, before: image };
+    return this.startImage(job, second, image.index, image.conditioning, inputs);
   }
 
   *#finish(
@@ -278,6 +303,32 @@ export class SdxlPipeline implements Pipeline {
     return this.networks.release();
   }
 }
+
+/** A request for the masked part alone, where it asks for that; the other fields are the same. */
+function croppedToMask(request: GenerationRequest): {
+  readonly request: GenerationRequest;
+  readonly cropped?: CroppedInit;
+} {
+  const { init } = request;
+  if (init?.mask === undefined || init.cropPadding === undefined) return { request };
+  const { rgb, mask } = init;
+  const region = maskedRegion(mask, request, init.cropPadding);
+  if (region === undefined) return { request };
+  const part = cropInit({ ...init, mask }, request, region);
+  const controls = request.controls?.map((control) => ({ ...control, rgb: cropPixels(control.rgb, request, region) }));
+  return { request: { ...request, init: part, controls }, cropped: { region, rgb, mask } };
+}
+
+/** What was drawn, with the pixels that the mask keeps. */
+function withKept(drawn: Uint8Array, request: GenerationRequest, cropped: CroppedInit | undefined): Uint8Array {
+  const { rgb, mask } = cropped ?? request.init ?? {};
+  if (rgb === undefined || mask === undefined) return drawn;
+  const placed = cropped === undefined ? drawn : pasteRegion(drawn, rgb, request, cropped.region);
+  return keepUnmasked(placed, rgb, mask);
+}
+
+/** What an image starts from, beside its conditioning. */
+type ImageInputs = Pick<ImageOptions, 'initLatents' | 'maskChannels' | 'cropped' | 'noise' | 'controls' | 'before'>;
 
 /** Half of a number, half of that and so on, rounded up, to 1. */
 function halvings(count: number): readonly number[] {

@@ -26,6 +26,7 @@ export async function predictBatch(
       const predicted = await denoiser.predictNoise({
         ...autoencoder.latentSize(first.request),
         latents: join32(part.map(({ image }) => image.modelInput(step))),
+        maskChannels: first.maskChannels && join32(part.map(({ image }) => image.maskChannels ?? new Float32Array())),
         timestep: first.timestep(step),
         context: join32(part.map(({ row }) => row.embeds)),
         pooled: join32(part.map(({ row }) => row.pooled)),

@@ -73,7 +73,8 @@ function sdxlTable(config: SdxlConfig) {
     },
     vae_encoder: {
       component: 'vae',
-      residence: 'reference',
+      // An inpainting UNet takes latents of what is kept, or of nothing, in every job.
+      residence: config.unet.in_channels === config.vae.latent_channels ? 'reference' : 'always',
       sizes: ({ width, height }) => ({ B: 1, H: height, W: width }),
       halves: vaeHalves,
       options: { aliases: vaeAliases, unused: unusedVaeEncoderKeys },

@@ -62,7 +62,10 @@ export function generateRequestFrom(
     seed: BigInt(config.seed ?? seed),
     frames: jobType.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,
     references: [...referencesFrom(payload, jobType)],
-    mask: jobType.takesMask && config.mask !== undefined ? maskFrom(config.mask, config.mask_blur) : undefined,
+    mask:
+      jobType.takesMask && config.mask !== undefined
+        ? maskFrom(config.mask, config.mask_blur, config.mask_crop_padding)
+        : undefined,
     upscale: jobType.takesControls && config.upscale !== undefined ? upscaleFrom(config.upscale) : undefined,
     controls: jobType.takesControls ? (config.controls ?? []).map(controlFrom) : [],
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
@@ -77,8 +80,8 @@ type PayloadControl = NonNullable<NonNullable<JobPayload['config']>['controls']>
 const noConfig: NonNullable<JobPayload['config']> = {} as NonNullable<JobPayload['config']>;
 const noMetadata: NonNullable<JobPayload['metadata']> = {} as NonNullable<JobPayload['metadata']>;
 
-function maskFrom(url: string, blur = 0): Mask {
-  return { source: { $case: 'url', value: url }, blur };
+function maskFrom(url: string, blur = 0, cropPadding?: number): Mask {
+  return { source: { $case: 'url', value: url }, blur, cropPadding };
 }
 
 type PayloadUpscale = NonNullable<NonNullable<JobPayload['config']>['upscale']>;

@@ -99,6 +99,7 @@ const configSchema = z.object({
   image: text,
   mask: text,
   mask_blur: number,
+  mask_crop_padding: uint32,
   controls: optional(
     z
       .array(z.object({ name: z.string('must be a string'), image: text, scale: number, start: number, end: number }))

@@ -7,6 +7,8 @@ export interface PlannedMask {
   readonly source: ReferenceSource;
   /** Standard deviation of its blur, in pixels of the result. */
   readonly blur: number;
+  /** Only the masked part is drawn: pixels around it. Undefined: all is. */
+  readonly cropPadding: number | undefined;
 }
 
 /** Checked references of a request. */

@@ -79,7 +79,9 @@ export function createReferenceLoader(
         planned && load(planned.source, (bytes) => decodeMask(bytes, { ...size, maxPixels }, planned.blur), caller),
       ]);
       if (method === 'img2img' || method === 'inpaint' || video === undefined) {
-        return start === undefined ? {} : { init: { rgb: start, strength: denoisingStrength ?? strength, mask } };
+        return start === undefined
+          ? {}
+          : { init: { rgb: start, strength: denoisingStrength ?? strength, mask, cropPadding: planned?.cropPadding } };
       }
       // VACE takes the reference of an image job as a look, not as a frame.
       const frames = method === 'vace' && !references.isVideo ? { look: start } : { start, end };

@@ -20,6 +20,7 @@ const DENOISING: Readonly<Record<number, { readonly weakest: number; readonly st
 };
 
 const MAX_BLUR = 64;
+const MAX_PADDING = 512;
 
 interface ReferenceContext {
   /** Of the request. */
@@ -100,8 +101,11 @@ export function planReferences(
 function planMask(mask: Mask, limitBytes: number, check: Check): PlannedMask | undefined {
   const { blur } = mask;
   check(blur >= 0 && blur <= MAX_BLUR, 'mask.blur', `mask.blur ${blur} must be >= 0 and <= ${MAX_BLUR}`);
+  const { cropPadding } = mask;
+  const isPadding = cropPadding === undefined || cropPadding <= MAX_PADDING;
+  check(isPadding, 'mask.crop_padding', `mask.crop_padding ${cropPadding} must be >= 0 and <= ${MAX_PADDING}`);
   const source = sourceOf(mask, 'mask', limitBytes, check);
-  return source && { source, blur };
+  return source && { source, blur, cropPadding };
 }
 
 /** Checks where an image comes from. @param field that has the source */

@@ -239,14 +239,23 @@ describe('a single file in the original layout', () => {
     });
   });
 
-  it('refuses an inpainting UNet by its channels', async () => {
+  it('takes an inpainting UNet, and refuses others by their channels', async () => {
     const path = await changed(({ tensors }) => {
       const old = tensors.get('model.diffusion_model.input_blocks.0.0.weight');
       if (old === undefined) throw new Error('no conv_in');
       const bytes = Buffer.concat([old.bytes, old.bytes, old.bytes.subarray(0, old.bytes.length / 4)]);
       tensors.set('model.diffusion_model.input_blocks.0.0.weight', { ...old, shape: [32, 9, 3, 3], bytes });
     });
-    await expect(inspectSdxl({ path })).rejects.toThrow(/has a UNet of 9 input channels \(an inpainting model\)/);
+    expect((await inspectSdxl({ path })).networks.unet.parameters).toBeGreaterThan(0);
+    const edited = await changed(({ tensors }) => {
+      const old = tensors.get('model.diffusion_model.input_blocks.0.0.weight');
+      if (old === undefined) throw new Error('no conv_in');
+      const bytes = Buffer.concat([old.bytes, old.bytes]);
+      tensors.set('model.diffusion_model.input_blocks.0.0.weight', { ...old, shape: [32, 8, 3, 3], bytes });
+    });
+    await expect(inspectSdxl({ path: edited })).rejects.toThrow(
+      /has a UNet of 8 input channels \(an InstructPix2Pix model\), darkroom serves UNets that take the VAE's 4, or 9 for inpainting$/,
+    );
   });
 
   it.each(float8Types)('reads %s', async (type) => {

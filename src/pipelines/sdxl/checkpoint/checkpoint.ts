@@ -91,10 +91,7 @@ const MODELSPEC_PREDICTIONS: ReadonlyMap<string, PredictionType> = new Map([
 ]);
 
 /** Names of UNets that take more than the latents, by their input channels. */
-const OTHER_UNETS: ReadonlyMap<number, string> = new Map([
-  [8, ' (an InstructPix2Pix model)'],
-  [9, ' (an inpainting model)'],
-]);
+const OTHER_UNETS: ReadonlyMap<number, string> = new Map([[8, ' (an InstructPix2Pix model)']]);
 
 /** @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED: what is wrong with the file or folder, in one sentence */
 export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckpoint> {
@@ -107,10 +104,12 @@ export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckp
     unet: replaced.unet?.config(checkpoint.config.unet) ?? checkpoint.config.unet,
   };
   const channels = config.unet.in_channels;
-  if (channels !== config.vae.latent_channels) {
+  const latents = config.vae.latent_channels;
+  // An inpainting UNet takes the mask and the latents of the rest, too.
+  if (channels !== latents && channels !== 2 * latents + 1) {
     throw new InferenceError(
       'MODEL_UNSUPPORTED',
-      `${source.path} has a UNet of ${channels} input channels${OTHER_UNETS.get(channels) ?? ''}, darkroom serves UNets that take only the VAE's ${config.vae.latent_channels}`,
+      `${source.path} has a UNet of ${channels} input channels${OTHER_UNETS.get(channels) ?? ''}, darkroom serves UNets that take the VAE's ${latents}, or ${2 * latents + 1} for inpainting`,
     );
   }
   return {

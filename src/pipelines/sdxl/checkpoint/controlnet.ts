@@ -77,6 +77,8 @@ function configFromShapes(files: WeightFiles, { unet, vae }: SdxlConfig): Contro
   return {
     unet: {
       ...unet,
+      // Of an inpainting model it takes the latents alone.
+      in_channels: vae.latent_channels,
       depth,
       down_block_types: depth.map((blocks) => (blocks > 0 ? 'CrossAttnDownBlock2D' : 'DownBlock2D')),
     },

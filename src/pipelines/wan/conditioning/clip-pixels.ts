@@ -1,5 +1,5 @@
+import { resizeBicubic } from '../../common/resize-pillow.js';
 import type { ImageEncoderConfig } from '../model/config.js';
-import { resizeBicubic } from './resize-bicubic.js';
 
 interface RgbImage {
   readonly width: number;
@@ -25,7 +25,7 @@ export function clipPixels(
   const { width, height } = image;
   const shorter = Math.min(width, height);
   const size = { width: Math.trunc((side * width) / shorter), height: Math.trunc((side * height) / shorter) };
-  const rgb = resizeBicubic(image, size);
+  const rgb = resizeBicubic({ width, height, values: image.rgb }, size);
   const [left, top] = [Math.floor((size.width - side) / 2), Math.floor((size.height - side) / 2)];
   const pixels = new Float32Array(3 * side * side);
   for (let y = 0; y < side; y += 1) {
