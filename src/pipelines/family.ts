@@ -45,6 +45,7 @@ export interface Family<Variables = object, Source extends object = object> {
     readonly controls: boolean;
     readonly upscale: boolean;
     readonly guidanceRescale: boolean;
+    readonly deepCache: boolean;
   };
 
   /** Environment variables, with bounds, defaults and descriptions. */

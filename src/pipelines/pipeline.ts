@@ -146,6 +146,8 @@ export interface GenerationRequest {
   readonly guidanceScale: number;
   /** Share by which guidance keeps the deviation of the conditional output, 0 to 1. SDXL only. Omitted: 0. */
   readonly guidanceRescale?: number | undefined;
+  /** SDXL only: every so many calls of the denoiser one is whole; the others reuse its deep features. 1 or omitted: all are whole. */
+  readonly deepCacheInterval?: number | undefined;
   readonly scheduler: string;
   /** One image a seed, in order. */
   readonly seeds: readonly number[];

@@ -34,7 +34,8 @@ export async function openBindingSession(plan: SessionPlan): Promise<NetworkSess
     ) {
       signal?.throwIfAborted();
       const inputs = Object.fromEntries(Object.entries(feeds).map(([name, feed]) => [name, tensorOf(feed)]));
-      const held = (carried?.tensors ?? {}) as Readonly<Record<string, Tensor>>;
+      const all = Object.entries((carried?.tensors ?? {}) as Readonly<Record<string, Tensor>>);
+      const held = Object.fromEntries(all.filter(([name]) => plan.inputs.includes(name)));
       const outputs = Object.entries(await session.run({ ...inputs, ...held }, wanted));
       const kept = outputs.flatMap(([name, tensor]): [string, DeviceTensor][] => {
         const input = holds.get(name);

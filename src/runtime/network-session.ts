@@ -78,7 +78,10 @@ export interface DeviceTensor {
   dispose(): void;
 }
 
-/** Tensors that a run leaves on the device for the next one. A run takes all of them and leaves its own in their place. */
+/**
+ * Tensors that a run leaves on the device for the next one. A run takes those that it has inputs for, and leaves its own in the place
+ * of all of them.
+ */
 export class CarriedTensors {
   #tensors: Readonly<Record<string, DeviceTensor>> = {};
 

@@ -8,3 +8,8 @@ export function join32(parts: readonly Float32Array[]): Float32Array {
   }
   return joined;
 }
+
+/** Parts of an array, of `length` elements each; they share its memory. */
+export function split32(values: Float32Array, length: number): readonly Float32Array[] {
+  return Array.from({ length: values.length / length }, (_, i) => values.subarray(i * length, (i + 1) * length));
+}

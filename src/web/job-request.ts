@@ -87,6 +87,7 @@ const jobRequestSchema = z.strictObject({
     )
     .max(16)
     .optional(),
+  deepCacheInterval: whole.optional(),
   upscale: upscaleSchema.optional(),
   loras: z
     .array(

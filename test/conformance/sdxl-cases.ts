@@ -121,9 +121,13 @@ async function unetCase(
 }
 
 /** What the UNet makes of the inputs of its cases. */
-export function predictedNoise(cases: UNetCases, timestep: number, pipeline: SdxlPipeline): Promise<Float32Array> {
+export async function predictedNoise(
+  cases: UNetCases,
+  timestep: number,
+  pipeline: SdxlPipeline,
+): Promise<Float32Array> {
   const [, , shape] = cases.latents as [string, string, number[]];
-  return pipeline.networks.denoiser.predictNoise({
+  const { noise } = await pipeline.networks.denoiser.predictNoise({
     latents: hashInput(cases.latents),
     height: shape[2] ?? 0,
     width: shape[3] ?? 0,
@@ -132,6 +136,7 @@ export function predictedNoise(cases: UNetCases, timestep: number, pipeline: Sdx
     pooled: hashInput(cases.pooled),
     timeIds: cases.time_ids,
   });
+  return noise;
 }
 
 async function vaeCase(

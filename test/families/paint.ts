@@ -30,6 +30,7 @@ export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSou
     controls: false,
     upscale: false,
     guidanceRescale: false,
+    deepCache: false,
   },
   variables: paintVariables,
   options: { PAINT_PATH: { flags: '--paint <colour>' } },

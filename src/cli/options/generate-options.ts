@@ -49,6 +49,7 @@ export interface RequestOptions {
   readonly metadata?: OutputMetadata;
   readonly lora?: readonly Lora[];
   readonly control?: readonly string[];
+  readonly deepCache?: number;
   readonly upscale?: number;
   readonly upscaler?: string;
   readonly upscaleStrength?: number;
@@ -101,6 +102,7 @@ export function requestOptions(): readonly Option[] {
       '--control <name[:scale[:start[:end]]]=file|url>',
       'ControlNet, as the server lists it, and its image; up to four',
     ).argParser((text: string, before: readonly string[] = []) => [...before, text]),
+    new Option('--deep-cache <interval>', 'every so many runs of the denoiser one is whole, 2 to 10').argParser(number),
     new Option('--upscale <factor>', 'enlarges the result, above 1 to 4').argParser(number),
     new Option('--upscaler <name>', 'how: latent, or an upscaler as the server lists it; without it Lanczos'),
     new Option('--upscale-strength <share>', 'how much of the enlarged image is drawn again, 0 to 1').argParser(number),
@@ -159,6 +161,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
           },
     controls: await Promise.all((options.control ?? []).map(controlFrom)),
     upscale: upscaleFrom(options),
+    deepCacheInterval: options.deepCache ?? 0,
     loras: [...(options.lora ?? [])],
     outputFormat: options.format ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     outputQuality: options.quality ?? 0,

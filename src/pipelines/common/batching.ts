@@ -16,8 +16,8 @@ export function firstStep({
 
 /** Equal for requests whose images can share runs of the denoiser: one size, one schedule, the same LoRAs and ControlNets. */
 export function batchKey(request: GenerationRequest): string {
-  const { width, height, steps, scheduler, video } = request;
-  const size = [width, height, video?.frames, video?.shift];
+  const { width, height, steps, scheduler, video, deepCacheInterval } = request;
+  const size = [width, height, video?.frames, video?.shift, deepCacheInterval];
   const controls = (request.controls ?? []).map(({ name, revision }) => `${revision}:${name}`);
   return [...size, steps, scheduler, firstStep(request), variantKey(request), ...controls].join(' ');
 }

@@ -12,6 +12,11 @@ export function isGuided({ guidanceScale, steps, video }: GenerationRequest, ste
   return guidanceScale > 1 && step / steps >= start && step / steps < end;
 }
 
+/** True for a call of the denoiser that reuses the deep features of a whole one. @param call of those that are run */
+export function reusesDeep({ deepCacheInterval = 1 }: GenerationRequest, call: number): boolean {
+  return call % deepCacheInterval !== 0;
+}
+
 /** Runs of the denoiser, of one text each, that one image or video takes where none is saved by reuse: two in a guided step. */
 export function plannedForwards(request: GenerationRequest): number {
   let forwards = 0;
@@ -23,13 +28,17 @@ export function plannedForwards(request: GenerationRequest): number {
   return forwards;
 }
 
+/** Work of a run that reuses deep features in that of a whole one: measured, see docs/reference/performance.md. */
+const SHALLOW_SHARE = 0.3;
+
 /** Work of a ControlNet's run in that of the denoiser's, whose way down and middle it has. */
 const CONTROL_SHARE = 0.5;
 
-/** The same runs with those of ControlNets, as shares of one of the denoiser. */
+/** The same runs with those of ControlNets, and those that reuse deep features, as shares of a whole one of the denoiser. */
 export function plannedWork(request: GenerationRequest): number {
-  const share = (request.controls ?? []).reduce((sum, { start, end }) => sum + CONTROL_SHARE * (end - start), 1);
-  return plannedForwards(request) * share;
+  const { controls = [], deepCacheInterval: interval = 1 } = request;
+  const beside = controls.reduce((sum, { start, end }) => sum + CONTROL_SHARE * (end - start), 0);
+  return plannedForwards(request) * (beside + 1 / interval + SHALLOW_SHARE * (1 - 1 / interval));
 }
 
 /** True if any step needs the negative prompt. */

@@ -1,9 +1,12 @@
 import { CarriedTensors, type Feed, type NetworkSession, outputOf } from '../../runtime/session.js';
 import { join32 } from '../../std/concat-float32.js';
+import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { zeroResiduals } from './control/controlnet.js';
 import { type BatchControl, scaleFeed } from './control/job-controls.js';
 import type { UNetConfig } from './model/config.js';
+import { DEEP, residualName, shallowResidualCount } from './model/unet.js';
+import type { SdxlGraphs } from './weights.js';
 
 export interface UNetCall {
   /** [B, 4, height, width] */
@@ -24,22 +27,43 @@ export interface UNetCall {
   readonly controls?: readonly BatchControl[] | undefined;
   /** Ends the run. Omitted: nothing does. */
   readonly signal?: AbortSignal | undefined;
+  /** The deep features of a whole run over the same rows: what is below the first block is left out. Omitted: the run is whole. */
+  readonly deep?: Float32Array | undefined;
+  /** Copies the deep features from the device. */
+  readonly keepsDeep?: boolean;
+}
+
+export interface UNetResult {
+  /** [B, 4, height, width] */
+  readonly noise: Float32Array;
+  /** [B, C1, height, width], where the call keeps them. */
+  readonly deep: Float32Array | undefined;
 }
 
 /** The UNet, loaded. */
 export class Denoiser {
   readonly #session: NetworkSession;
+  readonly #openShallow: OnDemandSession;
   readonly #config: UNetConfig;
   readonly #zeros: Readonly<Record<string, Feed>>;
 
-  constructor(session: NetworkSession, config: UNetConfig) {
+  private constructor(session: NetworkSession, openShallow: OnDemandSession, config: UNetConfig) {
     this.#session = session;
+    this.#openShallow = openShallow;
     this.#config = config;
     this.#zeros = zeroResiduals(config);
   }
 
-  /** One run of the UNet over a batch. -> [B, 4, height, width] */
-  async predictNoise(call: UNetCall): Promise<Float32Array> {
+  static async open(
+    { unet, unet_shallow }: Pick<SdxlGraphs, 'unet' | 'unet_shallow'>,
+    sessions: SessionGroup,
+    config: UNetConfig,
+  ): Promise<Denoiser> {
+    return new Denoiser(await sessions.open(unet), sessions.onDemand(unet_shallow), config);
+  }
+
+  /** One run of the UNet over a batch. */
+  async predictNoise(call: UNetCall): Promise<UNetResult> {
     const config = this.#config;
     const batch = call.timeIds.length;
     const options = { flipSinToCos: config.flip_sin_to_cos, freqShift: config.freq_shift };
@@ -72,8 +96,20 @@ export class Denoiser {
         );
       }
       const residuals = controls.length === 0 ? this.#zeros : {};
-      const outputs = await this.#session.run({ ...feeds, latents, ...residuals }, { carried, signal });
-      return outputOf(outputs, 'noise', 'the UNet');
+      const { deep, keepsDeep = false } = call;
+      if (deep !== undefined) {
+        const shape = [batch, deep.length / batch / (call.height * call.width), ...size];
+        const own = { ...firstResiduals(residuals, config), [DEEP]: { data: deep, shape } };
+        const session = await this.#openShallow();
+        const outputs = await session.run({ ...feeds, latents, ...own }, { carried, signal });
+        return { noise: outputOf(outputs, 'noise', 'the shallow UNet'), deep: undefined };
+      }
+      const wanted = keepsDeep ? ['noise', DEEP] : ['noise'];
+      const outputs = await this.#session.run(
+        { ...feeds, latents, ...residuals },
+        { carried, signal, outputs: wanted },
+      );
+      return { noise: outputOf(outputs, 'noise', 'the UNet'), deep: outputs[DEEP] };
     } finally {
       carried.release();
     }
@@ -84,6 +120,12 @@ export class Denoiser {
     const area = size.reduce((product, dim) => product * dim, 1);
     return { data, shape: [batch, data.length / batch / area, ...size] };
   }
+}
+
+/** The residuals that a shallow run takes. */
+function firstResiduals(residuals: Readonly<Record<string, Feed>>, config: UNetConfig): Readonly<Record<string, Feed>> {
+  const names = Array.from({ length: shallowResidualCount(config) }, (_, i) => residualName(i));
+  return Object.fromEntries(Object.entries(residuals).filter(([name]) => names.includes(name)));
 }
 
 // [B, 4, H, W] and [B, 5, H, W] -> [B, 9, H, W]

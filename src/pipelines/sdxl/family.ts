@@ -20,7 +20,15 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
   bareCall: { makes: 'images', steps: 15, guidanceScale: 6, hasNegativePrompt: false },
   negativePrompt: sdxlNegativePrompt,
   references: { defaultStrength: 0.5, takesMask: true },
-  takes: { weights: true, stepSaving: false, embeddings: true, controls: true, upscale: true, guidanceRescale: true },
+  takes: {
+    weights: true,
+    stepSaving: false,
+    embeddings: true,
+    controls: true,
+    upscale: true,
+    guidanceRescale: true,
+    deepCache: true,
+  },
 
   variables: sdxlVariables,
   options: sdxlOptions,

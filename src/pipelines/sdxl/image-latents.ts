@@ -67,6 +67,8 @@ export class ImageLatents {
   readonly decodes: number;
   /** [1, 4, h, w] */
   latents: Float32Array;
+  /** Deep features of the last whole run of the UNet, a row of text each, where a later call reuses them. */
+  deep: readonly Float32Array[] = [];
   readonly #scheduler: Scheduler;
   readonly #generator: TorchCpuGenerator;
   readonly #kept: KeptLatents | undefined;

@@ -107,7 +107,7 @@ export class SdxlNetworks {
     const graphs = await buildSdxlNetworks(checkpoint, opener.backend.dialectsOf, updates);
     const changesText = updates.has('text_encoder') || updates.has('text_encoder_2');
     return SessionGroup.fill(opener, async (sessions) => {
-      const denoiser = new Denoiser(await sessions.open(graphs.unet), this.config.unet);
+      const denoiser = await Denoiser.open(graphs, sessions, this.config.unet);
       const prompts = changesText ? await openPrompts(parts, graphs, sessions) : this.prompts;
       return new SdxlNetworks(parts, { prompts, denoiser, autoencoder: this.autoencoder }, sessions);
     });
@@ -135,7 +135,7 @@ export async function loadSdxlNetworks({ backend, relief, ...source }: SdxlOptio
     sessions.add(controlNets);
     sessions.add(upscalers);
     const prompts = await openPrompts(parts, graphs, sessions);
-    const denoiser = new Denoiser(await sessions.open(graphs.unet), config.unet);
+    const denoiser = await Denoiser.open(graphs, sessions, config.unet);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);
     return new SdxlNetworks(parts, { prompts, denoiser, autoencoder }, sessions);
   });

@@ -1,5 +1,6 @@
-import { join32 } from '../../std/concat-float32.js';
+import { join32, split32 } from '../../std/concat-float32.js';
 import { groupBy } from '../../std/group-by.js';
+import { reusesDeep } from '../common/guidance.js';
 import type { GenerationRequest } from '../pipeline.js';
 import { batchControls } from './control/job-controls.js';
 import type { ImageLatents } from './image-latents.js';
@@ -19,8 +20,10 @@ export async function predictBatch(
   const noise = new Map<ImageLatents, Float32Array>();
   for (const group of groupBy(images, ({ conditioning }) => conditioning.rows[0]?.tokens).values()) {
     const [first] = group as [ImageLatents, ...ImageLatents[]];
-    const rows = group.flatMap((image) => image.conditioning.rows.map((row) => ({ image, row })));
+    const rows = group.flatMap((image) => image.conditioning.rows.map((row, place) => ({ image, row, place })));
     const outputs: Float32Array[] = [];
+    const kept: Float32Array[] = [];
+    const isShallow = isReused(first, step);
     for (let at = 0; at < rows.length; at += maxRows) {
       const part = rows.slice(at, at + maxRows);
       const predicted = await denoiser.predictNoise({
@@ -39,8 +42,11 @@ export async function predictBatch(
           })),
         ),
         signal,
+        deep: isShallow ? join32(part.map(({ image, place }) => image.deep[place] as Float32Array)) : undefined,
+        keepsDeep: isReused(first, step + 1),
       });
-      outputs.push(predicted);
+      outputs.push(predicted.noise);
+      if (predicted.deep !== undefined) kept.push(...split32(predicted.deep, predicted.deep.length / part.length));
     }
     const output = outputs.length === 1 ? (outputs[0] as Float32Array) : join32(outputs);
     let offset = 0;
@@ -48,9 +54,15 @@ export async function predictBatch(
       const end = offset + (output.length / rows.length) * image.conditioning.rows.length;
       noise.set(image, output.subarray(offset, end));
       offset = end;
+      if (!isShallow) image.deep = kept.splice(0, image.conditioning.rows.length);
     }
   }
   return noise;
+}
+
+/** True for a call that leaves out what is below the UNet's first block. */
+function isReused({ request, start, calls }: ImageLatents, call: number): boolean {
+  return call < calls && reusesDeep(request, call - start);
 }
 
 /** Original size, top left of the crop, target size: height before width. */

@@ -12,7 +12,7 @@ import type { RunSize } from '../model-memory.js';
 import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint/checkpoint.js';
 import type { SdxlConfig } from './model/config.js';
 import { buildTextEncoder, unusedTextEncoderKeys } from './model/text-encoder.js';
-import { buildUNet, noResidualSizes } from './model/unet.js';
+import { buildShallowUNet, buildUNet, noResidualSizes } from './model/unet.js';
 import {
   buildVaeDecoder,
   buildVaeEncoder,
@@ -61,6 +61,20 @@ function sdxlTable(config: SdxlConfig) {
       }),
       halves,
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
+    },
+    unet_shallow: {
+      component: 'unet',
+      residence: 'reuse',
+      sizes: (run) => ({
+        B: run.rows,
+        T: config.textEncoder.max_position_embeddings,
+        ...image(run),
+        ...noResidualSizes(config.unet),
+      }),
+      halves,
+      // The whole UNet reports them.
+      options: { unused: [/^/] },
+      build: ({ graph, root }) => buildShallowUNet(graph, root, config.unet),
     },
     vae_decoder: {
       component: 'vae',

@@ -1,11 +1,11 @@
 import { type Feed, type NetworkSession, outputOf } from '../../runtime/session.js';
-import { join32 } from '../../std/concat-float32.js';
+import { join32, split32 } from '../../std/concat-float32.js';
 import { LruMap } from '../../std/lru-map.js';
 import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { type Condition, conditionFeeds, withChannels } from './conditioning/condition-feeds.js';
 import type { TransformerConfig } from './model/config.js';
-import { split, type VideoSize } from './model/latents.js';
+import type { VideoSize } from './model/latents.js';
 import { type Grid, type RotaryTables, rotaryTables } from './model/rotary-tables.js';
 import { PATCH, TEXT_POSITIONS } from './model/transformer.js';
 import type { WanGraphs } from './weights.js';
@@ -101,12 +101,12 @@ export class Denoiser {
   async timeEmbeddings(timesteps: readonly number[]): Promise<readonly Float32Array[]> {
     const session = await this.#sessions.openTime();
     const outputs = await session.run({ timestep: this.#timesteps(timesteps) });
-    return split(outputOf(outputs, 'time', 'the time embedder'), this.#width);
+    return split32(outputOf(outputs, 'time', 'the time embedder'), this.#width);
   }
 
   async #run(call: TransformerCall, outputs: readonly string[]): Promise<Readonly<Record<string, Float32Array>>> {
     if (!call.oneByOne) return this.#runTogether(call, outputs);
-    const rows = split(call.latents, call.latents.length / call.texts.length);
+    const rows = split32(call.latents, call.latents.length / call.texts.length);
     const results: Readonly<Record<string, Float32Array>>[] = [];
     for (const [i, latents] of rows.entries())
       results.push(await this.#runTogether({ ...call, latents, texts: call.texts.slice(i, i + 1) }, outputs));

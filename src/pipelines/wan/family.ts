@@ -45,6 +45,7 @@ export const wan: Family<WanVariables, WanSource> = {
     controls: false,
     upscale: false,
     guidanceRescale: false,
+    deepCache: false,
   },
 
   variables: wanVariables,

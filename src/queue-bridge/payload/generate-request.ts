@@ -66,6 +66,7 @@ export function generateRequestFrom(
       jobType.takesMask && config.mask !== undefined
         ? maskFrom(config.mask, config.mask_blur, config.mask_crop_padding)
         : undefined,
+    deepCacheInterval: jobType.takesControls ? (config.deep_cache_interval ?? 0) : 0,
     upscale: jobType.takesControls && config.upscale !== undefined ? upscaleFrom(config.upscale) : undefined,
     controls: jobType.takesControls ? (config.controls ?? []).map(controlFrom) : [],
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,

@@ -105,6 +105,7 @@ const configSchema = z.object({
       .array(z.object({ name: z.string('must be a string'), image: text, scale: number, start: number, end: number }))
       .max(4, 'must have at most 4 entries'),
   ),
+  deep_cache_interval: uint32,
   upscale: optional(z.object({ upscaler: text, factor: number, strength: number, steps: uint32 })),
   first_frame: text,
   last_frame: text,

@@ -130,6 +130,7 @@ class NativeSession implements NetworkSession {
         api.call('BindInput', binding.pointer, name, scope.own(writeTensor(library, name, feed)).pointer);
       }
       for (const [name, tensor] of Object.entries(carried?.tensors ?? {})) {
+        if (!inputs.includes(name)) continue;
         if (!(tensor instanceof CarriedValue)) throw new Error(`${name} was carried from a session of another runtime`);
         api.call('BindInput', binding.pointer, name, tensor.handle.pointer);
       }

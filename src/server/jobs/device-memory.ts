@@ -49,7 +49,7 @@ function passMemory(
   const networks = memoryAt(memory, { width, height, frames: video?.frames ?? 1, rows });
   const opened: Residence[] = [
     ...(hasReferences ? (['reference'] as const) : []),
-    ...(video?.reuseThreshold ? (['reuse'] as const) : []),
+    ...(video?.reuseThreshold || request.deepCacheInterval !== undefined ? (['reuse'] as const) : []),
   ];
   const { rest, largestInTurn } = sumMemory(networks, opened);
   const smallest = smallestParts(memory, { width, height, frames: video?.frames ?? 1, rows: 1 });

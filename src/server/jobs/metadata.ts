@@ -66,6 +66,7 @@ export function plannedMetadata(
     reuseThreshold: request.video?.reuseThreshold || undefined,
     loras: loraMessages(request.loras),
     guidanceRescale: request.guidanceRescale,
+    deepCacheInterval: request.deepCacheInterval,
     upscale: upscaleMessage(job),
     controls: (request.controls ?? []).map(({ name, scale, start, end }) => ({
       name,

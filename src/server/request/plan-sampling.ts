@@ -55,6 +55,26 @@ export function planGuidanceRescale(
   return share;
 }
 
+const MAX_DEEP_CACHE_INTERVAL = 10;
+
+/** Calls of the denoiser from one whole one to the next; 1 where all are whole. */
+export function planDeepCache(
+  { deepCacheInterval: interval }: GenerateRequest,
+  { families, model: { family } }: RequestContext,
+  check: Check,
+): number {
+  const takers = titlesOf(families, ({ takes }) => takes.deepCache);
+  const isTaken = interval <= 1 || family.takes.deepCache;
+  check(isTaken, 'deep_cache_interval', `deep_cache_interval is for ${takers}; leave it out for ${family.title}`);
+  const isFew = interval <= MAX_DEEP_CACHE_INTERVAL;
+  check(
+    isFew,
+    'deep_cache_interval',
+    `deep_cache_interval ${interval} must be <= ${MAX_DEEP_CACHE_INTERVAL}; 0 is off`,
+  );
+  return interval || 1;
+}
+
 /** The scheduler by the family's own name for it. */
 export function planScheduler(request: GenerateRequest, { schedulers }: AnyFamily, check: Check): string {
   const requested = request.scheduler || schedulers.default;

@@ -11,7 +11,7 @@ import { checkLoras, findLoras, type NamedLoras, takeLoras } from './loras.js';
 import { planFrames } from './plan-frames.js';
 import { checkOutput, planOutput } from './plan-output.js';
 import { planPrompt } from './plan-prompt.js';
-import { planGuidance, planGuidanceRescale, planScheduler, planSteps } from './plan-sampling.js';
+import { planDeepCache, planGuidance, planGuidanceRescale, planScheduler, planSteps } from './plan-sampling.js';
 import { planSeeds } from './plan-seeds.js';
 import { planSize } from './plan-size.js';
 import { findUpscaler, planUpscale } from './plan-upscale.js';
@@ -77,6 +77,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const guidanceRescale = planGuidanceRescale(request, context, check);
   const saving = planStepSaving(request, context, check);
   const scheduler = planScheduler(request, family, check);
+  const deepCacheInterval = planDeepCache(request, context, check);
   const upscale = planUpscale(request, { ...size, steps }, context, check);
   const seeds = planSeeds(request, makes, family, check);
   const frames = planFrames(request, makes, family, config, check);
@@ -101,6 +102,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       steps,
       guidanceScale,
       ...(guidanceRescale > 0 && { guidanceRescale }),
+      ...(deepCacheInterval > 1 && { deepCacheInterval }),
       scheduler,
       seeds,
       previewsPerSecond: request.previewsPerSecond,

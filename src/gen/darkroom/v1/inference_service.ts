@@ -160,7 +160,14 @@ export interface GenerateRequest {
     | number
     | undefined;
   /** Enlarges the result, and draws it again at its new size. Not together with a mask. SDXL only. Unset: the result stays as it is. */
-  upscale: Upscale | undefined;
+  upscale:
+    | Upscale
+    | undefined;
+  /**
+   * Deep cache: of every so many runs of the denoiser one is whole, the others reuse its deep features (DeepCache), 1 to 10. Faster and less
+   * exact: see docs/reference/performance.md. SDXL only. 0 or 1: off.
+   */
+  deepCacheInterval: number;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -329,6 +336,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     controls: [],
     guidanceRescale: undefined,
     upscale: undefined,
+    deepCacheInterval: 0,
   };
 }
 
@@ -423,6 +431,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.upscale !== undefined) {
       Upscale.encode(message.upscale, writer.uint32(242).fork()).join();
+    }
+    if (message.deepCacheInterval !== 0) {
+      writer.uint32(248).uint32(message.deepCacheInterval);
     }
     return writer;
   },
@@ -675,6 +686,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.upscale = Upscale.decode(reader, reader.uint32());
             continue;
           }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.deepCacheInterval = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -793,6 +812,11 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         ? globalThis.Number(object.guidance_rescale)
         : undefined,
       upscale: isSet(object.upscale) ? Upscale.fromJSON(object.upscale) : undefined,
+      deepCacheInterval: isSet(object.deepCacheInterval)
+        ? globalThis.Number(object.deepCacheInterval)
+        : isSet(object.deep_cache_interval)
+        ? globalThis.Number(object.deep_cache_interval)
+        : 0,
     };
   },
 
@@ -891,6 +915,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.upscale !== undefined) {
       obj.upscale = Upscale.toJSON(message.upscale);
     }
+    if (message.deepCacheInterval !== 0) {
+      obj.deepCacheInterval = Math.round(message.deepCacheInterval);
+    }
     return obj;
   },
 
@@ -940,6 +967,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     message.upscale = (object.upscale !== undefined && object.upscale !== null)
       ? Upscale.fromPartial(object.upscale)
       : undefined;
+    message.deepCacheInterval = object.deepCacheInterval ?? 0;
     return message;
   },
 };

@@ -945,7 +945,11 @@ export interface JobMetadata {
     | number
     | undefined;
   /** The request's upscale with its defaults filled in. Unset if there was none. */
-  upscale: Upscale | undefined;
+  upscale:
+    | Upscale
+    | undefined;
+  /** Deep cache interval. Unset if all runs were whole. */
+  deepCacheInterval?: number | undefined;
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -2059,6 +2063,7 @@ function createBaseJobMetadata(): JobMetadata {
     controls: [],
     guidanceRescale: undefined,
     upscale: undefined,
+    deepCacheInterval: undefined,
   };
 }
 
@@ -2247,6 +2252,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.upscale !== undefined) {
       Upscale.encode(message.upscale, writer.uint32(434).fork()).join();
+    }
+    if (message.deepCacheInterval !== undefined) {
+      writer.uint32(440).uint32(message.deepCacheInterval);
     }
     return writer;
   },
@@ -2709,6 +2717,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.upscale = Upscale.decode(reader, reader.uint32());
             continue;
           }
+          case 55: {
+            if (tag !== 440) {
+              break;
+            }
+
+            message.deepCacheInterval = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2936,6 +2952,11 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         ? globalThis.Number(object.guidance_rescale)
         : undefined,
       upscale: isSet(object.upscale) ? Upscale.fromJSON(object.upscale) : undefined,
+      deepCacheInterval: isSet(object.deepCacheInterval)
+        ? globalThis.Number(object.deepCacheInterval)
+        : isSet(object.deep_cache_interval)
+        ? globalThis.Number(object.deep_cache_interval)
+        : undefined,
     };
   },
 
@@ -3109,6 +3130,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.upscale !== undefined) {
       obj.upscale = Upscale.toJSON(message.upscale);
     }
+    if (message.deepCacheInterval !== undefined) {
+      obj.deepCacheInterval = Math.round(message.deepCacheInterval);
+    }
     return obj;
   },
 
@@ -3193,6 +3217,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.upscale = (object.upscale !== undefined && object.upscale !== null)
       ? Upscale.fromPartial(object.upscale)
       : undefined;
+    message.deepCacheInterval = object.deepCacheInterval ?? undefined;
     return message;
   },
 };

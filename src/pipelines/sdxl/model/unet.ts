@@ -27,7 +27,8 @@ const LAYER_NORM_EPS = 1e-5;
 /**
  * The denoiser. Inputs: `latents` [B, 4, H, W]; `timestep` [B, C0] and `sizes` [B, 6*A], sinusoids made on the host
  * (common/timestep-embedding.ts); `context` [B, T, X] text states; `pooled` [B, P]; `residual0` and so on, what ControlNets add to
- * the skip connections and the middle: [1, 1, 1, 1] of zeros without one. Output: `noise` [B, 4, H, W].
+ * the skip connections and the middle: [1, 1, 1, 1] of zeros without one. Outputs: `noise` [B, 4, H, W], and `deep` [B, C1, H, W], with
+ * which the last block of the way up begins.
  * Any H and W: where a halving rounded up, the way back follows the skip connection's size.
  *
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/unets/unet_2d_condition.py#L1039
@@ -35,7 +36,6 @@ const LAYER_NORM_EPS = 1e-5;
 export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
   const channels = config.block_out_channels;
   const last = channels.length - 1;
-  const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
 
   // 1. time, sizes, text
   const inputs = unetInputs(graph, config);
@@ -48,24 +48,69 @@ export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
   const skips = added;
 
   // 4. up, one layer more a block, each over the skip connection of its way down
-  for (const i of channels.keys()) {
-    const block = w.at('up_blocks', i);
-    const mirror = last - i;
-    for (let j = 0; j <= (config.layers[mirror] ?? 0); j += 1) {
-      const skip = skips.pop();
-      if (skip === undefined) throw new Error('the way up has more layers than the way down');
-      x = blocks.resnet(block.at('resnets', j), concat(graph, [x, skip], 1), channels[mirror] ?? 0);
-      if (config.up_block_types[i] === 'CrossAttnUpBlock2D')
-        x = blocks.transformer(block.at('attentions', j), x, mirror, config.depth[mirror] ?? 0);
-    }
-    const next = skips.at(-1);
-    if (next === undefined) continue;
-    x = conv2d(block.at('upsamplers.0.conv'), upsampleTo(graph, x, next), channels[mirror] ?? 0);
+  for (let i = 0; i < last; i += 1) {
+    x = upBlock(w, i, x, skips, blocks, config);
+    const next = skips.at(-1) as Value;
+    x = conv2d(w.at('up_blocks', i).at('upsamplers.0.conv'), upsampleTo(graph, x, next), channels[last - i] ?? 0);
   }
+  graph.output(DEEP, x);
 
-  // 5. out
-  x = silu(graph, groupNorm(w.at('conv_norm_out'), x, norm));
-  graph.output('noise', conv2d(w.at('conv_out'), x, config.out_channels));
+  // 5. the last block, out
+  buildEnd(w, upBlock(w, last, x, skips, blocks, config), config);
+}
+
+/** Name of the value that a shallow run takes over from a whole one. */
+export const DEEP = 'deep';
+
+/**
+ * The denoiser without what is below its first block: the last block of the way up goes on with `deep` of a whole run, which
+ * changes little from step to step. Ma et al., arXiv:2312.00858 (DeepCache), with the branch behind the first block. Its inputs and
+ * `noise` are those of the denoiser; of the residuals it has those of its own skip connections.
+ */
+export function buildShallowUNet(graph: Graph, w: Scope, config: UNetConfig): void {
+  const channels = config.block_out_channels;
+  const inputs = unetInputs(graph, config);
+  const blocks = blockBuilders(w, inputs, config);
+  const start = conv2d(w.at('conv_in'), inputs.latents, channels[0] ?? 0);
+  const skips = [start, ...downLayers(w, 0, start, blocks, config)].map((x, i) =>
+    graph.node('Add', [x, residualInput(graph, i)], x.shape),
+  );
+  const deep = graph.floatInput(DEEP, ['B', channels[1] ?? 0, 'H', 'W']);
+  buildEnd(w, upBlock(w, channels.length - 1, deep, skips, blocks, config), config);
+}
+
+/** Skip connections of the first block. */
+export function shallowResidualCount({ layers }: Pick<UNetConfig, 'layers'>): number {
+  return 1 + (layers[0] ?? 0);
+}
+
+/** A block of the way up, over the last skip connections, which it takes off the list. */
+function upBlock(
+  w: Scope,
+  i: number,
+  start: Value,
+  skips: Value[],
+  { resnet, transformer }: BlockBuilders,
+  config: UNetConfig,
+): Value {
+  const block = w.at('up_blocks', i);
+  const mirror = config.block_out_channels.length - 1 - i;
+  let x = start;
+  for (let j = 0; j <= (config.layers[mirror] ?? 0); j += 1) {
+    const skip = skips.pop();
+    if (skip === undefined) throw new Error('the way up has more layers than the way down');
+    x = resnet(block.at('resnets', j), concat(w.graph, [x, skip], 1), config.block_out_channels[mirror] ?? 0);
+    if (config.up_block_types[i] === 'CrossAttnUpBlock2D')
+      x = transformer(block.at('attentions', j), x, mirror, config.depth[mirror] ?? 0);
+  }
+  return x;
+}
+
+function buildEnd(w: Scope, x: Value, config: UNetConfig): void {
+  const { graph } = w;
+  const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
+  const y = silu(graph, groupNorm(w.at('conv_norm_out'), x, norm));
+  graph.output('noise', conv2d(w.at('conv_out'), y, config.out_channels));
 }
 
 /** Name of the input that is added to skip connection `i`, and to the middle behind the last of them. */
@@ -159,15 +204,11 @@ export function buildWayDown(
   let x = start;
   const skips = [x];
   for (const [i, outputs] of channels.entries()) {
-    const block = w.at('down_blocks', i);
-    for (let j = 0; j < (config.layers[i] ?? 0); j += 1) {
-      x = resnet(block.at('resnets', j), x, outputs);
-      if (config.down_block_types[i] === 'CrossAttnDownBlock2D')
-        x = transformer(block.at('attentions', j), x, i, config.depth[i] ?? 0);
-      skips.push(x);
-    }
+    const layers = downLayers(w, i, x, { resnet, transformer }, config);
+    skips.push(...layers);
+    x = layers.at(-1) ?? x;
     if (i === last) continue;
-    x = conv2d(block.at('downsamplers.0.conv'), x, outputs, { stride: 2 });
+    x = conv2d(w.at('down_blocks', i).at('downsamplers.0.conv'), x, outputs, { stride: 2 });
     skips.push(x);
   }
   const { middleDepth = config.depth[last] ?? 0 } = config;
@@ -178,6 +219,26 @@ export function buildWayDown(
     x = resnet(w.at('mid_block.resnets.1'), x, middle);
   }
   return { skips, middle: x };
+}
+
+/** What each layer of a block of the way down gives. */
+function downLayers(
+  w: Scope,
+  i: number,
+  start: Value,
+  { resnet, transformer }: BlockBuilders,
+  config: Pick<UNetConfig, 'block_out_channels' | 'layers' | 'down_block_types' | 'depth'>,
+): readonly Value[] {
+  const block = w.at('down_blocks', i);
+  const outputs: Value[] = [];
+  let x = start;
+  for (let j = 0; j < (config.layers[i] ?? 0); j += 1) {
+    x = resnet(block.at('resnets', j), x, config.block_out_channels[i] ?? 0);
+    if (config.down_block_types[i] === 'CrossAttnDownBlock2D')
+      x = transformer(block.at('attentions', j), x, i, config.depth[i] ?? 0);
+    outputs.push(x);
+  }
+  return outputs;
 }
 
 // x: [B, I] -> [B, O]

@@ -51,8 +51,3 @@ export function withoutLeading(video: Float32Array, leading: number, frames: num
     ),
   );
 }
-
-/** Views of equal parts. */
-export function split(values: Float32Array, length: number): readonly Float32Array[] {
-  return Array.from({ length: values.length / length }, (_, i) => values.subarray(i * length, (i + 1) * length));
-}
