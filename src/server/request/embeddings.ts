@@ -60,6 +60,15 @@ export function countEmbeddings(
   return { text: texts.text, embeddings: counted };
 }
 
+/** Names by what a registry knew when they were collected: thousands of them take milliseconds. */
+const collected = new WeakMap<object, Map<string, EmbeddingNames>>();
+
 function namesOf(family: AnyFamily, registry: AddOnRegistry<'embedding'>): EmbeddingNames {
-  return new EmbeddingNames(registry.of(family).map(({ name }) => name));
+  const { known } = registry;
+  const all = collected.get(known) ?? new Map<string, EmbeddingNames>();
+  collected.set(known, all);
+  const key = `${family.name} ${known.size}`;
+  const names = all.get(key) ?? new EmbeddingNames(registry.of(family).map(({ name }) => name));
+  all.set(key, names);
+  return names;
 }

@@ -90,6 +90,17 @@ describe('a job with ControlNets', () => {
     expect(relative).toBeLessThan(1e-5);
   });
 
+  it('may have no attention, as the small ones of diffusers', async () => {
+    const { unet } = pipeline.networks.config;
+    const blocks = { depth: [0, 0, 0], down_block_types: new Array<'DownBlock2D'>(3).fill('DownBlock2D') };
+    const config = { unet: { ...unet, ...blocks }, middleDepth: 0, hintChannels: [16, 32, 32, 32] };
+    const tensors = planControlNetWeights(config);
+    await writeHashSafetensors(join(folder, 'small.safetensors'), { dtype: 'F16', hashPrefix: 'small.', tensors });
+    const wanted = (await Expected.read(goldens)).floats('small');
+    const latents = await latentsOf(pipeline, request({ controls: [control({}, 'small')] }));
+    expect(difference(latents, wanted).relative).toBeLessThan(1e-5);
+  });
+
   it('draws in a batch what each image is alone, whatever scale and part of the steps the jobs have', async () => {
     const first = request({ seeds: [3, 4], controls: [control({ scale: 0.5 })] });
     const second = request({ seeds: [5], controls: [control({ rgb: ramp, start: 0.5 })] });
@@ -162,6 +173,10 @@ describe('a ControlNet file', () => {
     await copyFile(join(folder, 'a.safetensors'), path);
     await writeFile(join(own, 'config.json'), '{"controlnet_conditioning_channel_order":"bgr"}');
     const reversed = Uint8Array.from(ramp, (_, i) => ramp[i - (i % 3) + 2 - (i % 3)] as number);
+    await writeFile(join(own, 'config.json'), '{');
+    const damaged = imagesOf(pipeline, request({ controls: [control({ path, revision: 'damaged' })] }));
+    await expect(damaged).rejects.toThrow(`config.json beside ${path}`);
+    await writeFile(join(own, 'config.json'), '{"controlnet_conditioning_channel_order":"bgr"}');
     const bgr = await imagesOf(pipeline, request({ controls: [control({ path, revision: 'bgr', rgb: reversed })] }));
     expect(bgr).toEqual(await imagesOf(pipeline, request({ controls: [control({ rgb: ramp })] })));
   });

@@ -31,12 +31,21 @@ export async function openControlNet(path: string, base: SdxlConfig): Promise<Co
   if (madeFor !== 'SDXL')
     throw new InferenceError('MODEL_UNSUPPORTED', `${path} is a ControlNet for ${madeFor}; this model is SDXL`);
   const files = layout === 'diffusers' ? read : { ...read, tensors: translateControlNet(read.tensors) };
+  return { files, config: configFromShapes(files, base), isBgr: await isBgr(path) };
+}
+
+async function isBgr(path: string): Promise<boolean> {
   const beside = join(dirname(path), 'config.json');
-  const { controlnet_conditioning_channel_order: order } = await readJsonFile(beside, fileSchema, {
-    ...configFile('ControlNet'),
-    fallback: {},
-  });
-  return { files, config: configFromShapes(files, base), isBgr: order === 'bgr' };
+  try {
+    const options = { ...configFile('ControlNet'), fallback: {} };
+    return (await readJsonFile(beside, fileSchema, options)).controlnet_conditioning_channel_order === 'bgr';
+  } catch (error) {
+    if (!(error instanceof InferenceError)) throw error;
+    // Callers know the name of the weights' file.
+    throw new InferenceError(error.reason, error.message.replaceAll(beside, `config.json beside ${path}`), {
+      cause: error,
+    });
+  }
 }
 
 /** `zero_convs.0.0.weight`, `input_hint_block.2.bias`, … -> `controlnet_down_blocks.0.weight`, `controlnet_cond_embedding.blocks.0.bias`, …. */
