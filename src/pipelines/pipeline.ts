@@ -204,6 +204,8 @@ export interface RequestControl {
   readonly parameters: number;
   /** Row-major uint8 [height, width, 3] of the request's own size; empty until it was fetched. */
   readonly rgb: Uint8Array;
+  /** Kind of its image, from 0, for a union model. Omitted: it is an ordinary ControlNet. */
+  readonly mode?: number | undefined;
   /** What its residuals are multiplied by, 0 to 2. */
   readonly scale: number;
   /** It acts in call i of n where i / n >= start and (i + 1) / n <= end, 0 to 1 each. */

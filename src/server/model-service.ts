@@ -181,6 +181,7 @@ function describeControlNet({ name, summary, problem }: KnownAddOn<ControlNetSum
     name,
     base: summary?.base ?? '',
     layout: summary?.layout ?? '',
+    modes: summary?.modes ?? 0,
     parameters: BigInt(summary?.parameters ?? 0),
     sizeBytes: BigInt(summary?.sizeBytes ?? 0),
     problem: problem?.message ?? '',

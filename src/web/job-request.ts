@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import {
+  ControlMode,
   DisconnectPolicy,
   JobType,
   OutputFormat,
@@ -83,6 +84,7 @@ const jobRequestSchema = z.strictObject({
         scale: z.number().optional(),
         start: z.number().optional(),
         end: z.number().optional(),
+        mode: enumName(ControlMode, 'CONTROL_MODE').optional(),
       }),
     )
     .max(16)
@@ -126,8 +128,9 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
       mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0, cropPadding: mask.cropPadding },
     }),
     ...(upscale !== undefined && { upscale: upscaleOf(upscale) }),
-    controls: controls.map(({ name, image, url, scale, start, end }) => ({
+    controls: controls.map(({ name, image, url, scale, start, end, mode }) => ({
       ...{ name, source: sourceOf(image, url), scale, start, end },
+      mode: mode ?? ControlMode.CONTROL_MODE_UNSPECIFIED,
     })),
     loras: loras.map(({ name, weight, textEncoderWeight }) => ({ name, weight, textEncoderWeight })),
   };

@@ -5,8 +5,12 @@ import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { contractJobTypes } from '../../src/job-types.js';
 import { decodeReference } from '../../src/media/decode-reference.js';
+import { readControlNetSummary } from '../../src/pipelines/controlnets/controlnet-summary.js';
+import { readEmbeddingSummary } from '../../src/pipelines/embeddings/embedding-summary.js';
+import { readEmbedding } from '../../src/pipelines/embeddings/read-embedding.js';
 import { readLoraSummary } from '../../src/pipelines/lora/lora-summary.js';
 import { readLora } from '../../src/pipelines/lora/read-lora.js';
+import { openControlNet } from '../../src/pipelines/sdxl/checkpoint/controlnet.js';
 import { readSdxlConfig } from '../../src/pipelines/sdxl/checkpoint/read-config.js';
 import { sdxlLoraNames } from '../../src/pipelines/sdxl/lora-names.js';
 import { readPayload } from '../../src/queue-bridge/payload/payload.js';
@@ -76,7 +80,15 @@ const loraSeed = () => {
 
 const TEXT = 'a Red circle, at  dawn! 12 é';
 
-const loraNames = readSdxlConfig(root('assets/tiny-sdxl')).then(sdxlLoraNames);
+const tinyConfig = readSdxlConfig(root('assets/tiny-sdxl'));
+const loraNames = tinyConfig.then(sdxlLoraNames);
+
+/** The smallest header that is taken for an SDXL's ControlNet in the original names. */
+const controlNetSeed = () => {
+  const names = [...[0, 2, 4, 6, 8, 10, 12, 14].map((i) => `input_hint_block.${i}`), 'label_emb.0.0', 'zero_convs.0.0'];
+  const header = names.map((name, i) => [`control_model.${name}.weight`, f32([1], 4 * i, 4 * i + 4)]);
+  return safetensorsBytes(Object.fromEntries(header), new Uint8Array(4 * names.length));
+};
 
 export const parsers: readonly FuzzedParser[] = [
   {
@@ -100,6 +112,33 @@ export const parsers: readonly FuzzedParser[] = [
       await readLoraSummary(path);
       const { updates } = await readLora(path, await loraNames);
       for (const { update } of updates) hold(Number.isFinite(update.scale), 'a LoRA without a finite scale');
+    },
+  },
+  {
+    name: 'embedding',
+    seeds: async () => {
+      const param = pickle(dict({ string_to_param: dict({ '*': tensor({ elements: 64, shape: [2, 32] }) }) }));
+      return [
+        safetensorsBytes({ clip_l: f32([2, 32], 0, 256), clip_g: f32([1, 48], 256, 448) }, new Uint8Array(448)),
+        pthBytes(param, { 0: new Uint8Array(256) }),
+      ];
+    },
+    async parse(bytes, folder) {
+      const isZip = bytes.subarray(0, 2).toString('latin1') === 'PK';
+      const path = await fileOf(bytes, folder, `ink.${isZip ? 'pt' : 'safetensors'}`);
+      await readEmbeddingSummary(path);
+      const { encoders } = await readEmbedding({ name: 'ink', path }, [32, 48]);
+      for (const vectors of encoders) hold(vectors?.values.every(Number.isFinite) !== false, 'a vector of no numbers');
+    },
+  },
+  {
+    name: 'controlnet',
+    seeds: async () => [controlNetSeed()],
+    async parse(bytes, folder) {
+      const path = await fileOf(bytes, folder, 'depth.safetensors');
+      await readControlNetSummary(path);
+      const { files } = await openControlNet(path, await tinyConfig);
+      await holdPlaces(path, files.tensors.values());
     },
   },
   {

@@ -285,10 +285,12 @@ describe('a request from a payload', () => {
   });
 
   it('has the ControlNets of an SDXL image; other types ignore them', () => {
-    const config = { controls: [{ name: 'depth', image: 'https://a.test/depth.png', scale: '0.5', end: 0.8 }] };
+    const config = {
+      controls: [{ name: 'depth', image: 'https://a.test/depth.png', scale: '0.5', end: 0.8, mode: 'depth' }],
+    };
     const source = { $case: 'url', value: 'https://a.test/depth.png' };
     expect(request({ type: 'sdxl_image_fast', config }).controls).toEqual([
-      { name: 'depth', source, scale: 0.5, start: undefined, end: 0.8 },
+      { name: 'depth', source, scale: 0.5, start: undefined, end: 0.8, mode: 2 },
     ]);
     expect(request({ type: 'image_fast', config }).controls).toEqual([]);
   });

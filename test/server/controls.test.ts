@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { estimate } from '../../src/client/client.js';
-import { type Control, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
+import { type Control, ControlMode, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
 import { decodeControl } from '../../src/media/decode-control.js';
 import { writeSyntheticControlNet } from '../../src/synthetic/controlnet.js';
@@ -31,7 +31,11 @@ beforeAll(async () => {
   );
   const tiny = { dtype: 'F32', shape: [1], bytes: Buffer.alloc(4) };
   await writeTensorFile(join(folder, 'old.safetensors'), new Map([['controlnet_cond_embedding.conv_in.bias', tiny]]));
-  await writeTensorFile(join(folder, 'union.safetensors'), new Map([['task_embedding', tiny]]));
+  const kinds = { dtype: 'F32', shape: [6, 1], bytes: Buffer.alloc(24) };
+  const union = { 'controlnet_cond_embedding.conv_in.bias': tiny, 'add_embedding.linear_1.bias': tiny };
+  const unionTensors = new Map(Object.entries({ ...union, task_embedding: kinds }));
+  await writeTensorFile(join(folder, 'union.safetensors'), unionTensors);
+  await writeTensorFile(join(folder, 'adapter.safetensors'), new Map([['adapter.body.0.weight', tiny]]));
   serving = await serve({ CONTROLNET_DIR: folder }, { withWan: true });
 });
 afterAll(async () => {
@@ -41,6 +45,7 @@ afterAll(async () => {
 
 const control = (more: Partial<Control> = {}): Control => ({
   ...{ name: 'depth', source: { $case: 'image', value: edges }, scale: undefined, start: undefined, end: undefined },
+  mode: ControlMode.CONTROL_MODE_UNSPECIFIED,
   ...more,
 });
 const bare = { ...quick, seed: 3n, guidanceScale: 5, outputMetadata: OutputMetadata.OUTPUT_METADATA_NONE };
@@ -69,8 +74,8 @@ describe('a job with ControlNets', () => {
     );
     expect(new Uint8Array(await sharp(made.files[0]).raw().toBuffer())).toEqual(alone);
     expect(metadataOf(made).controls).toEqual([
-      { name: 'depth', scale: 0.5, start: 0, end: 0.5, source: undefined },
-      { name: 'more/canny', scale: 1, start: 0, end: 1, source: undefined },
+      { name: 'depth', scale: 0.5, start: 0, end: 0.5, source: undefined, mode: 0 },
+      { name: 'more/canny', scale: 1, start: 0, end: 1, source: undefined, mode: 0 },
     ]);
   });
 
@@ -95,10 +100,26 @@ describe('a job with ControlNets', () => {
       /^ControlNet "old" is for Stable Diffusion 1 or 2; the model is SDXL$/,
     ],
     [
-      { controls: [control({ name: 'union' })] },
+      { controls: [control({ name: 'adapter' })] },
       'MODEL_UNSUPPORTED',
-      /^ControlNet "union" is a ControlNet union model; darkroom takes ControlNets$/,
+      /^ControlNet "adapter" is a T2I adapter; darkroom takes ControlNets$/,
     ],
+    [
+      { controls: [control({ mode: ControlMode.CONTROL_MODE_DEPTH })] },
+      'INVALID_REQUEST',
+      /^controls\[0\]\.mode must be unset: "depth" knows one kind of images$/,
+    ],
+    [
+      { controls: [control({ name: 'union' })] },
+      'INVALID_REQUEST',
+      /^controls\[0\]\.mode 0 must be 1 to 6, the kinds of images that "union" knows; use a value of ControlMode$/,
+    ],
+    [
+      { controls: [control({ name: 'union', mode: ControlMode.CONTROL_MODE_TILE })] },
+      'INVALID_REQUEST',
+      /^controls\[0\]\.mode 7 must be 1 to 6, /,
+    ],
+    [{ controls: [control({ mode: 9 as ControlMode })] }, 'INVALID_REQUEST', /controls\[0\]\.mode is unknown/],
     [{ controls: [control({ scale: 2.1 })] }, 'INVALID_REQUEST', /controls\[0\]\.scale 2\.1 must be >= 0 and <= 2$/],
     [{ controls: [control({ scale: Number.NaN })] }, 'INVALID_REQUEST', /controls\[0\]\.scale NaN must be/],
     [
@@ -140,7 +161,7 @@ describe('ListModels', () => {
       serving.client.models.listModels({}, (error, { models: all }) => (error ? reject(error) : resolve(all))),
     );
     const of = (family: string) => models.find((model) => model.family === family)?.controlnets.map(({ name }) => name);
-    expect(of('sdxl')).toEqual(['depth', 'more/canny', 'union']);
+    expect(of('sdxl')).toEqual(['adapter', 'depth', 'more/canny', 'union']);
     expect(of('wan')).toEqual([]);
   });
 });

@@ -71,7 +71,12 @@ describe('a job whose prompts name embeddings', () => {
       'INVALID_REQUEST',
       /^prompts name 17 embeddings, must name at most 16; take some out$/,
     ],
-  ])('ends as it must: %j', async (request, reason, message) => {
+    [
+      { prompt: 'clay '.repeat(2_401) },
+      'INVALID_REQUEST',
+      /^embeddings in prompt have 4802 tokens, must have at most 4800; take some out$/,
+    ],
+  ])('ends as it must: %#', async (request, reason, message) => {
     const error = await errorOf(request);
     expect(error?.reason).toBe(reason);
     expect(error?.message ?? '').toMatch(message);

@@ -16,10 +16,10 @@ export async function inspectControlNet(path: string): Promise<ControlNetInspect
 
 export function describeControlNet(
   path: string,
-  { base, layout, parameters, sizeBytes }: ControlNetInspection,
+  { base, layout, modes, parameters, sizeBytes }: ControlNetInspection,
 ): string {
   return [
-    `${path} is a ControlNet for ${base}, in ${layout === 'diffusers' ? "diffusers' names" : 'the original names'}.`,
+    `${path} is a ControlNet${modes > 0 ? ` of ${modes} modes` : ''} for ${base}, in ${layout === 'diffusers' ? "diffusers' names" : 'the original names'}.`,
     `  ${(parameters / 1e6).toFixed(1)} M parameters, ${(sizeBytes / 1e6).toFixed(1)} MB`,
     '',
   ].join('\n');

@@ -3,6 +3,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import {
   type Control,
+  ControlMode,
   JobType,
   type Lora,
   OutputFormat,
@@ -99,8 +100,8 @@ export function requestOptions(): readonly Option[] {
     new Option('--reference-strength <n>', 'how strongly it conditions, 0.1 to 1').argParser(number),
     new Option('--denoise <n>', "diffusers' strength, ComfyUI's denoise, instead of the two").argParser(number),
     new Option(
-      '--control <name[:scale[:start[:end]]]=file|url>',
-      'ControlNet, as the server lists it, and its image; up to four',
+      '--control <name[@mode][:scale[:start[:end]]]=file|url>',
+      'ControlNet, as the server lists it, and its image; of a union model also its kind (depth, canny, …); up to four',
     ).argParser((text: string, before: readonly string[] = []) => [...before, text]),
     new Option('--deep-cache <interval>', 'every so many runs of the denoiser one is whole, 2 to 10').argParser(number),
     new Option('--upscale <factor>', 'enlarges the result, above 1 to 4').argParser(number),
@@ -177,14 +178,17 @@ function loraOf(text: string): Lora {
   return { name, weight: second === undefined ? own : number(second), textEncoderWeight: own };
 }
 
-/** Parses NAME=PLACE, NAME:SCALE=PLACE or NAME:SCALE:START:END=PLACE. */
+/** Parses NAME=PLACE, NAME:SCALE=PLACE or NAME:SCALE:START:END=PLACE; NAME may end in @MODE. */
 async function controlFrom(text: string): Promise<Control> {
   const at = text.indexOf('=');
-  const [name = '', scale, start, end, ...rest] = text.slice(0, Math.max(0, at)).split(':');
+  const [target = '', scale, start, end, ...rest] = text.slice(0, Math.max(0, at)).split(':');
+  const [name = '', kind] = target.split('@');
   if (name === '' || rest.length > 0)
     throw new InvalidArgumentError('must be NAME=FILE, NAME:SCALE=FILE or NAME:SCALE:START:END=FILE.');
+  const mode =
+    kind === undefined ? ControlMode.CONTROL_MODE_UNSPECIFIED : enumParser(ControlMode, 'CONTROL_MODE')(kind);
   const [scaled, from, to] = [scale, start, end].map((value) => (value === undefined ? undefined : number(value)));
-  return { name, source: await sourceFrom(text.slice(at + 1)), scale: scaled, start: from, end: to };
+  return { name, source: await sourceFrom(text.slice(at + 1)), scale: scaled, start: from, end: to, mode };
 }
 
 /** One of its options is enough. */

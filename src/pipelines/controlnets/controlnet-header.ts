@@ -10,6 +10,8 @@ export type ControlNetBase = 'SDXL' | 'Stable Diffusion 1 or 2';
 export interface ControlNetHeader {
   readonly base: ControlNetBase;
   readonly layout: 'diffusers' | 'original';
+  /** Kinds of control images that a union model knows; 0 for an ordinary ControlNet. */
+  readonly modes: number;
   /** Its own tensors, in the names of their layout without a prefix. */
   readonly files: WeightFiles;
   readonly parameters: number;
@@ -22,7 +24,6 @@ const PREFIX = 'control_model.';
 const OTHER_KINDS: readonly (readonly [pattern: RegExp, name: string])[] = [
   [/^lora_controlnet$|\.(up|down)$/, 'a Control-LoRA'],
   [/^lllite_/, 'a ControlNet-LLLite'],
-  [/^(task_embedding$|control_add_embedding\.|transformer_layes\.|spatial_ch_projs\.)/, 'a ControlNet union model'],
   [/^adapter\.|^body\.\d+\.resnets/, 'a T2I adapter'],
   [/^controlnet_(x_embedder|blocks\.)/, 'a ControlNet for a transformer'],
 ];
@@ -57,6 +58,7 @@ export async function readControlNetHeader(path: string): Promise<ControlNetHead
   return {
     base: takesSizes ? 'SDXL' : 'Stable Diffusion 1 or 2',
     layout,
+    modes: bare.get('task_embedding')?.shape[0] ?? 0,
     files: { path, tensors: bare, metadata },
     parameters,
     sizeBytes: (await stat(file)).size,

@@ -4,12 +4,14 @@ import { type ControlNetBase, readControlNetHeader } from './controlnet-header.j
 export interface ControlNetSummary {
   readonly base: ControlNetBase;
   readonly layout: 'diffusers' | 'original';
+  /** Kinds of control images that a union model knows; 0 for an ordinary ControlNet. */
+  readonly modes: number;
   readonly parameters: number;
   readonly sizeBytes: number;
 }
 
 /** @throws InferenceError of `readControlNetHeader` */
 export async function readControlNetSummary(path: string): Promise<ControlNetSummary> {
-  const { base, layout, parameters, sizeBytes } = await readControlNetHeader(path);
-  return { base, layout, parameters, sizeBytes };
+  const { base, layout, modes, parameters, sizeBytes } = await readControlNetHeader(path);
+  return { base, layout, modes, parameters, sizeBytes };
 }

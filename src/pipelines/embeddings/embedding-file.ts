@@ -65,12 +65,23 @@ export async function readEmbeddingFile(path: string): Promise<EmbeddingFile> {
   const [lone] = found.unnamed;
   const second = secondEmbeddingPath(path);
   if (lone !== undefined && (await isFile(second))) {
-    const other = sortTensors(second, await readTensors(second));
-    found.unnamed.push(...other.unnamed);
+    found.unnamed.push(...(await readSecond(path, second)));
   }
   const { encoders, unnamed, format } = found;
   for (const record of [...encoders.values(), ...unnamed]) assertVectors(path, record);
   return { path, sizeBytes: (await stat(path)).size, base: baseOf(encoders, unnamed), format, encoders, unnamed };
+}
+
+/** Messages name the first file: it has the name that callers know. */
+async function readSecond(path: string, second: string): Promise<readonly TensorRecord[]> {
+  try {
+    return sortTensors(second, await readTensors(second)).unnamed;
+  } catch (error) {
+    if (!(error instanceof InferenceError)) throw error;
+    throw new InferenceError(error.reason, error.message.replaceAll(second, `the second file of ${path}`), {
+      cause: error,
+    });
+  }
 }
 
 function isFile(path: string): Promise<boolean> {

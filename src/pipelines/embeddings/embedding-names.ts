@@ -7,22 +7,36 @@ export type NamePart =
 const SIGN = 'embedding:';
 /** Words, and single other characters: a name begins at one of them. */
 const BEGINNINGS = /[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu;
+const BEGINNING = new RegExp(BEGINNINGS.source, 'u');
 const WORD_AHEAD = /[\p{L}\p{N}_]/uy;
+
+/** Names that begin with the same word or sign. */
+interface Group {
+  /** By their spelling in lower case: those that differ in capitals alone. */
+  readonly names: Map<string, string[]>;
+  /** Their lengths, the longest first. */
+  lengths: readonly number[];
+}
 
 /** The names of embeddings, to be found in texts: as whole words, in capitals or not. */
 export class EmbeddingNames {
-  /** By their first word or sign, in lower case: the longest first. */
-  readonly #byBeginning = new Map<string, string[]>();
+  /** By their first word or sign, in lower case. */
+  readonly #groups = new Map<string, Group>();
 
   constructor(names: Iterable<string>) {
     for (const name of names) {
-      const [beginning] = name.toLowerCase().match(BEGINNINGS) ?? [];
+      const plain = name.toLowerCase();
+      const [beginning] = BEGINNING.exec(plain) ?? [];
       if (beginning === undefined) continue;
-      const others = this.#byBeginning.get(beginning) ?? [];
-      this.#byBeginning.set(
-        beginning,
-        [...others, name].sort((a, b) => b.length - a.length),
-      );
+      const group = this.#groups.get(beginning) ?? { names: new Map<string, string[]>(), lengths: [] };
+      this.#groups.set(beginning, group);
+      const alike = group.names.get(plain);
+      if (alike === undefined) group.names.set(plain, [name]);
+      else alike.push(name);
+    }
+    for (const group of this.#groups.values()) {
+      const lengths = new Set(Array.from(group.names.values(), ([name = '']) => name.length));
+      group.lengths = [...lengths].sort((one, other) => other - one);
     }
   }
 
@@ -33,7 +47,7 @@ export class EmbeddingNames {
 
   /**
    * Splits a text at the names in it. Of several at one place the longest counts, of those that differ in capitals alone the one that
-   * is spelled as the text. Linear in the text, as long as few names share their first word.
+   * is spelled as the text. Linear in the text, times the different lengths of names that share their first word.
    */
   split(text: string): readonly NamePart[] {
     const parts: NamePart[] = [];
@@ -51,14 +65,14 @@ export class EmbeddingNames {
   }
 
   #nameAt(text: string, index: number, beginning: string): string | undefined {
-    const candidates = this.#byBeginning.get(beginning.toLowerCase()) ?? [];
-    const fits = candidates.filter((name) => {
-      if (text.slice(index, index + name.length).toLowerCase() !== name.toLowerCase()) return false;
-      return !/[\p{L}\p{N}_]$/u.test(name) || !isWord(text, index + name.length);
-    });
-    const [longest] = fits;
-    if (longest === undefined) return undefined;
-    return fits.find((name) => text.startsWith(name, index) && name.length === longest.length) ?? longest;
+    const group = this.#groups.get(beginning.toLowerCase());
+    for (const length of group?.lengths ?? []) {
+      const written = text.slice(index, index + length);
+      const alike = group?.names.get(written.toLowerCase());
+      if (alike === undefined || (/[\p{L}\p{N}_]$/u.test(written) && isWord(text, index + length))) continue;
+      return alike.find((name) => name === written) ?? alike[0];
+    }
+    return undefined;
   }
 }
 

@@ -86,12 +86,12 @@ export class Denoiser {
     const latents = this.#latents(whole, batch, size);
     const carried = new CarriedTensors();
     try {
-      for (const [i, { net, hint, scales }] of controls.entries()) {
+      for (const [i, { net, hint, scales, modes }] of controls.entries()) {
         const shape = [batch, hint.length / batch / (call.height * call.width), ...size];
         const before = i === 0 ? this.#zeros : {};
         await net.run(
           { ...feeds, ...before },
-          { hint: { data: hint, shape }, scale: scaleFeed(scales) },
+          { hint: { data: hint, shape }, scale: scaleFeed(scales), modes },
           { carried, signal },
         );
       }

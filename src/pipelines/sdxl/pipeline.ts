@@ -204,7 +204,7 @@ export class SdxlPipeline implements Pipeline {
     const embedded: JobControl[] = [];
     for (const { rgb, ...control } of request.controls ?? []) {
       const net = await this.networks.controlNets.get(control);
-      embedded.push({ ...control, net, hint: await net.embed(rgb, request, signal) });
+      embedded.push({ ...control, net, hint: await net.embed(rgb, request, { mode: control.mode, signal }) });
     }
     return embedded;
   }

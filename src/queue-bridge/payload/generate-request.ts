@@ -1,6 +1,7 @@
 import { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import {
   type Control,
+  type ControlMode,
   DisconnectPolicy,
   JobType,
   type Mask,
@@ -11,7 +12,7 @@ import {
   type Upscale,
 } from '../../gen/darkroom/v1/job.js';
 import type { JobTypeInfo } from '../../job-types.js';
-import type { JobPayload, ReadJob } from './payload.js';
+import { CONTROL_MODES, type JobPayload, type ReadJob } from './payload.js';
 
 const REFERENCE_TYPES: Readonly<Record<string, ReferenceType>> = {
   style: ReferenceType.REFERENCE_TYPE_STYLE,
@@ -91,8 +92,9 @@ function upscaleFrom({ upscaler = '', factor, strength, steps = 0 }: PayloadUpsc
   return { upscaler, factor, strength, steps };
 }
 
-function controlFrom({ name, image, scale, start, end }: PayloadControl): Control {
-  return { name, source: { $case: 'url', value: image ?? '' }, scale, start, end };
+function controlFrom({ name, image, mode, scale, start, end }: PayloadControl): Control {
+  const kind = (mode === undefined ? 0 : 1 + CONTROL_MODES.indexOf(mode)) as ControlMode;
+  return { name, source: { $case: 'url', value: image ?? '' }, scale, start, end, mode: kind };
 }
 
 /** The contract's five modes: none; for an image a single reference; for a video a start, an end, or both. */

@@ -54,6 +54,19 @@ const outputFormat = optional(z.enum(['png', 'webp', 'jpeg', 'mp4'], 'must be pn
   return name === 'jpg' ? 'jpeg' : name;
 });
 
+/** Kinds of control images, in the order of the API's ControlMode. */
+export const CONTROL_MODES = [
+  'openpose',
+  'depth',
+  'soft_edge',
+  'canny',
+  'normal',
+  'segment',
+  'tile',
+  'repaint',
+] as const;
+const controlMode = optional(z.enum(CONTROL_MODES, `must be one of ${CONTROL_MODES.join(', ')}`));
+
 const MAX_USER_CHARACTERS = 1024;
 /** Characters of a user id that are kept as they are, and of the hash that tells it from others. */
 const KEPT_CHARACTERS = 80;
@@ -102,7 +115,16 @@ const configSchema = z.object({
   mask_crop_padding: uint32,
   controls: optional(
     z
-      .array(z.object({ name: z.string('must be a string'), image: text, scale: number, start: number, end: number }))
+      .array(
+        z.object({
+          name: z.string('must be a string'),
+          image: text,
+          scale: number,
+          start: number,
+          end: number,
+          mode: controlMode,
+        }),
+      )
       .max(4, 'must have at most 4 entries'),
   ),
   deep_cache_interval: uint32,

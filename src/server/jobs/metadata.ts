@@ -8,6 +8,7 @@ import type { DeviceMemory } from '../../runtime/device-memory.js';
 import { version } from '../../version.js';
 import type { Enhanced } from '../enhance/prompt-enhancer.js';
 import { applyReferences } from '../request/applied-references.js';
+import { controlMessages } from '../request/controls.js';
 import { loraMessages } from '../request/loras.js';
 import { upscaleMessage } from '../request/plan-upscale.js';
 import type { GenerateJob } from './generate-job.js';
@@ -68,13 +69,7 @@ export function plannedMetadata(
     guidanceRescale: request.guidanceRescale,
     deepCacheInterval: request.deepCacheInterval,
     upscale: upscaleMessage(job),
-    controls: (request.controls ?? []).map(({ name, scale, start, end }) => ({
-      name,
-      scale,
-      start,
-      end,
-      source: undefined,
-    })),
+    controls: controlMessages(request.controls),
     embeddings: (request.embeddings ?? []).map(({ name }) => name),
     buildSeconds: 0,
     vramUsedBytes: undefined,

@@ -63,6 +63,11 @@ export class AddOnRegistry<Name extends AddOnName> {
     return folder !== undefined || (files?.size ?? 0) > 0;
   }
 
+  /** The files of the last look: another object after each. It fills while the first look lasts. */
+  get known(): ReadonlyMap<string, KnownAddOn<AddOnSummaries[Name]>> {
+    return this.#known;
+  }
+
   get all(): readonly KnownAddOn<AddOnSummaries[Name]>[] {
     return [...this.#known.values()];
   }

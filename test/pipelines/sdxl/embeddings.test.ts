@@ -1,4 +1,4 @@
-import { copyFile, readFile } from 'node:fs/promises';
+import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
@@ -93,11 +93,13 @@ describe('EmbeddingNames', () => {
   });
 
   it('reads 16 KB in some milliseconds, whatever it is', () => {
-    const many = new EmbeddingNames(Array.from({ length: 10_000 }, (_, i) => `name ${i}`));
     const started = performance.now();
+    const many = new EmbeddingNames(Array.from({ length: 10_000 }, (_, i) => `name ${i}`));
     for (const text of ['name '.repeat(3_200), 'embedding:'.repeat(1_600), '('.repeat(16_000)])
       takeEmbeddingSigns(text, names);
     many.in('a red circle '.repeat(1_200));
+    many.in('name '.repeat(3_200));
+    expect(many.in('name 12345, name 77')).toEqual(['name 77']);
     expect(performance.now() - started).toBeLessThan(500);
   });
 });
@@ -165,6 +167,13 @@ describe('an embedding file', () => {
     const path = join(await tempFolder(), 'x.safetensors');
     await writeTensorFile(path, new Map(Object.entries(tensors)));
     await expect(readEmbedding({ name: 'x', path }, [32, 48])).rejects.toThrow(message);
+  });
+
+  it('names its first file where the second one is damaged', async () => {
+    const path = join(await tempFolder(), 'clay.safetensors');
+    await copyFile(join(goldens, 'clay.safetensors'), path);
+    await writeFile(path.replace('.safetensors', '_2.safetensors'), 'x');
+    await expect(readEmbeddingSummary(path)).rejects.toThrow(`the second file of ${path} is 1 bytes long`);
   });
 
   it('is one of one encoder without its second file', async () => {

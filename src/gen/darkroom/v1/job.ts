@@ -598,6 +598,101 @@ export function referenceRoleToJSON(object: ReferenceRole): string {
   }
 }
 
+/** ControlMode is the kind of a control image, for ControlNets that know several (union models). */
+export const ControlMode = {
+  /** CONTROL_MODE_UNSPECIFIED - CONTROL_MODE_UNSPECIFIED is for ordinary ControlNets, which know one kind. */
+  CONTROL_MODE_UNSPECIFIED: 0,
+  /** CONTROL_MODE_OPENPOSE - A pose, as OpenPose draws it. */
+  CONTROL_MODE_OPENPOSE: 1,
+  /** CONTROL_MODE_DEPTH - Depth, near is bright. */
+  CONTROL_MODE_DEPTH: 2,
+  /** CONTROL_MODE_SOFT_EDGE - Soft edges and scribbles: HED, PiDiNet, scribble, TED. */
+  CONTROL_MODE_SOFT_EDGE: 3,
+  /** CONTROL_MODE_CANNY - Hard edges: Canny, line art, straight lines. */
+  CONTROL_MODE_CANNY: 4,
+  /** CONTROL_MODE_NORMAL - Surface normals. */
+  CONTROL_MODE_NORMAL: 5,
+  /** CONTROL_MODE_SEGMENT - Segmentation colours. */
+  CONTROL_MODE_SEGMENT: 6,
+  /** CONTROL_MODE_TILE - A small or blurred image to be drawn with more detail. ProMax only. */
+  CONTROL_MODE_TILE: 7,
+  /** CONTROL_MODE_REPAINT - An image with a black part to be drawn anew. ProMax only. */
+  CONTROL_MODE_REPAINT: 8,
+} as const;
+
+export type ControlMode = typeof ControlMode[keyof typeof ControlMode];
+
+export namespace ControlMode {
+  export type CONTROL_MODE_UNSPECIFIED = typeof ControlMode.CONTROL_MODE_UNSPECIFIED;
+  export type CONTROL_MODE_OPENPOSE = typeof ControlMode.CONTROL_MODE_OPENPOSE;
+  export type CONTROL_MODE_DEPTH = typeof ControlMode.CONTROL_MODE_DEPTH;
+  export type CONTROL_MODE_SOFT_EDGE = typeof ControlMode.CONTROL_MODE_SOFT_EDGE;
+  export type CONTROL_MODE_CANNY = typeof ControlMode.CONTROL_MODE_CANNY;
+  export type CONTROL_MODE_NORMAL = typeof ControlMode.CONTROL_MODE_NORMAL;
+  export type CONTROL_MODE_SEGMENT = typeof ControlMode.CONTROL_MODE_SEGMENT;
+  export type CONTROL_MODE_TILE = typeof ControlMode.CONTROL_MODE_TILE;
+  export type CONTROL_MODE_REPAINT = typeof ControlMode.CONTROL_MODE_REPAINT;
+}
+
+export function controlModeFromJSON(object: any): ControlMode {
+  switch (object) {
+    case 0:
+    case "CONTROL_MODE_UNSPECIFIED":
+      return ControlMode.CONTROL_MODE_UNSPECIFIED;
+    case 1:
+    case "CONTROL_MODE_OPENPOSE":
+      return ControlMode.CONTROL_MODE_OPENPOSE;
+    case 2:
+    case "CONTROL_MODE_DEPTH":
+      return ControlMode.CONTROL_MODE_DEPTH;
+    case 3:
+    case "CONTROL_MODE_SOFT_EDGE":
+      return ControlMode.CONTROL_MODE_SOFT_EDGE;
+    case 4:
+    case "CONTROL_MODE_CANNY":
+      return ControlMode.CONTROL_MODE_CANNY;
+    case 5:
+    case "CONTROL_MODE_NORMAL":
+      return ControlMode.CONTROL_MODE_NORMAL;
+    case 6:
+    case "CONTROL_MODE_SEGMENT":
+      return ControlMode.CONTROL_MODE_SEGMENT;
+    case 7:
+    case "CONTROL_MODE_TILE":
+      return ControlMode.CONTROL_MODE_TILE;
+    case 8:
+    case "CONTROL_MODE_REPAINT":
+      return ControlMode.CONTROL_MODE_REPAINT;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum ControlMode");
+  }
+}
+
+export function controlModeToJSON(object: ControlMode): string {
+  switch (object) {
+    case ControlMode.CONTROL_MODE_UNSPECIFIED:
+      return "CONTROL_MODE_UNSPECIFIED";
+    case ControlMode.CONTROL_MODE_OPENPOSE:
+      return "CONTROL_MODE_OPENPOSE";
+    case ControlMode.CONTROL_MODE_DEPTH:
+      return "CONTROL_MODE_DEPTH";
+    case ControlMode.CONTROL_MODE_SOFT_EDGE:
+      return "CONTROL_MODE_SOFT_EDGE";
+    case ControlMode.CONTROL_MODE_CANNY:
+      return "CONTROL_MODE_CANNY";
+    case ControlMode.CONTROL_MODE_NORMAL:
+      return "CONTROL_MODE_NORMAL";
+    case ControlMode.CONTROL_MODE_SEGMENT:
+      return "CONTROL_MODE_SEGMENT";
+    case ControlMode.CONTROL_MODE_TILE:
+      return "CONTROL_MODE_TILE";
+    case ControlMode.CONTROL_MODE_REPAINT:
+      return "CONTROL_MODE_REPAINT";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum ControlMode");
+  }
+}
+
 /**
  * Reference is an image that conditions the result. An image starts from it (img2img) or follows its look (vace); a video has it
  * as its first or last frame (latent_hold, vace, image_conditioning). The model decides the method. See
@@ -744,7 +839,11 @@ export interface Control {
     | number
     | undefined;
   /** End of that part. Unset: 1. */
-  end?: number | undefined;
+  end?:
+    | number
+    | undefined;
+  /** Kind of the image. A union model needs it, and knows as many kinds as ListModels shows for it; other ControlNets take none. */
+  mode: ControlMode;
 }
 
 /** Asset describes one finished file. */
@@ -1648,7 +1747,7 @@ export const Upscale: MessageFns<Upscale> = {
 };
 
 function createBaseControl(): Control {
-  return { name: "", source: undefined, scale: undefined, start: undefined, end: undefined };
+  return { name: "", source: undefined, scale: undefined, start: undefined, end: undefined, mode: 0 };
 }
 
 export const Control: MessageFns<Control> = {
@@ -1672,6 +1771,9 @@ export const Control: MessageFns<Control> = {
     }
     if (message.end !== undefined) {
       writer.uint32(49).double(message.end);
+    }
+    if (message.mode !== 0) {
+      writer.uint32(56).int32(message.mode);
     }
     return writer;
   },
@@ -1737,6 +1839,14 @@ export const Control: MessageFns<Control> = {
             message.end = reader.double();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.mode = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1760,6 +1870,7 @@ export const Control: MessageFns<Control> = {
       scale: isSet(object.scale) ? globalThis.Number(object.scale) : undefined,
       start: isSet(object.start) ? globalThis.Number(object.start) : undefined,
       end: isSet(object.end) ? globalThis.Number(object.end) : undefined,
+      mode: isSet(object.mode) ? controlModeFromJSON(object.mode) : 0,
     };
   },
 
@@ -1781,6 +1892,9 @@ export const Control: MessageFns<Control> = {
     }
     if (message.end !== undefined) {
       obj.end = floatToJson(message.end);
+    }
+    if (message.mode !== 0) {
+      obj.mode = controlModeToJSON(message.mode);
     }
     return obj;
   },
@@ -1808,6 +1922,7 @@ export const Control: MessageFns<Control> = {
     message.scale = object.scale ?? undefined;
     message.start = object.start ?? undefined;
     message.end = object.end ?? undefined;
+    message.mode = object.mode ?? 0;
     return message;
   },
 };

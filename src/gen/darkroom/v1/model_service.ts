@@ -254,6 +254,8 @@ export interface ControlNetInfo {
   sizeBytes: bigint;
   /** Reason why the file cannot be used. Empty otherwise. */
   problem: string;
+  /** Kinds of control images that a union model knows: the first so many of ControlMode. 0 for an ordinary ControlNet. */
+  modes: number;
 }
 
 /** UpscalerInfo describes one upscaler. */
@@ -1599,7 +1601,7 @@ export const EmbeddingInfo: MessageFns<EmbeddingInfo> = {
 };
 
 function createBaseControlNetInfo(): ControlNetInfo {
-  return { name: "", base: "", layout: "", parameters: 0n, sizeBytes: 0n, problem: "" };
+  return { name: "", base: "", layout: "", parameters: 0n, sizeBytes: 0n, problem: "", modes: 0 };
 }
 
 export const ControlNetInfo: MessageFns<ControlNetInfo> = {
@@ -1627,6 +1629,9 @@ export const ControlNetInfo: MessageFns<ControlNetInfo> = {
     }
     if (message.problem !== "") {
       writer.uint32(50).string(message.problem);
+    }
+    if (message.modes !== 0) {
+      writer.uint32(56).uint32(message.modes);
     }
     return writer;
   },
@@ -1692,6 +1697,14 @@ export const ControlNetInfo: MessageFns<ControlNetInfo> = {
             message.problem = reader.string();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.modes = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1716,6 +1729,7 @@ export const ControlNetInfo: MessageFns<ControlNetInfo> = {
         ? BigInt(object.size_bytes)
         : 0n,
       problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+      modes: isSet(object.modes) ? globalThis.Number(object.modes) : 0,
     };
   },
 
@@ -1739,6 +1753,9 @@ export const ControlNetInfo: MessageFns<ControlNetInfo> = {
     if (message.problem !== "") {
       obj.problem = message.problem;
     }
+    if (message.modes !== 0) {
+      obj.modes = Math.round(message.modes);
+    }
     return obj;
   },
 
@@ -1755,6 +1772,7 @@ export const ControlNetInfo: MessageFns<ControlNetInfo> = {
       : 0n;
     message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
     message.problem = object.problem ?? "";
+    message.modes = object.modes ?? 0;
     return message;
   },
 };

@@ -2,7 +2,7 @@ import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
 import { readJsonFile } from '../../../std/json-file.js';
-import { renamed, type WeightFiles } from '../../../weights/weight-files.js';
+import { renamed, third, type WeightFiles, type WeightRecord } from '../../../weights/weight-files.js';
 import { WeightShapes } from '../../../weights/weight-shapes.js';
 import { configFile } from '../../common/component-config.js';
 import { readControlNetHeader } from '../../controlnets/controlnet-header.js';
@@ -30,13 +30,23 @@ export async function openControlNet(path: string, base: SdxlConfig): Promise<Co
   const { files: read, layout, base: madeFor } = await readControlNetHeader(path);
   if (madeFor !== 'SDXL')
     throw new InferenceError('MODEL_UNSUPPORTED', `${path} is a ControlNet for ${madeFor}; this model is SDXL`);
-  const files = layout === 'diffusers' ? read : { ...read, tensors: translateControlNet(read.tensors) };
+  const ours = layout === 'diffusers' ? read.tensors : translateControlNet(read.tensors);
+  const files = { ...read, tensors: translateFuser(ours) };
+  return { files, config: configFromShapes(files, base), isBgr: await isBgr(path) };
+}
+
+async function isBgr(path: string): Promise<boolean> {
   const beside = join(dirname(path), 'config.json');
-  const { controlnet_conditioning_channel_order: order } = await readJsonFile(beside, fileSchema, {
-    ...configFile('ControlNet'),
-    fallback: {},
-  });
-  return { files, config: configFromShapes(files, base), isBgr: order === 'bgr' };
+  try {
+    const options = { ...configFile('ControlNet'), fallback: {} };
+    return (await readJsonFile(beside, fileSchema, options)).controlnet_conditioning_channel_order === 'bgr';
+  } catch (error) {
+    if (!(error instanceof InferenceError)) throw error;
+    // Callers know the name of the weights' file.
+    throw new InferenceError(error.reason, error.message.replaceAll(beside, `config.json beside ${path}`), {
+      cause: error,
+    });
+  }
 }
 
 /** `zero_convs.0.0.weight`, `input_hint_block.2.bias`, … -> `controlnet_down_blocks.0.weight`, `controlnet_cond_embedding.blocks.0.bias`, …. */
@@ -50,6 +60,29 @@ export function translateControlNet(tensors: WeightFiles['tensors']): WeightFile
       .replace(/^middle_block_out\.0\./, 'controlnet_mid_block.')
       .replace(/^input_hint_block\.(\d+)\./, (_, i) => `controlnet_cond_embedding.${hintPlace(Number(i), last)}.`),
   );
+}
+
+/** The attention of a union model over its controls, which has OpenAI's names, to those of CLIP's layers. */
+function translateFuser(tensors: WeightFiles['tensors']): WeightFiles['tensors'] {
+  const translated = new Map<string, WeightRecord>();
+  for (const [key, record] of tensors) {
+    const [, layer, rest = ''] = /^transformer_layes\.(\d+)\.(.*)$/.exec(key) ?? [];
+    const fused = /^attn\.in_proj_(weight|bias)$/.exec(rest);
+    if (layer === undefined) translated.set(key, record);
+    else if (fused === null) translated.set(`transformer_layes.${layer}.${fuserName(rest)}`, record);
+    else
+      for (const [part, name] of ['q_proj', 'k_proj', 'v_proj'].entries())
+        translated.set(`transformer_layes.${layer}.self_attn.${name}.${fused[1]}`, third(record, part));
+  }
+  return translated;
+}
+
+function fuserName(rest: string): string {
+  return rest
+    .replace(/^ln_(\d)\./, 'layer_norm$1.')
+    .replace(/^attn\./, 'self_attn.')
+    .replace(/^mlp\.c_fc\./, 'mlp.fc1.')
+    .replace(/^mlp\.c_proj\./, 'mlp.fc2.');
 }
 
 function hintPlace(i: number, last: number): string {
@@ -84,5 +117,12 @@ function configFromShapes(files: WeightFiles, { unet, vae }: SdxlConfig): Contro
     },
     middleDepth: depthOf('mid_block.attentions.0'),
     hintChannels,
+    union: unionOf(shapes),
   };
+}
+
+function unionOf(shapes: WeightShapes): ControlNetConfig['union'] {
+  if (!shapes.has('task_embedding')) return undefined;
+  const layers = shapes.range((i) => `transformer_layes.${i}.layer_norm1.weight`).length;
+  return { modes: shapes.of('task_embedding')[0] ?? 0, layers };
 }

@@ -1,6 +1,7 @@
 import type { HalfType } from '../../../graph/dialect.js';
 import type { Graph } from '../../../graph/graph.js';
 import { type CarriedTensors, type Feed, outputOf, type SessionOptions } from '../../../runtime/session.js';
+import { join32 } from '../../../std/concat-float32.js';
 import type { WeightFiles } from '../../../weights/weight-files.js';
 import {
   buildNetworks,
@@ -11,6 +12,7 @@ import {
 } from '../../common/build-networks.js';
 import type { NetworkOpener } from '../../common/network-opener.js';
 import { type OnDemandSession, SessionGroup } from '../../common/session-group.js';
+import { timestepEmbedding } from '../../common/timestep-embedding.js';
 import { type ControlNetCheckpoint, openControlNet } from '../checkpoint/controlnet.js';
 import type { SdxlConfig, UNetConfig } from '../model/config.js';
 import { buildControlHint, buildControlNet, type ControlNetConfig } from '../model/controlnet.js';
@@ -26,8 +28,15 @@ export class ControlNet {
   readonly #group: SessionGroup;
   readonly #isBgr: boolean;
 
-  private constructor(group: SessionGroup, hint: Network, network: Network, isBgr: boolean) {
+  readonly #config: ControlNetConfig;
+
+  private constructor(
+    group: SessionGroup,
+    { hint, network }: { readonly hint: Network; readonly network: Network },
+    { config, isBgr }: ControlNetCheckpoint,
+  ) {
     this.#group = group;
+    this.#config = config;
     this.#isBgr = isBgr;
     this.#hint = group.onDemand(hint);
     this.#network = group.onDemand(network, keepsResiduals);
@@ -36,15 +45,18 @@ export class ControlNet {
   /** Reads its header and builds its graphs. @throws InferenceError that lists what does not fit the model */
   static async open(path: string, base: SdxlConfig, opener: NetworkOpener): Promise<ControlNet> {
     const checkpoint = await openControlNet(path, base);
-    const { hint, network } = await buildControlNetworks(path, checkpoint, opener.backend.dialectsOf);
-    return new ControlNet(new SessionGroup(opener), hint, network, checkpoint.isBgr);
+    const networks = await buildControlNetworks(path, checkpoint, opener.backend.dialectsOf);
+    return new ControlNet(new SessionGroup(opener), networks, checkpoint);
   }
 
-  /** The embedding of a control image. @param image uint8 [height, width, 3] -> [C0, height / 8, width / 8] */
+  /**
+   * The embedding of a control image. image: uint8 [height, width, 3] -> [C0, height / 8, width / 8]
+   * @param options `mode`: kind of the image, for a union model
+   */
   async embed(
     image: Uint8Array,
     { width, height }: { readonly width: number; readonly height: number },
-    signal?: AbortSignal,
+    { mode = 0, signal }: { readonly mode?: number | undefined; readonly signal?: AbortSignal | undefined } = {},
   ): Promise<Float32Array> {
     const area = width * height;
     const planar = new Float32Array(3 * area);
@@ -53,7 +65,9 @@ export class ControlNet {
       for (let i = 0; i < area; i += 1) planar[colour * area + i] = (image[3 * i + from] ?? 0) / 255;
     }
     const session = await this.#hint();
-    const outputs = await session.run({ image: { data: planar, shape: [1, 3, height, width] } }, { signal });
+    const kind = this.#config.union && { mode: { data: Int32Array.of(mode), shape: [1] } };
+    const feeds = { image: { data: planar, shape: [1, 3, height, width] }, ...kind };
+    const outputs = await session.run(feeds, { signal });
     return outputOf(outputs, 'hint', 'the ControlNet');
   }
 
@@ -63,11 +77,22 @@ export class ControlNet {
    */
   async run(
     feeds: Readonly<Record<string, Feed>>,
-    { hint, scale }: { readonly hint: Feed; readonly scale: Feed },
+    { hint, scale, modes }: { readonly hint: Feed; readonly scale: Feed; readonly modes: readonly number[] },
     { carried, signal }: { readonly carried: CarriedTensors; readonly signal?: AbortSignal | undefined },
   ): Promise<void> {
     const session = await this.#network();
-    await session.run({ ...feeds, hint, scale }, { carried, signal });
+    await session.run({ ...feeds, hint, scale, ...this.#modeFeeds(modes) }, { carried, signal });
+  }
+
+  /** @param modes the kind of each row's image */
+  #modeFeeds(modes: readonly number[]): Readonly<Record<string, Feed>> {
+    const { union, unet } = this.#config;
+    if (union === undefined) return {};
+    const width = unet.addition_time_embed_dim;
+    const options = { flipSinToCos: unet.flip_sin_to_cos, freqShift: unet.freq_shift };
+    const [off, on] = [timestepEmbedding(0, width, options), timestepEmbedding(1, width, options)];
+    const rows = modes.flatMap((mode) => Array.from({ length: union.modes }, (_, i) => (i === mode ? on : off)));
+    return { modes: { data: join32(rows), shape: [modes.length, union.modes * width] } };
   }
 
   release(): Promise<void> {

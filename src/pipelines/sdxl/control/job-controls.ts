@@ -4,7 +4,7 @@ import type { RequestControl } from '../../pipeline.js';
 import type { ControlNet } from './controlnet.js';
 
 /** A control of a job, its image embedded. */
-export interface JobControl extends Pick<RequestControl, 'scale' | 'start' | 'end'> {
+export interface JobControl extends Pick<RequestControl, 'mode' | 'scale' | 'start' | 'end'> {
   readonly net: ControlNet;
   /** [C0, H, W] */
   readonly hint: Float32Array;
@@ -17,6 +17,8 @@ export interface BatchControl {
   readonly hint: Float32Array;
   /** [B]: 0 for a row that it does not act on now. */
   readonly scales: Float32Array;
+  /** B kinds of control images; union models alone read them. */
+  readonly modes: readonly number[];
 }
 
 /**
@@ -43,7 +45,7 @@ export function batchControls(
     const own = rows.map(({ controls }) => controls[k] as JobControl);
     const scales = Float32Array.from(rows, ({ call, calls }, i) => scaleAt(own[i] as JobControl, call, calls));
     if (scales.every((scale) => scale === 0)) return [];
-    return [{ net, hint: join32(own.map(({ hint }) => hint)), scales }];
+    return [{ net, hint: join32(own.map(({ hint }) => hint)), scales, modes: own.map(({ mode = 0 }) => mode) }];
   });
 }
 

@@ -167,16 +167,23 @@ export interface BlockBuilders {
   transformer(scope: Scope, x: Value, block: number, depth: number): Value;
 }
 
-export function blockBuilders(w: Scope, inputs: UNetInputs, config: UNetConfig): BlockBuilders {
+/** @param more inputs of further embeddings, [B, I], by their names; they are added to that of the time */
+export function blockBuilders(
+  w: Scope,
+  inputs: UNetInputs,
+  config: UNetConfig,
+  more: Readonly<Record<string, Value>> = {},
+): BlockBuilders {
   const { graph } = w;
   const [first = 0] = config.block_out_channels;
   const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
   // Time, size and pooled text: [B, 4*C0]; every res block takes it after SiLU.
-  const emb = add(
+  let emb = add(
     graph,
     twoLayers(w.at('time_embedding'), inputs.timestep, 4 * first),
     twoLayers(w.at('add_embedding'), concat(graph, [inputs.pooled, inputs.sizes], 1), 4 * first),
   );
+  for (const [name, input] of Object.entries(more)) emb = add(graph, emb, twoLayers(w.at(name), input, 4 * first));
   const time = silu(graph, emb);
   return {
     resnet: (scope, x, outputs) => resnetBlock(scope, x, time, outputs, norm),
