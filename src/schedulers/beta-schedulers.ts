@@ -9,7 +9,7 @@ import { Lms } from './lms.js';
 import { noiseScheduleSchema, parseSchedulerConfig } from './noise-schedule.js';
 import type { Prediction } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
-import { Dpm2, Heun } from './second-order.js';
+import { Dpm2, Dpm2Ancestral, Heun } from './second-order.js';
 import { Tcd } from './tcd.js';
 import { readUniPcConfig, UniPc } from './unipc.js';
 
@@ -55,6 +55,8 @@ const secondOrder: Readonly<Record<string, Make>> = {
   heun_karras: overEuler(Heun, KARRAS),
   dpm2: overEuler(Dpm2),
   dpm2_karras: overEuler(Dpm2, KARRAS),
+  dpm2_ancestral: overEuler(Dpm2Ancestral),
+  dpm2_ancestral_karras: overEuler(Dpm2Ancestral, KARRAS),
 };
 
 const schedulers: Readonly<Record<string, Make>> = {

@@ -25,10 +25,15 @@ export class EulerAncestral extends EulerDiscrete {
 
   override step(modelOutput: Float32Array, sample: Float32Array, i: number, draw: Draw): Float32Array {
     const [from, to] = [this.sigmas[i] ?? 0, this.sigmas[i + 1] ?? 0];
-    const up = Math.sqrt((to ** 2 * (from ** 2 - to ** 2)) / from ** 2);
-    const down = Math.sqrt(to ** 2 - up ** 2);
+    const { up, down } = ancestralLevels(from, to);
     const moved = this.move(modelOutput, sample, from, down);
     const noise = draw(sample.length);
     return moved.map((x, j) => x + up * (noise[j] ?? 0));
   }
+}
+
+/** The level that an ancestral step goes down to, and the noise that brings it back up to its end. */
+export function ancestralLevels(from: number, to: number): { readonly up: number; readonly down: number } {
+  const up = Math.sqrt((to ** 2 * (from ** 2 - to ** 2)) / from ** 2);
+  return { up, down: Math.sqrt(to ** 2 - up ** 2) };
 }

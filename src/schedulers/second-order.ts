@@ -1,10 +1,19 @@
+import { ancestralLevels } from './euler-ancestral.js';
 import { advance, type EulerConfig, EulerDiscrete } from './euler-discrete.js';
 import { roundHalfEven, timestepOfSigma } from './noise-schedule.js';
+import type { Draw } from './scheduler.js';
 
 /** A step that has been tried: where it began, and its first tangent. */
 interface Trial {
   readonly sample: Float32Array;
   readonly derivative: Float32Array;
+}
+
+/** Noise levels at both ends of a step, and noise for it. */
+interface StepEnds {
+  readonly from: number;
+  readonly to: number;
+  readonly draw: Draw;
 }
 
 /**
@@ -43,7 +52,7 @@ abstract class SecondOrder extends EulerDiscrete {
     this.sigmas = Float32Array.of(...calls.map(({ sigma }) => sigma), 0);
   }
 
-  override step(modelOutput: Float32Array, sample: Float32Array, call: number): Float32Array {
+  override step(modelOutput: Float32Array, sample: Float32Array, call: number, draw: Draw): Float32Array {
     const step = call >> 1;
     const [from, to] = [this.#levels[step] ?? 0, this.#levels[step + 1] ?? 0];
     const sigma = this.sigmas[call] ?? 0;
@@ -56,7 +65,12 @@ abstract class SecondOrder extends EulerDiscrete {
     }
     if (this.#trial === undefined) throw new Error(`call ${call} without the one before`);
     const begin = this.#trial;
-    return advance(begin.sample, this.combine(begin.derivative, derivative), Math.fround(to - from));
+    return this.arrive(begin.sample, this.combine(begin.derivative, derivative), { from, to, draw });
+  }
+
+  /** The sample at the end of a step of two calls. */
+  protected arrive(sample: Float32Array, tangent: Float32Array, { from, to }: StepEnds): Float32Array {
+    return advance(sample, tangent, Math.fround(to - from));
   }
 
   /** The tangent of the whole step, from those of its two calls. */
@@ -90,5 +104,29 @@ export class Dpm2 extends SecondOrder {
 
   protected override combine(_: Float32Array, second: Float32Array): Float32Array {
     return second;
+  }
+}
+
+/**
+ * The same, going a little further down in every step and adding noise back; the middle is that of the way down.
+ * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_k_dpm_2_ancestral_discrete.py#L95
+ */
+export class Dpm2Ancestral extends SecondOrder {
+  constructor(name: string, config: EulerConfig, steps: number) {
+    const round = config.use_karras_sigmas ? roundHalfEven : undefined;
+    const middle = (from: number, to: number) =>
+      Math.exp((Math.log(from) + Math.log(ancestralLevels(from, to).down)) / 2);
+    super(name, config, steps, middle, round);
+  }
+
+  protected override combine(_: Float32Array, second: Float32Array): Float32Array {
+    return second;
+  }
+
+  protected override arrive(sample: Float32Array, tangent: Float32Array, { from, to, draw }: StepEnds): Float32Array {
+    const { up, down } = ancestralLevels(from, to);
+    const moved = advance(sample, tangent, Math.fround(down - from));
+    const noise = draw(sample.length);
+    return moved.map((x, j) => x + up * (noise[j] ?? 0));
   }
 }
