@@ -24,6 +24,11 @@ export interface Dialect {
    * sums gives. The CPU provider's own half precision is not: it keeps float32 from op to op.
    */
   readonly emulated?: boolean;
+  /**
+   * `blocked`: the provider keeps the channels of an image together in blocks while it convolves, and so copies what goes into a
+   * convolution and what comes out of it. The graph is the same; it takes more memory. Omitted: `plain`.
+   */
+  readonly convolutions?: 'plain' | 'blocked';
 }
 
 /** The dialect of graphs that are only inspected, and of the CPU. */

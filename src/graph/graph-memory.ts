@@ -10,6 +10,8 @@ const BYTES: Readonly<Record<OnnxType, number>> = {
 
 /** Ops that may write over an input of the same size that nothing else reads. */
 const IN_PLACE = new Set(['Add', 'Sub', 'Mul', 'Div', 'Max', 'Min', 'Sigmoid', 'Gelu', 'QuickGelu', 'Clip', 'Softmax']);
+/** [B, C, H, W]: a video's convolutions are not blocked. */
+const IMAGE_RANK = 4;
 /** Ops whose result is their input under another shape. */
 const ALIASES = new Set(['Reshape', 'Identity']);
 
@@ -22,8 +24,8 @@ export interface GraphMemory {
 
 /**
  * Computes it by liveness: a value is alive from the node that makes it to the last one that reads it, in the order of the run. The
- * runtime folds what follows from initializers alone while it loads. Its kernels' own workspaces, padding and slack of its arena are
- * not counted.
+ * runtime folds what follows from initializers alone while it loads. Where the dialect's convolutions are blocked, their copies are
+ * counted. Kernels' own workspaces, padding and slack of the runtime's arena are not.
  *
  * @param sizes of the run-time dimensions
  */
@@ -34,7 +36,10 @@ export function graphMemory(graph: Graph, sizes: Readonly<Record<string, number>
 /** The same for several sizes: what does not depend on them is found once. */
 export function memoryOf(graph: Graph): (sizes: Readonly<Record<string, number>>) => GraphMemory {
   const { nodes, values, initializers, outputs } = graph.anatomy;
+  const isBlocked = graph.dialect.convolutions === 'blocked';
   const constants = foldedConstants(nodes, initializers);
+  const isBlockedConv = ({ op, inputs: [x = ''] }: NodeProto) =>
+    isBlocked && op === 'Conv' && values.get(x)?.shape.length === IMAGE_RANK;
   // Constants that a run reads are weights.
   const running = inRunOrder(nodes.filter(({ outputs: [first = ''] }) => !constants.has(first)));
   const read = new Set(running.flatMap((node) => node.inputs).filter((name) => constants.has(name)));
@@ -63,6 +68,13 @@ export function memoryOf(graph: Graph): (sizes: Readonly<Record<string, number>>
         const isInPlace = IN_PLACE.has(node.op) && dying.some((name) => alive.get(name) === own);
         now += own;
         peakBytes = Math.max(peakBytes, isInPlace ? now - own : now);
+        if (isBlockedConv(node)) {
+          const [x = ''] = node.inputs;
+          const input = bytesOf(x);
+          const others = now - own - (dying.includes(buffer(x)) ? input : 0);
+          // The input and its copy, which the input does not outlive; the copy and the result; the result and its own copy.
+          peakBytes = Math.max(peakBytes, now - own + input, others + input + own, others + 2 * own);
+        }
         for (const [name, size] of made) alive.set(name, size);
       }
       for (const name of dying) {
@@ -82,6 +94,8 @@ export function memoryOf(graph: Graph): (sizes: Readonly<Record<string, number>>
 /**
  * The order in which the runtime runs nodes: backwards from those whose results no node reads, the last one first, and at each node
  * from the input that was made last.
+ *
+ * Blocked convolutions change it: some nodes that hang on no image, such as the keys of a text, then run later than here.
  *
  * https://github.com/microsoft/onnxruntime/blob/v1.22.0/onnxruntime/core/graph/graph_viewer.cc
  */

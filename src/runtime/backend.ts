@@ -1,7 +1,7 @@
 import type { Precision, Provider } from '../device.js';
 import type { ComputeType, Dialect, HalfType } from '../graph/dialect.js';
 import { areSumsRight, isFusedAttentionRight } from './op-probes.js';
-import { computeTypes, type Dialects, dialectsIn } from './precision.js';
+import { computeTypes, convolutionsOf, type Dialects, dialectsIn } from './precision.js';
 import type { RunTurns } from './run-turns.js';
 import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
 import type { RuntimeName } from './runtime-names.js';
@@ -65,7 +65,8 @@ export async function openBackend({
   for (const type of types) measured.set(type, await measure(device, type));
   // Nothing is wider than float32: it is used whatever its sums were found to be.
   const right = types.filter((type) => type === 'f32' || measured.get(type)?.areSumsRight);
-  return { ...device, turns, dialectsOf: dialectsIn(right, (type) => measured.get(type)?.attention ?? 'chunked') };
+  const attentionIn = (type: ComputeType) => measured.get(type)?.attention ?? 'chunked';
+  return { ...device, turns, dialectsOf: dialectsIn(right, attentionIn, convolutionsOf(provider)) };
 }
 
 async function measure(device: SessionDevice, compute: ComputeType): Promise<Measured> {

@@ -1,6 +1,13 @@
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { Provider } from '../device.js';
-import type { DeviceTensor, Feed, NetworkSession, SessionPlan, TensorData } from './network-session.js';
+import {
+  type DeviceTensor,
+  type Feed,
+  type NetworkSession,
+  plansBuffers,
+  type SessionPlan,
+  type TensorData,
+} from './network-session.js';
 
 /** Opens a session of onnxruntime-node, which blocks this thread for every run. */
 export async function openBindingSession(plan: SessionPlan): Promise<NetworkSession> {
@@ -10,6 +17,7 @@ export async function openBindingSession(plan: SessionPlan): Promise<NetworkSess
   const session: InferenceSession = await ort.InferenceSession.create(plan.model, {
     executionProviders: [takesDeviceId(provider) ? { name: provider, deviceId } : provider],
     graphOptimizationLevel: plan.isOptimized ? 'disabled' : 'all',
+    enableMemPattern: plansBuffers(plan),
     ...(plan.saveTo !== undefined && { optimizedModelFilePath: plan.saveTo }),
     ...(threads > 0 && { intraOpNumThreads: threads }),
     // Errors only: the runtime writes a warning for every node it moves between providers.

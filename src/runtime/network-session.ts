@@ -50,6 +50,14 @@ export interface SessionPlan extends SessionDevice {
   readonly saveTo?: string | undefined;
 }
 
+/**
+ * True where the runtime may take one buffer for all values of a run, which it plans from the run before. On the CPU that buffer lies
+ * beside what the arena has kept from that run, and a run is no faster for it.
+ */
+export function plansBuffers({ provider }: Pick<SessionPlan, 'provider'>): boolean {
+  return provider !== 'cpu';
+}
+
 /** Graphs on the disk as the runtime optimised them, with their weights as its kernels take them. */
 export interface SessionCache {
   /**

@@ -31,19 +31,29 @@ export function computeTypes(provider: Provider, precision: Precision): readonly
  * The dialects that networks may be opened in, by the half types that a network bears.
  * @param types of the provider, the last one float32
  * @param attentionIn its spelling in each type
+ * @param convolutions of the provider
  */
 export function dialectsIn(
   types: readonly ComputeType[],
   attentionIn: (compute: ComputeType) => Dialect['attention'],
+  convolutions: NonNullable<Dialect['convolutions']>,
 ): (halves: readonly HalfType[]) => Dialects {
   return (halves) => {
     const borne = types.filter((type) => type === 'f32' || halves.includes(type));
-    const dialects = borne.map((compute): Dialect => ({ attention: attentionIn(compute), compute }));
+    const dialects = borne.map((compute): Dialect => ({ attention: attentionIn(compute), compute, convolutions }));
     return dialects as [Dialect, ...Dialect[]];
   };
 }
 
+/**
+ * The CPU's kernels for x86 convolve over blocks of 8 or 16 channels.
+ * https://github.com/microsoft/onnxruntime/blob/v1.30.0/onnxruntime/core/optimizer/nchwc_transformer.cc
+ */
+export function convolutionsOf(provider: Provider): NonNullable<Dialect['convolutions']> {
+  return provider === 'cpu' && process.arch === 'x64' ? 'blocked' : 'plain';
+}
+
 /** The dialects that a provider is expected to take, without a device to ask: attention fused, sums right. */
 export function expectedDialects(provider: Provider, precision: Precision): (halves: readonly HalfType[]) => Dialects {
-  return dialectsIn(computeTypes(provider, precision), () => 'fused');
+  return dialectsIn(computeTypes(provider, precision), () => 'fused', convolutionsOf(provider));
 }

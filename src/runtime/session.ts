@@ -13,6 +13,7 @@ export function createSession(
   { holds = new Map(), packsWeights = true, isCached = false }: SessionOptions = {},
 ): Promise<NetworkSession> {
   const folder = commonFolder(graph.files);
+  const isMapped = device.provider === 'cpu' && !(packsWeights && device.packsWeights !== false);
   const plan: SessionPlan = {
     ...device,
     model: graph.encode((file) => relative(folder, file).split(sep).join('/')),
@@ -23,7 +24,7 @@ export function createSession(
       'session.model_external_initializers_file_folder_path': folder,
       // Weights outside the arena, which grows by powers of two.
       ...(device.provider === 'cuda' && { 'session.use_device_allocator_for_initializers': '1' }),
-      ...(!(packsWeights && device.packsWeights !== false) && { 'session.disable_prepacking': '1' }),
+      ...(isMapped && { 'session.disable_prepacking': '1' }),
     },
   };
   const cache = isCached && device.provider === 'cpu' ? device.cache : undefined;

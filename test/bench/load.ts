@@ -7,7 +7,7 @@
  * hash weights. That needs 15 GB of memory and, with its cache, 60 GB of the disk.
  */
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -16,7 +16,7 @@ import { openBackend } from '../../src/runtime/backend.js';
 import { ModelCache } from '../../src/runtime/model-cache/model-cache.js';
 import { runtimeNames } from '../../src/runtime/runtime-names.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
-import { print, row, stopwatch } from './stopwatch.js';
+import { print, residentMemory, row, stopwatch } from './stopwatch.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -77,10 +77,6 @@ try {
 }
 
 async function resident(): Promise<string> {
-  const status = await readFile('/proc/self/status', 'utf8');
-  const [all, anonymous] = ['VmRSS', 'RssAnon'].map((field) => {
-    const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
-    return `${(Number(kilobytes) / 1024).toFixed(0)} MiB`;
-  });
-  return `${all}, ${anonymous}`;
+  const bytes = [await residentMemory('VmRSS'), await residentMemory('RssAnon')];
+  return bytes.map((each) => `${(each / 2 ** 20).toFixed(0)} MiB`).join(', ');
 }

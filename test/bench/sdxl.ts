@@ -4,17 +4,18 @@
  *
  * What one picture takes, phase by phase: wall seconds, and CPU seconds (user + system of the process), which with --threads 1
  * are those of one core. Without --model it makes one of the released size from hash weights (6.9 GB in a temporary folder, a
- * minute) and needs 15 GB of memory.
+ * minute) and needs 15 GB of memory. The last row compares what the process grew by during the image with what was planned for its runs.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { memoryAt } from '../../src/pipelines/model-memory.js';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { openBackend } from '../../src/runtime/backend.js';
 import { runtimeNames } from '../../src/runtime/runtime-names.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
-import { type Lap, median, memoryRow, print, row, stopwatch } from './stopwatch.js';
+import { beginNewPeak, type Lap, median, memoryRow, print, residentMemory, row, stopwatch } from './stopwatch.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -58,6 +59,8 @@ async function measure(path: string, on: 'cpu' | 'webgpu' | 'cuda', threads: num
   });
   row('load', lap());
   await memoryRow();
+  const residentBytes = await residentMemory('VmRSS');
+  await beginNewPeak();
   const width = Number(options.width);
   const height = Number(options.height ?? options.width);
   const images = Number(options.images);
@@ -84,5 +87,12 @@ async function measure(path: string, on: 'cpu' | 'webgpu' | 'cuda', threads: num
   }
   row(`median step, ${images} x CFG`, median(perStep));
   await memoryRow();
+  const planned = memoryAt(pipeline.planMemory(), { width, height, frames: 1, rows: 2 * images }).filter(
+    ({ residence }) => residence === 'always' || (options.reference && residence === 'reference'),
+  );
+  const plannedBytes = planned.reduce((sum, { peakBytes }) => sum + peakBytes, 0);
+  const grownBytes = (await residentMemory('VmHWM')) - residentBytes;
+  const sizes = [grownBytes, plannedBytes].map((bytes) => `${(bytes / 2 ** 20).toFixed(0)} MiB`);
+  print(`runs: grown, planned  ${sizes.join(', ')}: ${(grownBytes / plannedBytes).toFixed(2)}`);
   await pipeline.dispose();
 }

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 
 /** Seconds of one phase. */
 export interface Lap {
@@ -36,12 +36,21 @@ export function row(what: string, { cpu, wall }: Lap): void {
 
 /** Of this process. */
 export async function memoryRow(): Promise<void> {
-  const status = await readFile('/proc/self/status', 'utf8');
-  const [resident, peak] = ['VmRSS', 'VmHWM'].map((field) => {
-    const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
-    return `${(Number(kilobytes) / 1024).toFixed(0)} MiB`;
-  });
+  const [resident, peak] = [await residentMemory('VmRSS'), await residentMemory('VmHWM')].map(
+    (bytes) => `${(bytes / 2 ** 20).toFixed(0)} MiB`,
+  );
   print(`resident, peak        ${resident}, ${peak}`);
+}
+
+/** Resident memory of this process in bytes: now (VmRSS), at its peak (VmHWM), or now without files (RssAnon). */
+export async function residentMemory(field: 'VmRSS' | 'VmHWM' | 'RssAnon'): Promise<number> {
+  const status = await readFile('/proc/self/status', 'utf8');
+  return Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1]) * 1024;
+}
+
+/** Begins a new peak. https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html */
+export function beginNewPeak(): Promise<void> {
+  return writeFile('/proc/self/clear_refs', '5');
 }
 
 export function print(line: string): void {

@@ -58,6 +58,28 @@ describe('graphMemory()', () => {
   });
 });
 
+describe('graphMemory() of blocked convolutions', () => {
+  const memoryOf = (shape: readonly number[], outputs: number) => {
+    const graph = new Graph('test', { ...defaultDialect, convolutions: 'blocked' });
+    const [inputs = 0, ...rest] = shape;
+    const x = graph.node('Softmax', [graph.input('x', 'f32', [1, inputs, ...rest])], [1, inputs, ...rest]);
+    const weight = graph.constant(new Float32Array(outputs * inputs), [outputs, inputs, ...rest.map(() => 1)]);
+    const y = graph.node('Conv', [x, weight], [1, outputs, ...rest]);
+    graph.output('y', graph.node('Softmax', [y], y.shape));
+    return graphMemory(graph, {}).peakBytes;
+  };
+
+  it('counts the copies of what goes in and of what comes out', () => {
+    // x, which is the caller's, and the result with its copy; or the input with its copy.
+    expect(memoryOf([10, 250, 100], 30)).toBe(1e6 + 2 * 3e6);
+    expect(memoryOf([30, 250, 100], 10)).toBe(3e6 + 2 * 3e6);
+  });
+
+  it('counts none where the images of a video are convolved together', () => {
+    expect(memoryOf([10, 5, 50, 100], 30)).toBe(1e6 + 1e6 + 3e6);
+  });
+});
+
 describe('sizeOf()', () => {
   it.each([
     [7, 7],

@@ -1,18 +1,18 @@
 /**
  * Prints the computed and the measured peak of one run of a VAE of released size: bytes of feeds, values and results. Without the
- * runtime's arena and its own layout for convolutions, which add to it as they please.
+ * runtime's arena, which adds to it as it pleases.
  */
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
-import { defaultDialect } from '../../src/graph/dialect.js';
 import { graphMemory } from '../../src/graph/graph-memory.js';
 import { sizeOf } from '../../src/graph/shape.js';
 import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { buildSdxlNetworks } from '../../src/pipelines/sdxl/weights.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
+import { expectedDialects } from '../../src/runtime/precision.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 
@@ -26,7 +26,7 @@ try {
     graph.encode((file) => file.slice(folder.length + 1)),
     {
       executionProviders: ['cpu'],
-      graphOptimizationLevel: 'extended',
+      graphOptimizationLevel: 'all',
       intraOpNumThreads: 1,
       enableCpuMemArena: false,
       extra: { session: { model_external_initializers_file_folder_path: folder } },
@@ -58,13 +58,13 @@ try {
 async function sdxlDecoder() {
   await writeSyntheticSdxl(folder, 'sdxl-base', 'F16', true);
   const checkpoint = await openSdxlCheckpoint({ path: folder });
-  return (await buildSdxlNetworks(checkpoint, () => [defaultDialect])).vae_decoder.graph;
+  return (await buildSdxlNetworks(checkpoint, expectedDialects('cpu', 'fp32'))).vae_decoder.graph;
 }
 
 async function wanDecoder() {
   await writeSyntheticWan(folder, 'wan-1.3b', 'BF16', true);
   const checkpoint = await openWanCheckpoint({ path: folder });
-  return (await buildWanNetworks(checkpoint, () => [defaultDialect])).vae_decoder_later.graph;
+  return (await buildWanNetworks(checkpoint, expectedDialects('cpu', 'fp32'))).vae_decoder_later.graph;
 }
 
 async function resident(field: 'VmRSS' | 'VmHWM'): Promise<number> {

@@ -14,6 +14,7 @@ const FUNCTIONS = {
   CreateSessionFromArray: { at: 8, takes: ['pointer', 'bytes', 'size', 'pointer'], gives: 'pointer' },
   CreateSessionOptions: { at: 10, takes: [], gives: 'pointer' },
   SetOptimizedModelFilePath: { at: 11, takes: ['pointer', 'string'], gives: undefined },
+  DisableMemPattern: { at: 17, takes: ['pointer'], gives: undefined },
   SetSessionLogSeverityLevel: { at: 22, takes: ['pointer', 'int'], gives: undefined },
   SetSessionGraphOptimizationLevel: { at: 23, takes: ['pointer', 'int'], gives: undefined },
   SetIntraOpNumThreads: { at: 24, takes: ['pointer', 'int'], gives: undefined },

@@ -1,4 +1,4 @@
-import type { SessionPlan } from '../network-session.js';
+import { plansBuffers, type SessionPlan } from '../network-session.js';
 import type { Handle } from './handle.js';
 import { LOG_LEVEL, type OrtLibrary } from './ort-library.js';
 
@@ -15,6 +15,7 @@ export function createSessionOptions(library: OrtLibrary, plan: SessionPlan): Ha
     api.call('SetSessionGraphOptimizationLevel', options.pointer, level);
     if (plan.saveTo !== undefined) api.call('SetOptimizedModelFilePath', options.pointer, plan.saveTo);
     api.call('SetSessionLogSeverityLevel', options.pointer, LOG_LEVEL);
+    if (!plansBuffers(plan)) api.call('DisableMemPattern', options.pointer);
     if (plan.threads > 0) api.call('SetIntraOpNumThreads', options.pointer, plan.threads);
     for (const [key, value] of Object.entries(plan.configEntries)) {
       api.call('AddSessionConfigEntry', options.pointer, key, value);
