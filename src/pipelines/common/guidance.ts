@@ -29,7 +29,7 @@ export function plannedForwards(request: GenerationRequest): number {
 }
 
 /** Work of a run that reuses deep features in that of a whole one: measured, see docs/reference/performance.md. */
-const SHALLOW_SHARE = 0.3;
+const SHALLOW_SHARE = 0.07;
 
 /** Work of a ControlNet's run in that of the denoiser's, whose way down and middle it has. */
 const CONTROL_SHARE = 0.5;
