@@ -17,6 +17,7 @@ import {
 } from '../gen/darkroom/v1/model_service.js';
 import type { ControlNetSummary } from '../pipelines/controlnets/controlnet-summary.js';
 import type { EmbeddingSummary } from '../pipelines/embeddings/embedding-summary.js';
+import type { AnyFamily } from '../pipelines/family.js';
 import type { LoraSummary } from '../pipelines/lora/lora-summary.js';
 import type { UpscalerSummary } from '../pipelines/upscalers/upscaler-summary.js';
 import { version } from '../version.js';
@@ -53,7 +54,8 @@ export function createModelService(state: ServerState): ModelServiceServer {
       const loras = lora.of(family).map(describeLora);
       const embeddings = embedding.of(family).map(describeEmbedding);
       const controlnets = controlnet.of(family).map(describeControlNet);
-      return { ...model, loras, embeddings, controlnets, upscalers: upscaler.of(family).map(describeUpscaler) };
+      const upscalers = upscaler.of(family).map(describeUpscaler);
+      return { ...model, loras, embeddings, controlnets, upscalers, takes: fieldsOf(family) };
     });
   };
   return {
@@ -188,6 +190,23 @@ function describeControlNet({ name, summary, problem }: KnownAddOn<ControlNetSum
   };
 }
 
+/** Optional fields of a request that have an effect with a family. */
+function fieldsOf({ takes, loraBase, references, video }: AnyFamily): string[] {
+  const fields: Readonly<Record<string, boolean>> = {
+    weights: takes.weights,
+    loras: loraBase !== undefined,
+    frames: video !== undefined,
+    guidance_interval: takes.stepSaving,
+    reuse_threshold: takes.stepSaving,
+    mask: references.takesMask === true,
+    controls: takes.controls,
+    guidance_rescale: takes.guidanceRescale,
+    upscale: takes.upscale,
+    deep_cache_interval: takes.deepCache,
+  };
+  return Object.keys(fields).filter((name) => fields[name]);
+}
+
 function describeUpscaler({ name, summary, problem }: KnownAddOn<UpscalerSummary>): UpscalerInfo {
   return {
     name,
@@ -234,6 +253,7 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     embeddings: [],
     controlnets: [],
     upscalers: [],
+    takes: [],
     variants: sum(engines, ({ variants }) => variants),
     variantBuilds: sum(engines, ({ variantBuilds }) => variantBuilds),
     networks: engines.find(({ networks }) => networks.length > 0)?.networks ?? [],

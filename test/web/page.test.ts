@@ -7,6 +7,7 @@ import { queueOperations } from '../../src/cli/web/queue-operations.js';
 import { connect } from '../../src/client/client.js';
 import { readBridgeConfig } from '../../src/config/bridge-config.js';
 import { openQueue } from '../../src/queue-bridge/queue/open-queue.js';
+import { writeSyntheticUpscaler } from '../../src/synthetic/upscaler.js';
 import type { Gateway } from '../../src/web/gateway.js';
 import { accessibilityProblems, launchBrowser, openPage } from '../support/browser.js';
 import { gateway } from '../support/gateway.js';
@@ -150,6 +151,28 @@ describe('what the models of a server can do', () => {
     expect(await page.getByLabel('Prompt', { exact: true }).inputValue()).toBe('a circle, ink wash');
     await start(page);
     await page.getByTestId('result').getByText('ink (0.5)').waitFor();
+  });
+
+  it('larger images, by an upscaler too, and the same job again', async () => {
+    const folder = await tempFolder();
+    await writeSyntheticUpscaler(join(folder, 'tiny.safetensors'), 'upscaler-tiny');
+    const own = await serve({ UPSCALER_DIR: folder });
+    const gate = await gateway(own.client);
+    onTestFinished(async () => {
+      await gate.close();
+      await own.stop();
+    });
+    const { page } = await openPage(browser, gate.url);
+    await fill(page, 'a circle', 2);
+    await page.getByLabel(/^Enlarge(?! with)/).selectOption('2');
+    await page.getByLabel('Enlarge with').selectOption('tiny');
+    await page.getByLabel('Draw again').fill('0.5');
+    await start(page);
+    await page.getByTestId('result').getByText('128 × 128').waitFor();
+    await page.getByTestId('result').getByText('2 times with tiny, drawn again at 0.5').waitFor();
+    await page.getByRole('button', { name: /^Again with seed/ }).click();
+    expect(await page.getByLabel('Width').inputValue()).toBe('64');
+    expect(await page.getByLabel('Draw again').inputValue()).toBe('0.5');
   });
 
   it('a video, which the gallery plays', async () => {

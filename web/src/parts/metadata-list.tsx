@@ -7,6 +7,12 @@ interface MetadataListProps {
   readonly asset: Asset | undefined;
 }
 
+function enlarged(upscale: Metadata['upscale']): string | undefined {
+  if (upscale === undefined) return undefined;
+  const { factor, upscaler, strength = 0 } = upscale;
+  return `${factor} times with ${upscaler || 'Lanczos'}${strength > 0 ? `, drawn again at ${strength}` : ''}`;
+}
+
 /** What was really done. */
 export function MetadataList({ metadata, asset }: MetadataListProps) {
   const { frames, fps, loras = [] } = metadata;
@@ -23,6 +29,7 @@ export function MetadataList({ metadata, asset }: MetadataListProps) {
     ['Guidance', metadata.guidanceScale],
     ['Scheduler', metadata.scheduler],
     ['LoRAs', loras.map(({ name, weight }) => `${name} (${weight ?? 1})`).join(', ')],
+    ['Enlarged', enlarged(metadata.upscale)],
     ['Reference', metadata.referenceProblem ?? metadata.referenceMethod],
     ['Tokens', metadata.promptTokens],
     ['Note', metadata.promptProblem],

@@ -26,6 +26,11 @@ export interface LoraInfo {
   readonly problem?: string;
 }
 
+export interface UpscalerInfo {
+  readonly name: string;
+  readonly problem?: string;
+}
+
 export interface Engine {
   readonly name: string;
   readonly device?: string;
@@ -54,6 +59,9 @@ export interface Model {
   readonly restarts?: number;
   readonly problem?: string;
   readonly loras?: readonly LoraInfo[];
+  readonly upscalers?: readonly UpscalerInfo[];
+  /** Optional fields of a request that have an effect. */
+  readonly takes?: readonly string[];
   readonly engines?: readonly Engine[];
 }
 
@@ -111,6 +119,7 @@ export interface Metadata {
   readonly memoryMeasures?: readonly string[];
   readonly loras?: readonly Lora[];
   readonly totalSizeBytes?: string;
+  readonly upscale?: { readonly factor?: number; readonly upscaler?: string; readonly strength?: number };
 }
 
 export interface JobError {

@@ -28,6 +28,10 @@ export const form = {
   loras: signal<readonly { readonly name: string; readonly weight: number }[]>([]),
   references: signal<Readonly<Partial<Record<ReferenceRole, FormReference>>>>({}),
   strength: signal(''),
+  /** How often larger the result is; empty: as large as the fields above say. */
+  enlarge: signal(''),
+  upscaler: signal(''),
+  redraw: signal(''),
   /** What the user must add to run a job again; empty: nothing. */
   note: signal(''),
 };
@@ -61,6 +65,11 @@ export function takesMask(): boolean {
   return chosenType()?.makes === 'images';
 }
 
+/** True if the chosen model can enlarge its results. */
+export function takesUpscale(): boolean {
+  return chosenModel()?.takes?.includes('upscale') ?? false;
+}
+
 /** The job as the gateway takes it. */
 export function requestOf(): Record<string, unknown> {
   const type = chosenType();
@@ -83,6 +92,14 @@ export function requestOf(): Record<string, unknown> {
     ...(type?.makes === 'images' && { numImages: Number(form.numImages.value) }),
     ...(isVideo && { frames: optional(form.frames.value) }),
     loras: form.loras.value,
+    ...(form.enlarge.value !== '' &&
+      takesUpscale() && {
+        upscale: {
+          factor: Number(form.enlarge.value),
+          upscaler: form.upscaler.value,
+          strength: optional(form.redraw.value),
+        },
+      }),
     ...(isMasked && { mask: { image: mask.base64, blur: 4 } }),
     references: references.map(([role, { base64 }]) => ({
       image: base64,
@@ -98,8 +115,13 @@ export function fillFrom(metadata: Metadata, seed: string | undefined): void {
   form.jobType.value = jobTypeName(metadata.jobType) || form.jobType.value;
   form.prompt.value = metadata.originalPrompt ?? '';
   form.negative.value = metadata.negativePrompt ?? '';
-  form.width.value = text(metadata.width);
-  form.height.value = text(metadata.height);
+  const { upscale } = metadata;
+  const before = (pixels: number | undefined) => pixels && Math.round(pixels / (upscale?.factor ?? 1));
+  form.width.value = text(before(metadata.width));
+  form.height.value = text(before(metadata.height));
+  form.enlarge.value = text(upscale?.factor);
+  form.upscaler.value = upscale?.upscaler ?? '';
+  form.redraw.value = text(upscale?.strength);
   form.steps.value = text(metadata.steps);
   form.guidance.value = text(metadata.guidanceScale);
   form.scheduler.value = metadata.scheduler ?? '';

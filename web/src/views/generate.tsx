@@ -5,6 +5,7 @@ import { JobPanel } from '../parts/job-panel';
 import { LoraFields } from '../parts/lora-fields';
 import { PromptField } from '../parts/prompt-field';
 import { ReferenceFields } from '../parts/reference-fields';
+import { UpscaleFields } from '../parts/upscale-fields';
 import { current, follow, startJob } from '../state/current-job';
 import { chosenModel, chosenType, form, jobTypes, requestOf } from '../state/form';
 import { go, route } from '../state/route';
@@ -106,6 +107,7 @@ function Fields() {
           ))}
         </SelectField>
       </div>
+      <UpscaleFields />
       <LoraFields />
       <ReferenceFields />
     </>

@@ -161,6 +161,11 @@ export interface Model {
   controlnets: ControlNetInfo[];
   /** Upscalers that requests can name for this model, and files that cannot be used, with the reason. Only in ListModels. */
   upscalers: UpscalerInfo[];
+  /**
+   * Optional fields of GenerateRequest that have an effect with this model, by their names, for example controls, mask, upscale. With others a
+   * request is refused. Only in ListModels.
+   */
+  takes: string[];
 }
 
 /** EngineStatus describes one of the engine processes that serve a model. */
@@ -361,6 +366,7 @@ function createBaseModel(): Model {
     embeddings: [],
     controlnets: [],
     upscalers: [],
+    takes: [],
   };
 }
 
@@ -446,6 +452,9 @@ export const Model: MessageFns<Model> = {
     }
     for (const v of message.upscalers) {
       UpscalerInfo.encode(v!, writer.uint32(194).fork()).join();
+    }
+    for (const v of message.takes) {
+      writer.uint32(202).string(v!);
     }
     return writer;
   },
@@ -655,6 +664,14 @@ export const Model: MessageFns<Model> = {
             message.upscalers.push(UpscalerInfo.decode(reader, reader.uint32()));
             continue;
           }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.takes.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -739,6 +756,9 @@ export const Model: MessageFns<Model> = {
       upscalers: globalThis.Array.isArray(object?.upscalers)
         ? object.upscalers.map((e: any) => UpscalerInfo.fromJSON(e))
         : [],
+      takes: globalThis.Array.isArray(object?.takes)
+        ? object.takes.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -816,6 +836,9 @@ export const Model: MessageFns<Model> = {
     if (message.upscalers?.length) {
       obj.upscalers = message.upscalers.map((e) => UpscalerInfo.toJSON(e));
     }
+    if (message.takes?.length) {
+      obj.takes = message.takes;
+    }
     return obj;
   },
 
@@ -854,6 +877,7 @@ export const Model: MessageFns<Model> = {
     message.embeddings = object.embeddings?.map((e) => EmbeddingInfo.fromPartial(e)) || [];
     message.controlnets = object.controlnets?.map((e) => ControlNetInfo.fromPartial(e)) || [];
     message.upscalers = object.upscalers?.map((e) => UpscalerInfo.fromPartial(e)) || [];
+    message.takes = object.takes?.map((e) => e) || [];
     return message;
   },
 };
