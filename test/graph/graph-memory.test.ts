@@ -69,10 +69,10 @@ describe('graphMemory() of blocked convolutions', () => {
     return graphMemory(graph, {}).peakBytes;
   };
 
-  it('counts the copies of what goes in and of what comes out', () => {
+  it('counts the copies of what goes in and of what comes out, with slack of the arena', () => {
     // x, which is the caller's, and the result with its copy; or the input with its copy.
-    expect(memoryOf([10, 250, 100], 30)).toBe(1e6 + 2 * 3e6);
-    expect(memoryOf([30, 250, 100], 10)).toBe(3e6 + 2 * 3e6);
+    expect(memoryOf([10, 250, 100], 30)).toBe(7.7e6);
+    expect(memoryOf([30, 250, 100], 10)).toBe(9.9e6);
   });
 
   it('counts none where the images of a video are convolved together', () => {
@@ -110,7 +110,7 @@ it.each(['sdxl', 'wan'])(
     const env = { ...process.env, MALLOC_MMAP_THRESHOLD_: '65536' };
     const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', program, family], { env });
     const { computed, measured } = JSON.parse(stdout) as { computed: number; measured: number };
-    expect(measured / computed).toBeGreaterThan(0.8);
+    expect(measured / computed).toBeGreaterThan(0.85);
     expect(measured / computed).toBeLessThan(1.15);
   },
   120_000,

@@ -68,7 +68,7 @@ describe('a network that float16 is too narrow for', () => {
     const folder = await change(await writeSyntheticSdxl(join(await tempFolder(), 'sdxl'), 'sdxl-tiny', 'F32'), large);
     const networks = await buildSdxlNetworks(await openSdxlCheckpoint({ path: folder }), wide.dialectsOf);
     const opener = new NetworkOpener(wide, Object.values(networks));
-    expect(opener.precisions).toHaveLength(5);
+    expect(opener.precisions).toHaveLength(6);
     expect(opener.precisions).toContainEqual({ network: 'unet', precision: 'fp16' });
     await openAll(networks, opener);
     for (const { network, precision, reason } of opener.precisions) {

@@ -112,7 +112,7 @@ describe('Estimate', () => {
       const networks = (await sdxl.planMemory?.(source, expectedDialects('cpu', 'auto'), run)) ?? [];
       const { weights, rest, largestInTurn } = sumMemory(networks);
       expect(Number(deviceWeightBytes)).toBe(weights);
-      expect(Math.abs(Number(devicePeakBytes) / (rest + largestInTurn) - 1), JSON.stringify(run)).toBeLessThan(0.01);
+      expect(Math.abs(Number(devicePeakBytes) / (rest + largestInTurn) - 1), JSON.stringify(run)).toBeLessThan(0.02);
     }
   });
 

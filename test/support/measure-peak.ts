@@ -1,6 +1,5 @@
 /**
- * Prints the computed and the measured peak of one run of a VAE of released size: bytes of feeds, values and results. Without the
- * runtime's arena, which adds to it as it pleases.
+ * Prints the computed and the measured peak of one run of a VAE of released size on the CPU: bytes of feeds, values and results.
  */
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -28,7 +27,7 @@ try {
       executionProviders: ['cpu'],
       graphOptimizationLevel: 'all',
       intraOpNumThreads: 1,
-      enableCpuMemArena: false,
+      enableMemPattern: false,
       extra: { session: { model_external_initializers_file_folder_path: folder } },
     },
   );
