@@ -2,10 +2,12 @@ import { resizeRgb } from '../../media/resize-rgb.js';
 import { callsPerStep, createScheduler } from '../../schedulers/beta-schedulers.js';
 import { firstStep } from '../common/batching.js';
 import type { KeptFiles } from '../common/kept-files.js';
-import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import type { GenerationRequest, RequestControl, RequestUpscale } from '../pipeline.js';
 import type { Upscaler } from '../upscalers/upscaler.js';
 import type { ImageSize } from './autoencoder.js';
+
+/** An upscaler draws no larger image, 200 MB of bytes: what it enlarges is made smaller before. */
+const MAX_DRAWN_PIXELS = 64 * 1024 * 1024;
 
 /** Calls of the denoiser in the second pass of an image; 0 for a request without one. */
 export function secondCalls({ upscale, scheduler }: GenerationRequest, schedulerConfig: unknown): number {
@@ -32,9 +34,16 @@ export async function enlargeRgb(
   if (typeof method === 'string') return resizeRgb(rgb, size, to);
   const upscaler = await upscalers.get(method);
   const { scale } = upscaler.config;
-  const drawn = { width: size.width * scale, height: size.height * scale };
-  const enlarged = await upscaler.upscale(imageFromRgb(rgb, size), size, signal);
-  return resizeRgb(rgbFromImage(enlarged, drawn), drawn, to);
+  const own = within(size, MAX_DRAWN_PIXELS / scale ** 2);
+  const drawn = { width: own.width * scale, height: own.height * scale };
+  const enlarged = await upscaler.upscale(await resizeRgb(rgb, size, own), own, signal);
+  return resizeRgb(enlarged, drawn, to);
+}
+
+/** A size of the same shape with at most so many pixels. */
+function within({ width, height }: ImageSize, pixels: number): ImageSize {
+  const factor = Math.min(1, Math.sqrt(pixels / (width * height)));
+  return { width: Math.max(1, Math.floor(width * factor)), height: Math.max(1, Math.floor(height * factor)) };
 }
 
 /** Control images in another size. */
