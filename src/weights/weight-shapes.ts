@@ -1,5 +1,9 @@
 import { InferenceError } from '../errors.js';
+import { shown } from '../std/shown.js';
 import type { WeightFiles } from './weight-files.js';
+
+/** Layers of a kind that one network may have. The largest published models have fewer; a file can name 60,000 empty ones. */
+const MAX_LAYERS = 256;
 
 /** The shapes of a network's tensors, from which its configuration follows. */
 export class WeightShapes {
@@ -23,10 +27,17 @@ export class WeightShapes {
     );
   }
 
-  /** 0, 1, … as long as there is such a key. */
+  /**
+   * 0, 1, … as long as there is such a key.
+   * @throws InferenceError CHECKPOINT_INVALID where there are more than MAX_LAYERS
+   */
   range(key: (i: number) => string): readonly number[] {
     const found: number[] = [];
-    while (this.has(key(found.length))) found.push(found.length);
+    while (this.has(key(found.length))) {
+      if (found.length === MAX_LAYERS)
+        this.refuse(`has ${shown(key(MAX_LAYERS))}, must have at most ${MAX_LAYERS} layers of a kind`);
+      found.push(found.length);
+    }
     return found;
   }
 

@@ -1,6 +1,6 @@
 import { afterEach, expect, it } from 'vitest';
 import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
-import { outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { metadataOf, outcomeOf, quick, type Serving, serve, until } from '../support/serving.js';
 
 let serving: Serving;
 afterEach(async () => {
@@ -24,4 +24,19 @@ it('what an engine holds on its device grows with its largest job, and is in Lis
   expect(large).toBeGreaterThan(small + 50e6);
   await outcomeOf(serving.client, quick);
   expect(await held()).toBe(large);
+});
+
+it('what a batch takes is that of the job that is enlarged, whichever is the first', async () => {
+  serving = await serve();
+  const held = async () => Number((await models())[0]?.engines[0]?.deviceBytes);
+  const plain = { ...quick, seed: 2n };
+  const enlarged = { ...quick, upscale: { upscaler: 'latent', factor: 4, strength: 0.5, steps: 2 } };
+  const before = outcomeOf(serving.client, { ...quick, steps: 60 });
+  await until(async () => (await held()) > 0);
+  const batch = [plain, enlarged].map((request) => outcomeOf(serving.client, request));
+  await before;
+  for (const job of batch) expect(metadataOf(await job).batchImages).toBe(2);
+  const together = await held();
+  await outcomeOf(serving.client, enlarged);
+  expect(await held()).toBe(together);
 });

@@ -49,6 +49,8 @@ const PREFIXES = ['params_ema.', 'params.'] as const;
 export const LARGEST_TILE = 256;
 const MAX_SCALE = 8;
 const MAX_BLOCKS = 64;
+/** Between the first convolution of a compact network and its last. Released ones have 16 or 32. */
+const MAX_CONVOLUTIONS = 64;
 /** Keys of architectures that upscale otherwise. */
 const OTHER_KINDS: readonly (readonly [pattern: RegExp, name: string])[] = [
   [/relative_position_bias_table|\.attn\.qkv\./, 'a transformer (SwinIR, HAT, DAT and their like)'],
@@ -169,6 +171,11 @@ function compactConfig(path: string, tensors: WeightFiles['tensors']): CompactCo
     throw new InferenceError(
       'CHECKPOINT_INVALID',
       `${path} has a last layer of ${formatShape(shape)}, which is no square of pixels`,
+    );
+  if (convolutions > MAX_CONVOLUTIONS)
+    throw new InferenceError(
+      'MODEL_UNSUPPORTED',
+      `${path} has ${convolutions} convolutions between its first and its last, must have at most ${MAX_CONVOLUTIONS}`,
     );
   return { kind: 'compact', channels: first[0] ?? 0, convolutions, scale };
 }

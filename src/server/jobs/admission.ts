@@ -9,7 +9,7 @@ import { loadingEvent } from '../enhance/enhance-for-job.js';
 import type { QueueDepth, ServerObserver } from '../observe/server-observer.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
-import { memoryOfJobs } from './device-memory.js';
+import { memoryOfJobs, requestsTogether } from './device-memory.js';
 import { EngineSlot, EngineWait, preferredFor } from './engine-slot.js';
 import { FairQueue } from './fair-queue.js';
 import type { GenerateJob } from './generate-job.js';
@@ -276,7 +276,8 @@ export class Admission {
     const { memory, policy } = this.#options;
     const [first] = jobs as [GenerateJob];
     const needed = memoryOfJobs(engine.info?.memory, jobs, engine.spec.batchPixels);
-    const measuredBytes = engine.device === 'cpu' ? costs.peakBytes(first.request) : undefined;
+    const measured = requestsTogether(jobs).map((request) => costs.peakBytes(request) ?? 0);
+    const measuredBytes = engine.device === 'cpu' ? Math.max(...measured) : undefined;
     const signal = jobs.length === 1 ? first.signal : undefined;
     const grant = needed && (await memory.grant(engine, needed, { measuredBytes, signal }));
     try {

@@ -84,20 +84,33 @@ function smallestParts(memory: ModelMemory, run: RunSize): readonly PlannedNetwo
   );
 }
 
+/**
+ * The requests of jobs that run together, each with the seeds of all: what is computed for one of them holds for its passes with the
+ * others' images. Their passes differ: one may be guided, another enlarged.
+ */
+export function requestsTogether(jobs: readonly GenerateJob[]): readonly GenerationRequest[] {
+  const seeds = jobs.flatMap(({ request }) => request.seeds);
+  return jobs.map(({ request }) => ({ ...request, seeds }));
+}
+
 /** The same of jobs that run together. Undefined while the model has not reported what its networks take. */
 export function memoryOfJobs(
   memory: ModelMemory | undefined,
   jobs: readonly GenerateJob[],
   batchPixels: number,
 ): JobsMemory | undefined {
-  const requests = jobs.map(({ request }) => request);
-  // A guided job has two rows an image.
-  const base = requests.find(isEverGuided) ?? requests[0];
-  if (memory === undefined || base === undefined) return undefined;
+  if (memory === undefined || jobs.length === 0) return undefined;
   const hasReferences = jobs.some(({ plan, request }) => plan.references !== undefined || request.init !== undefined);
-  return deviceMemoryOf(
-    memory,
-    { ...base, seeds: requests.flatMap(({ seeds }) => seeds) },
-    { hasReferences, batchPixels },
-  );
+  return requestsTogether(jobs)
+    .map((request) => deviceMemoryOf(memory, request, { hasReferences, batchPixels }))
+    .reduce(larger);
+}
+
+function larger(one: JobsMemory, other: JobsMemory): JobsMemory {
+  return {
+    weightBytes: Math.max(one.weightBytes, other.weightBytes),
+    restBytes: Math.max(one.restBytes, other.restBytes),
+    peakBytes: Math.max(one.peakBytes, other.peakBytes),
+    leastBytes: Math.max(one.leastBytes, other.leastBytes),
+  };
 }

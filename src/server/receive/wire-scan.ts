@@ -4,6 +4,8 @@ export type ScanProblem = 'malformed' | 'too many fields';
 
 /** A varint has at most 10 bytes. */
 const MAX_VARINT_BITS = 70;
+/** Decoders take the low 32 bits of a larger tag or length: what they would read then is another message than the one counted here. */
+const MAX_UINT32 = 2 ** 32 - 1;
 
 /** What the next bytes are: a varint is a field's tag, a value, or the length of a value. */
 type Next = 'tag' | 'value' | 'length';
@@ -52,7 +54,7 @@ export class WireScan {
       if (this.#at >= end) return undefined;
       const byte = bytes[this.#at - start] ?? 0;
       this.#at += 1;
-      // Beyond 2^53 the value is no tag or length that could fit: only its end matters.
+      // Beyond 2^53 the value is no tag and no length: only its end matters.
       this.#varint += (byte & 0x7f) * 2 ** this.#bits;
       this.#bits += 7;
       if (byte >= 0x80) {
@@ -67,10 +69,12 @@ export class WireScan {
   }
 
   #onVarint(value: number): ScanProblem | undefined {
-    if (this.#next === 'tag') return this.#onTag(value);
-    if (this.#next === 'length') return this.#onLength(value);
-    this.#next = 'tag';
-    return undefined;
+    if (this.#next === 'value') {
+      this.#next = 'tag';
+      return undefined;
+    }
+    if (value > MAX_UINT32) return 'malformed';
+    return this.#next === 'tag' ? this.#onTag(value) : this.#onLength(value);
   }
 
   #onTag(tag: number): ScanProblem | undefined {

@@ -227,7 +227,7 @@ describe('a ControlNet file', () => {
     shape,
     bytes: Buffer.alloc(2 * shape.reduce((a, b) => a * b, 1)),
   });
-  it.each([
+  it.each<[Record<string, number[]>, RegExp]>([
     [
       { 'lora.weight': [1] },
       /is no ControlNet: it has neither controlnet_cond_embedding\.\* nor input_hint_block\.\*$/,
@@ -239,6 +239,13 @@ describe('a ControlNet file', () => {
     [
       { 'controlnet_cond_embedding.conv_in.weight': [1], 'add_embedding.linear_1.weight': [1] },
       /shrinks its control 1 times, the model's VAE 8 times$/,
+    ],
+    [
+      Object.fromEntries([
+        ...['controlnet_cond_embedding.conv_in.weight', 'add_embedding.linear_1.weight'].map((key) => [key, [1]]),
+        ...Array.from({ length: 300 }, (_, i) => [`controlnet_cond_embedding.blocks.${i}.weight`, [1]]),
+      ]),
+      /has controlnet_cond_embedding\.blocks\.256\.weight, must have at most 256 layers of a kind$/,
     ],
   ])('is refused: %#', async (shapes, message) => {
     const path = join(folder, 'refused.safetensors');

@@ -114,6 +114,13 @@ describe('an upscaler', () => {
       'MODEL_UNSUPPORTED',
       /is a transformer/,
     ],
+    [
+      'a layer has a number that no network has',
+      'compact-x3',
+      (all) => all.set('body.9000000000000000.weight', f32([27, 8, 3, 3], new Float32Array(27 * 8 * 9))),
+      'MODEL_UNSUPPORTED',
+      /has 4499999999999999 convolutions between its first and its last, must have at most 64/,
+    ],
     ['it is something else', 'compact-x3', (all) => all.delete('body.1.weight'), 'MODEL_UNSUPPORTED', /is no upscaler/],
   ])('is refused by name where %s', async (_, name, change, reason, message) => {
     const path = await writeCase(name, change);

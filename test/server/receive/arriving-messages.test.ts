@@ -98,6 +98,8 @@ describe('messages that arrive', () => {
     ['a value longer than the message', [0x22, 0x05, 0x61]],
     ['a message longer than the message around it', [0x8a, 0x01, 0x05, 0x0a]],
     ['a tag without an end', Array.from({ length: 11 }, () => 0xff)],
+    // Decoders read it as the tag of references.
+    ['a tag of 33 bits', [0x8a, 0x81, 0x80, 0x80, 0x10, 0x00]],
   ])('are refused when they are no message: %s', (_, content) => {
     const { message } = arrive(framed(Buffer.from(content)), 1);
     expect(message).toBe('the request is not a valid protobuf message of this method');
@@ -110,6 +112,9 @@ describe('messages that arrive', () => {
     await expect(
       inflate(gzipSync(GenerateRequest.encode({ ...request, prompt: 'a'.repeat(200_000) }).finish()), 'gzip', cancel),
     ).rejects.toThrow(/must have at most 196608/);
+    // Decoders take a length of 2^32 for 0, and the fields behind it for fields.
+    const hidden = Buffer.concat([Buffer.from([0x22, 0x80, 0x80, 0x80, 0x80, 0x10]), fields]);
+    await expect(inflate(gzipSync(hidden), 'gzip', generate)).rejects.toThrow(/not a valid protobuf message/);
     await expect(inflate(Buffer.from('no gzip'), 'gzip', generate)).rejects.toThrow(
       'the request is not valid gzip, as its grpc-encoding says',
     );
