@@ -21,20 +21,24 @@ const BETWEEN = new Set([
   'et',
   'demi',
 ]);
-const SHORT_UNITS = new Set([
-  'months',
-  'month',
-  'weeks',
-  'week',
-  'days',
-  'day',
-  'mo',
-  'mos',
-  'y',
-  'yr',
-  'year',
-  'years',
+/** Units of an age by how many of them make a year. */
+const UNITS_OF_A_YEAR: ReadonlyMap<string, number> = new Map([
+  ['months', 12],
+  ['month', 12],
+  ['mo', 12],
+  ['mos', 12],
+  ['weeks', 52],
+  ['week', 52],
+  ['days', 365],
+  ['day', 365],
+  ['y', 1],
+  ['yr', 1],
+  ['year', 1],
+  ['years', 1],
 ]);
+/** The last grade of a school. */
+const LAST_GRADE = 12;
+const BEFORE_GRADE = new Set(['in', 'of', 'from', 'a', 'is', 's']);
 const OLD = new Set(['old', 'olds', 'o', 'age', 'young']);
 const ABOUT = new Set([
   'of',
@@ -89,10 +93,12 @@ export function findsMinorAge(parts: Stream, lexicon: Lexicon): boolean {
       continue;
     }
     const { value, next } = number;
+    if (isUnderInUnits(words, value, next)) return true;
     if (value >= ADULT || isPartOfLarger(words, i, lexicon) || isAgedThing(words, i)) continue;
     if (
       hasUnit(words, parts, next, lexicon) ||
       isSchoolYear(words, i, next) ||
+      isGradeAlone(words, parts, i, value, next) ||
       isGradeNumber(words, next) ||
       hasAgeBefore(words, parts, i, lexicon)
     )
@@ -185,7 +191,7 @@ function hasUnit(words: readonly string[], parts: Stream, from: number, { years,
     const behind = at + (OLD.has(next) ? 2 : 1);
     return ends(behind) || !(NO_AGE.has(next) || AGED_THINGS.test(words[behind] ?? ''));
   }
-  return SHORT_UNITS.has(word) && (OLD.has(next) || next === 'of');
+  return UNITS_OF_A_YEAR.has(word) && (OLD.has(next) || next === 'of');
 }
 
 function isYear(word: string, years: ReadonlySet<string>, stems: readonly string[]): boolean {
@@ -247,6 +253,18 @@ function isGradeNumber(words: readonly string[], next: number): boolean {
 
 function isSchoolYear(words: readonly string[], i: number, next: number): boolean {
   return SCHOOL_YEARS.has(words[i - 1] ?? '') && PUPILS.test(words[next] ?? '');
+}
+
+/** "grade seven" as a phrase of its own, or "in grade 7": no "grade 5 titanium". */
+function isGradeAlone(words: readonly string[], parts: Stream, i: number, value: number, next: number): boolean {
+  if (words[i - 1] !== 'grade' || value > LAST_GRADE || parts[next]?.hard === false) return false;
+  return parts[i - 1]?.hard !== false || BEFORE_GRADE.has(words[i - 2] ?? '');
+}
+
+/** "144 months old" */
+function isUnderInUnits(words: readonly string[], value: number, next: number): boolean {
+  const ofYear = UNITS_OF_A_YEAR.get(words[next] ?? '');
+  return ofYear !== undefined && ofYear > 1 && value < ADULT * ofYear && OLD.has(words[next + 1] ?? '');
 }
 
 function isBornLate(words: readonly string[], i: number): boolean {

@@ -51,6 +51,8 @@ const EMOJI: Readonly<Record<string, string>> = {
   '\u{1f51e}': 'nsfw',
 };
 const ANY_EMOJI = new RegExp(`[${Object.keys(EMOJI).join('')}]`, 'gu');
+/** Greek signs that look like c until NFKC makes them an ordinary sigma. */
+const LUNATE_SIGMA = /[ϲϹ]/g;
 /** "<18" is "under 18". */
 const LESS_THAN = /[<≤＜]\s?(?=1[0-8](?!\d))/g;
 
@@ -63,6 +65,7 @@ export function sourcesOf(text: string): ReadonlySet<string> {
   for (const resolved of new Set([text, resolveReferences(text)])) {
     const source = resolved.replace(LESS_THAN, ' under ').replace(ANY_EMOJI, (emoji) => ` ${EMOJI[emoji]} `);
     sources.add(source);
+    if (source.search(LUNATE_SIGMA) >= 0) sources.add(source.replace(LUNATE_SIGMA, 'c'));
     if (source.includes('/*')) sources.add(source.replace(COMMENT, ''));
     if (source.includes('<')) sources.add(source.replace(TAG, ''));
     if (INNER_CAPITAL.test(source))

@@ -15,6 +15,7 @@ const probes: [string, Record<'refused' | 'allowed', Record<string, Row[]>>][] =
   'probes-1',
   'probes-2',
   'probes-3',
+  'probes-4',
 ].map((name) => [name, fixture(name)]);
 const products: { languages: Record<string, { subjects: string[]; contexts: string[] }>; allowed: string[] } =
   fixture('products');
