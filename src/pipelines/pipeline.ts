@@ -173,6 +173,8 @@ export interface GenerationRequest {
  */
 export interface RequestUpscale {
   readonly method: 'lanczos' | 'latent' | RequestUpscaler;
+  /** As it was asked for; sides are rounded. */
+  readonly factor: number;
   /** Of the result, in pixels: multiples of `sizeMultiple`. */
   readonly width: number;
   readonly height: number;

@@ -58,6 +58,12 @@ describe('a job with an upscale', () => {
     expect([width, height, told]).toEqual([...size, said]);
   });
 
+  it('has the factor that was asked for, so that the same request can be made again', async () => {
+    const made = await outcome({ width: 72, height: 104, upscale: upscale({ factor: 1.13 }) });
+    const { width, height, upscale: told } = metadataOf(made);
+    expect([width, height, told?.factor]).toEqual([80, 120, 1.13]);
+  });
+
   it("writes A1111's parameters for it", async () => {
     const asked = { upscale: upscale({ upscaler: 'tiny', strength: 0.5 }), steps: 2 };
     const { files } = await outcome({ ...asked, outputMetadata: OutputMetadata.OUTPUT_METADATA_FULL });

@@ -15,7 +15,6 @@ const LATENT = 'latent';
 /** A checked upscale of a request: its upscaler is not looked up. */
 export interface PlannedUpscale extends Omit<RequestUpscale, 'method'> {
   readonly upscaler: string;
-  readonly factor: number;
 }
 
 /** Checks the upscale of a request and fills in defaults. Undefined: the request has none. */
@@ -68,7 +67,7 @@ export function findUpscaler(
   family: AnyFamily,
   registry: AddOnRegistry<'upscaler'>,
 ): RequestUpscale {
-  const { upscaler, factor: _, ...rest } = planned;
+  const { upscaler, ...rest } = planned;
   if (upscaler === '') return { ...rest, method: 'lanczos' };
   if (upscaler === LATENT) return { ...rest, method: LATENT };
   const { path, revision, summary } = registry.get(upscaler, family);
@@ -82,9 +81,9 @@ export function namesUpscaler(upscale: Upscale | undefined): boolean {
 
 /** An upscale as the metadata of a job has it. */
 export function upscaleMessage({ request }: { readonly request: GenerationRequest }): Upscale | undefined {
-  const { upscale, width } = request;
+  const { upscale } = request;
   if (upscale === undefined) return undefined;
-  const { method, strength, steps } = upscale;
+  const { method, factor, strength, steps } = upscale;
   const upscaler = typeof method === 'string' ? (method === LATENT ? LATENT : '') : method.name;
-  return { upscaler, factor: upscale.width / width, strength, steps };
+  return { upscaler, factor, strength, steps };
 }

@@ -53,7 +53,7 @@ describe('deep caching', () => {
       request({
         deepCacheInterval: 3,
         seeds: [8],
-        upscale: { method: 'lanczos', width: 128, height: 128, strength: 0.8, steps: 5 },
+        upscale: { method: 'lanczos', factor: 2, width: 128, height: 128, strength: 0.8, steps: 5 },
       }),
     ];
     const alone: string[] = [];

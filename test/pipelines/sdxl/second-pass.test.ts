@@ -32,7 +32,7 @@ const request = (more: Partial<GenerationRequest> = {}): GenerationRequest => ({
   ...more,
 });
 const upscale = (more: Partial<RequestUpscale> = {}): RequestUpscale => ({
-  ...{ method: 'lanczos', ...LARGE, strength: 0.7, steps: 4 },
+  ...{ method: 'lanczos', factor: 2, ...LARGE, strength: 0.7, steps: 4 },
   ...more,
 });
 
