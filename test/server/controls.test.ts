@@ -128,6 +128,11 @@ describe('a job with ControlNets', () => {
       /controls\[0\]\.start 0\.6 and end 0\.5 must be 0 to 1, start at most end$/,
     ],
     [{ controls: [control({ source: undefined })] }, 'INVALID_REQUEST', /controls\[0\] must have an image or a url$/],
+    [
+      { controls: [control({ source: { $case: 'url', value: '' } })] },
+      'INVALID_REQUEST',
+      /controls\[0\] must have an image or a url$/,
+    ],
     [{ controls: new Array(5).fill(control()) }, 'INVALID_REQUEST', /controls has 5 entries, must have at most 4$/],
     [{ model: 'wan', controls: [control()] }, 'INVALID_REQUEST', /controls are for SDXL; leave them out for WAN$/],
     [

@@ -115,7 +115,9 @@ export function sourceOf(
   limitBytes: number,
   check: Check,
 ): ReferenceSource | undefined {
-  check(source !== undefined, `${field}.source`, `${field} must have an image or a url`);
+  // Forms and the queue send an empty URL for none.
+  const isGiven = source !== undefined && !(source.$case === 'url' && source.value === '');
+  check(isGiven, `${field}.source`, `${field} must have an image or a url`);
   if (source?.$case === 'url') return { kind: 'url', url: source.value };
   if (source === undefined) return undefined;
   const size = source.value.length;
