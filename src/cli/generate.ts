@@ -56,6 +56,7 @@ async function generateFiles(
       }
       const seconds = metadata?.generationSeconds.toFixed(1);
       say(`${seconds} s on ${metadata?.device}, ${metadata?.steps} steps, ${metadata?.scheduler}`);
+      if (metadata?.embeddings.length) say(`embeddings: ${metadata.embeddings.join(', ')}`);
       if (metadata?.enhancedPrompt) say(`enhanced prompt: ${metadata.enhancedPrompt}`);
       if (metadata?.promptProblem) {
         const what = jobTypeOfValue(contractJobTypes, metadata.jobType)?.isEnhanced

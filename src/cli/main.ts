@@ -78,7 +78,9 @@ try {
   // Print one clear sentence; a stack only for unforeseen errors.
   const error = InferenceError.from(caught);
   process.stderr.write(`darkroom: ${error.message}\n`);
-  for (const { field, description } of error.violations) process.stderr.write(`  ${field}: ${description}\n`);
+  // The message of a single violation says it all.
+  if (error.violations.length > 1)
+    for (const { field, description } of error.violations) process.stderr.write(`  ${field}: ${description}\n`);
   if (error.reason === 'INTERNAL' && error.cause instanceof Error) process.stderr.write(`${error.cause.stack}\n`);
   process.exit(1);
 }

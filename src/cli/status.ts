@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { serverStatus } from '../client/client.js';
+import { listModels, serverStatus } from '../client/client.js';
 import {
   type EngineStatus,
   GetServerStatusResponse,
@@ -12,6 +12,8 @@ import { say } from './output/say.js';
 
 /** Time that the server has to answer, in ms. */
 const ANSWER_MS = 5000;
+/** Names of a kind that are listed. */
+const MAX_NAMES = 20;
 
 export function createStatusCommand(): Command {
   return addServerOptions(new Command('status'))
@@ -28,10 +30,12 @@ async function run({ json, ...options }: ServerOptions & { readonly json?: boole
     const { version, uptimeSeconds, draining, runningJobs, queuedJobs, queueLimit, models } = status;
     say(`darkroom ${version}, up ${duration(uptimeSeconds)}${draining ? ', draining' : ''}`);
     say(`${runningJobs} jobs running, ${queuedJobs} waiting, at most ${queueLimit}`);
+    const listed = new Map((await listModels(client, ANSWER_MS)).models.map((model) => [model.name, model]));
     for (const model of models) {
       say(line(model));
       // Of several engines one may be dead while the model is ready.
       if (model.engines.length > 1) for (const engine of model.engines) say(`  ${line(engine)}`);
+      for (const text of addOns(listed.get(model.name))) say(`  ${text}`);
     }
   } finally {
     client.close();
@@ -49,6 +53,19 @@ function line({ name, state, device, residentBytes, restarts, variants, problem 
     problem,
   ];
   return cells.filter((cell) => cell !== '').join('  ');
+}
+
+/** Names that requests may give for a model, one line a kind; what cannot be used with its problem. */
+function addOns(model: Model | undefined): readonly string[] {
+  if (model === undefined) return [];
+  const { loras, embeddings, controlnets, upscalers } = model;
+  const kinds = { LoRAs: loras, embeddings, ControlNets: controlnets, upscalers };
+  return Object.entries(kinds).flatMap(([kind, all]) => {
+    if (all.length === 0) return [];
+    const names = all.slice(0, MAX_NAMES).map(({ name, problem }) => (problem === '' ? name : `${name} (${problem})`));
+    const more = all.length - names.length;
+    return [`${kind}: ${names.join(', ')}${more > 0 ? `, and ${more} more` : ''}`];
+  });
 }
 
 /** "ready" of MODEL_STATE_READY. */

@@ -307,6 +307,7 @@ function callError(
 
 /** What is probably wrong, for texts of gRPC and OpenSSL that do not say it. */
 const HINTS: readonly (readonly [RegExp, string])[] = [
+  [/ECONNREFUSED/, 'start one with darkroom serve, or set DARKROOM_SERVER to where it listens'],
   [
     /Failed to connect/,
     'the connection opens and closes at once; if the server speaks TLS, set DARKROOM_CA or DARKROOM_TLS=true',
@@ -322,7 +323,10 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
 ];
 
 function explain(details: string): string {
-  const text = details.replace(/^No connection established\. Last error: /, '').replace(/ \([\d-]+T[\d:.]+Z\).*$/s, '');
+  const text = details
+    .replace(/^No connection established\. Last error: /, '')
+    .replace(/ \([\d-]+T[\d:.]+Z\).*$/s, '')
+    .replace(/\.? Resolution note: *$/, '');
   const [, hint] = HINTS.find(([pattern]) => pattern.test(text)) ?? [];
   return hint === undefined ? text : `${text}; ${hint}`;
 }

@@ -116,6 +116,8 @@ export interface ReferenceTraits {
 export interface FamilyOption {
   /** Flags in commander's notation, for example `--wan-vae <path>`. */
   readonly flags: string;
+  /** What the flag does, of one that sets the variable to "true". Omitted: the variable's description. */
+  readonly description?: string;
   /** Flag that sets the variable to "false", for example `--no-ztsnr`; its description. */
   readonly negative?: { readonly flags: string; readonly description: string };
 }

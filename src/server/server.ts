@@ -237,10 +237,10 @@ function bind(server: Server, address: string, credentials: ServerCredentials): 
   return new Promise((resolve, reject) => {
     server.bindAsync(address, credentials, (error, port) => {
       if (error === null) return resolve(port);
+      const problem = /EADDRINUSE/.test(error.message) ? 'something else listens there' : error.message;
+      const remedy = 'set another address in DARKROOM_LISTEN (--listen)';
       reject(
-        new InferenceError('INVALID_REQUEST', `cannot listen on ${address}: ${error.message}; set DARKROOM_LISTEN`, {
-          cause: error,
-        }),
+        new InferenceError('INVALID_REQUEST', `cannot listen on ${address}: ${problem}; ${remedy}`, { cause: error }),
       );
     });
   });

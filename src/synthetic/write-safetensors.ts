@@ -1,4 +1,5 @@
-import { open, rename } from 'node:fs/promises';
+import { open, rename, stat } from 'node:fs/promises';
+import { InferenceError } from '../errors.js';
 import { bytesFromFloats } from '../weights/half-floats.js';
 import { type FloatType, floatBytes } from '../weights/safetensors.js';
 import { hashTensor } from './hash-weights.js';
@@ -12,11 +13,16 @@ export interface HashFile {
   readonly isHollow?: boolean;
 }
 
-/** Writes a safetensors file of hash weights, a tensor at a time, and puts it in place when it is whole. */
+/**
+ * Writes a safetensors file of hash weights, a tensor at a time, and puts it in place when it is whole.
+ * @throws InferenceError INVALID_REQUEST if there is a folder of that name
+ */
 export async function writeHashSafetensors(
   path: string,
   { dtype, hashPrefix, tensors, isHollow = false }: HashFile,
 ): Promise<void> {
+  if ((await stat(path).catch(() => undefined))?.isDirectory())
+    throw new InferenceError('INVALID_REQUEST', `${path} is a folder; name a file that ends in .safetensors`);
   const header: Record<string, unknown> = {};
   let end = 0;
   for (const [name, shape] of tensors) {

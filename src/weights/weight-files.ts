@@ -73,7 +73,7 @@ export async function readWeightFiles(folder: string, stems: readonly string[]):
     `${folder} has no ${stems[0]}.safetensors and no index of shards${
       others.length > 0
         ? `, only ${others.slice(0, 8).join(', ')}; get the .safetensors variant of this checkpoint`
-        : ''
+        : '; name the folder of a whole checkpoint, or get its missing files'
     }`,
   );
 }

@@ -137,7 +137,25 @@ describe('darkroom', () => {
     expect(stderr).toMatch(/\d+ tokens from \d+ on cpu in \d+\.\d s after \d+\.\d s, [\d.]+ a second, seed 4\n$/);
     expect(await darkroom([...args, '--watch'])).toMatchObject({ stdout });
     const bad = await darkroom([...args, '--temperature', '3']);
-    expect([bad.code, bad.stderr.split('\n')[1]]).toEqual([1, '  temperature: temperature 3 must be >= 0 and <= 2']);
+    const problem = 'darkroom: Invalid parameters: temperature 3 must be >= 0 and <= 2\n';
+    expect([bad.code, bad.stderr]).toEqual([1, problem]);
+  });
+
+  it.each([
+    [['models', 'synthesize', 'lora', 'x'], /^darkroom: model "lora" must be one of sdxl-tiny, .*\n$/],
+    [
+      ['models', 'synthesize', 'upscaler-tiny', 'src'],
+      /^darkroom: .* is a folder; name a file that ends in \.safetensors\n$/,
+    ],
+    [['generate', 'x', '--control', 'edges'], /^darkroom: --control edges must be NAME=FILE, .*\n$/],
+    [
+      ['generate', 'x', '--reference', 'no.png'],
+      /^darkroom: no\.png cannot be read \(ENOENT\); name an image file or a URL\n$/,
+    ],
+  ])('%o: says in one sentence what to do', async (args, sentence) => {
+    const { code, stderr } = await darkroom(args);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(sentence);
   });
 
   it('models inspect: tells what a LoRA is', async () => {

@@ -37,10 +37,11 @@ export function formatPlan({ models, language, arrangements, devices, ...plan }:
     ]),
   ];
   return [
-    `Memory of ${of}: ${plan.provider}, precision ${plan.precision}. Computed from the graphs; nothing was run.`,
+    `Memory of ${of}: ${plan.provider}, precision ${plan.precision}. Computed from the graphs; nothing was run.${plan.isReleased ? ' SDXL_PATH, WAN_PATH and QWEN_PATH name yours.' : ''}`,
     ...models.map((model) => `${model.title}, ${describeRun(model.run)}\n${table(networkRows(model))}`),
     ...(languageRows ? [`Language model, as the server estimates it\n${table(languageRows)}`] : []),
     table(fitRows),
+    'at most: the most that any job takes. Below a card: whether that fits; "without references": only jobs without a reference image fit.',
     arrangements.map(({ name, settings }) => `${name}: ${settings}`).join('\n'),
     `not counted: ${plan.notCounted.join('; ')}`,
     '',

@@ -1,5 +1,6 @@
 import { isControlNetFile } from '../../pipelines/controlnets/controlnet-header.js';
 import { type ControlNetSummary, readControlNetSummary } from '../../pipelines/controlnets/controlnet-summary.js';
+import { formatParameters } from '../../std/format-parameters.js';
 import { readSafetensors } from '../../weights/safetensors.js';
 
 export interface ControlNetInspection extends ControlNetSummary {
@@ -20,7 +21,7 @@ export function describeControlNet(
 ): string {
   return [
     `${path} is a ControlNet${modes > 0 ? ` of ${modes} modes` : ''} for ${base}, in ${layout === 'diffusers' ? "diffusers' names" : 'the original names'}.`,
-    `  ${(parameters / 1e6).toFixed(1)} M parameters, ${(sizeBytes / 1e6).toFixed(1)} MB`,
+    `  ${formatParameters(parameters)}, ${(sizeBytes / 1e6).toFixed(1)} MB`,
     '',
   ].join('\n');
 }

@@ -1,5 +1,6 @@
 import { isUpscalerFile } from '../../pipelines/upscalers/upscaler-file.js';
 import { readUpscalerSummary, type UpscalerSummary } from '../../pipelines/upscalers/upscaler-summary.js';
+import { formatParameters } from '../../std/format-parameters.js';
 import { readPth } from '../../weights/pth/pth.js';
 import { readSafetensors } from '../../weights/safetensors.js';
 
@@ -22,7 +23,7 @@ export function describeUpscaler(
 ): string {
   return [
     `${path} is an upscaler by ${scale}, ${architecture === 'esrgan' ? 'an ESRGAN' : 'a compact Real-ESRGAN'}.`,
-    `  ${(parameters / 1e6).toFixed(1)} M parameters, ${(sizeBytes / 1e6).toFixed(1)} MB`,
+    `  ${formatParameters(parameters)}, ${(sizeBytes / 1e6).toFixed(1)} MB`,
     '',
   ].join('\n');
 }

@@ -6,6 +6,7 @@ import { builtInFamilies } from '../../pipelines/families.js';
 import { type AnyFamily, familyOfCheckpoint, flagOf, type Inspection } from '../../pipelines/family.js';
 import type { ModelInfo } from '../../pipelines/pipeline.js';
 import { formatBytes } from '../../std/format-bytes.js';
+import { formatParameters } from '../../std/format-parameters.js';
 import { addFamilyOptions, familyVariables } from '../options/family-options.js';
 import { describeControlNet, inspectControlNet } from './inspect-controlnet.js';
 import { describeEmbedding, inspectEmbedding } from './inspect-embedding.js';
@@ -22,7 +23,7 @@ export function createInspectCommand(): Command {
     )
     .argument(
       '<path>',
-      "a diffusers-layout folder, or the original code's layout: one .safetensors file, or a folder for WAN",
+      "a checkpoint: a diffusers-layout folder, or the original code's layout (one .safetensors file, or a folder for WAN); or the file of a LoRA, an embedding, a ControlNet or an upscaler",
     )
     .option('--json', 'machine-readable')
     .action(async (path: string, { json, ...options }: { json?: boolean }) => {
@@ -85,14 +86,14 @@ function assertNoneOfOthers(family: AnyFamily, options: Readonly<Record<string, 
 function describe(path: string, { title, layout, info, networks }: Inspection): string {
   const rows = Object.entries(networks).map(
     ([name, { parameters, files }]) =>
-      `  ${name.padEnd(16)} ${millions(parameters).padStart(9)} parameters  ${files.length} ${files.length === 1 ? 'file' : 'files'}`,
+      `  ${name.padEnd(16)} ${formatParameters(parameters).padStart(20)}  ${files.length} ${files.length === 1 ? 'file' : 'files'}`,
   );
   const { unused } = info;
   const rest = unused.length > MAX_UNUSED_SHOWN ? ` and ${unused.length - MAX_UNUSED_SHOWN} more` : '';
   return [
     `${path} is a whole ${title} checkpoint in ${layout === 'diffusers' ? "diffusers' layout" : 'the original layout'}.`,
     ...rows,
-    `  ${'together'.padEnd(16)} ${millions(info.parameters).padStart(9)} parameters  ${formatBytes(info.weightBytes, 2)}, ${info.storage}`,
+    `  ${'together'.padEnd(16)} ${formatParameters(info.parameters).padStart(20)}  ${formatBytes(info.weightBytes, 2)}, ${info.storage}`,
     `  native size ${info.nativeWidth}x${info.nativeHeight}, sizes a multiple of ${info.sizeMultiple}, prediction type ${info.predictionType}`,
     `  schedulers ${info.schedulers.join(', ')}`,
     ...framesLine(info),
@@ -106,8 +107,4 @@ function framesLine({ frames }: ModelInfo): readonly string[] {
   if (frames === undefined) return [];
   const needs = frames.needs.length > 0 ? `, needs ${frames.needs.join(' and ')}` : '';
   return [`  references ${frames.takes.join(', ')}${needs}, by ${frames.method}`];
-}
-
-function millions(count: number): string {
-  return `${(count / 1e6).toFixed(1)} M`;
 }

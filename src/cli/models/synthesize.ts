@@ -1,4 +1,5 @@
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
+import { InferenceError } from '../../errors.js';
 import { syntheticModels } from '../../synthetic/models.js';
 import { type FloatType, floatTypes } from '../../weights/safetensors.js';
 import { say } from '../output/say.js';
@@ -20,7 +21,7 @@ export function createSynthesizeCommand(): Command {
     )
     .action(async (model: string, path: string, { dtype }: { dtype?: FloatType }) => {
       const write = syntheticModels.get(model);
-      if (write === undefined) throw new InvalidArgumentError(`model "${model}" must be one of ${names}`);
+      if (write === undefined) throw new InferenceError('INVALID_REQUEST', `model "${model}" must be one of ${names}`);
       await write(path, dtype);
       say(`wrote ${path}`);
     });

@@ -38,9 +38,10 @@ export function familyVariables(
 }
 
 function optionsOf(family: AnyFamily): readonly VariableOption[] {
-  return Object.entries(family.options).flatMap(([variable, { flags, negative }]) => {
+  return Object.entries(family.options).flatMap(([variable, { flags, description, negative }]) => {
     const schema = family.variables[variable];
-    const option = new Option(flags, `${schema?.description ?? ''} (${variable})`);
+    const title = description === undefined ? (schema?.description ?? '') : `${family.title}: ${description}`;
+    const option = new Option(flags, `${title} (${variable})`);
     const choices = choicesOf(schema);
     const isSwitch = !/[<[]/.test(flags);
     if (choices !== undefined && !isSwitch) option.choices(choices);

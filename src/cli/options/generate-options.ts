@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { InvalidArgumentError, Option } from 'commander';
+import { InferenceError } from '../../errors.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import {
   type Control,
@@ -104,8 +105,14 @@ export function requestOptions(): readonly Option[] {
       'ControlNet, as the server lists it, and its image; of a union model also its kind (depth, canny, …); up to four',
     ).argParser((text: string, before: readonly string[] = []) => [...before, text]),
     new Option('--deep-cache <interval>', 'every so many runs of the denoiser one is whole, 2 to 10').argParser(number),
-    new Option('--upscale <factor>', 'enlarges the result, above 1 to 4').argParser(number),
-    new Option('--upscaler <name>', 'how: latent, or an upscaler as the server lists it; without it Lanczos'),
+    new Option(
+      '--upscale <factor>',
+      'enlarges the result, above 1 to 4; 2 where only another option of it is given',
+    ).argParser(number),
+    new Option(
+      '--upscaler <name>',
+      'how it enlarges: latent, or an upscaler as the server lists it; without it Lanczos',
+    ),
     new Option('--upscale-strength <share>', 'how much of the enlarged image is drawn again, 0 to 1').argParser(number),
     new Option('--upscale-steps <n>', 'steps of which that share is run').argParser(number),
     new Option('--lora <name[:weight]>', 'LoRA on top of the model, as the server lists it; up to four').argParser(
@@ -184,7 +191,10 @@ async function controlFrom(text: string): Promise<Control> {
   const [target = '', scale, start, end, ...rest] = text.slice(0, Math.max(0, at)).split(':');
   const [name = '', kind] = target.split('@');
   if (name === '' || rest.length > 0)
-    throw new InvalidArgumentError('must be NAME=FILE, NAME:SCALE=FILE or NAME:SCALE:START:END=FILE.');
+    throw new InferenceError(
+      'INVALID_REQUEST',
+      `--control ${text} must be NAME=FILE, NAME:SCALE=FILE or NAME:SCALE:START:END=FILE`,
+    );
   const mode =
     kind === undefined ? ControlMode.CONTROL_MODE_UNSPECIFIED : enumParser(ControlMode, 'CONTROL_MODE')(kind);
   const [scaled, from, to] = [scale, start, end].map((value) => (value === undefined ? undefined : number(value)));
@@ -205,7 +215,12 @@ function upscaleFrom({
 /** @param place a file or a URL */
 async function sourceFrom(place: string): Promise<Reference['source']> {
   const isUrl = /^[a-z][a-z0-9+.-]+:\/\//i.test(place);
-  return isUrl ? { $case: 'url', value: place } : { $case: 'image', value: await readFile(place) };
+  return isUrl ? { $case: 'url', value: place } : { $case: 'image', value: await readFile(place).catch(unreadable) };
+
+  function unreadable(cause: NodeJS.ErrnoException): never {
+    const problem = `${place} cannot be read (${cause.code ?? cause.message}); name an image file or a URL`;
+    throw new InferenceError('INVALID_REQUEST', problem, { cause });
+  }
 }
 
 async function referenceFrom(place: string, role: ReferenceRole, options: RequestOptions): Promise<Reference> {

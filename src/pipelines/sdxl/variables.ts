@@ -46,6 +46,7 @@ export const sdxlOptions = {
   SDXL_PREDICTION_TYPE: { flags: '--prediction-type <name>' },
   SDXL_ZERO_TERMINAL_SNR: {
     flags: '--ztsnr',
+    description: 'trained with zero terminal SNR, whatever the checkpoint says',
     negative: { flags: '--no-ztsnr', description: 'not trained with it, whatever the checkpoint says' },
   },
 } as const satisfies Partial<Record<keyof typeof sdxlVariables, FamilyOption>>;
