@@ -86,6 +86,8 @@ export interface ModelInfo {
   readonly storage: string;
   readonly predictionType: 'epsilon' | 'v_prediction' | 'sample' | 'flow';
   readonly schedulers: readonly string[];
+  /** Largest number of steps, of schedulers that have one. Omitted: none has. */
+  readonly maxSteps?: Readonly<Record<string, number>>;
   /** Width and height must be multiples of this many pixels. */
   readonly sizeMultiple: number;
   /** In pixels: what a request gets that asks for none. */

@@ -89,6 +89,12 @@ const schedulers: Readonly<Record<string, Make>> = {
   tcd: (name, config, steps) => new Tcd(name, readConsistencyConfig(config), steps),
 };
 
+/** Largest number of steps, of schedulers that have one: those of consistency models have the steps that these were distilled from. */
+export function maxSteps(config: unknown): Readonly<Record<string, number>> {
+  const { original_inference_steps: most } = readConsistencyConfig(config);
+  return { lcm: most, lcm_trailing: most, tcd: most };
+}
+
 /** Calls of the denoiser in a step of a schedule, but the last. */
 export function callsPerStep(scheduler: string): 1 | 2 {
   return Object.hasOwn(secondOrder, scheduler) ? 2 : 1;

@@ -90,6 +90,12 @@ describe('a job with an upscale', () => {
     [{ upscale: upscale({ strength: 0.4 }) }, 'INVALID_REQUEST', /upscale\.strength 0\.4 runs none of 2 steps/],
     [{ upscale: upscale({ upscaler: 'latent', strength: 0 }) }, 'INVALID_REQUEST', /must be above 0 with latent/],
     [{ upscale: upscale({ steps: 1001 }) }, 'INVALID_REQUEST', /upscale\.steps 1001 must be <= 1000/],
+    [
+      { scheduler: 'lcm', steps: 2, upscale: upscale({ strength: 0.5, steps: 60 }) },
+      'INVALID_REQUEST',
+      /upscale\.steps 60 must be <= 50 for the scheduler lcm$/,
+    ],
+    [{ scheduler: 'TCD', steps: 51 }, 'INVALID_REQUEST', /steps 51 must be <= 50 for the scheduler tcd$/],
     [{ model: 'wan', upscale: upscale() }, 'INVALID_REQUEST', /upscale is for SDXL; leave it out for WAN$/],
   ])('is refused: %#', async (request, reason, message) => {
     const { error } = await outcome(request);

@@ -1,5 +1,5 @@
 import { defaultDialect } from '../../graph/dialect.js';
-import { predictionOf, schedulerNames } from '../../schedulers/beta-schedulers.js';
+import { maxSteps, predictionOf, schedulerNames } from '../../schedulers/beta-schedulers.js';
 import type { Network } from '../common/build-networks.js';
 import type { ModelInfo } from '../pipeline.js';
 import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
@@ -44,6 +44,7 @@ export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: Sdxl
     storage: networks.unet.weights.storage,
     predictionType: predictionOf(config.scheduler),
     schedulers: schedulerNames,
+    maxSteps: maxSteps(config.scheduler),
     sizeMultiple: vaeScale(config.vae),
     nativeWidth: config.unet.sample_size * vaeScale(config.vae),
     nativeHeight: config.unet.sample_size * vaeScale(config.vae),

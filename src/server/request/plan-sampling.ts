@@ -1,6 +1,7 @@
 import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { type AnyFamily, titlesOf } from '../../pipelines/family.js';
+import type { ModelInfo } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
 import type { PlannedReferences } from './planned-references.js';
 import type { Preset } from './presets.js';
@@ -22,6 +23,18 @@ export function planSteps(
     `steps ${steps} must be >= 1 and <= ${LIMIT_STEPS}; change it or raise LIMIT_STEPS`,
   );
   return steps;
+}
+
+/** Checks steps of a scheduler that has a largest number of them. */
+export function checkSteps(
+  field: string,
+  steps: number,
+  scheduler: string,
+  info: ModelInfo | undefined,
+  check: Check,
+): void {
+  const most = info?.maxSteps?.[scheduler] ?? Number.POSITIVE_INFINITY;
+  check(steps <= most, field, `${field} ${steps} must be <= ${most} for the scheduler ${scheduler}`);
 }
 
 /** The guidance scale: the request's, else what a reference makes of it, else the preset's. */

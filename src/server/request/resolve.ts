@@ -11,7 +11,14 @@ import { checkLoras, findLoras, type NamedLoras, takeLoras } from './loras.js';
 import { planFrames } from './plan-frames.js';
 import { checkOutput, planOutput } from './plan-output.js';
 import { planPrompt } from './plan-prompt.js';
-import { planDeepCache, planGuidance, planGuidanceRescale, planScheduler, planSteps } from './plan-sampling.js';
+import {
+  checkSteps,
+  planDeepCache,
+  planGuidance,
+  planGuidanceRescale,
+  planScheduler,
+  planSteps,
+} from './plan-sampling.js';
 import { planSeeds } from './plan-seeds.js';
 import { planSize } from './plan-size.js';
 import { findUpscaler, planUpscale } from './plan-upscale.js';
@@ -78,7 +85,9 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const saving = planStepSaving(request, context, check);
   const scheduler = planScheduler(request, family, check);
   const deepCacheInterval = planDeepCache(request, context, check);
+  checkSteps('steps', steps, scheduler, info, check);
   const upscale = planUpscale(request, { ...size, steps }, context, check);
+  if (upscale !== undefined && upscale.strength > 0) checkSteps('upscale.steps', upscale.steps, scheduler, info, check);
   const seeds = planSeeds(request, makes, family, check);
   const frames = planFrames(request, makes, family, config, check);
   checkEnum(DisconnectPolicy, 'DisconnectPolicy', 'disconnect_policy', request.disconnectPolicy, check);
