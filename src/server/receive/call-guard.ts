@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream';
+import { constants, type ServerHttp2Stream } from 'node:http2';
 import {
   type Metadata,
   ServerInterceptingCall,
@@ -72,6 +72,8 @@ export function createCallGuard({
     const refuse = (error: InferenceError) => {
       observer.callRefused(method.path, error.reason);
       guarded.sendStatus(statusFromError(error, log));
+      // Tells the client to stop sending, which is no error: https://www.rfc-editor.org/rfc/rfc9113#section-8.1
+      streamOf(call).close(constants.NGHTTP2_NO_ERROR);
     };
     let receiving: ReturnType<ReceiveBudget['track']> | undefined;
     const guarded = new ServerInterceptingCall(call, {
@@ -137,6 +139,6 @@ function inflateWithin(
 type Decompress = (message: Buffer, encoding: string) => Buffer | Promise<Buffer>;
 
 /** The HTTP/2 stream of a call. */
-function streamOf(call: ServerInterceptingCallInterface): Readable {
-  return Reflect.get(call, 'stream') as Readable;
+function streamOf(call: ServerInterceptingCallInterface): ServerHttp2Stream {
+  return Reflect.get(call, 'stream') as ServerHttp2Stream;
 }
