@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { contractJobTypes } from '../../src/job-types.js';
 import { decodeReference } from '../../src/media/decode-reference.js';
+import { NetworkOpener } from '../../src/pipelines/common/network-opener.js';
 import { readControlNetSummary } from '../../src/pipelines/controlnets/controlnet-summary.js';
 import { readEmbeddingSummary } from '../../src/pipelines/embeddings/embedding-summary.js';
 import { readEmbedding } from '../../src/pipelines/embeddings/read-embedding.js';
@@ -13,6 +14,8 @@ import { readLora } from '../../src/pipelines/lora/read-lora.js';
 import { openControlNet } from '../../src/pipelines/sdxl/checkpoint/controlnet.js';
 import { readSdxlConfig } from '../../src/pipelines/sdxl/checkpoint/read-config.js';
 import { sdxlLoraNames } from '../../src/pipelines/sdxl/lora-names.js';
+import { planUpscalerWeights, Upscaler } from '../../src/pipelines/upscalers/upscaler.js';
+import { readUpscalerSummary } from '../../src/pipelines/upscalers/upscaler-summary.js';
 import { readPayload } from '../../src/queue-bridge/payload/payload.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { readUmt5Tokenizer, umt5TokenizerFromModel } from '../../src/tokenizer/umt5.js';
@@ -21,6 +24,7 @@ import { readSplitGgufHeader } from '../../src/weights/gguf/split-gguf.js';
 import { readPickle } from '../../src/weights/pth/pickle.js';
 import { readPth } from '../../src/weights/pth/pth.js';
 import { readSafetensors } from '../../src/weights/safetensors.js';
+import { cpuBackend } from '../support/cpu-backend.js';
 import { dict, pickle, pthBytes, tensor } from '../support/pth-bytes.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 
@@ -78,6 +82,37 @@ const loraSeed = () => {
   return safetensorsBytes(header, new Uint8Array(1540));
 };
 
+/** The methods beside LoRA: DoRA, LoHa and LoKr, each over one module. */
+const methodsSeed = () => {
+  const [dora, loha, lokr] = ['0', '1', '2'].map(
+    (i) => `unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_${'qkv'[+i]}`,
+  );
+  const shapes: readonly (readonly [name: string, shape: readonly number[]])[] = [
+    [`${dora}.lora_A.weight`, [1, 128]],
+    [`${dora}.lora_B.weight`, [128, 1]],
+    [`${dora}.lora_magnitude_vector`, [128]],
+    ...['w1', 'w2'].flatMap((w): [string, number[]][] => [
+      [`${loha}.hada_${w}_a`, [128, 1]],
+      [`${loha}.hada_${w}_b`, [1, 128]],
+    ]),
+    [`${lokr}.lokr_w1`, [2, 2]],
+    [`${lokr}.lokr_w2_a`, [64, 1]],
+    [`${lokr}.lokr_w2_b`, [1, 64]],
+  ];
+  return zeros(shapes);
+};
+
+/** A safetensors file of zeros. */
+function zeros(shapes: readonly (readonly [name: string, shape: readonly number[]])[]): Buffer {
+  let end = 0;
+  const header = shapes.map(([name, shape]) => {
+    const begin = end;
+    end += 4 * shape.reduce((product, dim) => product * dim, 1);
+    return [name, f32(shape, begin, end)] as const;
+  });
+  return safetensorsBytes(Object.fromEntries(header), new Uint8Array(end));
+}
+
 const TEXT = 'a Red circle, at  dawn! 12 é';
 
 const tinyConfig = readSdxlConfig(root('assets/tiny-sdxl'));
@@ -106,7 +141,7 @@ export const parsers: readonly FuzzedParser[] = [
   },
   {
     name: 'lora',
-    seeds: async () => [loraSeed()],
+    seeds: async () => [loraSeed(), methodsSeed()],
     async parse(bytes, folder) {
       const path = await fileOf(bytes, folder, 'lora.safetensors');
       await readLoraSummary(path);
@@ -129,6 +164,24 @@ export const parsers: readonly FuzzedParser[] = [
       await readEmbeddingSummary(path);
       const { encoders } = await readEmbedding({ name: 'ink', path }, [32, 48]);
       for (const vectors of encoders) hold(vectors?.values.every(Number.isFinite) !== false, 'a vector of no numbers');
+    },
+  },
+  {
+    name: 'upscaler',
+    seeds: async () => [
+      zeros(planUpscalerWeights({ kind: 'compact', channels: 4, convolutions: 1, scale: 2 })),
+      zeros(
+        planUpscalerWeights({
+          ...{ kind: 'esrgan', channels: 4, growth: 2, blocks: 1 },
+          ...{ doublings: 1, unshuffle: 1, scale: 2 },
+        }),
+      ),
+    ],
+    async parse(bytes, folder) {
+      const path = await fileOf(bytes, folder, 'x2.safetensors');
+      const { scale } = await readUpscalerSummary(path);
+      hold(scale >= 1 && scale <= 8, 'an upscaler of an odd scale');
+      await (await Upscaler.open(path, new NetworkOpener(cpuBackend, []))).release();
     },
   },
   {
