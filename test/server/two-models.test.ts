@@ -47,7 +47,11 @@ describe('SDXL and WAN on one server', () => {
         .find((model) => model.name === name)
         ?.networks.map(({ network, precision, reason }) => [network, precision, reason]);
     expect(networks('sdxl')).toEqual(
-      ['text_encoder', 'text_encoder_2', 'unet', 'vae_decoder', 'vae_encoder'].map((name) => [name, 'fp32', '']),
+      ['text_encoder', 'text_encoder_2', 'unet', 'unet_shallow', 'vae_decoder', 'vae_encoder'].map((name) => [
+        name,
+        'fp32',
+        '',
+      ]),
     );
     expect(networks('wan')).toContainEqual(['transformer', 'fp32', '']);
     // One that is opened when it is first needed is known before.

@@ -11,7 +11,9 @@ export interface SdxlInspection {
   readonly title: string;
   readonly layout: SdxlCheckpoint['layout'];
   readonly info: ModelInfo;
-  readonly networks: Readonly<Record<NetworkName, { parameters: number; files: readonly string[] }>>;
+  readonly networks: Readonly<
+    Record<Exclude<NetworkName, 'unet_shallow'>, { parameters: number; files: readonly string[] }>
+  >;
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
@@ -20,7 +22,7 @@ export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
   const networks = await buildSdxlNetworks(checkpoint, () => [defaultDialect]);
   await checkpoint.readTokenizers();
   const describe = ({ weights, graph }: Network) => ({ parameters: weights.parameters, files: graph.files });
-  const entries = Object.entries(networks).map(([name, network]) => [name, describe(network)]);
+  const entries = Object.entries(ownNetworks(networks)).map(([name, network]) => [name, describe(network)]);
   const { unet, vae } = checkpoint.config;
   return {
     title: unet.in_channels === vae.latent_channels ? 'SDXL' : 'SDXL inpainting',
@@ -35,8 +37,13 @@ function spareNames({ spare, files }: Network['weights']): readonly string[] {
   return spare.map((key) => files.tensors.get(key)?.name ?? key);
 }
 
+/** Networks with weights of their own: the shallow UNet has those of the whole one. */
+function ownNetworks({ unet_shallow: _, ...own }: SdxlGraphs): Omit<SdxlGraphs, 'unet_shallow'> {
+  return own;
+}
+
 export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: SdxlGraphs): ModelInfo {
-  const all = Object.values(networks);
+  const all = Object.values(ownNetworks(networks));
   return {
     family: 'sdxl',
     parameters: all.reduce((sum, { weights }) => sum + weights.parameters, 0),

@@ -44,6 +44,9 @@ describe('an SDXL folder', () => {
       sizeMultiple: 8,
     });
     expect(networks.unet.parameters).toBe(await parametersOfManifest(UNET));
+    // Each weight counts once, though the shallow UNet reads some again.
+    expect(info.parameters).toBe(Object.values(networks).reduce((sum, { parameters }) => sum + parameters, 0));
+    expect(Object.keys(networks)).toEqual(['text_encoder', 'text_encoder_2', 'unet', 'vae_decoder', 'vae_encoder']);
     expect(await snapshot(dirname(folder))).toEqual(before);
   });
 
