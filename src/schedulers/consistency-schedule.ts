@@ -1,7 +1,9 @@
-/** What samplers of consistency models share: the timesteps that they were distilled for, and their configuration. */
+/** What samplers of consistency models share: their configuration, the timesteps that they were distilled for, and their noise. */
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
-import { noiseScheduleSchema, parseSchedulerConfig, spacedTimesteps } from './noise-schedule.js';
+import { alphasCumprod, noiseScheduleSchema, parseSchedulerConfig, spacedTimesteps } from './noise-schedule.js';
+import { mixNoise } from './prediction.js';
+import type { Draw, Scheduler } from './scheduler.js';
 
 const consistencySchema = noiseScheduleSchema.extend({
   original_inference_steps: z.int().min(1).default(50),
@@ -11,6 +13,8 @@ const consistencySchema = noiseScheduleSchema.extend({
 });
 
 export type ConsistencyConfig = z.infer<typeof consistencySchema>;
+
+type ConsistencySpacing = 'distilled' | 'trailing';
 
 /** The options of a `scheduler_config.json` that samplers of consistency models understand. */
 export function readConsistencyConfig(config: unknown): ConsistencyConfig {
@@ -23,11 +27,11 @@ export function readConsistencyConfig(config: unknown): ConsistencyConfig {
  * @param name of the scheduler, for messages
  * @throws InferenceError INVALID_REQUEST for more steps than there are distilled timesteps
  */
-export function consistencyTimesteps(
+function consistencyTimesteps(
   name: string,
   config: ConsistencyConfig,
   steps: number,
-  spacing: 'distilled' | 'trailing',
+  spacing: ConsistencySpacing,
 ): Float32Array {
   const { original_inference_steps: original, num_train_timesteps: count } = config;
   if (steps > original)
@@ -35,4 +39,40 @@ export function consistencyTimesteps(
   if (spacing === 'trailing') return spacedTimesteps({ ...config, timestep_spacing: 'trailing' }, steps);
   const stride = Math.floor(count / original);
   return Float32Array.from({ length: steps }, (_, i) => (original - Math.floor((i * original) / steps)) * stride - 1);
+}
+
+/** A sampler of consistency models: samples keep their variance, and each step ends in one of the model's own timesteps. */
+export abstract class ConsistencySampler implements Scheduler {
+  readonly name: string;
+  readonly timesteps: Float32Array;
+  readonly sigmas: Float32Array;
+  readonly initNoiseSigma = 1;
+  protected readonly config: ConsistencyConfig;
+  readonly #alphas: Float32Array;
+
+  /** @param spacing default: evenly spaced ones of the distilled timesteps */
+  constructor(name: string, config: ConsistencyConfig, steps: number, spacing: ConsistencySpacing = 'distilled') {
+    this.name = name;
+    this.config = config;
+    this.#alphas = alphasCumprod(config, { keepsTerminalZero: true });
+    this.timesteps = consistencyTimesteps(name, config, steps, spacing);
+    const sigma = (t: number) => Math.sqrt((1 - this.alpha(t)) / this.alpha(t));
+    this.sigmas = Float32Array.of(...Array.from(this.timesteps, sigma), 0);
+  }
+
+  addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array {
+    const alpha = this.alpha(this.timesteps[i] ?? 0);
+    return mixNoise(clean, noise, Math.sqrt(alpha), Math.sqrt(1 - alpha));
+  }
+
+  scaleModelInput(sample: Float32Array): Float32Array {
+    return sample;
+  }
+
+  abstract step(modelOutput: Float32Array, sample: Float32Array, i: number, draw: Draw): Float32Array;
+
+  /** Cumulative alpha at a timestep. */
+  protected alpha(t: number): number {
+    return this.#alphas[t] ?? 1;
+  }
 }

@@ -1,7 +1,6 @@
-import { type ConsistencyConfig, consistencyTimesteps } from './consistency-schedule.js';
-import { alphasCumprod } from './noise-schedule.js';
-import { cleanSample, mixNoise } from './prediction.js';
-import type { Draw, Scheduler } from './scheduler.js';
+import { type ConsistencyConfig, ConsistencySampler } from './consistency-schedule.js';
+import { cleanSample } from './prediction.js';
+import type { Draw } from './scheduler.js';
 
 /** Share of a step that is taken back by noise: gamma in the paper, eta in diffusers, whose default it is. */
 const ETA = 0.3;
@@ -11,37 +10,12 @@ const ETA = 0.3;
  * distilled for it (TCD, Hyper-SD), with few steps and no guidance.
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/schedulers/scheduling_tcd.py#L538
  */
-export class Tcd implements Scheduler {
-  readonly name: string;
-  readonly timesteps: Float32Array;
-  readonly sigmas: Float32Array;
-  readonly initNoiseSigma = 1;
-  readonly #config: ConsistencyConfig;
-  readonly #alphas: Float32Array;
-
-  constructor(name: string, config: ConsistencyConfig, steps: number) {
-    this.name = name;
-    this.#config = config;
-    this.#alphas = alphasCumprod(config, { keepsTerminalZero: true });
-    this.timesteps = consistencyTimesteps(name, config, steps, 'distilled');
-    const sigma = (t: number) => Math.sqrt((1 - this.#alpha(t)) / this.#alpha(t));
-    this.sigmas = Float32Array.of(...Array.from(this.timesteps, sigma), 0);
-  }
-
-  addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array {
-    const alpha = this.#alpha(this.timesteps[i] ?? 0);
-    return mixNoise(clean, noise, Math.sqrt(alpha), Math.sqrt(1 - alpha));
-  }
-
-  scaleModelInput(sample: Float32Array): Float32Array {
-    return sample;
-  }
-
+export class Tcd extends ConsistencySampler {
   step(modelOutput: Float32Array, sample: Float32Array, i: number, draw: Draw): Float32Array {
-    const { prediction_type: prediction, clip_sample: clips, clip_sample_range: range } = this.#config;
-    const now = this.#alpha(this.timesteps[i] ?? 0);
+    const { prediction_type: prediction, clip_sample: clips, clip_sample_range: range } = this.config;
+    const now = this.alpha(this.timesteps[i] ?? 0);
     const next = this.timesteps[i + 1] ?? 0;
-    const [after, between] = [this.#alpha(next), this.#alpha(Math.floor((1 - ETA) * next))];
+    const [after, between] = [this.alpha(next), this.alpha(Math.floor((1 - ETA) * next))];
     const toClean = cleanSample(prediction, Math.sqrt(now), Math.sqrt(1 - now));
     const bound = clips ? range : Number.POSITIVE_INFINITY;
     // 1. down, beyond the next timestep
@@ -55,10 +29,6 @@ export class Tcd implements Scheduler {
     const [keep, add] = [Math.sqrt(after / between), Math.sqrt(1 - after / between)];
     const noise = draw(sample.length);
     return moved.map((x, j) => keep * x + add * (noise[j] ?? 0));
-  }
-
-  #alpha(t: number): number {
-    return this.#alphas[t] ?? 1;
   }
 }
 
