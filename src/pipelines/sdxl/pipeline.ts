@@ -74,9 +74,10 @@ export class SdxlPipeline implements Pipeline {
     running: RunningJobs,
   ): AsyncGenerator<PipelineEvent, readonly ImageLatents[], undefined> {
     const enlarged: ImageLatents[] = [];
+    const inputs = new Map<number, SharedInputs>();
     for (const batch of batches(images, (request) => batchLimit(request, this.#batchPixels))) {
       yield* this.denoise(batch, running);
-      enlarged.push(...(yield* this.#decode(batch, running)));
+      enlarged.push(...(yield* this.#decode(batch, running, inputs)));
     }
     return enlarged;
   }
@@ -209,9 +210,11 @@ export class SdxlPipeline implements Pipeline {
     return embedded;
   }
 
+  /** @param inputs of the second pass, by job */
   async *#decode(
     batch: readonly ImageLatents[],
     running: RunningJobs,
+    inputs: Map<number, SharedInputs>,
   ): AsyncGenerator<PipelineEvent, readonly ImageLatents[], undefined> {
     const enlarged: ImageLatents[] = [];
     for (const image of batch) {
@@ -220,7 +223,7 @@ export class SdxlPipeline implements Pipeline {
       const next = yield* running.untilCancelled([image.job], (signal) =>
         image.request.upscale === undefined
           ? this.#decodeImage(image, running, signal)
-          : this.#enlarge(image, image.request.upscale, running, signal),
+          : this.#enlarge(image, image.request.upscale, { running, inputs, signal }),
       );
       if (next !== undefined) enlarged.push(next);
     }
@@ -243,8 +246,7 @@ export class SdxlPipeline implements Pipeline {
   async *#enlarge(
     image: ImageLatents,
     upscale: RequestUpscale,
-    running: RunningJobs,
-    signal: AbortSignal,
+    { running, inputs, signal }: { running: RunningJobs; inputs: Map<number, SharedInputs>; signal: AbortSignal },
   ): AsyncGenerator<PipelineEvent, ImageLatents | undefined, undefined> {
     const { autoencoder, upscalers } = this.networks;
     const { job, request, latents } = image;
@@ -262,11 +264,22 @@ export class SdxlPipeline implements Pipeline {
       }
       initLatents = await autoencoder.encodeLatents(imageFromRgb(rgb, second), second, signal);
     }
+    const shared = inputs.get(job) ?? (await this.#sharedInputs(request, second, signal));
+    inputs.set(job, shared);
+    return this.startImage(job, second, image.index, image.conditioning, { ...shared, initLatents, before: image });
+  }
+
+  /** What the second pass of a job takes, whichever image it is. */
+  async #sharedInputs(
+    request: GenerationRequest,
+    second: GenerationRequest,
+    signal: AbortSignal,
+  ): Promise<SharedInputs> {
     const resized = await resizeControls(request.controls, request, second);
-    const controls = await this.embedControls({ ...second, controls: resized }, signal);
-    const maskChannels = await this.maskChannels(second, signal);
-    const inputs = { initLatents, maskChannels, controls, before: image };
-    return this.startImage(job, second, image.index, image.conditioning, inputs);
+    return {
+      controls: await this.embedControls({ ...second, controls: resized }, signal),
+      maskChannels: await this.maskChannels(second, signal),
+    };
   }
 
   *#finish(
@@ -329,6 +342,8 @@ function withKept(drawn: Uint8Array, request: GenerationRequest, cropped: Croppe
 
 /** What an image starts from, beside its conditioning. */
 type ImageInputs = Pick<ImageOptions, 'initLatents' | 'maskChannels' | 'cropped' | 'noise' | 'controls' | 'before'>;
+
+type SharedInputs = Pick<ImageOptions, 'controls' | 'maskChannels'>;
 
 /** Half of a number, half of that and so on, rounded up, to 1. */
 function halvings(count: number): readonly number[] {
