@@ -16,6 +16,32 @@ import { describeUpscaler, inspectUpscaler } from './inspect-upscaler.js';
 /** Number of unused keys that are listed. */
 const MAX_UNUSED_SHOWN = 8;
 
+interface InspectedAddOn {
+  readonly inspection: object;
+  readonly text: string;
+}
+
+/** Finds out what a file beside a checkpoint is; undefined for anything else. */
+type InspectAddOn = (path: string) => Promise<InspectedAddOn | undefined>;
+
+/** Any lone table of numbers may be an embedding, so these come last. */
+const ADD_ONS: readonly InspectAddOn[] = [
+  addOn(inspectLora, describeLora),
+  addOn(inspectControlNet, describeControlNet),
+  addOn(inspectUpscaler, describeUpscaler),
+  addOn(inspectEmbedding, describeEmbedding),
+];
+
+function addOn<T extends object>(
+  inspect: (path: string) => Promise<T | undefined>,
+  describe: (path: string, inspection: T) => string,
+): InspectAddOn {
+  return async (path) => {
+    const inspection = await inspect(path);
+    return inspection && { inspection, text: describe(path, inspection) };
+  };
+}
+
 export function createInspectCommand(): Command {
   const inspect = new Command('inspect')
     .description(
@@ -29,24 +55,10 @@ export function createInspectCommand(): Command {
     .action(async (path: string, { json, ...options }: { json?: boolean }) => {
       const print = (result: object, text: () => string) =>
         process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : text());
-      const lora = await inspectLora(path);
-      if (lora !== undefined) {
-        print(lora, () => describeLora(path, lora));
-        return;
-      }
-      const controlNet = await inspectControlNet(path);
-      if (controlNet !== undefined) {
-        print(controlNet, () => describeControlNet(path, controlNet));
-        return;
-      }
-      const upscaler = await inspectUpscaler(path);
-      if (upscaler !== undefined) {
-        print(upscaler, () => describeUpscaler(path, upscaler));
-        return;
-      }
-      const embedding = await inspectEmbedding(path);
-      if (embedding !== undefined) {
-        print(embedding, () => describeEmbedding(path, embedding));
+      for (const inspectAddOn of ADD_ONS) {
+        const found = await inspectAddOn(path);
+        if (found === undefined) continue;
+        print(found.inspection, () => found.text);
         return;
       }
       const inspection = await inspectCheckpoint(path, options);
