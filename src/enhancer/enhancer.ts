@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import type { Device } from '../device.js';
 import { InferenceError } from '../errors.js';
+import { elementCount } from '../std/element-count.js';
 import type { GgufHeader } from '../weights/gguf/gguf-header.js';
 import { cleanEnhancement } from './clean-text.js';
 import {
@@ -282,7 +283,7 @@ function describe(
   const [largest] = all.sort((a, b) => b.length - a.length);
   return {
     family: 'qwen',
-    parameters: all.reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0),
+    parameters: all.reduce((sum, { shape }) => sum + elementCount(shape), 0),
     weightBytes: all.reduce((sum, { length }) => sum + length, 0),
     storage: largest?.type ?? '',
     isChat,

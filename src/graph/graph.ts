@@ -1,3 +1,4 @@
+import { elementCount } from '../std/element-count.js';
 import { formatShape } from '../std/format-shape.js';
 import { bytesFromFloats } from '../weights/half-floats.js';
 import type { Dialect } from './dialect.js';
@@ -289,7 +290,7 @@ export class Graph {
 
   /** Elements of the initializers in the user's files. */
   get externalElements(): number {
-    return this.#externals.reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
+    return this.#externals.reduce((sum, { shape }) => sum + elementCount(shape), 0);
   }
 
   /** Real paths of the files that initializers point into. */

@@ -1,3 +1,4 @@
+import { elementCount } from '../std/element-count.js';
 import { formatShape } from '../std/format-shape.js';
 import type { StoredType, TensorRecord } from '../weights/safetensors.js';
 import type { Graph, Value } from './graph.js';
@@ -92,7 +93,7 @@ export function updateProblem(update: WeightUpdate, shape: readonly number[]): s
   const problem = shapeProblem(update, shape);
   if (problem !== undefined || magnitude === undefined) return problem;
   const wanted = shape[magnitude.of === 'outputs' ? 0 : 1];
-  const own = count(magnitude.lengths.shape);
+  const own = elementCount(magnitude.lengths.shape);
   return own === wanted ? undefined : `${name}: it has lengths of ${own} ${magnitude.of}, the weight has ${wanted}`;
 }
 
@@ -112,10 +113,10 @@ function shapeProblem(update: WeightUpdate, shape: readonly number[]): string | 
     case 'kronecker': {
       const problems = update.factors.map((factor) => (isProduct(factor) ? productProblem(factor, name) : undefined));
       const [[a = 0, b = 0, ...ones] = [], [c = 0, d = 0, ...kernel] = []] = update.factors.map(shapeOf);
-      const made = [a * c, b * d, ...(count(kernel) > 1 ? kernel : [])];
+      const made = [a * c, b * d, ...(elementCount(kernel) > 1 ? kernel : [])];
       return (
         problems.find((problem) => problem !== undefined) ??
-        (count(ones) === 1 ? differs(made) : `${name}: its first factor is ${formatShape([a, b, ...ones])}`)
+        (elementCount(ones) === 1 ? differs(made) : `${name}: its first factor is ${formatShape([a, b, ...ones])}`)
       );
     }
     case 'difference': {
@@ -159,8 +160,8 @@ function changeOf(graph: Graph, weight: Value, update: WeightUpdate): Value {
         const [rows = 0, ...columns] = shapeOf(factor);
         const value = isProduct(factor)
           ? productOf(graph, weight, factor, label, 1)
-          : stored(graph, weight, factor, [rows, count(columns)], label);
-        return { value, rows, columns: count(columns) };
+          : stored(graph, weight, factor, [rows, elementCount(columns)], label);
+        return { value, rows, columns: elementCount(columns) };
       }) as [Matrix, Matrix];
       const [{ rows: a, columns: b }, { rows: c, columns: d }] = [first, second];
       const product = graph.node(
@@ -191,10 +192,10 @@ function productOf(graph: Graph, weight: Value, product: Product, name: string, 
       attributes: { alpha: { float: factor }, ...(isUpTransposed && { transA: 1 }) },
     });
   const [inner = 0, ...from] = down.shape;
-  const downValue = stored(graph, weight, down, [inner, count(from)], `${name}.down`);
-  if (core === undefined) return multiplied(downValue, count(from));
+  const downValue = stored(graph, weight, down, [inner, elementCount(from)], `${name}.down`);
+  if (core === undefined) return multiplied(downValue, elementCount(from));
   const [inputs = 0] = from;
-  const kernel = count(core.shape.slice(2));
+  const kernel = elementCount(core.shape.slice(2));
   // [r, r', k * k] -> [r, k * k, r'] times [r', I] -> [r, I, k * k]
   const coreValue = stored(graph, weight, core, [rank, inner, kernel], `${name}.core`);
   const swap = (value: Value, shape: readonly number[]) =>
@@ -212,7 +213,7 @@ function withLengths(
   { lengths, of }: Magnitude,
 ): Value {
   const [outputs = 0, inputs = 0, ...kernel] = weight.shape.map(Number);
-  const shape = [outputs, inputs, count(kernel)];
+  const shape = [outputs, inputs, elementCount(kernel)];
   const column = of === 'outputs' ? [outputs, 1, 1] : [1, inputs, 1];
   const axes = of === 'outputs' ? [1n, 2n] : [0n, 2n];
   const turned = graph.reshape(graph.node('Add', [weight, change], weight.shape), shape);
@@ -258,9 +259,9 @@ function productProblem({ down, up, core, isUpTransposed = false }: Product, nam
 function areSame(made: readonly number[], shape: readonly number[]): boolean {
   const [outputs, ...from] = made;
   const [wantedOutputs, ...wanted] = shape;
-  return outputs === wantedOutputs && count(from) === count(wanted) && (from.length === 1 || from[0] === wanted[0]);
-}
-
-function count(dims: readonly number[]): number {
-  return dims.reduce((product, dim) => product * dim, 1);
+  return (
+    outputs === wantedOutputs &&
+    elementCount(from) === elementCount(wanted) &&
+    (from.length === 1 || from[0] === wanted[0])
+  );
 }

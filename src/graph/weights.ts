@@ -1,3 +1,4 @@
+import { elementCount } from '../std/element-count.js';
 import { formatShape } from '../std/format-shape.js';
 import { type StoredType, storedTypeOf, storedTypes } from '../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
@@ -60,7 +61,7 @@ export class Weights {
   /** Elements of all tensors that the graph took. */
   get parameters(): number {
     let count = 0;
-    for (const { shape } of this.#used.values()) count += shape.reduce((product, dim) => product * dim, 1);
+    for (const { shape } of this.#used.values()) count += elementCount(shape);
     return count;
   }
 

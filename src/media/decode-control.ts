@@ -1,5 +1,5 @@
-import sharp from 'sharp';
 import { type DecodeOptions, decodeWhole } from './decode-reference.js';
+import { resizeRgb } from './resize-rgb.js';
 
 /**
  * Decodes a control image and stretches it to `width` x `height`, as diffusers does: an image of another shape is distorted, not
@@ -15,7 +15,5 @@ export async function decodeControl(
   const { whole } = await decodeWhole(bytes, maxPixels, (image) =>
     image.flatten({ background: 'black' }).toColourspace('srgb'),
   );
-  return sharp(whole.data, { raw: whole.info, limitInputPixels: maxPixels })
-    .resize(width, height, { fit: 'fill', kernel: 'lanczos3' })
-    .toBuffer();
+  return resizeRgb(whole.data, whole.info, { width, height });
 }

@@ -1,8 +1,10 @@
 /** Ops that providers were seen to compute wrongly or coarsely without an error, run once on the device and once on the host. */
+
 import type { ComputeType, Dialect } from '../graph/dialect.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { attention } from '../graph/ops.js';
 import { TorchCpuGenerator } from '../random/torch-cpu.js';
+import { elementCount } from '../std/element-count.js';
 import { createSession, type Feed, type SessionDevice } from './session.js';
 
 /** WebGPU has one program below 32 tokens and another from there on. */
@@ -86,7 +88,7 @@ async function isRight(
 
 /** Random numbers: sums over smooth ones would level what goes wrong. */
 function noise(seed: number, shape: readonly number[]): Feed & { readonly data: Float32Array } {
-  const length = shape.reduce((product, size) => product * size, 1);
+  const length = elementCount(shape);
   return { data: new TorchCpuGenerator(seed).randn(length), shape };
 }
 

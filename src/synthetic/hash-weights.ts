@@ -1,3 +1,5 @@
+import { elementCount } from '../std/element-count.js';
+
 /**
  * Weights without a file: every element follows from its tensor's name, so any language can make the same model from a
  * manifest of names and shapes. The rule (docs/reference/hash-weights.md): FNV-1a of the name, a golden-ratio counter through
@@ -23,8 +25,8 @@ export function hashUnit(nameHash: number, i: number): number {
 /** All elements, rounded to float32. */
 export function hashTensor(name: string, shape: readonly number[]): Float32Array {
   const hash = fnv1a32(name);
-  const length = shape.reduce((count, dim) => count * dim, 1);
-  const fanIn = shape.slice(1).reduce((count, dim) => count * dim, 1);
+  const length = elementCount(shape);
+  const fanIn = elementCount(shape.slice(1));
   const isScale = name.endsWith('gamma') || (shape.length === 1 && name.endsWith('weight'));
   const [offset, spread] = isScale ? [1, 0.1] : shape.length <= 1 ? [0, 0.05] : [0, Math.sqrt(3 / fanIn)];
   const values = new Float32Array(length);

@@ -1,5 +1,6 @@
 import { open, rename, stat } from 'node:fs/promises';
 import { InferenceError } from '../errors.js';
+import { elementCount } from '../std/element-count.js';
 import { bytesFromFloats } from '../weights/half-floats.js';
 import { type FloatType, floatBytes } from '../weights/safetensors.js';
 import { hashTensor } from './hash-weights.js';
@@ -27,7 +28,7 @@ export async function writeHashSafetensors(
   let end = 0;
   for (const [name, shape] of tensors) {
     const begin = end;
-    end += shape.reduce((count, dim) => count * dim, 1) * floatBytes[dtype];
+    end += elementCount(shape) * floatBytes[dtype];
     header[name] = { dtype, shape, data_offsets: [begin, end] };
   }
   const json = Buffer.from(JSON.stringify(header));

@@ -1,6 +1,7 @@
 import { realpath } from 'node:fs/promises';
 import { InferenceError } from '../errors.js';
 import { parseBoundedJson } from '../std/bounded-json.js';
+import { elementCount } from '../std/element-count.js';
 import { shown } from '../std/shown.js';
 import { float8Types } from './float8.js';
 import { openFile } from './open-file.js';
@@ -174,7 +175,7 @@ function parseTensor(name: string, entry: unknown, file: string, start: number, 
   if (begin === undefined || end === undefined || rest.length > 0 || end < begin) {
     return refuse(`gives tensor "${name}" the offsets ${shownJson(offsets)}, which are no range`);
   }
-  const elements = shape.reduce((product, dim) => product * dim, 1);
+  const elements = elementCount(shape);
   const length = Math.ceil((elements * bits) / 8);
   if (length !== end - begin) {
     refuse(`holds ${end - begin} bytes for tensor "${name}", but ${dtype} [${shape}] takes ${length}`);

@@ -1,8 +1,7 @@
-import { isUpscalerFile } from '../../pipelines/upscalers/upscaler-file.js';
+import { isUpscalerFile, upscalerEndings } from '../../pipelines/upscalers/upscaler-file.js';
 import { readUpscalerSummary, type UpscalerSummary } from '../../pipelines/upscalers/upscaler-summary.js';
 import { formatParameters } from '../../std/format-parameters.js';
-import { readPth } from '../../weights/pth/pth.js';
-import { readSafetensors } from '../../weights/safetensors.js';
+import { readTensorList } from '../../weights/tensor-list.js';
 
 export interface UpscalerInspection extends UpscalerSummary {
   readonly kind: 'upscaler';
@@ -10,9 +9,8 @@ export interface UpscalerInspection extends UpscalerSummary {
 
 /** Inspects an upscaler file; undefined for anything else. @throws InferenceError if the upscaler cannot be used */
 export async function inspectUpscaler(path: string): Promise<UpscalerInspection | undefined> {
-  const [ending] = /\.(safetensors|pth)$/i.exec(path) ?? [];
-  if (ending === undefined) return undefined;
-  const { tensors } = ending.toLowerCase() === '.pth' ? await readPth(path) : await readSafetensors(path);
+  if (!upscalerEndings.some((ending) => path.toLowerCase().endsWith(ending))) return undefined;
+  const { tensors } = await readTensorList(path);
   if (!isUpscalerFile([...tensors.keys()])) return undefined;
   return { kind: 'upscaler', ...(await readUpscalerSummary(path)) };
 }

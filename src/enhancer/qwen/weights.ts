@@ -1,4 +1,5 @@
 import { InferenceError, listProblems } from '../../errors.js';
+import { elementCount } from '../../std/element-count.js';
 import { type WrittenType, writtenBytes } from '../../weights/gguf/gguf-types.js';
 import type { GgufTensor } from '../../weights/gguf/gguf-writer.js';
 import { quantize } from '../../weights/gguf/quantize.js';
@@ -58,12 +59,7 @@ export function wantedTensors(config: QwenConfig): readonly Wanted[] {
 /** Size of a model's weights in a GGUF file, in bytes. @param type storage type of the matrices */
 export function weightBytes(config: QwenConfig, type: WrittenType): number {
   return wantedTensors(config).reduce(
-    (sum, { shape }) =>
-      sum +
-      writtenBytes(
-        typeOf(type, shape),
-        shape.reduce((product, dim) => product * dim, 1),
-      ),
+    (sum, { shape }) => sum + writtenBytes(typeOf(type, shape), elementCount(shape)),
     0,
   );
 }

@@ -1,17 +1,7 @@
 /** Inpainting of the masked part alone: it is drawn at the full size of the image, and pasted back smaller. */
 import type { InitImage } from '../pipeline.js';
-import { type Pixels, resizeLanczos } from './resize-pillow.js';
-
-interface Size {
-  readonly width: number;
-  readonly height: number;
-}
-
-/** A part of an image, in pixels. */
-export interface Region extends Size {
-  readonly x: number;
-  readonly y: number;
-}
+import { copyPixels, cutPixels, type ImageSize, type Pixels, type Region } from './pixel-regions.js';
+import { resizeLanczos } from './resize-pillow.js';
 
 /**
  * The part of an image that holds everything that is drawn anew, with pixels around it, of the image's shape as far as there is room.
@@ -20,7 +10,7 @@ export interface Region extends Size {
  * @param mask uint8 [height, width]
  * @param padding pixels around what is drawn
  */
-export function maskedRegion(mask: Uint8Array, { width, height }: Size, padding: number): Region | undefined {
+export function maskedRegion(mask: Uint8Array, { width, height }: ImageSize, padding: number): Region | undefined {
   let [left, top, right, bottom] = [width, height, 0, 0];
   for (const [i, value] of mask.entries()) {
     if (value === 0) continue;
@@ -53,7 +43,7 @@ function widened({ from, to }: Range, length: number, limit: number): Range {
 }
 
 /** An image to start from and its mask, cut to a region and at the full size again. The mask is black and white there. */
-export function cropInit(init: InitImage & { readonly mask: Uint8Array }, size: Size, region: Region): InitImage {
+export function cropInit(init: InitImage & { readonly mask: Uint8Array }, size: ImageSize, region: Region): InitImage {
   const { rgb, mask, strength } = init;
   const drawn = cropPixels(mask, size, region);
   return {
@@ -64,33 +54,22 @@ export function cropInit(init: InitImage & { readonly mask: Uint8Array }, size: 
 }
 
 /** An image cut to a region and at the full size again. @param values uint8 [height, width, C] */
-export function cropPixels(values: Uint8Array, size: Size, region: Region): Uint8Array {
-  return fillSize(cut({ ...size, values }, region), size);
+export function cropPixels(values: Uint8Array, size: ImageSize, region: Region): Uint8Array {
+  return fillSize(cutPixels({ width: size.width, height: size.height, values }, region), size);
 }
 
 /** The image with what was drawn of a region in its place, smaller. */
-export function pasteRegion(drawn: Uint8Array, whole: Uint8Array, size: Size, region: Region): Uint8Array {
-  const part = coverSize({ ...size, values: drawn }, region);
-  const pasted = Uint8Array.from(whole);
-  for (let y = 0; y < region.height; y += 1) {
-    const row = part.subarray(3 * y * region.width, 3 * (y + 1) * region.width);
-    pasted.set(row, 3 * ((region.y + y) * size.width + region.x));
-  }
-  return pasted;
-}
-
-function cut({ width, height, values }: Pixels, region: Region): Pixels {
-  const channels = values.length / (width * height);
-  const part = new Uint8Array(channels * region.width * region.height);
-  for (let y = 0; y < region.height; y += 1) {
-    const from = channels * ((region.y + y) * width + region.x);
-    part.set(values.subarray(from, from + channels * region.width), channels * y * region.width);
-  }
-  return { width: region.width, height: region.height, values: part };
+export function pasteRegion(drawn: Uint8Array, whole: Uint8Array, size: ImageSize, region: Region): Uint8Array {
+  const { width, height } = size;
+  const values = coverSize({ width, height, values: drawn }, region);
+  const part = { width: region.width, height: region.height, values };
+  const pasted = { width, height, values: Uint8Array.from(whole) };
+  copyPixels(part, { ...part, x: 0, y: 0 }, pasted, region);
+  return pasted.values;
 }
 
 /** Scaled until it fits into a size, in its middle; its edges are drawn out to the size's. */
-function fillSize(image: Pixels, to: Size): Uint8Array {
+function fillSize(image: Pixels, to: ImageSize): Uint8Array {
   const isWide = to.width / to.height < image.width / image.height;
   const inner = {
     width: isWide ? to.width : Math.floor((image.width * to.height) / image.height),
@@ -100,7 +79,7 @@ function fillSize(image: Pixels, to: Size): Uint8Array {
 }
 
 /** Scaled until it covers a size, and cropped evenly. */
-function coverSize(image: Pixels, to: Size): Uint8Array {
+function coverSize(image: Pixels, to: ImageSize): Uint8Array {
   const isWide = to.width / to.height > image.width / image.height;
   const outer = {
     width: isWide ? to.width : Math.floor((image.width * to.height) / image.height),
@@ -110,7 +89,7 @@ function coverSize(image: Pixels, to: Size): Uint8Array {
 }
 
 /** In the middle of a size: cropped, or its edges repeated. */
-function moved({ width, height, values }: Pixels, to: Size): Uint8Array {
+function moved({ width, height, values }: Pixels, to: ImageSize): Uint8Array {
   const channels = values.length / (width * height);
   const [left, top] = [to.width, to.height].map(
     (side, i) => Math.floor(side / 2) - Math.floor(([width, height][i] as number) / 2),

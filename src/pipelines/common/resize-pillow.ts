@@ -1,3 +1,5 @@
+import type { ImageSize, Pixels } from './pixel-regions.js';
+
 /** Coefficient of Catmull-Rom splines. */
 const A = -0.5;
 /** Fractional bits of a weight: eight of a pixel, two to spare. */
@@ -12,22 +14,13 @@ interface Filter {
 const BICUBIC: Filter = { support: 2, weight: cubic };
 const LANCZOS: Filter = { support: 3, weight: (x) => (Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0) };
 
-export interface Pixels {
-  readonly width: number;
-  readonly height: number;
-  /** Row-major uint8 [height, width, C]. */
-  readonly values: Uint8Array;
-}
-
-type Size = Omit<Pixels, 'values'>;
-
 /** The same at another size, by Pillow's bicubic filter. Image encoders were trained on images that were made smaller in this way. */
-export function resizeBicubic(image: Pixels, to: Size): Uint8Array {
+export function resizeBicubic(image: Pixels, to: ImageSize): Uint8Array {
   return resize(image, to, BICUBIC);
 }
 
 /** The same by Pillow's Lanczos filter, with which diffusers resizes images and masks. */
-export function resizeLanczos(image: Pixels, to: Size): Uint8Array {
+export function resizeLanczos(image: Pixels, to: ImageSize): Uint8Array {
   return resize(image, to, LANCZOS);
 }
 
@@ -37,7 +30,7 @@ export function resizeLanczos(image: Pixels, to: Size): Uint8Array {
  *
  * https://github.com/python-pillow/Pillow/blob/11.0.0/src/libImaging/Resample.c#L183
  */
-function resize({ width, height, values }: Pixels, to: Size, filter: Filter): Uint8Array {
+function resize({ width, height, values }: Pixels, to: ImageSize, filter: Filter): Uint8Array {
   const channels = values.length / (width * height);
   const row = channels * to.width;
   const across = { from: width, to: to.width, step: channels, lines: height, apart: [channels * width, row] } as const;

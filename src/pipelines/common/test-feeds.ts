@@ -1,6 +1,7 @@
 import { sizeOf } from '../../graph/shape.js';
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
 import type { Feed } from '../../runtime/session.js';
+import { elementCount } from '../../std/element-count.js';
 import { bytesFromFloats } from '../../weights/half-floats.js';
 import type { Network } from './build-networks.js';
 
@@ -17,7 +18,7 @@ export function testFeeds({ graph, sizes: sizesOf }: Pick<Network, 'graph' | 'si
   return Object.fromEntries(
     graph.inputs.map(({ name, type, shape }) => {
       const sizes = shape.map((dim) => sizeOf(dim, known));
-      const length = sizes.reduce((product, size) => product * size, 1);
+      const length = elementCount(sizes);
       const noise = type === 'f32' || type === 'f16' ? generator.randn(length) : undefined;
       const data = noise === undefined ? new Int32Array(length) : type === 'f16' ? halves(noise) : noise;
       return [name, { data, shape: sizes }] as const;

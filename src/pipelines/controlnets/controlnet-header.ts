@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
+import { elementCount } from '../../std/element-count.js';
 import { readSafetensors } from '../../weights/safetensors.js';
 import { below, type WeightFiles } from '../../weights/weight-files.js';
 
@@ -51,10 +52,7 @@ export async function readControlNetHeader(path: string): Promise<ControlNetHead
     refuse('is no ControlNet: it has neither controlnet_cond_embedding.* nor input_hint_block.*');
   const layout = keys.some((key) => key.startsWith('input_hint_block.')) ? 'original' : 'diffusers';
   const takesSizes = keys.some((key) => key.startsWith('label_emb.') || key.startsWith('add_embedding.'));
-  const parameters = [...bare.values()].reduce(
-    (sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1),
-    0,
-  );
+  const parameters = [...bare.values()].reduce((sum, { shape }) => sum + elementCount(shape), 0);
   return {
     base: takesSizes ? 'SDXL' : 'Stable Diffusion 1 or 2',
     layout,

@@ -2,8 +2,8 @@ import { stat } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
 import { formatShape } from '../../std/format-shape.js';
 import { shown } from '../../std/shown.js';
-import { readPth } from '../../weights/pth/pth.js';
-import { floatTypes, readSafetensors, type TensorRecord } from '../../weights/safetensors.js';
+import { floatTypes, type TensorRecord } from '../../weights/safetensors.js';
+import { readTensorList } from '../../weights/tensor-list.js';
 
 /** Endings of files that hold embeddings, in lower case: the first of one name counts. */
 export const embeddingEndings = ['.safetensors', '.pt', '.bin'] as const;
@@ -92,8 +92,7 @@ function isFile(path: string): Promise<boolean> {
 }
 
 async function readTensors(path: string): Promise<readonly TensorRecord[]> {
-  const isSafe = path.toLowerCase().endsWith('.safetensors');
-  const { tensors } = isSafe ? await readSafetensors(path) : await readPth(path);
+  const { tensors } = await readTensorList(path);
   return [...tensors.values()];
 }
 

@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
 import { type StoredFloats, storedOf, type WeightUpdate } from '../../graph/weight-update.js';
+import { elementCount } from '../../std/element-count.js';
 import { isFiniteFloat8 } from '../../weights/float8.js';
 import { floatsFrom } from '../../weights/half-floats.js';
 import { floatTypes, type TensorRecord } from '../../weights/safetensors.js';
@@ -109,7 +110,7 @@ async function readFinite(path: string, record: StoredFloats, reader: Reader): P
 
 /** Reads the number of a tensor of one element, of any type that trainers store an alpha in. */
 async function readScalar(path: string, record: TensorRecord, reader: Reader): Promise<number> {
-  const elements = record.shape.reduce((product, dim) => product * dim, 1);
+  const elements = elementCount(record.shape);
   if (elements !== 1) return refuse(path, `has ${elements} numbers in ${record.name}, must be 1`);
   const bytes = await read(path, record, reader);
   const value = scalarOf(record.dtype, bytes);

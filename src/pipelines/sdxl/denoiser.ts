@@ -1,5 +1,6 @@
 import { CarriedTensors, type Feed, type NetworkSession, outputOf } from '../../runtime/session.js';
 import { join32 } from '../../std/concat-float32.js';
+import { elementCount } from '../../std/element-count.js';
 import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { zeroResiduals } from './control/controlnet.js';
@@ -117,7 +118,7 @@ export class Denoiser {
 
   /** As many channels as there are. */
   #latents(data: Float32Array, batch: number, size: readonly number[]): Feed {
-    const area = size.reduce((product, dim) => product * dim, 1);
+    const area = elementCount(size);
     return { data, shape: [batch, data.length / batch / area, ...size] };
   }
 }

@@ -3,7 +3,7 @@ import { callsPerStep, createScheduler } from '../../schedulers/beta-schedulers.
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
-import type { Region } from '../common/mask-crop.js';
+import type { Region } from '../common/pixel-regions.js';
 import type { GenerationRequest } from '../pipeline.js';
 import type { JobControl } from './control/job-controls.js';
 import type { Conditioning } from './prompt/encode-prompts.js';

@@ -29,6 +29,13 @@ export type NetworkName = keyof SdxlGraphs;
 function sdxlTable(config: SdxlConfig) {
   const scale = vaeScale(config.vae);
   const image = ({ width, height }: RunSize) => ({ H: height / scale, W: width / scale });
+  // A prompt of one chunk.
+  const denoised = (run: RunSize) => ({
+    B: run.rows,
+    T: config.textEncoder.max_position_embeddings,
+    ...image(run),
+    ...noResidualSizes(config.unet),
+  });
   // A prompt's row, and that of its pooled vector; no embeddings.
   const text = { residence: 'always', sizes: () => ({ B: 2, N: 1 }) } as const;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
@@ -52,25 +59,14 @@ function sdxlTable(config: SdxlConfig) {
     unet: {
       component: 'unet',
       residence: 'always',
-      // A prompt of one chunk.
-      sizes: (run) => ({
-        B: run.rows,
-        T: config.textEncoder.max_position_embeddings,
-        ...image(run),
-        ...noResidualSizes(config.unet),
-      }),
+      sizes: denoised,
       halves,
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
     },
     unet_shallow: {
       component: 'unet',
       residence: 'reuse',
-      sizes: (run) => ({
-        B: run.rows,
-        T: config.textEncoder.max_position_embeddings,
-        ...image(run),
-        ...noResidualSizes(config.unet),
-      }),
+      sizes: denoised,
       halves,
       // The whole UNet reports them.
       options: { unused: [/^/] },

@@ -1,9 +1,9 @@
 import { stat } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
+import { elementCount } from '../../std/element-count.js';
 import { formatShape } from '../../std/format-shape.js';
 import { shown } from '../../std/shown.js';
-import { readPth } from '../../weights/pth/pth.js';
-import { readSafetensors } from '../../weights/safetensors.js';
+import { readTensorList } from '../../weights/tensor-list.js';
 import { below, renamed, type WeightFiles } from '../../weights/weight-files.js';
 
 /** Endings of upscaler files, in lower case. */
@@ -68,8 +68,7 @@ export function isUpscalerFile(keys: readonly string[]): boolean {
  * @throws InferenceError MODEL_UNSUPPORTED for another architecture, CHECKPOINT_INVALID for a file that is not whole
  */
 export async function readUpscalerFile(path: string): Promise<UpscalerFile> {
-  const isSafe = path.toLowerCase().endsWith('.safetensors');
-  const { tensors: all, file } = isSafe ? await readSafetensors(path) : await readPth(path);
+  const { tensors: all, file } = await readTensorList(path);
   const wrapped = PREFIXES.map((prefix) => below(all, prefix)).find(({ size }) => size > 0) ?? all;
   const names = [...wrapped.keys()];
   const tensors = renamed(wrapped, unifiedNames(names));
@@ -81,10 +80,7 @@ export async function readUpscalerFile(path: string): Promise<UpscalerFile> {
     );
   }
   const config = isCompact([...tensors.keys()]) ? compactConfig(path, tensors) : esrganConfig(path, tensors);
-  const parameters = [...tensors.values()].reduce(
-    (sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1),
-    0,
-  );
+  const parameters = [...tensors.values()].reduce((sum, { shape }) => sum + elementCount(shape), 0);
   return { config, files: { path, tensors, metadata: {} }, parameters, sizeBytes: (await stat(file)).size };
 }
 

@@ -5,6 +5,7 @@ import { shown } from '../../std/shown.js';
 import type { WeightFiles } from '../../weights/weight-files.js';
 import { buildNetworks, type NetworkBuilder, planWeights, type WeightPlan } from '../common/build-networks.js';
 import type { NetworkOpener } from '../common/network-opener.js';
+import { copyPixels, cutPixels, type Region } from '../common/pixel-regions.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { type OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { cutTile, type PlaneSize, type Tile } from '../common/tiles.js';
@@ -60,19 +61,18 @@ export class Upscaler {
   /** The result is kept in bytes: at 4096x4096 it has 50 MB, and in float32 four times as much. */
   async #inTiles(rgb: Uint8Array, size: PlaneSize, side: number, signal?: AbortSignal): Promise<Uint8Array> {
     const { scale } = this.config;
-    const result = new Uint8Array(3 * size.width * scale * size.height * scale);
+    const image = { width: size.width, height: size.height, values: rgb };
+    const full = scaled({ x: 0, y: 0, width: size.width, height: size.height }, scale);
+    const result = { ...full, values: new Uint8Array(3 * full.width * full.height) };
     for (const { tile, kept } of paddedTiles(size, side)) {
       signal?.throwIfAborted();
-      const drawn = await this.draw(imageFromRgb(cutRgb(rgb, size, tile), tile), tile, signal);
-      const full = { width: tile.width * scale, height: tile.height * scale };
-      pasteRgb(rgbFromImage(drawn, full), full, result, size.width * scale, {
-        from: { x: (kept.x - tile.x) * scale, y: (kept.y - tile.y) * scale },
-        to: { x: kept.x * scale, y: kept.y * scale },
-        width: kept.width * scale,
-        height: kept.height * scale,
-      });
+      const { values } = cutPixels(image, tile);
+      const large = scaled(tile, scale);
+      const drawn = rgbFromImage(await this.draw(imageFromRgb(values, tile), tile, signal), large);
+      const inside = scaled({ ...kept, x: kept.x - tile.x, y: kept.y - tile.y }, scale);
+      copyPixels({ ...large, values: drawn }, inside, result, scaled(kept, scale));
     }
-    return result;
+    return result.values;
   }
 
   /** In one run, whatever memory it takes. @param image planar float32 [3, height, width] of -1 to 1 -> the same, `scale` times as large */
@@ -115,28 +115,8 @@ function* paddedTiles({ width, height }: PlaneSize, side: number): Generator<{ t
   }
 }
 
-interface Placement extends PlaneSize {
-  readonly from: { readonly x: number; readonly y: number };
-  readonly to: { readonly x: number; readonly y: number };
-}
-
-function cutRgb(rgb: Uint8Array, size: PlaneSize, { x, y, width, height }: Tile): Uint8Array {
-  const cut = new Uint8Array(3 * width * height);
-  pasteRgb(rgb, size, cut, width, { from: { x, y }, to: { x: 0, y: 0 }, width, height });
-  return cut;
-}
-
-function pasteRgb(
-  source: Uint8Array,
-  { width: sourceWidth }: PlaneSize,
-  target: Uint8Array,
-  targetWidth: number,
-  { from, to, width, height }: Placement,
-): void {
-  for (let row = 0; row < height; row += 1) {
-    const begin = 3 * ((from.y + row) * sourceWidth + from.x);
-    target.set(source.subarray(begin, begin + 3 * width), 3 * ((to.y + row) * targetWidth + to.x));
-  }
+function scaled({ x, y, width, height }: Region, scale: number): Region {
+  return { x: x * scale, y: y * scale, width: width * scale, height: height * scale };
 }
 
 function tableOf(config: UpscalerConfig) {

@@ -1,4 +1,5 @@
 import { type OnnxType, onnxTypes } from '../../graph/onnx-proto.js';
+import { elementCount } from '../../std/element-count.js';
 import { formatShape } from '../../std/format-shape.js';
 import type { Feed, TensorData } from '../network-session.js';
 import type { Handle } from './handle.js';
@@ -6,7 +7,7 @@ import type { OrtLibrary } from './ort-library.js';
 
 /** Copies a feed into memory of the library, so that nobody can change or move it during the run. */
 export function writeTensor(library: OrtLibrary, name: string, { data, shape, half = 'f16' }: Feed): Handle {
-  const elements = shape.reduce((product, dim) => product * dim, 1);
+  const elements = elementCount(shape);
   if (elements !== data.length) {
     throw new Error(`input ${name} has ${data.length} elements, its shape ${formatShape(shape)} has ${elements}`);
   }

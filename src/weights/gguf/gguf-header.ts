@@ -1,4 +1,5 @@
 import { InferenceError } from '../../errors.js';
+import { elementCount } from '../../std/element-count.js';
 import { shown } from '../../std/shown.js';
 import { openFile } from '../open-file.js';
 import { ByteCursor } from './byte-cursor.js';
@@ -170,7 +171,7 @@ async function readTensorEntry(cursor: ByteCursor, path: string, refuse: Refuse)
       `${path} stores tensor "${shown(name)}" as type ${id}, which is not known`,
     );
   }
-  const elements = dims.reduce((product, dim) => product * dim, 1);
+  const elements = elementCount(dims);
   const length = (elements / type.blockElements) * type.blockBytes;
   if (!Number.isSafeInteger(length) || (dims[0] ?? 1) % type.blockElements !== 0) {
     refuse(`gives tensor "${shown(name)}" the shape [${dims}], which ${type.name} cannot have`);

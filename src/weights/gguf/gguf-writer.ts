@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
+import { elementCount } from '../../std/element-count.js';
 import {
   aligned,
   GGUF_MAGIC,
@@ -91,10 +92,7 @@ export async function writeGguf(out: FileHandle, file: GgufFile, options: GgufWr
 }
 
 function bytesOf(type: WrittenType, shape: readonly number[]): number {
-  return writtenBytes(
-    type,
-    shape.reduce((product, dim) => product * dim, 1),
-  );
+  return writtenBytes(type, elementCount(shape));
 }
 
 function metadataValue(entry: MetadataValue): Buffer {

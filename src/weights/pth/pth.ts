@@ -1,5 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import { InferenceError } from '../../errors.js';
+import { elementCount } from '../../std/element-count.js';
 import { formatShape } from '../../std/format-shape.js';
 import { shown } from '../../std/shown.js';
 import { openFile } from '../open-file.js';
@@ -122,7 +123,7 @@ function place(name: string, tensor: PickledTensor, { file, root, entries, refus
     );
   }
   if (shape.length > MAX_RANK) refuse(`gives tensor "${name}" ${shape.length} dimensions, the limit is ${MAX_RANK}`);
-  const elements = shape.reduce((product, dim) => product * dim, 1);
+  const elements = elementCount(shape);
   if (!isRowMajor(shape, strides)) {
     refuse(
       `has tensor "${name}" ${formatShape(shape)} with strides ${formatShape(strides)}, not row after row; save it again with .contiguous()`,

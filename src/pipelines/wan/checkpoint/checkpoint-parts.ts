@@ -2,8 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
-import { readPth } from '../../../weights/pth/pth.js';
-import { readSafetensors } from '../../../weights/safetensors.js';
+import { readTensorList } from '../../../weights/tensor-list.js';
 import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { type FamilyOption, flagOf } from '../../family.js';
 import type { ImageEncoderConfig, TextEncoderConfig, VaeConfig } from '../model/config.js';
@@ -87,8 +86,7 @@ export function withoutTower(files: WeightFiles): WeightFiles {
 
 /** The tensors of one file, whose format follows from its name. */
 export async function readTensors(path: string): Promise<WeightFiles> {
-  if (/\.(pth|pt|ckpt|bin)$/.test(path)) return { path, tensors: (await readPth(path)).tensors, metadata: {} };
-  const { tensors, metadata } = await readSafetensors(path);
+  const { tensors, metadata } = await readTensorList(path);
   return { path, tensors, metadata };
 }
 
