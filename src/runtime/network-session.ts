@@ -18,6 +18,11 @@ export interface SessionDevice {
    * own. Omitted: no limit.
    */
   readonly memoryLimitBytes?: number | undefined;
+  /**
+   * Through the native runtime: all runs come from one thread, which other such sessions share. Omitted: on CUDA and TensorRT, whose
+   * handles belong to a thread.
+   */
+  readonly isPinned?: boolean | undefined;
   /** False: as `SessionOptions` has it, for all sessions on the device. Omitted: true. */
   readonly packsWeights?: boolean | undefined;
   /** Prepared weights on the disk, for sessions on the CPU that are `isCached`. Omitted: none. */

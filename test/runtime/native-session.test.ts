@@ -170,6 +170,26 @@ describe('runs of the native runtime', () => {
     await session.release();
   });
 
+  it('from one thread give the same, and end when their signal is aborted', async () => {
+    const pinned = { ...native('cpu'), isPinned: true };
+    const [free, session] = [
+      await createSession(longGraph(3), native('cpu')),
+      await createSession(longGraph(3), pinned),
+    ];
+    const expected = await free.run(square());
+    const all = await Promise.all(Array.from({ length: 8 }, () => session.run(square())));
+    for (const outputs of all) expect(outputs).toEqual(expected);
+    await expect(session.run({ x: { data: Int32Array.of(1), shape: [1, 1] } })).rejects.toThrow(OrtError);
+
+    const long = await createSession(longGraph(100_000), pinned);
+    const controller = new AbortController();
+    const run = long.run(square(), { signal: controller.signal });
+    await delay(100);
+    controller.abort(new Error('cancelled'));
+    await expect(run).rejects.toThrow('cancelled');
+    for (const each of [free, session, long]) await each.release();
+  });
+
   it('does not start a run whose signal is aborted', async () => {
     const session = await createSession(longGraph(1), native('cpu'));
     const signal = AbortSignal.abort(new Error('too late'));

@@ -49,8 +49,8 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
       library.own('MemoryInfo', api.call('CreateMemoryInfo', name, DEVICE_ALLOCATOR, id, DEFAULT_MEMORY));
     // Memory of other libraries has names of their own.
     const hasOwnMemory = plan.runtime?.providerLibrary === undefined;
-    const { provider, inputs, outputs, holds } = plan;
-    const graph = { provider, inputs, outputs, holds };
+    const { provider, inputs, outputs, holds, isPinned = provider === 'cuda' || provider === 'tensorrt' } = plan;
+    const graph = { provider, inputs, outputs, holds, isPinned };
     return new NativeSession(library, graph, {
       scope,
       session,
@@ -63,12 +63,16 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
   }
 }
 
-function inTurn<T>({ provider }: SessionGraph, task: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+function inTurn<T>(
+  { provider }: Pick<SessionPlan, 'provider'>,
+  task: () => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
   return provider === 'webgpu' ? webgpu.run(task, { signal }) : task();
 }
 
 /** Not the bytes of the graph, which are large where its constants are. */
-type SessionGraph = Pick<SessionPlan, 'provider' | 'inputs' | 'outputs' | 'holds'>;
+type SessionGraph = Pick<SessionPlan, 'provider' | 'inputs' | 'outputs' | 'holds'> & { readonly isPinned: boolean };
 
 interface SessionHandles {
   readonly scope: HandleScope;
@@ -161,12 +165,15 @@ class NativeSession implements NetworkSession {
 
   async #runBinding(scope: HandleScope, binding: Handle, signal: AbortSignal | undefined): Promise<void> {
     const { api } = this.#library;
+    const { session } = this.#handles;
     const options = scope.own(this.#library.own('RunOptions', api.call('CreateRunOptions')));
     api.call('RunOptionsSetRunLogSeverityLevel', options.pointer, LOG_LEVEL);
     const end = () => api.call('RunOptionsSetTerminate', options.pointer);
     signal?.addEventListener('abort', end, { once: true });
     try {
-      await api.callAsync('RunWithBinding', this.#handles.session.pointer, options.pointer, binding.pointer);
+      const pointers = [session.pointer, options.pointer, binding.pointer] as const;
+      if (this.#graph.isPinned) await api.runOn(this.#library.thread, ...pointers);
+      else await api.callAsync('RunWithBinding', ...pointers);
     } catch (error) {
       throw signal?.aborted ? signal.reason : error;
     } finally {

@@ -1,4 +1,5 @@
 import { promisify } from 'node:util';
+import type { CallThread } from './call-thread.js';
 import { OrtError, ortErrorCodes } from './ort-error.js';
 
 /** The version of the API that these places belong to. A newer library has it, too: functions are only ever added at the end. */
@@ -131,6 +132,7 @@ export class OrtApi {
   readonly #message: (status: bigint) => string;
   readonly #releaseStatus: (status: bigint) => void;
   readonly #providerOf: (device: bigint) => string;
+  readonly #runWithBinding: bigint;
 
   /** @throws Error where the library does not load or has another version of the API */
   constructor(koffi: Koffi, path: string) {
@@ -173,6 +175,7 @@ export class OrtApi {
     this.#message = at(GET_ERROR_MESSAGE, 'str', ['void *']);
     this.#releaseStatus = at(RELEASE_STATUS, 'void', ['void *']);
     this.#providerOf = at(EP_DEVICE_NAME, 'str', ['void *']);
+    this.#runWithBinding = places[FUNCTIONS.RunWithBinding.at] ?? 0n;
   }
 
   /** @throws OrtError */
@@ -190,6 +193,11 @@ export class OrtApi {
     const call = promisify(this.#functions[name].async) as (...all: unknown[]) => Promise<bigint | null>;
     this.#check(await call(...args, ...(gives === undefined ? [] : [out])));
     return out[0] as Result<N>;
+  }
+
+  /** RunWithBinding on a thread that is the same for every run. */
+  async runOn(thread: CallThread, ...pointers: Arguments<'RunWithBinding'>): Promise<void> {
+    this.#check(await thread.call(this.#runWithBinding, pointers));
   }
 
   release(kind: ObjectKind, pointer: bigint): void {

@@ -2,6 +2,7 @@ import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { CHeap } from './c-heap.js';
+import { CallThread } from './call-thread.js';
 import { Handle } from './handle.js';
 import { type ObjectKind, OrtApi } from './ort-api.js';
 
@@ -24,12 +25,19 @@ export class OrtLibrary {
   readonly #plugins = new Map<string, readonly bigint[]>();
 
   #hasCpuArena = false;
+  #thread: CallThread | undefined;
 
   constructor(api: OrtApi, heap: CHeap) {
     this.api = api;
     this.heap = heap;
     this.environment = api.call('CreateEnv', LOG_LEVEL, 'darkroom');
     this.allocator = api.call('GetAllocatorWithDefaultOptions');
+  }
+
+  /** The thread of runs that must all come from one. Started when it is asked for. */
+  get thread(): CallThread {
+    this.#thread ??= new CallThread();
+    return this.#thread;
   }
 
   own(kind: ObjectKind, pointer: bigint): Handle {
