@@ -6,6 +6,13 @@ export type HalfType = 'f16' | 'bf16';
 /** The type that a graph computes in. */
 export type ComputeType = 'f32' | HalfType;
 
+/**
+ * Ops that do in one what a graph spells in several, of ONNX Runtime's CUDA provider only. `groupNorm`: a group norm and the SiLU behind it,
+ * over channels that lie last. `geglu`: a bias, the halving, GELU and the product of a gated feed-forward.
+ */
+export const fusions = ['groupNorm', 'geglu'] as const;
+export type Fusion = (typeof fusions)[number];
+
 /** The spelling of graphs for one network on one provider. */
 export interface Dialect {
   /**
@@ -29,6 +36,8 @@ export interface Dialect {
    * convolution and what comes out of it. The graph is the same; it takes more memory. Omitted: `plain`.
    */
   readonly convolutions?: 'plain' | 'blocked';
+  /** Ops that are spelled as one. Omitted: none. */
+  readonly fusions?: readonly Fusion[];
 }
 
 /** The dialect of graphs that are only inspected, and of the CPU. */

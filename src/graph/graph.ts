@@ -366,10 +366,16 @@ export class Graph {
     if (unknown.length <= 1) {
       return this.#int64(to.map((dim, i) => (typeof dim === 'number' ? dim : dim === from[i] ? 0 : -1)));
     }
-    const products = unknown.filter((i) => String(to[i]).includes('*'));
-    if (products.length > 1) throw new Error(`a shape with two products of run-time dimensions: ${formatShape(to)}`);
-    if (products.length === 0) return this.shapeValue(to);
-    return this.shapeValue(to.map((dim, i) => (i === products[0] ? -1 : dim)));
+    const unread = unknown.filter((i) => !this.#isDimension(String(to[i])));
+    if (unread.length > 1) throw new Error(`a shape with two dimensions that no value has: ${formatShape(to)}`);
+    if (unread.length === 0) return this.shapeValue(to);
+    return this.shapeValue(to.map((dim, i) => (i === unread[0] ? -1 : dim)));
+  }
+
+  /** True for one that `dimension` finds. A product is none. */
+  #isDimension(name: string): boolean {
+    if (this.#dimensions.has(name)) return true;
+    return this.#outer === undefined ? false : this.#outer.#isDimension(name);
   }
 }
 

@@ -32,7 +32,8 @@ export interface RotaryInputs {
 }
 
 /**
- * Patches of one frame and `side` x `side` latents, each a token.
+ * Patches of one frame and `side` x `side` latents, each a token. No patch reaches over two frames, so that frames below each other are one
+ * image: a convolution of two dimensions, for which providers have better kernels than for three.
  * x: [B, C, F, side*h, side*w]  ->  tokens [B, F*h*w, O]
  */
 export function patchEmbedding(
@@ -44,15 +45,18 @@ export function patchEmbedding(
   { bias = true } = {},
 ): Value {
   const { graph } = w;
-  const [batch = 1, channels = 0] = x.shape;
+  const [batch = 1, channels = 0, frames = 1, height = 1, width = 1] = x.shape;
+  const [, h = 1, breadth = 1] = grid;
   const like = x;
-  const weight = w.tensor('weight', [outputs, Number(channels), 1, side, side], { like });
-  const inputs = bias ? [x, weight, w.tensor('bias', [outputs], { like })] : [x, weight];
-  const patches = graph.node('Conv', inputs, [batch, outputs, ...grid], {
-    attributes: { kernel_shape: [1, side, side], strides: [1, side, side] },
+  const kernel = [outputs, Number(channels)];
+  const weight = w.tensor('weight', [...kernel, 1, side, side], { view: [...kernel, side, side], like });
+  const image = graph.reshape(x, [batch, channels, product([frames, height]), width]);
+  const inputs = bias ? [image, weight, w.tensor('bias', [outputs], { like })] : [image, weight];
+  const patches = graph.node('Conv', inputs, [batch, outputs, product([frames, h]), breadth], {
+    attributes: { kernel_shape: [side, side], strides: [side, side] },
   });
   const tokens = product(grid);
-  const rows = graph.reshape(patches, [batch, outputs, tokens]);
+  const rows = graph.reshape(graph.reshape(patches, [batch, outputs, ...grid]), [batch, outputs, tokens]);
   return transpose(graph, rows, [0, 2, 1], [batch, tokens, outputs]);
 }
 

@@ -5,6 +5,7 @@
  */
 
 import { formatShape } from '../std/format-shape.js';
+import type { Fusion } from './dialect.js';
 import type { Graph, Value } from './graph.js';
 import { broadcast, doubled, halved, product, type Shape } from './shape.js';
 import type { Scope } from './weights.js';
@@ -60,6 +61,20 @@ interface Conv2dOptions {
   readonly pads?: readonly [number, number, number, number];
 }
 
+/** Widths that CUDA's BiasSplitGelu has a kernel for. */
+const GEGLU_WIDTHS: readonly number[] = [1280, 2560, 5120];
+
+// x: [..., I] -> [..., O], the first half of a linear layer times GELU of the second (GEGLU)
+export function geglu(w: Scope, x: Value, outputs: number): Value {
+  const { graph } = w;
+  if (isFused(graph, 'geglu') && GEGLU_WIDTHS.includes(outputs)) {
+    const inputs = [linear(w, x, 2 * outputs, { bias: false }), w.tensor('bias', [2 * outputs], { like: x })];
+    return graph.node('BiasSplitGelu', inputs, [...x.shape.slice(0, -1), outputs], { domain: 'com.microsoft' });
+  }
+  const [value, gate] = chunk2(graph, linear(w, x, 2 * outputs));
+  return mul(graph, value, gelu(graph, gate));
+}
+
 // x: [B, C, H, W]  ->  [B, O, H, W], halved with stride 2.
 export function conv2d(w: Scope, x: Value, outputs: number, options: Conv2dOptions = {}): Value {
   const [batch, channels, height, width] = rank4(w.path, x);
@@ -74,8 +89,43 @@ export function conv2d(w: Scope, x: Value, outputs: number, options: Conv2dOptio
   });
 }
 
+interface GroupNormOptions {
+  readonly groups: number;
+  readonly eps: number;
+}
+
 // x: [B, C, H, W]; statistics over each group of channels and all pixels.
-export function groupNorm(w: Scope, x: Value, { groups, eps }: { groups: number; eps: number }): Value {
+export function groupNorm(w: Scope, x: Value, options: GroupNormOptions): Value {
+  return isFused(w.graph, 'groupNorm') ? fusedGroupNorm(w, x, options, 'none') : plainGroupNorm(w, x, options);
+}
+
+/** SiLU of a group norm. */
+export function groupNormSilu(w: Scope, x: Value, options: GroupNormOptions): Value {
+  if (isFused(w.graph, 'groupNorm')) return fusedGroupNorm(w, x, options, 'silu');
+  return silu(w.graph, plainGroupNorm(w, x, options));
+}
+
+function isFused({ dialect }: Graph, fusion: Fusion): boolean {
+  return dialect.fusions?.includes(fusion) ?? false;
+}
+
+/**
+ * The op takes channels last, and so does the runtime where it convolves: the transpositions of neighbours cancel each other.
+ * https://github.com/microsoft/onnxruntime/blob/v1.30.0/docs/ContribOperators.md#com.microsoft.GroupNorm
+ */
+function fusedGroupNorm(w: Scope, x: Value, { groups, eps }: GroupNormOptions, activation: 'none' | 'silu'): Value {
+  const { graph } = w;
+  const [batch, channels, height, width] = rank4(w.path, x);
+  const pixels = transpose(graph, x, [0, 2, 3, 1], [batch, height, width, channels]);
+  const wide = (key: string) => graph.wide(w.tensor(key, [channels], { like: x }));
+  const normal = graph.node('GroupNorm', [pixels, wide('weight'), wide('bias')], pixels.shape, {
+    domain: 'com.microsoft',
+    attributes: { groups, epsilon: { float: eps }, activation: activation === 'silu' ? 1 : 0, channels_last: 1 },
+  });
+  return transpose(graph, normal, [0, 3, 1, 2], x.shape);
+}
+
+function plainGroupNorm(w: Scope, x: Value, { groups, eps }: GroupNormOptions): Value {
   const { graph } = w;
   const [batch, channels, height, width] = rank4(w.path, x);
   if (channels % groups !== 0) throw new Error(`${w.path}: ${channels} channels do not divide into ${groups} groups`);
