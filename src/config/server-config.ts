@@ -104,6 +104,12 @@ export const configSchema = z.object({
     .describe(
       'What networks compute in. auto: half precision on CUDA, float32 elsewhere. A network that the device, its weights or its test run rule a half type out for takes the next wider one.',
     ),
+  CUDA_FUSIONS: z
+    .enum(['auto', 'off'])
+    .default('auto')
+    .describe(
+      'Ops of CUDA that do several in one, such as a group norm with its SiLU. auto: those that give what their plain spelling gives on the device. off: none.',
+    ),
   ENGINE_THREADS: count(0, 0, 1024).describe(
     "CPU threads of an engine. 0: the runtime's choice; for the language model one less than there are cores.",
   ),

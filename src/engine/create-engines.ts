@@ -71,6 +71,7 @@ export function createEngines({
         runtime: config.RUNTIME,
         providerLibrary: config.PROVIDER_LIBRARY,
         precision: config.PRECISION,
+        fuses: config.CUDA_FUSIONS === 'auto',
         // A limit of one pixel makes every image a batch of its own.
         batchPixels: family.isBatched ? config.BATCH_PIXELS : 1,
         variants: config.LORA_VARIANTS,

@@ -87,6 +87,8 @@ export interface EngineSpec {
   readonly providerLibrary?: string | undefined;
   /** Default: `auto`. */
   readonly precision?: Precision;
+  /** False: no ops are fused: see `BackendOptions`. Default: those of CUDA. */
+  readonly fuses?: boolean;
   /** Largest number of pixels of all images that are denoised together. */
   readonly batchPixels: number;
   /** Number of LoRA variants that are kept beside the bare model. Default 1. */

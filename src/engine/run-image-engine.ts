@@ -40,14 +40,14 @@ export function runImageEngine(families: Families): void {
     async load(spec) {
       model = spec.model;
       check = spec.imageCheck && (await ImageCheck.open(spec.imageCheck, spec.threads));
-      const { runtime, providerLibrary, deviceId, threads, precision, memoryLimitBytes, packsWeights } = spec;
+      const { runtime, providerLibrary, deviceId, threads, precision, fuses, memoryLimitBytes, packsWeights } = spec;
       const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary, deviceId });
       const { takesTurns } = spec;
       const turns = takesTurns === 'always' || (takesTurns === 'gpu' && device !== 'cpu') ? parent.turns : undefined;
       // The parent logs what a process prints, at debug.
       const log = (line: string) => process.stderr.write(`${line}\n`);
       const cache = spec.modelCache && new ModelCache({ ...spec.modelCache, log });
-      const asked = { deviceId, threads, precision, runtime, providerLibrary, memoryLimitBytes, packsWeights };
+      const asked = { deviceId, threads, precision, fuses, runtime, providerLibrary, memoryLimitBytes, packsWeights };
       const backend = await openBackend({ provider: device, ...asked, turns, cache });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend, relief);
       relief.addSource('ended_language_model', () => parent.requestMemory());

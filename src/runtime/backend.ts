@@ -1,6 +1,6 @@
 import type { Precision, Provider } from '../device.js';
-import type { ComputeType, Dialect, HalfType } from '../graph/dialect.js';
-import { areSumsRight, isFusedAttentionRight } from './op-probes.js';
+import { type ComputeType, type Dialect, type Fusion, fusions, type HalfType } from '../graph/dialect.js';
+import { areSumsRight, isFusedAttentionRight, rightFusions } from './op-probes.js';
 import { computeTypes, convolutionsOf, type Dialects, dialectsIn } from './precision.js';
 import type { RunTurns } from './run-turns.js';
 import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
@@ -36,12 +36,15 @@ export interface BackendOptions extends RuntimeOptions {
   readonly cache?: SessionCache | undefined;
   /** Omitted: `auto`. */
   readonly precision?: Precision | undefined;
+  /** False: no ops are fused. Omitted: on CUDA those that are found right. */
+  readonly fuses?: boolean | undefined;
 }
 
 /** What a device was measured to do in one type. */
 interface Measured {
   readonly attention: Dialect['attention'];
   readonly areSumsRight: boolean;
+  readonly fusions: readonly Fusion[];
 }
 
 /**
@@ -54,6 +57,7 @@ export async function openBackend({
   deviceId = 0,
   threads = 0,
   precision = 'auto',
+  fuses = true,
   turns,
   runtime,
   providerLibrary,
@@ -62,15 +66,30 @@ export async function openBackend({
   const device = { ...settings, provider, deviceId, threads, runtime: await openRuntime(runtime, { providerLibrary }) };
   const types = computeTypes(provider, precision);
   const measured = new Map<ComputeType, Measured>();
-  for (const type of types) measured.set(type, await measure(device, type));
+  const candidates = fuses ? fusionsOf(device) : [];
+  for (const type of types) measured.set(type, await measure(device, type, candidates));
   // Nothing is wider than float32: it is used whatever its sums were found to be.
   const right = types.filter((type) => type === 'f32' || measured.get(type)?.areSumsRight);
-  const attentionIn = (type: ComputeType) => measured.get(type)?.attention ?? 'chunked';
-  return { ...device, turns, dialectsOf: dialectsIn(right, attentionIn, convolutionsOf(provider)) };
+  const convolutions = convolutionsOf(provider);
+  const spelled = (type: ComputeType) => {
+    const { attention = 'chunked', fusions = [] } = measured.get(type) ?? {};
+    return { attention, convolutions, fusions };
+  };
+  return { ...device, turns, dialectsOf: dialectsIn(right, spelled) };
 }
 
-async function measure(device: SessionDevice, compute: ComputeType): Promise<Measured> {
-  if (device.provider === 'cpu') return { attention: 'fused', areSumsRight: true };
+async function measure(device: SessionDevice, compute: ComputeType, candidates: readonly Fusion[]): Promise<Measured> {
+  if (device.provider === 'cpu') return { attention: 'fused', areSumsRight: true, fusions: [] };
   const isFused = await isFusedAttentionRight(device, compute);
-  return { attention: isFused ? 'fused' : 'chunked', areSumsRight: await areSumsRight(device, compute) };
+  return {
+    attention: isFused ? 'fused' : 'chunked',
+    areSumsRight: await areSumsRight(device, compute),
+    // None has a kernel for bfloat16.
+    fusions: compute === 'bf16' ? [] : await rightFusions(device, compute, candidates),
+  };
+}
+
+/** Only CUDA has the ops, and only the native runtime can keep channels last, without which fused norms cost more than they save. */
+function fusionsOf({ provider, runtime }: SessionDevice): readonly Fusion[] {
+  return provider === 'cuda' && runtime?.name === 'native' ? fusions : [];
 }

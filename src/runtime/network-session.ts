@@ -49,6 +49,8 @@ export interface SessionPlan extends SessionDevice {
   readonly outputs: readonly string[];
   readonly holds: ReadonlyMap<string, string>;
   readonly configEntries: Readonly<Record<string, string>>;
+  /** CUDA through the native runtime convolves over channels that lie last, and moves them where they do not. Omitted: false. */
+  readonly keepsChannelsLast?: boolean | undefined;
   /** The graph is used as it is: it was optimised when it was written. Omitted: false. */
   readonly isOptimized?: boolean | undefined;
   /** File that the optimised graph is written to. Omitted: it is not written. */

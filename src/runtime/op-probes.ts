@@ -1,8 +1,9 @@
 /** Ops that providers were seen to compute wrongly or coarsely without an error, run once on the device and once on the host. */
 
-import type { ComputeType, Dialect } from '../graph/dialect.js';
+import type { ComputeType, Dialect, Fusion } from '../graph/dialect.js';
 import { Graph, type Value } from '../graph/graph.js';
-import { attention } from '../graph/ops.js';
+import { attention, geglu, groupNorm, groupNormSilu } from '../graph/ops.js';
+import { type TensorOptions, Weights } from '../graph/weights.js';
 import { TorchCpuGenerator } from '../random/torch-cpu.js';
 import { elementCount } from '../std/element-count.js';
 import { createSession, type Feed, type SessionDevice } from './session.js';
@@ -57,6 +58,66 @@ export async function areSumsRight(device: SessionDevice, compute: ComputeType):
   return isRight(device, { dialect, feeds: conv, build: convolve, expected: pixels }, SUM_TOLERANCE[compute]);
 }
 
+/** Norm of SDXL's first block; gated feed-forward of its second. */
+const NORM = { channels: 320, groups: 32, eps: 1e-5, side: 16 } as const;
+const GATED = { channels: 640, tokens: 64 } as const;
+
+/** The fused ops, of these, that give on the device what their plain spelling gives there. */
+export async function rightFusions(
+  device: SessionDevice,
+  compute: ComputeType,
+  candidates: readonly Fusion[],
+): Promise<readonly Fusion[]> {
+  const right: Fusion[] = [];
+  for (const fusion of candidates) {
+    const [plain, fused] = [
+      await runFusion(device, compute, fusion, []),
+      await runFusion(device, compute, fusion, [fusion]),
+    ];
+    if (plain !== undefined && isNear(fused, plain, SUM_TOLERANCE[compute])) right.push(fusion);
+  }
+  return right;
+}
+
+/** A layer with an op that may be fused, over noise. */
+function runFusion(
+  device: SessionDevice,
+  compute: ComputeType,
+  fusion: Fusion,
+  fusions: readonly Fusion[],
+): Promise<Float32Array | undefined> {
+  const graph = new Graph('op-probe', { attention: 'fused', compute, fusions });
+  const w = new NoiseWeights(graph);
+  if (fusion === 'groupNorm') {
+    const { channels, side, ...options } = NORM;
+    const x = w.input('x', [2, channels, side, side]);
+    graph.output('result', groupNorm(w.root.at('second'), groupNormSilu(w.root.at('first'), x, options), options));
+  } else {
+    const { channels, tokens } = GATED;
+    graph.output('result', geglu(w.root, w.input('x', [2, tokens, channels]), 4 * channels));
+  }
+  return runOnce(device, graph, w.feeds);
+}
+
+/** Weights of noise: vectors in the graph, as the kernels want them, the rest as inputs of it. */
+class NoiseWeights extends Weights {
+  readonly feeds: Record<string, Feed> = {};
+
+  constructor(graph: Graph) {
+    super(graph, { path: 'noise', tensors: new Map(), metadata: {} });
+  }
+
+  input(name: string, shape: readonly number[]): Value {
+    this.feeds[name] = noise(Object.keys(this.feeds).length, shape);
+    return this.graph.floatInput(name, shape);
+  }
+
+  override tensor(key: string, shape: readonly number[], { view = shape }: TensorOptions = {}): Value {
+    if (shape.length > 1) return this.input(key, view);
+    return this.graph.constant(noise(key.length, shape).data, view);
+  }
+}
+
 interface Probe {
   readonly dialect: Dialect;
   readonly feeds: Readonly<Record<string, Feed>>;
@@ -74,16 +135,29 @@ async function isRight(
   const result = build(graph, inputs);
   if (result === undefined) return false;
   graph.output('result', result);
-  // A provider without the kernel is as good as one that computes wrongly.
+  return isNear(await runOnce(device, graph, feeds), expected, tolerance);
+}
+
+/** The output `result`. A provider without a kernel is as good as one that computes wrongly: undefined. */
+async function runOnce(
+  device: SessionDevice,
+  graph: Graph,
+  feeds: Readonly<Record<string, Feed>>,
+): Promise<Float32Array | undefined> {
   const session = await createSession(graph, device).catch(() => undefined);
-  if (session === undefined) return false;
+  if (session === undefined) return undefined;
   try {
-    const outputs = await session.run(feeds).catch(() => undefined);
-    const bound = tolerance * expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    return expected.every((value, i) => Math.abs(value - (outputs?.result?.[i] ?? Number.NaN)) <= bound);
+    return (await session.run(feeds).catch(() => undefined))?.result;
   } finally {
     await session.release();
   }
+}
+
+/** @param tolerance largest error over the largest value */
+function isNear(actual: Float32Array | undefined, expected: Float64Array | Float32Array, tolerance: number): boolean {
+  let largest = 0;
+  for (const value of expected) largest = Math.max(largest, Math.abs(value));
+  return expected.every((value, i) => Math.abs(value - (actual?.[i] ?? Number.NaN)) <= tolerance * largest);
 }
 
 /** Random numbers: sums over smooth ones would level what goes wrong. */

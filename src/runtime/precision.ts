@@ -30,17 +30,15 @@ export function computeTypes(provider: Provider, precision: Precision): readonly
 /**
  * The dialects that networks may be opened in, by the half types that a network bears.
  * @param types of the provider, the last one float32
- * @param attentionIn its spelling in each type
- * @param convolutions of the provider
+ * @param spelled what else the provider's graphs have, in each type
  */
 export function dialectsIn(
   types: readonly ComputeType[],
-  attentionIn: (compute: ComputeType) => Dialect['attention'],
-  convolutions: NonNullable<Dialect['convolutions']>,
+  spelled: (compute: ComputeType) => Omit<Dialect, 'compute'>,
 ): (halves: readonly HalfType[]) => Dialects {
   return (halves) => {
     const borne = types.filter((type) => type === 'f32' || halves.includes(type));
-    const dialects = borne.map((compute): Dialect => ({ attention: attentionIn(compute), compute, convolutions }));
+    const dialects = borne.map((compute): Dialect => ({ ...spelled(compute), compute }));
     return dialects as [Dialect, ...Dialect[]];
   };
 }
@@ -55,5 +53,6 @@ export function convolutionsOf(provider: Provider): NonNullable<Dialect['convolu
 
 /** The dialects that a provider is expected to take, without a device to ask: attention fused, sums right. */
 export function expectedDialects(provider: Provider, precision: Precision): (halves: readonly HalfType[]) => Dialects {
-  return dialectsIn(computeTypes(provider, precision), () => 'fused', convolutionsOf(provider));
+  const spelled = { attention: 'fused', convolutions: convolutionsOf(provider) } as const;
+  return dialectsIn(computeTypes(provider, precision), () => spelled);
 }

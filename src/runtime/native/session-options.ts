@@ -71,6 +71,7 @@ export function cudaOptions({
   deviceId,
   tf32 = true,
   memoryLimitBytes,
+  keepsChannelsLast = false,
 }: SessionPlan): Readonly<Record<string, string>> {
   return {
     device_id: String(deviceId),
@@ -79,6 +80,7 @@ export function cudaOptions({
     // EXHAUSTIVE, the default, measures every algorithm for every new shape.
     cudnn_conv_algo_search: 'HEURISTIC',
     use_tf32: tf32 ? '1' : '0',
+    prefer_nhwc: keepsChannelsLast ? '1' : '0',
     ...(memoryLimitBytes !== undefined && { gpu_mem_limit: String(memoryLimitBytes) }),
   };
 }

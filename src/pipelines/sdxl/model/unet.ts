@@ -2,20 +2,19 @@ import type { Graph, Value } from '../../../graph/graph.js';
 import {
   add,
   attention,
-  chunk2,
   concat,
   conv2d,
-  gelu,
+  geglu,
   groupNorm,
+  groupNormSilu,
   layerNorm,
   linear,
-  mul,
   rank4,
   silu,
   transpose,
   upsampleTo,
 } from '../../../graph/ops.js';
-import { product } from '../../../graph/shape.js';
+import { product, type Shape } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { UNetConfig } from './config.js';
 
@@ -109,7 +108,7 @@ function upBlock(
 function buildEnd(w: Scope, x: Value, config: UNetConfig): void {
   const { graph } = w;
   const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
-  const y = silu(graph, groupNorm(w.at('conv_norm_out'), x, norm));
+  const y = groupNormSilu(w.at('conv_norm_out'), x, norm);
   graph.output('noise', conv2d(w.at('conv_out'), y, config.out_channels));
 }
 
@@ -185,10 +184,11 @@ export function blockBuilders(
   );
   for (const [name, input] of Object.entries(more)) emb = add(graph, emb, twoLayers(w.at(name), input, 4 * first));
   const time = silu(graph, emb);
+  const context = rowsOf(graph, inputs.context);
   return {
     resnet: (scope, x, outputs) => resnetBlock(scope, x, time, outputs, norm),
     transformer: (scope, x, block, depth) =>
-      spatialTransformer(scope, x, inputs.context, {
+      spatialTransformer(scope, x, context, {
         heads: config.heads[block] ?? 1,
         depth,
         groups: config.norm_num_groups,
@@ -257,11 +257,25 @@ function twoLayers(w: Scope, x: Value, outputs: number): Value {
 function resnetBlock(w: Scope, x: Value, time: Value, outputs: number, norm: { groups: number; eps: number }): Value {
   const { graph } = w;
   const [batch, channels] = rank4(w.path, x);
-  let h = conv2d(w.at('conv1'), silu(graph, groupNorm(w.at('norm1'), x, norm)), outputs);
+  let h = conv2d(w.at('conv1'), groupNormSilu(w.at('norm1'), x, norm), outputs);
   h = add(graph, h, graph.reshape(linear(w.at('time_emb_proj'), time, outputs), [batch, outputs, 1, 1]));
-  h = conv2d(w.at('conv2'), silu(graph, groupNorm(w.at('norm2'), h, norm)), outputs);
+  h = conv2d(w.at('conv2'), groupNormSilu(w.at('norm2'), h, norm), outputs);
   const straight = channels === outputs ? x : conv2d(w.at('conv_shortcut'), x, outputs, { kernel: 1 });
   return add(graph, straight, h);
+}
+
+/** Tokens of several texts or images as the rows of one matrix, as linear layers take them. */
+interface Rows {
+  // [B*L, C]
+  readonly rows: Value;
+  /** B and L. */
+  readonly tokens: Shape;
+}
+
+// x: [B, L, C]
+function rowsOf(graph: Graph, x: Value): Rows {
+  const tokens = x.shape.slice(0, -1);
+  return { rows: graph.reshape(x, [product(tokens), x.shape.at(-1) ?? 0]), tokens };
 }
 
 interface TransformerOptions {
@@ -271,55 +285,56 @@ interface TransformerOptions {
   readonly linearProjection: boolean;
 }
 
-// x: [B, C, H, W]  context: [B, T, X]  ->  [B, C, H, W]
-function spatialTransformer(w: Scope, x: Value, context: Value, options: TransformerOptions): Value {
+// x: [B, C, H, W]  context: [B*T, X]  ->  [B, C, H, W]
+function spatialTransformer(w: Scope, x: Value, context: Rows, options: TransformerOptions): Value {
   const { graph } = w;
   const { groups, linearProjection } = options;
   const [batch, channels, height, width] = rank4(w.path, x);
-  const tokens = [batch, product([height, width]), channels];
+  const tokens = [batch, product([height, width])];
   const pixels = [batch, height, width, channels];
-  const toTokens = (image: Value) => graph.reshape(transpose(graph, image, [0, 2, 3, 1], pixels), tokens);
+  const toRows = (image: Value) =>
+    graph.reshape(transpose(graph, image, [0, 2, 3, 1], pixels), [product(tokens), channels]);
   const toImage = (rows: Value) => transpose(graph, graph.reshape(rows, pixels), [0, 3, 1, 2], x.shape);
 
   const normal = groupNorm(w.at('norm'), x, { groups, eps: TRANSFORMER_NORM_EPS });
   let h = linearProjection
-    ? linear(w.at('proj_in'), toTokens(normal), channels)
-    : toTokens(conv2d(w.at('proj_in'), normal, channels, { kernel: 1 }));
+    ? linear(w.at('proj_in'), toRows(normal), channels)
+    : toRows(conv2d(w.at('proj_in'), normal, channels, { kernel: 1 }));
   for (let k = 0; k < options.depth; k += 1)
-    h = transformerBlock(w.at('transformer_blocks', k), h, context, options.heads);
+    h = transformerBlock(w.at('transformer_blocks', k), { rows: h, tokens }, context, options.heads);
   const y = linearProjection
     ? toImage(linear(w.at('proj_out'), h, channels))
     : conv2d(w.at('proj_out'), toImage(h), channels, { kernel: 1 });
   return add(graph, y, x);
 }
 
-// x: [B, L, C]  context: [B, T, X]  ->  [B, L, C]
-function transformerBlock(w: Scope, x: Value, context: Value, heads: number): Value {
+// x: [B*L, C]  context: [B*T, X]  ->  [B*L, C]
+function transformerBlock(w: Scope, { rows: x, tokens }: Rows, context: Rows, heads: number): Value {
   const { graph } = w;
-  const norm = { eps: LAYER_NORM_EPS };
-  const normal = layerNorm(w.at('norm1'), x, norm);
-  let h = add(graph, crossAttention(w.at('attn1'), normal, normal, heads), x); // 1. self
-  h = add(graph, crossAttention(w.at('attn2'), layerNorm(w.at('norm2'), h, norm), context, heads), h); // 2. cross
-  return add(graph, feedForward(w.at('ff'), layerNorm(w.at('norm3'), h, norm)), h); // 3. feed-forward
+  const normal = (key: string, rows: Value) => ({ rows: layerNorm(w.at(key), rows, { eps: LAYER_NORM_EPS }), tokens });
+  const first = normal('norm1', x);
+  let h = add(graph, crossAttention(w.at('attn1'), first, first, heads), x); // 1. self
+  h = add(graph, crossAttention(w.at('attn2'), normal('norm2', h), context, heads), h); // 2. cross
+  return add(graph, feedForward(w.at('ff'), normal('norm3', h).rows), h); // 3. feed-forward
 }
 
-// x: [B, L, C]  context: [B, S, X]  ->  [B, L, C]
-function crossAttention(w: Scope, x: Value, context: Value, heads: number): Value {
-  const channels = Number(x.shape.at(-1));
-  const project = (key: string, from: Value) => linear(w.at(key), from, channels, { bias: false });
-  const mixed = attention(w.graph, {
+// x: [B*L, C]  context: [B*S, X]  ->  [B*L, C]
+function crossAttention(w: Scope, x: Rows, context: Rows, heads: number): Value {
+  const { graph } = w;
+  const channels = Number(x.rows.shape.at(-1));
+  const project = (key: string, { rows, tokens }: Rows) =>
+    graph.reshape(linear(w.at(key), rows, channels, { bias: false }), [...tokens, channels]);
+  const mixed = attention(graph, {
     q: project('to_q', x),
     k: project('to_k', context),
     v: project('to_v', context),
     heads,
   });
-  return linear(w.at('to_out.0'), mixed, channels); // to_out.1: dropout
+  return linear(w.at('to_out.0'), graph.reshape(mixed, x.rows.shape), channels); // to_out.1: dropout
 }
 
-// x: [B, L, C] -> [B, L, C]; the gate is the second half (GEGLU)
+// x: [R, C] -> [R, C]
 function feedForward(w: Scope, x: Value): Value {
-  const { graph } = w;
   const channels = Number(x.shape.at(-1));
-  const [value, gate] = chunk2(graph, linear(w.at('net.0.proj'), x, 8 * channels));
-  return linear(w.at('net.2'), mul(graph, value, gelu(graph, gate)), channels); // net.1: dropout
+  return linear(w.at('net.2'), geglu(w.at('net.0.proj'), x, 4 * channels), channels); // net.1: dropout
 }

@@ -1,5 +1,15 @@
 import type { Graph, Value } from '../../../graph/graph.js';
-import { add, attention, conv2d, groupNorm, linear, rank4, silu, transpose, upsample2x } from '../../../graph/ops.js';
+import {
+  add,
+  attention,
+  conv2d,
+  groupNorm,
+  groupNormSilu,
+  linear,
+  rank4,
+  transpose,
+  upsample2x,
+} from '../../../graph/ops.js';
 import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { VaeConfig } from './config.js';
@@ -37,7 +47,7 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig): v
   }
 
   // 3. out
-  x = silu(graph, groupNorm(w.at('conv_norm_out'), x, norm));
+  x = groupNormSilu(w.at('conv_norm_out'), x, norm);
   graph.output('image', conv2d(w.at('conv_out'), x, config.out_channels));
 }
 
@@ -71,7 +81,7 @@ export function buildVaeEncoder(graph: Graph, root: Scope, config: VaeConfig): v
 
   // 3. out
   const moments = 2 * config.latent_channels;
-  x = conv2d(w.at('conv_out'), silu(graph, groupNorm(w.at('conv_norm_out'), x, norm)), moments);
+  x = conv2d(w.at('conv_out'), groupNormSilu(w.at('conv_norm_out'), x, norm), moments);
   if (config.use_quant_conv) x = conv2d(root.at('quant_conv'), x, moments, { kernel: 1 });
   graph.output('moments', x);
 }
@@ -99,8 +109,8 @@ type Norm = { readonly groups: number; readonly eps: number };
 function resnetBlock(w: Scope, x: Value, outputs: number, norm: Norm): Value {
   const { graph } = w;
   const [, channels] = rank4(w.path, x);
-  const h = conv2d(w.at('conv1'), silu(graph, groupNorm(w.at('norm1'), x, norm)), outputs);
-  const y = conv2d(w.at('conv2'), silu(graph, groupNorm(w.at('norm2'), h, norm)), outputs);
+  const h = conv2d(w.at('conv1'), groupNormSilu(w.at('norm1'), x, norm), outputs);
+  const y = conv2d(w.at('conv2'), groupNormSilu(w.at('norm2'), h, norm), outputs);
   const straight = channels === outputs ? x : conv2d(w.at('conv_shortcut'), x, outputs, { kernel: 1 });
   return add(graph, straight, y);
 }
