@@ -1,11 +1,12 @@
 /**
- * npm run bench -- gpu [--device auto] [--minutes 8] [--out gpu-bench.json] [--quick]
+ * npm run bench -- gpu [--device auto] [--precision auto] [--minutes 8] [--parts probes,conformance,sdxl,wan] [--no-fusions]
+ *   [--sdxl PATH] [--wan PATH] [--out gpu-bench.json] [--quick]
  *
  * One run of everything that is to be known about a card: providers that open, probes of ops in each type, conformance in float32
  * with TF32 off and on and in half precision, SDXL and WAN of the released sizes, and the device's memory after each part beside what
  * was computed for it. Prints a table, and writes the same as JSON after each row, so that a crash leaves what was seen. Once the
- * minutes are over, the rest is left out. Weights are zeros in files without content: results mean nothing, and a card may run zeros
- * a little faster than real weights.
+ * minutes are over, the rest is left out. Weights are noise, unless PATH is a model: images mean
+ * nothing.
  * `--quick` runs everything at tiny sizes on the CPU.
  */
 import { execFile } from 'node:child_process';
@@ -14,7 +15,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
-import { devices, type Provider } from '../../src/device.js';
+import { devices, type Provider, precisions } from '../../src/device.js';
 import { precisionNames } from '../../src/graph/dialect.js';
 import { memoryAt, type RunSize, sumMemory } from '../../src/pipelines/model-memory.js';
 import type { GenerationRequest, Phase, Pipeline } from '../../src/pipelines/pipeline.js';
@@ -27,11 +28,18 @@ import { computeTypes } from '../../src/runtime/precision.js';
 import { chooseDevice, probeProvider } from '../../src/runtime/probe.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
+import { fillWithNoise } from './noise-weights.js';
+import { quantile } from './served.js';
 import { print } from './stopwatch.js';
 
 const { values: options } = parseArgs({
   options: {
     device: { type: 'string', default: 'auto' },
+    precision: { type: 'string', default: 'auto' },
+    parts: { type: 'string', default: 'probes,conformance,sdxl,wan' },
+    sdxl: { type: 'string' },
+    wan: { type: 'string' },
+    'no-fusions': { type: 'boolean', default: false },
     minutes: { type: 'string', default: '8' },
     out: { type: 'string', default: 'gpu-bench.json' },
     quick: { type: 'boolean', default: false },
@@ -39,6 +47,8 @@ const { values: options } = parseArgs({
 });
 const wanted = devices.find((name) => name === options.device);
 if (wanted === undefined) throw new Error(`device ${options.device} must be one of ${devices.join(', ')}`);
+const precision = precisions.find((name) => name === options.precision);
+if (precision === undefined) throw new Error(`precision ${options.precision} must be one of ${precisions.join(', ')}`);
 const minutes = Number(options.minutes);
 if (!(minutes > 0)) throw new Error(`minutes ${options.minutes} must be a number above 0`);
 
@@ -69,10 +79,11 @@ const provider: Provider = options.quick ? 'cpu' : (await chooseDevice(wanted)).
 try {
   print(`${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}, ${provider}; ${await cardName()}\n`);
   await part('providers', measureProviders);
-  await part('op probes', measureProbes);
-  await part('conformance', measureConformance);
-  await part('SDXL', measureSdxl);
-  await part('WAN', measureWan);
+  const parts = options.parts.split(',');
+  if (parts.includes('probes')) await part('op probes', measureProbes);
+  if (parts.includes('conformance')) await part('conformance', measureConformance);
+  if (parts.includes('sdxl')) await part('SDXL', measureSdxl);
+  if (parts.includes('wan')) await part('WAN', measureWan);
 } finally {
   await rm(folder, { recursive: true });
 }
@@ -154,7 +165,8 @@ async function measureConformance(report: Report): Promise<void> {
 
 async function measureSdxl(report: Report): Promise<void> {
   const { image: side } = SIZES;
-  const path = await writeSyntheticSdxl(join(folder, 'sdxl'), SIZES.sdxl, 'F16', true);
+  const path = options.sdxl ?? (await writeSyntheticSdxl(join(folder, 'sdxl'), SIZES.sdxl, 'F16', true));
+  if (options.sdxl === undefined) await fillWithNoise(path);
   let start = performance.now();
   const pipeline = await createSdxlPipeline({ path, backend: await backend(), batchPixels: 6 * side * side });
   await report('first load', seconds(start));
@@ -171,7 +183,7 @@ async function measureSdxl(report: Report): Promise<void> {
         start = performance.now();
         const spent = await phasesOf(pipeline, request);
         const size = { width: side, height: side, frames: 1, rows: 2 * images };
-        const result = `${seconds(start)}, ${describe(spent, steps)}`;
+        const result = `${seconds(start)}, ${describe(spent)}`;
         await report(`${side}x${side}, ${steps} steps, batch ${images}`, result, computed(pipeline, size));
       }
     }
@@ -183,7 +195,8 @@ async function measureSdxl(report: Report): Promise<void> {
 
 async function measureWan(report: Report): Promise<void> {
   const { video } = SIZES;
-  const path = await writeSyntheticWan(join(folder, 'wan'), SIZES.wan, 'BF16', true);
+  const path = options.wan ?? (await writeSyntheticWan(join(folder, 'wan'), SIZES.wan, 'BF16', true));
+  if (options.wan === undefined) await fillWithNoise(path);
   let start = performance.now();
   const pipeline = await createWanPipeline({ path, backend: await backend() });
   await report('first load, without UMT5', seconds(start));
@@ -201,9 +214,9 @@ async function measureWan(report: Report): Promise<void> {
         scheduler: 'flow_unipc',
         video: { frames: video.frames, shift: 5 },
       });
-      await report(`UMT5, load and prompts, ${what}`, `${encode.toFixed(2)} s`, computed(pipeline, size));
-      await report(`${name}, step, ${what}`, `${(denoise / steps).toFixed(2)} s a step`);
-      await report(`${name}, VAE decode, ${what}`, `${decode.toFixed(2)} s`);
+      await report(`UMT5, load and prompts, ${what}`, `${total(encode).toFixed(2)} s`, computed(pipeline, size));
+      await report(`${name}, step, ${what}`, `${denoise.map((step) => step.toFixed(2)).join(', ')} s`);
+      await report(`${name}, VAE decode, ${what}`, `${total(decode).toFixed(2)} s`);
     }
     const frames = Array.from({ length: video.frames }, () => new Float32Array(3 * video.width * video.height));
     start = performance.now();
@@ -215,7 +228,7 @@ async function measureWan(report: Report): Promise<void> {
 }
 
 function backend(): Promise<Backend> {
-  return openBackend({ provider, threads: 0 });
+  return openBackend({ provider, precision, threads: 0, fuses: !options['no-fusions'] });
 }
 
 function requestOf(
@@ -226,13 +239,15 @@ function requestOf(
   return { ...texts, width, height, steps, seeds, guidanceScale: 6, scheduler: 'euler' };
 }
 
-/** Seconds of a job by phase. */
-async function phasesOf(pipeline: Pipeline, request: GenerationRequest): Promise<Readonly<Record<Phase, number>>> {
-  const spent: Record<Phase, number> = { encode: 0, denoise: 0, decode: 0 };
+type Phases = Readonly<Record<Phase, readonly number[]>>;
+
+/** Seconds of a job's stages, by phase. */
+async function phasesOf(pipeline: Pipeline, request: GenerationRequest): Promise<Phases> {
+  const spent: Record<Phase, number[]> = { encode: [], denoise: [], decode: [] };
   let mark = performance.now();
   for await (const event of pipeline.generate([{ request, signal: new AbortController().signal }])) {
     if (event.kind !== 'progress') continue;
-    spent[event.phase] += (performance.now() - mark) / 1000;
+    spent[event.phase].push((performance.now() - mark) / 1000);
     mark = performance.now();
   }
   return spent;
@@ -245,8 +260,13 @@ function precisionsOf({ info }: Pipeline): string {
     .join(', ');
 }
 
-function describe({ denoise, decode }: Readonly<Record<Phase, number>>, steps: number): string {
-  return `${(denoise / steps).toFixed(3)} s a step, VAE ${decode.toFixed(2)} s`;
+/** The first step of a size is longer: kernels are chosen for it. */
+function describe({ denoise, decode }: Phases): string {
+  return `step ${quantile(denoise, 0.5).toFixed(3)} s (first ${denoise[0]?.toFixed(3)}), VAE ${total(decode).toFixed(2)} s`;
+}
+
+function total(times: readonly number[]): number {
+  return times.reduce((sum, time) => sum + time, 0);
 }
 
 /** Bytes of what is open, as `darkroom doctor --plan` counts it. */
