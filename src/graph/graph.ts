@@ -288,6 +288,11 @@ export class Graph {
     };
   }
 
+  /** True if a node has this op. */
+  uses(op: string): boolean {
+    return this.#nodes.some((node) => node.op === op);
+  }
+
   /** Elements of the initializers in the user's files. */
   get externalElements(): number {
     return this.#externals.reduce((sum, { shape }) => sum + elementCount(shape), 0);

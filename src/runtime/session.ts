@@ -20,7 +20,8 @@ export function createSession(
     inputs: graph.inputs.map(({ name }) => name),
     outputs: graph.outputs,
     holds,
-    keepsChannelsLast: graph.dialect.fusions?.includes('groupNorm'),
+    // The fused norm takes them so.
+    keepsChannelsLast: graph.uses('GroupNorm'),
     configEntries: {
       'session.model_external_initializers_file_folder_path': folder,
       // Weights outside the arena, which grows by powers of two.

@@ -58,6 +58,7 @@ const SIZES = options.quick
   : ({ image: 1024, video: { width: 832, height: 480, frames: 81 }, sdxl: 'sdxl-base', wan: 'wan-1.3b' } as const);
 const STEPS = [15, 25];
 const BATCHES = [1, 3, 6];
+const VIDEO_PROMPTS = ['a red kite over a field', 'a blue kite over a beach'] as const;
 const GOLDENS = fileURLToPath(new URL('../../../test/fixtures/goldens/', import.meta.url));
 /** A part of the conformance that is quick and has every kind of network but the largest. */
 const QUICK_CASES = '^(clip|unet|vae|dit|umt5)';
@@ -205,9 +206,9 @@ async function measureWan(report: Report): Promise<void> {
   const name = `${video.width}x${video.height}x${video.frames}`;
   try {
     // The second time shapes are known to the device.
-    for (const what of ['first', 'second']) {
+    for (const [i, what] of ['first', 'second'].entries()) {
       const steps = 2;
-      const prompt = `a red kite over a field, the ${what}`;
+      const prompt = VIDEO_PROMPTS[i] ?? '';
       const { encode, denoise, decode } = await phasesOf(pipeline, {
         ...requestOf({ ...video, steps, seeds: [1] }),
         prompt,
@@ -218,6 +219,7 @@ async function measureWan(report: Report): Promise<void> {
       await report(`${name}, step, ${what}`, `${denoise.map((step) => step.toFixed(2)).join(', ')} s`);
       await report(`${name}, VAE decode, ${what}`, `${total(decode).toFixed(2)} s`);
     }
+    await report(`${name}, cancel in a step`, `ends ${await timeToCancel(pipeline, video)} after it`);
     const frames = Array.from({ length: video.frames }, () => new Float32Array(3 * video.width * video.height));
     start = performance.now();
     await pipeline.networks.autoencoder.encode(frames, video);
@@ -237,6 +239,30 @@ function requestOf(
   const texts = { prompt: 'a lighthouse on a cliff at dawn', negativePrompt: 'blurry' };
   const { width, height, steps, seeds } = request;
   return { ...texts, width, height, steps, seeds, guidanceScale: 6, scheduler: 'euler' };
+}
+
+/** Cancels a video in its second step. */
+async function timeToCancel(
+  pipeline: Pipeline,
+  { frames, ...size }: { readonly width: number; readonly height: number; readonly frames: number },
+): Promise<string> {
+  const controller = new AbortController();
+  let at = Number.NaN;
+  const cancel = () => {
+    at = performance.now();
+    controller.abort(new Error('cancelled'));
+  };
+  const request = { ...requestOf({ ...size, steps: 4, seeds: [1] }), prompt: VIDEO_PROMPTS[1] };
+  const video = { ...request, scheduler: 'flow_unipc' as const, video: { frames, shift: 5 } };
+  try {
+    for await (const event of pipeline.generate([{ request: video, signal: controller.signal }])) {
+      if (event.kind === 'progress' && event.phase === 'denoise' && !controller.signal.aborted)
+        setTimeout(cancel, options.quick ? 1 : 300);
+    }
+  } catch (error) {
+    if (!controller.signal.aborted) throw error;
+  }
+  return `${(performance.now() - at).toFixed(0)} ms`;
 }
 
 type Phases = Readonly<Record<Phase, readonly number[]>>;
