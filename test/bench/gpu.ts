@@ -1,5 +1,5 @@
 /**
- * npm run bench -- gpu [--device auto] [--precision auto] [--minutes 8] [--parts probes,conformance,sdxl,wan] [--no-fusions]
+ * npm run bench -- gpu [--device auto] [--precision auto] [--minutes 8] [--parts providers,probes,conformance,sdxl,wan] [--no-fusions]
  *   [--sdxl PATH] [--wan PATH] [--out gpu-bench.json] [--quick]
  *
  * One run of everything that is to be known about a card: providers that open, probes of ops in each type, conformance in float32
@@ -36,7 +36,7 @@ const { values: options } = parseArgs({
   options: {
     device: { type: 'string', default: 'auto' },
     precision: { type: 'string', default: 'auto' },
-    parts: { type: 'string', default: 'probes,conformance,sdxl,wan' },
+    parts: { type: 'string', default: 'providers,probes,conformance,sdxl,wan' },
     sdxl: { type: 'string' },
     wan: { type: 'string' },
     'no-fusions': { type: 'boolean', default: false },
@@ -79,8 +79,8 @@ const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'));
 const provider: Provider = options.quick ? 'cpu' : (await chooseDevice(wanted)).device;
 try {
   print(`${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}, ${provider}; ${await cardName()}\n`);
-  await part('providers', measureProviders);
   const parts = options.parts.split(',');
+  if (parts.includes('providers')) await part('providers', measureProviders);
   if (parts.includes('probes')) await part('op probes', measureProbes);
   if (parts.includes('conformance')) await part('conformance', measureConformance);
   if (parts.includes('sdxl')) await part('SDXL', measureSdxl);
@@ -169,7 +169,10 @@ async function measureSdxl(report: Report): Promise<void> {
   const path = options.sdxl ?? (await writeSyntheticSdxl(join(folder, 'sdxl'), SIZES.sdxl, 'F16', true));
   if (options.sdxl === undefined) await fillWithNoise(path);
   let start = performance.now();
-  const pipeline = await createSdxlPipeline({ path, backend: await backend(), batchPixels: 6 * side * side });
+  const opened = await backend();
+  await report('op probes and fused ops', `${seconds(start)}, ${fusionsOf(opened)}`);
+  start = performance.now();
+  const pipeline = await createSdxlPipeline({ path, backend: opened, batchPixels: 6 * side * side });
   await report('first load', seconds(start));
   await report('computes in', precisionsOf(pipeline));
   try {
@@ -199,7 +202,9 @@ async function measureWan(report: Report): Promise<void> {
   const path = options.wan ?? (await writeSyntheticWan(join(folder, 'wan'), SIZES.wan, 'BF16', true));
   if (options.wan === undefined) await fillWithNoise(path);
   let start = performance.now();
-  const pipeline = await createWanPipeline({ path, backend: await backend() });
+  const opened = await backend();
+  start = performance.now();
+  const pipeline = await createWanPipeline({ path, backend: opened });
   await report('first load, without UMT5', seconds(start));
   await report('computes in', precisionsOf(pipeline));
   const size = { ...video, rows: 2 };
@@ -277,6 +282,13 @@ async function phasesOf(pipeline: Pipeline, request: GenerationRequest): Promise
     mark = performance.now();
   }
   return spent;
+}
+
+/** Ops that graphs spell as one, by type. */
+function fusionsOf({ dialectsOf }: Backend): string {
+  return dialectsOf(['f16', 'bf16'])
+    .map(({ compute, fusions = [] }) => `${precisionNames[compute]}: ${fusions.join(' ') || 'none'}`)
+    .join(', ');
 }
 
 /** Networks by what they compute in; a wider one with its reason. */
