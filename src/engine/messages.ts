@@ -87,7 +87,7 @@ export interface EngineSpec {
   readonly providerLibrary?: string | undefined;
   /** Default: `auto`. */
   readonly precision?: Precision;
-  /** False: no ops are fused: see `BackendOptions`. Default: those of CUDA. */
+  /** True: see `BackendOptions`. Default: false. */
   readonly fuses?: boolean;
   /** Largest number of pixels of all images that are denoised together. */
   readonly batchPixels: number;

@@ -68,8 +68,12 @@ const GEGLU_WIDTHS: readonly number[] = [1280, 2560, 5120];
 export function geglu(w: Scope, x: Value, outputs: number): Value {
   const { graph } = w;
   if (isFused(graph, 'geglu') && GEGLU_WIDTHS.includes(outputs)) {
-    const inputs = [linear(w, x, 2 * outputs, { bias: false }), w.tensor('bias', [2 * outputs], { like: x })];
-    return graph.node('BiasSplitGelu', inputs, [...x.shape.slice(0, -1), outputs], { domain: 'com.microsoft' });
+    const rows = product(x.shape.slice(0, -1));
+    // The op wants three dimensions.
+    const both = graph.reshape(linear(w, x, 2 * outputs, { bias: false }), [1, rows, 2 * outputs]);
+    const bias = w.tensor('bias', [2 * outputs], { like: x });
+    const gated = graph.node('BiasSplitGelu', [both, bias], [1, rows, outputs], { domain: 'com.microsoft' });
+    return graph.reshape(gated, [...x.shape.slice(0, -1), outputs]);
   }
   const [value, gate] = chunk2(graph, linear(w, x, 2 * outputs));
   return mul(graph, value, gelu(graph, gate));
@@ -96,17 +100,23 @@ interface GroupNormOptions {
 
 // x: [B, C, H, W]; statistics over each group of channels and all pixels.
 export function groupNorm(w: Scope, x: Value, options: GroupNormOptions): Value {
-  return isFused(w.graph, 'groupNorm') ? fusedGroupNorm(w, x, options, 'none') : plainGroupNorm(w, x, options);
+  return isNormFused(w, x, options) ? fusedGroupNorm(w, x, options, 'none') : plainGroupNorm(w, x, options);
 }
 
 /** SiLU of a group norm. */
 export function groupNormSilu(w: Scope, x: Value, options: GroupNormOptions): Value {
-  if (isFused(w.graph, 'groupNorm')) return fusedGroupNorm(w, x, options, 'silu');
+  if (isNormFused(w, x, options)) return fusedGroupNorm(w, x, options, 'silu');
   return silu(w.graph, plainGroupNorm(w, x, options));
 }
 
 function isFused({ dialect }: Graph, fusion: Fusion): boolean {
   return dialect.fusions?.includes(fusion) ?? false;
+}
+
+/** The kernel reads two channels of a group at a time, and sums at most 32 groups: group_norm_impl.cu. */
+function isNormFused(w: Scope, x: Value, { groups }: GroupNormOptions): boolean {
+  const [, channels] = rank4(w.path, x);
+  return isFused(w.graph, 'groupNorm') && groups <= 32 && channels % (2 * groups) === 0;
 }
 
 /**

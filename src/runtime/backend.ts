@@ -36,7 +36,7 @@ export interface BackendOptions extends RuntimeOptions {
   readonly cache?: SessionCache | undefined;
   /** Omitted: `auto`. */
   readonly precision?: Precision | undefined;
-  /** False: no ops are fused. Omitted: on CUDA those that are found right. */
+  /** True: on CUDA those ops are fused that are found right. Omitted: false, none. */
   readonly fuses?: boolean | undefined;
 }
 
@@ -57,7 +57,7 @@ export async function openBackend({
   deviceId = 0,
   threads = 0,
   precision = 'auto',
-  fuses = true,
+  fuses = false,
   turns,
   runtime,
   providerLibrary,

@@ -58,11 +58,12 @@ export interface SessionPlan extends SessionDevice {
 }
 
 /**
- * True where the runtime may take one buffer for all values of a run, which it plans from the run before. On the CPU that buffer lies
- * beside what the arena has kept from that run, and a run is no faster for it.
+ * True where the runtime may take one buffer for all values of a run, which it plans from the run before. On the CPU and on CUDA that buffer
+ * lies beside what the arena has kept from that run: on an H100 the second decode of SDXL's VAE, whose values are 3.2 GB, took 3.0 GB more.
+ * On the CPU a run is no faster for it.
  */
 export function plansBuffers({ provider }: Pick<SessionPlan, 'provider'>): boolean {
-  return provider !== 'cpu';
+  return provider !== 'cpu' && provider !== 'cuda' && provider !== 'tensorrt';
 }
 
 /** Graphs on the disk as the runtime optimised them, with their weights as its kernels take them. */

@@ -60,7 +60,7 @@ export async function areSumsRight(device: SessionDevice, compute: ComputeType):
 
 /** Norm of SDXL's first block; gated feed-forward of its second. */
 const NORM = { channels: 320, groups: 32, eps: 1e-5, side: 16 } as const;
-const GATED = { channels: 640, tokens: 64 } as const;
+const GATED = { channels: 640, tokens: 128 } as const;
 
 /** The fused ops, of these, that give on the device what their plain spelling gives there. */
 export async function rightFusions(
@@ -94,7 +94,7 @@ function runFusion(
     graph.output('result', groupNorm(w.root.at('second'), groupNormSilu(w.root.at('first'), x, options), options));
   } else {
     const { channels, tokens } = GATED;
-    graph.output('result', geglu(w.root, w.input('x', [2, tokens, channels]), 4 * channels));
+    graph.output('result', geglu(w.root, w.input('x', [tokens, channels]), 4 * channels));
   }
   return runOnce(device, graph, w.feeds);
 }

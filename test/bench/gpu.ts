@@ -1,5 +1,5 @@
 /**
- * npm run bench -- gpu [--device auto] [--precision auto] [--minutes 8] [--parts providers,probes,conformance,sdxl,wan] [--no-fusions]
+ * npm run bench -- gpu [--device auto] [--precision auto] [--minutes 8] [--parts providers,probes,conformance,sdxl,wan] [--fusions]
  *   [--sdxl PATH] [--wan PATH] [--out gpu-bench.json] [--quick]
  *
  * One run of everything that is to be known about a card: providers that open, probes of ops in each type, conformance in float32
@@ -39,7 +39,7 @@ const { values: options } = parseArgs({
     parts: { type: 'string', default: 'providers,probes,conformance,sdxl,wan' },
     sdxl: { type: 'string' },
     wan: { type: 'string' },
-    'no-fusions': { type: 'boolean', default: false },
+    fusions: { type: 'boolean', default: false },
     minutes: { type: 'string', default: '8' },
     out: { type: 'string', default: 'gpu-bench.json' },
     quick: { type: 'boolean', default: false },
@@ -235,7 +235,7 @@ async function measureWan(report: Report): Promise<void> {
 }
 
 function backend(): Promise<Backend> {
-  return openBackend({ provider, precision, threads: 0, fuses: !options['no-fusions'] });
+  return openBackend({ provider, precision, threads: 0, fuses: options.fusions });
 }
 
 function requestOf(
