@@ -53,8 +53,8 @@ describe('openBackend()', () => {
       const backend = await openBackend({ provider: 'webgpu', runtime: 'binding' });
       expect(backend.dialectsOf([])).toMatchObject([{ attention: 'chunked', compute: 'f32' }]);
       await encodePrompts(backend);
-      // One program of attention, then a linear layer and a convolution.
-      expect(count.probes).toBe(3);
+      // One program of attention, then the sums.
+      expect(count.probes).toBe(2);
       // The transformer, both decoders, and the text encoder twice.
       expect(count.others).toBe(5);
     },
