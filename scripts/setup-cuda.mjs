@@ -1,7 +1,8 @@
 // Fetches ONNX Runtime's CUDA libraries, which npm does not carry, and checks that a CUDA session opens.
 //   npm run setup:cuda                          from NuGet, by onnxruntime-node's own script
 //   npm run setup:cuda -- --from <folder>       from a folder that holds the three .so files (at any depth)
-//   npm run setup:cuda -- --from <file.nupkg>   from Microsoft.ML.OnnxRuntime.Gpu.Linux as downloaded elsewhere
+//   npm run setup:cuda -- --from <file>         from Microsoft.ML.OnnxRuntime.Gpu.Linux (.nupkg, NuGet) or onnxruntime-gpu (.whl, PyPI), as
+//                                               downloaded elsewhere
 import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
@@ -37,7 +38,7 @@ try {
   if (values.from === undefined) download();
   else if (!existsSync(values.from)) throw new SetupError(`${values.from} does not exist`);
   else if (statSync(values.from).isDirectory()) copyFromFolder(values.from);
-  else await copyFromNupkg(values.from);
+  else await copyFromZip(values.from);
 
   const missing = LIBRARIES.filter((name) => !existsSync(join(target, name)));
   if (missing.length > 0) throw new SetupError(`${target} still lacks ${missing.join(', ')}`);
@@ -60,7 +61,7 @@ function download() {
   });
   if (status === 0) return;
   throw new SetupError(
-    'the download failed; without access to NuGet, fetch Microsoft.ML.OnnxRuntime.Gpu.Linux elsewhere and use --from <file.nupkg>',
+    'the download failed; without access to NuGet, fetch Microsoft.ML.OnnxRuntime.Gpu.Linux, or onnxruntime-gpu from PyPI, elsewhere and use --from <file>',
   );
 }
 
@@ -72,8 +73,8 @@ function copyFromFolder(folder) {
   for (const [name, file] of found) copyFileSync(file, join(target, name));
 }
 
-// A .nupkg is a zip archive. https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3
-async function copyFromNupkg(path) {
+// Packages of NuGet and PyPI are zip archives. https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3
+async function copyFromZip(path) {
   const file = openSync(path, 'r');
   const { size } = statSync(path);
   const read = (offset, length) => {
@@ -84,7 +85,7 @@ async function copyFromNupkg(path) {
   const tailOffset = Math.max(0, size - 65_557);
   const tail = read(tailOffset, 65_557);
   const end = tail.lastIndexOf(Buffer.from('PK\x05\x06'));
-  if (end < 0) throw new SetupError(`${path} is not a zip archive; a .nupkg is one`);
+  if (end < 0) throw new SetupError(`${path} is not a zip archive; a .nupkg and a .whl are`);
   const directory = read(tail.readUInt32LE(end + 16), tail.readUInt32LE(end + 12));
   const entries = new Map();
   for (let at = 0; at + 46 <= directory.length; ) {

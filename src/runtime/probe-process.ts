@@ -1,7 +1,9 @@
-/** Run by probe.ts: opens a session with one Add on the named provider, runs it, and reports `ok` with the runtime, or why it failed. */
+/**
+ * Run by probe.ts: opens a session with one convolution on the named provider, runs it, and reports `ok` with the runtime, or why it failed.
+ * A convolution is what CUDA needs a library for that is only looked for when one is run: cuDNN.
+ */
 import type { Provider } from '../device.js';
 import { Graph } from '../graph/graph.js';
-import { add } from '../graph/ops.js';
 import type { Runtime } from './runtime.js';
 import type { RuntimeName } from './runtime-names.js';
 
@@ -11,11 +13,12 @@ async function probe(provider: Provider, name: RuntimeName, library: string, dev
   const { openRuntime } = await import('./runtime.js');
   const runtime = await openRuntime(name, { providerLibrary: library || undefined });
   const graph = new Graph('probe', { attention: 'decomposed', compute: 'f32' });
-  const x = graph.floatInput('x', [4]);
-  graph.output('y', add(graph, x, x));
+  const shape = [1, 1, 2, 2];
+  const twice = graph.constant(Float32Array.of(2), [1, 1, 1, 1]);
+  graph.output('y', graph.node('Conv', [graph.floatInput('x', shape), twice], shape));
   const session = await createSession(graph, { provider, deviceId, threads: 0, runtime });
-  const { y } = await session.run({ x: { data: Float32Array.of(1, 2, 3, 4), shape: [4] } });
-  return y?.join() === '2,4,6,8' ? `ok ${described(runtime)}` : `adds wrongly: ${y?.join()}`;
+  const { y } = await session.run({ x: { data: Float32Array.of(1, 2, 3, 4), shape } });
+  return y?.join() === '2,4,6,8' ? `ok ${described(runtime)}` : `convolves wrongly: ${y?.join()}`;
 }
 
 function described(runtime: Runtime): string {

@@ -21,7 +21,7 @@ const PROBE_TIMEOUT_MS = 60_000;
 const FIXES: Readonly<Record<Provider, string>> = {
   cpu: 'run npm ci again',
   webgpu:
-    'install a Vulkan loader and driver (apt-get install libvulkan1, and the GPU driver); set XDG_RUNTIME_DIR, and VK_DRIVER_FILES where the driver is not found',
+    'install the GPU driver and what its Vulkan part loads (apt-get install libvulkan1 libegl1 libxext6); set XDG_RUNTIME_DIR, and VK_DRIVER_FILES where the driver is not found',
   cuda: 'run npm run setup:cuda',
   tensorrt: 'run npm run setup:cuda, and install TensorRT 10',
 };

@@ -50,18 +50,17 @@ function zipOf(files: Readonly<Record<string, Buffer>>): Buffer {
 describe('setup-cuda.mjs --from', () => {
   const content = (name: string) => Buffer.from(`${name} `.repeat(1000));
 
-  it('takes the libraries out of a .nupkg', async () => {
+  it.each([
+    ['gpu.nupkg', 'runtimes/linux-x64/native'],
+    ['gpu.whl', 'onnxruntime/capi'],
+  ])('takes the libraries out of a package: %s', async (file, inside) => {
     const [folder, into] = [await tempFolder(), await tempFolder()];
-    const nupkg = join(folder, 'gpu.nupkg');
+    const path = join(folder, file);
     await writeFile(
-      nupkg,
-      zipOf(
-        Object.fromEntries(
-          ['README.md', ...LIBRARIES].map((name) => [`runtimes/linux-x64/native/${name}`, content(name)]),
-        ),
-      ),
+      path,
+      zipOf(Object.fromEntries(['README.md', ...LIBRARIES].map((name) => [`${inside}/${name}`, content(name)]))),
     );
-    const { code, output } = await run('setup-cuda.mjs', '--from', nupkg, '--into', into, '--no-session');
+    const { code, output } = await run('setup-cuda.mjs', '--from', path, '--into', into, '--no-session');
     expect([code, output]).toEqual([0, `libraries in place: ${LIBRARIES.join(', ')}\n`]);
     for (const name of LIBRARIES) expect(await readFile(join(into, name))).toEqual(content(name));
   });
@@ -106,7 +105,7 @@ describe('setup-cuda.mjs --from', () => {
     [
       'a file that is no archive',
       async () => join(root, 'package.json'),
-      /package.json is not a zip archive; a .nupkg is one/,
+      /package.json is not a zip archive; a .nupkg and a .whl are/,
     ],
     ['a path that is not there', async () => '/nowhere', /\/nowhere does not exist/],
   ])('refuses %s in one sentence', async (_, from, message) => {
