@@ -41,7 +41,7 @@ for (const folder of positionals) {
   );
   for await (const { name, outcome, detail } of runGoldens(folder, {
     backend,
-    half: half === 'fp16' && device === 'webgpu' ? 'coarse' : half,
+    half: half === 'fp16' && device !== 'cpu' ? 'coarse' : half,
     ...(values.only && { only: new RegExp(values.only) }),
   })) {
     count[outcome] += 1;

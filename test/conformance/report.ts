@@ -25,12 +25,13 @@ type Bound = { readonly relative?: number; readonly absolute?: number; readonly 
 
 /**
  * What changes where networks compute in half precision: rounding at every op. Measured on the goldens (docs/reference/precision.md),
- * with room for another order of sums. `coarse`: float16 with float16 sums, which is WebGPU's.
+ * with room for another order of sums. `coarse`: float16 with float16 sums, which are WebGPU's, and CUDA's for convolutions of the few
+ * channels that tiny networks have; UMT5, which does not bear float16, computes in bfloat16 there.
  */
 export const halfTolerances = {
   fp16: { network: { relative: 1e-2 }, frames: { relative: 2e-2 }, loop: { relative: 1.5e-2 }, picture: { rms: 2 } },
   bf16: {
-    network: { relative: 6e-2 },
+    network: { relative: 7e-2 },
     frames: { relative: 0.12 },
     loop: { relative: 0.15 },
     picture: { rms: 11 },
