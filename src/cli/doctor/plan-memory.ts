@@ -54,7 +54,7 @@ export interface MemoryPlan {
   readonly notCounted: readonly string[];
 }
 
-/** What a plan leaves out: it depends on the driver, and was not measured. */
+/** What a plan leaves out: it depends on the driver. docs/reference/memory.md has what one card took. */
 const NOT_COUNTED: readonly string[] = [
   "each process's context on the device",
   'workspaces of kernels (cuDNN, cuBLAS)',

@@ -64,7 +64,7 @@ function appendProvider(library: OrtLibrary, options: Handle, plan: SessionPlan)
 }
 
 /**
- * What the Node binding leaves at its defaults. Not run yet: no machine with a card was at hand.
+ * What the Node binding leaves at its defaults.
  * https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#configuration-options
  */
 export function cudaOptions({
