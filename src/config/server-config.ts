@@ -119,6 +119,12 @@ export const configSchema = z.object({
     .describe(
       'How networks on the CPU hold their matrices. packed: in the order of the kernels, which run fastest. mapped: as they are; with MODEL_CACHE_DIR they load at once and engines share their memory.',
     ),
+  CPU_LINEAR: z
+    .enum(['float', 'int8'])
+    .default('float')
+    .describe(
+      'What the linear layers of denoisers compute in on the CPU. int8: weights and inputs are rounded to 8 bits, which is faster and less exact; needs MODEL_CACHE_DIR. A draft.',
+    ),
   MODEL_CACHE_DIR: path.describe(
     'Folder in which models on the CPU keep their prepared weights, so that they load faster. Engines may share it. Unset: nothing is kept.',
   ),

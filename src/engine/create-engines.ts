@@ -52,6 +52,12 @@ export function createEngines({
       : { path: config.POLICY_IMAGE_MODEL, fail: config.POLICY_IMAGE_FAIL, frames: config.POLICY_IMAGE_FRAMES };
   const { MODEL_CACHE_DIR: folder, MODEL_CACHE_BYTES: maxBytes } = config;
   const modelCache = folder === undefined ? undefined : { folder, maxBytes };
+  if (config.CPU_LINEAR === 'int8' && modelCache === undefined) {
+    throw new InferenceError(
+      'INVALID_REQUEST',
+      'CPU_LINEAR=int8 keeps its weights in MODEL_CACHE_DIR; set it to a folder',
+    );
+  }
   const specs = families.flatMap((family): EngineSpec[] => {
     const source = family.sourceFrom(config);
     if (source === undefined) return [];
@@ -80,6 +86,7 @@ export function createEngines({
         memoryLimitBytes,
         packsWeights: config.CPU_WEIGHTS === 'packed',
         modelCache,
+        quantises: config.CPU_LINEAR === 'int8',
       };
     });
   });

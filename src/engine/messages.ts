@@ -87,6 +87,8 @@ export interface EngineSpec {
   readonly providerLibrary?: string | undefined;
   /** Default: `auto`. */
   readonly precision?: Precision;
+  /** True: linear layers of denoisers compute in 8 bits on the CPU, from the folder of `modelCache`. Default: false. */
+  readonly quantises?: boolean;
   /** True: see `BackendOptions`. Default: false. */
   readonly fuses?: boolean;
   /** Largest number of pixels of all images that are denoised together. */

@@ -18,6 +18,7 @@ import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js'
 import { type Backend, openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
 import { ModelCache } from '../runtime/model-cache/model-cache.js';
+import { QuantisedLinears } from '../runtime/model-cache/quantised-linears.js';
 import { chooseDevice } from '../runtime/probe.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { version } from '../version.js';
@@ -47,8 +48,15 @@ export function runImageEngine(families: Families): void {
       // The parent logs what a process prints, at debug.
       const log = (line: string) => process.stderr.write(`${line}\n`);
       const cache = spec.modelCache && new ModelCache({ ...spec.modelCache, log });
+      const quantised = spec.quantises && spec.modelCache && new QuantisedLinears({ ...spec.modelCache, log });
       const asked = { deviceId, threads, precision, fuses, runtime, providerLibrary, memoryLimitBytes, packsWeights };
-      const backend = await openBackend({ provider: device, ...asked, turns, cache });
+      const backend = await openBackend({
+        provider: device,
+        ...asked,
+        turns,
+        cache,
+        quantised: quantised || undefined,
+      });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend, relief);
       relief.addSource('ended_language_model', () => parent.requestMemory());
       const info = { ...pipeline.info, memory: plannedMemory(pipeline) };

@@ -5,7 +5,7 @@ import { sizeOf } from './shape.js';
 
 const BYTES: Readonly<Record<OnnxType, number>> = {
   ...{ f32: 4, i32: 4, i64: 8, f16: 2, bf16: 2 },
-  ...{ u8: 1, bool: 1, f8e4m3: 1, f8e5m2: 1 },
+  ...{ u8: 1, i8: 1, bool: 1, f8e4m3: 1, f8e5m2: 1 },
 };
 
 /** Ops that may write over an input of the same size that nothing else reads. */

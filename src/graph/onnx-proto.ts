@@ -5,7 +5,18 @@
 import { BinaryWriter } from '@bufbuild/protobuf/wire';
 
 /** TensorProto.DataType */
-export const onnxTypes = { f32: 1, u8: 2, i32: 6, i64: 7, bool: 9, f16: 10, bf16: 16, f8e4m3: 17, f8e5m2: 19 } as const;
+export const onnxTypes = {
+  f32: 1,
+  u8: 2,
+  i8: 3,
+  i32: 6,
+  i64: 7,
+  bool: 9,
+  f16: 10,
+  bf16: 16,
+  f8e4m3: 17,
+  f8e5m2: 19,
+} as const;
 export type OnnxType = keyof typeof onnxTypes;
 
 /** A dimension: a size, or the name of one that is known only when the graph runs. */

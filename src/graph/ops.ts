@@ -42,16 +42,38 @@ export function scale(graph: Graph, x: Value, factor: number): Value {
 }
 
 // x: [..., I]  ->  [..., O]; weight [O, I] as torch stores it, so that no transposed copy is made while loading.
-export function linear(w: Scope, x: Value, outputs: number, { bias = true } = {}): Value {
+export function linear(w: Scope, x: Value, outputs: number, { bias: hasBias = true } = {}): Value {
   const { graph } = w;
   const inputs = fixedWidth(w.path, x);
   const rows = x.shape.slice(0, -1);
   const flat = rows.length === 1 ? x : graph.reshape(x, [product(rows), inputs]);
   const like = x;
-  const weight = w.tensor('weight', [outputs, inputs], { like });
-  const terms = bias ? [flat, weight, w.tensor('bias', [outputs], { like })] : [flat, weight];
-  const y = graph.node('Gemm', terms, [product(rows), outputs], { attributes: { transB: 1 } });
+  const weight = w.quantised('weight', [outputs, inputs]) ?? w.tensor('weight', [outputs, inputs], { like });
+  const bias = hasBias ? [w.tensor('bias', [outputs], { like })] : [];
+  const y = 'scales' in weight ? integerProduct(graph, flat, weight, bias) : floatProduct(graph, flat, weight, bias);
   return rows.length === 1 ? y : graph.reshape(y, [...rows, outputs]);
+}
+
+// x: [R, I]  weight: [O, I]  ->  [R, O]
+function floatProduct(graph: Graph, x: Value, weight: Value, bias: readonly Value[]): Value {
+  const shape = [x.shape[0] ?? 1, weight.shape[0] ?? 1];
+  return graph.node('Gemm', [x, weight, ...bias], shape, { attributes: { transB: 1 } });
+}
+
+/**
+ * x times a matrix in 8 bits. x is rounded to 256 steps from its smallest number to its largest.
+ * x: [R, I], float32  matrix: [I, O]  scales: [O]  ->  [R, O]
+ * https://github.com/microsoft/onnxruntime/blob/v1.30.0/docs/ContribOperators.md#com.microsoft.DynamicQuantizeMatMul
+ */
+function integerProduct(
+  graph: Graph,
+  x: Value,
+  { matrix, scales }: { readonly matrix: Value; readonly scales: Value },
+  bias: readonly Value[],
+): Value {
+  const shape = [x.shape[0] ?? 1, scales.shape[0] ?? 1];
+  const inputs = [x, matrix, scales, undefined, ...bias];
+  return graph.node('DynamicQuantizeMatMul', inputs, shape, { domain: 'com.microsoft' });
 }
 
 interface Conv2dOptions {

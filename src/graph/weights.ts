@@ -2,7 +2,7 @@ import { elementCount } from '../std/element-count.js';
 import { formatShape } from '../std/format-shape.js';
 import { type StoredType, storedTypeOf, storedTypes } from '../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../weights/weight-files.js';
-import type { Graph, Value } from './graph.js';
+import type { ExternalRange, Graph, Value } from './graph.js';
 import type { OnnxType } from './onnx-proto.js';
 import { sameShape } from './shape.js';
 import { storedRows, storedTensor } from './stored-tensor.js';
@@ -18,6 +18,12 @@ export interface TensorOptions {
   readonly like?: Value;
 }
 
+/** A weight of a linear layer in 8 bits: [inputs, outputs], and a float32 scale for each output. */
+export interface QuantisedLinear {
+  readonly matrix: ExternalRange;
+  readonly scales: ExternalRange;
+}
+
 export interface WeightsOptions {
   /** Other names that files use for a key of ours, tried in order when the key itself is not there. */
   readonly aliases?: (key: string) => readonly string[];
@@ -25,6 +31,8 @@ export interface WeightsOptions {
   readonly unused?: readonly RegExp[];
   /** LoRA: updates of weights, by their keys. */
   readonly updates?: ReadonlyMap<string, readonly WeightUpdate[]>;
+  /** Weights of linear layers that are taken in 8 bits, by their keys. One that has updates is not. */
+  readonly quantised?: ReadonlyMap<string, QuantisedLinear>;
 }
 
 /**
@@ -37,6 +45,8 @@ export class Weights {
   readonly #used = new Map<string, WeightRecord>();
   readonly #usedKeys = new Set<string>();
   readonly #narrowed = new Map<string, WeightRecord>();
+  readonly #linears = new Map<string, WeightRecord>();
+  #isQuantised = false;
 
   readonly graph: Graph;
   readonly files: WeightFiles;
@@ -75,6 +85,16 @@ export class Weights {
     return this.#narrowed;
   }
 
+  /** Weights of linear layers, as their graph asked for them, by key. */
+  get linears(): ReadonlyMap<string, WeightRecord> {
+    return this.#linears;
+  }
+
+  /** True if the graph took a weight in 8 bits. */
+  get isQuantised(): boolean {
+    return this.#isQuantised;
+  }
+
   /** The storage type that most bytes have. */
   get storage(): string {
     const bytes = new Map<string, number>();
@@ -108,6 +128,23 @@ export class Weights {
     const problems = updates.flatMap((update) => updateProblem(update, shape) ?? []);
     this.#problems.push(...problems);
     return this.graph.cast(problems.length > 0 ? value : addUpdates(this.graph, value, updates), type);
+  }
+
+  /** The weight of a linear layer in 8 bits; undefined where it is to be taken as it is. */
+  quantised(
+    key: string,
+    shape: readonly [number, number],
+  ): { readonly matrix: Value; readonly scales: Value } | undefined {
+    const record = this.files.tensors.get(this.#nameOf(key) ?? '');
+    if (record !== undefined) this.#linears.set(key, record);
+    const layer = this.options.updates?.has(key) ? undefined : this.options.quantised?.get(key);
+    if (layer === undefined || this.#find(key, shape) === undefined) return undefined;
+    this.#isQuantised = true;
+    const [outputs, inputs] = shape;
+    return {
+      matrix: this.graph.external(`${key}.int8`, 'i8', [inputs, outputs], layer.matrix),
+      scales: this.graph.external(`${key}.scales`, 'f32', [outputs], layer.scales),
+    };
   }
 
   #stored(key: string, shape: readonly number[], view: readonly number[], wanted: OnnxType): Value {
@@ -239,6 +276,10 @@ export class Scope {
 
   tensor(name: string, shape: readonly number[], options?: TensorOptions): Value {
     return this.weights.tensor(this.at(name).path, shape, options);
+  }
+
+  quantised(name: string, shape: readonly [number, number]) {
+    return this.weights.quantised(this.at(name).path, shape);
   }
 
   rows(name: string, shape: readonly [number, number], ids: Value): Value {

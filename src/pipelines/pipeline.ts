@@ -313,7 +313,8 @@ export interface PipelineJob {
 export interface NetworkPrecision {
   /** Its name, for example unet. */
   readonly network: string;
-  readonly precision: PrecisionName;
+  /** int8: linear layers in 8 bits, the rest in float32. */
+  readonly precision: PrecisionName | 'int8';
   /** Reason why it is wider than what was tried first. */
   readonly reason?: string;
 }

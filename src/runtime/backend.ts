@@ -1,5 +1,6 @@
 import type { Precision, Provider } from '../device.js';
 import { type ComputeType, type Dialect, type Fusion, fusions, type HalfType } from '../graph/dialect.js';
+import type { QuantisedLinears } from './model-cache/quantised-linears.js';
 import { areSumsRight, isFusedAttentionRight, rightFusions } from './op-probes.js';
 import { computeTypes, convolutionsOf, type Dialects, dialectsIn } from './precision.js';
 import type { RunTurns } from './run-turns.js';
@@ -12,6 +13,8 @@ export interface Backend extends SessionDevice {
   readonly runtime: Runtime;
   /** Turns on a device that other processes use as well. Omitted: none are taken. */
   readonly turns?: RunTurns | undefined;
+  /** Linear layers in 8 bits, on the CPU. Omitted: they compute in float32. */
+  readonly quantised?: QuantisedLinears | undefined;
   /** @param halves half types that the network bears */
   dialectsOf(halves: readonly HalfType[]): Dialects;
 }
@@ -36,6 +39,8 @@ export interface BackendOptions extends RuntimeOptions {
   readonly cache?: SessionCache | undefined;
   /** Omitted: `auto`. */
   readonly precision?: Precision | undefined;
+  /** As `Backend` has it; without effect on other providers. */
+  readonly quantised?: QuantisedLinears | undefined;
   /** True: on CUDA those ops are fused that are found right. Omitted: false, none. */
   readonly fuses?: boolean | undefined;
 }
@@ -59,6 +64,7 @@ export async function openBackend({
   precision = 'auto',
   fuses = false,
   turns,
+  quantised,
   runtime,
   providerLibrary,
   ...settings
@@ -75,7 +81,8 @@ export async function openBackend({
     const { attention = 'chunked', fusions = [] } = measured.get(type) ?? {};
     return { attention, convolutions, fusions };
   };
-  return { ...device, turns, dialectsOf: dialectsIn(right, spelled) };
+  const dialectsOf = dialectsIn(right, spelled);
+  return { ...device, turns, quantised: provider === 'cpu' ? quantised : undefined, dialectsOf };
 }
 
 async function measure(device: SessionDevice, compute: ComputeType, candidates: readonly Fusion[]): Promise<Measured> {

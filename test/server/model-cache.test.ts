@@ -33,3 +33,29 @@ describe('MODEL_CACHE_DIR', () => {
     },
   );
 });
+
+describe('CPU_LINEAR=int8', () => {
+  it('draws an image from weights that the folder keeps, the same each time', async () => {
+    const folder = join(await tempFolder(), 'cache');
+    const images: (Buffer | undefined)[] = [];
+    for (const variables of [{}, { CPU_LINEAR: 'int8' }, { CPU_LINEAR: 'int8' }] as const) {
+      const serving = await serve({ MODEL_CACHE_DIR: folder, ...variables });
+      try {
+        const { files, error } = await outcomeOf(serving.client, quick);
+        expect(error).toBeUndefined();
+        images.push(files[0]);
+      } finally {
+        await serving.stop();
+      }
+    }
+    const [plain, written, read] = images;
+    expect(read).toEqual(written);
+    expect(written).not.toEqual(plain);
+  });
+
+  it('is refused without a folder', async () => {
+    await expect(serve({ CPU_LINEAR: 'int8' })).rejects.toThrow(
+      'CPU_LINEAR=int8 keeps its weights in MODEL_CACHE_DIR; set it to a folder',
+    );
+  });
+});

@@ -4,7 +4,9 @@ import { Graph } from '../../graph/graph.js';
 import type { WeightUpdate } from '../../graph/weight-update.js';
 import { Weights, type WeightsOptions } from '../../graph/weights.js';
 import type { Backend } from '../../runtime/backend.js';
-import type { WeightFiles } from '../../weights/weight-files.js';
+import type { LinearRecord, QuantisedLinears } from '../../runtime/model-cache/quantised-linears.js';
+import { floatTypes } from '../../weights/safetensors.js';
+import type { WeightFiles, WeightRecord } from '../../weights/weight-files.js';
 import type { Residence, RunSize } from '../model-memory.js';
 
 /** One network of a checkpoint: its graph over the checkpoint's files, and the weights that were found there. */
@@ -31,6 +33,8 @@ export interface NetworkBuilder<Component extends string = string> {
   /** Half types that the released weights bear in this network. Omitted: none, it is computed in float32. */
   readonly halves?: readonly HalfType[];
   readonly options?: WeightsOptions;
+  /** Keys of linear layers that may compute in 8 bits. Omitted: none. */
+  readonly quantises?: RegExp;
   /** When it is open. */
   readonly residence: Residence;
   /** Run-time dimensions of the graph's inputs in a run. */
@@ -56,13 +60,19 @@ export interface NetworkSource<Component extends string> {
 /** Updates of weights: by component, then by key. */
 export type WeightUpdates = ReadonlyMap<string, ReadonlyMap<string, readonly WeightUpdate[]>>;
 
-interface BuildOptions<Table> {
+/** What becomes of the weights of a checkpoint. */
+export interface WeightChanges {
+  /** Omitted: none. */
+  readonly updates?: WeightUpdates | undefined;
+  /** Keeps linear layers in 8 bits. Omitted: they compute as the rest does. */
+  readonly quantised?: QuantisedLinears | undefined;
+}
+
+interface BuildOptions<Table> extends WeightChanges {
   /** Name of this kind of checkpoint in messages: SDXL, WAN. */
   readonly model: string;
   readonly table: Table;
   readonly dialectsOf: Backend['dialectsOf'];
-  /** Omitted: none. */
-  readonly updates?: WeightUpdates | undefined;
 }
 
 /**
@@ -71,7 +81,7 @@ interface BuildOptions<Table> {
  */
 export async function buildNetworks<Component extends string, Table extends NetworkTable<Component>>(
   checkpoint: NetworkSource<Component>,
-  { model, table, dialectsOf, updates }: BuildOptions<Table>,
+  { model, table, dialectsOf, updates, quantised }: BuildOptions<Table>,
 ): Promise<NetworksOf<Table>> {
   const problems = new Set<string>();
   const note = (error: unknown) => {
@@ -89,10 +99,12 @@ export async function buildNetworks<Component extends string, Table extends Netw
     const source = files.get(component);
     if (source === undefined) continue;
     const added = updates?.get(component);
+    let layers: WeightsOptions['quantised'];
     const build = ([dialect, ...rest]: readonly Dialect[]): Network => {
       const weights = new Weights(new Graph(name, dialect ?? defaultDialect), source, {
         ...builder.options,
         ...(added && { updates: added }),
+        ...(layers && { quantised: layers }),
       });
       try {
         builder.build(weights);
@@ -102,8 +114,13 @@ export async function buildNetworks<Component extends string, Table extends Netw
       const wider = rest.length > 0 && { wider: () => build(rest) };
       return { name, graph: weights.graph, weights, residence, sizes, ...wider };
     };
-    const network = build(dialectsOf(builder.halves ?? []));
+    const dialects = dialectsOf(builder.halves ?? []);
+    let network = build(dialects);
     for (const problem of network.weights.problems) problems.add(`${component}: ${problem}`);
+    if (quantised !== undefined && builder.quantises !== undefined && problems.size === 0) {
+      layers = await quantised.of(name, quantisable(network.weights.linears, builder.quantises));
+      network = build(dialects);
+    }
     networks[name] = network;
   }
   if (problems.size > 0) {
@@ -113,6 +130,13 @@ export async function buildNetworks<Component extends string, Table extends Netw
     );
   }
   return networks as NetworksOf<Table>;
+}
+
+/** The layers that 8 bits are made of: stored as floats, and not transposed. */
+function quantisable(linears: Weights['linears'], keys: RegExp): ReadonlyMap<string, LinearRecord> {
+  const isFloat = (record: WeightRecord): record is WeightRecord & LinearRecord =>
+    floatTypes.some((type) => type === record.dtype) && record.isTransposed !== true;
+  return new Map([...linears].flatMap(([key, record]) => (keys.test(key) && isFloat(record) ? [[key, record]] : [])));
 }
 
 /** Names and shapes of the tensors of one component, in the order in which its networks ask for them. */

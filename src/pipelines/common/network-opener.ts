@@ -74,7 +74,8 @@ export class NetworkOpener {
   /** Bytes that the weights of networks take on the device. */
   weightBytes(networks: readonly Network[]): number {
     return networks.reduce((bytes, { name, weights }) => {
-      const isWide = this.#precisions.get(name)?.precision === 'fp32';
+      const precision = this.#precisions.get(name)?.precision;
+      const isWide = precision === 'fp32' || precision === 'int8';
       return bytes + (isWide ? 4 : 2) * weights.parameters;
     }, 0);
   }
@@ -154,9 +155,9 @@ export class NetworkOpener {
   }
 
   #note(network: Network, reason: string): void {
-    const { name, graph } = network;
+    const { name, graph, weights } = network;
     this.#networks.set(name, network);
-    const precision = precisionNames[graph.dialect.compute];
+    const precision = weights.isQuantised ? 'int8' : precisionNames[graph.dialect.compute];
     this.#precisions.set(name, { network: name, precision, ...(reason !== '' && { reason }) });
   }
 }

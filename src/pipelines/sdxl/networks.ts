@@ -104,7 +104,10 @@ export class SdxlNetworks {
     const parts = { ...this.#parts, opener: this.#parts.opener.forVariant() };
     const { opener, checkpoint } = parts;
     const updates = await readLoraUpdates(loras, sdxlLoraNames(this.config), 'unet');
-    const graphs = await buildSdxlNetworks(checkpoint, opener.backend.dialectsOf, updates);
+    const graphs = await buildSdxlNetworks(checkpoint, opener.backend.dialectsOf, {
+      updates,
+      quantised: opener.backend.quantised,
+    });
     const changesText = updates.has('text_encoder') || updates.has('text_encoder_2');
     return SessionGroup.fill(opener, async (sessions) => {
       const denoiser = await Denoiser.open(graphs, sessions, this.config.unet);
@@ -123,7 +126,7 @@ export async function loadSdxlNetworks({ backend, relief, ...source }: SdxlOptio
   const checkpoint = await openSdxlCheckpoint(source);
   const { config } = checkpoint;
   const tokenizers = await checkpoint.readTokenizers();
-  const graphs = await buildSdxlNetworks(checkpoint, backend.dialectsOf);
+  const graphs = await buildSdxlNetworks(checkpoint, backend.dialectsOf, { quantised: backend.quantised });
   const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const changeable = [graphs.unet, graphs.text_encoder, graphs.text_encoder_2];
   const besides = opener.forVariant();

@@ -5,8 +5,8 @@ import {
   type NetworkBuilder,
   type NetworksOf,
   planWeights,
+  type WeightChanges,
   type WeightPlan,
-  type WeightUpdates,
 } from '../common/build-networks.js';
 import type { RunSize } from '../model-memory.js';
 import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint/checkpoint.js';
@@ -61,6 +61,7 @@ function sdxlTable(config: SdxlConfig) {
       residence: 'always',
       sizes: denoised,
       halves,
+      quantises: /\.transformer_blocks\.\d+\.(attn[12]|ff)\./,
       build: ({ graph, root }) => buildUNet(graph, root, config.unet),
     },
     unet_shallow: {
@@ -109,7 +110,7 @@ export function planSdxlWeights(config: SdxlConfig): Readonly<Record<ComponentNa
 export function buildSdxlNetworks(
   checkpoint: SdxlCheckpoint,
   dialectsOf: Backend['dialectsOf'],
-  updates?: WeightUpdates,
+  changes?: WeightChanges,
 ): Promise<SdxlGraphs> {
-  return buildNetworks(checkpoint, { model: 'SDXL', table: sdxlTable(checkpoint.config), dialectsOf, updates });
+  return buildNetworks(checkpoint, { model: 'SDXL', table: sdxlTable(checkpoint.config), dialectsOf, ...changes });
 }

@@ -95,7 +95,10 @@ export class WanNetworks {
     const parts = { ...this.#parts, opener: this.#parts.opener.forVariant() };
     const { opener, checkpoint } = parts;
     const updates = await readLoraUpdates(loras, wanLoraNames(this.config), 'transformer');
-    const graphs = await buildWanNetworks(checkpoint, opener.backend.dialectsOf, updates);
+    const graphs = await buildWanNetworks(checkpoint, opener.backend.dialectsOf, {
+      updates,
+      quantised: opener.backend.quantised,
+    });
     return SessionGroup.fill(opener, async (sessions) => {
       const denoiser = await Denoiser.open(graphs, sessions, this.config.transformer);
       const { prompts, autoencoder, imageEncoder } = this;
@@ -115,7 +118,7 @@ export class WanNetworks {
 export async function loadWanNetworks({ backend, relief, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
   const { config } = checkpoint;
-  const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf);
+  const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf, { quantised: backend.quantised });
   const { transformer, text_encoder, image_encoder } = graphs;
   const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const { keepsTextEncoder = false } = source;

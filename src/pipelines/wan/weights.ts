@@ -5,8 +5,8 @@ import {
   type NetworkBuilder,
   type NetworksOf,
   planWeights,
+  type WeightChanges,
   type WeightPlan,
-  type WeightUpdates,
 } from '../common/build-networks.js';
 import type { RunSize } from '../model-memory.js';
 import type { WanCheckpoint } from './checkpoint/checkpoint.js';
@@ -75,6 +75,7 @@ export function wanTable(config: WanConfig) {
       halves,
       // The first converters of image-to-video models stored this norm; no code reads it.
       options: { unused: [/\.attn2\.norm_added_q\.weight$/] },
+      quantises: /^blocks\.\d+\.(attn[12]|ffn)\./,
       build: ({ graph, root }) => buildTransformer(graph, root, config.transformer),
     },
     transformer_reusing: {
@@ -128,7 +129,7 @@ export function planWanWeights(config: WanConfig): Readonly<Record<ComponentName
 export function buildWanNetworks(
   checkpoint: WanCheckpoint,
   dialectsOf: Backend['dialectsOf'],
-  updates?: WeightUpdates,
+  changes?: WeightChanges,
 ): Promise<WanGraphs> {
-  return buildNetworks(checkpoint, { model: 'WAN', table: wanTable(checkpoint.config), dialectsOf, updates });
+  return buildNetworks(checkpoint, { model: 'WAN', table: wanTable(checkpoint.config), dialectsOf, ...changes });
 }

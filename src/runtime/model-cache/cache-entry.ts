@@ -25,18 +25,19 @@ export interface CacheEntry {
 
 /**
  * Reads an entry and checks that it is whole, and marks it as used.
+ * @param modelFile name of the file that is read. Omitted: the graph's
  * @returns undefined where there is none
  * @throws Error for one that is damaged, or that was not written for this key
  */
-export async function readEntry(folder: string, key: string): Promise<CacheEntry | undefined> {
+export async function readEntry(folder: string, key: string, modelFile = MODEL_FILE): Promise<CacheEntry | undefined> {
   const path = join(folder, MANIFEST_FILE);
   const entry = await stat(folder).catch(() => undefined);
   if (entry === undefined) return undefined;
   if ((await stat(path)).size > MAX_MANIFEST_BYTES) throw new Error(`${path} is too large`);
   const manifest = manifestSchema.parse(JSON.parse(await readFile(path, 'utf8')));
   if (manifest.key !== key) throw new Error(`${path} was written for ${manifest.key}`);
-  const model = await readFile(join(folder, MODEL_FILE));
-  if (sha256(model) !== manifest.model) throw new Error('its graph is damaged');
+  const model = await readFile(join(folder, modelFile));
+  if (sha256(model) !== manifest.model) throw new Error(`its ${modelFile} is damaged`);
   if (manifest.weights !== undefined && (await digestFile(join(folder, WEIGHTS_FILE))) !== manifest.weights) {
     throw new Error('its weights are damaged');
   }
@@ -47,10 +48,10 @@ export async function readEntry(folder: string, key: string): Promise<CacheEntry
 }
 
 /** Completes a folder with a graph and its weights, and gives it its name. An entry of this name that is there stays. */
-export async function finishEntry(folder: string, target: string, key: string): Promise<void> {
+export async function finishEntry(folder: string, target: string, key: string, modelFile = MODEL_FILE): Promise<void> {
   const files = await readdir(folder);
   const weights = files.includes(WEIGHTS_FILE) ? { weights: await digestFile(join(folder, WEIGHTS_FILE)) } : {};
-  const model = sha256(await readFile(join(folder, MODEL_FILE)));
+  const model = sha256(await readFile(join(folder, modelFile)));
   await writeFile(join(folder, MANIFEST_FILE), JSON.stringify({ key, model, ...weights }));
   // A machine that loses power after the rename must not have an entry without its bytes.
   for (const file of await readdir(folder)) await sync(join(folder, file));

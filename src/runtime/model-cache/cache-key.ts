@@ -31,7 +31,7 @@ export async function cacheKey(
 }
 
 /** A file that is replaced or written to has another time, whatever its owner sets the time of modification to. */
-async function identityOf(file: string): Promise<readonly string[]> {
+export async function identityOf(file: string): Promise<readonly string[]> {
   const { size, mtimeNs, ctimeNs } = await stat(file, { bigint: true });
   return [String(size), String(mtimeNs), String(ctimeNs), await digestFile(file)];
 }

@@ -203,7 +203,10 @@ export interface EngineStatus {
 export interface NetworkPrecision {
   /** Name of the network, for example unet. */
   network: string;
-  /** fp32, fp16 or bf16. Half precision keeps some values in float32: docs/reference/precision.md. */
+  /**
+   * fp32, fp16 or bf16. Half precision keeps some values in float32: docs/reference/precision.md. int8: linear layers in 8 bits, the
+   * rest in float32.
+   */
   precision: string;
   /** Reason why it is wider than what PRECISION asks for. Empty otherwise. */
   reason: string;
