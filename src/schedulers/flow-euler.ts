@@ -1,6 +1,6 @@
 import type { FlowSchedule } from './flow-schedule.js';
 import { mixNoise } from './prediction.js';
-import type { Scheduler } from './scheduler.js';
+import type { Draw, Scheduler } from './scheduler.js';
 
 /**
  * Euler steps along a straight flow: x moves by the model's velocity times the change of sigma.
@@ -27,7 +27,7 @@ export class FlowEuler implements Scheduler {
     return sample;
   }
 
-  step(modelOutput: Float32Array, sample: Float32Array, i: number): Float32Array {
+  step(modelOutput: Float32Array, sample: Float32Array, i: number, _draw?: Draw): Float32Array {
     const dt = (this.sigmas[i + 1] ?? 0) - (this.sigmas[i] ?? 0);
     return sample.map((x, j) => x + dt * (modelOutput[j] ?? 0));
   }

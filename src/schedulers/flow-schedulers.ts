@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { FlowEuler } from './flow-euler.js';
+import { FlowLcm } from './flow-lcm.js';
 import { diffusersUnipcSchedule, eulerSchedule, unipcSchedule } from './flow-schedule.js';
 import { FlowUniPc } from './flow-unipc.js';
 import { schedulerNamed } from './names.js';
@@ -21,6 +22,7 @@ const schedulers: Readonly<Record<string, Make>> = {
   flow_unipc: (name, { shift, steps }) => new FlowUniPc(name, unipcSchedule(shift, steps)),
   flow_unipc_diffusers: (name, { shift, steps }) => new FlowUniPc(name, diffusersUnipcSchedule(shift, steps)),
   flow_euler: (name, { shift, steps }) => new FlowEuler(name, eulerSchedule(shift, steps)),
+  flow_lcm: (name, { shift, steps }) => new FlowLcm(name, eulerSchedule(shift, steps)),
 };
 
 /** Names from other projects. A bare "unipc" is the original code's. */
@@ -32,6 +34,8 @@ const ALIASES: Readonly<Record<string, string>> = {
   euler: 'flow_euler',
   flowmatcheuler: 'flow_euler',
   flowmatcheulerdiscretescheduler: 'flow_euler',
+  lcm: 'flow_lcm',
+  flowmatchlcmscheduler: 'flow_lcm',
 };
 
 /** Names that requests may use, the default first. */

@@ -6,15 +6,21 @@ import {
   flowSchedulerNames,
   flowShiftOf,
 } from '../../src/schedulers/flow-schedulers.js';
+import type { Draw } from '../../src/schedulers/scheduler.js';
 
 // Trajectories are checked against diffusers and WAN's own code in test/conformance; these are the rules around them.
 const noDraw = () => {
   throw new Error('a flow sampler draws no noise');
 };
 
+/** The same noise again keeps a sample on its line; the others draw none. */
+function drawing(name: string, noise: number): Draw {
+  return name === 'flow_lcm' ? () => Float32Array.of(noise) : noDraw;
+}
+
 describe('flow schedulers', () => {
   it('are listed apart from those of SDXL', () => {
-    expect(flowSchedulerNames).toEqual(['flow_unipc', 'flow_unipc_diffusers', 'flow_euler']);
+    expect(flowSchedulerNames).toEqual(['flow_unipc', 'flow_unipc_diffusers', 'flow_euler', 'flow_lcm']);
     expect(schedulerNames.filter((name) => name.includes('flow'))).toEqual([]);
   });
 
@@ -22,7 +28,8 @@ describe('flow schedulers', () => {
     const [clean, noise] = [0.25, -1.5];
     const scheduler = createFlowScheduler(name, { shift: 5, steps: 5 });
     let sample = scheduler.addNoise(Float32Array.of(clean), Float32Array.of(noise), 0);
-    for (let i = 0; i < 5; i += 1) sample = scheduler.step(Float32Array.of(noise - clean), sample, i, noDraw);
+    for (let i = 0; i < 5; i += 1)
+      sample = scheduler.step(Float32Array.of(noise - clean), sample, i, drawing(name, noise));
     expect(sample[0]).toBeCloseTo(clean, 5);
   });
 
@@ -30,7 +37,7 @@ describe('flow schedulers', () => {
     const scheduler = createFlowScheduler(name, { shift: 3, steps: 4 });
     let sample = scheduler.addNoise(Float32Array.of(1), Float32Array.of(0.5), 2);
     expect(sample[0]).toBeCloseTo(1 - (scheduler.sigmas[2] ?? 0) / 2, 6);
-    for (const i of [2, 3]) sample = scheduler.step(Float32Array.of(-0.5), sample, i, noDraw);
+    for (const i of [2, 3]) sample = scheduler.step(Float32Array.of(-0.5), sample, i, drawing(name, 0.5));
     expect(sample[0]).toBeCloseTo(1, 5);
   });
 
@@ -40,6 +47,8 @@ describe('flow schedulers', () => {
     ['UniPCMultistepScheduler', 'flow_unipc_diffusers'],
     ['euler', 'flow_euler'],
     ['Flow Euler', 'flow_euler'],
+    ['LCM', 'flow_lcm'],
+    ['FlowMatchLCMScheduler', 'flow_lcm'],
     ['FlowMatchEulerDiscreteScheduler', 'flow_euler'],
     ['dpmpp_2m', undefined],
   ])('%s means %s', (given, name) => {
@@ -47,8 +56,13 @@ describe('flow schedulers', () => {
   });
 
   it.each([
-    ['euler', 5, 4, 'scheduler "euler" must be one of flow_unipc, flow_unipc_diffusers, flow_euler'],
-    ['constructor', 5, 4, 'scheduler "constructor" must be one of flow_unipc, flow_unipc_diffusers, flow_euler'],
+    ['euler', 5, 4, 'scheduler "euler" must be one of flow_unipc, flow_unipc_diffusers, flow_euler, flow_lcm'],
+    [
+      'constructor',
+      5,
+      4,
+      'scheduler "constructor" must be one of flow_unipc, flow_unipc_diffusers, flow_euler, flow_lcm',
+    ],
     ['flow_unipc', 5, 0, 'steps 0 must be a whole number >= 1'],
     ['flow_unipc', 5, 1.5, 'steps 1.5 must be a whole number >= 1'],
     ['flow_euler', 0, 4, 'shift 0 must be > 0'],

@@ -281,7 +281,7 @@ describe('what WAN does not take', () => {
     [
       'a scheduler of SDXL',
       { scheduler: 'ddim' },
-      'scheduler "ddim" must be one of flow_unipc, flow_unipc_diffusers, flow_euler',
+      'scheduler "ddim" must be one of flow_unipc, flow_unipc_diffusers, flow_euler, flow_lcm',
     ],
   ])('refuses %s', async (_, more, sentence) => {
     const { error } = await run({ ...clip, ...more });

@@ -1,7 +1,7 @@
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
 import type { Backend } from '../../runtime/backend.js';
 import { createFlowScheduler } from '../../schedulers/flow-schedulers.js';
-import type { Scheduler } from '../../schedulers/scheduler.js';
+import type { Draw, Scheduler } from '../../schedulers/scheduler.js';
 import { firstStep } from '../common/batching.js';
 import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
@@ -29,6 +29,8 @@ interface InitialVideo {
   readonly scheduler: Scheduler;
   /** Known frames that are put back after each step. */
   readonly held: HeldLatents | undefined;
+  /** More of the noise that it started from, for samplers that add some. */
+  readonly draw: Draw;
 }
 
 /** A video's latents at the end of its loop. */
@@ -83,7 +85,7 @@ export class WanPipeline implements Pipeline {
     const own = this.networks.autoencoder.latentSize(videoSize(request));
     const size = { ...own, frames: leading + own.frames };
     const signal = running.signalOf(job);
-    const { scheduler, held, latents: initial } = await this.#start(request, size, noise, signal);
+    const { scheduler, held, draw, latents: initial } = await this.#start(request, size, noise, signal);
     const { timesteps, sigmas } = scheduler;
     const { relief } = this.networks;
     const loop = { request, texts, size, timesteps: [...timesteps], condition, signal, relief };
@@ -100,7 +102,7 @@ export class WanPipeline implements Pipeline {
       running.countForwards(job, forwards);
       const due = previews.due(i, latents, flow, sigmas[i] ?? 0);
       // 2. the scheduler's step from this noise level to the next
-      latents = scheduler.step(flow, latents, i, noNoise);
+      latents = scheduler.step(flow, latents, i, draw);
       // 3. known frames again, at the next noise level
       if (held?.holds(i + 1, request.steps)) latents = held.putBack(latents, sigmas[i + 1] ?? 0);
       yield running.advance(job, 'denoise', 1, request.steps - first);
@@ -152,15 +154,16 @@ export class WanPipeline implements Pipeline {
     const scheduler = createFlowScheduler(name, { shift, steps });
     const channels = config.vae.z_dim;
     const generator = new TorchCpuGenerator(seeds[0] ?? 0);
-    const noise = given ?? generator.randn(channels * size.frames * size.height * size.width);
+    const draw = (count: number) => generator.randn(count);
+    const noise = given ?? draw(channels * size.frames * size.height * size.width);
     if (init !== undefined) {
       const clean = await autoencoder.encodeLatents([imageFromRgb(init.rgb, request)], request, signal);
-      return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined };
+      return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined, draw };
     }
     const isHeld = known?.method === 'latent_hold';
     const own = { noise, size, channels };
     const held = isHeld ? await HeldLatents.encode(autoencoder, known, request, own, signal) : undefined;
-    return { latents: noise, scheduler, held };
+    return { latents: noise, scheduler, held, draw };
   }
 
   get info(): ModelInfo {
@@ -197,8 +200,4 @@ function videoSize(request: GenerationRequest): VideoSize {
 function videoOf({ video }: GenerationRequest): VideoRequest {
   if (video === undefined) throw new Error('a request to WAN without a video');
   return video;
-}
-
-function noNoise(): never {
-  throw new Error('flow samplers draw no noise');
 }

@@ -56,6 +56,14 @@ async function throughVae(frames: readonly Uint8Array[]): Promise<readonly Uint8
 }
 
 describe('WanPipeline', () => {
+  it('flow_lcm draws the noise of its steps from the seed', async () => {
+    const few = { scheduler: 'flow_lcm', steps: 4, guidanceScale: 1 } as const;
+    const [once, twice, other] = [await run(few), await run(few), await run({ ...few, seeds: [4] })];
+    expect(twice.frames).toEqual(once.frames);
+    expect(other.frames).not.toEqual(once.frames);
+    expect(once.events.at(-1)).toMatchObject({ kind: 'done', forwards: 4 });
+  });
+
   it('makes the requested frames, the same for the same seed', async () => {
     const [once, twice, other] = [await run(), await run(), await run({ seeds: [4] })];
     expect(once.frames).toHaveLength(9);
