@@ -10,8 +10,9 @@ export interface QuantisedMatrix {
 }
 
 /**
- * Rounds each row of a matrix to 255 steps from its largest magnitude down to the negative of that. A row of zeros has the scale 1.
- * @param matrix [rows, columns], finite
+ * Rounds each row of a matrix to 255 steps from its largest magnitude down to the negative of that. A row of zeros has the scale 1, one with a
+ * number that is not finite a scale that is not either.
+ * @param matrix [rows, columns]
  */
 export function quantiseRows(matrix: Float32Array, rows: number): QuantisedMatrix {
   const columns = matrix.length / rows;
@@ -20,7 +21,7 @@ export function quantiseRows(matrix: Float32Array, rows: number): QuantisedMatri
   for (let i = 0; i < rows; i += 1) {
     let largest = 0;
     for (let j = 0; j < columns; j += 1) largest = Math.max(largest, Math.abs(matrix[i * columns + j] ?? 0));
-    const scale = Math.fround(largest / LARGEST) || 1;
+    const scale = largest === 0 ? 1 : Math.fround(largest / LARGEST);
     scales[i] = scale;
     for (let j = 0; j < columns; j += 1) {
       // A scale that was rounded down gives 127.00001 at most.

@@ -33,6 +33,11 @@ describe('quantiseRows()', () => {
     expect([...transposed]).toEqual([127, 0, -127, -63, 0, 64]);
   });
 
+  it.each([Number.NaN, Number.NEGATIVE_INFINITY])('shows %s in the scale of its row', (value) => {
+    const { scales } = quantiseRows(Float32Array.of(1, value, 1, 1), 2);
+    expect([...scales].map(Number.isFinite)).toEqual([false, true]);
+  });
+
   it('is off by half a step at most', () => {
     const matrix = Float32Array.from({ length: 1000 }, (_, i) => Math.sin(i * i) * 10 ** (i % 7));
     const { transposed, scales } = quantiseRows(matrix, 10);
