@@ -23,6 +23,8 @@ const ALIASES: Readonly<Record<string, string>> = {
   lmskarras: 'lms_karras',
   unipcmultistepscheduler: 'unipc',
   unipcbh2: 'unipc',
+  pndmscheduler: 'pndm',
+  plms: 'pndm',
   ddimscheduler: 'ddim',
   lcmscheduler: 'lcm',
   tcdscheduler: 'tcd',

@@ -32,6 +32,8 @@ describe('schedulerNamed', () => {
     ['DPM++ 2M SDE Karras', 'dpmpp_2m_sde_karras'],
     ['uni_pc', 'unipc'],
     ['UniPCMultistepScheduler', 'unipc'],
+    ['PNDMScheduler', 'pndm'],
+    ['PLMS', 'pndm'],
     ['DDIM', 'ddim'],
     ['LCM', 'lcm'],
     ['Heun', 'heun'],
