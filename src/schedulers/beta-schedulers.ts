@@ -2,6 +2,7 @@ import { InferenceError } from '../errors.js';
 import { readConsistencyConfig } from './consistency-schedule.js';
 import { Ddim, readDdimConfig } from './ddim.js';
 import { type DpmConfig, type DpmOptions, DpmPp, readDpmConfig } from './dpmpp.js';
+import { DpmPp3mSde } from './dpmpp-3m-sde.js';
 import { EulerAncestral } from './euler-ancestral.js';
 import { type EulerConfig, EulerDiscrete, readEulerConfig } from './euler-discrete.js';
 import { Lcm } from './lcm.js';
@@ -37,6 +38,10 @@ const dpmpp =
   (levels: Partial<DpmConfig> = {}, options: DpmOptions = {}): Make =>
   (name, config, steps) =>
     new DpmPp(name, { ...readDpmConfig(config), ...levels }, steps, options);
+const dpmpp3mSde =
+  (levels: Partial<DpmConfig> = {}): Make =>
+  (name, config, steps) =>
+    new DpmPp3mSde(name, { ...readDpmConfig(config), ...levels }, steps);
 
 /**
  * Steps counted back from the last training timestep. Lightning, Hyper-SD and models with zero terminal SNR are sampled
@@ -85,6 +90,10 @@ const schedulers: Readonly<Record<string, Make>> = {
   dpmpp_2m_sde_beta: dpmpp(BETA, { sde: true }),
   dpmpp_3m: dpmpp({}, { order: 3 }),
   dpmpp_3m_karras: dpmpp(KARRAS, { order: 3 }),
+  dpmpp_3m_sde: dpmpp3mSde(),
+  dpmpp_3m_sde_karras: dpmpp3mSde(KARRAS),
+  dpmpp_3m_sde_exponential: dpmpp3mSde(EXPONENTIAL),
+  dpmpp_3m_sde_trailing: trailing(dpmpp3mSde()),
   ...secondOrder,
   lms: overEuler(Lms),
   lms_karras: overEuler(Lms, KARRAS),
