@@ -3,6 +3,7 @@ import { readConsistencyConfig } from './consistency-schedule.js';
 import { Ddim, readDdimConfig } from './ddim.js';
 import { type DpmConfig, type DpmOptions, DpmPp, readDpmConfig } from './dpmpp.js';
 import { DpmPp3mSde } from './dpmpp-3m-sde.js';
+import { DpmPpSde } from './dpmpp-sde.js';
 import { EulerAncestral } from './euler-ancestral.js';
 import { type EulerConfig, EulerDiscrete, readEulerConfig } from './euler-discrete.js';
 import { Lcm } from './lcm.js';
@@ -64,6 +65,11 @@ const secondOrder: Readonly<Record<string, Make>> = {
   dpm2_karras: overEuler(Dpm2, KARRAS),
   dpm2_ancestral: overEuler(Dpm2Ancestral),
   dpm2_ancestral_karras: overEuler(Dpm2Ancestral, KARRAS),
+  dpmpp_sde: overEuler(DpmPpSde),
+  dpmpp_sde_karras: overEuler(DpmPpSde, KARRAS),
+  dpmpp_sde_exponential: overEuler(DpmPpSde, EXPONENTIAL),
+  dpmpp_sde_beta: overEuler(DpmPpSde, BETA),
+  dpmpp_sde_trailing: trailing(overEuler(DpmPpSde)),
 };
 
 /** These call the denoiser twice in the first step of a whole schedule. */
