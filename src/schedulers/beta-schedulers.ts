@@ -2,11 +2,14 @@ import { InferenceError } from '../errors.js';
 import { readConsistencyConfig } from './consistency-schedule.js';
 import { Ddim, readDdimConfig } from './ddim.js';
 import { type DpmConfig, type DpmOptions, DpmPp, readDpmConfig } from './dpmpp.js';
+import { DpmPp3mSde } from './dpmpp-3m-sde.js';
+import { DpmPpSde } from './dpmpp-sde.js';
 import { EulerAncestral } from './euler-ancestral.js';
 import { type EulerConfig, EulerDiscrete, readEulerConfig } from './euler-discrete.js';
 import { Lcm } from './lcm.js';
 import { Lms } from './lms.js';
 import { noiseScheduleSchema, parseSchedulerConfig } from './noise-schedule.js';
+import { Pndm, readPndmConfig } from './pndm.js';
 import type { Prediction } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
 import { Dpm2, Dpm2Ancestral, Heun } from './second-order.js';
@@ -36,6 +39,10 @@ const dpmpp =
   (levels: Partial<DpmConfig> = {}, options: DpmOptions = {}): Make =>
   (name, config, steps) =>
     new DpmPp(name, { ...readDpmConfig(config), ...levels }, steps, options);
+const dpmpp3mSde =
+  (levels: Partial<DpmConfig> = {}): Make =>
+  (name, config, steps) =>
+    new DpmPp3mSde(name, { ...readDpmConfig(config), ...levels }, steps);
 
 /**
  * Steps counted back from the last training timestep. Lightning, Hyper-SD and models with zero terminal SNR are sampled
@@ -47,6 +54,7 @@ const trailing =
     make(name, { ...(config as object), timestep_spacing: 'trailing' }, steps);
 const eulerAncestral: Make = (name, config, steps) => new EulerAncestral(name, readEulerConfig(config), steps);
 const unipc: Make = (name, config, steps) => new UniPc(name, readUniPcConfig(config), steps);
+const pndm: Make = (name, config, steps) => new Pndm(name, readPndmConfig(config), steps);
 const ddim: Make = (name, config, steps) => new Ddim(name, readDdimConfig(config), steps);
 
 /** These call the denoiser twice in every step but the last. */
@@ -57,6 +65,17 @@ const secondOrder: Readonly<Record<string, Make>> = {
   dpm2_karras: overEuler(Dpm2, KARRAS),
   dpm2_ancestral: overEuler(Dpm2Ancestral),
   dpm2_ancestral_karras: overEuler(Dpm2Ancestral, KARRAS),
+  dpmpp_sde: overEuler(DpmPpSde),
+  dpmpp_sde_karras: overEuler(DpmPpSde, KARRAS),
+  dpmpp_sde_exponential: overEuler(DpmPpSde, EXPONENTIAL),
+  dpmpp_sde_beta: overEuler(DpmPpSde, BETA),
+  dpmpp_sde_trailing: trailing(overEuler(DpmPpSde)),
+};
+
+/** These call the denoiser twice in the first step of a whole schedule. */
+const startsTwice: Readonly<Record<string, Make>> = {
+  pndm,
+  pndm_trailing: trailing(pndm),
 };
 
 const schedulers: Readonly<Record<string, Make>> = {
@@ -77,11 +96,16 @@ const schedulers: Readonly<Record<string, Make>> = {
   dpmpp_2m_sde_beta: dpmpp(BETA, { sde: true }),
   dpmpp_3m: dpmpp({}, { order: 3 }),
   dpmpp_3m_karras: dpmpp(KARRAS, { order: 3 }),
+  dpmpp_3m_sde: dpmpp3mSde(),
+  dpmpp_3m_sde_karras: dpmpp3mSde(KARRAS),
+  dpmpp_3m_sde_exponential: dpmpp3mSde(EXPONENTIAL),
+  dpmpp_3m_sde_trailing: trailing(dpmpp3mSde()),
   ...secondOrder,
   lms: overEuler(Lms),
   lms_karras: overEuler(Lms, KARRAS),
   unipc,
   unipc_trailing: trailing(unipc),
+  ...startsTwice,
   ddim,
   ddim_trailing: trailing(ddim),
   lcm: (name, config, steps) => new Lcm(name, readConsistencyConfig(config), steps),
@@ -95,9 +119,15 @@ export function maxSteps(config: unknown): Readonly<Record<string, number>> {
   return { lcm: most, lcm_trailing: most, tcd: most };
 }
 
-/** Calls of the denoiser in a step of a schedule, but the last. */
-export function callsPerStep(scheduler: string): 1 | 2 {
-  return Object.hasOwn(secondOrder, scheduler) ? 2 : 1;
+/** Calls of the denoiser in a step of a whole schedule, from 0 on. The last step has one in every schedule. */
+export function callsInStep(scheduler: string, step: number): 1 | 2 {
+  const isTwice = Object.hasOwn(secondOrder, scheduler) || (step === 0 && Object.hasOwn(startsTwice, scheduler));
+  return isTwice ? 2 : 1;
+}
+
+/** Index of the first call of the denoiser in a step of a whole schedule: the sum of the calls in the steps before. */
+export function firstCallOf(scheduler: string, step: number): number {
+  return step === 0 ? 0 : callsInStep(scheduler, 0) + (step - 1) * callsInStep(scheduler, 1);
 }
 
 /** Names that a request may give. */

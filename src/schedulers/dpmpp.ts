@@ -75,8 +75,8 @@ export class DpmPp implements Scheduler {
     const scaled = this.#sde ? 2 * h : h;
     const decay = Math.exp(-scaled);
     const keep = (to.sigma / from.sigma) * (this.#sde ? Math.exp(-h) : 1);
-    const used = known.slice(0, this.#orderOf(i));
-    const weights = this.#weights(i, h, scaled, used.length);
+    const used = known.slice(0, this.orderOf(i));
+    const weights = this.weights(i, h, scaled, used.length);
     const next = sample.map(
       (x, j) => keep * x + to.alpha * used.reduce((sum, own, k) => sum + (weights[k] ?? 0) * (own[j] ?? 0), 0),
     );
@@ -90,14 +90,13 @@ export class DpmPp implements Scheduler {
    * What the last clean samples count for, the newest first: the integral of the polynomial through them, from its value and its
    * differences over the steps.
    */
-  #weights(i: number, h: number, scaled: number, order: number): readonly number[] {
+  protected weights(i: number, h: number, scaled: number, order: number): readonly number[] {
     const gain = 1 - Math.exp(-scaled);
-    const lambda = (step: number) => this.#levels[step]?.lambda ?? 0;
-    const r0 = (lambda(i) - lambda(i - 1)) / h;
+    const r0 = this.ratio(i - 1, h);
     if (order === 1) return [gain];
     // Half the slope, over the ratio of the last two steps.
     if (order === 2) return [gain * (1 + 0.5 / r0), (-gain * 0.5) / r0];
-    const r1 = (lambda(i - 1) - lambda(i - 2)) / h;
+    const r1 = this.ratio(i - 2, h);
     const [first, second] = [1 - gain / scaled, (gain - scaled) / scaled ** 2 + 0.5];
     // Both differences by the clean samples that they are made of.
     const slope = [1 / r0, -1 / r0, 0];
@@ -110,8 +109,14 @@ export class DpmPp implements Scheduler {
     });
   }
 
+  /** Step `i` in log SNR, in that of `h`. */
+  protected ratio(i: number, h: number): number {
+    const [from, to] = [this.#levels[i], this.#levels[i + 1]];
+    return ((to?.lambda ?? 0) - (from?.lambda ?? 0)) / h;
+  }
+
   /** Order of a step: those at the beginning know fewer clean samples, and those at the end of a short schedule use fewer. */
-  #orderOf(i: number): number {
+  protected orderOf(i: number): number {
     if (this.#endsInFirstOrder(i)) return 1;
     const steps = this.timesteps.length;
     const isSecondLast = i === steps - 2 && this.#config.lower_order_final && steps < FEW_STEPS;

@@ -87,8 +87,14 @@ export class EulerDiscrete implements Scheduler {
 
   /** Tangent of the flow at a noise level. Rounded to float32 after every operation, as torch does: at a sigma of thousands it shows. */
   protected derivative(modelOutput: Float32Array, sample: Float32Array, sigma: number): Float32Array {
+    const clean = this.denoise(modelOutput, sample, sigma);
+    return sample.map((x, j) => Math.fround(x - (clean[j] ?? 0)) / sigma);
+  }
+
+  /** Clean sample that the model's output implies at a noise level. */
+  protected denoise(modelOutput: Float32Array, sample: Float32Array, sigma: number): Float32Array {
     const denoised = denoiser(this.#prediction, sigma);
-    return sample.map((x, j) => Math.fround(x - denoised(modelOutput[j] ?? 0, x)) / sigma);
+    return sample.map((x, j) => denoised(modelOutput[j] ?? 0, x));
   }
 
   #sigma(i: number): number {

@@ -8,8 +8,8 @@ export type Draw = (size: number) => Float32Array;
 export interface Scheduler {
   readonly name: string;
   /**
-   * Timestep that the denoiser gets at each of its calls, from noise to image. Samplers of second order call it twice a step, but
-   * for the last step; the other methods take the index of a call as `i`.
+   * Timestep that the denoiser gets at each of its calls, from noise to image. Samplers of second order call it twice in every
+   * step but the last, PNDM twice in the first; the other methods take the index of a call as `i`.
    */
   readonly timesteps: Float32Array;
   /** Noise levels: one per call, and the level where the loop ends. */

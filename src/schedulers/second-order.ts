@@ -16,14 +16,10 @@ interface StepEnds {
   readonly draw: Draw;
 }
 
-/**
- * Samplers that call the denoiser a second time within a step, at another noise level, and step from the beginning with what it says
- * there. The last step is Euler's.
- */
-abstract class SecondOrder extends EulerDiscrete {
+/** Samplers that call the denoiser a second time within a step, at another noise level. The last step has one call. */
+export abstract class TwoCalls extends EulerDiscrete {
   /** Noise levels of the steps, and the one where the loop ends. */
-  readonly #levels: Float32Array;
-  #trial: Trial | undefined;
+  protected readonly levels: Float32Array;
 
   /**
    * @param between noise level of the second call of a step; undefined: the level where the step ends
@@ -39,7 +35,7 @@ abstract class SecondOrder extends EulerDiscrete {
     super(name, { ...config, timestep_type: 'discrete', final_sigmas_type: 'zero' }, steps);
     const levels = this.sigmas;
     const timesteps = this.timesteps.map(roundTimestep);
-    this.#levels = levels;
+    this.levels = levels;
     const calls = Array.from({ length: 2 * steps - 1 }, (_, call) => {
       const step = call >> 1;
       const [from, to] = [levels[step] ?? 0, levels[step + 1] ?? 0];
@@ -51,10 +47,15 @@ abstract class SecondOrder extends EulerDiscrete {
     this.timesteps = Float32Array.from(calls, ({ timestep }) => timestep);
     this.sigmas = Float32Array.of(...calls.map(({ sigma }) => sigma), 0);
   }
+}
+
+/** Two-call samplers that repeat the step from its beginning along a tangent that `combine` makes of those of both calls. The last step is Euler's. */
+abstract class SecondOrder extends TwoCalls {
+  #trial: Trial | undefined;
 
   override step(modelOutput: Float32Array, sample: Float32Array, call: number, draw: Draw): Float32Array {
     const step = call >> 1;
-    const [from, to] = [this.#levels[step] ?? 0, this.#levels[step + 1] ?? 0];
+    const [from, to] = [this.levels[step] ?? 0, this.levels[step + 1] ?? 0];
     const sigma = this.sigmas[call] ?? 0;
     const derivative = this.derivative(modelOutput, sample, sigma);
     if (call % 2 === 0) {

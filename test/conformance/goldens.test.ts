@@ -48,7 +48,7 @@ describe('goldens on the CPU', () => {
   it('schedulers: every trajectory passes, those that draw noise too', async () => {
     const results = await all(fixture('schedulers'));
     expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
-    expect(results).toHaveLength(22);
+    expect(results).toHaveLength(39);
   });
 
   it('wan-tiny: every case passes, from both layouts', async () => {

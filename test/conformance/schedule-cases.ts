@@ -26,7 +26,7 @@ export function scheduleCase(
   const scheduler = createScheduler(family, config, steps);
   let sample: Float32Array = hashInput(initial).map((value) => value * Math.sqrt(3) * scheduler.initNoiseSigma);
   const generator = new TorchCpuGenerator(seed);
-  const trajectory = new Float32Array(steps * sample.length);
+  const trajectory = new Float32Array(scheduler.timesteps.length * sample.length);
   for (const [i, t] of scheduler.timesteps.entries()) {
     const shift = 0.1 * Math.sin(t / 50);
     const output = scheduler.scaleModelInput(sample, i).map((value) => 0.7 * Math.tanh(value) + shift);

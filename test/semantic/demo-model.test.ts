@@ -148,7 +148,9 @@ describe('the demo model', () => {
   it.each(schedulerNames)('draws with %s', async (scheduler) => {
     // With this one diffusers, too, draws a circle where a heart is asked for.
     const wish = at(easy, scheduler === 'dpmpp_2m_sde_beta' ? 4 : 3);
-    expect(await drawScene({ ...wish, scheduler })).toMatchObject(sceneOf(wish));
+    // PNDM takes more steps to settle, in diffusers too.
+    const steps = scheduler.startsWith('pndm') ? 30 : 15;
+    expect(await drawScene({ ...wish, scheduler, steps })).toMatchObject(sceneOf(wish));
   });
 
   const base = { prompt: 'a large red circle on a blue background', promptSyntax: 'weighted' } as const;

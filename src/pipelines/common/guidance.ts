@@ -1,4 +1,4 @@
-import { callsPerStep } from '../../schedulers/beta-schedulers.js';
+import { callsInStep } from '../../schedulers/beta-schedulers.js';
 import type { GenerationRequest } from '../pipeline.js';
 import { firstStep } from './batching.js';
 
@@ -20,10 +20,9 @@ export function reusesDeep({ deepCacheInterval = 1 }: GenerationRequest, call: n
 /** Runs of the denoiser, of one text each, that one image or video takes where none is saved by reuse: two in a guided step. */
 export function plannedForwards(request: GenerationRequest): number {
   let forwards = 0;
-  const calls = callsPerStep(request.scheduler);
   for (let step = firstStep(request); step < request.steps; step += 1) {
     const isLast = step === request.steps - 1;
-    forwards += (isLast ? 1 : calls) * (isGuided(request, step) ? 2 : 1);
+    forwards += (isLast ? 1 : callsInStep(request.scheduler, step)) * (isGuided(request, step) ? 2 : 1);
   }
   return forwards;
 }

@@ -1,5 +1,5 @@
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
-import { callsPerStep, createScheduler } from '../../schedulers/beta-schedulers.js';
+import { createScheduler, firstCallOf } from '../../schedulers/beta-schedulers.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
@@ -83,7 +83,7 @@ export class ImageLatents {
     this.controls = controls ?? [];
     this.maskChannels = options.maskChannels;
     this.cropped = options.cropped;
-    this.start = firstStep(request) * callsPerStep(request.scheduler);
+    this.start = firstCallOf(request.scheduler, firstStep(request));
     this.#scheduler = createScheduler(request.scheduler, schedulerConfig, request.steps);
     this.allCalls = options.before?.allCalls ?? this.calls - this.start + secondCalls(request, schedulerConfig);
     this.decodes = options.before?.decodes ?? decodesOf(request);
@@ -103,7 +103,7 @@ export class ImageLatents {
     return this.request.seeds[this.index] ?? 0;
   }
 
-  /** Calls of the denoiser in the whole schedule: one a step, or two. Indices count them. */
+  /** Calls of the denoiser in the whole schedule: `callsInStep` of every step. Indices count them. */
   get calls(): number {
     return this.#scheduler.timesteps.length;
   }

@@ -1,5 +1,5 @@
 import { resizeRgb } from '../../media/resize-rgb.js';
-import { callsPerStep, createScheduler } from '../../schedulers/beta-schedulers.js';
+import { createScheduler, firstCallOf } from '../../schedulers/beta-schedulers.js';
 import { firstStep } from '../common/batching.js';
 import type { KeptFiles } from '../common/kept-files.js';
 import type { GenerationRequest, RequestControl, RequestUpscale } from '../pipeline.js';
@@ -14,7 +14,7 @@ export function secondCalls({ upscale, scheduler }: GenerationRequest, scheduler
   if (upscale === undefined || upscale.strength === 0) return 0;
   const { steps, strength } = upscale;
   const { timesteps } = createScheduler(scheduler, schedulerConfig, steps);
-  return timesteps.length - firstStep({ steps, init: { strength } }) * callsPerStep(scheduler);
+  return timesteps.length - firstCallOf(scheduler, firstStep({ steps, init: { strength } }));
 }
 
 /** Times that an image of a request is decoded. */
