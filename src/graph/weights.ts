@@ -65,7 +65,7 @@ export class Weights {
     return count;
   }
 
-  /** Bytes that they take in the file. */
+  /** Bytes that they take in the file that they are read from. */
   get usedBytes(): number {
     return [...this.#used.values()].reduce((bytes, { length }) => bytes + length, 0);
   }
@@ -75,10 +75,13 @@ export class Weights {
     return this.#narrowed;
   }
 
-  /** The storage type that most bytes have. */
+  /** The storage type that most bytes have; of what is converted before it is used, also the one that it has in the user's file. */
   get storage(): string {
     const bytes = new Map<string, number>();
-    for (const { dtype, length } of this.#used.values()) bytes.set(dtype, (bytes.get(dtype) ?? 0) + length);
+    for (const { dtype, storedAs, length } of this.#used.values()) {
+      const type = storedAs === undefined ? dtype : `${storedAs} as ${dtype}`;
+      bytes.set(type, (bytes.get(type) ?? 0) + length);
+    }
     return [...bytes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 'none';
   }
 

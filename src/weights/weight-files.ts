@@ -15,6 +15,8 @@ const MAX_SHARDS = 1_000;
 export interface WeightRecord extends TensorRecord {
   /** `shape` is the transpose of what is stored. */
   readonly isTransposed?: boolean;
+  /** Type in the user's file, where that is not the one that `dtype` names. */
+  readonly storedAs?: string;
 }
 
 /** The tensors of one network, over one file or several shards. */
@@ -23,6 +25,11 @@ export interface WeightFiles {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, WeightRecord>;
   readonly metadata: Readonly<Record<string, string>>;
+  /**
+   * Writes the file that tensors were converted to, where it is not there yet. Omitted: every tensor lies where it was found.
+   * @throws InferenceError of the source, or of the disk
+   */
+  prepare?(): Promise<void>;
 }
 
 /** The tensors below a prefix, under what is left of their names. */
