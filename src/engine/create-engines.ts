@@ -80,6 +80,7 @@ export function createEngines({
         memoryLimitBytes,
         packsWeights: config.CPU_WEIGHTS === 'packed',
         modelCache,
+        weightsCache: config.WEIGHTS_CACHE,
       };
     });
   });
