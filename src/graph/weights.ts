@@ -70,6 +70,12 @@ export class Weights {
     return [...this.#used.values()].reduce((bytes, { length }) => bytes + length, 0);
   }
 
+  /** Paths of the user's files that the weights come from, converted or not. */
+  get sources(): readonly string[] {
+    const { path, prepare } = this.files;
+    return prepare === undefined ? [...new Set([...this.#used.values()].map(({ file }) => file))] : [path];
+  }
+
   /** Tensors of wider types that the graph casts to float16, by their names in the file: their largest values may not fit. */
   get narrowed(): ReadonlyMap<string, WeightRecord> {
     return this.#narrowed;

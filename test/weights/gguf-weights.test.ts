@@ -1,5 +1,5 @@
-import { mkdir, readdir, readFile, rm, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, readFile, rename, rm, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { quantizedTypes } from '../../src/weights/gguf/dequantize.js';
@@ -80,6 +80,14 @@ describe('readGgufWeights', () => {
     await symlink(cacheFolder, join(folder, 'link'));
     const { tensors } = await readGgufWeights(path, { cacheFolder: join(folder, 'link', 'below') });
     expect(tensors.get('Q8_0')?.file.startsWith(`${join(cacheFolder, 'below')}/`)).toBe(true);
+  });
+
+  it('converts a file of the longest name', async () => {
+    const { path, cacheFolder } = await source();
+    const long = join(dirname(path), `${'雪'.repeat(83)}.gguf`);
+    await rename(path, long);
+    await (await readGgufWeights(long, { cacheFolder })).prepare?.();
+    expect(await readdir(cacheFolder)).toHaveLength(1);
   });
 
   it('converts nothing of a file of plain types', async () => {

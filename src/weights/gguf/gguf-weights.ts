@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { realpath, stat } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, extname, join, resolve } from 'node:path';
 import { cacheFolder as defaultCacheFolder } from '../../environment.js';
 import { InferenceError } from '../../errors.js';
 import { elementCount } from '../../std/element-count.js';
@@ -18,6 +18,8 @@ const FORMAT = 1;
 const CHUNK_ELEMENTS = 2 ** 21;
 /** Metadata in which ComfyUI-GGUF keeps the shape of a tensor that it had to fold into rows of whole blocks. */
 const ORIGINAL_SHAPE = 'comfy.gguf.orig_shape.';
+/** Characters of the source's name in that of the converted file: names of files have at most 255 bytes, and a part's name is longer. */
+const MAX_STEM = 40;
 /** The same limit as for safetensors. */
 const MAX_RANK = 16;
 /** Types whose elements a graph can take, or refuse by name, where they lie. */
@@ -57,7 +59,7 @@ export async function readGgufWeights(path: string, options: GgufWeightsOptions 
   assertApart(header);
   const file = await realpath(path);
   const sources = await fingerprint(file);
-  const name = `${basename(file).replace(/\.gguf$/i, '')}-${sources.slice(0, 32)}.safetensors`;
+  const name = `${basename(file, extname(file)).slice(0, MAX_STEM)}-${sources.slice(0, 32)}.safetensors`;
   const target = join(await realFolder(resolve(options.cacheFolder ?? defaultWeightsCache())), name);
   const tensors = new Map<string, WeightRecord>();
   const converted: Omit<Converted, 'record'>[] = [];

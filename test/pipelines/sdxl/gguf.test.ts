@@ -44,7 +44,7 @@ describe("an SDXL's UNet in a GGUF file", () => {
     await writeQuantized(path, new Map(), (key) => key);
     await expect(inspectSdxl({ path })).rejects.toMatchObject({
       reason: 'MODEL_UNSUPPORTED',
-      message: `${path} is a GGUF file, which holds a UNet at most; give a whole checkpoint, and this file with --unet FILE`,
+      message: `${path} is a GGUF file, not a whole SDXL checkpoint; give one, and the UNet in GGUF with --unet FILE`,
     });
   });
 });

@@ -103,13 +103,15 @@ describe('a WAN whose transformer and text encoder are GGUF files', () => {
   it('is inspected without being converted', async () => {
     const { gguf, weightsCache } = await write();
     expect(wan.recognises(await glanceAt(gguf.path))).toBe(true);
-    const { info, layout, variant } = await inspectWan(gguf);
+    const { info, layout, variant, networks } = await inspectWan(gguf);
     expect({ layout, variant, storage: info.storage, unused: info.unused }).toEqual({
       layout: 'original',
       variant: 'text_to_video',
       storage: 'Q8_0 as F16',
       unused: [],
     });
+    expect(networks.transformer?.files).toEqual([gguf.path]);
+    expect(networks.text_encoder?.files).toEqual([gguf.textEncoder]);
     await expect(stat(weightsCache)).rejects.toThrow('ENOENT');
   });
 

@@ -148,7 +148,7 @@ async function openFile(source: SdxlSource, replaced: Replacements): Promise<Sdx
   if (isGguf(path)) {
     throw new InferenceError(
       'MODEL_UNSUPPORTED',
-      `${path} is a GGUF file, which holds a UNet at most; give a whole checkpoint, and this file with ${flagOf(sdxlOptions.SDXL_UNET)} FILE`,
+      `${path} is a GGUF file, not a whole SDXL checkpoint; give one, and the UNet in GGUF with ${flagOf(sdxlOptions.SDXL_UNET)} FILE`,
     );
   }
   const { tensors, metadata } = await readSafetensors(path);
