@@ -2,8 +2,8 @@ import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InferenceError } from '../errors.js';
 import { readGgufHeader } from '../weights/gguf/gguf-header.js';
+import { isGguf } from '../weights/gguf/gguf-types.js';
 import { readSafetensors } from '../weights/safetensors.js';
-import { isGguf } from '../weights/weight-file.js';
 
 /** The facts that identify the family of a checkpoint: little enough to read for every family at once. */
 export interface CheckpointGlance {

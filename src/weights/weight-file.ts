@@ -1,3 +1,4 @@
+import { isGguf } from './gguf/gguf-types.js';
 import { type GgufWeightsOptions, readGgufWeights } from './gguf/gguf-weights.js';
 import { readTensorList } from './tensor-list.js';
 import type { WeightFiles } from './weight-files.js';
@@ -11,9 +12,4 @@ export async function readWeightFile(path: string, options: GgufWeightsOptions =
   if (isGguf(path)) return readGgufWeights(path, options);
   const { tensors, metadata } = await readTensorList(path);
   return { path, tensors, metadata };
-}
-
-/** Whether a file's name says that it is a GGUF file. */
-export function isGguf(path: string): boolean {
-  return /\.gguf$/i.test(path);
 }

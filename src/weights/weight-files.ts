@@ -3,6 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { readJsonFile } from '../std/json-file.js';
+import { isGguf } from './gguf/gguf-types.js';
 import { readSafetensors, storedTypeOf, type TensorRecord } from './safetensors.js';
 
 /** An index of tensors is JSON text: 2,500 names take 300 KB. */
@@ -79,7 +80,9 @@ export async function readWeightFiles(folder: string, stems: readonly string[]):
     'CHECKPOINT_INVALID',
     `${folder} has no ${stems[0]}.safetensors and no index of shards${
       others.length > 0
-        ? `, only ${others.slice(0, 8).join(', ')}; get the .safetensors variant of this checkpoint`
+        ? `, only ${others.slice(0, 8).join(', ')}; get the .safetensors variant of this checkpoint${
+            others.some(isGguf) ? ', or name the .gguf file itself' : ''
+          }`
         : '; name the folder of a whole checkpoint, or get its missing files'
     }`,
   );

@@ -1,5 +1,5 @@
 import { copyFile, readdir, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
 import { glanceAt } from '../../../src/pipelines/checkpoint-glance.js';
 import type { WanSource } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
@@ -127,6 +127,9 @@ describe('a WAN whose transformer and text encoder are GGUF files', () => {
       'transformer: missing: blocks.1.ffn.net.2.weight [48, 96]',
     );
     await expect(stat(weightsCache)).rejects.toThrow('ENOENT');
+    await expect(inspectWan({ ...gguf, path: dirname(gguf.path) })).rejects.toThrow(
+      '.gguf; get the .safetensors variant of this checkpoint, or name the .gguf file itself',
+    );
     // Every other reader says what it is.
     const path = join(await tempFolder(), 'lora.safetensors');
     await copyFile(gguf.path, path);
