@@ -131,6 +131,9 @@ export const configSchema = z.object({
   MODEL_CACHE_BYTES: count(2 ** 36, 2 ** 20, 2 ** 50).describe(
     'Largest size of MODEL_CACHE_DIR, in bytes. What was not used for the longest time is removed.',
   ),
+  WEIGHTS_CACHE: path.describe(
+    'Folder for weights of GGUF files, converted to float16. Engines may share it. Unset: darkroom/weights in XDG_CACHE_HOME, else in ~/.cache.',
+  ),
   BATCH_PIXELS: count(3 * 1024 * 1024, 4096, 2 ** 40).describe(
     'Largest number of pixels of all images that are denoised together. A single image may have more.',
   ),

@@ -87,6 +87,7 @@ export function createEngines({
         packsWeights: config.CPU_WEIGHTS === 'packed',
         modelCache,
         quantises: config.CPU_LINEAR === 'int8',
+        weightsCache: config.WEIGHTS_CACHE,
       };
     });
   });

@@ -105,6 +105,8 @@ export interface EngineSpec {
   readonly packsWeights?: boolean;
   /** Cache of prepared weights: see `CacheLimits`. Omitted: none. */
   readonly modelCache?: { readonly folder: string; readonly maxBytes: number } | undefined;
+  /** Folder for converted weights: see `OpenOptions`. */
+  readonly weightsCache?: string | undefined;
   /** Omitted: decoded images are not checked. */
   readonly imageCheck?: ImageCheckSpec | undefined;
 }

@@ -99,8 +99,8 @@ async function openModel(
   backend: Backend,
   relief: MemoryRelief,
 ): Promise<Pipeline> {
-  const { source, batchPixels, variants = 1, reserveBytes = 0 } = spec;
-  const bare = await family.open(source, { backend, batchPixels, relief });
+  const { source, batchPixels, variants = 1, reserveBytes = 0, weightsCache } = spec;
+  const bare = await family.open(source, { backend, batchPixels, relief, weightsCache });
   const freeBytes = async () =>
     Math.max(0, (await measureMemory(backend.provider, [], backend.deviceId)).freeBytes - reserveBytes);
   return canTakeLoras(bare) ? new VariantPipeline(bare, { count: variants, freeBytes, relief }) : bare;

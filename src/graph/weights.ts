@@ -75,9 +75,15 @@ export class Weights {
     return count;
   }
 
-  /** Bytes that they take in the file. */
+  /** Bytes that they take in the file that they are read from. */
   get usedBytes(): number {
     return [...this.#used.values()].reduce((bytes, { length }) => bytes + length, 0);
+  }
+
+  /** Paths of the user's files that the weights come from, converted or not. */
+  get sources(): readonly string[] {
+    const { path, prepare } = this.files;
+    return prepare === undefined ? [...new Set([...this.#used.values()].map(({ file }) => file))] : [path];
   }
 
   /** Tensors of wider types that the graph casts to float16, by their names in the file: their largest values may not fit. */
@@ -95,10 +101,13 @@ export class Weights {
     return this.#isQuantised;
   }
 
-  /** The storage type that most bytes have. */
+  /** The storage type that most bytes have; of what is converted before it is used, also the one that it has in the user's file. */
   get storage(): string {
     const bytes = new Map<string, number>();
-    for (const { dtype, length } of this.#used.values()) bytes.set(dtype, (bytes.get(dtype) ?? 0) + length);
+    for (const { dtype, storedAs, length } of this.#used.values()) {
+      const type = storedAs === undefined ? dtype : `${storedAs} as ${dtype}`;
+      bytes.set(type, (bytes.get(type) ?? 0) + length);
+    }
     return [...bytes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 'none';
   }
 

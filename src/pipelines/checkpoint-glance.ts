@@ -1,6 +1,8 @@
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InferenceError } from '../errors.js';
+import { readGgufHeader } from '../weights/gguf/gguf-header.js';
+import { isGguf } from '../weights/gguf/gguf-types.js';
 import { readSafetensors } from '../weights/safetensors.js';
 
 /** The facts that identify the family of a checkpoint: little enough to read for every family at once. */
@@ -8,7 +10,7 @@ export interface CheckpointGlance {
   readonly isFolder: boolean;
   /** Text of `model_index.json` of a diffusers-layout folder. */
   readonly index: string | undefined;
-  /** Names of the tensors of a single `.safetensors` file. */
+  /** Names of the tensors of a single `.safetensors` or `.gguf` file. */
   readonly keys: readonly string[];
 }
 
@@ -21,6 +23,7 @@ export async function glanceAt(path: string): Promise<CheckpointGlance> {
     const index = await readFile(join(path, 'model_index.json'), 'utf8').catch(() => undefined);
     return { isFolder, index, keys: [] };
   }
-  const keys = path.endsWith('.safetensors') ? [...(await readSafetensors(path)).tensors.keys()] : [];
+  const read = isGguf(path) ? readGgufHeader : path.endsWith('.safetensors') ? readSafetensors : undefined;
+  const keys = read === undefined ? [] : [...(await read(path)).tensors.keys()];
   return { isFolder, index: undefined, keys };
 }

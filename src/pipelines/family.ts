@@ -133,6 +133,8 @@ export interface OpenOptions {
   readonly batchPixels: number;
   /** Frees memory when it runs out, and counts the measures. Default: nothing is freed. */
   readonly relief?: MemoryRelief | undefined;
+  /** Folder for weights that are converted before they are used. Default: darkroom/weights in the user's folder for caches. */
+  readonly weightsCache?: string | undefined;
 }
 
 /** Description of a checkpoint that was not loaded. */

@@ -30,8 +30,13 @@ export function float16Value(bits: number): number {
   return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
-/** The value of each binary16 bit pattern, computed when first needed. */
 let halves: Float32Array | undefined;
+
+/** The value of each binary16 bit pattern, [65536], computed when first needed. */
+export function float16Table(): Float32Array {
+  halves ??= Float32Array.from({ length: 65_536 }, (_, i) => float16Value(i));
+  return halves;
+}
 
 /** Stored elements as float32, which holds every one of them exactly. `bytes` must begin where an element may. */
 export function floatsFrom(type: FloatType, bytes: Uint8Array): Float32Array {
@@ -43,8 +48,8 @@ export function floatsFrom(type: FloatType, bytes: Uint8Array): Float32Array {
     for (let i = 0; i < stored.length; i += 1) bits[i] = (stored[i] ?? 0) << 16;
     return values;
   }
-  halves ??= Float32Array.from({ length: 65_536 }, (_, i) => float16Value(i));
-  for (let i = 0; i < stored.length; i += 1) values[i] = halves[stored[i] ?? 0] ?? 0;
+  const table = float16Table();
+  for (let i = 0; i < stored.length; i += 1) values[i] = table[stored[i] ?? 0] ?? 0;
   return values;
 }
 

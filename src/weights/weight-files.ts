@@ -3,6 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { InferenceError } from '../errors.js';
 import { readJsonFile } from '../std/json-file.js';
+import { isGguf } from './gguf/gguf-types.js';
 import { readSafetensors, storedTypeOf, type TensorRecord } from './safetensors.js';
 
 /** An index of tensors is JSON text: 2,500 names take 300 KB. */
@@ -15,6 +16,8 @@ const MAX_SHARDS = 1_000;
 export interface WeightRecord extends TensorRecord {
   /** `shape` is the transpose of what is stored. */
   readonly isTransposed?: boolean;
+  /** Type in the user's file, where that is not the one that `dtype` names. */
+  readonly storedAs?: string;
 }
 
 /** The tensors of one network, over one file or several shards. */
@@ -23,6 +26,11 @@ export interface WeightFiles {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, WeightRecord>;
   readonly metadata: Readonly<Record<string, string>>;
+  /**
+   * Writes the file that tensors were converted to, where it is not there yet. Omitted: every tensor lies where it was found.
+   * @throws InferenceError of the source, or of the disk
+   */
+  prepare?(): Promise<void>;
 }
 
 /** The tensors below a prefix, under what is left of their names. */
@@ -72,7 +80,9 @@ export async function readWeightFiles(folder: string, stems: readonly string[]):
     'CHECKPOINT_INVALID',
     `${folder} has no ${stems[0]}.safetensors and no index of shards${
       others.length > 0
-        ? `, only ${others.slice(0, 8).join(', ')}; get the .safetensors variant of this checkpoint`
+        ? `, only ${others.slice(0, 8).join(', ')}; get the .safetensors variant of this checkpoint${
+            others.some(isGguf) ? ', or name the .gguf file itself' : ''
+          }`
         : '; name the folder of a whole checkpoint, or get its missing files'
     }`,
   );

@@ -281,7 +281,7 @@ describe('darkroom', () => {
     expect([code, stderr]).toEqual([
       1,
       expect.stringMatching(
-        /^darkroom: device webgpu does not open: .*; install a Vulkan loader.*, or set DEVICE=cpu\n$/,
+        /^darkroom: device webgpu does not open: .*; install the GPU driver and what its Vulkan part loads.*, or set DEVICE=cpu\n$/,
       ),
     ]);
     const server = spawn(process.execPath, [main, ...args, 'auto'], {

@@ -19,12 +19,14 @@ import { readUpscalerSummary } from '../../src/pipelines/upscalers/upscaler-summ
 import { readPayload } from '../../src/queue-bridge/payload/payload.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { readUmt5Tokenizer, umt5TokenizerFromModel } from '../../src/tokenizer/umt5.js';
+import { readGgufWeights } from '../../src/weights/gguf/gguf-weights.js';
 import { writeGguf } from '../../src/weights/gguf/gguf-writer.js';
 import { readSplitGgufHeader } from '../../src/weights/gguf/split-gguf.js';
 import { readPickle } from '../../src/weights/pth/pickle.js';
 import { readPth } from '../../src/weights/pth/pth.js';
 import { readSafetensors } from '../../src/weights/safetensors.js';
 import { cpuBackend } from '../support/cpu-backend.js';
+import { writeGgufFile } from '../support/gguf-file.js';
 import { dict, pickle, pthBytes, tensor } from '../support/pth-bytes.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 
@@ -240,6 +242,42 @@ export const parsers: readonly FuzzedParser[] = [
     async parse(bytes, folder) {
       const path = await fileOf(bytes, folder, 'model.gguf');
       await holdPlaces(path, (await readSplitGgufHeader(path)).tensors.values());
+    },
+  },
+  {
+    name: 'gguf-weights',
+    async seeds(folder) {
+      const path = join(folder, 'seed.gguf');
+      const q8 = (name: string, shape: readonly number[], blocks: number) =>
+        ({ name, shape, type: 'Q8_0', read: () => [new Uint8Array(34 * blocks)] }) as const;
+      await writeGgufFile(
+        path,
+        [
+          q8('w', [2, 32], 2),
+          q8('folded', [4, 32], 4),
+          { name: 'p', shape: [1, 1, 1, 2, 2], type: 'F32', read: () => [new Uint8Array(16)] },
+        ],
+        [['comfy.gguf.orig_shape.folded', { kind: 'int32s', value: [2, 16, 2, 2] }]],
+      );
+      // One tensor of each block type.
+      return [await readFile(path), await readFile(root('test/fixtures/gguf/types.gguf'))];
+    },
+    async parse(bytes, folder) {
+      const path = await fileOf(bytes, folder, 'weights.gguf');
+      const cacheFolder = join(folder, 'weights-cache');
+      const { tensors, prepare } = await readGgufWeights(path, { cacheFolder });
+      const [own, converted] = [true, false].map((isOwn) =>
+        [...tensors.values()].filter(({ storedAs }) => (storedAs === undefined) === isOwn),
+      );
+      await holdPlaces(path, own ?? []);
+      await prepare?.();
+      const [file] = new Set(converted?.map((record) => record.file));
+      if (file !== undefined) {
+        await holdPlaces(file, converted ?? []);
+        hold((await readSafetensors(file)).tensors.size === converted?.length, 'a converted file of other tensors');
+        hold((await stat(file)).size <= 16 * bytes.length + 4096, 'a converted file much larger than its source');
+      }
+      await rm(cacheFolder, { recursive: true, force: true });
     },
   },
   {

@@ -191,10 +191,10 @@ describe('readGgufHeader refuses', () => {
       'has general.alignment 0, which must be a power of 2',
     ],
     [
-      'five dimensions',
-      Buffer.concat([start(1, 0), tensorEntry('t', [1, 1, 1, 1, 1], 0, 0)]),
+      'six dimensions',
+      Buffer.concat([start(1, 0), tensorEntry('t', [1, 1, 1, 1, 1, 1], 0, 0)]),
       invalid,
-      '5 dimensions, the limit is 4',
+      '6 dimensions, the limit is 5',
     ],
     [
       'half a block',

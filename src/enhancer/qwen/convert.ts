@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdir, open, readFile, realpath, stat, statfs } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { readFile, realpath, stat } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
 import { cacheFolder } from '../../environment.js';
 import { InferenceError } from '../../errors.js';
-import { formatBytes } from '../../std/format-bytes.js';
+import { writeWhole } from '../../std/write-whole.js';
 import { readGgufHeader } from '../../weights/gguf/gguf-header.js';
 import type { WrittenType } from '../../weights/gguf/gguf-types.js';
 import { type GgufFile, planGguf, writeGguf } from '../../weights/gguf/gguf-writer.js';
@@ -11,7 +11,6 @@ import { readWeightFiles, type WeightFiles } from '../../weights/weight-files.js
 import { readQwenConfig } from './config.js';
 import type { GgufFileType } from './gguf-file-types.js';
 import { qwenMetadata } from './metadata.js';
-import { writeOnce } from './part-file.js';
 import { readVocabulary, vocabularyFiles } from './vocabulary.js';
 import { ggufTensors } from './weights.js';
 
@@ -70,26 +69,21 @@ export async function convertToGguf(folder: string, options: ConvertOptions = {}
   const planned = await planConversion(folder, files, type);
   const { bytes } = planGguf(planned);
   const report = (bytesDone: number) => onProgress?.({ bytesDone, bytesTotal: bytes });
-  try {
-    await mkdir(dirname(path), { recursive: true });
-    const wrote = await writeOnce(path, {
-      signal,
-      ...(staleMs !== undefined && { staleMs }),
-      onBytes: report,
-      isWhole: async () => out === undefined && (await isWhole(path, bytes)),
-      write: async (part) => {
-        await assertRoom(path, bytes);
-        await writePart(part, planned, { ...(signal && { signal }), onBytes: report });
-        if ((await fingerprint(folder, files)) !== sources) {
-          throw new InferenceError('CHECKPOINT_INVALID', `${folder} changed while it was converted; convert it again`);
-        }
-      },
-    });
-    if (!wrote) report(bytes);
-    return { path, bytes, isReused: !wrote };
-  } catch (error) {
-    throw asInferenceError(error, path, bytes, signal);
-  }
+  const wrote = await writeWhole(path, {
+    bytes,
+    remedy: 'free some, name another folder or convert to a smaller type',
+    signal,
+    staleMs,
+    onBytes: report,
+    isWhole: async () => out === undefined && (await isWhole(path, bytes)),
+    write: (handle) => writeGguf(handle, planned, { ...(signal && { signal }), onBytes: report }),
+    check: async () => {
+      if ((await fingerprint(folder, files)) === sources) return;
+      throw new InferenceError('CHECKPOINT_INVALID', `${folder} changed while it was converted; convert it again`);
+    },
+  });
+  if (!wrote) report(bytes);
+  return { path, bytes, isReused: !wrote };
 }
 
 async function planConversion(folder: string, files: WeightFiles, type: GgufFileType): Promise<GgufFile> {
@@ -119,41 +113,4 @@ async function fingerprint(folder: string, files: WeightFiles): Promise<string> 
 async function isWhole(path: string, bytes: number): Promise<boolean> {
   const header = await readGgufHeader(path).catch(() => undefined);
   return header?.fileBytes === bytes;
-}
-
-/** Check the free space before the first byte is written. */
-async function assertRoom(path: string, bytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(dirname(path));
-  if (bavail * bsize < bytes) throw diskFull(path, bytes, `${formatBytes(bavail * bsize, 2)} free`);
-}
-
-async function writePart(part: string, file: GgufFile, options: Parameters<typeof writeGguf>[2]): Promise<void> {
-  const handle = await open(part, 'r+');
-  try {
-    await writeGguf(handle, file, options);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-function diskFull(path: string, bytes: number, left: string, cause?: unknown): InferenceError {
-  return new InferenceError(
-    'OUT_OF_MEMORY',
-    `${dirname(path)} has no room for ${formatBytes(bytes, 2)} (${left}); free some, name another folder or convert to a smaller type`,
-    { cause },
-  );
-}
-
-function asInferenceError(error: unknown, path: string, bytes: number, signal: AbortSignal | undefined): unknown {
-  if (error instanceof InferenceError) return error;
-  if (signal?.aborted) return new InferenceError('CANCELLED', 'the conversion was cancelled', { cause: error });
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') return diskFull(path, bytes, `${code}`, error);
-  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS' || code === 'ENOTDIR' || code === 'EEXIST') {
-    return new InferenceError('CHECKPOINT_INVALID', `${path} cannot be written (${code}); name another folder`, {
-      cause: error,
-    });
-  }
-  return error;
 }

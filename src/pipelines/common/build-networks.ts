@@ -26,6 +26,15 @@ export function widestOf(network: Network): Network {
   return network.wider === undefined ? network : widestOf(network.wider());
 }
 
+/**
+ * Converts the weights of networks that are not stored as graphs take them. Takes minutes for billions of elements, once.
+ * @throws InferenceError of the files, or of the disk
+ */
+export async function prepareWeights(networks: readonly (Network | undefined)[]): Promise<void> {
+  const files = new Set(networks.flatMap((network) => network?.weights.files ?? []));
+  for (const each of files) await each.prepare?.();
+}
+
 /** The builder of one network's graph. */
 export interface NetworkBuilder<Component extends string = string> {
   /** The part of the checkpoint that holds its weights. */
@@ -118,6 +127,7 @@ export async function buildNetworks<Component extends string, Table extends Netw
     let network = build(dialects);
     for (const problem of network.weights.problems) problems.add(`${component}: ${problem}`);
     if (quantised !== undefined && builder.quantises !== undefined && problems.size === 0) {
+      await prepareWeights([network]);
       layers = await quantised.of(name, quantisable(network.weights.linears, builder.quantises));
       network = build(dialects);
     }

@@ -14,7 +14,7 @@ import {
 } from '../../runtime/session.js';
 import { isUnsupported } from '../../runtime/unsupported.js';
 import type { NetworkPrecision } from '../pipeline.js';
-import { type Network, widestOf } from './build-networks.js';
+import { type Network, prepareWeights, widestOf } from './build-networks.js';
 import { MemoryRelief } from './memory-relief.js';
 import { assertFitsFloat16, UnfitWeightsError } from './narrowing.js';
 import { isNotFinite, NotFiniteError } from './not-finite.js';
@@ -94,6 +94,8 @@ export class NetworkOpener {
     networks: readonly Network[],
     optionsOf: (graph: Graph) => SessionOptions = () => ({}),
   ): Promise<readonly NetworkSession[]> {
+    // A folder of cached files may have been cleared since the model was loaded.
+    await prepareWeights(networks);
     const reasons: string[] = [];
     let damaged: UnfitWeightsError | undefined;
     for (let candidates = networks.map((network) => this.#reached.get(network) ?? network); ; ) {

@@ -21,7 +21,7 @@ export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
   const checkpoint = await openSdxlCheckpoint(source);
   const networks = await buildSdxlNetworks(checkpoint, () => [defaultDialect]);
   await checkpoint.readTokenizers();
-  const describe = ({ weights, graph }: Network) => ({ parameters: weights.parameters, files: graph.files });
+  const describe = ({ weights }: Network) => ({ parameters: weights.parameters, files: weights.sources });
   const entries = Object.entries(ownNetworks(networks)).map(([name, network]) => [name, describe(network)]);
   const { unet, vae } = checkpoint.config;
   return {

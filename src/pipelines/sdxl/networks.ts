@@ -1,6 +1,6 @@
 import type { Backend } from '../../runtime/backend.js';
 import type { ClipTokenizer } from '../../tokenizer/clip.js';
-import type { Network } from '../common/build-networks.js';
+import { type Network, prepareWeights } from '../common/build-networks.js';
 import { KeptFiles } from '../common/kept-files.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { NetworkOpener } from '../common/network-opener.js';
@@ -127,6 +127,7 @@ export async function loadSdxlNetworks({ backend, relief, ...source }: SdxlOptio
   const { config } = checkpoint;
   const tokenizers = await checkpoint.readTokenizers();
   const graphs = await buildSdxlNetworks(checkpoint, backend.dialectsOf, { quantised: backend.quantised });
+  await prepareWeights(Object.values(graphs));
   const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const changeable = [graphs.unet, graphs.text_encoder, graphs.text_encoder_2];
   const besides = opener.forVariant();

@@ -68,9 +68,9 @@ export const wan: Family<WanVariables, WanSource> = {
   recognises: ({ isFolder, index, keys }) =>
     (isFolder && (index === undefined || index.includes('"Wan'))) ||
     keys.some((key) => /(^|\.)patch_embedding\.weight$/.test(key)),
-  async open(source, { backend, relief }) {
+  async open(source, { backend, relief, weightsCache }) {
     const { createWanPipeline } = await import('./pipeline.js');
-    return createWanPipeline({ ...source, backend, relief });
+    return createWanPipeline({ ...source, backend, relief, weightsCache });
   },
   async inspect(source) {
     const { inspectWan } = await import('./inspect.js');

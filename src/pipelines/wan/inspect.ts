@@ -32,7 +32,7 @@ export async function inspectWan(source: WanSource): Promise<WanInspection> {
         component,
         {
           parameters: all.reduce((sum, { parameters }) => sum + parameters, 0),
-          files: [...new Set(all.flatMap(({ graph }) => graph.files))],
+          files: [...new Set(all.flatMap(({ sources }) => sources))],
         },
       ]),
     ),

@@ -1,5 +1,5 @@
 import type { Backend } from '../../runtime/backend.js';
-import type { Network } from '../common/build-networks.js';
+import { type Network, prepareWeights } from '../common/build-networks.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { NetworkOpener } from '../common/network-opener.js';
 import { SessionGroup } from '../common/session-group.js';
@@ -120,6 +120,8 @@ export async function loadWanNetworks({ backend, relief, ...source }: WanOptions
   const { config } = checkpoint;
   const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf, { quantised: backend.quantised });
   const { transformer, text_encoder, image_encoder } = graphs;
+  // Those that are opened with the first prompt, too: a job does not wait for a conversion.
+  await prepareWeights(Object.values(graphs));
   const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const { keepsTextEncoder = false } = source;
   const parts = { opener, checkpoint, info: describeWan(checkpoint, graphs), keepsTextEncoder, transformer };

@@ -5,7 +5,7 @@ import type { FamilyOption } from '../family.js';
 /** Environment variables of WAN. */
 export const wanVariables = {
   WAN_PATH: path.describe(
-    "WAN 2.1 checkpoint: a folder in diffusers' layout or in the original code's layout, or the transformer's .safetensors file. Unset: no WAN.",
+    "WAN 2.1 checkpoint: a folder in diffusers' layout or in the original code's layout, or the transformer's .safetensors or .gguf file. Unset: no WAN.",
   ),
   WAN_NAME: modelName('wan', 'WAN'),
   WAN_REPLICAS: replicas('WAN'),

@@ -17,8 +17,8 @@ const MAX_STRING_BYTES = 16 * 1024 * 1024;
 const MAX_ARRAY_ELEMENTS = 3_000_000;
 /** Elements that are read at once. */
 const ARRAY_CHUNK = 4_096;
-/** ggml's own limit. */
-const MAX_RANK = 4;
+/** ggml's own limit is 4; the patch embedding of a WAN, [C, c, t, h, w], is stored with all five of its dimensions. */
+const MAX_RANK = 5;
 /** An alignment is a page at most; more would only serve to overflow. */
 const MAX_ALIGNMENT = 65_536;
 

@@ -7,6 +7,11 @@ export const GGUF_VERSION = 3;
 /** Alignment of files without `general.alignment`. */
 export const GGUF_ALIGNMENT = 32;
 
+/** Whether a file's name says that it is a GGUF file. */
+export function isGguf(path: string): boolean {
+  return /\.gguf$/i.test(path);
+}
+
 /** The number that stands for each kind of metadata value. */
 export const valueTypes = {
   uint8: 0,

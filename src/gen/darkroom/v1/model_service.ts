@@ -122,7 +122,10 @@ export interface Model {
   parameters: bigint;
   /** Size of the weights on disk, in bytes. */
   weightBytes: bigint;
-  /** Storage type of the largest network: F16, BF16 or F32. For qwen: ggml's type of the largest tensor, for example Q8_0. */
+  /**
+   * Storage type of the largest network: F16, BF16, F32, F8_E4M3, F8_E5M2, or of a GGUF file for example
+   * "Q4_K as F16", where it is converted before it is used. For qwen: ggml's type of the largest tensor, for example Q8_0.
+   */
   storage: string;
   /** What the denoiser predicts: epsilon, v_prediction or sample for SDXL, flow for WAN. Empty for qwen. */
   predictionType: string;

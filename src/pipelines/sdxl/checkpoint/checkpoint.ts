@@ -3,6 +3,8 @@ import { dirname, join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
 import { type ClipTokenizer, readClipTokenizer } from '../../../tokenizer/clip.js';
 import { PUBLISHED_CLIP_TOKENS, readPublishedClip } from '../../../tokenizer/published-clip.js';
+import { isGguf } from '../../../weights/gguf/gguf-types.js';
+import { readGgufWeights } from '../../../weights/gguf/gguf-weights.js';
 import { readSafetensors } from '../../../weights/safetensors.js';
 import { below, readWeightFiles, renamed, type WeightFiles } from '../../../weights/weight-files.js';
 import { WeightShapes } from '../../../weights/weight-shapes.js';
@@ -36,6 +38,8 @@ export interface SdxlSource {
   readonly predictionType?: PredictionType | undefined;
   /** Trained with zero terminal SNR: betas are rescaled and steps begin at the last timestep. */
   readonly zeroTerminalSnr?: boolean | undefined;
+  /** Folder for weights that are converted before they are used. Omitted: see `readGgufWeights`. */
+  readonly weightsCache?: string | undefined;
 }
 
 /** A checkpoint that was found and understood, but not loaded. Its tensors have diffusers' names, whatever the layout. */
@@ -141,6 +145,12 @@ async function openFolder(path: string): Promise<SdxlCheckpoint> {
 
 async function openFile(source: SdxlSource, replaced: Replacements): Promise<SdxlCheckpoint> {
   const { path } = source;
+  if (isGguf(path)) {
+    throw new InferenceError(
+      'MODEL_UNSUPPORTED',
+      `${path} is a GGUF file, not a whole SDXL checkpoint; give one, and the UNet in GGUF with ${flagOf(sdxlOptions.SDXL_UNET)} FILE`,
+    );
+  }
   const { tensors, metadata } = await readSafetensors(path);
   assertSdxl(path, tensors, replaced);
   const part = (name: ComponentName, translate: (tensors: WeightFiles['tensors']) => WeightFiles['tensors']) => ({
@@ -254,18 +264,30 @@ interface Replacement<Config> {
   readonly config: Config;
 }
 
-async function readReplacements({ unet, vae, textEncoder, textEncoder2 }: SdxlSource): Promise<Replacements> {
+async function readReplacements({
+  unet,
+  vae,
+  textEncoder,
+  textEncoder2,
+  weightsCache,
+}: SdxlSource): Promise<Replacements> {
   const text = async (path: string, name: 'text_encoder' | 'text_encoder_2') => {
     const isSecond = name === 'text_encoder_2';
     if (await isFolder(path)) {
       return { files: await readComponent(path, name), config: await readTextEncoderConfig(path) };
     }
-    const files = await readPart(path, PREFIXES[name], 'text_model.', isSecond ? translateOpenClip : underTextModel);
+    const files = await readPart(
+      path,
+      PREFIXES[name],
+      'text_model.',
+      isSecond ? translateOpenClip : underTextModel,
+      weightsCache,
+    );
     return { files, config: textEncoderConfigFromShapes(files, isSecond) };
   };
   const autoencoder = async (path: string) => {
     if (await isFolder(path)) return { files: await readComponent(path, 'vae'), config: await readVaeConfig(path) };
-    const files = await readPart(path, PREFIXES.vae, 'encoder.down_blocks.', translateVae);
+    const files = await readPart(path, PREFIXES.vae, 'encoder.down_blocks.', translateVae, weightsCache);
     return { files, config: vaeConfigFromShapes(files) };
   };
   const denoiser = async (path: string) => {
@@ -273,7 +295,7 @@ async function readReplacements({ unet, vae, textEncoder, textEncoder2 }: SdxlSo
       const config = await readUNetConfig(path);
       return { files: await readComponent(path, 'unet'), config: () => config };
     }
-    const files = await readPart(path, PREFIXES.unet, 'down_blocks.', translateUNet);
+    const files = await readPart(path, PREFIXES.unet, 'down_blocks.', translateUNet, weightsCache);
     // What does not follow from shapes, such as heads, is the checkpoint's.
     const channels = new WeightShapes(files, 'an SDXL').of('conv_in.weight')[1];
     return { files, config: (own: UNetConfig) => ({ ...own, in_channels: channels ?? own.in_channels }) };
@@ -304,12 +326,15 @@ async function readPart(
   prefix: string,
   ours: string,
   translate: (tensors: WeightFiles['tensors']) => WeightFiles['tensors'],
+  cacheFolder: string | undefined,
 ): Promise<WeightFiles> {
-  const { tensors, metadata } = await readSafetensors(path);
-  const own = below(tensors, prefix);
-  const bare = own.size > 0 ? own : tensors;
+  const files: WeightFiles = isGguf(path)
+    ? await readGgufWeights(path, { cacheFolder })
+    : { path, ...(await readSafetensors(path)) };
+  const own = below(files.tensors, prefix);
+  const bare = own.size > 0 ? own : files.tensors;
   const isOurs = [...bare.keys()].some((key) => key.startsWith(ours));
-  return { path, tensors: isOurs ? bare : translate(bare), metadata };
+  return { ...files, tensors: isOurs ? bare : translate(bare) };
 }
 
 /** @param encoders the configurations of both text encoders */

@@ -2,7 +2,8 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
-import { readTensorList } from '../../../weights/tensor-list.js';
+import type { GgufWeightsOptions } from '../../../weights/gguf/gguf-weights.js';
+import { readWeightFile } from '../../../weights/weight-file.js';
 import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { type FamilyOption, flagOf } from '../../family.js';
 import type { ImageEncoderConfig, TextEncoderConfig, VaeConfig } from '../model/config.js';
@@ -49,30 +50,33 @@ export interface Part<Config> {
   readonly config: Config;
 }
 
-export async function readVae(path: string): Promise<Part<VaeConfig>> {
+/** @param options of GGUF files */
+export async function readVae(path: string, options: GgufWeightsOptions): Promise<Part<VaeConfig>> {
   if (await isFolder(path)) return { files: await readWeightFiles(path, STEMS.vae), config: await readVaeConfig(path) };
-  const files = await readTensors(path);
+  const files = await readWeightFile(path, options);
   const isOurs = files.tensors.has('encoder.conv_in.weight');
   const ours = isOurs ? files : { ...files, tensors: translateVae(files.tensors) };
   return { files: ours, config: vaeConfigFromShapes(ours) };
 }
 
-export async function readTextEncoder(path: string): Promise<Part<TextEncoderConfig>> {
+/** @param options of GGUF files */
+export async function readTextEncoder(path: string, options: GgufWeightsOptions): Promise<Part<TextEncoderConfig>> {
   if (await isFolder(path)) {
     return { files: await readWeightFiles(path, STEMS.text_encoder), config: await readTextEncoderConfig(path) };
   }
-  const files = await readTensors(path);
+  const files = await readWeightFile(path, options);
   const isOurs = files.tensors.has('shared.weight');
   const ours = isOurs ? files : { ...files, tensors: translateTextEncoder(files.tensors) };
   return { files: ours, config: textEncoderConfigFromShapes(ours) };
 }
 
-export async function readImageEncoder(path: string): Promise<Part<ImageEncoderConfig>> {
+/** @param options of GGUF files */
+export async function readImageEncoder(path: string, options: GgufWeightsOptions): Promise<Part<ImageEncoderConfig>> {
   if (await isFolder(path)) {
     const files = withoutTower(await readWeightFiles(path, STEMS.image_encoder));
     return { files, config: await readImageEncoderConfig(path) };
   }
-  const files = withoutTower(await readTensors(path));
+  const files = withoutTower(await readWeightFile(path, options));
   const isOurs = files.tensors.has('embeddings.class_embedding');
   const ours = isOurs ? files : { ...files, tensors: translateImageEncoder(files.tensors) };
   return { files: ours, config: imageEncoderConfigFromShapes(ours) };
@@ -82,12 +86,6 @@ export async function readImageEncoder(path: string): Promise<Part<ImageEncoderC
 export function withoutTower(files: WeightFiles): WeightFiles {
   const own = below(files.tensors, 'vision_model.');
   return own.size > 0 ? { ...files, tensors: own } : files;
-}
-
-/** The tensors of one file, whose format follows from its name. */
-export async function readTensors(path: string): Promise<WeightFiles> {
-  const { tensors, metadata } = await readTensorList(path);
-  return { path, tensors, metadata };
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID that names the option which gives the file */

@@ -1,5 +1,6 @@
 import { dirname, join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
+import { readWeightFile } from '../../../weights/weight-file.js';
 import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import { flagOf } from '../../family.js';
 import { isLoraFile } from '../../lora/lora-keys.js';
@@ -13,7 +14,6 @@ import {
   isFolder,
   type Part,
   readImageEncoder,
-  readTensors,
   readTextEncoder,
   readVae,
   STEMS,
@@ -25,7 +25,7 @@ import { readOriginalConfig, readWanConfig } from './read-config.js';
 
 /** The source of a model: the checkpoint, and parts or settings that the operator gives in place of the checkpoint's. */
 export interface WanSource {
-  /** A diffusers-layout folder, a folder as the original code has it, or the transformer's `.safetensors` file alone. */
+  /** A diffusers-layout folder, a folder as the original code has it, or the transformer's `.safetensors` or `.gguf` file alone. */
   readonly path: string;
   /** A VAE of its own, file or diffusers folder. Omitted: the checkpoint's, or the one beside it. */
   readonly vae?: string | undefined;
@@ -37,6 +37,8 @@ export interface WanSource {
   readonly tokenizer?: string | undefined;
   /** True: the text encoder stays loaded between jobs. Omitted: it is loaded for the prompts of a job and released after them. */
   readonly keepsTextEncoder?: boolean | undefined;
+  /** Folder for weights that are converted before they are used. Omitted: see `readGgufWeights`. */
+  readonly weightsCache?: string | undefined;
 }
 
 /** A checkpoint that was found and understood, but not loaded. Its tensors have diffusers' names, whatever the layout. */
@@ -55,11 +57,13 @@ const ORIGINAL_SCHEDULER = { num_train_timesteps: 1000, flow_shift: 5 } as const
 
 /** @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED: what is wrong with the file or folder, in one sentence */
 export async function openWanCheckpoint(source: WanSource): Promise<WanCheckpoint> {
-  const { path } = source;
+  const { path, weightsCache: cacheFolder } = source;
   if (!(await exists(path))) throw new InferenceError('CHECKPOINT_INVALID', `${path} does not exist`);
-  const vae = source.vae === undefined ? undefined : await readVae(source.vae);
-  const text = source.textEncoder === undefined ? undefined : await readTextEncoder(source.textEncoder);
-  const image = source.imageEncoder === undefined ? undefined : await readImageEncoder(source.imageEncoder);
+  const vae = source.vae === undefined ? undefined : await readVae(source.vae, { cacheFolder });
+  const text =
+    source.textEncoder === undefined ? undefined : await readTextEncoder(source.textEncoder, { cacheFolder });
+  const image =
+    source.imageEncoder === undefined ? undefined : await readImageEncoder(source.imageEncoder, { cacheFolder });
   if (!(await isFolder(path)) || !(await exists(join(path, 'model_index.json')))) {
     return openOriginal(source, { vae, text, image });
   }
@@ -89,20 +93,25 @@ interface GivenParts {
   readonly image: Part<ImageEncoderConfig> | undefined;
 }
 
-async function openOriginal({ path, tokenizer }: WanSource, { vae, text, image }: GivenParts): Promise<WanCheckpoint> {
+async function openOriginal(
+  { path, tokenizer, weightsCache: cacheFolder }: WanSource,
+  { vae, text, image }: GivenParts,
+): Promise<WanCheckpoint> {
+  const options = { cacheFolder };
   const folder = (await isFolder(path)) ? path : dirname(path);
-  const found = folder === path ? await readWeightFiles(path, STEMS.transformer) : await readTensors(path);
+  const found = folder === path ? await readWeightFiles(path, STEMS.transformer) : await readWeightFile(path, options);
   const bare = withoutPrefix(found.tensors);
   assertWan(found.path, bare);
   const isOurs = bare.has('condition_embedder.time_proj.weight');
   const transformer = { ...found, tensors: isOurs ? bare : translateTransformer(bare) };
   const config = transformerConfigFromShapes(transformer, await readOriginalConfig(folder));
   assertVariant(config, found.path);
-  const autoencoder = vae ?? (await readVae(await beside(folder, 'vae', wanOptions.WAN_VAE)));
-  const encoder = text ?? (await readTextEncoder(await beside(folder, 'text_encoder', wanOptions.WAN_TEXT_ENCODER)));
+  const autoencoder = vae ?? (await readVae(await beside(folder, 'vae', wanOptions.WAN_VAE), options));
+  const encoder =
+    text ?? (await readTextEncoder(await beside(folder, 'text_encoder', wanOptions.WAN_TEXT_ENCODER), options));
   const looks = config.image_dim != null;
   const eye = looks
-    ? (image ?? (await readImageEncoder(await beside(folder, 'image_encoder', wanOptions.WAN_IMAGE_ENCODER))))
+    ? (image ?? (await readImageEncoder(await beside(folder, 'image_encoder', wanOptions.WAN_IMAGE_ENCODER), options)))
     : undefined;
   assertImageEncoder(config, eye?.config, path);
   return {

@@ -50,9 +50,14 @@ export function translateVae(tensors: Tensors): Tensors {
   });
 }
 
-/** `blocks.0.attn.q.weight`, … -> `encoder.block.0.layer.0.SelfAttention.q.weight`, … of transformers' UMT5. */
+/**
+ * `blocks.0.attn.q.weight`, … -> `encoder.block.0.layer.0.SelfAttention.q.weight`, … of transformers' UMT5; `enc.blk.0.attn_q.weight`, …
+ * of llama.cpp's GGUF files likewise.
+ */
 export function translateTextEncoder(tensors: Tensors): Tensors {
   return renamed(tensors, (key) => {
+    const [, layer, part] = /^enc\.blk\.(\d+)\.(.*)$/.exec(key) ?? [];
+    if (part !== undefined) return `encoder.block.${layer}.${replaced(part, GGUF_TEXT_BLOCK)}`;
     const [, block, rest] = /^blocks\.(\d+)\.(.*)$/.exec(key) ?? [];
     return rest === undefined ? replaced(key, TEXT_ENDS) : `encoder.block.${block}.${replaced(rest, TEXT_BLOCK)}`;
   });
@@ -148,6 +153,19 @@ const VAE_ENDS: Names = [
 const TEXT_ENDS: Names = [
   ['token_embedding.', 'shared.'],
   ['norm.', 'encoder.final_layer_norm.'],
+  ['token_embd.', 'shared.'],
+  ['enc.output_norm.', 'encoder.final_layer_norm.'],
+];
+
+/** Names of a T5 encoder: https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py (`MODEL_TENSOR.ENC_…`) */
+const GGUF_TEXT_BLOCK: Names = [
+  ['attn_norm.', 'layer.0.layer_norm.'],
+  ['attn_rel_b.', 'layer.0.SelfAttention.relative_attention_bias.'],
+  ...['q', 'k', 'v', 'o'].map((name) => [`attn_${name}.`, `layer.0.SelfAttention.${name}.`] as const),
+  ['ffn_norm.', 'layer.1.layer_norm.'],
+  ['ffn_gate.', 'layer.1.DenseReluDense.wi_0.'],
+  ['ffn_up.', 'layer.1.DenseReluDense.wi_1.'],
+  ['ffn_down.', 'layer.1.DenseReluDense.wo.'],
 ];
 
 const TEXT_BLOCK: Names = [

@@ -1,0 +1,34 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, inject, it } from 'vitest';
+import { originalUNetNames } from '../../src/pipelines/sdxl/checkpoint/original-names.js';
+import { writeQuantized } from '../support/gguf-file.js';
+import { outcomeOf, quick, serve } from '../support/serving.js';
+import { tempFolder } from '../support/temp-folder.js';
+import { readTensorFile } from '../support/tensor-file.js';
+
+it('an engine converts a GGUF file into WEIGHTS_CACHE, and another engine takes it from there', async () => {
+  const folder = await tempFolder();
+  const tensors = await readTensorFile(join(inject('tinySdxl'), 'unet', 'diffusion_pytorch_model.safetensors'));
+  const names = originalUNetNames([...tensors.keys()]);
+  const gguf = join(folder, 'unet.gguf');
+  await writeQuantized(gguf, tensors, (key) => names.get(key) ?? key);
+  const cache = join(folder, 'cache');
+  const image = async (variables: Parameters<typeof serve>[0]) => {
+    const serving = await serve(variables);
+    try {
+      const { files, error } = await outcomeOf(serving.client, quick);
+      expect(error).toBeUndefined();
+      return files[0]?.toString('base64');
+    } finally {
+      await serving.stop();
+    }
+  };
+  const variables = { SDXL_UNET: gguf, WEIGHTS_CACHE: cache };
+  const first = await image(variables);
+  const entries = await readdir(cache);
+  expect(entries).toEqual([expect.stringMatching(/^unet-[0-9a-f]{32}\.safetensors$/)]);
+  expect(await image(variables)).toBe(first);
+  expect(await readdir(cache)).toEqual(entries);
+  expect(await image({})).not.toBe(first);
+});
