@@ -8,6 +8,7 @@ import { wan } from '../../../src/pipelines/wan/family.js';
 import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
 import { loadWanNetworks } from '../../../src/pipelines/wan/networks.js';
 import { createWanPipeline } from '../../../src/pipelines/wan/pipeline.js';
+import { QuantisedLinears } from '../../../src/runtime/model-cache/quantised-linears.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
 import { cpuBackend } from '../../support/cpu-backend.js';
 import { writeQuantized } from '../../support/gguf-file.js';
@@ -98,6 +99,25 @@ describe('a WAN whose transformer and text encoder are GGUF files', () => {
     expect(ours).toEqual(await frames(safetensors));
     expect(ours).toHaveLength(9);
     expect(ours).not.toEqual(await frames({ ...safetensors, textEncoder: join(inject('tinyWan'), 'text_encoder') }));
+  });
+
+  it('computes in 8 bits what the same numbers in safetensors do', async () => {
+    const { gguf, safetensors } = await write();
+    const quantised = new QuantisedLinears({ folder: join(await tempFolder(), 'int8'), maxBytes: 1e9, log: () => {} });
+    const outputs: Float32Array[] = [];
+    for (const source of [gguf, safetensors]) {
+      const networks = await loadWanNetworks({ ...source, backend: { ...cpuBackend, quantised } });
+      expect(networks.info.precisions).toContainEqual({ network: 'transformer', precision: 'int8' });
+      const size = { frames: 2, height: 4, width: 6 };
+      const input = {
+        latents: hashTensor('noise', [16, 2, 4, 6]),
+        size,
+        timestep: 321,
+        texts: [hashTensor('a', [7, 32])],
+      };
+      outputs.push(await networks.denoiser.predict(input).finally(() => networks.release()));
+    }
+    expect(outputs[0]).toEqual(outputs[1]);
   });
 
   it('is inspected without being converted', async () => {
