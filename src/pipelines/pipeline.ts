@@ -99,6 +99,8 @@ export interface ModelInfo {
   readonly precisions?: readonly NetworkPrecision[];
   /** What its networks take on the device. Omitted: the model is not loaded. */
   readonly memory?: ModelMemory | undefined;
+  /** True if an IP-Adapter applies references of the types style and character. Omitted: none does. */
+  readonly takesImagePrompts?: boolean;
   /** WAN only: the known frames that it takes, and how. */
   readonly frames?: FrameConditioning;
 }
@@ -157,6 +159,8 @@ export interface GenerationRequest {
   readonly video?: VideoRequest;
   /** The image to start from; omitted, noise alone. */
   readonly init?: InitImage | undefined;
+  /** SDXL with an IP-Adapter only: an image that the result is to look like. Omitted: none. */
+  readonly imagePrompt?: RequestImagePrompt | undefined;
   /** At most so many previews a second; 0 or omitted: none. */
   readonly previewsPerSecond?: number;
   /** On top of the checkpoint. Omitted: none. */
@@ -195,6 +199,16 @@ export interface RequestUpscaler {
   readonly revision: string;
   /** What it takes on the device at most. */
   readonly bytes: number;
+}
+
+/** An image that an IP-Adapter lets the result look like. */
+export interface RequestImagePrompt {
+  /** Row-major uint8 [height, width, 3] of a size of its own. */
+  readonly rgb: Uint8Array;
+  readonly width: number;
+  readonly height: number;
+  /** What the attention to it is multiplied by, 0 to 1. */
+  readonly scale: number;
 }
 
 /** A ControlNet of a request, as the server found it. */

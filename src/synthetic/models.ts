@@ -2,6 +2,8 @@ import type { FloatType } from '../weights/safetensors.js';
 import {
   syntheticControlNetSizes,
   syntheticEmbeddingSizes,
+  syntheticImageEncoderSizes,
+  syntheticIpAdapterSizes,
   syntheticQwenSizes,
   syntheticSizes,
   syntheticUpscalerSizes,
@@ -24,6 +26,12 @@ export const syntheticModels: ReadonlyMap<string, WriteModel> = new Map<string, 
   ),
   ...rows(syntheticControlNetSizes, async (path, size, dtype) =>
     (await import('./controlnet.js')).writeSyntheticControlNet(path, size, dtype),
+  ),
+  ...rows(syntheticImageEncoderSizes, async (path, size, dtype) =>
+    (await import('./ip-adapter.js')).writeSyntheticImageEncoder(path, size, dtype),
+  ),
+  ...rows(syntheticIpAdapterSizes, async (path, size, dtype) =>
+    (await import('./ip-adapter.js')).writeSyntheticIpAdapter(path, size, dtype),
   ),
   ...rows(syntheticUpscalerSizes, async (path, size, dtype) =>
     (await import('./upscaler.js')).writeSyntheticUpscaler(path, size, dtype),

@@ -26,6 +26,19 @@ export type SyntheticEmbeddingSize = (typeof syntheticEmbeddingSizes)[number];
 export const syntheticControlNetSizes = ['sdxl-controlnet-tiny', 'sdxl-controlnet'] as const;
 export type SyntheticControlNetSize = (typeof syntheticControlNetSizes)[number];
 
+/** CLIP's image encoder with its projection: 27,000 weights, and the 632 million of ViT-H. */
+export const syntheticImageEncoderSizes = ['clip-image-encoder-tiny', 'clip-image-encoder'] as const;
+export type SyntheticImageEncoderSize = (typeof syntheticImageEncoderSizes)[number];
+
+/** IP-Adapters for the SDXL and the image encoder of the same size. */
+export const syntheticIpAdapterSizes = [
+  'sdxl-ip-adapter-tiny',
+  'sdxl-ip-adapter',
+  'sdxl-ip-adapter-plus-tiny',
+  'sdxl-ip-adapter-plus',
+] as const;
+export type SyntheticIpAdapterSize = (typeof syntheticIpAdapterSizes)[number];
+
 /** Upscalers by 4: 5,000 weights, and the 17 million of Real-ESRGAN. */
 export const syntheticUpscalerSizes = ['upscaler-tiny', 'upscaler'] as const;
 export type SyntheticUpscalerSize = (typeof syntheticUpscalerSizes)[number];

@@ -1,6 +1,6 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { clipPixels } from '../../src/pipelines/wan/conditioning/clip-pixels.js';
+import { clipPixels } from '../../src/pipelines/common/clip-pixels.js';
 import type { TransformerCall } from '../../src/pipelines/wan/denoiser.js';
 import { normalizedLatents, videoOfFrames } from '../../src/pipelines/wan/model/latents.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';

@@ -20,7 +20,7 @@ const attentions = ['fused', 'chunked', 'decomposed'] as const;
 async function sdxlGraphs(compute: ComputeType, attention: (typeof attentions)[number]) {
   const checkpoint = await openSdxlCheckpoint({ path: inject('tinySdxl') });
   const networks = await buildSdxlNetworks(checkpoint, () => [{ attention, compute }]);
-  return Object.entries(networks).map(([name, { graph }]) => [name, graph] as const);
+  return Object.entries(networks).flatMap(([name, network]) => (network ? [[name, network.graph] as const] : []));
 }
 
 async function wanGraphs(path: string, compute: ComputeType, attention: (typeof attentions)[number]) {

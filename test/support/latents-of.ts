@@ -14,7 +14,9 @@ export async function latentsOf(pipeline: SdxlPipeline, job: GenerationRequest):
   const initLatents = job.init && (await autoencoder.encodeLatents(imageFromRgb(job.init.rgb, job), job));
   const maskChannels = await pipeline.maskChannels(job);
   const controls = await pipeline.embedControls(job);
-  const image = pipeline.startImage(0, job, 0, conditioning, { initLatents, maskChannels, controls });
+  const imagePrompt = await pipeline.encodeImagePrompt(job);
+  const inputs = { initLatents, maskChannels, controls, imagePrompt };
+  const image = pipeline.startImage(0, job, 0, conditioning, inputs);
   for await (const _ of pipeline.denoise([image], running));
   return image.latents;
 }

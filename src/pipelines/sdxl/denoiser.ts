@@ -4,8 +4,9 @@ import { elementCount } from '../../std/element-count.js';
 import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { zeroResiduals } from './control/controlnet.js';
+import type { BatchImageTokens } from './control/image-prompts.js';
 import { type BatchControl, scaleFeed } from './control/job-controls.js';
-import type { UNetConfig } from './model/config.js';
+import type { SdxlConfig, UNetConfig } from './model/config.js';
 import { DEEP, residualName, shallowResidualCount } from './model/unet.js';
 import type { SdxlGraphs } from './weights.js';
 
@@ -26,6 +27,8 @@ export interface UNetCall {
   readonly timeIds: readonly (readonly number[])[];
   /** ControlNets that act on some row. Omitted: none. */
   readonly controls?: readonly BatchControl[] | undefined;
+  /** Of an IP-Adapter. Omitted: no row has an image. */
+  readonly imageTokens?: BatchImageTokens | undefined;
   /** Ends the run. Omitted: nothing does. */
   readonly signal?: AbortSignal | undefined;
   /** The deep features of a whole run over the same rows: what is below the first block is left out. Omitted: the run is whole. */
@@ -46,9 +49,15 @@ export class Denoiser {
   readonly #session: NetworkSession;
   readonly #openShallow: OnDemandSession;
   readonly #config: UNetConfig;
+  readonly #imagePrompt: SdxlConfig['imagePrompt'];
   readonly #zeros: Readonly<Record<string, Feed>>;
 
-  private constructor(session: NetworkSession, openShallow: OnDemandSession, config: UNetConfig) {
+  private constructor(
+    session: NetworkSession,
+    openShallow: OnDemandSession,
+    { unet: config, imagePrompt }: Pick<SdxlConfig, 'unet' | 'imagePrompt'>,
+  ) {
+    this.#imagePrompt = imagePrompt;
     this.#session = session;
     this.#openShallow = openShallow;
     this.#config = config;
@@ -58,7 +67,7 @@ export class Denoiser {
   static async open(
     { unet, unet_shallow }: Pick<SdxlGraphs, 'unet' | 'unet_shallow'>,
     sessions: SessionGroup,
-    config: UNetConfig,
+    config: Pick<SdxlConfig, 'unet' | 'imagePrompt'>,
   ): Promise<Denoiser> {
     return new Denoiser(await sessions.open(unet), sessions.onDemand(unet_shallow), config);
   }
@@ -85,6 +94,7 @@ export class Denoiser {
     const { controls = [], maskChannels, signal } = call;
     const whole = maskChannels === undefined ? call.latents : besideEachOther(call.latents, maskChannels, batch);
     const latents = this.#latents(whole, batch, size);
+    const own = { ...feeds, latents, ...this.#imageFeeds(call.imageTokens, batch) };
     const carried = new CarriedTensors();
     try {
       for (const [i, { net, hint, scales, modes }] of controls.entries()) {
@@ -100,20 +110,27 @@ export class Denoiser {
       const { deep, keepsDeep = false } = call;
       if (deep !== undefined) {
         const shape = [batch, deep.length / batch / (call.height * call.width), ...size];
-        const own = { ...firstResiduals(residuals, config), [DEEP]: { data: deep, shape } };
+        const above = { ...firstResiduals(residuals, config), [DEEP]: { data: deep, shape } };
         const session = await this.#openShallow();
-        const outputs = await session.run({ ...feeds, latents, ...own }, { carried, signal });
+        const outputs = await session.run({ ...own, ...above }, { carried, signal });
         return { noise: outputOf(outputs, 'noise', 'the shallow UNet'), deep: undefined };
       }
       const wanted = keepsDeep ? ['noise', DEEP] : ['noise'];
-      const outputs = await this.#session.run(
-        { ...feeds, latents, ...residuals },
-        { carried, signal, outputs: wanted },
-      );
+      const outputs = await this.#session.run({ ...own, ...residuals }, { carried, signal, outputs: wanted });
       return { noise: outputOf(outputs, 'noise', 'the UNet'), deep: outputs[DEEP] };
     } finally {
       carried.release();
     }
+  }
+
+  /** A UNet with an IP-Adapter takes tokens in every run; with a scale of 0 they do nothing. */
+  #imageFeeds(images: BatchImageTokens | undefined, batch: number): Readonly<Record<string, Feed>> {
+    if (this.#imagePrompt === undefined) return {};
+    const shape = [batch, this.#imagePrompt.projection.tokens, this.#config.cross_attention_dim];
+    return {
+      image_tokens: { data: images?.tokens ?? new Float32Array(elementCount(shape)), shape },
+      image_scale: { data: images?.scales ?? new Float32Array(batch), shape: [batch, 1, 1] },
+    };
   }
 
   /** As many channels as there are. */

@@ -43,6 +43,8 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
       vae: variables.SDXL_VAE,
       textEncoder: variables.SDXL_TEXT_ENCODER,
       textEncoder2: variables.SDXL_TEXT_ENCODER_2,
+      ipAdapter: variables.SDXL_IP_ADAPTER,
+      ipAdapterEncoder: variables.SDXL_IP_ADAPTER_ENCODER,
       predictionType: variables.SDXL_PREDICTION_TYPE,
       zeroTerminalSnr: variables.SDXL_ZERO_TERMINAL_SNR && variables.SDXL_ZERO_TERMINAL_SNR === 'true',
     };

@@ -5,6 +5,7 @@ import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
 import type { Region } from '../common/pixel-regions.js';
 import type { GenerationRequest } from '../pipeline.js';
+import type { JobImagePrompt } from './control/image-prompts.js';
 import type { JobControl } from './control/job-controls.js';
 import type { Conditioning } from './prompt/encode-prompts.js';
 import { decodesOf, secondCalls } from './second-pass.js';
@@ -30,6 +31,8 @@ export interface ImageOptions {
   readonly cropped?: CroppedInit | undefined;
   /** ControlNets, with the job's images. Omitted: none. */
   readonly controls?: readonly JobControl[] | undefined;
+  /** The reference that an IP-Adapter lets it look like. Omitted: none. */
+  readonly imagePrompt?: JobImagePrompt | undefined;
   /** Unscaled initial noise; omitted, torch's CPU generator draws it from the seed. */
   readonly noise?: Float32Array | undefined;
   /** The same image in its first pass. Omitted: this is the first. */
@@ -58,6 +61,7 @@ export class ImageLatents {
   readonly index: number;
   readonly conditioning: Conditioning;
   readonly controls: readonly JobControl[];
+  readonly imagePrompt: JobImagePrompt | undefined;
   readonly maskChannels: Float32Array | undefined;
   readonly cropped: CroppedInit | undefined;
   /** The first call of the denoiser: 0, or later with image to image. */
@@ -81,6 +85,7 @@ export class ImageLatents {
     this.index = index;
     this.conditioning = conditioning;
     this.controls = controls ?? [];
+    this.imagePrompt = options.imagePrompt;
     this.maskChannels = options.maskChannels;
     this.cropped = options.cropped;
     this.start = firstCallOf(request.scheduler, firstStep(request));

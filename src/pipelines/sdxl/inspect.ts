@@ -22,7 +22,9 @@ export async function inspectSdxl(source: SdxlSource): Promise<SdxlInspection> {
   const networks = await buildSdxlNetworks(checkpoint, () => [defaultDialect]);
   await checkpoint.readTokenizers();
   const describe = ({ weights }: Network) => ({ parameters: weights.parameters, files: weights.sources });
-  const entries = Object.entries(ownNetworks(networks)).map(([name, network]) => [name, describe(network)]);
+  const entries = Object.entries(ownNetworks(networks)).flatMap(([name, network]) =>
+    network === undefined ? [] : [[name, describe(network)]],
+  );
   const { unet, vae } = checkpoint.config;
   return {
     title: unet.in_channels === vae.latent_channels ? 'SDXL' : 'SDXL inpainting',
@@ -43,7 +45,7 @@ function ownNetworks({ unet_shallow: _, ...own }: SdxlGraphs): Omit<SdxlGraphs, 
 }
 
 export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: SdxlGraphs): ModelInfo {
-  const all = Object.values(ownNetworks(networks));
+  const all = Object.values(ownNetworks(networks)).filter((network) => network !== undefined);
   return {
     family: 'sdxl',
     parameters: all.reduce((sum, { weights }) => sum + weights.parameters, 0),
@@ -55,6 +57,7 @@ export function describeSdxl({ config, foreign }: SdxlCheckpoint, networks: Sdxl
     sizeMultiple: vaeScale(config.vae),
     nativeWidth: config.unet.sample_size * vaeScale(config.vae),
     nativeHeight: config.unet.sample_size * vaeScale(config.vae),
+    ...(config.imagePrompt && { takesImagePrompts: true }),
     // Keys of no network, then keys that their network does not know.
     unused: [...foreign, ...all.flatMap(({ weights }) => spareNames(weights))],
   };

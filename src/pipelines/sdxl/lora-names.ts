@@ -17,7 +17,8 @@ const components = ['unet', 'text_encoder', 'text_encoder_2'] as const;
  */
 export function sdxlLoraNames(config: SdxlConfig): LoraNames {
   const weights = new Map<string, LoraTarget>();
-  const plan = planSdxlWeights(config);
+  // No LoRA is made for the matrices of an IP-Adapter.
+  const plan = planSdxlWeights({ ...config, imagePrompt: undefined });
   const original = originalUNetNames(plan.unet.map(([name]) => name));
   for (const component of components) {
     const shapes = new Map(plan[component]);

@@ -13,6 +13,7 @@ import { Upscaler } from '../upscalers/upscaler.js';
 import { Autoencoder } from './autoencoder.js';
 import { openSdxlCheckpoint, type SdxlCheckpoint, type SdxlSource } from './checkpoint/checkpoint.js';
 import { ControlNet } from './control/controlnet.js';
+import { ImagePrompts } from './control/image-prompts.js';
 import { Denoiser } from './denoiser.js';
 import { describeSdxl } from './inspect.js';
 import { sdxlLoraNames } from './lora-names.js';
@@ -44,6 +45,8 @@ export class SdxlNetworks {
   readonly prompts: PromptCache;
   readonly denoiser: Denoiser;
   readonly autoencoder: Autoencoder;
+  /** Undefined for a model without an IP-Adapter. */
+  readonly imagePrompts: ImagePrompts | undefined;
   readonly controlNets: KeptFiles<ControlNet>;
   readonly upscalers: KeptFiles<Upscaler>;
   readonly #parts: SharedParts;
@@ -52,13 +55,19 @@ export class SdxlNetworks {
 
   constructor(
     parts: SharedParts,
-    { prompts, denoiser, autoencoder }: Pick<SdxlNetworks, 'prompts' | 'denoiser' | 'autoencoder'>,
+    {
+      prompts,
+      denoiser,
+      autoencoder,
+      imagePrompts,
+    }: Pick<SdxlNetworks, 'prompts' | 'denoiser' | 'autoencoder' | 'imagePrompts'>,
     own: SessionGroup,
   ) {
     this.#parts = parts;
     this.prompts = prompts;
     this.denoiser = denoiser;
     this.autoencoder = autoencoder;
+    this.imagePrompts = imagePrompts;
     this.controlNets = parts.controlNets;
     this.upscalers = parts.upscalers;
     this.#own = own;
@@ -110,9 +119,10 @@ export class SdxlNetworks {
     });
     const changesText = updates.has('text_encoder') || updates.has('text_encoder_2');
     return SessionGroup.fill(opener, async (sessions) => {
-      const denoiser = await Denoiser.open(graphs, sessions, this.config.unet);
+      const denoiser = await Denoiser.open(graphs, sessions, this.config);
       const prompts = changesText ? await openPrompts(parts, graphs, sessions) : this.prompts;
-      return new SdxlNetworks(parts, { prompts, denoiser, autoencoder: this.autoencoder }, sessions);
+      const { autoencoder, imagePrompts } = this;
+      return new SdxlNetworks(parts, { prompts, denoiser, autoencoder, imagePrompts }, sessions);
     });
   }
 
@@ -139,10 +149,20 @@ export async function loadSdxlNetworks({ backend, relief, ...source }: SdxlOptio
     sessions.add(controlNets);
     sessions.add(upscalers);
     const prompts = await openPrompts(parts, graphs, sessions);
-    const denoiser = await Denoiser.open(graphs, sessions, config.unet);
+    const denoiser = await Denoiser.open(graphs, sessions, config);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);
-    return new SdxlNetworks(parts, { prompts, denoiser, autoencoder }, sessions);
+    const imagePrompts = openImagePrompts(graphs, sessions, config);
+    return new SdxlNetworks(parts, { prompts, denoiser, autoencoder, imagePrompts }, sessions);
   });
+}
+
+function openImagePrompts(
+  { image_encoder: encoder, image_projection: projection }: SdxlGraphs,
+  sessions: SessionGroup,
+  { imagePrompt }: SdxlConfig,
+): ImagePrompts | undefined {
+  if (encoder === undefined || projection === undefined || imagePrompt === undefined) return undefined;
+  return new ImagePrompts(sessions.onDemand(encoder), sessions.onDemand(projection), imagePrompt);
 }
 
 async function openPrompts(

@@ -1,3 +1,4 @@
+import { InferenceError } from '../../errors.js';
 import type { Backend } from '../../runtime/backend.js';
 import { join32 } from '../../std/concat-float32.js';
 import { groupBy } from '../../std/group-by.js';
@@ -20,6 +21,7 @@ import type {
   PipelineJob,
   RequestUpscale,
 } from '../pipeline.js';
+import type { JobImagePrompt } from './control/image-prompts.js';
 import type { JobControl } from './control/job-controls.js';
 import { batches, type CroppedInit, ImageLatents, type ImageOptions } from './image-latents.js';
 import { ImagePreviews } from './image-previews.js';
@@ -136,7 +138,7 @@ export class SdxlPipeline implements Pipeline {
     request: GenerationRequest,
     index: number,
     conditioning: Conditioning,
-    { initLatents, maskChannels, cropped, noise, controls, before }: ImageInputs = {},
+    { initLatents, maskChannels, cropped, noise, controls, imagePrompt, before }: ImageInputs = {},
   ): ImageLatents {
     const { config, autoencoder } = this.networks;
     const latentSize = autoencoder.latentSize(request);
@@ -157,6 +159,7 @@ export class SdxlPipeline implements Pipeline {
       maskChannels,
       cropped,
       controls,
+      imagePrompt,
       noise,
       before,
     });
@@ -178,7 +181,8 @@ export class SdxlPipeline implements Pipeline {
     const initLatents = init && (await autoencoder.encodeLatents(imageFromRgb(init.rgb, request), request, signal));
     const controls = await this.embedControls(request, signal);
     const maskChannels = await this.maskChannels(request, signal);
-    const inputs = { initLatents, maskChannels, cropped, controls };
+    const imagePrompt = await this.encodeImagePrompt(request, signal);
+    const inputs = { initLatents, maskChannels, cropped, controls, imagePrompt };
     return request.seeds.map((_, index) => this.startImage(job, request, index, conditioning, inputs));
   }
 
@@ -198,6 +202,18 @@ export class SdxlPipeline implements Pipeline {
     const rest = image.map((value, i) => (drawn[i % area] === 0 ? value : 0));
     const latents = await autoencoder.encodeLatents(rest, request, signal);
     return join32([shrinkMask(drawn, request, autoencoder.latentSize(request)), latents]);
+  }
+
+  /** @throws InferenceError MODEL_UNSUPPORTED for a model without an IP-Adapter */
+  async encodeImagePrompt(
+    { imagePrompt }: Pick<GenerationRequest, 'imagePrompt'>,
+    signal?: AbortSignal,
+  ): Promise<JobImagePrompt | undefined> {
+    if (imagePrompt === undefined) return undefined;
+    const { imagePrompts } = this.networks;
+    if (imagePrompts === undefined)
+      throw new InferenceError('MODEL_UNSUPPORTED', 'the model has no IP-Adapter, which an image prompt needs');
+    return imagePrompts.encode(imagePrompt, signal);
   }
 
   /** The ControlNets of a request, each with the embedding of its image. */
@@ -266,7 +282,12 @@ export class SdxlPipeline implements Pipeline {
     }
     const shared = inputs.get(job) ?? (await this.#sharedInputs(request, second, signal));
     inputs.set(job, shared);
-    return this.startImage(job, second, image.index, image.conditioning, { ...shared, initLatents, before: image });
+    return this.startImage(job, second, image.index, image.conditioning, {
+      ...shared,
+      imagePrompt: image.imagePrompt,
+      initLatents,
+      before: image,
+    });
   }
 
   /** What the second pass of a job takes, whichever image it is. */
@@ -341,7 +362,10 @@ function withKept(drawn: Uint8Array, request: GenerationRequest, cropped: Croppe
 }
 
 /** What an image starts from, beside its conditioning. */
-type ImageInputs = Pick<ImageOptions, 'initLatents' | 'maskChannels' | 'cropped' | 'noise' | 'controls' | 'before'>;
+type ImageInputs = Pick<
+  ImageOptions,
+  'initLatents' | 'maskChannels' | 'cropped' | 'noise' | 'controls' | 'imagePrompt' | 'before'
+>;
 
 type SharedInputs = Pick<ImageOptions, 'controls' | 'maskChannels'>;
 

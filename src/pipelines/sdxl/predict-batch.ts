@@ -2,6 +2,7 @@ import { join32, split32 } from '../../std/concat-float32.js';
 import { groupBy } from '../../std/group-by.js';
 import { reusesDeep } from '../common/guidance.js';
 import type { GenerationRequest } from '../pipeline.js';
+import { batchImageTokens } from './control/image-prompts.js';
 import { batchControls } from './control/job-controls.js';
 import type { ImageLatents } from './image-latents.js';
 import type { SdxlNetworks } from './networks.js';
@@ -39,6 +40,13 @@ export async function predictBatch(
             controls: image.controls,
             call: step - image.start,
             calls: image.calls - image.start,
+          })),
+        ),
+        imageTokens: batchImageTokens(
+          part.map(({ image, place }) => ({
+            imagePrompt: image.imagePrompt,
+            // Of two rows the negative prompt's is the first.
+            isNegative: image.conditioning.rows.length > 1 && place === 0,
           })),
         ),
         signal,

@@ -22,6 +22,12 @@ export const sdxlVariables = {
   SDXL_TEXT_ENCODER_2: path.describe(
     "OpenCLIP ViT-bigG text encoder that replaces the SDXL checkpoint's: a file or a folder.",
   ),
+  SDXL_IP_ADAPTER: path.describe(
+    'IP-Adapter for references of the types style and character: a .safetensors file. Needs SDXL_IP_ADAPTER_ENCODER. Unset: such references are the image to start from.',
+  ),
+  SDXL_IP_ADAPTER_ENCODER: path.describe(
+    'Image encoder of the IP-Adapter, CLIP ViT-H or ViT-bigG: a .safetensors file, or a folder as transformers saves it.',
+  ),
   SDXL_PREDICTION_TYPE: z
     .enum(predictionTypes)
     .optional()
@@ -43,6 +49,8 @@ export const sdxlOptions = {
   SDXL_VAE: { flags: '--vae <path>' },
   SDXL_TEXT_ENCODER: { flags: '--text-encoder <path>' },
   SDXL_TEXT_ENCODER_2: { flags: '--text-encoder-2 <path>' },
+  SDXL_IP_ADAPTER: { flags: '--ip-adapter <file>' },
+  SDXL_IP_ADAPTER_ENCODER: { flags: '--ip-adapter-encoder <path>' },
   SDXL_PREDICTION_TYPE: { flags: '--prediction-type <name>' },
   SDXL_ZERO_TERMINAL_SNR: {
     flags: '--ztsnr',

@@ -8,9 +8,22 @@ import {
   type WeightChanges,
   type WeightPlan,
 } from '../common/build-networks.js';
+import {
+  buildImageEmbedding,
+  buildImageTower,
+  unusedImageEmbeddingKeys,
+  unusedImageTowerKeys,
+} from '../common/image-tower.js';
 import type { RunSize } from '../model-memory.js';
-import { type ComponentName, componentNames, type SdxlCheckpoint } from './checkpoint/checkpoint.js';
+import {
+  type ComponentName,
+  componentNames,
+  type ImagePromptName,
+  imagePromptNames,
+  type SdxlCheckpoint,
+} from './checkpoint/checkpoint.js';
 import type { SdxlConfig } from './model/config.js';
+import { buildImageProjection } from './model/ip-adapter.js';
 import { buildTextEncoder, unusedTextEncoderKeys } from './model/text-encoder.js';
 import { buildShallowUNet, buildUNet, noResidualSizes } from './model/unet.js';
 import {
@@ -28,6 +41,7 @@ export type NetworkName = keyof SdxlGraphs;
 
 function sdxlTable(config: SdxlConfig) {
   const scale = vaeScale(config.vae);
+  const { imagePrompt } = config;
   const image = ({ width, height }: RunSize) => ({ H: height / scale, W: width / scale });
   // A prompt of one chunk.
   const denoised = (run: RunSize) => ({
@@ -62,7 +76,7 @@ function sdxlTable(config: SdxlConfig) {
       sizes: denoised,
       halves,
       quantises: /\.transformer_blocks\.\d+\.(attn[12]|ff)\./,
-      build: ({ graph, root }) => buildUNet(graph, root, config.unet),
+      build: ({ graph, root }) => buildUNet(graph, root, config.unet, imagePrompt?.projection),
     },
     unet_shallow: {
       component: 'unet',
@@ -71,7 +85,7 @@ function sdxlTable(config: SdxlConfig) {
       halves,
       // The whole UNet reports them.
       options: { unused: [/^/] },
-      build: ({ graph, root }) => buildShallowUNet(graph, root, config.unet),
+      build: ({ graph, root }) => buildShallowUNet(graph, root, config.unet, imagePrompt?.projection),
     },
     vae_decoder: {
       component: 'vae',
@@ -91,15 +105,41 @@ function sdxlTable(config: SdxlConfig) {
       options: { aliases: vaeAliases, unused: unusedVaeEncoderKeys },
       build: ({ graph, root }) => buildVaeEncoder(graph, root, config.vae),
     },
-  } as const satisfies Record<string, NetworkBuilder<ComponentName>>;
+    image_encoder: imagePrompt && {
+      component: 'image_encoder',
+      residence: 'reference',
+      sizes: () => ({}),
+      halves,
+      options: {
+        unused:
+          imagePrompt.projection.kind === 'plus'
+            ? [...unusedImageTowerKeys(imagePrompt.encoder), /^visual_projection\./]
+            : unusedImageEmbeddingKeys,
+      },
+      build: ({ graph, root }) =>
+        imagePrompt.projection.kind === 'plus'
+          ? buildImageTower(graph, root, imagePrompt.encoder)
+          : buildImageEmbedding(graph, root, imagePrompt.encoder),
+    },
+    image_projection: imagePrompt && {
+      component: 'image_projection',
+      residence: 'reference',
+      sizes: () => ({}),
+      halves,
+      build: ({ graph, root }) => buildImageProjection(graph, root, imagePrompt, config.unet),
+    },
+  } as const satisfies Record<string, NetworkBuilder<ComponentName | ImagePromptName> | undefined>;
 }
 
 /** Names and shapes of all tensors that a checkpoint of a configuration has, in the names of diffusers. */
-export function planSdxlWeights(config: SdxlConfig): Readonly<Record<ComponentName, WeightPlan>> {
+export function planSdxlWeights(config: SdxlConfig): Readonly<Record<ComponentName | ImagePromptName, WeightPlan>> {
   const table = sdxlTable(config);
   // Files also hold the last layer of the first encoder, which no image needs. They have no projection of it.
   const build: NetworkBuilder['build'] = ({ graph, root }) => buildTextEncoder(graph, root, config.textEncoder, true);
-  const plan = planWeights(componentNames, { ...table, text_encoder: { ...table.text_encoder, build } });
+  const plan = planWeights([...componentNames, ...imagePromptNames], {
+    ...table,
+    text_encoder: { ...table.text_encoder, build },
+  });
   return { ...plan, text_encoder: plan.text_encoder.filter(([name]) => name !== 'text_projection.weight') };
 }
 

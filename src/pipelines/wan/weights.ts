@@ -8,11 +8,11 @@ import {
   type WeightChanges,
   type WeightPlan,
 } from '../common/build-networks.js';
+import { buildImageTower, imagePositions, unusedImageTowerKeys } from '../common/image-tower.js';
 import type { RunSize } from '../model-memory.js';
 import type { WanCheckpoint } from './checkpoint/checkpoint.js';
 import { type ComponentName, componentNames } from './checkpoint/checkpoint-parts.js';
 import type { WanConfig } from './model/config.js';
-import { buildImageTower, imagePositions, unusedImageTowerKeys } from './model/image-tower.js';
 import { buildTextEncoder, textEncoderAliases, unusedTextEncoderKeys } from './model/text-encoder.js';
 import {
   buildReusingTransformer,

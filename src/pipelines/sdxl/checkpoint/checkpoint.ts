@@ -13,12 +13,17 @@ import { isLoraFile } from '../../lora/lora-keys.js';
 import type { SdxlConfig, TextEncoderConfig, UNetConfig } from '../model/config.js';
 import { type PredictionType, sdxlOptions } from '../variables.js';
 import { textEncoderConfigFromShapes, unetConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
+import { type ImagePromptCheckpoint, openImagePrompt } from './ip-adapter.js';
 import { translateOpenClip, translateUNet, translateVae } from './original-layout.js';
 import { readSdxlConfig, readTextEncoderConfig, readUNetConfig, readVaeConfig } from './read-config.js';
 
 /** The parts that a checkpoint is made of, as its folders are called. */
 export const componentNames = ['text_encoder', 'text_encoder_2', 'unet', 'vae'] as const;
 export type ComponentName = (typeof componentNames)[number];
+
+/** What an IP-Adapter adds to a checkpoint. */
+export const imagePromptNames = ['image_encoder', 'image_projection'] as const;
+export type ImagePromptName = (typeof imagePromptNames)[number];
 
 /** The source of a model: the checkpoint, and parts or settings that the operator gives in place of the checkpoint's. */
 export interface SdxlSource {
@@ -34,6 +39,10 @@ export interface SdxlSource {
   readonly textEncoder?: string | undefined;
   /** OpenCLIP ViT-bigG of its own, file or folder. */
   readonly textEncoder2?: string | undefined;
+  /** An IP-Adapter for the checkpoint's UNet: a `.safetensors` file. Omitted: none. */
+  readonly ipAdapter?: string | undefined;
+  /** The image encoder that the IP-Adapter was trained with, file or folder. Omitted: there is no IP-Adapter. */
+  readonly ipAdapterEncoder?: string | undefined;
   /** Prediction type of the UNet, where the checkpoint does not name it or is wrong about it. */
   readonly predictionType?: PredictionType | undefined;
   /** Trained with zero terminal SNR: betas are rescaled and steps begin at the last timestep. */
@@ -48,7 +57,7 @@ export interface SdxlCheckpoint {
   readonly layout: 'diffusers' | 'original';
   readonly config: SdxlConfig;
   /** Headers only. @throws InferenceError CHECKPOINT_INVALID */
-  readWeights(name: ComponentName): Promise<WeightFiles>;
+  readWeights(name: ComponentName | ImagePromptName): Promise<WeightFiles>;
   readTokenizers(): Promise<readonly [ClipTokenizer, ClipTokenizer]>;
   /** Keys of a single file that belong to no part of the model. */
   readonly foreign: readonly string[];
@@ -99,6 +108,42 @@ const OTHER_UNETS: ReadonlyMap<number, string> = new Map([[8, ' (an InstructPix2
 
 /** @throws InferenceError CHECKPOINT_INVALID or MODEL_UNSUPPORTED: what is wrong with the file or folder, in one sentence */
 export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckpoint> {
+  const bare = await openWithoutImages(source);
+  const { ipAdapter, ipAdapterEncoder } = source;
+  const withImages = (imagePrompt?: ImagePromptCheckpoint): SdxlCheckpoint => ({
+    ...bare,
+    config: { ...bare.config, ...(imagePrompt && { imagePrompt: imagePrompt.config }) },
+    async readWeights(name) {
+      if (name === 'image_encoder' || name === 'image_projection') {
+        if (imagePrompt === undefined) throw new Error(`a checkpoint without an IP-Adapter has no ${name}`);
+        return imagePrompt.files[name];
+      }
+      const own = await bare.readWeights(name);
+      if (name !== 'unet' || imagePrompt === undefined) return own;
+      return { ...own, tensors: new Map([...own.tensors, ...imagePrompt.attention]) };
+    },
+  });
+  if (ipAdapter === undefined && ipAdapterEncoder === undefined) return withImages();
+  if (ipAdapter === undefined || ipAdapterEncoder === undefined) {
+    const [given, missing] =
+      ipAdapter === undefined
+        ? [sdxlOptions.SDXL_IP_ADAPTER_ENCODER, sdxlOptions.SDXL_IP_ADAPTER]
+        : [sdxlOptions.SDXL_IP_ADAPTER, sdxlOptions.SDXL_IP_ADAPTER_ENCODER];
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${flagOf(given)} ${ipAdapter ?? ipAdapterEncoder} needs ${flagOf(missing)} PATH: an IP-Adapter and its image encoder are used together`,
+    );
+  }
+  const paths = { adapter: ipAdapter, encoder: ipAdapterEncoder };
+  return withImages(await openImagePrompt(paths, bare.config.unet));
+}
+
+/** Without what an IP-Adapter adds. */
+interface BareCheckpoint extends Omit<SdxlCheckpoint, 'readWeights'> {
+  readWeights(name: ComponentName): Promise<WeightFiles>;
+}
+
+async function openWithoutImages(source: SdxlSource): Promise<BareCheckpoint> {
   const entry = await stat(source.path).catch(() => undefined);
   if (entry === undefined) throw new InferenceError('CHECKPOINT_INVALID', `${source.path} does not exist`);
   const replaced = await readReplacements(source);
@@ -129,7 +174,7 @@ export async function openSdxlCheckpoint(source: SdxlSource): Promise<SdxlCheckp
   };
 }
 
-async function openFolder(path: string): Promise<SdxlCheckpoint> {
+async function openFolder(path: string): Promise<BareCheckpoint> {
   return {
     path,
     layout: 'diffusers',
@@ -143,7 +188,7 @@ async function openFolder(path: string): Promise<SdxlCheckpoint> {
   };
 }
 
-async function openFile(source: SdxlSource, replaced: Replacements): Promise<SdxlCheckpoint> {
+async function openFile(source: SdxlSource, replaced: Replacements): Promise<BareCheckpoint> {
   const { path } = source;
   if (isGguf(path)) {
     throw new InferenceError(

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
 import { parseComponentConfig } from '../../common/component-config.js';
+import type { ImageEncoderConfig } from '../../common/image-encoder-config.js';
 
 const counts = z.array(z.int().min(1)).min(1);
 /** Either one number for all blocks or one for each. */
@@ -79,12 +80,33 @@ export interface UNetConfig extends Omit<UNetFile, 'layers_per_block' | 'transfo
 export type VaeConfig = z.infer<typeof vaeSchema>;
 export type TextEncoderConfig = z.infer<typeof textEncoderSchema>;
 
+/** What an IP-Adapter makes tokens of: `base` of the embedding of the whole image, `plus` of the states before the encoder's last layer. */
+export type ImageProjectionConfig =
+  | { readonly kind: 'base'; readonly tokens: number }
+  | {
+      readonly kind: 'plus';
+      readonly tokens: number;
+      readonly width: number;
+      readonly layers: number;
+      readonly heads: number;
+      /** Channels inside of its feed-forward layers. */
+      readonly inner: number;
+    };
+
+/** An IP-Adapter, and the image encoder that it was trained with. */
+export interface ImagePromptConfig {
+  readonly encoder: ImageEncoderConfig;
+  readonly projection: ImageProjectionConfig;
+}
+
 export interface SdxlConfig {
   readonly forceZerosForEmptyPrompt: boolean;
   readonly unet: UNetConfig;
   readonly vae: VaeConfig;
   readonly textEncoder: TextEncoderConfig;
   readonly textEncoder2: TextEncoderConfig;
+  /** Of an IP-Adapter. Undefined for a model without one. */
+  readonly imagePrompt?: ImagePromptConfig | undefined;
   /** The file's content; each scheduler reads its own options from it. */
   readonly scheduler: Readonly<Record<string, unknown>>;
 }

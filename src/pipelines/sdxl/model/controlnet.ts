@@ -53,7 +53,7 @@ export function buildControlNet(graph: Graph, w: Scope, config: ControlNetConfig
 
   const latents = conv2d(w.at('conv_in'), inputs.latents, first);
   const modes = union && graph.floatInput('modes', ['B', union.modes * unet.addition_time_embed_dim]);
-  const blocks = blockBuilders(w, inputs, unet, modes && { control_add_embedding: modes });
+  const blocks = blockBuilders(w, inputs, unet, modes && { more: { control_add_embedding: modes } });
   const { skips, middle } = buildWayDown(w, add(graph, latents, hint), blocks, { ...unet, middleDepth });
   const residual = (scope: Scope, x: Value, i: number) => {
     const own = mul(graph, conv2d(scope, x, Number(x.shape[1]), { kernel: 1 }), scale);

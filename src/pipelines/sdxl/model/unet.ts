@@ -9,6 +9,7 @@ import {
   groupNormSilu,
   layerNorm,
   linear,
+  mul,
   rank4,
   silu,
   transpose,
@@ -16,7 +17,8 @@ import {
 } from '../../../graph/ops.js';
 import { product, type Shape } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
-import type { UNetConfig } from './config.js';
+import type { ImageProjectionConfig, UNetConfig } from './config.js';
+import { IMAGE_KEYS, type ImageTokens, imageTokenInputs } from './ip-adapter.js';
 
 /** Epsilon of the transformer's own norm, whatever `norm_eps` is: transformer_2d.py. */
 const TRANSFORMER_NORM_EPS = 1e-6;
@@ -29,16 +31,18 @@ const LAYER_NORM_EPS = 1e-5;
  * the skip connections and the middle: [1, 1, 1, 1] of zeros without one. Outputs: `noise` [B, 4, H, W], and `deep` [B, C1, H, W], with
  * which the last block of the way up begins.
  * Any H and W: where a halving rounded up, the way back follows the skip connection's size.
+ * With an IP-Adapter also `image_tokens` [B, K, X] and `image_scale` [B, 1, 1], which is 0 for a row without an image.
  *
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/unets/unet_2d_condition.py#L1039
+ * @param adapter an IP-Adapter's. Omitted: the UNet has none
  */
-export function buildUNet(graph: Graph, w: Scope, config: UNetConfig): void {
+export function buildUNet(graph: Graph, w: Scope, config: UNetConfig, adapter?: ImageProjectionConfig): void {
   const channels = config.block_out_channels;
   const last = channels.length - 1;
 
   // 1. time, sizes, text
   const inputs = unetInputs(graph, config);
-  const blocks = blockBuilders(w, inputs, config);
+  const blocks = blockBuilders(w, inputs, config, { image: adapter && imageTokenInputs(graph, adapter, config) });
 
   // 2. down, 3. middle
   const way = buildWayDown(w, conv2d(w.at('conv_in'), inputs.latents, channels[0] ?? 0), blocks, config);
@@ -66,10 +70,10 @@ export const DEEP = 'deep';
  * changes little from step to step. Ma et al., arXiv:2312.00858 (DeepCache), with the branch behind the first block. Its inputs and
  * `noise` are those of the denoiser; of the residuals it has those of its own skip connections.
  */
-export function buildShallowUNet(graph: Graph, w: Scope, config: UNetConfig): void {
+export function buildShallowUNet(graph: Graph, w: Scope, config: UNetConfig, adapter?: ImageProjectionConfig): void {
   const channels = config.block_out_channels;
   const inputs = unetInputs(graph, config);
-  const blocks = blockBuilders(w, inputs, config);
+  const blocks = blockBuilders(w, inputs, config, { image: adapter && imageTokenInputs(graph, adapter, config) });
   const start = conv2d(w.at('conv_in'), inputs.latents, channels[0] ?? 0);
   const skips = [start, ...downLayers(w, 0, start, blocks, config)].map((x, i) =>
     graph.node('Add', [x, residualInput(graph, i)], x.shape),
@@ -166,12 +170,15 @@ export interface BlockBuilders {
   transformer(scope: Scope, x: Value, block: number, depth: number): Value;
 }
 
-/** @param more inputs of further embeddings, [B, I], by their names; they are added to that of the time */
+/** @param options `more`: inputs of further embeddings, [B, I], by their names, which are added to that of the time; `image`: of an IP-Adapter */
 export function blockBuilders(
   w: Scope,
   inputs: UNetInputs,
   config: UNetConfig,
-  more: Readonly<Record<string, Value>> = {},
+  {
+    more = {},
+    image,
+  }: { readonly more?: Readonly<Record<string, Value>>; readonly image?: ImageTokens | undefined } = {},
 ): BlockBuilders {
   const { graph } = w;
   const [first = 0] = config.block_out_channels;
@@ -184,7 +191,10 @@ export function blockBuilders(
   );
   for (const [name, input] of Object.entries(more)) emb = add(graph, emb, twoLayers(w.at(name), input, 4 * first));
   const time = silu(graph, emb);
-  const context = rowsOf(graph, inputs.context);
+  const context = {
+    text: rowsOf(graph, inputs.context),
+    image: image && { ...image, rows: rowsOf(graph, image.tokens) },
+  };
   return {
     resnet: (scope, x, outputs) => resnetBlock(scope, x, time, outputs, norm),
     transformer: (scope, x, block, depth) =>
@@ -278,6 +288,12 @@ function rowsOf(graph: Graph, x: Value): Rows {
   return { rows: graph.reshape(x, [product(tokens), x.shape.at(-1) ?? 0]), tokens };
 }
 
+/** What cross attentions attend to. */
+interface Context {
+  readonly text: Rows;
+  readonly image: { readonly rows: Rows; readonly scale: Value } | undefined;
+}
+
 interface TransformerOptions {
   readonly heads: number;
   readonly depth: number;
@@ -286,7 +302,7 @@ interface TransformerOptions {
 }
 
 // x: [B, C, H, W]  context: [B*T, X]  ->  [B, C, H, W]
-function spatialTransformer(w: Scope, x: Value, context: Rows, options: TransformerOptions): Value {
+function spatialTransformer(w: Scope, x: Value, context: Context, options: TransformerOptions): Value {
   const { graph } = w;
   const { groups, linearProjection } = options;
   const [batch, channels, height, width] = rank4(w.path, x);
@@ -309,27 +325,28 @@ function spatialTransformer(w: Scope, x: Value, context: Rows, options: Transfor
 }
 
 // x: [B*L, C]  context: [B*T, X]  ->  [B*L, C]
-function transformerBlock(w: Scope, { rows: x, tokens }: Rows, context: Rows, heads: number): Value {
+function transformerBlock(w: Scope, { rows: x, tokens }: Rows, context: Context, heads: number): Value {
   const { graph } = w;
   const normal = (key: string, rows: Value) => ({ rows: layerNorm(w.at(key), rows, { eps: LAYER_NORM_EPS }), tokens });
   const first = normal('norm1', x);
-  let h = add(graph, crossAttention(w.at('attn1'), first, first, heads), x); // 1. self
+  let h = add(graph, crossAttention(w.at('attn1'), first, { text: first, image: undefined }, heads), x); // 1. self
   h = add(graph, crossAttention(w.at('attn2'), normal('norm2', h), context, heads), h); // 2. cross
   return add(graph, feedForward(w.at('ff'), normal('norm3', h).rows), h); // 3. feed-forward
 }
 
-// x: [B*L, C]  context: [B*S, X]  ->  [B*L, C]
-function crossAttention(w: Scope, x: Rows, context: Rows, heads: number): Value {
+// x: [B*L, C]  text: [B*S, X]  image: [B*K, X]  ->  [B*L, C]
+// out = attention(q, k, v) + scale * attention(q, k of the image, v of the image): arXiv:2308.06721, 3.2.2
+function crossAttention(w: Scope, x: Rows, { text, image }: Context, heads: number): Value {
   const { graph } = w;
   const channels = Number(x.rows.shape.at(-1));
   const project = (key: string, { rows, tokens }: Rows) =>
     graph.reshape(linear(w.at(key), rows, channels, { bias: false }), [...tokens, channels]);
-  const mixed = attention(graph, {
-    q: project('to_q', x),
-    k: project('to_k', context),
-    v: project('to_v', context),
-    heads,
-  });
+  const q = project('to_q', x);
+  let mixed = attention(graph, { q, k: project('to_k', text), v: project('to_v', text), heads });
+  if (image !== undefined) {
+    const [k, v] = [project(IMAGE_KEYS.k, image.rows), project(IMAGE_KEYS.v, image.rows)];
+    mixed = add(graph, mixed, mul(graph, attention(graph, { q, k, v, heads }), image.scale));
+  }
   return linear(w.at('to_out.0'), graph.reshape(mixed, x.rows.shape), channels); // to_out.1: dropout
 }
 

@@ -4,16 +4,18 @@ import { join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
 import type { GgufWeightsOptions } from '../../../weights/gguf/gguf-weights.js';
 import { readWeightFile } from '../../../weights/weight-file.js';
-import { below, readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
-import { type FamilyOption, flagOf } from '../../family.js';
-import type { ImageEncoderConfig, TextEncoderConfig, VaeConfig } from '../model/config.js';
+import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
 import {
+  type ImageEncoderConfig,
   imageEncoderConfigFromShapes,
-  textEncoderConfigFromShapes,
-  vaeConfigFromShapes,
-} from './config-from-shapes.js';
+  readImageEncoderConfig,
+  withoutTower,
+} from '../../common/image-encoder-config.js';
+import { type FamilyOption, flagOf } from '../../family.js';
+import type { TextEncoderConfig, VaeConfig } from '../model/config.js';
+import { textEncoderConfigFromShapes, vaeConfigFromShapes } from './config-from-shapes.js';
 import { translateImageEncoder, translateTextEncoder, translateVae } from './original-layout.js';
-import { readImageEncoderConfig, readTextEncoderConfig, readVaeConfig } from './read-config.js';
+import { readTextEncoderConfig, readVaeConfig } from './read-config.js';
 
 /** The parts that a checkpoint is made of, as its folders are called. An image encoder is of models that take images. */
 export const componentNames = ['transformer', 'vae', 'text_encoder', 'image_encoder'] as const;
@@ -74,18 +76,12 @@ export async function readTextEncoder(path: string, options: GgufWeightsOptions)
 export async function readImageEncoder(path: string, options: GgufWeightsOptions): Promise<Part<ImageEncoderConfig>> {
   if (await isFolder(path)) {
     const files = withoutTower(await readWeightFiles(path, STEMS.image_encoder));
-    return { files, config: await readImageEncoderConfig(path) };
+    return { files, config: await readImageEncoderConfig(path, 'WAN') };
   }
   const files = withoutTower(await readWeightFile(path, options));
   const isOurs = files.tensors.has('embeddings.class_embedding');
   const ours = isOurs ? files : { ...files, tensors: translateImageEncoder(files.tensors) };
   return { files: ours, config: imageEncoderConfigFromShapes(ours) };
-}
-
-/** Names as transformers saves the tower alone: those of a whole CLIP, or of one with a projection, have a prefix. */
-export function withoutTower(files: WeightFiles): WeightFiles {
-  const own = below(files.tensors, 'vision_model.');
-  return own.size > 0 ? { ...files, tensors: own } : files;
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID that names the option which gives the file */

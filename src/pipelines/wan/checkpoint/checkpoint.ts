@@ -2,9 +2,10 @@ import { dirname, join } from 'node:path';
 import { InferenceError } from '../../../errors.js';
 import { readWeightFile } from '../../../weights/weight-file.js';
 import { readWeightFiles, type WeightFiles } from '../../../weights/weight-files.js';
+import { type ImageEncoderConfig, withoutTower } from '../../common/image-encoder-config.js';
 import { flagOf } from '../../family.js';
 import { isLoraFile } from '../../lora/lora-keys.js';
-import type { ImageEncoderConfig, WanConfig } from '../model/config.js';
+import type { WanConfig } from '../model/config.js';
 import { assertVariant } from '../model/variant.js';
 import { wanOptions } from '../variables.js';
 import {
@@ -17,7 +18,6 @@ import {
   readTextEncoder,
   readVae,
   STEMS,
-  withoutTower,
 } from './checkpoint-parts.js';
 import { transformerConfigFromShapes } from './config-from-shapes.js';
 import { translateTransformer, withoutPrefix } from './original-layout.js';

@@ -2,8 +2,6 @@
 import type { WeightFiles } from '../../../weights/weight-files.js';
 import { WeightShapes } from '../../../weights/weight-shapes.js';
 import {
-  type ImageEncoderConfig,
-  parseImageEncoderConfig,
   parseTextEncoderConfig,
   parseTransformerConfig,
   parseVaeConfig,
@@ -118,25 +116,6 @@ export function textEncoderConfigFromShapes(files: WeightFiles): TextEncoderConf
       num_layers: shapes.range((i) => `${attention(i)}.q.weight`).length,
       num_heads: heads,
       relative_attention_num_buckets: buckets,
-    },
-    files.path,
-  );
-}
-
-/** The number of heads is the released one's: it does not follow from shapes. */
-export function imageEncoderConfigFromShapes(files: WeightFiles): ImageEncoderConfig {
-  const shapes = new WeightShapes(files, "CLIP's image encoder");
-  const layer = (i: number) => `encoder.layers.${i}`;
-  const [width, , patch = 0] = shapes.of('embeddings.patch_embedding.weight');
-  const [tokens = 0] = shapes.of('embeddings.position_embedding.weight');
-  return parseImageEncoderConfig(
-    {
-      hidden_size: width,
-      intermediate_size: shapes.of(`${layer(0)}.mlp.fc1.weight`)[0],
-      num_hidden_layers: shapes.range((i) => `${layer(i)}.layer_norm1.weight`).length,
-      // A token for each patch of a square, and one for all of it.
-      image_size: patch * Math.sqrt(tokens - 1),
-      patch_size: patch,
     },
     files.path,
   );

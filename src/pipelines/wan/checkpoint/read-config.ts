@@ -3,11 +3,9 @@ import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
 import { readJsonFile } from '../../../std/json-file.js';
 import { configFile } from '../../common/component-config.js';
+import { readImageEncoderConfig } from '../../common/image-encoder-config.js';
 import {
   checkVae,
-  type ImageEncoderConfig,
-  imageEncoderSchema,
-  imageProcessorSchema,
   type TextEncoderConfig,
   textEncoderSchema,
   transformerSchema,
@@ -48,7 +46,7 @@ export async function readWanConfig(folder: string): Promise<WanConfig> {
     vae,
     textEncoder: await readTextEncoderConfig(join(folder, 'text_encoder')),
     imageEncoder:
-      transformer.image_dim == null ? undefined : await readImageEncoderConfig(join(folder, 'image_encoder')),
+      transformer.image_dim == null ? undefined : await readImageEncoderConfig(join(folder, 'image_encoder'), 'WAN'),
     scheduler: await readJsonFile(join(folder, 'scheduler', 'scheduler_config.json'), schedulerSchema, FILE),
   };
 }
@@ -60,24 +58,6 @@ export async function readVaeConfig(folder: string): Promise<VaeConfig> {
 
 export function readTextEncoderConfig(folder: string): Promise<TextEncoderConfig> {
   return readJsonFile(join(folder, 'config.json'), textEncoderSchema, FILE);
-}
-
-/** @param folder with `config.json`; `image_processor` beside it configures how images are prepared, otherwise CLIP's defaults apply */
-export async function readImageEncoderConfig(folder: string): Promise<ImageEncoderConfig> {
-  const path = join(folder, '..', 'image_processor', 'preprocessor_config.json');
-  const processor = await readJsonFile(path, imageProcessorSchema, { ...FILE, fallback: {} });
-  const encoder = await readJsonFile(join(folder, 'config.json'), imageEncoderSchema, FILE);
-  const { image_mean, image_std, size, crop_size: crop } = processor;
-  const other = [size?.shortest_edge, crop?.height, crop?.width].find(
-    (side) => (side ?? encoder.image_size) !== encoder.image_size,
-  );
-  if (other !== undefined) {
-    throw new InferenceError(
-      'CHECKPOINT_INVALID',
-      `${path} makes images ${other} pixels high or wide, the image encoder takes ${encoder.image_size}`,
-    );
-  }
-  return { ...encoder, image_mean, image_std };
 }
 
 /** The original code's `config.json` in a folder; nothing is known where there is none. */

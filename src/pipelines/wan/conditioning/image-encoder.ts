@@ -1,7 +1,7 @@
 import { type NetworkSession, outputOf } from '../../../runtime/session.js';
 import { join32 } from '../../../std/concat-float32.js';
-import type { ImageEncoderConfig } from '../model/config.js';
-import { clipPixels } from './clip-pixels.js';
+import { clipPixels } from '../../common/clip-pixels.js';
+import type { ImageEncoderConfig } from '../../common/image-encoder-config.js';
 
 /** CLIP's image encoder. It is loaded for the images of a job and released after them: a job needs it once. */
 export class ImageEncoder {

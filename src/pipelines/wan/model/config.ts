@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
 import { parseComponentConfig } from '../../common/component-config.js';
+import type { ImageEncoderConfig } from '../../common/image-encoder-config.js';
 
 /** Mean and deviation of the latents of the released VAE, a channel each: wan/modules/vae.py of the original code. */
 const LATENTS_MEAN = [
@@ -70,37 +71,9 @@ export const textEncoderSchema = z.object({
   feed_forward_proj: z.literal('gated-gelu').default('gated-gelu'),
 });
 
-/** `image_encoder/config.json`. Defaults are those of the released one, OpenCLIP's ViT-H/14: transformers has a smaller model's. */
-export const imageEncoderSchema = z.object({
-  hidden_size: z.int().min(1).default(1280),
-  intermediate_size: z.int().min(1).default(5120),
-  num_hidden_layers: z.int().min(2).default(32),
-  num_attention_heads: z.int().min(1).default(16),
-  image_size: z.int().min(1).default(224),
-  patch_size: z.int().min(1).default(14),
-  hidden_act: z.enum(['gelu', 'quick_gelu']).default('gelu'),
-  layer_norm_eps: z.number().positive().default(1e-5),
-});
-
-/** `image_processor/preprocessor_config.json`, as far as it may differ from CLIP's own. */
-export const imageProcessorSchema = z.object({
-  image_mean: z.array(z.number()).length(3).default([0.48145466, 0.4578275, 0.40821073]),
-  image_std: z.array(z.number().positive()).length(3).default([0.26862954, 0.26130258, 0.27577711]),
-  do_resize: z.literal(true).default(true),
-  do_center_crop: z.literal(true).default(true),
-  do_normalize: z.literal(true).default(true),
-  // Bicubic.
-  resample: z.literal(3).default(3),
-  size: z.object({ shortest_edge: z.int() }).optional(),
-  crop_size: z.object({ height: z.int(), width: z.int() }).optional(),
-});
-
 export type TransformerConfig = z.infer<typeof transformerSchema>;
 export type VaeConfig = z.infer<typeof vaeSchema>;
 export type TextEncoderConfig = z.infer<typeof textEncoderSchema>;
-export type ImageEncoderConfig = z.infer<typeof imageEncoderSchema> &
-  Pick<z.infer<typeof imageProcessorSchema>, 'image_mean' | 'image_std'>;
-
 export interface WanConfig {
   readonly transformer: TransformerConfig;
   readonly vae: VaeConfig;
@@ -122,11 +95,6 @@ export function parseVaeConfig(values: unknown, path: string): VaeConfig {
 
 export function parseTextEncoderConfig(values: unknown, path: string): TextEncoderConfig {
   return parse(textEncoderSchema, values, path);
-}
-
-export function parseImageEncoderConfig(values: unknown, path: string): ImageEncoderConfig {
-  const { image_mean, image_std } = parse(imageProcessorSchema, {}, path);
-  return { ...parse(imageEncoderSchema, values, path), image_mean, image_std };
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID where the lengths of its lists do not agree */

@@ -1,5 +1,5 @@
-import { resizeBicubic } from '../../common/resize-pillow.js';
-import type { ImageEncoderConfig } from '../model/config.js';
+import type { ImageEncoderConfig } from './image-encoder-config.js';
+import { resizeBicubic } from './resize-pillow.js';
 
 interface RgbImage {
   readonly width: number;
