@@ -16,6 +16,9 @@ const MAX_ASPECT_RATIO = 32;
 const NAMES: Readonly<Record<ReferenceFormat, string>> = { png: 'PNG', jpeg: 'JPEG', webp: 'WebP' };
 const SEND_AN_IMAGE = 'send a PNG, a JPEG or a WebP';
 
+/** Colours of a reference. */
+const OPAQUE = (image: Sharp): Sharp => image.flatten({ background: 'white' }).toColourspace('srgb');
+
 export interface DecodeOptions extends Size {
   /** Largest number of pixels of the file's own image, by its header. */
   readonly maxPixels: number;
@@ -42,13 +45,32 @@ export async function decodeReference(
   bytes: Uint8Array,
   { width, height, maxPixels }: DecodeOptions,
 ): Promise<Reference> {
-  const { whole, format } = await decodeWhole(bytes, maxPixels, (image) =>
-    image.flatten({ background: 'white' }).toColourspace('srgb'),
-  );
+  const { whole, format } = await decodeWhole(bytes, maxPixels, OPAQUE);
   const rgb = await sharp(whole.data, { raw: whole.info, limitInputPixels: maxPixels })
     .resize(width, height, COVER)
     .toBuffer();
   return { rgb, sourceWidth: whole.info.width, sourceHeight: whole.info.height, format };
+}
+
+/** Pixels that an image for an image encoder keeps: encoders take some 50,000. */
+const MAX_ENCODED_PIXELS = 2 ** 21;
+
+/**
+ * The same without fitting, for an image encoder, which fits an image itself. A larger one is made smaller.
+ * @param maxPixels as `DecodeOptions` has it
+ * @throws InferenceError REFERENCE_INVALID
+ */
+export async function decodeWholeReference(
+  bytes: Uint8Array,
+  maxPixels: number,
+): Promise<Size & { readonly rgb: Uint8Array }> {
+  const { whole } = await decodeWhole(bytes, maxPixels, OPAQUE);
+  const { width, height } = whole.info;
+  const factor = Math.sqrt(MAX_ENCODED_PIXELS / (width * height));
+  if (factor >= 1) return { rgb: whole.data, width, height };
+  const size = { width: Math.max(1, Math.round(width * factor)), height: Math.max(1, Math.round(height * factor)) };
+  const image = sharp(whole.data, { raw: whole.info, limitInputPixels: maxPixels });
+  return { rgb: await image.resize({ ...size, fit: 'fill', kernel: 'lanczos3' }).toBuffer(), ...size };
 }
 
 /** How images are fitted: scaled to cover, and cropped evenly. */

@@ -90,8 +90,7 @@ export async function writeSyntheticIpAdapter(
     const numbers = new Map<string, string>(
       attentions.flatMap(({ path: attention, number }) =>
         (['k', 'v'] as const).map(
-          (part) =>
-            [`${attention}.${IMAGE_KEYS[part]}.weight`, `ip_adapter.${number}.to_${part}_ip.weight`] as const,
+          (part) => [`${attention}.${IMAGE_KEYS[part]}.weight`, `ip_adapter.${number}.to_${part}_ip.weight`] as const,
         ),
       ),
     );

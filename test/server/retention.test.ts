@@ -28,6 +28,7 @@ describe('an ended job', () => {
       references: {
         model: 'sdxl',
         isVideo: false,
+        isLikeness: false,
         mode: 'single',
         start: { kind: 'bytes', bytes: new Uint8Array(20 * MB) },
         strength: 0.5,

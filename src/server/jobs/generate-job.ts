@@ -6,7 +6,7 @@ import { Job, type NewJob } from './job.js';
 /** Results of preparing a job. */
 export interface Preparation {
   /** Decoded references. */
-  readonly references?: Pick<GenerationRequest, 'init' | 'video' | 'controls'> | undefined;
+  readonly references?: Pick<GenerationRequest, 'init' | 'imagePrompt' | 'video' | 'controls'> | undefined;
   /** The enhanced prompt, or the reason why there is none. */
   readonly enhancement?: EnhancementOutcome | undefined;
 }
@@ -54,7 +54,7 @@ export class GenerateJob extends Job {
   }
 
   override releaseInputs(): void {
-    const { init, video, controls, ...request } = this.#request;
+    const { init, imagePrompt, video, controls, ...request } = this.#request;
     this.#request = {
       ...request,
       ...(video && { video: { ...video, known: undefined } }),
@@ -82,13 +82,13 @@ export class GenerateJob extends Job {
 
 /** Bytes of the references as they came, and of the images that they were decoded to. */
 function imageBytes({ references, controls }: JobPlan, request: GenerationRequest): number {
-  const { init, video, controls: decoded = [] } = request;
+  const { init, imagePrompt, video, controls: decoded = [] } = request;
   const own = [references?.start, references?.end, references?.mask?.source];
   const sources = [...own, ...controls.map(({ source }) => source)].map((source) =>
     source?.kind === 'bytes' ? source.bytes.length : 0,
   );
   const { start, end, look } = video?.known ?? {};
-  const all = [init?.rgb, init?.mask, start, end, look, ...decoded.map(({ rgb }) => rgb)];
+  const all = [init?.rgb, init?.mask, imagePrompt?.rgb, start, end, look, ...decoded.map(({ rgb }) => rgb)];
   const images = all.map((rgb) => rgb?.length ?? 0);
   return [...sources, ...images].reduce((sum, bytes) => sum + bytes, 0);
 }

@@ -2,7 +2,10 @@ import { InferenceError } from '../../errors.js';
 import type { FrameConditioning, FrameMethod, FramePlace, ModelInfo } from '../../pipelines/pipeline.js';
 import type { PlannedReferences } from './planned-references.js';
 
-export type ReferenceMethod = 'img2img' | 'inpaint' | FrameMethod;
+export type ReferenceMethod = 'img2img' | 'inpaint' | 'ip_adapter' | FrameMethod;
+
+/** What decides how references apply. */
+type Conditioning = Pick<ModelInfo, 'frames' | 'takesImagePrompts'>;
 
 /** References of a job as the model applies them. */
 export interface AppliedReferences {
@@ -19,8 +22,12 @@ export interface AppliedReferences {
  */
 const UNSAID: FrameConditioning = { method: 'latent_hold', takes: ['start', 'end'], needs: [] };
 
-/** An image starts from its reference unless the model has its own method. */
-export function referenceMethod(isVideo: boolean, info: Pick<ModelInfo, 'frames'> | undefined): ReferenceMethod {
+/** An image starts from its reference unless the model has its own method, or an IP-Adapter for its kind. */
+export function referenceMethod(
+  { isVideo, isLikeness }: Pick<PlannedReferences, 'isVideo' | 'isLikeness'>,
+  info: Conditioning | undefined,
+): ReferenceMethod {
+  if (isLikeness && info?.takesImagePrompts === true) return 'ip_adapter';
   const { method } = info?.frames ?? UNSAID;
   return method === 'latent_hold' && !isVideo ? 'img2img' : method;
 }
@@ -28,10 +35,7 @@ export function referenceMethod(isVideo: boolean, info: Pick<ModelInfo, 'frames'
 const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end' };
 
 /** @param info of the model; undefined counts as no frame conditioning */
-export function applyReferences(
-  planned: PlannedReferences,
-  info: Pick<ModelInfo, 'frames'> | undefined,
-): AppliedReferences {
+export function applyReferences(planned: PlannedReferences, info: Conditioning | undefined): AppliedReferences {
   const { takes } = info?.frames ?? UNSAID;
   const given = placesOf(planned);
   const places = given.filter((place) => takes.includes(place));
@@ -40,7 +44,7 @@ export function applyReferences(
     left.length === 0
       ? undefined
       : `the ${left.join(' and ')} reference was left out: the model takes ${takes.map((place) => ARTICLES[place]).join(' and ')} reference alone`;
-  const method = planned.mask === undefined ? referenceMethod(planned.isVideo, info) : 'inpaint';
+  const method = planned.mask === undefined ? referenceMethod(planned, info) : 'inpaint';
   return { method, places, problem };
 }
 

@@ -16,6 +16,11 @@ export interface PlannedReferences {
   /** Name of the model. The model's info decides how they apply (applied-references.ts). */
   readonly model: string;
   readonly isVideo: boolean;
+  /**
+   * Image jobs only: the result is to look like the reference, and need not start from it. An IP-Adapter does that; a model without
+   * one starts from it.
+   */
+  readonly isLikeness: boolean;
   /** Reference mode of the contract. */
   readonly mode: 'single' | 'start' | 'end' | 'both';
   /** The first frame; in mode `single` the only reference. */

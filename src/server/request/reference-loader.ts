@@ -1,7 +1,7 @@
 import type { Config } from '../../config/server-config.js';
 import { decodeControl } from '../../media/decode-control.js';
 import { decodeMask } from '../../media/decode-mask.js';
-import { decodeReference } from '../../media/decode-reference.js';
+import { decodeReference, decodeWholeReference } from '../../media/decode-reference.js';
 import type { FramePlace, GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
 import { Semaphore } from '../../std/semaphore.js';
@@ -24,7 +24,7 @@ export interface ReferenceLoader {
     references: PlannedReferences,
     request: Pick<GenerationRequest, 'width' | 'height' | 'video'>,
     caller: { readonly user: string; readonly signal: AbortSignal },
-  ): Promise<Pick<GenerationRequest, 'init' | 'video'>>;
+  ): Promise<Pick<GenerationRequest, 'init' | 'imagePrompt' | 'video'>>;
   /** The same for the images of ControlNets. @returns them in their order */
   loadControls(
     sources: readonly ReferenceSource[],
@@ -68,6 +68,11 @@ export function createReferenceLoader(
     async load(references, { video, ...size }, caller) {
       const { strength, denoisingStrength, mask: planned } = references;
       const { method, places } = applyReferences(references, await infoOf(references.model, caller.signal));
+      if (method === 'ip_adapter') {
+        if (references.start === undefined) return {};
+        const whole = await load(references.start, (bytes) => decodeWholeReference(bytes, maxPixels), caller);
+        return { imagePrompt: { ...whole, scale: strength } };
+      }
       const image = async (place: FramePlace) => {
         const source = places.includes(place) ? references[place] : undefined;
         const decode = async (bytes: Uint8Array) => (await decodeReference(bytes, { ...size, maxPixels })).rgb;

@@ -19,6 +19,12 @@ const DENOISING: Readonly<Record<number, { readonly weakest: number; readonly st
   [ReferenceType.REFERENCE_TYPE_CHARACTER]: { weakest: 0.85, strongest: 0.4 },
 };
 
+/** Types of references that say how the result looks, not where things are. */
+const LIKENESSES: ReadonlySet<ReferenceType> = new Set([
+  ReferenceType.REFERENCE_TYPE_STYLE,
+  ReferenceType.REFERENCE_TYPE_CHARACTER,
+]);
+
 const MAX_BLUR = 64;
 const MAX_PADDING = 512;
 
@@ -71,12 +77,14 @@ export function planReferences(
   if (makes !== 'video') {
     const role = first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
     check(role, 'references[0].role', 'references[0].role is for videos; leave it out for an image');
-    const isStart = referenceMethod(false, info) === 'img2img';
+    // A mask belongs to the reference's own pixels, and a denoising strength to a start from them.
+    const isLikeness = mask === undefined && first.denoisingStrength === undefined && LIKENESSES.has(first.type);
+    const isStart = referenceMethod({ isVideo: false, isLikeness }, info) === 'img2img';
     const isAllNew = mask !== undefined && first.strength === undefined && first.denoisingStrength === undefined;
     const reference = isAllNew ? { ...first, denoisingStrength: 1 } : first;
     const denoisingStrength = isStart ? shareOf(reference, strength, steps, check) : undefined;
     const [start] = sources;
-    return start && { model, isVideo: false, mode: 'single', start, mask, strength, denoisingStrength };
+    return start && { model, isVideo: false, isLikeness, mode: 'single', start, mask, strength, denoisingStrength };
   }
   const endsWith = references.findIndex(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);
   const startsWith = references.findIndex(({ role }) => role !== ReferenceRole.REFERENCE_ROLE_END);
@@ -90,6 +98,7 @@ export function planReferences(
   return {
     model,
     isVideo: true,
+    isLikeness: false,
     mode: start !== undefined && end !== undefined ? 'both' : end !== undefined ? 'end' : isSingle ? 'single' : 'start',
     ...(start && { start }),
     ...(end && { end }),

@@ -496,7 +496,10 @@ export function promptSyntaxToJSON(object: PromptSyntax): string {
   }
 }
 
-/** ReferenceType says what the result should keep of a reference image. Only img2img uses it; the other methods ignore it. */
+/**
+ * ReferenceType says what the result should keep of a reference image. Only images use it: a model with
+ * an IP-Adapter applies STYLE and CHARACTER by it, and img2img derives its strength from it. Other methods ignore it.
+ */
 export const ReferenceType = {
   /** REFERENCE_TYPE_UNSPECIFIED - REFERENCE_TYPE_UNSPECIFIED is the same as REFERENCE_TYPE_COMPOSITION. */
   REFERENCE_TYPE_UNSPECIFIED: 0,
@@ -928,7 +931,7 @@ export interface JobMetadata {
   referenceApplied?:
     | boolean
     | undefined;
-  /** Method of conditioning: img2img, inpaint, latent_hold, vace or image_conditioning. */
+  /** Method of conditioning: img2img, inpaint, ip_adapter, latent_hold, vace or image_conditioning. */
   referenceMethod?:
     | string
     | undefined;
