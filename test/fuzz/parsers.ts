@@ -12,11 +12,13 @@ import { readEmbedding } from '../../src/pipelines/embeddings/read-embedding.js'
 import { readLoraSummary } from '../../src/pipelines/lora/lora-summary.js';
 import { readLora } from '../../src/pipelines/lora/read-lora.js';
 import { openControlNet } from '../../src/pipelines/sdxl/checkpoint/controlnet.js';
+import { openImagePrompt } from '../../src/pipelines/sdxl/checkpoint/ip-adapter.js';
 import { readSdxlConfig } from '../../src/pipelines/sdxl/checkpoint/read-config.js';
 import { sdxlLoraNames } from '../../src/pipelines/sdxl/lora-names.js';
 import { planUpscalerWeights, Upscaler } from '../../src/pipelines/upscalers/upscaler.js';
 import { readUpscalerSummary } from '../../src/pipelines/upscalers/upscaler-summary.js';
 import { readPayload } from '../../src/queue-bridge/payload/payload.js';
+import { writeSyntheticImageEncoder, writeSyntheticIpAdapter } from '../../src/synthetic/ip-adapter.js';
 import { readClipTokenizer } from '../../src/tokenizer/clip.js';
 import { readUmt5Tokenizer, umt5TokenizerFromModel } from '../../src/tokenizer/umt5.js';
 import { readGgufWeights } from '../../src/weights/gguf/gguf-weights.js';
@@ -194,6 +196,25 @@ export const parsers: readonly FuzzedParser[] = [
       await readControlNetSummary(path);
       const { files } = await openControlNet(path, await tinyConfig);
       await holdPlaces(path, files.tensors.values());
+    },
+  },
+  {
+    name: 'ip adapter',
+    async seeds(folder) {
+      const path = join(folder, 'seed.safetensors');
+      const seeds: Buffer[] = [];
+      await writeSyntheticImageEncoder(join(folder, 'image-encoder'), 'clip-image-encoder-tiny');
+      for (const size of ['sdxl-ip-adapter-tiny', 'sdxl-ip-adapter-plus-tiny'] as const) {
+        await writeSyntheticIpAdapter(path, size);
+        seeds.push(await readFile(path));
+      }
+      return seeds;
+    },
+    async parse(bytes, folder) {
+      const adapter = await fileOf(bytes, folder, 'adapter.safetensors');
+      const encoder = join(folder, 'image-encoder');
+      const { attention, files } = await openImagePrompt({ adapter, encoder }, (await tinyConfig).unet);
+      await holdPlaces(adapter, [...attention.values(), ...files.image_projection.tensors.values()]);
     },
   },
   {

@@ -1,14 +1,18 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
 import type { ComputeType } from '../../src/graph/dialect.js';
 import type { Graph } from '../../src/graph/graph.js';
 import { onnxTypes } from '../../src/graph/onnx-proto.js';
-import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
+import { openSdxlCheckpoint, type SdxlSource } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { zeroResiduals } from '../../src/pipelines/sdxl/control/controlnet.js';
 import { buildSdxlNetworks } from '../../src/pipelines/sdxl/weights.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
 import { createSession } from '../../src/runtime/session.js';
 import { hashTensor } from '../../src/synthetic/hash-weights.js';
+import { writeSyntheticImageEncoder, writeSyntheticIpAdapter } from '../../src/synthetic/ip-adapter.js';
 import type { SyntheticWanSize } from '../../src/synthetic/sizes.js';
 import { cpuBackend } from '../support/cpu-backend.js';
 import { encodedGraph } from '../support/encoded-graph.js';
@@ -17,8 +21,12 @@ import { computedOps, typeProblems } from '../support/type-problems.js';
 
 const attentions = ['fused', 'chunked', 'decomposed'] as const;
 
-async function sdxlGraphs(compute: ComputeType, attention: (typeof attentions)[number]) {
-  const checkpoint = await openSdxlCheckpoint({ path: inject('tinySdxl') });
+async function sdxlGraphs(
+  compute: ComputeType,
+  attention: (typeof attentions)[number],
+  more: Pick<SdxlSource, 'ipAdapter' | 'ipAdapterEncoder'> = {},
+) {
+  const checkpoint = await openSdxlCheckpoint({ path: inject('tinySdxl'), ...more });
   const networks = await buildSdxlNetworks(checkpoint, () => [{ attention, compute }]);
   return Object.entries(networks).flatMap(([name, network]) => (network ? [[name, network.graph] as const] : []));
 }
@@ -48,6 +56,23 @@ describe.each(['f32', 'f16', 'bf16'] as const)('graphs that compute in %s', (com
     expectNoMixture(graphs);
     if (compute === 'f32') return;
     for (const [name, graph] of graphs) expect(heavyInFloat32(graph), name).toEqual({});
+  });
+
+  it.each(['sdxl-ip-adapter-tiny', 'sdxl-ip-adapter-plus-tiny'] as const)('mix no types with %s', async (size) => {
+    const folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
+    try {
+      const paths = { ipAdapter: join(folder, 'adapter.safetensors'), ipAdapterEncoder: join(folder, 'encoder') };
+      await writeSyntheticIpAdapter(paths.ipAdapter, size);
+      await writeSyntheticImageEncoder(paths.ipAdapterEncoder, 'clip-image-encoder-tiny');
+      for (const attention of attentions) {
+        const graphs = await sdxlGraphs(compute, attention, paths);
+        expectNoMixture(graphs);
+        if (compute === 'f32') continue;
+        for (const [name, graph] of graphs) expect(heavyInFloat32(graph), name).toEqual({});
+      }
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 
   it.each(['wan-tiny', 'wan-vace-tiny', 'wan-i2v-tiny'] as const satisfies readonly SyntheticWanSize[])(

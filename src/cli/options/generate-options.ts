@@ -87,7 +87,7 @@ export function requestOptions(): readonly Option[] {
     new Option('--num-images <n>', '1, 3 or 6').argParser(number),
     new Option('--seed <n>', 'seed of the first image').argParser(integer),
     new Option('--frames <n>', 'frames of a video, 4n + 1').argParser(number),
-    new Option('--reference <file|url>', 'image to start from; for a video its first frame'),
+    new Option('--reference <file|url>', 'image to start from, or to look like; for a video its first frame'),
     new Option('--start <file|url>', 'first frame of a video'),
     new Option('--end <file|url>', 'last frame of a video'),
     new Option('--mask <file|url>', 'part of the reference that is drawn anew: white, or transparent'),

@@ -134,8 +134,11 @@ function projectionFromShapes(
     heads: (shapes.of('layers.0.0.to_q.weight')[0] ?? 0) / HEAD_CHANNELS,
     inner: shapes.of('layers.0.1.1.weight')[0] ?? 0,
   } as const;
-  if (!Number.isInteger(projection.heads))
-    shapes.refuse(`has heads of other than ${HEAD_CHANNELS} channels, which no published IP-Adapter has`);
+  if (!Number.isInteger(projection.heads) || projection.heads < 1)
+    shapes.refuse(
+      `has a projection whose heads are not ${HEAD_CHANNELS} channels wide, as those of published ones are`,
+    );
+  if (Math.min(tokens, inside, projection.inner) < 1) shapes.refuse('has a projection without tokens or channels');
   return { projection, wanted: shapes.of('proj_in.weight')[1] ?? 0 };
 }
 
@@ -159,5 +162,11 @@ async function readEncoder(
   const config = isFolder
     ? await readImageEncoderConfig(path, 'CLIP image encoder')
     : imageEncoderConfigFromShapes(files, { projection_dim: projection.shape[0] ?? 0 });
+  const { hidden_size: width, num_attention_heads: heads } = config;
+  if (width % heads !== 0)
+    throw new InferenceError(
+      'CHECKPOINT_INVALID',
+      `${read.path} is ${width} wide, which does not divide into ${heads} heads${isFolder ? '' : ', as published image encoders have; name the folder with its config.json'}`,
+    );
   return { files, config };
 }
