@@ -26,7 +26,7 @@ export type SyntheticEmbeddingSize = (typeof syntheticEmbeddingSizes)[number];
 export const syntheticControlNetSizes = ['sdxl-controlnet-tiny', 'sdxl-controlnet'] as const;
 export type SyntheticControlNetSize = (typeof syntheticControlNetSizes)[number];
 
-/** CLIP's image encoder with its projection: 27,000 weights, and the 632 million of ViT-H. */
+/** CLIP's image encoder with its projection: 32,000 weights, and the 632 million of ViT-H. */
 export const syntheticImageEncoderSizes = ['clip-image-encoder-tiny', 'clip-image-encoder'] as const;
 export type SyntheticImageEncoderSize = (typeof syntheticImageEncoderSizes)[number];
 

@@ -363,6 +363,19 @@ describe('darkroom', () => {
     );
   });
 
+  it('models synthesize, models inspect: an IP-Adapter beside its checkpoint', async () => {
+    const folder = await tempFolder();
+    const [adapter, encoder] = [join(folder, 'adapter.safetensors'), join(folder, 'encoder')];
+    await darkroom(['models', 'synthesize', 'sdxl-ip-adapter-tiny', adapter]);
+    await darkroom(['models', 'synthesize', 'clip-image-encoder-tiny', encoder]);
+    const inspect = ['models', 'inspect', inject('tinySdxl'), '--ip-adapter', adapter];
+    const { stdout } = await darkroom([...inspect, '--ip-adapter-encoder', encoder]);
+    expect(stdout).toMatch(
+      /image_encoder +31\.8 k parameters[\s\S]*\n {2}references style, character, by ip_adapter\n/,
+    );
+    expect((await darkroom(inspect)).stderr).toMatch(/--ip-adapter-encoder PATH/);
+  });
+
   it('models synthesize, models inspect: an embedding', async () => {
     const path = join(await tempFolder(), 'ink.safetensors');
     await darkroom(['models', 'synthesize', 'sdxl-embedding', path]);

@@ -1,7 +1,7 @@
 import { deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
-import { decodeReference } from '../../src/media/decode-reference.js';
+import { decodeReference, decodeWholeReference } from '../../src/media/decode-reference.js';
 import { gradient } from '../support/image.js';
 import { pngOf } from '../support/png-bytes.js';
 import { refusalOf } from '../support/reference-errors.js';
@@ -272,5 +272,33 @@ describe('a JPEG of thousands of scans', () => {
       message: 'the reference is a JPEG of more than 100 scans; send it as an ordinary JPEG',
     });
     expect((await decodeReference(image, options)).sourceWidth).toBe(256);
+  });
+});
+
+describe('decodeWholeReference', () => {
+  it('returns the exact pixels of a lossless file in its own size', async () => {
+    const whole = await decodeWholeReference(await picture().png().toBuffer(), 1_000_000);
+    expect(whole).toEqual({ rgb: Buffer.from(rgb), ...size });
+  });
+
+  it('makes an image of more than 2097152 pixels smaller, in its shape', async () => {
+    const background = { r: 200, g: 90, b: 40 };
+    const large = (width: number, height: number) =>
+      sharp({ create: { width, height, channels: 3, background } })
+        .png()
+        .toBuffer();
+    const kept = await decodeWholeReference(await large(2048, 1024), 5_000_000);
+    expect([kept.width, kept.height]).toEqual([2048, 1024]);
+    const shrunk = await decodeWholeReference(await large(4096, 1024), 5_000_000);
+    expect([shrunk.width, shrunk.height]).toEqual([2896, 724]);
+    expect(shrunk.rgb).toHaveLength(2896 * 724 * 3);
+    expect([...shrunk.rgb.subarray(0, 3)]).toEqual([200, 90, 40]);
+  });
+
+  it('refuses a file that ends early', async () => {
+    const file = await picture().png().toBuffer();
+    expect(await refusalOf(decodeWholeReference(file.subarray(0, file.length / 2), 1_000_000))).toMatch(
+      /damaged or cut short/,
+    );
   });
 });

@@ -22,6 +22,7 @@ describe('an ended job', () => {
         scheduler: 'euler',
         seeds: [1],
         init: { rgb: new Uint8Array(3 * MB), strength: 0.5 },
+        imagePrompt: { rgb: new Uint8Array(6 * MB), width: 2048, height: 1024, scale: 0.5 },
       },
       output: { format: 'png', metadata: 'full' },
       controls: [],
@@ -49,10 +50,11 @@ describe('an ended job', () => {
 
   it('holds neither its references nor the images that they were decoded to', () => {
     const job = newJob('a');
-    expect(job.heldBytes).toBeGreaterThan(23 * MB);
+    expect(job.heldBytes).toBeGreaterThan(29 * MB);
     new JobStore({ maxJobs: 10, maxBytes: 64 * MB }).finish(job);
     expect(job.heldBytes).toBeLessThan(MB);
-    expect([job.plan.references, job.request.init]).toEqual([undefined, undefined]);
+    const { init, imagePrompt } = job.request;
+    expect([job.plan.references, init, imagePrompt]).toEqual([undefined, undefined, undefined]);
   });
 
   it('counts against the retention with all that it holds', () => {

@@ -108,14 +108,15 @@ function describe(path: string, { title, layout, info, networks }: Inspection): 
     `  ${'together'.padEnd(16)} ${formatParameters(info.parameters).padStart(20)}  ${formatBytes(info.weightBytes, 2)}, ${info.storage}`,
     `  native size ${info.nativeWidth}x${info.nativeHeight}, sizes a multiple of ${info.sizeMultiple}, prediction type ${info.predictionType}`,
     `  schedulers ${info.schedulers.join(', ')}`,
-    ...framesLine(info),
+    ...referencesLine(info),
     ...(unused.length > 0 ? [`  not used: ${unused.slice(0, MAX_UNUSED_SHOWN).join(', ')}${rest}`] : []),
     '',
   ].join('\n');
 }
 
-/** The references that a video model takes. */
-function framesLine({ frames }: ModelInfo): readonly string[] {
+/** The references that a video model takes, or a model with an IP-Adapter. */
+function referencesLine({ frames, takesImagePrompts = false }: ModelInfo): readonly string[] {
+  if (takesImagePrompts) return ['  references style, character, by ip_adapter'];
   if (frames === undefined) return [];
   const needs = frames.needs.length > 0 ? `, needs ${frames.needs.join(' and ')}` : '';
   return [`  references ${frames.takes.join(', ')}${needs}, by ${frames.method}`];
