@@ -11,6 +11,7 @@ export type SyntheticSize = (typeof syntheticSizes)[number];
 export const syntheticWanSizes = [
   'wan-tiny',
   'wan-1.3b',
+  'wan-14b',
   'wan-vace-tiny',
   'wan-vace-1.3b',
   'wan-i2v-tiny',

@@ -57,7 +57,7 @@ const imageToVideo = (width: number, image: object & { hidden_size: number }) =>
   'image_encoder/config.json': image,
 });
 
-/** https://huggingface.co/Wan-AI/Wan2.1-I2V-14B-480P-Diffusers */
+/** https://huggingface.co/Wan-AI/Wan2.1-T2V-14B-Diffusers, https://huggingface.co/Wan-AI/Wan2.1-I2V-14B-480P-Diffusers */
 const wan14B = {
   ...wan13B,
   'transformer/config.json': {
@@ -81,6 +81,7 @@ const TINY_EYE = {
 const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string, object>>[]>> = {
   'wan-tiny': [],
   'wan-1.3b': [wan13B],
+  'wan-14b': [wan14B],
   'wan-vace-tiny': [vace(3)],
   'wan-vace-1.3b': [wan13B, vace(30)],
   'wan-i2v-tiny': [imageToVideo(48, TINY_EYE)],
