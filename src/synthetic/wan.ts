@@ -87,6 +87,7 @@ const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string
   'wan-i2v-tiny': [imageToVideo(48, TINY_EYE)],
   // The image encoder's defaults are the released one's.
   'wan-i2v-14b': [wan14B, imageToVideo(5120, { hidden_size: 1280 })],
+  'wan-fun-inp-1.3b': [wan13B, imageToVideo(1536, { hidden_size: 1280 })],
 };
 
 /**

@@ -128,7 +128,8 @@ describe('the plan of WAN', () => {
   it.each([
     ['wan-14b', 14_288_491_584, 0],
     ['wan-i2v-14b', 16_394_878_784, 611_086_080],
-  ] as const)('%s has the weights of the released one, 40 layers of 40 heads', async (size, transformer, eye) => {
+    ['wan-fun-inp-1.3b', 1_564_428_608, 611_086_080],
+  ] as const)('%s has the weights of the released one', async (size, transformer, eye) => {
     const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), size, 'BF16', true);
     const { networks } = await inspectWan({ path });
     expect(networks.transformer?.parameters).toBe(transformer);
