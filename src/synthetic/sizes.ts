@@ -6,15 +6,17 @@ export type SyntheticSize = (typeof syntheticSizes)[number];
 
 /**
  * `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. The same with
- * VACE's control branch; and image-to-video, of which 14B is the only one released.
+ * VACE's control branch; image-to-video, of which 14B is the only one released; and Fun-InP.
  */
 export const syntheticWanSizes = [
   'wan-tiny',
   'wan-1.3b',
+  'wan-14b',
   'wan-vace-tiny',
   'wan-vace-1.3b',
   'wan-i2v-tiny',
   'wan-i2v-14b',
+  'wan-fun-inp-1.3b',
 ] as const;
 export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
 

@@ -57,7 +57,7 @@ const imageToVideo = (width: number, image: object & { hidden_size: number }) =>
   'image_encoder/config.json': image,
 });
 
-/** https://huggingface.co/Wan-AI/Wan2.1-I2V-14B-480P-Diffusers */
+/** https://huggingface.co/Wan-AI/Wan2.1-T2V-14B-Diffusers, https://huggingface.co/Wan-AI/Wan2.1-I2V-14B-480P-Diffusers */
 const wan14B = {
   ...wan13B,
   'transformer/config.json': {
@@ -81,11 +81,13 @@ const TINY_EYE = {
 const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string, object>>[]>> = {
   'wan-tiny': [],
   'wan-1.3b': [wan13B],
+  'wan-14b': [wan14B],
   'wan-vace-tiny': [vace(3)],
   'wan-vace-1.3b': [wan13B, vace(30)],
   'wan-i2v-tiny': [imageToVideo(48, TINY_EYE)],
   // The image encoder's defaults are the released one's.
   'wan-i2v-14b': [wan14B, imageToVideo(5120, { hidden_size: 1280 })],
+  'wan-fun-inp-1.3b': [wan13B, imageToVideo(1536, { hidden_size: 1280 })],
 };
 
 /**

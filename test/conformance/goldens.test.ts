@@ -90,6 +90,7 @@ describe('goldens on the CPU', () => {
     ['wan-i2v-tiny', 10],
     ['wan-flf2v-tiny', 7],
     ['wan-i2v-plain-tiny', 4],
+    ['wan-fun-inp-tiny', 6],
   ])('%s: every case passes, from both layouts where there are two', async (name, count) => {
     const results = await all(fixture(name));
     expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);

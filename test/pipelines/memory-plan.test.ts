@@ -8,9 +8,11 @@ import { sdxl } from '../../src/pipelines/sdxl/family.js';
 import { buildSdxlNetworks } from '../../src/pipelines/sdxl/weights.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { wan } from '../../src/pipelines/wan/family.js';
+import { inspectWan } from '../../src/pipelines/wan/inspect.js';
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
 import { expectedDialects } from '../../src/runtime/precision.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
+import type { SyntheticWanSize } from '../../src/synthetic/sizes.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 import { tempFolder } from '../support/temp-folder.js';
 
@@ -108,10 +110,30 @@ describe('the plan of WAN', () => {
     expect(planned(plan, 'vae_decoder_later').weightBytes / (2 * decoder)).toBeCloseTo(1, 1);
     expect(planned(plan, 'transformer').precision).toBe('fp16');
     expect(planned(plan, 'image_encoder').residence).toBe('encode');
-    expect(plan?.filter(({ residence }) => residence === 'reference').map(({ network }) => network)).toEqual([
-      'vae_encoder_first',
-      'vae_encoder_later',
-    ]);
+  });
+
+  it.each([
+    ['wan-tiny', 'reference'],
+    // Without known frames its control is made of blank ones.
+    ['wan-vace-tiny', 'always'],
+    ['wan-i2v-tiny', 'always'],
+  ] as const)('%s: the encoder of frames is counted for the jobs that run it', async (size, residence) => {
+    const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), size, 'BF16');
+    const plan = await wan.planMemory?.({ path }, expectedDialects('cuda', 'auto'), VIDEO);
+    for (const network of ['vae_encoder_first', 'vae_encoder_later'])
+      expect(planned(plan, network).residence, network).toBe(residence);
+  });
+
+  // Parameters of diffusers' WanTransformer3DModel, and of CLIP's ViT-H without its last layer and norm, which nothing reads.
+  it.each([
+    ['wan-14b', 14_288_491_584, 0],
+    ['wan-i2v-14b', 16_394_878_784, 611_086_080],
+    ['wan-fun-inp-1.3b', 1_564_428_608, 611_086_080],
+  ] as const)('%s has the weights of the released one', async (size, transformer, eye) => {
+    const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), size, 'BF16', true);
+    const { networks } = await inspectWan({ path });
+    expect(networks.transformer?.parameters).toBe(transformer);
+    expect(networks.image_encoder?.parameters ?? 0).toBe(eye);
   });
 
   it('keeps the text encoder where the operator does', async () => {
@@ -137,13 +159,15 @@ describe('memoryAt()', () => {
     expectNear(memoryAt(memory, run), await sdxl.planMemory?.({ path }, dialectsOf, run));
   });
 
-  it.each<[string, RunSize]>([
+  it.each<[string, RunSize, SyntheticWanSize?]>([
     ['a short video without guidance', { width: 832, height: 480, frames: 33, rows: 1 }],
     ['a large video', { width: 1280, height: 720, frames: 81, rows: 2 }],
     ['a single frame', { width: 480, height: 480, frames: 1, rows: 2 }],
     ['a long video', { width: 640, height: 352, frames: 161, rows: 2 }],
-  ])('follows the graphs of the released WAN at %s', async (_, run) => {
-    const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), 'wan-1.3b', 'BF16', true);
+    ['720p with 14B', { width: 1280, height: 720, frames: 81, rows: 2 }, 'wan-14b'],
+    ['480p with image-to-video 14B', { width: 480, height: 832, frames: 81, rows: 2 }, 'wan-i2v-14b'],
+  ])('follows the graphs of the released WAN at %s', async (_, run, released = 'wan-1.3b') => {
+    const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), released, 'BF16', true);
     const networks = Object.values(await buildWanNetworks(await openWanCheckpoint({ path }), dialectsOf)).flatMap(
       (network) => network ?? [],
     );

@@ -8,18 +8,20 @@ import { rebuildModel } from '../conformance/golden-folder.js';
 import { metadataOf, outcomeOf, type Serving, serve } from '../support/serving.js';
 import { goldens } from '../support/tiny-wan.js';
 
-/** Of one picture, and of two that it tells apart. */
+/** Of one picture, of two that it tells apart, and of one or two of which it looks at the first. */
 let oneFrame: Serving;
 let twoFrames: Serving;
+let oneOrTwo: Serving;
 beforeAll(async () => {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
   const serveGolden = async (name: string) =>
     serve({ WAN_PATH: await rebuildModel(goldens(name), join(folder, name)) }, { startsLater: true });
   oneFrame = await serveGolden('wan-i2v-tiny');
   twoFrames = await serveGolden('wan-flf2v-tiny');
+  oneOrTwo = await serveGolden('wan-fun-inp-tiny');
   return () => rm(folder, { recursive: true });
 });
-afterAll(() => Promise.all([oneFrame.stop(), twoFrames.stop()]));
+afterAll(() => Promise.all([oneFrame.stop(), twoFrames.stop(), oneOrTwo.stop()]));
 
 const small = { prompt: 'a red kite over a field', width: 64, height: 64, steps: 2, seed: 5n };
 const clip = { ...small, jobType: JobType.JOB_TYPE_VIDEO_FAST, frames: 9 };
@@ -118,5 +120,27 @@ describe('a model between two frames', () => {
     expect(picture.error?.message).toBe(
       'model "wan" makes videos of a first and a last frame; use a text-to-video or a VACE model',
     );
+  });
+});
+
+describe('a Fun-InP model', () => {
+  it('makes a clip of its first frame, with or without its last one, and none of the last one alone', async () => {
+    await oneOrTwo.engine.start();
+    const made = async (...roles: ReferenceRole[]) =>
+      outcomeOf(oneOrTwo.client, { ...clip, references: await references(...roles) });
+    const [start, both, end] = [await made(START), await made(START, END), await made(END)];
+    for (const outcome of [start, both]) {
+      expect(metadataOf(outcome)).toMatchObject({
+        referenceApplied: true,
+        referenceMethod: 'image_conditioning',
+        referenceProblem: undefined,
+      });
+    }
+    // The last frame is not left out: the clips differ.
+    expect(both.files[0]).not.toEqual(start.files[0]);
+    expect([end.error?.reason, end.error?.message]).toEqual([
+      'REFERENCE_NEEDED',
+      'model "wan" makes videos of a first frame; give a start reference, or use a text-to-video or a VACE model',
+    ]);
   });
 });

@@ -9,6 +9,7 @@ const VARIANTS: Readonly<Record<WanVariant, string>> = {
   text_to_video: 'text-to-video',
   vace: 'VACE',
   image_to_video: 'image-to-video',
+  fun_inp: 'Fun-InP',
 };
 
 /** WAN 2.1. */

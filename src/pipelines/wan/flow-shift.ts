@@ -1,5 +1,5 @@
 import type { TransformerConfig } from './model/config.js';
-import { frameConditioningOf, variantOf } from './model/variant.js';
+import { frameConditioningOf } from './model/variant.js';
 
 /** Largest area at which image-to-video takes the smaller shift, in pixels. */
 const SMALL_AREA = 832 * 480;
@@ -13,7 +13,8 @@ const SMALL_AREA = 832 * 480;
  * @param size in pixels
  */
 export function flowShiftOf(transformer: TransformerConfig, size: { width: number; height: number }): number {
-  if (variantOf(transformer) !== 'image_to_video') return 5;
-  if (frameConditioningOf(transformer).needs.includes('end')) return 16;
+  const { method, needs } = frameConditioningOf(transformer);
+  if (method !== 'image_conditioning') return 5;
+  if (needs.includes('end')) return 16;
   return size.width * size.height <= SMALL_AREA ? 3 : 5;
 }

@@ -22,6 +22,7 @@ import {
   TEXT_POSITIONS,
 } from './model/transformer.js';
 import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, framesPerLatent, unusedVaeKeys } from './model/vae.js';
+import { variantOf } from './model/variant.js';
 
 /** The networks of a WAN, by name. */
 export type WanGraphs = NetworksOf<ReturnType<typeof wanTable>>;
@@ -61,7 +62,8 @@ export function wanTable(config: WanConfig) {
   const encoder = (kind: ChunkKind) =>
     ({
       component: 'vae',
-      residence: 'reference',
+      // All but text-to-video encode known frames, or blank ones, for every video.
+      residence: variantOf(config.transformer) === 'text_to_video' ? 'reference' : 'always',
       sizes: frame,
       halves,
       options: { unused: unusedVaeKeys('encoder', kind) },

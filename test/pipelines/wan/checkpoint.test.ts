@@ -150,7 +150,7 @@ describe('a WAN folder', () => {
       'a pipeline of another kind',
       config('model_index.json', /WanPipeline/, 'WanAnimatePipeline'),
       'MODEL_UNSUPPORTED',
-      /model_index\.json describes a WanAnimatePipeline; darkroom serves text-to-video, VACE and image-to-video models of WAN 2\.1$/,
+      /model_index\.json describes a WanAnimatePipeline; darkroom serves text-to-video, VACE, image-to-video and Fun-InP models of WAN 2\.1$/,
     ],
     [
       'the two transformers of WAN 2.2',
@@ -167,6 +167,12 @@ describe('a WAN folder', () => {
       config('transformer/config.json', /WanTransformer3DModel/, 'WanAnimateTransformer3DModel'),
       'MODEL_UNSUPPORTED',
       /transformer\/config\.json describes a WanAnimateTransformer3DModel;/,
+    ],
+    [
+      'a Fun-Control model',
+      config('transformer/config.json', /"in_channels": 16/, '"in_channels": 48'),
+      'MODEL_UNSUPPORTED',
+      /transformer\/config\.json describes a Fun-Control model \(48 input channels\);/,
     ],
     [
       'a transformer with an unknown number of input channels',

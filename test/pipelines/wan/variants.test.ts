@@ -29,6 +29,7 @@ describe('inspection distinguishes the models of WAN', () => {
     ['wan-vace-other', 'vace', { method: 'vace', takes: both, needs: [] }],
     ['wan-i2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: start, needs: start }],
     ['wan-flf2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: both, needs: both }],
+    ['wan-fun-inp-tiny', 'fun_inp', { method: 'image_conditioning', takes: both, needs: start }],
   ] as const)('%s: %s, in both layouts', async (name, variant, frames) => {
     for (const [layout, path] of [
       ['diffusers', await diffusers(name)],
@@ -37,7 +38,7 @@ describe('inspection distinguishes the models of WAN', () => {
       const inspection = await inspectWan({ path });
       expect([inspection.layout, inspection.variant]).toEqual([layout, variant]);
       expect(inspection.info.frames).toEqual(frames);
-      expect(inspection.networks.image_encoder === undefined).toBe(variant !== 'image_to_video');
+      expect(inspection.networks.image_encoder === undefined).toBe(frames.method !== 'image_conditioning');
     }
   });
 
@@ -56,6 +57,8 @@ describe('the default shift of a video', () => {
     ['wan-i2v-tiny', 480, 832, 3],
     ['wan-i2v-tiny', 1280, 720, 5],
     ['wan-flf2v-tiny', 832, 480, 16],
+    ['wan-fun-inp-tiny', 832, 480, 3],
+    ['wan-fun-inp-tiny', 1280, 720, 5],
   ])('%s at %ix%i is %i', async (name, width, height, shift) => {
     const { transformer } = await readWanConfig(join(goldens(name), 'model-configs'));
     expect(flowShiftOf(transformer, { width, height })).toBe(shift);

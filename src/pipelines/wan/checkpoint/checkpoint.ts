@@ -6,7 +6,7 @@ import { type ImageEncoderConfig, withoutTower } from '../../common/image-encode
 import { flagOf } from '../../family.js';
 import { isLoraFile } from '../../lora/lora-keys.js';
 import type { WanConfig } from '../model/config.js';
-import { assertVariant } from '../model/variant.js';
+import { assertVariant, SERVED } from '../model/variant.js';
 import { wanOptions } from '../variables.js';
 import {
   beside,
@@ -134,6 +134,13 @@ async function openOriginal(
   };
 }
 
+/** Variants by the prefix of the tensors that they alone have. */
+const OTHER_VARIANTS = [
+  ['motion_encoder.', 'WAN Animate'],
+  ['control_adapter.', 'Fun-Control-Camera'],
+  ['ref_conv.', 'Fun-Control'],
+] as const;
+
 /** @throws InferenceError MODEL_UNSUPPORTED that names what the file is instead, where its names show it */
 function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   const refuse = (problem: string): never => {
@@ -141,9 +148,9 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
   };
   const keys = [...tensors.keys()];
   const has = (prefix: string) => keys.some((key) => key.startsWith(prefix));
-  const served = 'darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1';
   if (isLoraFile(keys)) refuse('is a LoRA, not a checkpoint');
-  if (has('motion_encoder.') || has('control_adapter.')) refuse(`is a WAN variant with other inputs; ${served}`);
+  const [, other] = OTHER_VARIANTS.find(([prefix]) => has(prefix)) ?? [];
+  if (other !== undefined) refuse(`is a ${other} model; ${SERVED}`);
   if (has('decoder.') && !has('blocks.'))
     refuse(`is a VAE; give the transformer, and the VAE with ${flagOf(wanOptions.WAN_VAE)}`);
   if (!has('patch_embedding.') || !has('blocks.'))

@@ -13,7 +13,7 @@ import {
   vaeSchema,
   type WanConfig,
 } from '../model/config.js';
-import { assertVariant } from '../model/variant.js';
+import { assertVariant, SERVED } from '../model/variant.js';
 
 const FILE = configFile('WAN');
 
@@ -74,6 +74,6 @@ function assertPipeline({ _class_name: name, transformer_2: second }: z.infer<ty
   if (isServed && isOne) return;
   throw new InferenceError(
     'MODEL_UNSUPPORTED',
-    `${path} describes ${isServed ? 'a WAN 2.2 model (two transformers)' : `a ${name}`}; darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1`,
+    `${path} describes ${isServed ? 'a WAN 2.2 model (two transformers)' : `a ${name}`}; ${SERVED}`,
   );
 }

@@ -38,7 +38,8 @@ export async function* encodeConditions(
       const control = yield* encodeVaceControl(job, running, networks, blanks, size, own);
       return control && { condition: control, leading: control.leading };
     }
-    case 'image_to_video': {
+    case 'image_to_video':
+    case 'fun_inp': {
       const condition = yield* encodeKnownLatents(job, running, networks, size, own);
       return condition && { condition, leading: 0 };
     }

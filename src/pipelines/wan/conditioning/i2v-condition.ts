@@ -11,7 +11,8 @@ import { encodeCancellable } from './encode-cancellable.js';
 
 /**
  * Encodes known frames for an image-to-video model: the latents of a video that has the known frames and is grey in between; for
- * each latent a mask of its known frames; and the image encoder's states of the known frames, where the model takes images.
+ * each latent a mask of its known frames; and the image encoder's states of the known frames, where the model takes images. Fun-InP
+ * is the same with two known frames, of which the image encoder sees the first.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_i2v.py#L393
  *
@@ -43,6 +44,8 @@ export async function* encodeKnownLatents(
   const images = Array.from({ length: frames }, (_, i) => places.get(i));
   const latents = yield* encodeCancellable(job, running, networks, planarFrames(images, grey, video), video);
   if (latents === undefined) return undefined;
+  // Without places for two images the transformer sees the first frame alone.
+  const seen = networks.config.transformer.pos_embed_seq_len == null ? [start] : [start, end];
   // [20, h, w] each: a mask for each frame that a latent stands for, then the latent
   const plane = (latents[0]?.length ?? 0) / networks.config.vae.z_dim;
   const channels = latents.map((latent, i) =>
@@ -52,7 +55,7 @@ export async function* encodeKnownLatents(
     kind: 'image',
     channels: videoOfFrames(channels, MASK_FRAMES + networks.config.vae.z_dim),
     images: await networks.imageEncoder?.encode(
-      [start, end].filter((rgb) => rgb !== undefined),
+      seen.filter((rgb) => rgb !== undefined),
       video,
     ),
   };

@@ -2,8 +2,11 @@ import { InferenceError } from '../../../errors.js';
 import type { FrameConditioning, FramePlace } from '../../pipeline.js';
 import type { TransformerConfig } from './config.js';
 
-/** The input that a transformer was trained with beside the text: none, VACE's control, or latents and images of known frames. */
-const wanVariants = ['text_to_video', 'vace', 'image_to_video'] as const;
+/**
+ * The input that a transformer was trained with beside the text: none, VACE's control, or latents and images of known frames.
+ * `fun_inp`, Fun-InP of VideoX-Fun, has the files of image-to-video and takes a last frame, too; the image encoder sees the first one alone.
+ */
+const wanVariants = ['text_to_video', 'vace', 'image_to_video', 'fun_inp'] as const;
 export type WanVariant = (typeof wanVariants)[number];
 
 /** Channels of the folded masks in VACE's control: one for each pixel that a latent stands for. */
@@ -11,14 +14,19 @@ export const MASK_PIXELS = 64;
 /** Channels of the masks of image-to-video's known frames: one for each frame that a latent stands for. */
 export const MASK_FRAMES = 4;
 
+/** End of messages that refuse another variant. */
+export const SERVED = 'darkroom serves text-to-video, VACE, image-to-video and Fun-InP models of WAN 2.1';
+
+/** WAN's own image-to-video models are of 14B, which have 40 layers. Fun-InP's 14B files cannot be told from them. */
+const LAYERS_OF_1_3B = 30;
+
 /** Reads the variant off the configuration, in either layout. */
-export function variantOf(
-  transformer: Pick<TransformerConfig, '_class_name' | 'in_channels' | 'out_channels'>,
-): WanVariant {
+export function variantOf(transformer: TransformerConfig): WanVariant {
   if (transformer._class_name === 'WanVACETransformer3DModel') return 'vace';
-  return transformer.in_channels === (transformer.out_channels ?? transformer.in_channels)
-    ? 'text_to_video'
-    : 'image_to_video';
+  const { in_channels, out_channels, image_dim, pos_embed_seq_len, num_layers } = transformer;
+  if (in_channels === (out_channels ?? in_channels)) return 'text_to_video';
+  const seesOneImage = image_dim != null && pos_embed_seq_len == null;
+  return seesOneImage && num_layers === LAYERS_OF_1_3B ? 'fun_inp' : 'image_to_video';
 }
 
 /**
@@ -29,18 +37,17 @@ export function variantOf(
 export function assertVariant(transformer: TransformerConfig, path: string): void {
   const { in_channels: channels, out_channels, image_dim: images, added_kv_proj_dim: added, _class_name } = transformer;
   const refuse = (what: string): never => {
-    throw new InferenceError(
-      'MODEL_UNSUPPORTED',
-      `${path} describes ${what}; darkroom serves text-to-video, VACE and image-to-video models of WAN 2.1`,
-    );
+    throw new InferenceError('MODEL_UNSUPPORTED', `${path} describes ${what}; ${SERVED}`);
   };
   if (!/^Wan(VACE)?Transformer3DModel$/.test(_class_name)) refuse(`a ${_class_name}`);
-  if (channels === 48) refuse('a WAN 2.2 model (48 latent channels)');
   const latents = out_channels ?? channels;
+  if (latents === 48) refuse('a WAN 2.2 model (48 latent channels)');
+  if (channels === 3 * latents) refuse(`a Fun-Control model (${channels} input channels)`);
   const variant = variantOf(transformer);
-  const wanted = variant === 'image_to_video' ? 2 * latents + MASK_FRAMES : latents;
+  const takesFrames = frameConditioningOf(transformer).method === 'image_conditioning';
+  const wanted = takesFrames ? 2 * latents + MASK_FRAMES : latents;
   if (channels !== wanted) refuse(`a model of ${channels} input channels`);
-  if ((images == null) !== (added == null) || (images != null && variant !== 'image_to_video')) {
+  if ((images == null) !== (added == null) || (images != null && !takesFrames)) {
     refuse(`a ${variant === 'vace' ? 'VACE' : 'WAN'} model that takes images in an unknown way`);
   }
   if (variant === 'vace') assertVaceLayers(transformer, latents, path);
@@ -70,6 +77,8 @@ export function frameConditioningOf(transformer: TransformerConfig): FrameCondit
       return { method: 'latent_hold', takes: ['start', 'end'], needs: [] };
     case 'vace':
       return { method: 'vace', takes: ['start', 'end'], needs: [] };
+    case 'fun_inp':
+      return { method: 'image_conditioning', takes: ['start', 'end'], needs: ['start'] };
     case 'image_to_video': {
       // A model with an image encoder takes as many images as it was trained on: one, or two that it distinguishes.
       const { image_dim: images, pos_embed_seq_len: positions } = transformer;
