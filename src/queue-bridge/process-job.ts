@@ -180,7 +180,7 @@ class JobRun {
     const { pool, drain } = this.#context;
     const { id, lane, seed } = this.#lease;
     // The server in the journal may be running the job or have its files.
-    const server = pool.at(this.#lease.server, lane) ?? pool.leastBusy(lane);
+    const server = (await pool.at(this.#lease.server, lane)) ?? pool.leastBusy(lane);
     if (server === undefined) throw new InferenceError('DRAINING', `no server has a model for ${payload.type} now`);
     this.#server = server;
     if (server.address !== this.#lease.server) await this.#record({ server: server.address });

@@ -19,6 +19,8 @@ interface Entry extends PoolServer {
   running: number;
   /** Ends the wait for the next poll. */
   nextPoll: AbortController;
+  /** Ends with the first poll, whatever it found. */
+  firstPoll: Promise<void>;
 }
 
 export interface ServerPoolOptions {
@@ -43,8 +45,12 @@ export class ServerPool {
       lanes: [],
       running: 0,
       nextPoll: new AbortController(),
+      firstPoll: Promise.resolve(),
     }));
-    for (const entry of this.#entries) void this.#watch(entry);
+    for (const entry of this.#entries) {
+      entry.firstPoll = this.#poll(entry);
+      void entry.firstPoll.then(() => this.#watch(entry));
+    }
   }
 
   /** The server of a lane with the fewest jobs of this bridge; undefined if no server has the lane. */
@@ -56,9 +62,14 @@ export class ServerPool {
     );
   }
 
-  /** The server at an address, if it has the lane now. */
-  at(address: string, lane: string): PoolServer | undefined {
-    return this.#entries.find((entry) => entry.address === address && entry.lanes.includes(lane));
+  /**
+   * The server at an address, if it has the lane now. One that was not asked yet is waited for: a bridge that has just started would
+   * take a server that is slower to answer than another for one that has lost its jobs.
+   */
+  async at(address: string, lane: string): Promise<PoolServer | undefined> {
+    const entry = this.#entries.find((other) => other.address === address);
+    await entry?.firstPoll;
+    return entry?.lanes.includes(lane) ? entry : undefined;
   }
 
   /** Counts a job of a server until the returned function releases it. */
@@ -87,13 +98,16 @@ export class ServerPool {
   async #watch(entry: Entry): Promise<void> {
     const backoff = createBackoff({ initial: 100, max: POLL_MS });
     while (!this.#closing.signal.aborted) {
-      const lanes = await this.#fetchLanes(entry);
-      this.#setLanes(entry, lanes);
-      if (lanes.length > 0) backoff.reset();
+      if (entry.lanes.length > 0) backoff.reset();
       entry.nextPoll = new AbortController();
       const signal = AbortSignal.any([entry.nextPoll.signal, this.#closing.signal]);
-      await sleep(lanes.length > 0 ? POLL_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
+      await sleep(entry.lanes.length > 0 ? POLL_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
+      if (!this.#closing.signal.aborted) await this.#poll(entry);
     }
+  }
+
+  async #poll(entry: Entry): Promise<void> {
+    this.#setLanes(entry, await this.#fetchLanes(entry));
   }
 
   async #fetchLanes({ client }: Entry): Promise<readonly string[]> {

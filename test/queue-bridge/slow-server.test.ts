@@ -1,0 +1,52 @@
+import { connect as connectTcp, createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, it, onTestFinished } from 'vitest';
+import { listJobs } from '../../src/client/client.js';
+import { bridging, quickPayload } from '../support/bridging.js';
+import { serve, until } from '../support/serving.js';
+
+/** A TCP proxy that opens each connection after a delay. */
+async function delayed(port: number, delay: { ms: number }): Promise<number> {
+  const proxy = createServer((socket) => {
+    socket.on('error', () => socket.destroy());
+    void sleep(delay.ms).then(() => {
+      const upstream = connectTcp(port, '127.0.0.1');
+      upstream.on('error', () => socket.destroy());
+      socket.on('close', () => upstream.destroy());
+      upstream.on('close', () => socket.destroy());
+      socket.pipe(upstream).pipe(socket);
+    });
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    proxy.close();
+  });
+  const address = proxy.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+it('leaves a job to the server that has it, also when another one answers a new bridge first', async () => {
+  const [first, second] = [await serve(), await serve()];
+  try {
+    const delay = { ms: 0 };
+    const near = await delayed(first.server.port, delay);
+    const { push, ended, start } = await bridging(`127.0.0.1:${near}`);
+    const before = await start();
+    await push(quickPayload('wanderer', { config: { width: 256, height: 256, steps: 60 } }));
+    const hasIt = async ({ client }: typeof first) => {
+      const { jobs } = await listJobs(client, {}, 5000);
+      return jobs.some(({ jobId }) => jobId === 'wanderer');
+    };
+    await until(() => hasIt(first));
+    await before.stop();
+    delay.ms = 1500;
+    const servers = `127.0.0.1:${near},127.0.0.1:${second.server.port}`;
+    await start({ variables: { DARKROOM_SERVER: servers } });
+    expect((await ended('wanderer')).status).toBe('completed');
+    expect(await hasIt(second)).toBe(false);
+  } finally {
+    await first.stop();
+    await second.stop();
+  }
+});
