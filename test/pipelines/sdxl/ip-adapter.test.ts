@@ -159,6 +159,31 @@ describe('a model with an IP-Adapter', () => {
     expect(new Set(images.map((rgb) => Buffer.from(rgb).toString('hex'))).size).toBe(3);
   });
 
+  it('draws six images at once as six alone, with LoRA, ControlNet, mask and adapter together', async () => {
+    await writeSyntheticControlNet(join(folder, 'control.safetensors'), 'sdxl-controlnet-tiny');
+    const variant = await pipelines.base.withLoras([{ path: lora, weight: 1 }]);
+    const mask = Uint8Array.from({ length: SIZE * SIZE }, (_, i) => (i % SIZE < SIZE / 2 ? 0 : 255));
+    const jobs = [0.3, 0.6, 1].map((scale, i) =>
+      request({
+        seeds: [10 + i, 20 + i],
+        init: { rgb: rings, mask, strength: 1 },
+        imagePrompt: prompt(scale),
+        controls: [control()],
+      }),
+    );
+    try {
+      const together = await imagesOf(variant, ...jobs);
+      const alone: Uint8Array[] = [];
+      for (const job of jobs)
+        for (const seed of job.seeds) alone.push(...(await imagesOf(variant, { ...job, seeds: [seed] })));
+      expect(together).toHaveLength(6);
+      expect(together).toEqual(alone);
+      expect(new Set(together.map((rgb) => Buffer.from(rgb).toString('hex'))).size).toBe(6);
+    } finally {
+      await variant.dispose();
+    }
+  });
+
   it('keeps the image in the second pass of an enlarged one', async () => {
     const upscale = { method: 'latent', factor: 1.5, width: 96, height: 96, strength: 0.5, steps: 4 } as const;
     const [one] = await imagesOf(pipelines.base, request({ upscale, imagePrompt: prompt(1) }));
