@@ -48,14 +48,15 @@ export function runImageEngine(families: Families): void {
       // The parent logs what a process prints, at debug.
       const log = (line: string) => process.stderr.write(`${line}\n`);
       const cache = spec.modelCache && new ModelCache({ ...spec.modelCache, log });
-      const quantised = spec.quantises && spec.modelCache && new QuantisedLinears({ ...spec.modelCache, log });
+      const quantised =
+        spec.quantises && spec.modelCache ? new QuantisedLinears({ ...spec.modelCache, log }) : undefined;
       const asked = { deviceId, threads, precision, fuses, runtime, providerLibrary, memoryLimitBytes, packsWeights };
       const backend = await openBackend({
         provider: device,
         ...asked,
         turns,
         cache,
-        quantised: quantised || undefined,
+        quantised,
       });
       pipeline = await openModel(familyNamed(families, spec.family), spec, backend, relief);
       relief.addSource('ended_language_model', () => parent.requestMemory());
