@@ -1,15 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { createScheduler } from '../../src/schedulers/beta-schedulers.js';
+import { sdxlSchedule } from '../support/sdxl-schedule.js';
 
 // Trajectories are checked against diffusers in test/conformance; these are the rules around them.
-const sdxl = {
-  beta_start: 0.00085,
-  beta_end: 0.012,
-  beta_schedule: 'scaled_linear',
-  timestep_spacing: 'leading',
-  steps_offset: 1,
-  prediction_type: 'sample',
-};
+const sdxl = { ...sdxlSchedule, prediction_type: 'sample' };
 const clean = Float32Array.of(0.25);
 const start = Float32Array.of(8);
 

@@ -1,17 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { createScheduler } from '../../src/schedulers/beta-schedulers.js';
 import { alphasCumprod, noiseScheduleSchema, trainingSigmas } from '../../src/schedulers/noise-schedule.js';
+import { sdxlSchedule as sdxl } from '../support/sdxl-schedule.js';
 
 const noNoise = () => {
   throw new Error('Euler draws no noise');
-};
-
-const sdxl = {
-  beta_start: 0.00085,
-  beta_end: 0.012,
-  beta_schedule: 'scaled_linear',
-  timestep_spacing: 'leading',
-  steps_offset: 1,
 };
 
 describe('createScheduler', () => {

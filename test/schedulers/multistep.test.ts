@@ -1,14 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { createScheduler } from '../../src/schedulers/beta-schedulers.js';
+import { sdxlSchedule as sdxl } from '../support/sdxl-schedule.js';
 
 // Trajectories are checked against diffusers in test/conformance; these are the rules around them.
-const sdxl = {
-  beta_start: 0.00085,
-  beta_end: 0.012,
-  beta_schedule: 'scaled_linear',
-  timestep_spacing: 'leading',
-  steps_offset: 1,
-};
 const draws = () => {
   const sizes: number[] = [];
   const draw = (size: number) => {

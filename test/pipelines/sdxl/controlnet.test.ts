@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { readControlNetSummary } from '../../../src/pipelines/controlnets/controlnet-summary.js';
-import type { GenerationRequest, RequestControl } from '../../../src/pipelines/pipeline.js';
+import type { RequestControl } from '../../../src/pipelines/pipeline.js';
 import { originalUNetNames } from '../../../src/pipelines/sdxl/checkpoint/original-names.js';
 import { planControlNetWeights } from '../../../src/pipelines/sdxl/control/controlnet.js';
 import { scaleAt } from '../../../src/pipelines/sdxl/control/job-controls.js';
@@ -15,6 +15,7 @@ import { Expected } from '../../conformance/golden-folder.js';
 import { difference } from '../../conformance/report.js';
 import { cpuBackend } from '../../support/cpu-backend.js';
 import { latentsOf } from '../../support/latents-of.js';
+import { imagesOf, sdxlRequest as request } from '../../support/sdxl-requests.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
 
 const SIZE = 64;
@@ -59,18 +60,6 @@ const control = (more: Partial<RequestControl> = {}, name = 'a'): RequestControl
   },
   ...more,
 });
-const request = (more: Partial<GenerationRequest> = {}): GenerationRequest => ({
-  ...{ prompt: 'a red circle', negativePrompt: undefined, width: SIZE, height: SIZE, steps: 4, guidanceScale: 5 },
-  ...{ scheduler: 'euler', seeds: [3] },
-  ...more,
-});
-const imagesOf = async (from: SdxlPipeline, ...requests: readonly GenerationRequest[]) => {
-  const images = new Map<string, Uint8Array>();
-  const jobs = requests.map((each) => ({ request: each, signal: new AbortController().signal }));
-  for await (const event of from.generate(jobs))
-    if (event.kind === 'image') images.set(`${event.job} ${event.index}`, event.rgb);
-  return [...images].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, rgb]) => rgb);
-};
 
 describe('a job with ControlNets', () => {
   it.each([

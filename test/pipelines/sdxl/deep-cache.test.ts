@@ -8,6 +8,7 @@ import { Expected } from '../../conformance/golden-folder.js';
 import { difference } from '../../conformance/report.js';
 import { cpuBackend } from '../../support/cpu-backend.js';
 import { latentsOf } from '../../support/latents-of.js';
+import { imagesOf, sdxlRequest } from '../../support/sdxl-requests.js';
 import { tempFolder } from '../../support/temp-folder.js';
 
 const goldens = fileURLToPath(new URL('../../fixtures/goldens/sdxl-deep-cache/expected.safetensors', import.meta.url));
@@ -19,18 +20,9 @@ beforeAll(async () => {
 });
 afterAll(() => pipeline.dispose());
 
-const request = (more: Partial<GenerationRequest> = {}): GenerationRequest => ({
-  ...{ prompt: 'a red circle', negativePrompt: undefined, width: 64, height: 64, steps: 5, guidanceScale: 5 },
-  ...{ scheduler: 'euler', seeds: [3] },
-  ...more,
-});
-const imagesOf = async (from: SdxlPipeline, ...requests: readonly GenerationRequest[]) => {
-  const images = new Map<string, Uint8Array>();
-  const jobs = requests.map((each) => ({ request: each, signal: new AbortController().signal }));
-  for await (const event of from.generate(jobs))
-    if (event.kind === 'image') images.set(`${event.job} ${event.index}`, event.rgb);
-  return [...images].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, rgb]) => Buffer.from(rgb).toString('base64'));
-};
+const request = (more: Partial<GenerationRequest> = {}) => sdxlRequest({ steps: 5, ...more });
+const encodedImagesOf = async (...made: Parameters<typeof imagesOf>) =>
+  (await imagesOf(...made)).map((rgb) => Buffer.from(rgb).toString('base64'));
 
 describe('deep caching', () => {
   it.each([
@@ -58,8 +50,8 @@ describe('deep caching', () => {
     ];
     const alone: string[] = [];
     for (const job of jobs)
-      for (const seed of job.seeds) alone.push(...(await imagesOf(pipeline, { ...job, seeds: [seed] })));
-    expect(await imagesOf(pipeline, ...jobs)).toEqual(alone);
+      for (const seed of job.seeds) alone.push(...(await encodedImagesOf(pipeline, { ...job, seeds: [seed] })));
+    expect(await encodedImagesOf(pipeline, ...jobs)).toEqual(alone);
   });
 
   it('works with LoRAs and ControlNets', async () => {
@@ -68,11 +60,12 @@ describe('deep caching', () => {
     const rgb = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * 7) % 256);
     const control: RequestControl = { name: 'a', path, revision: '1', parameters: 0, rgb, scale: 1, start: 0, end: 1 };
     const variant = await pipeline.withLoras([{ path: lora, weight: 0.8 }]);
-    const of = (more: Partial<GenerationRequest>) => imagesOf(variant, request({ controls: [control], ...more }));
+    const of = (more: Partial<GenerationRequest>) =>
+      encodedImagesOf(variant, request({ controls: [control], ...more }));
     const [whole] = await of({});
     const [cached] = await of({ deepCacheInterval: 2 });
     await variant.dispose();
-    const [bare] = await imagesOf(pipeline, request({ deepCacheInterval: 2 }));
+    const [bare] = await encodedImagesOf(pipeline, request({ deepCacheInterval: 2 }));
     expect(new Set([whole, cached, bare]).size).toBe(3);
     const [a, b] = [whole, cached].map((image) => Buffer.from(image ?? '', 'base64')) as [Buffer, Buffer];
     const mean = a.reduce((sum, value, i) => sum + Math.abs(value - (b[i] ?? 0)), 0) / a.length;

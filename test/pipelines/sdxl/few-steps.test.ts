@@ -17,6 +17,7 @@ import { cpuBackend } from '../../support/cpu-backend.js';
 import { latentsOf } from '../../support/latents-of.js';
 import { resultOf } from '../../support/result-of.js';
 import { sdxlImage } from '../../support/sdxl-image.js';
+import { sdxlRequest as request } from '../../support/sdxl-requests.js';
 
 const goldens = fileURLToPath(new URL('../../fixtures/goldens/sdxl-few-steps/expected.safetensors', import.meta.url));
 
@@ -25,12 +26,6 @@ beforeAll(async () => {
   pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
-
-const request = (more: Partial<GenerationRequest> = {}): GenerationRequest => ({
-  ...{ prompt: 'a red circle', negativePrompt: undefined, width: 64, height: 64, steps: 4, guidanceScale: 5 },
-  ...{ scheduler: 'euler', seeds: [3] },
-  ...more,
-});
 
 async function expectLatents(key: string, from: SdxlPipeline, more: Partial<GenerationRequest>): Promise<void> {
   const wanted = (await Expected.read(goldens)).floats(key);

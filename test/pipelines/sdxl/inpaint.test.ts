@@ -12,6 +12,7 @@ import { Expected } from '../../conformance/golden-folder.js';
 import { difference } from '../../conformance/report.js';
 import { cpuBackend } from '../../support/cpu-backend.js';
 import { latentsOf } from '../../support/latents-of.js';
+import { imagesOf, sdxlRequest } from '../../support/sdxl-requests.js';
 
 const SIZE = 64;
 const goldens = fileURLToPath(new URL('../../fixtures/goldens/sdxl-inpaint/expected.safetensors', import.meta.url));
@@ -25,18 +26,7 @@ const maskOf = (isDrawn: (x: number, y: number) => boolean): Uint8Array =>
 const half = maskOf((x) => x >= 32);
 const small = maskOf((x, y) => (x - 40) ** 2 + (y - 20) ** 2 < 81);
 
-const request = (more: Partial<GenerationRequest> = {}): GenerationRequest => ({
-  ...{ prompt: 'a red circle', negativePrompt: undefined, width: SIZE, height: SIZE, steps: 6, guidanceScale: 5 },
-  ...{ scheduler: 'euler', seeds: [3] },
-  ...more,
-});
-const imagesOf = async (from: SdxlPipeline, ...requests: readonly GenerationRequest[]) => {
-  const images = new Map<string, Uint8Array>();
-  const jobs = requests.map((each) => ({ request: each, signal: new AbortController().signal }));
-  for await (const event of from.generate(jobs))
-    if (event.kind === 'image') images.set(`${event.job} ${event.index}`, event.rgb);
-  return [...images].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, image]) => image);
-};
+const request = (more: Partial<GenerationRequest> = {}) => sdxlRequest({ steps: 6, ...more });
 
 let folder: string;
 let nine: SdxlPipeline;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { defaultDialect } from '../../../src/graph/dialect.js';
-import type { GenerationRequest, RequestImagePrompt } from '../../../src/pipelines/pipeline.js';
+import type { RequestImagePrompt } from '../../../src/pipelines/pipeline.js';
 import { openSdxlCheckpoint, type SdxlSource } from '../../../src/pipelines/sdxl/checkpoint/checkpoint.js';
 import { inspectSdxl } from '../../../src/pipelines/sdxl/inspect.js';
 import { createSdxlPipeline, type SdxlPipeline } from '../../../src/pipelines/sdxl/pipeline.js';
@@ -15,6 +15,7 @@ import { Expected } from '../../conformance/golden-folder.js';
 import { difference } from '../../conformance/report.js';
 import { cpuBackend } from '../../support/cpu-backend.js';
 import { latentsOf } from '../../support/latents-of.js';
+import { imagesOf, sdxlRequest as request } from '../../support/sdxl-requests.js';
 import { readTensorFile, writeTensorFile } from '../../support/tensor-file.js';
 
 const SIZE = 64;
@@ -63,18 +64,6 @@ const prompt = (scale: number, more: Partial<RequestImagePrompt> = {}): RequestI
   ...{ rgb: ramp, width: 97, height: 53, scale },
   ...more,
 });
-const request = (more: Partial<GenerationRequest> = {}): GenerationRequest => ({
-  ...{ prompt: 'a red circle', negativePrompt: undefined, width: SIZE, height: SIZE, steps: 4, guidanceScale: 5 },
-  ...{ scheduler: 'euler', seeds: [3] },
-  ...more,
-});
-const imagesOf = async (from: SdxlPipeline, ...requests: readonly GenerationRequest[]) => {
-  const images = new Map<string, Uint8Array>();
-  const jobs = requests.map((each) => ({ request: each, signal: new AbortController().signal }));
-  for await (const event of from.generate(jobs))
-    if (event.kind === 'image') images.set(`${event.job} ${event.index}`, event.rgb);
-  return [...images].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, rgb]) => rgb);
-};
 async function expectNear(key: string, values: Float32Array): Promise<void> {
   const { relative } = difference(values, (await Expected.read(goldens)).floats(key));
   console.log(`${key}: largest error ${relative.toExponential(1)}`);
