@@ -16,10 +16,11 @@ describe('a thread for calls', () => {
 
   it('passes pointers and gives back what the function returns', async () => {
     const thread = new CallThread();
-    const text = Buffer.from('a red kite\0');
-    const found = await thread.call(addressOf('strstr'), [koffi.address(text), koffi.address(Buffer.from('kite\0'))]);
-    expect(found).toBe(koffi.address(text) + 6n);
-    const missing = await thread.call(addressOf('strstr'), [koffi.address(text), koffi.address(Buffer.from('ship\0'))]);
-    expect(missing).toBeNull();
+    // Held until the calls have ended: an address keeps nothing alive.
+    const texts = ['a red kite\0', 'kite\0', 'ship\0'].map((text) => Buffer.from(text));
+    const [text = 0n, kite = 0n, ship = 0n] = texts.map((buffer) => koffi.address(buffer));
+    expect(await thread.call(addressOf('strstr'), [text, kite])).toBe(text + 6n);
+    expect(await thread.call(addressOf('strstr'), [text, ship])).toBeNull();
+    expect(texts.map(String)).toEqual(['a red kite\0', 'kite\0', 'ship\0']);
   });
 });
