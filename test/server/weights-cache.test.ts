@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { expect, inject, it } from 'vitest';
 import { originalUNetNames } from '../../src/pipelines/sdxl/checkpoint/original-names.js';
 import { writeQuantized } from '../support/gguf-file.js';
-import { outcomeOf, quick, serve } from '../support/serving.js';
+import { imageWith } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { readTensorFile } from '../support/tensor-file.js';
 
@@ -14,21 +14,11 @@ it('an engine converts a GGUF file into WEIGHTS_CACHE, and another engine takes 
   const gguf = join(folder, 'unet.gguf');
   await writeQuantized(gguf, tensors, (key) => names.get(key) ?? key);
   const cache = join(folder, 'cache');
-  const image = async (variables: Parameters<typeof serve>[0]) => {
-    const serving = await serve(variables);
-    try {
-      const { files, error } = await outcomeOf(serving.client, quick);
-      expect(error).toBeUndefined();
-      return files[0]?.toString('base64');
-    } finally {
-      await serving.stop();
-    }
-  };
   const variables = { SDXL_UNET: gguf, WEIGHTS_CACHE: cache };
-  const first = await image(variables);
+  const first = await imageWith(variables);
   const entries = await readdir(cache);
   expect(entries).toEqual([expect.stringMatching(/^unet-[0-9a-f]{32}\.safetensors$/)]);
-  expect(await image(variables)).toBe(first);
+  expect(await imageWith(variables)).toBe(first);
   expect(await readdir(cache)).toEqual(entries);
-  expect(await image({})).not.toBe(first);
+  expect(await imageWith({})).not.toBe(first);
 });

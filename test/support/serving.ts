@@ -145,6 +145,18 @@ export async function outcomeOf(
   return { events, files: filesOf(events), error };
 }
 
+/** The quick job's image, in base64, from a server of these variables that serves it alone. @throws what the job failed with */
+export async function imageWith(variables: Parameters<typeof serve>[0]): Promise<string | undefined> {
+  const serving = await serve(variables);
+  try {
+    const { files, error } = await outcomeOf(serving.client, quick);
+    if (error !== undefined) throw error;
+    return files[0]?.toString('base64');
+  } finally {
+    await serving.stop();
+  }
+}
+
 /** What a job ended with. @throws what it failed with, where it did not complete */
 export function completed({ events, error }: Outcome): {
   readonly metadata: JobMetadata;
