@@ -33,7 +33,7 @@ export async function planModel(
   const { title, info } = await family.inspect(source);
   const { nativeWidth: width, nativeHeight: height } = info;
   const images = family.isBatched ? batchLimit({ width, height }, config.BATCH_PIXELS) : 1;
-  const run = { width, height, frames: family.video?.defaultFrames ?? 1, rows: 2 * images };
+  const run = { width, height, frames: (info.clip ?? family.video?.clip)?.frames ?? 1, rows: 2 * images };
   const networks = await family.planMemory(source, expectedDialects(provider, precision), run);
   return { title, family: family.title, run, networks };
 }

@@ -14,9 +14,20 @@ export function halved(dim: Dim): Dim {
 }
 
 export function doubled(dim: Dim): Dim {
-  if (typeof dim === 'number') return dim * 2;
+  return multiplied(dim, 2);
+}
+
+export function multiplied(dim: Dim, by: number): Dim {
+  if (typeof dim === 'number') return dim * by;
   const { factor, name } = multiple(dim);
-  return times(factor * 2, name);
+  return times(factor * by, name);
+}
+
+/** A dimension by a number that it is a multiple of. @throws Error where it is none */
+export function divided(dim: Dim, by: number): Dim {
+  const { factor, name } = typeof dim === 'number' ? { factor: dim, name: '' } : multiple(dim);
+  if (factor % by !== 0) throw new Error(`the dimension ${dim} is no multiple of ${by}`);
+  return name === '' ? factor / by : times(factor / by, name);
 }
 
 function multiple(dim: string): { factor: number; name: string } {

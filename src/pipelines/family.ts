@@ -6,7 +6,7 @@ import { type CheckpointGlance, glanceAt } from './checkpoint-glance.js';
 import type { MemoryRelief } from './common/memory-relief.js';
 import type { LoraBase } from './lora/lora-header.js';
 import type { PlannedNetwork, RunSize } from './model-memory.js';
-import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax } from './pipeline.js';
+import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax, VideoClip } from './pipeline.js';
 
 /**
  * A model family: everything that server, engine, command line and configuration ask about one kind of model. Reading a family
@@ -78,10 +78,8 @@ export interface Family<Variables = object, Source extends object = object> {
 export type AnyFamily = Family;
 
 export interface VideoTraits {
-  /** Frames per second. */
-  readonly fps: number;
-  /** Frames of a video whose request names none. */
-  readonly defaultFrames: number;
+  /** Of a model that reports none of its own: what a request gets that names no number of frames. */
+  readonly clip: VideoClip;
   /** Fewest frames that have an end apart from the start. */
   readonly minFramesWithEnd: number;
   /** The frame count that is rendered for a request's. */

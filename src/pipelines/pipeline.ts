@@ -93,6 +93,8 @@ export interface ModelInfo {
   /** In pixels: what a request gets that asks for none. */
   readonly nativeWidth: number;
   readonly nativeHeight: number;
+  /** Videos that it was trained on: what a request gets that names no number of frames. Omitted: the family's. */
+  readonly clip?: VideoClip;
   /** Keys of the checkpoint that are not used. */
   readonly unused: readonly string[];
   /** What each network computes in. Omitted: the model is not loaded. */
@@ -103,6 +105,13 @@ export interface ModelInfo {
   readonly takesImagePrompts?: boolean;
   /** WAN only: the known frames that it takes, and how. */
   readonly frames?: FrameConditioning;
+}
+
+/** Length and rate of a video. */
+export interface VideoClip {
+  readonly frames: number;
+  /** Frames per second. */
+  readonly fps: number;
 }
 
 /** The known frames that a model of WAN takes, and the method by which it takes them. */
@@ -294,10 +303,10 @@ export interface GuidanceInterval {
 
 /**
  * The method by which a model of WAN takes known frames. `latent_hold`: their latents are put back after every step, noised to
- * its level.
+ * its level. `clean_frames`: the same without noise, at a timestep of 0.
  * `vace`: as a control beside the latents. `image_conditioning`: as more channels of the latents, and as images that it attends to.
  */
-const frameMethods = ['latent_hold', 'vace', 'image_conditioning'] as const;
+const frameMethods = ['latent_hold', 'clean_frames', 'vace', 'image_conditioning'] as const;
 export type FrameMethod = (typeof frameMethods)[number];
 
 /** Images that a video is made from, row-major uint8 [height, width, 3] of the request's own size. */
@@ -312,7 +321,7 @@ export interface KnownImages {
   readonly look?: Uint8Array | undefined;
   /**
    * 0 to 1. Of `latent_hold` the share of the steps that they are held for; of `vace` what the control is multiplied by;
-   * `image_conditioning` has none.
+   * `image_conditioning` and `clean_frames` have none.
    */
   readonly strength: number;
 }

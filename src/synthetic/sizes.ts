@@ -6,7 +6,7 @@ export type SyntheticSize = (typeof syntheticSizes)[number];
 
 /**
  * `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. The same with
- * VACE's control branch; image-to-video, of which 14B is the only one released; and Fun-InP.
+ * VACE's control branch; image-to-video, of which 14B is the only one released; Fun-InP; and WAN 2.2's model of 5B, which has a VAE of its own.
  */
 export const syntheticWanSizes = [
   'wan-tiny',
@@ -17,6 +17,8 @@ export const syntheticWanSizes = [
   'wan-i2v-tiny',
   'wan-i2v-14b',
   'wan-fun-inp-1.3b',
+  'wan-ti2v-tiny',
+  'wan-ti2v-5b',
 ] as const;
 export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
 

@@ -1,6 +1,7 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { readWanConfig } from '../pipelines/wan/checkpoint/read-config.js';
+import { LATENTS_MEAN_2_2, LATENTS_STD_2_2 } from '../pipelines/wan/model/config.js';
 import { planWanWeights } from '../pipelines/wan/weights.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
@@ -68,6 +69,33 @@ const wan14B = {
   },
 } as const;
 
+/** https://huggingface.co/Wan-AI/Wan2.2-TI2V-5B-Diffusers */
+const textImageToVideo = {
+  'model_index.json': { expand_timesteps: true },
+  'transformer/config.json': { in_channels: 48, out_channels: 48 },
+  'vae/config.json': {
+    is_residual: true,
+    patch_size: 2,
+    in_channels: 12,
+    out_channels: 12,
+    z_dim: 48,
+    scale_factor_spatial: 16,
+    latents_mean: LATENTS_MEAN_2_2,
+    latents_std: LATENTS_STD_2_2,
+  },
+};
+
+const wan5B = {
+  ...wan13B,
+  'transformer/config.json': {
+    ...wan13B['transformer/config.json'],
+    num_attention_heads: 24,
+    num_layers: 30,
+    ffn_dim: 14336,
+  },
+  'vae/config.json': { base_dim: 160, decoder_base_dim: 256, dim_mult: [1, 2, 4, 4], num_res_blocks: 2 },
+} as const;
+
 const TINY_EYE = {
   hidden_size: 64,
   intermediate_size: 96,
@@ -87,11 +115,13 @@ const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string
   'wan-i2v-tiny': [imageToVideo(48, TINY_EYE)],
   // The image encoder's defaults are the released one's.
   'wan-i2v-14b': [wan14B, imageToVideo(5120, { hidden_size: 1280 })],
+  'wan-ti2v-tiny': [textImageToVideo, { 'vae/config.json': { base_dim: 4, decoder_base_dim: 8 } }],
+  'wan-ti2v-5b': [wan5B, textImageToVideo],
   'wan-fun-inp-1.3b': [wan13B, imageToVideo(1536, { hidden_size: 1280 })],
 };
 
 /**
- * Makes a WAN 2.1 of hash weights in diffusers' layout: the real architecture, file layout and names; its videos are noise. Does
+ * Makes a WAN of hash weights in diffusers' layout: the real architecture, file layout and names; its videos are noise. Does
  * nothing where one is already whole.
  *
  * @param isHollow its files have headers and sizes, but no weights

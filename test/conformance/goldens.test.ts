@@ -91,6 +91,7 @@ describe('goldens on the CPU', () => {
     ['wan-flf2v-tiny', 7],
     ['wan-i2v-plain-tiny', 4],
     ['wan-fun-inp-tiny', 6],
+    ['wan-ti2v-tiny', 19],
   ])('%s: every case passes, from both layouts where there are two', async (name, count) => {
     const results = await all(fixture(name));
     expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);

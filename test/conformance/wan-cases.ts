@@ -12,7 +12,7 @@ import { type WanTextCases, wanTextCases, wanTextKinds } from './wan-text-cases.
 import { type WanVideoCase, wanVideoCases } from './wan-video-cases.js';
 
 export interface WanCases extends WanTextCases {
-  readonly transformer?: { readonly timesteps: readonly number[] } | VaceTransformerCases;
+  readonly transformer?: { readonly timesteps: readonly number[]; readonly clean?: number } | VaceTransformerCases;
   readonly image_encoder?: readonly ImageCase[];
   readonly vae?: readonly VaeCase[];
   readonly video?: readonly WanVideoCase[];
@@ -104,7 +104,11 @@ function transformerRuns(cases: WanCases['transformer'], inputs: Expected): read
     const channels = inputs.names.includes('transformer.channels') && inputs.floats('transformer.channels');
     const images = inputs.names.includes('transformer.pictures') ? inputs.floats('transformer.pictures') : undefined;
     const condition = channels ? ({ kind: 'image', channels, images } as const) : undefined;
-    return cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep, condition }));
+    const runs = cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep, condition }));
+    const { clean: count } = cases;
+    if (count === undefined) return runs;
+    const clean = { kind: 'clean', count } as const;
+    return runs.flatMap((run) => [run, { ...run, name: `${run.name}.clean`, condition: clean }]);
   }
   const control = inputs.floats('transformer.control');
   // As Python writes it: a whole number with one digit after the point.

@@ -8,7 +8,7 @@ import { cutTile, type Tile, TileBlend, TileLayout, tileSides } from '../common/
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import type { VaeConfig } from './model/config.js';
 import { latentFrame, normalizedLatents, type VideoSize, videoOfFrames } from './model/latents.js';
-import { type ChunkKind, FRAME, framesIn, framesPerLatent, NEXT, PAST } from './model/vae.js';
+import { type ChunkKind, COLOURS, FRAME, framesIn, framesPerLatent, NEXT, PAST, pixelsPerLatent } from './model/vae.js';
 import type { WanGraphs } from './weights.js';
 
 /** Sessions of one way: for the first chunk and for later ones. */
@@ -173,7 +173,6 @@ export class Autoencoder implements VideoEncoder {
     { height, width }: Omit<VideoSize, 'frames'>,
     signal?: AbortSignal,
   ): AsyncGenerator<Float32Array> {
-    const { in_channels: colours } = this.#config;
     const carried = new CarriedTensors();
     let kind: ChunkKind = 'first';
     try {
@@ -182,7 +181,7 @@ export class Autoencoder implements VideoEncoder {
         chunk.push(frame);
         if (chunk.length < framesIn(this.#config, kind)) continue;
         const session = (await this.#sessions.openEncoders())[kind];
-        const shape = [1, colours, height, width];
+        const shape = [1, COLOURS, height, width];
         const feeds = Object.fromEntries(chunk.map((data, i) => [`${FRAME}${i}`, { data, shape }]));
         const outputs = await session.run(feeds, { carried, signal });
         const moments = outputOf(outputs, 'moments', 'the VAE encoder');
@@ -215,7 +214,7 @@ export class Autoencoder implements VideoEncoder {
 
   /** Pixels to a latent, along a side. */
   get #scale(): number {
-    return 2 ** (this.#config.dim_mult.length - 1);
+    return pixelsPerLatent(this.#config);
   }
 }
 

@@ -8,6 +8,7 @@ import type { TransformerConfig } from './model/config.js';
 import type { VideoSize } from './model/latents.js';
 import { type Grid, type RotaryTables, rotaryTables } from './model/rotary-tables.js';
 import { PATCH, TEXT_POSITIONS } from './model/transformer.js';
+import { hasFrameTimesteps } from './model/variant.js';
 import type { WanGraphs } from './weights.js';
 
 export interface TransformerCall {
@@ -77,7 +78,7 @@ export class Denoiser {
   /** The velocity with what the blocks added in the kept run, which had the same batch. -> [B, 16, frames, height, width] */
   async predictFrom(
     { latents: before, hidden }: KeptRun,
-    { latents, size, timestep, signal }: Omit<TransformerCall, 'texts'>,
+    { latents, size, timestep, condition, signal }: Omit<TransformerCall, 'texts'>,
   ): Promise<Float32Array> {
     const { in_channels: channels } = this.#config;
     const latentChannels = this.#config.out_channels ?? channels;
@@ -91,7 +92,7 @@ export class Denoiser {
     const feeds = {
       hidden: { data: hidden, shape: [batch, area / PATCH ** 2, this.#width] },
       change: { data: withChannels(change, batch, unchanged), shape },
-      timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
+      timestep: this.#timestepsOf(batch, { size, timestep, condition }),
     };
     const outputs = await session.run(feeds, { signal });
     return outputOf(outputs, 'flow', 'the reusing transformer');
@@ -130,7 +131,7 @@ export class Denoiser {
         data: withChannels(latents, batch, condition?.kind === 'image' ? condition.channels : undefined),
         shape: [batch, channels, ...shape],
       },
-      timestep: this.#timesteps(new Array<number>(batch).fill(timestep)),
+      timestep: this.#timestepsOf(batch, { size, timestep, condition }),
       text: { data: paddedTexts(texts, textWidth), shape: [batch, TEXT_POSITIONS, textWidth] },
       cos: { data: cos, shape: tables },
       sin: { data: sin, shape: tables },
@@ -142,6 +143,18 @@ export class Denoiser {
   /** D */
   get #width(): number {
     return this.#config.attention_head_dim * this.#config.num_attention_heads;
+  }
+
+  /** One timestep of each video, or of each of its frames; that of clean ones is 0. */
+  #timestepsOf(
+    batch: number,
+    { size, timestep, condition }: Pick<TransformerCall, 'size' | 'timestep' | 'condition'>,
+  ): Feed {
+    if (!hasFrameTimesteps(this.#config)) return this.#timesteps(new Array<number>(batch).fill(timestep));
+    const clean = condition?.kind === 'clean' ? condition.count : 0;
+    const frames = Array.from({ length: size.frames }, (_, frame) => (frame < clean ? 0 : timestep));
+    const { data, shape } = this.#timesteps(new Array(batch).fill(frames).flat());
+    return { data, shape: [batch, size.frames, ...shape.slice(1)] };
   }
 
   #timesteps(timesteps: readonly number[]): Feed {

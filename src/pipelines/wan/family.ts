@@ -10,18 +10,17 @@ const VARIANTS: Readonly<Record<WanVariant, string>> = {
   vace: 'VACE',
   image_to_video: 'image-to-video',
   fun_inp: 'Fun-InP',
+  text_image_to_video: 'text-image-to-video',
 };
 
-/** WAN 2.1. */
+/** WAN 2.1, and the 5B model of 2.2. */
 export const wan: Family<WanVariables, WanSource> = {
   name: 'wan',
   title: 'WAN',
   loraBase: 'WAN 2.1',
   defaults: { nativeWidth: 832, nativeHeight: 480, sizeMultiple: 16 },
   video: {
-    fps: 16,
-    // What it was trained on.
-    defaultFrames: 81,
+    clip: { frames: 81, fps: 16 },
     minFramesWithEnd: 5,
     // 4n + 1: a request for 83 gives 81, as in the original code.
     roundFrames: (frames) => 1 + 4 * Math.floor((frames - 1) / 4),
@@ -76,7 +75,8 @@ export const wan: Family<WanVariables, WanSource> = {
   async inspect(source) {
     const { inspectWan } = await import('./inspect.js');
     const inspection = await inspectWan(source);
-    return { title: `WAN 2.1 ${VARIANTS[inspection.variant]}`, ...inspection };
+    const version = inspection.variant === 'text_image_to_video' ? '2.2' : '2.1';
+    return { title: `WAN ${version} ${VARIANTS[inspection.variant]}`, ...inspection };
   },
   async planMemory(source, dialectsOf, run) {
     const { planWanMemory } = await import('./plan-memory.js');

@@ -4,8 +4,11 @@ import { flowSchedulerNames } from '../../schedulers/flow-schedulers.js';
 import type { ModelInfo } from '../pipeline.js';
 import { openWanCheckpoint, type WanCheckpoint, type WanSource } from './checkpoint/checkpoint.js';
 import type { ComponentName } from './checkpoint/checkpoint-parts.js';
+import { PATCH } from './model/transformer.js';
+import { pixelsPerLatent } from './model/vae.js';
 import { frameConditioningOf, variantOf, type WanVariant } from './model/variant.js';
 import { openTokenizer } from './prompt/prompt-encoder.js';
+import { trainedVideo } from './trained-video.js';
 import { buildWanNetworks, type WanGraphs } from './weights.js';
 
 /** The result of an inspection: facts about a checkpoint that are found without loading it. */
@@ -41,6 +44,7 @@ export async function inspectWan(source: WanSource): Promise<WanInspection> {
 
 export function describeWan({ config }: WanCheckpoint, graphs: WanGraphs): ModelInfo {
   const all = Object.values(weightsOf(graphs)).flat();
+  const { width, height, ...clip } = trainedVideo(config.transformer);
   return {
     family: 'wan',
     parameters: all.reduce((sum, { parameters }) => sum + parameters, 0),
@@ -48,11 +52,10 @@ export function describeWan({ config }: WanCheckpoint, graphs: WanGraphs): Model
     storage: graphs.transformer.weights.storage,
     predictionType: 'flow',
     schedulers: flowSchedulerNames,
-    // Eight pixels to a latent, two latents to a patch.
-    sizeMultiple: 16,
-    // The model was trained at 480p, wide.
-    nativeWidth: 832,
-    nativeHeight: 480,
+    sizeMultiple: PATCH * pixelsPerLatent(config.vae),
+    nativeWidth: width,
+    nativeHeight: height,
+    clip,
     unused: all.flatMap(({ spare, files }) => spare.map((key) => files.tensors.get(key)?.name ?? key)),
     frames: frameConditioningOf(config.transformer),
   };

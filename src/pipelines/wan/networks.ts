@@ -69,7 +69,7 @@ export class WanNetworks {
 
   /** Computes what the networks take on the device, each as it was opened. */
   planMemory(): ModelMemory {
-    return wanMemory(this.#parts.opener.networks, this.#parts);
+    return wanMemory(this.#parts.opener.networks, this.config, this.#parts);
   }
 
   /** What to do when memory runs out. */

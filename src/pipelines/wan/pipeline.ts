@@ -90,7 +90,7 @@ export class WanPipeline implements Pipeline {
     const { relief } = this.networks;
     const loop = { request, texts, size, timesteps: [...timesteps], condition, signal, relief };
     const velocity = await Velocity.plan(this.networks.denoiser, loop);
-    const previews = new VideoPreviews(job, request, size, leading);
+    const previews = new VideoPreviews(job, request, size, leading, this.networks.config.vae.z_dim);
     const first = firstStep(request);
     let latents = held?.putBack(initial, sigmas[first] ?? 1) ?? initial;
     for (let i = first; i < request.steps; i += 1) {
@@ -160,7 +160,7 @@ export class WanPipeline implements Pipeline {
       const clean = await autoencoder.encodeLatents([imageFromRgb(init.rgb, request)], request, signal);
       return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined, draw };
     }
-    const isHeld = known?.method === 'latent_hold';
+    const isHeld = known?.method === 'latent_hold' || known?.method === 'clean_frames';
     const own = { noise, size, channels };
     const held = isHeld ? await HeldLatents.encode(autoencoder, known, request, own, signal) : undefined;
     return { latents: noise, scheduler, held, draw };

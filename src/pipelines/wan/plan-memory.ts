@@ -3,10 +3,9 @@ import type { Network } from '../common/build-networks.js';
 import { modelMemory, planNetworks } from '../common/plan-memory.js';
 import type { ModelMemory, NetworkMemory, PlannedNetwork, RunSize } from '../model-memory.js';
 import { openWanCheckpoint, type WanSource } from './checkpoint/checkpoint.js';
+import type { WanConfig } from './model/config.js';
+import { trainedVideo } from './trained-video.js';
 import { buildWanNetworks } from './weights.js';
-
-/** A video that WAN was trained on. */
-const TRAINED = { width: 832, height: 480, frames: 81 };
 
 /** @throws InferenceError CHECKPOINT_INVALID that lists every problem of the checkpoint */
 export async function planWanMemory(
@@ -20,8 +19,12 @@ export async function planWanMemory(
 }
 
 /** The same of opened networks, for every size. */
-export function wanMemory(networks: readonly Network[], source: Pick<WanSource, 'keepsTextEncoder'>): ModelMemory {
-  const memory = modelMemory(networks, TRAINED);
+export function wanMemory(
+  networks: readonly Network[],
+  { transformer }: Pick<WanConfig, 'transformer'>,
+  source: Pick<WanSource, 'keepsTextEncoder'>,
+): ModelMemory {
+  const memory = modelMemory(networks, trainedVideo(transformer));
   return { ...memory, networks: kept(memory.networks, source) };
 }
 

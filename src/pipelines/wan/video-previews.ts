@@ -1,4 +1,4 @@
-import { PreviewClock, previewFromLatents } from '../common/preview.js';
+import { type LatentColours, PreviewClock, previewFromLatents } from '../common/preview.js';
 import type { GenerationRequest, PipelineEvent } from '../pipeline.js';
 import { wanColours } from './latent-colours.js';
 import type { VideoSize } from './model/latents.js';
@@ -10,12 +10,15 @@ export class VideoPreviews {
   readonly #clock: PreviewClock;
   readonly #size: VideoSize;
   readonly #frame: number;
+  readonly #colours: LatentColours;
 
   /**
    * @param size of the loop's latents
    * @param leading latents that stand before the video's own
+   * @param channels of the latents
    */
-  constructor(job: number, request: GenerationRequest, size: VideoSize, leading: number) {
+  constructor(job: number, request: GenerationRequest, size: VideoSize, leading: number, channels: number) {
+    this.#colours = wanColours(channels);
     this.#job = job;
     this.#steps = request.steps;
     this.#clock = new PreviewClock(request.previewsPerSecond ?? 0);
@@ -30,7 +33,7 @@ export class VideoPreviews {
   due(step: number, latents: Float32Array, flow: Float32Array, sigma: number): readonly PipelineEvent[] {
     if (step === this.#steps - 1 || !this.#clock.isDue(performance.now())) return [];
     const clean = latents.map((x, i) => x - sigma * (flow[i] ?? 0));
-    const preview = previewFromLatents(clean, this.#size, wanColours, this.#frame);
+    const preview = previewFromLatents(clean, this.#size, this.#colours, this.#frame);
     return [{ job: this.#job, kind: 'preview', index: 0, ...preview }];
   }
 }

@@ -21,7 +21,14 @@ import {
   PATCH,
   TEXT_POSITIONS,
 } from './model/transformer.js';
-import { buildVaeDecoder, buildVaeEncoder, type ChunkKind, framesPerLatent, unusedVaeKeys } from './model/vae.js';
+import {
+  buildVaeDecoder,
+  buildVaeEncoder,
+  type ChunkKind,
+  framesPerLatent,
+  pixelsPerLatent,
+  unusedVaeKeys,
+} from './model/vae.js';
 import { variantOf } from './model/variant.js';
 
 /** The networks of a WAN, by name. */
@@ -40,7 +47,7 @@ const REPORTED_BY_WHOLE_GRAPH = [/^/];
 export function wanTable(config: WanConfig) {
   const { imageEncoder } = config;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
-  const side = 2 ** (config.vae.dim_mult.length - 1);
+  const side = pixelsPerLatent(config.vae);
   const frame = ({ width, height }: RunSize) => ({ H: height / side, W: width / side });
   const video = ({ width, height, frames, rows }: RunSize) => ({
     B: rows,

@@ -29,7 +29,8 @@ export function referenceMethod(
 ): ReferenceMethod {
   if (isLikeness && info?.takesImagePrompts === true) return 'ip_adapter';
   const { method } = info?.frames ?? UNSAID;
-  return method === 'latent_hold' && !isVideo ? 'img2img' : method;
+  const isHeld = method === 'latent_hold' || method === 'clean_frames';
+  return isHeld && !isVideo ? 'img2img' : method;
 }
 
 const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end' };

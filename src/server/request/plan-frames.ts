@@ -1,15 +1,15 @@
 import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { ReferenceRole } from '../../gen/darkroom/v1/job.js';
-import type { AnyFamily } from '../../pipelines/family.js';
 import type { Check } from './field-checks.js';
 import type { Preset } from './presets.js';
+import type { RequestedModel } from './request-context.js';
 
 /** Frames that are rendered: 1 for an image; undefined for a family that makes images only. */
 export function planFrames(
   { frames, references }: GenerateRequest,
   makes: Preset['makes'],
-  { video }: AnyFamily,
+  { family: { video }, info }: Pick<RequestedModel, 'family' | 'info'>,
   { LIMIT_FRAMES }: Config,
   check: Check,
 ): number | undefined {
@@ -31,5 +31,5 @@ export function planFrames(
     'frames',
     `frames ${frames} must be >= ${minFramesWithEnd} with an end reference`,
   );
-  return video.roundFrames(frames || video.defaultFrames);
+  return video.roundFrames(frames || (info?.clip ?? video.clip).frames);
 }

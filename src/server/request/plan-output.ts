@@ -63,7 +63,7 @@ const METADATA: Readonly<Record<number, OutputOptions['metadata']>> = {
 export function planOutput(
   { outputFormat, outputQuality, outputMetadata }: GenerateRequest,
   makes: Preset['makes'],
-  { config, ffmpeg, model: { family } }: Pick<RequestContext, 'config' | 'ffmpeg' | 'model'>,
+  { config, ffmpeg, model: { family, info } }: Pick<RequestContext, 'config' | 'ffmpeg' | 'model'>,
 ): OutputOptions {
   const common = {
     ...(outputQuality > 0 && { quality: outputQuality }),
@@ -80,7 +80,7 @@ export function planOutput(
     video: {
       ffmpeg: ffmpeg.path,
       format: outputFormat === OutputFormat.OUTPUT_FORMAT_WEBP ? 'webp' : 'mp4',
-      fps: family.video.fps,
+      fps: (info?.clip ?? family.video.clip).fps,
       crf: config.VIDEO_CRF,
     },
   };

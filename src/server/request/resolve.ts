@@ -89,7 +89,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const upscale = planUpscale(request, { ...size, steps }, context, check);
   if (upscale !== undefined && upscale.strength > 0) checkSteps('upscale.steps', upscale.steps, scheduler, info, check);
   const seeds = planSeeds(request, makes, family, check);
-  const frames = planFrames(request, makes, family, config, check);
+  const frames = planFrames(request, makes, model, config, check);
   checkEnum(DisconnectPolicy, 'DisconnectPolicy', 'disconnect_policy', request.disconnectPolicy, check);
   checkOutput(request, makes, check);
   checkLabels(request.labels, check);

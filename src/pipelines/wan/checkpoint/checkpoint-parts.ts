@@ -30,8 +30,9 @@ export const STEMS: Readonly<Record<ComponentName, readonly string[]>> = {
 };
 
 /** Names of the files beside the original transformer: those of the original code, and those of repackagers. */
-const BESIDE: Readonly<Record<Exclude<ComponentName, 'transformer'>, readonly string[]>> = {
+const BESIDE: Readonly<Record<Exclude<ComponentName, 'transformer'> | 'vae_2_2', readonly string[]>> = {
   vae: ['Wan2.1_VAE.pth', 'Wan2.1_VAE.safetensors', 'wan_2.1_vae.safetensors'],
+  vae_2_2: ['Wan2.2_VAE.pth', 'Wan2.2_VAE.safetensors', 'wan2.2_vae.safetensors'],
   text_encoder: [
     'models_t5_umt5-xxl-enc-bf16.pth',
     'models_t5_umt5-xxl-enc-bf16.safetensors',

@@ -6,7 +6,7 @@ import { type ImageEncoderConfig, withoutTower } from '../../common/image-encode
 import { flagOf } from '../../family.js';
 import { isLoraFile } from '../../lora/lora-keys.js';
 import type { WanConfig } from '../model/config.js';
-import { assertVariant, SERVED } from '../model/variant.js';
+import { assertVariant, SERVED, variantOf } from '../model/variant.js';
 import { wanOptions } from '../variables.js';
 import {
   beside,
@@ -73,6 +73,7 @@ export async function openWanCheckpoint(source: WanSource): Promise<WanCheckpoin
     textEncoder: text?.config ?? config.textEncoder,
     imageEncoder: config.imageEncoder && (image?.config ?? config.imageEncoder),
   };
+  assertVae(config.transformer, parts.vae, path);
   assertImageEncoder(config.transformer, parts.imageEncoder, path);
   return {
     path,
@@ -106,7 +107,9 @@ async function openOriginal(
   const transformer = { ...found, tensors: isOurs ? bare : translateTransformer(bare) };
   const config = transformerConfigFromShapes(transformer, await readOriginalConfig(folder));
   assertVariant(config, found.path);
-  const autoencoder = vae ?? (await readVae(await beside(folder, 'vae', wanOptions.WAN_VAE), options));
+  const vaeName = variantOf(config) === 'text_image_to_video' ? 'vae_2_2' : 'vae';
+  const autoencoder = vae ?? (await readVae(await beside(folder, vaeName, wanOptions.WAN_VAE), options));
+  assertVae(config, autoencoder.config, path);
   const encoder =
     text ?? (await readTextEncoder(await beside(folder, 'text_encoder', wanOptions.WAN_TEXT_ENCODER), options));
   const looks = config.image_dim != null;
@@ -155,6 +158,18 @@ function assertWan(path: string, tensors: WeightFiles['tensors']): void {
     refuse(`is a VAE; give the transformer, and the VAE with ${flagOf(wanOptions.WAN_VAE)}`);
   if (!has('patch_embedding.') || !has('blocks.'))
     refuse('has no patch_embedding.* and blocks.* tensors: it is not a WAN transformer');
+}
+
+/** @throws InferenceError CHECKPOINT_INVALID where the VAE's latents are not those that the transformer denoises */
+function assertVae(
+  { in_channels, out_channels }: WanConfig['transformer'],
+  { z_dim: channels }: WanConfig['vae'],
+  path: string,
+): void {
+  const wanted = out_channels ?? in_channels;
+  if (channels === wanted) return;
+  const problem = `the VAE has ${channels} latent channels, the transformer ${wanted}; they belong to different models`;
+  throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${problem}`);
 }
 
 /** @throws InferenceError CHECKPOINT_INVALID where the image encoder's states are not those that the transformer takes */

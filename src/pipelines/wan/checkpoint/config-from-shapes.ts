@@ -2,6 +2,8 @@
 import type { WeightFiles } from '../../../weights/weight-files.js';
 import { WeightShapes } from '../../../weights/weight-shapes.js';
 import {
+  LATENTS_MEAN_2_2,
+  LATENTS_STD_2_2,
   parseTextEncoderConfig,
   parseTransformerConfig,
   parseVaeConfig,
@@ -9,6 +11,7 @@ import {
   type TransformerConfig,
   type VaeConfig,
 } from '../model/config.js';
+import { COLOURS } from '../model/vae.js';
 import type { OriginalConfig } from './read-config.js';
 
 /** Channels of a head in every published WAN; a smaller model names its number of heads in its `config.json`. */
@@ -75,6 +78,7 @@ function vaceLayers(blocks: number, layers: number, original: OriginalConfig, sh
 /** Means and deviations of the latents are the released ones: they do not follow from shapes. */
 export function vaeConfigFromShapes(files: WeightFiles): VaeConfig {
   const shapes = new WeightShapes(files, 'a WAN');
+  if (shapes.has('encoder.down_blocks.0.resnets.0.conv1.weight')) return residualVaeConfig(shapes, files.path);
   const [base = 0] = shapes.of('encoder.conv_in.weight');
   const layer = (i: number) => `encoder.down_blocks.${i}`;
   const isResnet = (i: number) => shapes.has(`${layer(i)}.conv1.weight`);
@@ -99,6 +103,33 @@ export function vaeConfigFromShapes(files: WeightFiles): VaeConfig {
       temperal_downsample: halvesTime,
     },
     files.path,
+  );
+}
+
+/** The VAE of WAN 2.2. */
+function residualVaeConfig(shapes: WeightShapes, path: string): VaeConfig {
+  const [base = 0, colours = 0] = shapes.of('encoder.conv_in.weight');
+  const down = (i: number) => `encoder.down_blocks.${i}`;
+  const blocks = shapes.range((i) => `${down(i)}.resnets.0.conv1.weight`);
+  const widths = blocks.map((i) => shapes.of(`${down(i)}.resnets.0.conv1.weight`)[0] ?? 0);
+  const last = `decoder.up_blocks.${widths.length - 1}.resnets.0.conv1.weight`;
+  const latents = shapes.of('post_quant_conv.weight')[0];
+  return parseVaeConfig(
+    {
+      is_residual: true,
+      patch_size: Math.sqrt(colours / COLOURS),
+      in_channels: colours,
+      out_channels: colours,
+      base_dim: base,
+      decoder_base_dim: (shapes.of(last)[0] ?? 0) / ratio(widths[0], base),
+      z_dim: latents,
+      dim_mult: widths.map((width) => ratio(width, base)),
+      num_res_blocks: shapes.range((j) => `${down(0)}.resnets.${j}.conv1.weight`).length,
+      temperal_downsample: blocks.slice(0, -1).map((i) => shapes.has(`${down(i)}.downsampler.time_conv.weight`)),
+      latents_mean: LATENTS_MEAN_2_2,
+      latents_std: LATENTS_STD_2_2,
+    },
+    path,
   );
 }
 

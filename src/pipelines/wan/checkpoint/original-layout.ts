@@ -1,5 +1,5 @@
 /**
- * The key layouts that WAN 2.1 was published in and that ComfyUI repackages: transformer, `Wan2.1_VAE`, `models_t5_umt5-xxl-enc`
+ * The key layouts that WAN was published in and that ComfyUI repackages: transformer, `Wan2.1_VAE`, `Wan2.2_VAE`, `models_t5_umt5-xxl-enc`
  * and `models_clip_open-clip-xlm-roberta-large-vit-huge-14`. Their names are translated here, once, to the ones the graphs are written in. Every tensor is stored
  * as diffusers stores it; only the names differ.
  *
@@ -35,10 +35,15 @@ export function originalTransformerName(key: string): string {
   return rest === undefined ? replaced(key, back(ENDS)) : `${block}.${replaced(rest, back(BLOCK))}`;
 }
 
-/** `decoder.upsamples.4.residual.2.weight`, … -> `decoder.up_blocks.1.resnets.0.conv1.weight`, …. */
+/**
+ * `decoder.upsamples.4.residual.2.weight`, … -> `decoder.up_blocks.1.resnets.0.conv1.weight`, …; of WAN 2.2, whose blocks are not
+ * numbered through, `decoder.upsamples.1.upsamples.0.residual.2.weight`, … likewise.
+ */
 export function translateVae(tensors: Tensors): Tensors {
   const places = upPlaces(tensors);
   return renamed(tensors, (key) => {
+    const nested = nestedName(key);
+    if (nested !== undefined) return nested;
     const [, layer, rest] = /^(decoder\.upsamples\.\d+)\.(.*)$/.exec(key) ?? [];
     const place = layer === undefined ? undefined : places.get(layer);
     if (place !== undefined && rest !== undefined) return `${place}.${replaced(rest, RESNET)}`;
@@ -48,6 +53,16 @@ export function translateVae(tensors: Tensors): Tensors {
     if (below !== undefined) return `encoder.down_blocks.${down}.${replaced(below, RESNET)}`;
     return replaced(key, VAE_ENDS);
   });
+}
+
+/** The layers of WAN 2.2's VAE are numbered in each block; the last one of a block changes the size. */
+function nestedName(key: string): string | undefined {
+  const [, side, block, layer, rest = ''] =
+    /^(en|de)coder\.(?:down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.(.*)$/.exec(key) ?? [];
+  if (side === undefined) return undefined;
+  const way = side === 'en' ? 'down' : 'up';
+  const part = /^(resample|time_conv)\./.test(rest) ? `${way}sampler` : `resnets.${layer}`;
+  return `${side}coder.${way}_blocks.${block}.${part}.${replaced(rest, RESNET)}`;
 }
 
 /**

@@ -3,7 +3,7 @@ import { join32 } from '../../../std/concat-float32.js';
 import type { TransformerConfig } from '../model/config.js';
 
 /** Known frames of a video as the transformer takes them, the same for all of a batch. */
-export type Condition = VaceControl | KnownLatents;
+export type Condition = VaceControl | KnownLatents | CleanFrames;
 
 export interface VaceControl {
   readonly kind: 'vace';
@@ -21,6 +21,13 @@ export interface KnownLatents {
   readonly images: Float32Array | undefined;
 }
 
+/** Latents that stand in the video as they are, without noise, at a timestep of 0. */
+export interface CleanFrames {
+  readonly kind: 'clean';
+  /** Number of them, from the first on. */
+  readonly count: number;
+}
+
 /** Latents [B, 16, F, h, w] as the transformer takes them: with the channels of what is known behind each. */
 export function withChannels(latents: Float32Array, batch: number, channels: Float32Array | undefined): Float32Array {
   if (channels === undefined) return latents;
@@ -35,7 +42,7 @@ export function conditionFeeds(
   shape: readonly number[],
   config: TransformerConfig,
 ): Readonly<Record<string, Feed>> {
-  if (condition === undefined) return {};
+  if (condition === undefined || condition.kind === 'clean') return {};
   if (condition.kind === 'vace') {
     return {
       control: { data: condition.control, shape: [1, config.vace_in_channels, ...shape] },

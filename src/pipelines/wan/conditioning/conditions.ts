@@ -43,6 +43,10 @@ export async function* encodeConditions(
       const condition = yield* encodeKnownLatents(job, running, networks, size, own);
       return condition && { condition, leading: 0 };
     }
+    case 'text_image_to_video': {
+      const isClean = own?.start !== undefined;
+      return { condition: isClean ? { kind: 'clean', count: 1 } : undefined, leading: 0 };
+    }
     case 'text_to_video':
       return { condition: undefined, leading: 0 };
   }

@@ -23,21 +23,23 @@ interface HeldLatent {
  *
  * The first latent of a video is one frame and is encoded alone. Every later one is four frames, so a last frame is held by the
  * latent of four like it: what the VAE makes of a video that stands still.
+ *
+ * A model of `clean_frames` was trained to continue a first frame: it is held without noise, to the end.
  */
 export class HeldLatents {
   readonly #held: readonly HeldLatent[];
-  readonly #strength: number;
+  readonly #known: Pick<KnownImages, 'method' | 'strength'>;
   readonly #video: VideoNoise;
 
-  private constructor(held: readonly HeldLatent[], strength: number, video: VideoNoise) {
+  private constructor(held: readonly HeldLatent[], known: Pick<KnownImages, 'method' | 'strength'>, video: VideoNoise) {
     this.#held = held;
-    this.#strength = strength;
+    this.#known = known;
     this.#video = video;
   }
 
   static async encode(
     autoencoder: VideoEncoder,
-    { start, end, strength }: KnownImages,
+    { start, end, method, strength }: KnownImages,
     request: Pick<GenerationRequest, 'width' | 'height'>,
     video: VideoNoise,
     signal?: AbortSignal,
@@ -55,16 +57,17 @@ export class HeldLatents {
       const still = await autoencoder.encodeLatents([frame, frame, frame, frame, frame], request, signal);
       held.push({ frame: last, latents: frameOf(still, 1, 2, video.channels) });
     }
-    return new HeldLatents(held, strength, video);
+    return new HeldLatents(held, { method, strength }, video);
   }
 
   /** True if they are still held after `done` steps. */
   holds(done: number, steps: number): boolean {
-    return done <= Math.round(this.#strength * steps);
+    return this.#isClean || done <= Math.round(this.#known.strength * steps);
   }
 
   /** The video with them in their places, at a noise level: (1 - sigma) x0 + sigma noise. */
-  putBack(latents: Float32Array, sigma: number): Float32Array {
+  putBack(latents: Float32Array, level: number): Float32Array {
+    const sigma = this.#isClean ? 0 : level;
     const { noise, size, channels } = this.#video;
     const plane = size.height * size.width;
     const video = latents.slice();
@@ -78,6 +81,10 @@ export class HeldLatents {
       }
     }
     return video;
+  }
+
+  get #isClean(): boolean {
+    return this.#known.method === 'clean_frames';
   }
 }
 

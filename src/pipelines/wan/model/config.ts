@@ -13,6 +13,20 @@ const LATENTS_STD = [
   2.8251, 1.916,
 ];
 
+/** The same of WAN 2.2's VAE, of 48 channels: wan/modules/vae2_2.py of its code. */
+export const LATENTS_MEAN_2_2 = [
+  -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891, 0.157, -0.0098,
+  0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502, -0.2055, -0.0322, 0.1109,
+  0.1567, -0.0729, 0.0899, -0.2799, -0.123, -0.0313, -0.1649, 0.0117, 0.0723, -0.2839, -0.2083, -0.052, 0.3748, 0.0152,
+  0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+];
+export const LATENTS_STD_2_2 = [
+  0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.499, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901, 0.6885, 0.6165, 0.8454,
+  0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659, 0.7069, 0.5338, 0.4889, 0.4917, 0.4069,
+  0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944, 0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.06, 0.3943, 0.5537,
+  0.5444, 0.4089, 0.7468, 0.7744,
+];
+
 /** `transformer/config.json`. Defaults are diffusers' own. */
 export const transformerSchema = z.object({
   _class_name: z.string().default('WanTransformer3DModel'),
@@ -49,10 +63,12 @@ export const vaeSchema = z.object({
   num_res_blocks: z.int().min(1).default(2),
   attn_scales: z.array(z.number()).max(0, 'attention outside the middle block is not served').default([]),
   temperal_downsample: z.array(z.boolean()).default([false, true, true]),
-  in_channels: z.literal(3).default(3),
-  out_channels: z.literal(3).default(3),
-  is_residual: z.literal(false, 'a residual VAE is of WAN 2.2').default(false),
-  patch_size: z.literal(1, 'a VAE of patches is of WAN 2.2').nullish(),
+  // Of a patch of pixels: three colours of each.
+  in_channels: z.int().min(1).default(3),
+  out_channels: z.int().min(1).default(3),
+  // WAN 2.2 only: shortcuts past each block that changes the size, and pixels folded into channels.
+  is_residual: z.boolean().default(false),
+  patch_size: z.int().min(1).max(8).nullish(),
   latents_mean: z.array(z.number()).default(LATENTS_MEAN),
   latents_std: z.array(z.number().positive()).default(LATENTS_STD),
 });
@@ -97,13 +113,19 @@ export function parseTextEncoderConfig(values: unknown, path: string): TextEncod
   return parse(textEncoderSchema, values, path);
 }
 
-/** @throws InferenceError CHECKPOINT_INVALID where the lengths of its lists do not agree */
+/** @throws InferenceError CHECKPOINT_INVALID where the lengths of its lists or channels do not agree */
 export function checkVae(vae: VaeConfig, path: string): VaeConfig {
   const counts: readonly (readonly [string, number, number])[] = [
     ['temperal_downsample', vae.temperal_downsample.length, vae.dim_mult.length - 1],
     ['latents_mean', vae.latents_mean.length, vae.z_dim],
     ['latents_std', vae.latents_std.length, vae.z_dim],
   ];
+  const colours = 3 * (vae.patch_size ?? 1) ** 2;
+  for (const field of ['in_channels', 'out_channels'] as const) {
+    if (vae[field] === colours) continue;
+    const pixels = `patches of ${vae.patch_size ?? 1} pixels`;
+    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${field} ${vae[field]} must be ${colours} with ${pixels}`);
+  }
   for (const [field, length, wanted] of counts) {
     if (length === wanted) continue;
     throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${field} has ${length} entries, must have ${wanted}`);

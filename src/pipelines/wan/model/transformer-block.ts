@@ -11,8 +11,12 @@ import {
   rmsNorm,
 } from '../../../graph/ops.js';
 import { type RotaryInputs, rotary } from '../../../graph/ops-3d.js';
+import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { TransformerConfig } from './config.js';
+
+/** Tokens: frames, rows and columns of patches. */
+export const GRID = ['F', 'h', 'w'] as const;
 
 /** Inputs that all blocks share. */
 export interface BlockConditions {
@@ -20,7 +24,7 @@ export interface BlockConditions {
   readonly context: Value;
   /** Image states, [B, I, D]; undefined for a model that takes no images. */
   readonly images: Value | undefined;
-  /** Modulation by the timestep, float32 [B, 6, D]. */
+  /** Modulation by the timestep, float32 [B, 6, D], or [B, F, 6, D] by that of each frame. */
   readonly modulation: Value;
   readonly rope: RotaryInputs;
 }
@@ -37,13 +41,18 @@ export function transformerBlock(w: Scope, x: Value, conditions: BlockConditions
   const { eps, ffn_dim: inner } = config;
   const width = Number(x.shape.at(-1));
   const table = w.tensor('scale_shift_table', [1, 6, width], { like: modulation });
-  const [shift, scale, gate, shift2, scale2, gate2] = chunks(graph, add(graph, table, modulation), 6, 1) as Six;
+  const [shift, scale, gate, shift2, scale2, gate2] = chunks(
+    graph,
+    add(graph, table, modulation),
+    6,
+    modulation.shape.length - 2,
+  ) as Six;
 
   // 1. self
   const own = graph.narrow(modulated(graph, x, shift, scale, eps));
   const { heads } = rope;
   const mixed = graph.wide(attend(w.at('attn1'), own, own, { heads, eps, rope }));
-  let h = add(graph, x, mul(graph, mixed, gate));
+  let h = add(graph, x, scaled(graph, mixed, gate));
   // 2. cross
   const asked = graph.narrow(config.cross_attn_norm ? layerNorm(w.at('norm2'), h, { eps }) : h);
   h = add(graph, h, graph.wide(attend(w.at('attn2'), asked, context, { heads, eps, images })));
@@ -51,7 +60,7 @@ export function transformerBlock(w: Scope, x: Value, conditions: BlockConditions
   const ff = w.at('ffn.net');
   const normal = graph.narrow(modulated(graph, h, shift2, scale2, eps));
   const inside = geluTanh(graph, linear(ff.at('0.proj'), normal, inner));
-  return add(graph, h, mul(graph, graph.wide(linear(ff.at('2'), inside, width)), gate2));
+  return add(graph, h, scaled(graph, graph.wide(linear(ff.at('2'), inside, width)), gate2));
 }
 
 type Six = [Value, Value, Value, Value, Value, Value];
@@ -84,8 +93,22 @@ function attend(w: Scope, x: Value, context: Value, { heads, eps, rope, images }
   return linear(w.at('to_out.0'), mixed, width); // to_out.1: dropout
 }
 
-// norm(x) * (1 + scale) + shift; x: [B, L, D]  shift, scale: [B, 1, D]
+// norm(x) * (1 + scale) + shift; x: [B, L, D]  shift, scale: [B, 1, D] or [B, F, 1, D]
 export function modulated(graph: Graph, x: Value, shift: Value, scale: Value, eps: number): Value {
   const one = graph.constant(Float32Array.of(1), [1], scale.type);
-  return add(graph, mul(graph, plainLayerNorm(graph, x, { eps }), add(graph, scale, one)), shift);
+  const factor = add(graph, scale, one);
+  return framed(graph, plainLayerNorm(graph, x, { eps }), scale, (y) => add(graph, mul(graph, y, factor), shift));
+}
+
+// x: [B, L, D]  gate: [B, 1, D] or [B, F, 1, D]  ->  [B, L, D]
+function scaled(graph: Graph, x: Value, gate: Value): Value {
+  return framed(graph, x, gate, (y) => mul(graph, y, gate));
+}
+
+// `op` on x [B, L, D], or on its frames [B, F, h*w, D] where the modulation is one of each frame
+function framed(graph: Graph, x: Value, modulation: Value, op: (x: Value) => Value): Value {
+  if (modulation.shape.length === x.shape.length) return op(x);
+  const [batch = 1, , width = 1] = x.shape;
+  const [frames, ...sides] = GRID;
+  return graph.reshape(op(graph.reshape(x, [batch, frames, product(sides), width])), x.shape);
 }

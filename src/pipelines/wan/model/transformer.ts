@@ -5,21 +5,18 @@ import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { TransformerConfig } from './config.js';
 import { imageEmbedder } from './image-embedder.js';
-import { modulated, transformerBlock } from './transformer-block.js';
+import { GRID, modulated, transformerBlock } from './transformer-block.js';
 import { VaceBranch } from './vace-branch.js';
-import { variantOf } from './variant.js';
+import { hasFrameTimesteps, variantOf } from './variant.js';
 
-/** Tokens: frames, rows and columns of patches. */
 /** Texts are filled up with zeros to this many positions, all of which the model attends to: text_len of the original code. */
 export const TEXT_POSITIONS = 512;
 /** Latents to a patch, along a side. */
 export const PATCH = 2;
 
-const GRID = ['F', 'h', 'w'] as const;
-
 /**
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
- * (common/timestep-embedding.ts); `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
+ * (common/timestep-embedding.ts), or [B, F, freq_dim] where each frame has its own; `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
  * (vace-branch.ts); `images` [B, I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
  * from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. Patches, times and the way out are float32 in every dialect.
  *
@@ -30,7 +27,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   const width = heads * headDim;
   const tokens = product(GRID);
   const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
-  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
+  const timestep = timestepInput(graph, config);
   const text = graph.floatInput('text', ['B', 'T', config.text_dim]);
   const rope = {
     cos: graph.input('cos', 'f32', [tokens, headDim / 2]),
@@ -41,10 +38,11 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   // 1. patches: [B, F*h*w, D]
   let x = patchEmbedding(w.at('patch_embedding'), latents, width, 2, GRID);
 
-  // 2. conditions: time [B, D], modulation of all blocks [B, 6, D], context [B, T, D], images [B, I, D]
+  // 2. conditions: time [B, D], modulation of all blocks [B, 6, D], both perhaps for each frame, context [B, T, D], images [B, I, D]
   const c = w.at('condition_embedder');
   const time = embedding(c.at('time_embedder'), timestep, width, silu);
-  const modulation = graph.reshape(linear(c.at('time_proj'), silu(graph, time), 6 * width), ['B', 6, width]);
+  const projected = linear(c.at('time_proj'), silu(graph, time), 6 * width);
+  const modulation = graph.reshape(projected, [...time.shape.slice(0, -1), 6, width]);
   const context = embedding(c.at('text_embedder'), text, width, geluTanh);
   const images =
     config.image_dim == null
@@ -72,7 +70,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
 
 /**
  * The same with what the blocks added in an earlier run instead of the blocks. Inputs: `hidden` [B, F*h*w, D] of that run;
- * `change` [B, C, F, 2h, 2w], the latents less those of that run; `timestep` [B, freq_dim]. Output: `flow`.
+ * `change` [B, C, F, 2h, 2w], the latents less those of that run; `timestep` as there. Output: `flow`.
  *
  * Patches are linear: the new ones and the old residual are together the old outcome and the patches of the change, so that
  * the residual itself is never computed.
@@ -81,7 +79,7 @@ export function buildReusingTransformer(graph: Graph, w: Scope, config: Transfor
   const width = config.num_attention_heads * config.attention_head_dim;
   const hidden = graph.input('hidden', 'f32', ['B', product(GRID), width]);
   const change = graph.input('change', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
-  const timestep = graph.input('timestep', 'f32', ['B', config.freq_dim]);
+  const timestep = timestepInput(graph, config);
   const patches = patchEmbedding(w.at('patch_embedding'), change, width, 2, GRID, { bias: false });
   const time = embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu);
   graph.output('flow', velocity(w, add(graph, hidden, patches), time, config));
@@ -94,12 +92,18 @@ export function buildTimeEmbedder(graph: Graph, w: Scope, config: TransformerCon
   graph.output('time', embedding(w.at('condition_embedder.time_embedder'), timestep, width, silu));
 }
 
-// x: [B, F*h*w, D]  time: [B, D]  ->  [B, C, F, 2h, 2w]
+function timestepInput(graph: Graph, config: TransformerConfig): Value {
+  const rows = hasFrameTimesteps(config) ? ['B', 'F'] : ['B'];
+  return graph.input('timestep', 'f32', [...rows, config.freq_dim]);
+}
+
+// x: [B, F*h*w, D]  time: [B, D] or [B, F, D]  ->  [B, C, F, 2h, 2w]
 function velocity(w: Scope, x: Value, time: Value, config: TransformerConfig): Value {
   const { graph } = w;
   const width = Number(x.shape.at(-1));
   const table = w.tensor('scale_shift_table', [1, 2, width], { like: time });
-  const [shift, scale] = chunks(graph, add(graph, table, graph.reshape(time, ['B', 1, width])), 2, 1);
+  const rows = time.shape.slice(0, -1);
+  const [shift, scale] = chunks(graph, add(graph, table, graph.reshape(time, [...rows, 1, width])), 2, rows.length);
   const y = modulated(graph, x, shift as Value, scale as Value, config.eps);
   const channels = config.out_channels ?? config.in_channels;
   return unpatch(graph, linear(w.at('proj_out'), y, 4 * channels), channels, GRID);

@@ -16,6 +16,7 @@ import { channelNorm, pointConv, temporalConv } from '../../../graph/ops-3d.js';
 import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { VaeConfig } from './config.js';
+import { type Frames, grown, patchesOf, pixelsOf, shrunk, zerosLike } from './vae-shortcuts.js';
 
 /** The chunk of a video that a graph is for. */
 export type ChunkKind = 'first' | 'later';
@@ -26,15 +27,14 @@ export const FRAME = 'frame.';
 export const PAST = 'past.';
 export const NEXT = 'next.';
 
+/** Colours of a pixel: red, green, blue. */
+export const COLOURS = 3;
 /** Frames that a convolution along time looks back. */
 const REACH = 2;
 
-/** Frames of a chunk, [1, C, H, W] each. */
-type Frames = readonly Value[];
-
 /**
  * The decoder. Input: `latents` [1, 16, H, W], one frame of them, their statistics already undone. Outputs: `frame.0` to
- * `frame.3`, in the first chunk `frame.0` alone, [1, 3, 8H, 8W] each, -1 to 1.
+ * `frame.3`, in the first chunk `frame.0` alone, [1, 3, 8H, 8W] each, -1 to 1. Of WAN 2.2 [1, 48, H, W] and [1, 3, 16H, 16W].
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/autoencoders/autoencoder_kl_wan.py#L857
  */
@@ -51,14 +51,18 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig, ki
   x = causalConv(w.at('conv_in'), x, widths[0] ?? 0, cache);
   x = middle(w.at('mid_block'), x, cache);
 
-  // 2. up; halved in width where the size doubles
+  // 2. up; without shortcuts, halved in width where the size doubles
   for (const [i, width] of widths.entries()) {
     const block = w.at('up_blocks', i);
+    const before = x;
     for (let j = 0; j <= config.num_res_blocks; j += 1) x = resnetBlock(block.at('resnets', j), x, width, cache);
     if (i === widths.length - 1) continue;
-    const up = block.at('upsamplers.0');
+    const up = block.at(config.is_residual ? 'upsampler' : 'upsamplers.0');
     if (doublesTime[i]) x = timeDoubled(up.at('time_conv'), x, cache);
-    x = x.map((frame) => conv2d(up.at('resample.1'), upsample2x(graph, frame), width / 2)); // resample.0: upsampling
+    const resampled = config.is_residual ? width : width / 2;
+    x = x.map((frame) => conv2d(up.at('resample.1'), upsample2x(graph, frame), resampled)); // resample.0: upsampling
+    if (config.is_residual)
+      x = sums(graph, x, grown(graph, before, width, { space: 2, time: doublesTime[i] ? 2 : 1, count: x.length }));
   }
 
   // 3. out
@@ -66,38 +70,48 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig, ki
   x = causalConv(w.at('conv_out'), x, config.out_channels, cache);
   const bounds = [-1, 1].map((bound) => graph.constant(Float32Array.of(bound), [], 'f32'));
   // The first frame is computed first, and its way through all layers ends before the next one's begins: see inRunOrder().
-  for (const [i, frame] of [...x.entries()].reverse()) {
+  for (const [i, patches] of [...x.entries()].reverse()) {
+    const frame = pixelsOf(graph, patches, patchSide(config));
     graph.output(`${FRAME}${i}`, graph.node('Clip', [graph.wide(frame), ...bounds], frame.shape));
   }
 }
 
 /**
  * The encoder. Inputs: `frame.0` to `frame.3`, in the first chunk `frame.0` alone, [1, 3, 8H, 8W] each, -1 to 1. Output:
- * `moments` [1, 32, H, W], the mean and the logarithm of the variance of one frame of latents, statistics not applied.
+ * `moments` [1, 32, H, W], the mean and the logarithm of the variance of one frame of latents, statistics not applied. Of WAN 2.2
+ * [1, 3, 16H, 16W] and [1, 96, H, W].
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/autoencoders/autoencoder_kl_wan.py#L559
  */
 export function buildVaeEncoder(graph: Graph, root: Scope, config: VaeConfig, kind: ChunkKind): void {
   const cache = new ConvCache(graph, kind);
   const widths = config.dim_mult.map((factor) => config.base_dim * factor);
-  const side = 2 ** (widths.length - 1);
-  const size = [1, config.in_channels, multiple(side, 'H'), multiple(side, 'W')];
+  const side = pixelsPerLatent(config);
+  const size = [1, COLOURS, multiple(side, 'H'), multiple(side, 'W')];
   const w = root.at('encoder');
 
   // 1. in
   const frames = Array.from({ length: framesIn(config, kind) }, (_, i) => graph.floatInput(`${FRAME}${i}`, size));
-  let x: Frames = causalConv(w.at('conv_in'), frames, config.base_dim, cache);
+  const patches = frames.map((frame) => patchesOf(graph, frame, patchSide(config)));
+  let x: Frames = causalConv(w.at('conv_in'), patches, config.base_dim, cache);
 
-  // 2. down; the layers are numbered through
+  // 2. down; without shortcuts, the layers are numbered through
   let layer = 0;
   const next = () => w.at('down_blocks', layer++);
   for (const [i, width] of widths.entries()) {
-    for (let j = 0; j < config.num_res_blocks; j += 1) x = resnetBlock(next(), x, width, cache);
-    if (i === widths.length - 1) continue;
-    const down = next();
-    // resample.0: zeros at the right and below only
-    x = x.map((frame) => conv2d(down.at('resample.1'), frame, width, { stride: 2, pads: [0, 0, 1, 1] }));
-    if (config.temperal_downsample[i]) x = timeHalved(down.at('time_conv'), x, cache);
+    const block = config.is_residual ? next() : undefined;
+    const before = x;
+    for (let j = 0; j < config.num_res_blocks; j += 1)
+      x = resnetBlock(block?.at('resnets', j) ?? next(), x, width, cache);
+    const isLast = i === widths.length - 1;
+    if (!isLast) {
+      const down = block?.at('downsampler') ?? next();
+      // resample.0: zeros at the right and below only
+      x = x.map((frame) => conv2d(down.at('resample.1'), frame, width, { stride: 2, pads: [0, 0, 1, 1] }));
+      if (config.temperal_downsample[i]) x = timeHalved(down.at('time_conv'), x, cache);
+    }
+    const change = { space: isLast ? 1 : 2, time: !isLast && config.temperal_downsample[i] ? 2 : 1 };
+    if (block !== undefined) x = sums(graph, x, shrunk(graph, before, width, change));
   }
 
   // 3. middle, out
@@ -107,6 +121,15 @@ export function buildVaeEncoder(graph: Graph, root: Scope, config: VaeConfig, ki
   const [encoded] = causalConv(w.at('conv_out'), x, moments, cache);
   if (encoded === undefined) throw new Error('an encoder without an outcome');
   graph.output('moments', pointConv(root.at('quant_conv'), encoded, moments));
+}
+
+/** Pixels to a latent, along a side. */
+export function pixelsPerLatent(config: VaeConfig): number {
+  return patchSide(config) * 2 ** (config.dim_mult.length - 1);
+}
+
+function patchSide(config: VaeConfig): number {
+  return config.patch_size ?? 1;
 }
 
 /** Frames of a chunk: those that one latent stands for, or the first of a video. */
@@ -221,11 +244,8 @@ function pixelAttention(w: Scope, x: Value): Value {
   return add(graph, x, conv2d(w.at('proj'), transpose(graph, mixed, [0, 3, 1, 2], x.shape), channels, { kernel: 1 }));
 }
 
-function zerosLike(graph: Graph, x: Value): Value {
-  const zero = graph.constant(new Float32Array(1), [1, 1, 1, 1], x.type);
-  return graph.cached(`zeros ${x.type} ${x.shape}`, () =>
-    graph.node('Expand', [zero, graph.shapeValue(x.shape)], x.shape),
-  );
+function sums(graph: Graph, x: Frames, y: Frames): Frames {
+  return x.map((frame, i) => add(graph, frame, y[i] as Value));
 }
 
 function multiple(factor: number, name: string): string {

@@ -4,9 +4,10 @@ import type { TransformerConfig } from './config.js';
 
 /**
  * The input that a transformer was trained with beside the text: none, VACE's control, or latents and images of known frames.
+ * `text_image_to_video`, WAN 2.2 of 5B, has a timestep for each frame, and takes a clean first one.
  * `fun_inp`, Fun-InP of VideoX-Fun, has the files of image-to-video and takes a last frame, too; the image encoder sees the first one alone.
  */
-const wanVariants = ['text_to_video', 'vace', 'image_to_video', 'fun_inp'] as const;
+const wanVariants = ['text_to_video', 'vace', 'image_to_video', 'fun_inp', 'text_image_to_video'] as const;
 export type WanVariant = (typeof wanVariants)[number];
 
 /** Channels of the folded masks in VACE's control: one for each pixel that a latent stands for. */
@@ -15,7 +16,11 @@ export const MASK_PIXELS = 64;
 export const MASK_FRAMES = 4;
 
 /** End of messages that refuse another variant. */
-export const SERVED = 'darkroom serves text-to-video, VACE, image-to-video and Fun-InP models of WAN 2.1';
+export const SERVED =
+  'darkroom serves text-to-video, VACE, image-to-video and Fun-InP models of WAN 2.1, and WAN 2.2 5B';
+
+/** Latent channels of WAN 2.2's own VAE, with which the 5B model alone was trained. */
+const LATENTS_OF_2_2 = 48;
 
 /** WAN's own image-to-video models are of 14B, which have 40 layers. Fun-InP's 14B files cannot be told from them. */
 const LAYERS_OF_1_3B = 30;
@@ -24,9 +29,16 @@ const LAYERS_OF_1_3B = 30;
 export function variantOf(transformer: TransformerConfig): WanVariant {
   if (transformer._class_name === 'WanVACETransformer3DModel') return 'vace';
   const { in_channels, out_channels, image_dim, pos_embed_seq_len, num_layers } = transformer;
-  if (in_channels === (out_channels ?? in_channels)) return 'text_to_video';
+  if (in_channels === (out_channels ?? in_channels)) {
+    return in_channels === LATENTS_OF_2_2 ? 'text_image_to_video' : 'text_to_video';
+  }
   const seesOneImage = image_dim != null && pos_embed_seq_len == null;
   return seesOneImage && num_layers === LAYERS_OF_1_3B ? 'fun_inp' : 'image_to_video';
+}
+
+/** True for a transformer of a timestep for each frame of latents, not one for all. */
+export function hasFrameTimesteps(transformer: TransformerConfig): boolean {
+  return variantOf(transformer) === 'text_image_to_video';
 }
 
 /**
@@ -41,7 +53,6 @@ export function assertVariant(transformer: TransformerConfig, path: string): voi
   };
   if (!/^Wan(VACE)?Transformer3DModel$/.test(_class_name)) refuse(`a ${_class_name}`);
   const latents = out_channels ?? channels;
-  if (latents === 48) refuse('a WAN 2.2 model (48 latent channels)');
   if (channels === 3 * latents) refuse(`a Fun-Control model (${channels} input channels)`);
   const variant = variantOf(transformer);
   const takesFrames = frameConditioningOf(transformer).method === 'image_conditioning';
@@ -75,6 +86,8 @@ export function frameConditioningOf(transformer: TransformerConfig): FrameCondit
   switch (variantOf(transformer)) {
     case 'text_to_video':
       return { method: 'latent_hold', takes: ['start', 'end'], needs: [] };
+    case 'text_image_to_video':
+      return { method: 'clean_frames', takes: ['start'], needs: [] };
     case 'vace':
       return { method: 'vace', takes: ['start', 'end'], needs: [] };
     case 'fun_inp':
