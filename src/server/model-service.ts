@@ -246,6 +246,8 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     nativeWidth: info?.nativeWidth ?? 0,
     nativeHeight: info?.nativeHeight ?? 0,
     sizeMultiple: info?.sizeMultiple ?? 0,
+    nativeFrames: info?.clip?.frames ?? 0,
+    nativeFps: info?.clip?.fps ?? 0,
     residentBytes: engines.reduce((sum, { residentBytes }) => sum + residentBytes, 0n),
     restarts: sum(engines, ({ restarts }) => restarts),
     problem: failure?.message ?? '',

@@ -29,6 +29,7 @@ describe.each(['fp16', 'bf16'] as const)('goldens in emulated %s', (half) => {
     ['wan-i2v-tiny', 8],
     ['wan-flf2v-tiny', 6],
     ['wan-i2v-plain-tiny', 2],
+    ['wan-ti2v-tiny', 16],
   ])('%s: every network stays within the bounds of its rounding', async (folder, count) => {
     const results = await all(folder, half, CASES);
     expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);

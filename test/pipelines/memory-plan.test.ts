@@ -117,6 +117,7 @@ describe('the plan of WAN', () => {
     // Without known frames its control is made of blank ones.
     ['wan-vace-tiny', 'always'],
     ['wan-i2v-tiny', 'always'],
+    ['wan-ti2v-tiny', 'reference'],
   ] as const)('%s: the encoder of frames is counted for the jobs that run it', async (size, residence) => {
     const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), size, 'BF16');
     const plan = await wan.planMemory?.({ path }, expectedDialects('cuda', 'auto'), VIDEO);
@@ -129,6 +130,7 @@ describe('the plan of WAN', () => {
     ['wan-14b', 14_288_491_584, 0],
     ['wan-i2v-14b', 16_394_878_784, 611_086_080],
     ['wan-fun-inp-1.3b', 1_564_428_608, 611_086_080],
+    ['wan-ti2v-5b', 4_999_787_712, 0],
   ] as const)('%s has the weights of the released one', async (size, transformer, eye) => {
     const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), size, 'BF16', true);
     const { networks } = await inspectWan({ path });

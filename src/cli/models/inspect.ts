@@ -107,6 +107,7 @@ function describe(path: string, { title, layout, info, networks }: Inspection): 
     ...rows,
     `  ${'together'.padEnd(16)} ${formatParameters(info.parameters).padStart(20)}  ${formatBytes(info.weightBytes, 2)}, ${info.storage}`,
     `  native size ${info.nativeWidth}x${info.nativeHeight}, sizes a multiple of ${info.sizeMultiple}, prediction type ${info.predictionType}`,
+    ...(info.clip ? [`  videos of ${info.clip.frames} frames at ${info.clip.fps} per second`] : []),
     `  schedulers ${info.schedulers.join(', ')}`,
     ...referencesLine(info),
     ...(unused.length > 0 ? [`  not used: ${unused.slice(0, MAX_UNUSED_SHOWN).join(', ')}${rest}`] : []),

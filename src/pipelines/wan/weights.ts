@@ -47,6 +47,7 @@ const REPORTED_BY_WHOLE_GRAPH = [/^/];
 export function wanTable(config: WanConfig) {
   const { imageEncoder } = config;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
+  const isOfText = ['text_to_video', 'text_image_to_video'].includes(variantOf(config.transformer));
   const side = pixelsPerLatent(config.vae);
   const frame = ({ width, height }: RunSize) => ({ H: height / side, W: width / side });
   const video = ({ width, height, frames, rows }: RunSize) => ({
@@ -69,8 +70,8 @@ export function wanTable(config: WanConfig) {
   const encoder = (kind: ChunkKind) =>
     ({
       component: 'vae',
-      // All but text-to-video encode known frames, or blank ones, for every video.
-      residence: variantOf(config.transformer) === 'text_to_video' ? 'reference' : 'always',
+      // Models that are conditioned on a whole video encode one, known or blank, for every job.
+      residence: isOfText ? 'reference' : 'always',
       sizes: frame,
       halves,
       options: { unused: unusedVaeKeys('encoder', kind) },

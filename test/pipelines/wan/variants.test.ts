@@ -29,6 +29,7 @@ describe('inspection distinguishes the models of WAN', () => {
     ['wan-vace-other', 'vace', { method: 'vace', takes: both, needs: [] }],
     ['wan-i2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: start, needs: start }],
     ['wan-flf2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: both, needs: both }],
+    ['wan-ti2v-tiny', 'text_image_to_video', { method: 'clean_frames', takes: start, needs: [] }],
     ['wan-fun-inp-tiny', 'fun_inp', { method: 'image_conditioning', takes: both, needs: start }],
   ] as const)('%s: %s, in both layouts', async (name, variant, frames) => {
     for (const [layout, path] of [
@@ -57,11 +58,86 @@ describe('the default shift of a video', () => {
     ['wan-i2v-tiny', 480, 832, 3],
     ['wan-i2v-tiny', 1280, 720, 5],
     ['wan-flf2v-tiny', 832, 480, 16],
+    ['wan-ti2v-tiny', 832, 480, 5],
+    ['wan-ti2v-tiny', 1280, 704, 5],
     ['wan-fun-inp-tiny', 832, 480, 3],
     ['wan-fun-inp-tiny', 1280, 720, 5],
   ])('%s at %ix%i is %i', async (name, width, height, shift) => {
     const { transformer } = await readWanConfig(join(goldens(name), 'model-configs'));
     expect(flowShiftOf(transformer, { width, height })).toBe(shift);
+  });
+});
+
+describe('the VAE of WAN 2.2', () => {
+  it.each(['diffusers', 'original'] as const)('is read from the %s layout, whose sizes it decides', async (layout) => {
+    const path = await { diffusers, original }[layout]('wan-ti2v-tiny');
+    const { config } = await openWanCheckpoint({ path });
+    const wanted = { base_dim: 4, decoder_base_dim: 8, z_dim: 48, patch_size: 2, in_channels: 12, is_residual: true };
+    expect(config.vae).toMatchObject({ ...wanted, temperal_downsample: [false, true, true], dim_mult: [1, 2, 4, 4] });
+    expect(config.vae.latents_mean.at(-1)).toBe(-0.0667);
+    expect((await inspectWan({ path })).info).toMatchObject({
+      sizeMultiple: 32,
+      nativeWidth: 1280,
+      nativeHeight: 704,
+      clip: { frames: 121, fps: 24 },
+    });
+  });
+
+  it('is refused where the transformer denoises the latents of another', async () => {
+    const [path, vae] = [await diffusers('wan-ti2v-tiny'), join(await diffusers('wan-tiny'), 'vae')];
+    await expect(openWanCheckpoint({ path, vae })).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: `${path}: the VAE has 16 latent channels, the transformer 48; they belong to different models`,
+    });
+  });
+
+  it('is asked for by its own name beside the original transformer', async () => {
+    const folder = await original('wan-ti2v-tiny');
+    await rm(join(folder, 'Wan2.2_VAE.safetensors'));
+    await expect(openWanCheckpoint({ path: folder })).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: `${folder} has no Wan2.2_VAE.pth (or Wan2.2_VAE.safetensors, wan2.2_vae.safetensors); give one with --wan-vae FILE`,
+    });
+  });
+
+  it.each([
+    [
+      'colours that are not those of its patches',
+      '"in_channels": 12',
+      '"in_channels": 3',
+      /in_channels 3 must be 12 with patches of 2 pixels$/,
+    ],
+    ['patches of no size', '"patch_size": 2', '"patch_size": 0', /patch_size/],
+  ])('is refused with %s', async (_, from, to, message) => {
+    const path = await diffusers('wan-ti2v-tiny');
+    const file = join(path, 'vae', 'config.json');
+    await writeFile(file, (await readFile(file, 'utf8')).replace(from, to));
+    await expect(openWanCheckpoint({ path })).rejects.toMatchObject({
+      reason: 'CHECKPOINT_INVALID',
+      message: expect.stringMatching(message),
+    });
+  });
+});
+
+describe('a video of a model with a timestep for each frame', () => {
+  it('begins with the latents of its first frame, and may reuse residuals', async () => {
+    const pipeline = await createWanPipeline({ path: await diffusers('wan-ti2v-tiny'), backend: cpuBackend });
+    try {
+      const call = {
+        latents: hashTensor('noise', [2, 48, 2, 4, 6]),
+        size: { frames: 2, height: 4, width: 6 },
+        timestep: 321,
+        texts: [hashTensor('a', [7, 32]), hashTensor('b', [3, 32])],
+        condition: { kind: 'clean', count: 1 },
+      } as const;
+      const { flow, kept } = await pipeline.networks.denoiser.predictAndKeep(call);
+      const same = await pipeline.networks.denoiser.predictFrom(kept, call);
+      expect(Math.max(...same.map((x, i) => Math.abs(x - (flow[i] ?? 9))))).toBeLessThan(1e-6);
+      const other = await pipeline.networks.denoiser.predictFrom(kept, { ...call, condition: undefined });
+      expect(Math.max(...other.map((x, i) => Math.abs(x - (flow[i] ?? 9))))).toBeGreaterThan(1e-3);
+    } finally {
+      await pipeline.dispose();
+    }
   });
 });
 

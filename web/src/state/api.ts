@@ -53,6 +53,7 @@ export interface Model {
   readonly schedulers?: readonly string[];
   readonly sizeMultiple?: number;
   readonly nativeWidth?: number;
+  readonly nativeFrames?: number;
   readonly nativeHeight?: number;
   readonly residentBytes?: string;
   readonly weightBytes?: string;

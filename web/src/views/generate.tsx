@@ -98,7 +98,14 @@ function Fields() {
           </SelectField>
         )}
         {type?.makes === 'video' && (
-          <NumberField label="Frames" value={form.frames} placeholder={81} min={1} max={161} step={4} />
+          <NumberField
+            label="Frames"
+            value={form.frames}
+            placeholder={model?.nativeFrames}
+            min={1}
+            max={161}
+            step={4}
+          />
         )}
         <SelectField label="Scheduler" value={form.scheduler}>
           <option value="">the model's</option>

@@ -115,8 +115,9 @@ export interface GenerateRequest {
    */
   loras: Lora[];
   /**
-   * Frames of a video, 1 to 161 (LIMIT_FRAMES), rounded down to 4n+1; at least 5 with a last frame. 0: 81. A video has 16 frames per
-   * second. Must be 0 or 1 for an image.
+   * Frames of a video, 1 to 161 (LIMIT_FRAMES), rounded down to 4n+1; at least 5 with a last frame. 0: the
+   * model's, 81 for WAN 2.1 (Model.native_frames). A video has as many frames per second as the model was trained on, 16 for
+   * WAN 2.1 (Model.native_fps). Must be 0 or 1 for an image.
    */
   frames: number;
   /**

@@ -698,7 +698,7 @@ export function controlModeToJSON(object: ControlMode): string {
 
 /**
  * Reference is an image that conditions the result. An image starts from it (img2img) or follows its look (vace); a video has it
- * as its first or last frame (latent_hold, vace, image_conditioning). The model decides the method. See
+ * as its first or last frame (latent_hold, clean_frames, vace, image_conditioning). The model decides the method. See
  * docs/reference/references.md.
  */
 export interface Reference {
@@ -931,7 +931,7 @@ export interface JobMetadata {
   referenceApplied?:
     | boolean
     | undefined;
-  /** Method of conditioning: img2img, inpaint, ip_adapter, latent_hold, vace or image_conditioning. */
+  /** Method of conditioning: img2img, inpaint, ip_adapter, latent_hold, clean_frames, vace or image_conditioning. */
   referenceMethod?:
     | string
     | undefined;

@@ -169,6 +169,10 @@ export interface Model {
    * request is refused. Only in ListModels.
    */
   takes: string[];
+  /** Default number of frames of a video of a request. 0 if unknown, and for models that make no videos. */
+  nativeFrames: number;
+  /** Frames per second of its videos. 0 if unknown, and for models that make no videos. */
+  nativeFps: number;
 }
 
 /** EngineStatus describes one of the engine processes that serve a model. */
@@ -373,6 +377,8 @@ function createBaseModel(): Model {
     controlnets: [],
     upscalers: [],
     takes: [],
+    nativeFrames: 0,
+    nativeFps: 0,
   };
 }
 
@@ -461,6 +467,12 @@ export const Model: MessageFns<Model> = {
     }
     for (const v of message.takes) {
       writer.uint32(202).string(v!);
+    }
+    if (message.nativeFrames !== 0) {
+      writer.uint32(208).uint32(message.nativeFrames);
+    }
+    if (message.nativeFps !== 0) {
+      writer.uint32(217).double(message.nativeFps);
     }
     return writer;
   },
@@ -678,6 +690,22 @@ export const Model: MessageFns<Model> = {
             message.takes.push(reader.string());
             continue;
           }
+          case 26: {
+            if (tag !== 208) {
+              break;
+            }
+
+            message.nativeFrames = reader.uint32();
+            continue;
+          }
+          case 27: {
+            if (tag !== 217) {
+              break;
+            }
+
+            message.nativeFps = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -765,6 +793,16 @@ export const Model: MessageFns<Model> = {
       takes: globalThis.Array.isArray(object?.takes)
         ? object.takes.map((e: any) => globalThis.String(e))
         : [],
+      nativeFrames: isSet(object.nativeFrames)
+        ? globalThis.Number(object.nativeFrames)
+        : isSet(object.native_frames)
+        ? globalThis.Number(object.native_frames)
+        : 0,
+      nativeFps: isSet(object.nativeFps)
+        ? globalThis.Number(object.nativeFps)
+        : isSet(object.native_fps)
+        ? globalThis.Number(object.native_fps)
+        : 0,
     };
   },
 
@@ -845,6 +883,12 @@ export const Model: MessageFns<Model> = {
     if (message.takes?.length) {
       obj.takes = message.takes;
     }
+    if (message.nativeFrames !== 0) {
+      obj.nativeFrames = Math.round(message.nativeFrames);
+    }
+    if (message.nativeFps !== 0) {
+      obj.nativeFps = floatToJson(message.nativeFps);
+    }
     return obj;
   },
 
@@ -884,6 +928,8 @@ export const Model: MessageFns<Model> = {
     message.controlnets = object.controlnets?.map((e) => ControlNetInfo.fromPartial(e)) || [];
     message.upscalers = object.upscalers?.map((e) => UpscalerInfo.fromPartial(e)) || [];
     message.takes = object.takes?.map((e) => e) || [];
+    message.nativeFrames = object.nativeFrames ?? 0;
+    message.nativeFps = object.nativeFps ?? 0;
     return message;
   },
 };
