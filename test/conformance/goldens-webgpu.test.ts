@@ -37,6 +37,12 @@ describe(`goldens on WebGPU (${vulkan?.name ?? 'no software Vulkan'})`, () => {
     ],
     ['wan-vace-tiny', 'the transformer and a clip with the look of a picture', /^(transformer\.s0\.5|v3)$/, 2],
     ['wan-i2v-tiny', 'the transformer and the image encoder', /^(transformer\.t250|image\.odd)$/, 2],
+    [
+      'wan-ti2v-tiny',
+      'the transformer with a clean frame, and the decoder',
+      /^(transformer\.t999\.clean|vae\.dec9)$/,
+      2,
+    ],
   ] as const)(
     '%s: %s pass',
     async (folder, _, only, count) => {

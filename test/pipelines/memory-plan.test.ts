@@ -167,6 +167,7 @@ describe('memoryAt()', () => {
     ['a single frame', { width: 480, height: 480, frames: 1, rows: 2 }],
     ['a long video', { width: 640, height: 352, frames: 161, rows: 2 }],
     ['720p with 14B', { width: 1280, height: 720, frames: 81, rows: 2 }, 'wan-14b'],
+    ['a small video with WAN 2.2', { width: 832, height: 480, frames: 49, rows: 2 }, 'wan-ti2v-5b'],
     ['480p with image-to-video 14B', { width: 480, height: 832, frames: 81, rows: 2 }, 'wan-i2v-14b'],
   ])('follows the graphs of the released WAN at %s', async (_, run, released = 'wan-1.3b') => {
     const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), released, 'BF16', true);
