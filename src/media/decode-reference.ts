@@ -106,6 +106,7 @@ function formatOf(bytes: Uint8Array): ReferenceFormat {
   switch (signature.kind) {
     case 'reference':
       return signature.format;
+    case 'video':
     case 'other':
       return rejectImage(`is ${signature.name}; ${SEND_AN_IMAGE}`);
     case 'unknown':

@@ -42,7 +42,7 @@ export interface EncodedVideo {
 
 /** The value of IPTC's digital source type. http://cv.iptc.org/newscodes/digitalsourcetype/ */
 const TRAINED_MODEL = 'http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia';
-/** Folders of videos that are being written have this prefix, the id of the process, and a unique part. */
+/** Folders of videos that are being written or read have this prefix, the id of the process, and a unique part. */
 const FOLDER_PREFIX = 'darkroom-video-';
 /** Length of ffmpeg's messages that are kept. The last one names the error. */
 const MAX_STDERR_CHARACTERS = 2000;
@@ -88,7 +88,7 @@ export class VideoWriter {
 
   /** @param ffmpeg path that findFfmpeg found */
   static async start(ffmpeg: string, options: VideoOptions): Promise<VideoWriter> {
-    return new VideoWriter(ffmpeg, await mkdtemp(join(tmpdir(), `${FOLDER_PREFIX}${process.pid}-`)), options);
+    return new VideoWriter(ffmpeg, await createVideoFolder(), options);
   }
 
   get pid(): number | undefined {
@@ -143,6 +143,11 @@ export class VideoWriter {
   #clean(): Promise<void> {
     return rm(this.#folder, { recursive: true, force: true });
   }
+}
+
+/** A folder that only this user can read. `removeStaleVideos` removes those that their process left. */
+export function createVideoFolder(): Promise<string> {
+  return mkdtemp(join(tmpdir(), `${FOLDER_PREFIX}${process.pid}-`));
 }
 
 /** Removes the folders of killed processes. Their ffmpeg ended with them. */

@@ -46,6 +46,8 @@ export interface Family<Variables = object, Source extends object = object> {
     readonly upscale: boolean;
     readonly guidanceRescale: boolean;
     readonly deepCache: boolean;
+    /** Some of its models follow a control video. */
+    readonly controlVideo: boolean;
   };
 
   /** Environment variables, with bounds, defaults and descriptions. */

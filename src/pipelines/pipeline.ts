@@ -120,6 +120,8 @@ export interface FrameConditioning {
   readonly takes: readonly FramePlace[];
   /** Places without which the model makes nothing. */
   readonly needs: readonly FramePlace[];
+  /** True if it takes a control video. Omitted: it does not. */
+  readonly takesControlVideo?: boolean;
 }
 
 export type FramePlace = 'start' | 'end';
@@ -284,8 +286,10 @@ export interface VideoRequest {
    * published with, 5 for text-to-video.
    */
   readonly shift?: number;
-  /** Omitted: it is made from text alone. */
+  /** Omitted: no frame is known. */
   readonly known?: KnownImages | undefined;
+  /** Omitted: it follows no video. */
+  readonly control?: RequestControlVideo | undefined;
   /** The steps that are guided; the others are run on the prompt alone. Omitted: all. */
   readonly guidanceInterval?: GuidanceInterval | undefined;
   /**
@@ -324,6 +328,20 @@ export interface KnownImages {
    * `image_conditioning` and `clean_frames` have none.
    */
   readonly strength: number;
+}
+
+/** A video whose movement or outlines a video follows, frame by frame: the server fetched it and decoded it once. */
+export interface RequestControlVideo {
+  /** Its file, as it came. It is decoded where its frames are encoded, because they are large. */
+  readonly file: Uint8Array;
+  /** Path of the ffmpeg that decodes it. */
+  readonly ffmpeg: string;
+  /** Rate at which its frames are taken, a second. */
+  readonly fps: number;
+  /** Number of the video's frames that it covers; the rest repeat its last one. */
+  readonly frames: number;
+  /** What VACE's control is multiplied by, 0 to 2. Omitted: the strength of the known images, without them 1. */
+  readonly scale?: number | undefined;
 }
 
 export interface PipelineJob {

@@ -7,6 +7,8 @@ import { version } from '../version.js';
 export interface HttpsGetOptions {
   /** Addresses to connect to. The name is not resolved again. */
   readonly addresses: readonly LookupAddress[];
+  /** Media types that are asked for. */
+  readonly accept: string;
   /** Certificate authority in PEM that replaces the system's. Omitted: the system's. */
   readonly ca?: string | undefined;
   readonly signal: AbortSignal;
@@ -16,7 +18,7 @@ export interface HttpsGetOptions {
  * Sends one GET over TLS. The certificate is checked against the URL's name, whatever the address. Redirects are not followed, and
  * only the path is sent: no cookie, no referrer, no credentials.
  */
-export function httpsGet(url: URL, { addresses, ca, signal }: HttpsGetOptions): Promise<IncomingMessage> {
+export function httpsGet(url: URL, { addresses, accept, ca, signal }: HttpsGetOptions): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const request = get(url, {
       // A new agent: connections are not shared between checks, and no proxy of the environment is used.
@@ -28,7 +30,7 @@ export function httpsGet(url: URL, { addresses, ca, signal }: HttpsGetOptions): 
       signal,
       headers: {
         'user-agent': `darkroom/${version}`,
-        accept: 'image/png, image/jpeg, image/webp',
+        accept,
         'accept-encoding': 'identity',
       },
     });

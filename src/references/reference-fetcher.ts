@@ -32,13 +32,17 @@ export interface ReferenceFetcher {
   /**
    * Fetches the bytes of an https URL that a caller gave. They are not checked.
    *
+   * @param accept media types that the host is asked for. Omitted: those of images
    * @throws InferenceError REFERENCE_INVALID for a URL or a response that is rejected, REFERENCE_UNAVAILABLE for a failure after
    *   which a retry may succeed; the signal's reason once it is aborted
    */
-  fetch(url: string, signal: AbortSignal): Promise<Uint8Array>;
+  fetch(url: string, signal: AbortSignal, accept?: string): Promise<Uint8Array>;
 }
 
+const IMAGES = 'image/png, image/jpeg, image/webp';
+
 interface Rules extends UrlRules, ResolveRules {
+  readonly accept: string;
   readonly maxBytes: number;
   readonly maxRedirects: number;
   readonly ca: string | undefined;
@@ -52,7 +56,7 @@ interface Rules extends UrlRules, ResolveRules {
  */
 export function createReferenceFetcher(options: ReferenceFetcherOptions): ReferenceFetcher {
   const { timeoutMs, maxBytes } = options;
-  const rules: Omit<Rules, 'signal'> = {
+  const rules: Omit<Rules, 'signal' | 'accept'> = {
     allowedHosts: options.allowedHosts.map(readAllowedHost),
     maxBytes,
     maxRedirects: options.maxRedirects ?? MAX_REDIRECTS,
@@ -61,7 +65,7 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
     ca: options.ca,
   };
   return {
-    async fetch(url, signal) {
+    async fetch(url, signal, accept = IMAGES) {
       signal.throwIfAborted();
       const abort = new AbortController();
       const forward = () => abort.abort(signal.reason);
@@ -70,7 +74,10 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
       const timer = setTimeout(() => abort.abort(referenceUnavailable(late)), timeoutMs);
       try {
         // Whatever the other side does, the deadline and the caller's signal end the wait.
-        return await Promise.race([fetchReference(url, { ...rules, signal: abort.signal }), rejectedBy(abort.signal)]);
+        return await Promise.race([
+          fetchReference(url, { ...rules, accept, signal: abort.signal }),
+          rejectedBy(abort.signal),
+        ]);
       } catch (error) {
         // After an abort the error may be that of the broken connection.
         throw abort.signal.aborted ? abort.signal.reason : error;
@@ -102,7 +109,7 @@ async function fetchReference(given: string, rules: Rules): Promise<Uint8Array> 
 async function askFor(url: URL, rules: Rules): Promise<ReferenceResponse> {
   const addresses = await resolveHost(url.hostname, rules);
   try {
-    const response = await httpsGet(url, { addresses, ca: rules.ca, signal: rules.signal });
+    const response = await httpsGet(url, { addresses, accept: rules.accept, ca: rules.ca, signal: rules.signal });
     try {
       return await readResponse(response, url.host, rules.maxBytes);
     } finally {

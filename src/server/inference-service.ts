@@ -127,31 +127,39 @@ function assertMemory(state: ServerState, model: string, plan: JobPlan): void {
 }
 
 /** What a job takes on its device. Undefined while the engine has not reported what its networks take. */
-function plannedMemory({ info, spec }: Engine, { request, references }: JobPlan): JobsMemory | undefined {
-  const options = { hasReferences: references !== undefined, batchPixels: spec.batchPixels };
+function plannedMemory({ info, spec }: Engine, { request, references, controlVideo }: JobPlan): JobsMemory | undefined {
+  const options = {
+    hasReferences: references !== undefined || controlVideo !== undefined,
+    batchPixels: spec.batchPixels,
+  };
   return info?.memory && deviceMemoryOf(info.memory, request, options);
 }
 
 /** Prepares a job: fetches its references while its prompt is enhanced. Undefined if it needs neither. */
 function preparationOf(
   state: ServerState,
-  { references, controls, request, isEnhanced }: JobPlan,
+  { references, controls, controlVideo, request, output, isEnhanced }: JobPlan,
   user = '',
 ): NewGenerateJob['prepare'] {
-  if (references === undefined && controls.length === 0 && !isEnhanced) return undefined;
+  const isBare = references === undefined && controls.length === 0 && controlVideo === undefined;
+  if (isBare && !isEnhanced) return undefined;
   const sources = controls.flatMap(({ source }) => source ?? []);
   return async (job) => {
     // If one of the two fails, the other one is aborted.
     const both = new AbortController();
     const signal = AbortSignal.any([job.signal, both.signal]);
     try {
-      const [loaded, images, enhancement] = await Promise.all([
+      const ffmpeg = output.video?.ffmpeg ?? '';
+      const [loaded, images, control, enhancement] = await Promise.all([
         references && state.references.load(references, request, { user, signal }),
         state.references.loadControls(sources, request, { user, signal }),
+        controlVideo && state.references.loadControlVideo(controlVideo, request, ffmpeg, { user, signal }),
         isEnhanced ? enhanceObserved(state, job, signal) : undefined,
       ]);
       const drawn = request.controls?.map((control, i) => ({ ...control, rgb: images[i] ?? control.rgb }));
-      return { references: { ...loaded, ...(drawn && { controls: drawn }) }, enhancement };
+      const video = loaded?.video ?? request.video;
+      const followed = control && video && { video: { ...video, control } };
+      return { references: { ...loaded, ...followed, ...(drawn && { controls: drawn }) }, enhancement };
     } catch (error) {
       both.abort(error);
       throw error;

@@ -19,6 +19,7 @@ import type { ControlNetSummary } from '../pipelines/controlnets/controlnet-summ
 import type { EmbeddingSummary } from '../pipelines/embeddings/embedding-summary.js';
 import type { AnyFamily } from '../pipelines/family.js';
 import type { LoraSummary } from '../pipelines/lora/lora-summary.js';
+import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { UpscalerSummary } from '../pipelines/upscalers/upscaler-summary.js';
 import { version } from '../version.js';
 import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
@@ -55,7 +56,8 @@ export function createModelService(state: ServerState): ModelServiceServer {
       const embeddings = embedding.of(family).map(describeEmbedding);
       const controlnets = controlnet.of(family).map(describeControlNet);
       const upscalers = upscaler.of(family).map(describeUpscaler);
-      return { ...model, loras, embeddings, controlnets, upscalers, takes: fieldsOf(family) };
+      const { info } = state.admission.slots(model.name).find(({ engine }) => engine.info)?.engine ?? {};
+      return { ...model, loras, embeddings, controlnets, upscalers, takes: fieldsOf(family, info) };
     });
   };
   return {
@@ -190,8 +192,8 @@ function describeControlNet({ name, summary, problem }: KnownAddOn<ControlNetSum
   };
 }
 
-/** Optional fields of a request that have an effect with a family. */
-function fieldsOf({ takes, loraBase, references, video }: AnyFamily): string[] {
+/** Optional fields of a request that have an effect with a model. @param info undefined until it was loaded once */
+function fieldsOf({ takes, loraBase, references, video }: AnyFamily, info: ModelInfo | undefined): string[] {
   const fields: Readonly<Record<string, boolean>> = {
     weights: takes.weights,
     loras: loraBase !== undefined,
@@ -203,6 +205,7 @@ function fieldsOf({ takes, loraBase, references, video }: AnyFamily): string[] {
     guidance_rescale: takes.guidanceRescale,
     upscale: takes.upscale,
     deep_cache_interval: takes.deepCache,
+    control_video: takes.controlVideo && info?.frames?.takesControlVideo === true,
   };
   return Object.keys(fields).filter((name) => fields[name]);
 }

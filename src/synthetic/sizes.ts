@@ -6,7 +6,8 @@ export type SyntheticSize = (typeof syntheticSizes)[number];
 
 /**
  * `wan-tiny` has a million weights; `wan-1.3b` the released model's 1.4 billion, and 5.7 billion of its text encoder. The same with
- * VACE's control branch; image-to-video, of which 14B is the only one released; Fun-InP; and WAN 2.2's model of 5B, which has a VAE of its own.
+ * VACE's control branch; image-to-video, of which 14B is the only one released; Fun-InP and Fun-Control; and WAN 2.2's model of 5B, which has
+ * a VAE of its own.
  */
 export const syntheticWanSizes = [
   'wan-tiny',
@@ -19,6 +20,7 @@ export const syntheticWanSizes = [
   'wan-fun-inp-1.3b',
   'wan-ti2v-tiny',
   'wan-ti2v-5b',
+  'wan-fun-control-1.3b',
 ] as const;
 export type SyntheticWanSize = (typeof syntheticWanSizes)[number];
 

@@ -3,6 +3,7 @@ import { InferenceError } from '../errors.js';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import {
   ControlMode,
+  type ControlVideo,
   DisconnectPolicy,
   JobType,
   OutputFormat,
@@ -44,6 +45,12 @@ const maskSchema = z.strictObject({
   cropPadding: whole.optional(),
 });
 
+const controlVideoSchema = z.strictObject({
+  video: z.base64().optional(),
+  url: z.string().optional(),
+  scale: z.number().optional(),
+});
+
 const upscaleSchema = z.strictObject({
   upscaler: z.string().optional(),
   factor: z.number().optional(),
@@ -51,7 +58,7 @@ const upscaleSchema = z.strictObject({
   steps: whole.optional(),
 });
 
-/** A GenerateRequest as JSON: the proto's names in camelCase, enums by their short names, image bytes in base64. */
+/** A GenerateRequest as JSON: the proto's names in camelCase, enums by their short names, bytes of images and videos in base64. */
 const jobRequestSchema = z.strictObject({
   jobId: z.string().optional(),
   jobType: enumName(JobType, 'JOB_TYPE').optional(),
@@ -75,6 +82,7 @@ const jobRequestSchema = z.strictObject({
   previewsPerSecond: z.number().optional(),
   references: z.array(referenceSchema).max(2).optional(),
   mask: maskSchema.optional(),
+  controlVideo: controlVideoSchema.optional(),
   controls: z
     .array(
       z.strictObject({
@@ -106,6 +114,7 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
     seed,
     references = [],
     mask,
+    controlVideo,
     controls = [],
     loras = [],
     upscale,
@@ -127,6 +136,7 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
     ...(mask !== undefined && {
       mask: { source: sourceOf(mask.image, mask.url), blur: mask.blur ?? 0, cropPadding: mask.cropPadding },
     }),
+    ...(controlVideo !== undefined && { controlVideo: controlVideoOf(controlVideo) }),
     ...(upscale !== undefined && { upscale: upscaleOf(upscale) }),
     controls: controls.map(({ name, image, url, scale, start, end, mode }) => ({
       ...{ name, source: sourceOf(image, url), scale, start, end },
@@ -134,6 +144,14 @@ export function jobRequest(body: unknown): Partial<GenerateRequest> {
     })),
     loras: loras.map(({ name, weight, textEncoderWeight }) => ({ name, weight, textEncoderWeight })),
   };
+}
+
+function controlVideoOf({ video, url, scale }: z.infer<typeof controlVideoSchema>): ControlVideo {
+  const source =
+    video === undefined
+      ? ({ $case: 'url', value: url ?? '' } as const)
+      : ({ $case: 'video', value: Buffer.from(video, 'base64') } as const);
+  return { source, scale };
 }
 
 function upscaleOf({ upscaler = '', factor, strength, steps = 0 }: z.infer<typeof upscaleSchema>): Upscale {

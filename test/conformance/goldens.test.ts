@@ -77,7 +77,16 @@ describe('goldens on the CPU', () => {
   it('wan-vace-tiny: every case passes', async () => {
     const results = await all(fixture('wan-vace-tiny'));
     expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
-    expect(results.map(({ name }) => name)).toEqual(['transformer.s1.0', 'transformer.s0.5', 'v0', 'v1', 'v2', 'v3']);
+    expect(results.map(({ name }) => name)).toEqual([
+      'transformer.s1.0',
+      'transformer.s0.5',
+      'v0',
+      'v1',
+      'v2',
+      'v3',
+      'v4',
+      'v5',
+    ]);
   });
 
   it('wan-vace-other: other layers, other blocks, nothing known, one frame, the original layout', async () => {
@@ -92,6 +101,7 @@ describe('goldens on the CPU', () => {
     ['wan-i2v-plain-tiny', 4],
     ['wan-fun-inp-tiny', 6],
     ['wan-ti2v-tiny', 19],
+    ['wan-fun-control-tiny', 7],
   ])('%s: every case passes, from both layouts where there are two', async (name, count) => {
     const results = await all(fixture(name));
     expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);

@@ -16,7 +16,7 @@ async function all(folder: string, half: 'fp16' | 'bf16', only?: RegExp): Promis
 }
 
 /** Each network and one loop of each kind of model. Schedules and random numbers have no precision. */
-const CASES = /^(?!sched|randn|txt2img[013]|img2img|video[02]|v[0-2]|attn_(half|conv)|.*kohya)/;
+const CASES = /^(?!sched|randn|txt2img[013]|img2img|video[02]|v[0-245]|attn_(half|conv)|.*kohya)/;
 
 describe.each(['fp16', 'bf16'] as const)('goldens in emulated %s', (half) => {
   it.each([

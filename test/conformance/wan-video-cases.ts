@@ -1,6 +1,9 @@
+import { findFfmpeg } from '../../src/media/ffmpeg.js';
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import { RunningJobs } from '../../src/pipelines/common/running-jobs.js';
-import type { GenerationRequest, KnownImages } from '../../src/pipelines/pipeline.js';
+import type { GenerationRequest, KnownImages, RequestControlVideo } from '../../src/pipelines/pipeline.js';
+import { encodeConditions } from '../../src/pipelines/wan/conditioning/conditions.js';
+import { createVaceBlankCache } from '../../src/pipelines/wan/conditioning/vace-control.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
 import { WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { encodePrompts } from '../../src/pipelines/wan/prompt/encode-prompts.js';
@@ -23,6 +26,8 @@ export interface WanVideoCase {
   readonly key: string;
   /** Which of the pictures `first`, `last` and `ref` it was made from. Omitted: none. */
   readonly mode?: 'none' | 'start' | 'end' | 'both' | 'reference';
+  /** Name of the bytes of the file that it follows. Omitted: none. */
+  readonly control?: string;
   /** Of VACE. Omitted: 1. */
   readonly conditioning_scale?: number;
 }
@@ -46,7 +51,12 @@ async function videoCase(entry: WanVideoCase, expected: Expected, networks: WanN
     guidanceScale: entry.guidance,
     scheduler: 'flow_unipc_diffusers',
     seeds: [entry.seed],
-    video: { frames: entry.frames, shift: entry.shift, known: knownPictures(entry, expected, networks) },
+    video: {
+      frames: entry.frames,
+      shift: entry.shift,
+      known: knownPictures(entry, expected, networks),
+      control: await controlVideo(entry, expected),
+    },
   };
   const pipeline = new WanPipeline(networks);
   const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
@@ -58,7 +68,18 @@ async function videoCase(entry: WanVideoCase, expected: Expected, networks: WanN
   for await (const chunk of networks.autoencoder.decodeChunks(pipeline.ownLatents(denoised, size), size))
     frames.push(...chunk.map((frame) => rgbFromImage(frame, size)));
   const noise = expected.get(`${key}.noise`);
+  const condition = expected.find(`${key}.condition`);
   return judge(key, [
+    ...(condition === undefined
+      ? []
+      : [
+          {
+            what: 'condition',
+            actual: await conditionOf(request, networks),
+            expected: condition,
+            tolerance: 'network',
+          } as const,
+        ]),
     {
       what: 'noise',
       actual: new TorchCpuGenerator(entry.seed).randn(noise.length),
@@ -68,6 +89,26 @@ async function videoCase(entry: WanVideoCase, expected: Expected, networks: WanN
     { what: 'latents', actual: denoised.latents, expected: expected.get(`${key}.latents`), tolerance: 'loop' },
     { what: 'frames', actual: Buffer.concat(frames), expected: expected.get(`${key}.frames`), tolerance: 'picture' },
   ]);
+}
+
+/** What the transformer takes beside latents and text. */
+async function conditionOf(request: GenerationRequest, networks: WanNetworks): Promise<Float32Array> {
+  const running = new RunningJobs([{ request, signal: new AbortController().signal }]);
+  const blanks = createVaceBlankCache();
+  const { condition } = (await resultOf(encodeConditions(0, running, networks, blanks, request))) ?? {};
+  if (condition === undefined || condition.kind === 'clean') throw new Error('the model takes no more than latents');
+  return condition.kind === 'vace' ? condition.control : condition.channels;
+}
+
+async function controlVideo(
+  { control, conditioning_scale: scale }: WanVideoCase,
+  expected: Expected,
+): Promise<RequestControlVideo | undefined> {
+  if (control === undefined) return undefined;
+  const ffmpeg = await findFfmpeg(undefined);
+  if (!ffmpeg.found) throw new Error(`a control video needs ffmpeg: ${ffmpeg.fix}`);
+  const file = Uint8Array.from(expected.get(control));
+  return { file, ffmpeg: ffmpeg.path, fps: 16, frames: 0, scale };
 }
 
 function knownPictures(

@@ -31,6 +31,7 @@ export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSou
     upscale: false,
     guidanceRescale: false,
     deepCache: false,
+    controlVideo: false,
   },
   variables: paintVariables,
   options: { PAINT_PATH: { flags: '--paint <colour>' } },

@@ -131,6 +131,7 @@ describe('the plan of WAN', () => {
     ['wan-i2v-14b', 16_394_878_784, 611_086_080],
     ['wan-fun-inp-1.3b', 1_564_428_608, 611_086_080],
     ['wan-ti2v-5b', 4_999_787_712, 0],
+    ['wan-fun-control-1.3b', 1_564_502_336, 611_086_080],
   ] as const)('%s has the weights of the released one', async (size, transformer, eye) => {
     const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), size, 'BF16', true);
     const { networks } = await inspectWan({ path });

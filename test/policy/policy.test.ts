@@ -110,6 +110,7 @@ describe('a job before it goes to an engine', () => {
         references: undefined,
         isEnhanced: true,
         controls: [],
+        controlVideo: undefined,
       };
       const job = new GenerateJob({
         id: 'a',

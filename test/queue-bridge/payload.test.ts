@@ -295,6 +295,14 @@ describe('a request from a payload', () => {
     expect(request({ type: 'image_fast', config }).controls).toEqual([]);
   });
 
+  it('has the control video of a video; other types ignore it', () => {
+    const config = { control_video: 'https://a.test/pose.mp4', control_video_scale: '0.5' };
+    const controlVideo = { source: { $case: 'url', value: config.control_video }, scale: 0.5 };
+    expect(request({ type: 'video_fast', config }).controlVideo).toEqual(controlVideo);
+    expect(request({ type: 'image_fast', config }).controlVideo).toBeUndefined();
+    expect(request({ type: 'video_fast', config: { control_video: '' } }).controlVideo).toBeUndefined();
+  });
+
   it('has the mask of an SDXL image; other types ignore it', () => {
     const config = {
       image: 'https://a.test/photo.png',

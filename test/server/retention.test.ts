@@ -26,6 +26,7 @@ describe('an ended job', () => {
       },
       output: { format: 'png', metadata: 'full' },
       controls: [],
+      controlVideo: undefined,
       references: {
         model: 'sdxl',
         isVideo: false,

@@ -4,17 +4,20 @@ import type { Browser, Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { queueOperations } from '../../src/cli/web/queue-operations.js';
-import { connect } from '../../src/client/client.js';
+import { connect, listJobs } from '../../src/client/client.js';
 import { readBridgeConfig } from '../../src/config/bridge-config.js';
+import { VideoWriter } from '../../src/media/video-writer.js';
 import { openQueue } from '../../src/queue-bridge/queue/open-queue.js';
 import { writeSyntheticUpscaler } from '../../src/synthetic/upscaler.js';
 import type { Gateway } from '../../src/web/gateway.js';
+import { rebuildModel } from '../conformance/golden-folder.js';
 import { accessibilityProblems, launchBrowser, openPage } from '../support/browser.js';
 import { gateway } from '../support/gateway.js';
 import { freePort, startRedis } from '../support/redis-server.js';
 import { outcomeOf, quick, type Serving, serve, until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
+import { goldens } from '../support/tiny-wan.js';
 
 const token = 'a-token-of-the-tests';
 
@@ -317,6 +320,33 @@ describe('Gallery', () => {
     await page.getByTestId('gallery-count').getByText('jobs').waitFor();
     await outcomeOf(serving.client, { ...quick, prompt: 'a newcomer' });
     await page.getByRole('img', { name: 'a newcomer' }).waitFor();
+  });
+});
+
+describe('a control video', () => {
+  it('is chosen for a video of a model that follows one, and shown', async () => {
+    const name = 'wan-vace-tiny';
+    const own = await serve({ WAN_PATH: await rebuildModel(goldens(name), join(await tempFolder(), name)) });
+    const gate = await gateway(own.client);
+    onTestFinished(async () => {
+      await gate.close();
+      await own.stop();
+    });
+    const { page, complaints } = await openPage(browser, gate.url);
+    await page.getByLabel('Job type').selectOption('video_fast');
+    await fill(page, 'a red kite', 2);
+    await page.getByLabel('Frames').fill('9');
+    const writer = await VideoWriter.start('ffmpeg', { width: 64, height: 64, fps: 16, format: 'mp4' });
+    for (let i = 0; i < 5; i += 1) await writer.write(new Uint8Array(64 * 64 * 3).fill(50 * i));
+    const buffer = Buffer.from((await writer.finish()).bytes);
+    await page.getByLabel(/^Control video/).setInputFiles({ name: 'pose.mp4', mimeType: 'video/mp4', buffer });
+    await page.getByRole('button', { name: 'Remove pose.mp4' }).waitFor();
+    expect(await accessibilityProblems(page)).toEqual([]);
+    await start(page);
+    await page.getByTestId('result').waitFor();
+    const { jobs } = await listJobs(own.client, {}, 5000);
+    expect(jobs[0]?.metadata?.controlVideo).toEqual({ frames: 5, scale: undefined });
+    expect(complaints).toEqual([]);
   });
 });
 

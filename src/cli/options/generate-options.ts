@@ -5,6 +5,7 @@ import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js
 import {
   type Control,
   ControlMode,
+  type ControlVideo,
   JobType,
   type Lora,
   OutputFormat,
@@ -51,6 +52,8 @@ export interface RequestOptions {
   readonly metadata?: OutputMetadata;
   readonly lora?: readonly Lora[];
   readonly control?: readonly string[];
+  readonly controlVideo?: string;
+  readonly controlVideoScale?: number;
   readonly deepCache?: number;
   readonly upscale?: number;
   readonly upscaler?: string;
@@ -104,6 +107,8 @@ export function requestOptions(): readonly Option[] {
       '--control <name[@mode][:scale[:start[:end]]]=file|url>',
       'ControlNet, as the server lists it, and its image; of a union model also its kind (depth, canny, …); up to four',
     ).argParser((text: string, before: readonly string[] = []) => [...before, text]),
+    new Option('--control-video <file|url>', 'video that a video follows: poses, depth, edges; VACE and Fun-Control'),
+    new Option('--control-video-scale <n>', 'how strongly VACE follows it, 0 to 2').argParser(number),
     new Option('--deep-cache <interval>', 'every so many runs of the denoiser one is whole, 2 to 10').argParser(number),
     new Option(
       '--upscale <factor>',
@@ -168,6 +173,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
             cropPadding: options.maskCrop,
           },
     controls: await Promise.all((options.control ?? []).map(controlFrom)),
+    controlVideo: await controlVideoFrom(options),
     upscale: upscaleFrom(options),
     deepCacheInterval: options.deepCache ?? 0,
     loras: [...(options.lora ?? [])],
@@ -201,6 +207,15 @@ async function controlFrom(text: string): Promise<Control> {
   return { name, source: await sourceFrom(text.slice(at + 1)), scale: scaled, start: from, end: to, mode };
 }
 
+async function controlVideoFrom({
+  controlVideo: place,
+  controlVideoScale: scale,
+}: RequestOptions): Promise<ControlVideo | undefined> {
+  if (place === undefined && scale === undefined) return undefined;
+  const source = place === undefined ? undefined : await sourceFrom(place, 'a video');
+  return { source: source?.$case === 'image' ? { $case: 'video', value: source.value } : source, scale };
+}
+
 /** One of its options is enough. */
 function upscaleFrom({
   upscale: factor,
@@ -212,13 +227,16 @@ function upscaleFrom({
   return isAsked ? { upscaler: upscaler ?? '', factor, strength, steps: steps ?? 0 } : undefined;
 }
 
-/** @param place a file or a URL */
-async function sourceFrom(place: string): Promise<Reference['source']> {
+/**
+ * @param place a file or a URL
+ * @param what is in the file
+ */
+async function sourceFrom(place: string, what = 'an image'): Promise<Reference['source']> {
   const isUrl = /^[a-z][a-z0-9+.-]+:\/\//i.test(place);
   return isUrl ? { $case: 'url', value: place } : { $case: 'image', value: await readFile(place).catch(unreadable) };
 
   function unreadable(cause: NodeJS.ErrnoException): never {
-    const problem = `${place} cannot be read (${cause.code ?? cause.message}); name an image file or a URL`;
+    const problem = `${place} cannot be read (${cause.code ?? cause.message}); name ${what} file or a URL`;
     throw new InferenceError('INVALID_REQUEST', problem, { cause });
   }
 }

@@ -28,6 +28,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
     upscale: true,
     guidanceRescale: true,
     deepCache: true,
+    controlVideo: false,
   },
 
   variables: sdxlVariables,

@@ -11,6 +11,7 @@ const VARIANTS: Readonly<Record<WanVariant, string>> = {
   image_to_video: 'image-to-video',
   fun_inp: 'Fun-InP',
   text_image_to_video: 'text-image-to-video',
+  fun_control: 'Fun-Control',
 };
 
 /** WAN 2.1, and the 5B model of 2.2. */
@@ -46,6 +47,7 @@ export const wan: Family<WanVariables, WanSource> = {
     upscale: false,
     guidanceRescale: false,
     deepCache: false,
+    controlVideo: true,
   },
 
   variables: wanVariables,

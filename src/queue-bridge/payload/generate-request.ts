@@ -69,6 +69,10 @@ export function generateRequestFrom(
         : undefined,
     deepCacheInterval: jobType.takesControls ? (config.deep_cache_interval ?? 0) : 0,
     upscale: jobType.takesControls && config.upscale !== undefined ? upscaleFrom(config.upscale) : undefined,
+    controlVideo:
+      jobType.makes === 'video' && config.control_video !== undefined
+        ? { source: { $case: 'url', value: config.control_video }, scale: config.control_video_scale }
+        : undefined,
     controls: jobType.takesControls ? (config.controls ?? []).map(controlFrom) : [],
     outputFormat: OUTPUT_FORMATS[config.output_format ?? ''] ?? OutputFormat.OUTPUT_FORMAT_UNSPECIFIED,
     // If this bridge dies, the next one attaches to the job.

@@ -129,6 +129,8 @@ const configSchema = z.object({
   ),
   deep_cache_interval: uint32,
   upscale: optional(z.object({ upscaler: text, factor: number, strength: number, steps: uint32 })),
+  control_video: text,
+  control_video_scale: number,
   first_frame: text,
   last_frame: text,
   output_format: outputFormat,

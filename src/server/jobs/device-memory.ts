@@ -100,7 +100,10 @@ export function memoryOfJobs(
   batchPixels: number,
 ): JobsMemory | undefined {
   if (memory === undefined || jobs.length === 0) return undefined;
-  const hasReferences = jobs.some(({ plan, request }) => plan.references !== undefined || request.init !== undefined);
+  const hasReferences = jobs.some(
+    ({ plan, request }) =>
+      plan.references !== undefined || plan.controlVideo !== undefined || request.init !== undefined,
+  );
   return requestsTogether(jobs)
     .map((request) => deviceMemoryOf(memory, request, { hasReferences, batchPixels }))
     .reduce(larger);

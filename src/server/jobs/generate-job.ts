@@ -1,4 +1,4 @@
-import type { GenerationRequest } from '../../pipelines/pipeline.js';
+import type { GenerationRequest, RequestControlVideo } from '../../pipelines/pipeline.js';
 import type { EnhancementOutcome } from '../enhance/enhancement.js';
 import type { JobPlan } from '../request/resolve.js';
 import { Job, type NewJob } from './job.js';
@@ -57,10 +57,10 @@ export class GenerateJob extends Job {
     const { init, imagePrompt, video, controls, ...request } = this.#request;
     this.#request = {
       ...request,
-      ...(video && { video: { ...video, known: undefined } }),
+      ...(video && { video: { ...video, known: undefined, control: withoutFile(video.control) } }),
       ...(controls && { controls: controls.map((control) => ({ ...control, rgb: new Uint8Array() })) }),
     };
-    this.#plan = { ...this.#plan, references: undefined, controls: [] };
+    this.#plan = { ...this.#plan, references: undefined, controls: [], controlVideo: undefined };
     this.#prepare = undefined;
   }
 
@@ -80,15 +80,30 @@ export class GenerateJob extends Job {
   }
 }
 
+function withoutFile(control: RequestControlVideo | undefined): RequestControlVideo | undefined {
+  return control && { ...control, file: new Uint8Array() };
+}
+
 /** Bytes of the references as they came, and of the images that they were decoded to. */
-function imageBytes({ references, controls }: JobPlan, request: GenerationRequest): number {
+function imageBytes({ references, controls, controlVideo }: JobPlan, request: GenerationRequest): number {
   const { init, imagePrompt, video, controls: decoded = [] } = request;
   const own = [references?.start, references?.end, references?.mask?.source];
-  const sources = [...own, ...controls.map(({ source }) => source)].map((source) =>
+  const sources = [...own, ...controls.map(({ source }) => source), controlVideo?.source].map((source) =>
     source?.kind === 'bytes' ? source.bytes.length : 0,
   );
   const { start, end, look } = video?.known ?? {};
-  const all = [init?.rgb, init?.mask, imagePrompt?.rgb, start, end, look, ...decoded.map(({ rgb }) => rgb)];
+  // A file that came as bytes is the same one.
+  const isFetched = controlVideo?.source.kind === 'url';
+  const all = [
+    isFetched ? video?.control?.file : undefined,
+    init?.rgb,
+    init?.mask,
+    imagePrompt?.rgb,
+    start,
+    end,
+    look,
+    ...decoded.map(({ rgb }) => rgb),
+  ];
   const images = all.map((rgb) => rgb?.length ?? 0);
   return [...sources, ...images].reduce((sum, bytes) => sum + bytes, 0);
 }

@@ -8,6 +8,7 @@ import type { DeviceMemory } from '../../runtime/device-memory.js';
 import { version } from '../../version.js';
 import type { Enhanced } from '../enhance/prompt-enhancer.js';
 import { applyReferences } from '../request/applied-references.js';
+import { controlVideoUse } from '../request/control-video.js';
 import { controlMessages } from '../request/controls.js';
 import { loraMessages } from '../request/loras.js';
 import { upscaleMessage } from '../request/plan-upscale.js';
@@ -70,6 +71,7 @@ export function plannedMetadata(
     deepCacheInterval: request.deepCacheInterval,
     upscale: upscaleMessage(job),
     controls: controlMessages(request.controls),
+    controlVideo: controlVideoUse(request.video?.control),
     embeddings: (request.embeddings ?? []).map(({ name }) => name),
     buildSeconds: 0,
     vramUsedBytes: undefined,

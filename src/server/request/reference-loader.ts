@@ -1,15 +1,19 @@
 import type { Config } from '../../config/server-config.js';
+import { checkControlVideo } from '../../media/control-video.js';
 import { decodeControl } from '../../media/decode-control.js';
 import { decodeMask } from '../../media/decode-mask.js';
 import { decodeReference, decodeWholeReference } from '../../media/decode-reference.js';
-import type { FramePlace, GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
+import type { FramePlace, GenerationRequest, ModelInfo, RequestControlVideo } from '../../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
 import { Semaphore } from '../../std/semaphore.js';
 import { applyReferences } from './applied-references.js';
+import { assertTakesControlVideo, type PlannedControlVideo } from './control-video.js';
 import type { PlannedReferences, ReferenceSource } from './planned-references.js';
 
 /** Number of references that are fetched at once, each within its own time limit: a slow host must not hold up the others. */
 const FETCHES = 8;
+/** What a host is asked for where a control video is wanted. */
+const ACCEPTED_VIDEOS = 'video/mp4, video/webm, image/gif';
 /** Number of references that are decoded at once. A large one takes up to 400 MB (docs/reference/references.md). */
 const DECODES = 2;
 
@@ -31,6 +35,16 @@ export interface ReferenceLoader {
     size: Pick<GenerationRequest, 'width' | 'height'>,
     caller: { readonly user: string; readonly signal: AbortSignal },
   ): Promise<readonly Uint8Array[]>;
+  /**
+   * Fetches a control video and decodes it once, so that its job fails here if it cannot be decoded.
+   * @param ffmpeg path of the program
+   */
+  loadControlVideo(
+    planned: PlannedControlVideo,
+    request: Pick<GenerationRequest, 'width' | 'height' | 'video'>,
+    ffmpeg: string,
+    caller: { readonly user: string; readonly signal: AbortSignal },
+  ): Promise<RequestControlVideo>;
 }
 
 /**
@@ -57,9 +71,12 @@ export function createReferenceLoader(
     source: ReferenceSource,
     decode: (bytes: Uint8Array) => Promise<T>,
     { user: key, signal }: { readonly user: string; readonly signal: AbortSignal },
+    accept?: string,
   ) => {
     const bytes =
-      source.kind === 'bytes' ? source.bytes : await fetches.run(() => fetch(source.url, signal), { signal, key });
+      source.kind === 'bytes'
+        ? source.bytes
+        : await fetches.run(() => fetch(source.url, signal, accept), { signal, key });
     const decoded = await decodes.run(() => decode(bytes), { signal, key });
     signal.throwIfAborted();
     return decoded;
@@ -95,6 +112,16 @@ export function createReferenceLoader(
     loadControls(sources, { width, height }, caller) {
       const decode = (bytes: Uint8Array) => decodeControl(bytes, { width, height, maxPixels });
       return Promise.all(sources.map((source) => load(source, decode, caller)));
+    },
+    async loadControlVideo({ source, ...planned }, { width, height, video }, ffmpeg, caller) {
+      assertTakesControlVideo({ source, ...planned }, await infoOf(planned.model, caller.signal));
+      const { fps, scale } = planned;
+      const fit = { width, height, frames: video?.frames ?? 1, fps };
+      const check = async (file: Uint8Array) => ({
+        file,
+        frames: await checkControlVideo(ffmpeg, file, fit, caller.signal),
+      });
+      return { ffmpeg, fps, scale, ...(await load(source, check, caller, ACCEPTED_VIDEOS)) };
     },
   };
 }

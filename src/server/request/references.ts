@@ -117,23 +117,28 @@ function planMask(mask: Mask, limitBytes: number, check: Check): PlannedMask | u
   return source && { source, blur, cropPadding };
 }
 
-/** Checks where an image comes from. @param field that has the source */
+/**
+ * Checks where an image or a video comes from.
+ * @param field that has the source
+ * @param kind name of its bytes
+ */
 export function sourceOf(
   { source }: Pick<Reference, 'source'>,
   field: string,
   limitBytes: number,
   check: Check,
+  kind = 'image',
 ): ReferenceSource | undefined {
   // Forms and the queue send an empty URL for none.
   const isGiven = source !== undefined && !(source.$case === 'url' && source.value === '');
-  check(isGiven, `${field}.source`, `${field} must have an image or a url`);
+  check(isGiven, `${field}.source`, `${field} must have ${kind === 'image' ? 'an image' : `a ${kind}`} or a url`);
   if (source?.$case === 'url') return { kind: 'url', url: source.value };
   if (source === undefined) return undefined;
   const size = source.value.length;
   check(
     size > 0 && size <= limitBytes,
-    `${field}.image`,
-    `${field}.image of ${size} bytes must be >= 1 and <= ${limitBytes}; send a smaller file or raise REFERENCE_MAX_BYTES`,
+    `${field}.${kind}`,
+    `${field}.${kind} of ${size} bytes must be >= 1 and <= ${limitBytes}; send a smaller file or raise REFERENCE_MAX_BYTES`,
   );
   return { kind: 'bytes', bytes: source.value };
 }

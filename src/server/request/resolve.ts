@@ -3,6 +3,7 @@ import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js
 import { DisconnectPolicy } from '../../gen/darkroom/v1/job.js';
 import type { GenerationRequest } from '../../pipelines/pipeline.js';
 import { assertNeeded } from './applied-references.js';
+import { assertTakesControlVideo, type PlannedControlVideo, planControlVideo } from './control-video.js';
 import { findControls, type PlannedControl, planControls } from './controls.js';
 import { findEmbeddings } from './embeddings.js';
 import { checkEnum } from './enum-values.js';
@@ -36,6 +37,8 @@ export interface JobPlan {
   readonly references: PlannedReferences | undefined;
   /** ControlNets, whose images are fetched later. Their files are in the request. */
   readonly controls: readonly PlannedControl[];
+  /** Fetched later, as references are. */
+  readonly controlVideo: PlannedControlVideo | undefined;
   /** The prompt as it was sent, with its LoRA signs. */
   readonly prompt: string;
   /** A language model rewrites the prompt first. */
@@ -80,6 +83,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   );
   const limitBytes = config.REFERENCE_MAX_BYTES;
   const controls = planControls(request.controls, { family, families: context.families, limitBytes }, check);
+  const controlVideo = planControlVideo(request.controlVideo, context, makes, check);
   const guidanceScale = planGuidance(request, preset, family, references, check);
   const guidanceRescale = planGuidanceRescale(request, context, check);
   const saving = planStepSaving(request, context, check);
@@ -97,6 +101,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   if (preset === undefined) throw new Error('a request without a preset passed its checks');
 
   assertNeeded(references, { model: model.name, isVideo: makes === 'video', info });
+  assertTakesControlVideo(controlVideo, info);
   const loras = findLoras(named.loras, family, context.addOns.lora);
   const { prompt, weights } = named;
   const negativePrompt = request.negativePrompt ?? preset.negativePrompt(prompt, info?.frames);
@@ -124,6 +129,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
     output: planOutput(request, makes, context),
     references,
     controls,
+    controlVideo,
     prompt: request.prompt,
     isEnhanced: preset.isEnhanced,
   };

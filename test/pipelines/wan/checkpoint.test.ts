@@ -150,7 +150,7 @@ describe('a WAN folder', () => {
       'a pipeline of another kind',
       config('model_index.json', /WanPipeline/, 'WanAnimatePipeline'),
       'MODEL_UNSUPPORTED',
-      /model_index\.json describes a WanAnimatePipeline; darkroom serves text-to-video, VACE, image-to-video and Fun-InP models of WAN 2\.1$/,
+      /model_index\.json describes a WanAnimatePipeline; darkroom serves text-to-video, VACE, image-to-video, Fun-InP and Fun-Control models of WAN 2\.1, and WAN 2\.2 5B$/,
     ],
     [
       'the two transformers of WAN 2.2',
@@ -169,10 +169,10 @@ describe('a WAN folder', () => {
       /transformer\/config\.json describes a WanAnimateTransformer3DModel;/,
     ],
     [
-      'a Fun-Control model',
+      'a Fun-Control model without an image encoder',
       config('transformer/config.json', /"in_channels": 16/, '"in_channels": 48'),
       'MODEL_UNSUPPORTED',
-      /transformer\/config\.json describes a Fun-Control model \(48 input channels\);/,
+      /transformer\/config\.json describes a Fun-Control model that takes no images;/,
     ],
     [
       'a transformer with an unknown number of input channels',

@@ -26,11 +26,16 @@ describe('inspection distinguishes the models of WAN', () => {
   const both = ['start', 'end'] as const;
   it.each([
     ['wan-tiny', 'text_to_video', { method: 'latent_hold', takes: both, needs: [] }],
-    ['wan-vace-other', 'vace', { method: 'vace', takes: both, needs: [] }],
+    ['wan-vace-other', 'vace', { method: 'vace', takes: both, needs: [], takesControlVideo: true }],
     ['wan-i2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: start, needs: start }],
     ['wan-flf2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: both, needs: both }],
     ['wan-ti2v-tiny', 'text_image_to_video', { method: 'clean_frames', takes: start, needs: [] }],
     ['wan-fun-inp-tiny', 'fun_inp', { method: 'image_conditioning', takes: both, needs: start }],
+    [
+      'wan-fun-control-tiny',
+      'fun_control',
+      { method: 'image_conditioning', takes: start, needs: [], takesControlVideo: true },
+    ],
   ] as const)('%s: %s, in both layouts', async (name, variant, frames) => {
     for (const [layout, path] of [
       ['diffusers', await diffusers(name)],
@@ -61,6 +66,7 @@ describe('the default shift of a video', () => {
     ['wan-ti2v-tiny', 832, 480, 5],
     ['wan-ti2v-tiny', 1280, 704, 5],
     ['wan-fun-inp-tiny', 832, 480, 3],
+    ['wan-fun-control-tiny', 832, 480, 3],
     ['wan-fun-inp-tiny', 1280, 720, 5],
   ])('%s at %ix%i is %i', async (name, width, height, shift) => {
     const { transformer } = await readWanConfig(join(goldens(name), 'model-configs'));

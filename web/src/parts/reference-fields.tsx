@@ -1,5 +1,13 @@
 import { useSignal } from '@preact/signals';
-import { chosenType, form, type ReferenceRole, readReference, takesMask } from '../state/form';
+import {
+  acceptedTypes,
+  chosenType,
+  form,
+  type ReferenceRole,
+  readReference,
+  takesControlVideo,
+  takesMask,
+} from '../state/form';
 import { NumberField } from './field';
 
 const TITLES: Readonly<Record<ReferenceRole, string>> = {
@@ -7,14 +15,19 @@ const TITLES: Readonly<Record<ReferenceRole, string>> = {
   start: 'First frame',
   end: 'Last frame',
   mask: 'Mask, white where it is drawn anew',
+  control: 'Control video, which the video follows',
 };
 
-/** Reference images, chosen or dropped: one for an image, a first and a last frame for a video. */
+/** References, chosen or dropped: one for an image; for a video a first and a last frame, and a video that it follows. */
 export function ReferenceFields() {
   const isVideo = chosenType()?.makes === 'video';
   const canMask = takesMask() && form.references.value.single !== undefined;
-  const roles: readonly ReferenceRole[] = isVideo ? ['start', 'end'] : canMask ? ['single', 'mask'] : ['single'];
-  const hasAny = roles.some((role) => form.references.value[role] !== undefined);
+  const roles: readonly ReferenceRole[] = isVideo
+    ? ['start', 'end', ...(takesControlVideo() ? (['control'] as const) : [])]
+    : canMask
+      ? ['single', 'mask']
+      : ['single'];
+  const hasAny = roles.some((role) => role !== 'control' && form.references.value[role] !== undefined);
   return (
     <fieldset>
       <legend>References</legend>
@@ -49,7 +62,7 @@ function ReferenceField({ role }: { readonly role: ReferenceRole }) {
   const take = async (file: File | undefined) => {
     if (file === undefined) return;
     try {
-      set(await readReference(file, file.name));
+      set(await readReference(file, file.name, role));
       problem.value = '';
     } catch (caught) {
       problem.value = (caught as Error).message;
@@ -75,16 +88,20 @@ function ReferenceField({ role }: { readonly role: ReferenceRole }) {
     >
       {chosen === undefined ? (
         <label>
-          {TITLES[role]}: drop an image here, or choose one
+          {TITLES[role]}: drop {role === 'control' ? 'a video' : 'an image'} here, or choose one
           <input
             type="file"
-            accept="image/png,image/jpeg,image/webp"
+            accept={acceptedTypes(role).join(',')}
             onChange={(event) => void take(event.currentTarget.files?.[0])}
           />
         </label>
       ) : (
         <>
-          <img class="reference-image" src={chosen.url} alt={`${TITLES[role]}: ${chosen.name}`} />
+          {chosen.type.startsWith('video/') ? (
+            <video class="reference-image" src={chosen.url} muted loop autoplay aria-label={TITLES[role]} />
+          ) : (
+            <img class="reference-image" src={chosen.url} alt={`${TITLES[role]}: ${chosen.name}`} />
+          )}
           <button type="button" onClick={() => set(undefined)}>
             Remove {chosen.name}
           </button>

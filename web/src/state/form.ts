@@ -6,11 +6,14 @@ import { jobTypeName } from './formats';
 export interface FormReference {
   readonly name: string;
   readonly base64: string;
-  /** For the image on the page. */
+  /** Media type. */
+  readonly type: string;
+  /** For the image or the video on the page. */
   readonly url: string;
 }
 
-export type ReferenceRole = 'single' | 'start' | 'end' | 'mask';
+/** `control`: the video that a video follows. */
+export type ReferenceRole = 'single' | 'start' | 'end' | 'mask' | 'control';
 
 /** Fields of the form. Empty text: the server's default. */
 export const form = {
@@ -65,6 +68,11 @@ export function takesMask(): boolean {
   return chosenType()?.makes === 'images';
 }
 
+/** True if the chosen model follows a control video. */
+export function takesControlVideo(): boolean {
+  return chosenModel()?.takes?.includes('control_video') ?? false;
+}
+
 /** True if the chosen model can enlarge its results. */
 export function takesUpscale(): boolean {
   return chosenModel()?.takes?.includes('upscale') ?? false;
@@ -74,7 +82,7 @@ export function takesUpscale(): boolean {
 export function requestOf(): Record<string, unknown> {
   const type = chosenType();
   const isVideo = type?.makes === 'video';
-  const { mask, ...images } = form.references.value;
+  const { mask, control, ...images } = form.references.value;
   const references = Object.entries(images).filter(([role]) => (role === 'single') !== isVideo);
   const isMasked = mask !== undefined && images.single !== undefined && takesMask();
   const strength = optional(form.strength.value);
@@ -100,6 +108,7 @@ export function requestOf(): Record<string, unknown> {
           strength: optional(form.redraw.value),
         },
       }),
+    ...(control !== undefined && isVideo && takesControlVideo() && { controlVideo: { video: control.base64 } }),
     ...(isMasked && { mask: { image: mask.base64, blur: 4 } }),
     references: references.map(([role, { base64 }]) => ({
       image: base64,
@@ -135,14 +144,24 @@ export function fillFrom(metadata: Metadata, seed: string | undefined): void {
   form.loras.value = (metadata.loras ?? []).map(({ name, weight }) => ({ name, weight: weight ?? 1 }));
 }
 
+/** Media types that a role takes. */
+export function acceptedTypes(role: ReferenceRole): readonly string[] {
+  return role === 'control' ? ['video/mp4', 'video/webm', 'image/gif'] : ['image/png', 'image/jpeg', 'image/webp'];
+}
+
 /** Reads a file that was chosen or dropped. @throws Error in words */
-export async function readReference(file: Blob, name: string): Promise<FormReference> {
-  if (!/^image\/(png|jpeg|webp)$/.test(file.type)) throw new Error(`"${name}" is no PNG, JPEG or WebP image.`);
+export async function readReference(file: Blob, name: string, role: ReferenceRole): Promise<FormReference> {
+  if (!acceptedTypes(role).includes(file.type)) {
+    const wanted = role === 'control' ? 'MP4, WebM or GIF' : 'PNG, JPEG or WebP image';
+    throw new Error(`"${name}" is no ${wanted}.`);
+  }
   const data = await new Promise<string>((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(String(reader.result));
     reader.onerror = () => reject(new Error(`"${name}" cannot be read.`));
     reader.readAsDataURL(file);
   });
-  return { name, base64: data.slice(data.indexOf(',') + 1), url: data };
+  // The page's policy plays blobs alone.
+  const url = file.type.startsWith('video/') ? URL.createObjectURL(file) : data;
+  return { name, base64: data.slice(data.indexOf(',') + 1), type: file.type, url };
 }

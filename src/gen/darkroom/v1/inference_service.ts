@@ -23,6 +23,7 @@ import {
 import { JobEvent } from "./event.js";
 import {
   Control,
+  ControlVideo,
   DisconnectPolicy,
   disconnectPolicyFromJSON,
   disconnectPolicyToJSON,
@@ -169,6 +170,11 @@ export interface GenerateRequest {
    * exact: see docs/reference/performance.md. SDXL only. 0 or 1: off.
    */
   deepCacheInterval: number;
+  /**
+   * Video that the result follows, frame by frame. WAN VACE and Fun-Control only, and not for an image. Unset: none. With references as
+   * well, VACE knows the first or the last frame and follows the control video in between.
+   */
+  controlVideo: ControlVideo | undefined;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -338,6 +344,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     guidanceRescale: undefined,
     upscale: undefined,
     deepCacheInterval: 0,
+    controlVideo: undefined,
   };
 }
 
@@ -435,6 +442,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.deepCacheInterval !== 0) {
       writer.uint32(248).uint32(message.deepCacheInterval);
+    }
+    if (message.controlVideo !== undefined) {
+      ControlVideo.encode(message.controlVideo, writer.uint32(258).fork()).join();
     }
     return writer;
   },
@@ -695,6 +705,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.deepCacheInterval = reader.uint32();
             continue;
           }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.controlVideo = ControlVideo.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -818,6 +836,11 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.deep_cache_interval)
         ? globalThis.Number(object.deep_cache_interval)
         : 0,
+      controlVideo: isSet(object.controlVideo)
+        ? ControlVideo.fromJSON(object.controlVideo)
+        : isSet(object.control_video)
+        ? ControlVideo.fromJSON(object.control_video)
+        : undefined,
     };
   },
 
@@ -919,6 +942,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.deepCacheInterval !== 0) {
       obj.deepCacheInterval = Math.round(message.deepCacheInterval);
     }
+    if (message.controlVideo !== undefined) {
+      obj.controlVideo = ControlVideo.toJSON(message.controlVideo);
+    }
     return obj;
   },
 
@@ -969,6 +995,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       ? Upscale.fromPartial(object.upscale)
       : undefined;
     message.deepCacheInterval = object.deepCacheInterval ?? 0;
+    message.controlVideo = (object.controlVideo !== undefined && object.controlVideo !== null)
+      ? ControlVideo.fromPartial(object.controlVideo)
+      : undefined;
     return message;
   },
 };

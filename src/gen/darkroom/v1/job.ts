@@ -849,6 +849,39 @@ export interface Control {
   mode: ControlMode;
 }
 
+/**
+ * ControlVideo is a video whose movement or outlines a video follows, frame by frame: poses, depth, edges, as the model was trained on. The
+ * server does not draw such videos from others; send them ready made. See docs/reference/references.md.
+ */
+export interface ControlVideo {
+  /** source is where the video comes from. One of the two must be set. */
+  source:
+    | //
+    /**
+     * Bytes of an MP4, WebM or GIF file (H.264, H.265, VP8, VP9, AV1 or GIF), at most 20 MiB (REFERENCE_MAX_BYTES) and 4096 x 2304 pixels
+     * a frame. Sound is ignored. The server crops the video evenly around the centre to the result's shape, scales it, and takes 16 frames a
+     * second of it, from the first one on. What is longer than the result is left out. A shorter video stands still at its last frame.
+     */
+    { $case: "video"; value: Buffer }
+    | //
+    /** https URL on a host that the operator allows (REFERENCE_HOSTS). */
+    { $case: "url"; value: string }
+    | undefined;
+  /**
+   * What VACE's control is multiplied by, 0 to 2: `conditioning_scale` in diffusers. It holds for references, too. VACE only. Unset: the
+   * strength of the references; without any, 1.
+   */
+  scale?: number | undefined;
+}
+
+/** ControlVideoUse is how a control video was used. */
+export interface ControlVideoUse {
+  /** Frames of the result that the control video covers. Where fewer than the result's, the rest follow its last frame. */
+  frames: number;
+  /** Scale of the request. Unset if the request had none. */
+  scale?: number | undefined;
+}
+
 /** Asset describes one finished file. */
 export interface Asset {
   /** Index of the file in the job, from 0. */
@@ -1051,7 +1084,11 @@ export interface JobMetadata {
     | Upscale
     | undefined;
   /** Deep cache interval. Unset if all runs were whole. */
-  deepCacheInterval?: number | undefined;
+  deepCacheInterval?:
+    | number
+    | undefined;
+  /** Use of the control video. Unset if there was none. */
+  controlVideo: ControlVideoUse | undefined;
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1930,6 +1967,208 @@ export const Control: MessageFns<Control> = {
   },
 };
 
+function createBaseControlVideo(): ControlVideo {
+  return { source: undefined, scale: undefined };
+}
+
+export const ControlVideo: MessageFns<ControlVideo> = {
+  encode(message: ControlVideo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.source?.$case) {
+      case "video":
+        writer.uint32(10).bytes(message.source.value);
+        break;
+      case "url":
+        writer.uint32(18).string(message.source.value);
+        break;
+    }
+    if (message.scale !== undefined) {
+      writer.uint32(25).double(message.scale);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ControlVideo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControlVideo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.source = { $case: "video", value: Buffer.from(reader.bytes()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.source = { $case: "url", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.scale = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ControlVideo {
+    return {
+      source: isSet(object.video)
+        ? { $case: "video", value: Buffer.from(bytesFromBase64(object.video)) }
+        : isSet(object.url)
+        ? { $case: "url", value: globalThis.String(object.url) }
+        : undefined,
+      scale: isSet(object.scale) ? globalThis.Number(object.scale) : undefined,
+    };
+  },
+
+  toJSON(message: ControlVideo): unknown {
+    const obj: any = {};
+    if (message.source?.$case === "video") {
+      obj.video = base64FromBytes(message.source.value);
+    } else if (message.source?.$case === "url") {
+      obj.url = message.source.value;
+    }
+    if (message.scale !== undefined) {
+      obj.scale = floatToJson(message.scale);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ControlVideo>, I>>(base?: I): ControlVideo {
+    return ControlVideo.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ControlVideo>, I>>(object: I): ControlVideo {
+    const message = createBaseControlVideo();
+    switch (object.source?.$case) {
+      case "video": {
+        if (object.source?.value !== undefined && object.source?.value !== null) {
+          message.source = { $case: "video", value: object.source.value };
+        }
+        break;
+      }
+      case "url": {
+        if (object.source?.value !== undefined && object.source?.value !== null) {
+          message.source = { $case: "url", value: object.source.value };
+        }
+        break;
+      }
+    }
+    message.scale = object.scale ?? undefined;
+    return message;
+  },
+};
+
+function createBaseControlVideoUse(): ControlVideoUse {
+  return { frames: 0, scale: undefined };
+}
+
+export const ControlVideoUse: MessageFns<ControlVideoUse> = {
+  encode(message: ControlVideoUse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.frames !== 0) {
+      writer.uint32(8).uint32(message.frames);
+    }
+    if (message.scale !== undefined) {
+      writer.uint32(17).double(message.scale);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ControlVideoUse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControlVideoUse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.frames = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.scale = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ControlVideoUse {
+    return {
+      frames: isSet(object.frames) ? globalThis.Number(object.frames) : 0,
+      scale: isSet(object.scale) ? globalThis.Number(object.scale) : undefined,
+    };
+  },
+
+  toJSON(message: ControlVideoUse): unknown {
+    const obj: any = {};
+    if (message.frames !== 0) {
+      obj.frames = Math.round(message.frames);
+    }
+    if (message.scale !== undefined) {
+      obj.scale = floatToJson(message.scale);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ControlVideoUse>, I>>(base?: I): ControlVideoUse {
+    return ControlVideoUse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ControlVideoUse>, I>>(object: I): ControlVideoUse {
+    const message = createBaseControlVideoUse();
+    message.frames = object.frames ?? 0;
+    message.scale = object.scale ?? undefined;
+    return message;
+  },
+};
+
 function createBaseAsset(): Asset {
   return { index: 0, contentType: "", sizeBytes: 0n, sha256: Buffer.alloc(0), width: 0, height: 0, seed: 0n, role: 0 };
 }
@@ -2182,6 +2421,7 @@ function createBaseJobMetadata(): JobMetadata {
     guidanceRescale: undefined,
     upscale: undefined,
     deepCacheInterval: undefined,
+    controlVideo: undefined,
   };
 }
 
@@ -2373,6 +2613,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.deepCacheInterval !== undefined) {
       writer.uint32(440).uint32(message.deepCacheInterval);
+    }
+    if (message.controlVideo !== undefined) {
+      ControlVideoUse.encode(message.controlVideo, writer.uint32(450).fork()).join();
     }
     return writer;
   },
@@ -2843,6 +3086,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.deepCacheInterval = reader.uint32();
             continue;
           }
+          case 56: {
+            if (tag !== 450) {
+              break;
+            }
+
+            message.controlVideo = ControlVideoUse.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3075,6 +3326,11 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.deep_cache_interval)
         ? globalThis.Number(object.deep_cache_interval)
         : undefined,
+      controlVideo: isSet(object.controlVideo)
+        ? ControlVideoUse.fromJSON(object.controlVideo)
+        : isSet(object.control_video)
+        ? ControlVideoUse.fromJSON(object.control_video)
+        : undefined,
     };
   },
 
@@ -3251,6 +3507,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.deepCacheInterval !== undefined) {
       obj.deepCacheInterval = Math.round(message.deepCacheInterval);
     }
+    if (message.controlVideo !== undefined) {
+      obj.controlVideo = ControlVideoUse.toJSON(message.controlVideo);
+    }
     return obj;
   },
 
@@ -3336,6 +3595,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       ? Upscale.fromPartial(object.upscale)
       : undefined;
     message.deepCacheInterval = object.deepCacheInterval ?? undefined;
+    message.controlVideo = (object.controlVideo !== undefined && object.controlVideo !== null)
+      ? ControlVideoUse.fromPartial(object.controlVideo)
+      : undefined;
     return message;
   },
 };

@@ -15,7 +15,10 @@ export interface VaceControl {
 
 export interface KnownLatents {
   readonly kind: 'image';
-  /** Masks and latents of the known frames, [20, F, h, w]: more channels of the latents. */
+  /**
+   * More channels of the latents: masks and latents of the known frames, [20, F, h, w]; of Fun-Control the latents of the control video and
+   * of the first frame, [32, F, h, w].
+   */
   readonly channels: Float32Array;
   /** The image encoder's states of the known frames, [I, image_dim]; undefined for a model that takes no images. */
   readonly images: Float32Array | undefined;

@@ -3,6 +3,8 @@ import type { GenerationRequest, PipelineEvent } from '../../pipeline.js';
 import { frameConditioningOf, variantOf } from '../model/variant.js';
 import type { Condition } from './condition-feeds.js';
 import type { ConditionNetworks } from './condition-networks.js';
+import { controlFrames } from './control-frames.js';
+import { encodeFunControl } from './fun-control.js';
 import { encodeKnownLatents } from './i2v-condition.js';
 import { encodeVaceControl, type VaceBlankCache } from './vace-control.js';
 
@@ -26,16 +28,22 @@ export async function* encodeConditions(
   blanks: VaceBlankCache,
   { width, height, video }: GenerationRequest,
 ): AsyncGenerator<PipelineEvent, Conditions | undefined, undefined> {
-  const { known, frames = 1 } = video ?? {};
+  const { known, control: follows, frames = 1 } = video ?? {};
   const { method } = frameConditioningOf(networks.config.transformer);
   if (known !== undefined && known.method !== method && known.method !== 'latent_hold') {
     throw new Error(`known frames by ${known.method} on a model that takes them by ${method}`);
   }
   const own = known?.method === method ? known : undefined;
   const size = { width, height, frames };
+  const signal = running.signalOf(job);
+  const followed = follows && (() => controlFrames(follows, size, signal));
   switch (variantOf(networks.config.transformer)) {
     case 'vace': {
-      const control = yield* encodeVaceControl(job, running, networks, blanks, size, own);
+      const control = yield* encodeVaceControl(job, running, networks, blanks, size, {
+        known: own,
+        followed,
+        scale: follows?.scale,
+      });
       return control && { condition: control, leading: control.leading };
     }
     case 'image_to_video':
@@ -46,6 +54,10 @@ export async function* encodeConditions(
     case 'text_image_to_video': {
       const isClean = own?.start !== undefined;
       return { condition: isClean ? { kind: 'clean', count: 1 } : undefined, leading: 0 };
+    }
+    case 'fun_control': {
+      const condition = yield* encodeFunControl(job, running, networks, size, { start: own?.start, followed });
+      return condition && { condition, leading: 0 };
     }
     case 'text_to_video':
       return { condition: undefined, leading: 0 };

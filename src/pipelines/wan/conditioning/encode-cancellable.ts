@@ -1,7 +1,7 @@
 import type { RunningJobs } from '../../common/running-jobs.js';
 import type { PipelineEvent } from '../../pipeline.js';
 import { normalizedLatents, type VideoSize } from '../model/latents.js';
-import type { ConditionNetworks } from './condition-networks.js';
+import type { ConditionNetworks, Frames } from './condition-networks.js';
 
 /**
  * Encodes a video to latents, [16, h, w] each, as the transformer takes them. All frames of a video take many runs; the job can
@@ -14,7 +14,7 @@ export async function* encodeCancellable(
   job: number,
   running: RunningJobs,
   { autoencoder, config: { vae } }: Pick<ConditionNetworks, 'autoencoder' | 'config'>,
-  frames: Iterable<Float32Array>,
+  frames: Frames,
   size: Omit<VideoSize, 'frames'>,
 ): AsyncGenerator<PipelineEvent, readonly Float32Array[] | undefined, undefined> {
   const latents: Float32Array[] = [];

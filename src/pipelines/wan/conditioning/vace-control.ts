@@ -6,7 +6,7 @@ import type { KnownImages, PipelineEvent } from '../../pipeline.js';
 import { type VideoSize, videoOfFrames } from '../model/latents.js';
 import { MASK_PIXELS } from '../model/variant.js';
 import type { VaceControl } from './condition-feeds.js';
-import type { ConditionNetworks } from './condition-networks.js';
+import type { ConditionNetworks, Frames } from './condition-networks.js';
 import { encodeCancellable } from './encode-cancellable.js';
 
 /** Value of unknown frames in a video of which some are known: grey, 128 of 255, on the scale of `imageFromRgb`, -1 to 1. */
@@ -25,16 +25,23 @@ export interface LeadingControl extends VaceControl {
   readonly leading: number;
 }
 
+interface VaceInputs {
+  readonly known: Omit<KnownImages, 'method'> | undefined;
+  readonly followed: (() => Frames) | undefined;
+  readonly scale: number | undefined;
+}
+
 /**
  * Encodes known frames as VACE's control: the latents of the known frames (`inactive`) and of those to be made (`reactive`), each
  * with zeros in the place of the others; a mask, the pixels of a latent's patch folded into channels; and in front an image that
- * the video is to look like. Without known frames the control is a video of zeros, all of it to be made, at a scale of 1, as in the
- * reference without a video.
+ * the video is to look like. Frames to be made are grey, or those of a control video. With neither known frames nor a control video the
+ * control is a video of zeros, all of it to be made, at a scale of 1, as in the reference without a video.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/pipelines/wan/pipeline_wan_vace.py#L514
  *
  * @param blanks for videos of which no frame is known
  * @param video in pixels
+ * @param given `followed`: frames of the control video. `scale`: default the strength of the known frames
  * @returns undefined when the job ended meanwhile
  */
 export async function* encodeVaceControl(
@@ -43,30 +50,31 @@ export async function* encodeVaceControl(
   networks: ConditionNetworks,
   blanks: VaceBlankCache,
   video: VideoSize,
-  known: Omit<KnownImages, 'method'> | undefined,
+  { known, followed, scale = known?.strength ?? 1 }: VaceInputs,
 ): AsyncGenerator<PipelineEvent, LeadingControl | undefined, undefined> {
   const { width, height, frames } = video;
   const image = (rgb: Uint8Array | undefined) => rgb && imageFromRgb(rgb, video);
   const [start, end, look] = [image(known?.start), image(known?.end), image(known?.look)];
   const at = (frame: number) => (frame === 0 ? start : frame === frames - 1 ? end : undefined);
   const zeros = new Float32Array(3 * width * height);
-  const encoded = (frame: (i: number) => Float32Array, count = frames) =>
-    encodeCancellable(job, running, networks, eachFrame(count, frame), { width, height });
+  const encoded = (images: Frames) => encodeCancellable(job, running, networks, images, { width, height });
 
   const blankKey = `${frames} ${height} ${width}`;
   const isBlank = start === undefined && end === undefined;
   const kept = isBlank ? blanks.get(blankKey) : undefined;
-  const inactive = kept ?? (yield* encoded((frame) => at(frame) ?? zeros));
+  const inactive = kept ?? (yield* encoded(eachFrame(frames, (frame) => at(frame) ?? zeros)));
   if (inactive === undefined) return undefined;
   if (isBlank) blanks.set(blankKey, inactive);
+  const isMade = (frame: number) => at(frame) === undefined;
   const grey = zeros.map(() => GREY);
-  const reactive = known ? yield* encoded((frame) => (at(frame) === undefined ? grey : zeros)) : inactive;
+  const asked = followed?.() ?? (known && eachFrame(frames, () => grey));
+  const reactive = asked ? yield* encoded(replaced(asked, (frame) => (isMade(frame) ? undefined : zeros))) : inactive;
   if (reactive === undefined) return undefined;
-  const leading = look === undefined ? [] : yield* encoded(() => look, 1);
+  const leading = look === undefined ? [] : yield* encoded([look]);
   if (leading === undefined) return undefined;
 
   // [96, h, w] each: what is known, what is to be made, and the mask, one channel for each pixel of a latent's patch
-  const mask = foldedMask(frames, inactive.length, (frame) => at(frame) === undefined);
+  const mask = foldedMask(frames, inactive.length, isMade);
   const { z_dim } = networks.config.vae;
   const one = (kept: Float32Array, made: Float32Array | undefined, masked = 0) =>
     join32([kept, made ?? kept.map(() => 0), new Float32Array((MASK_PIXELS * kept.length) / z_dim).fill(masked)]);
@@ -75,7 +83,7 @@ export async function* encodeVaceControl(
     [...leading.map((latents) => one(latents, undefined)), ...own],
     2 * z_dim + MASK_PIXELS,
   );
-  return { kind: 'vace', control, scale: known?.strength ?? 1, leading: leading.length };
+  return { kind: 'vace', control, scale, leading: leading.length };
 }
 
 /**
@@ -84,6 +92,18 @@ export async function* encodeVaceControl(
  */
 function foldedMask(frames: number, latents: number, isMade: (frame: number) => boolean): readonly number[] {
   return Array.from({ length: latents }, (_, i) => (isMade(Math.floor(((i + 0.5) * frames) / latents)) ? 1 : 0));
+}
+
+/** Frames with others in some places. */
+async function* replaced(
+  frames: Frames,
+  by: (i: number) => Float32Array | undefined,
+): AsyncGenerator<Float32Array, void, undefined> {
+  let i = 0;
+  for await (const frame of frames) {
+    yield by(i) ?? frame;
+    i += 1;
+  }
 }
 
 function* eachFrame(count: number, frame: (i: number) => Float32Array): Generator<Float32Array> {

@@ -6,8 +6,16 @@ import type { TransformerConfig } from './config.js';
  * The input that a transformer was trained with beside the text: none, VACE's control, or latents and images of known frames.
  * `text_image_to_video`, WAN 2.2 of 5B, has a timestep for each frame, and takes a clean first one.
  * `fun_inp`, Fun-InP of VideoX-Fun, has the files of image-to-video and takes a last frame, too; the image encoder sees the first one alone.
+ * `fun_control`, its Fun-Control, takes the latents of a control video and of a first frame.
  */
-const wanVariants = ['text_to_video', 'vace', 'image_to_video', 'fun_inp', 'text_image_to_video'] as const;
+const wanVariants = [
+  'text_to_video',
+  'vace',
+  'image_to_video',
+  'fun_inp',
+  'fun_control',
+  'text_image_to_video',
+] as const;
 export type WanVariant = (typeof wanVariants)[number];
 
 /** Channels of the folded masks in VACE's control: one for each pixel that a latent stands for. */
@@ -17,7 +25,7 @@ export const MASK_FRAMES = 4;
 
 /** End of messages that refuse another variant. */
 export const SERVED =
-  'darkroom serves text-to-video, VACE, image-to-video and Fun-InP models of WAN 2.1, and WAN 2.2 5B';
+  'darkroom serves text-to-video, VACE, image-to-video, Fun-InP and Fun-Control models of WAN 2.1, and WAN 2.2 5B';
 
 /** Latent channels of WAN 2.2's own VAE, with which the 5B model alone was trained. */
 const LATENTS_OF_2_2 = 48;
@@ -29,9 +37,9 @@ const LAYERS_OF_1_3B = 30;
 export function variantOf(transformer: TransformerConfig): WanVariant {
   if (transformer._class_name === 'WanVACETransformer3DModel') return 'vace';
   const { in_channels, out_channels, image_dim, pos_embed_seq_len, num_layers } = transformer;
-  if (in_channels === (out_channels ?? in_channels)) {
-    return in_channels === LATENTS_OF_2_2 ? 'text_image_to_video' : 'text_to_video';
-  }
+  const latents = out_channels ?? in_channels;
+  if (in_channels === latents) return latents === LATENTS_OF_2_2 ? 'text_image_to_video' : 'text_to_video';
+  if (in_channels === 3 * latents) return 'fun_control';
   const seesOneImage = image_dim != null && pos_embed_seq_len == null;
   return seesOneImage && num_layers === LAYERS_OF_1_3B ? 'fun_inp' : 'image_to_video';
 }
@@ -53,11 +61,11 @@ export function assertVariant(transformer: TransformerConfig, path: string): voi
   };
   if (!/^Wan(VACE)?Transformer3DModel$/.test(_class_name)) refuse(`a ${_class_name}`);
   const latents = out_channels ?? channels;
-  if (channels === 3 * latents) refuse(`a Fun-Control model (${channels} input channels)`);
   const variant = variantOf(transformer);
+  if (variant === 'fun_control' && images == null) refuse('a Fun-Control model that takes no images');
   const takesFrames = frameConditioningOf(transformer).method === 'image_conditioning';
   const wanted = takesFrames ? 2 * latents + MASK_FRAMES : latents;
-  if (channels !== wanted) refuse(`a model of ${channels} input channels`);
+  if (channels !== wanted && variant !== 'fun_control') refuse(`a model of ${channels} input channels`);
   if ((images == null) !== (added == null) || (images != null && !takesFrames)) {
     refuse(`a ${variant === 'vace' ? 'VACE' : 'WAN'} model that takes images in an unknown way`);
   }
@@ -89,9 +97,11 @@ export function frameConditioningOf(transformer: TransformerConfig): FrameCondit
     case 'text_image_to_video':
       return { method: 'clean_frames', takes: ['start'], needs: [] };
     case 'vace':
-      return { method: 'vace', takes: ['start', 'end'], needs: [] };
+      return { method: 'vace', takes: ['start', 'end'], needs: [], takesControlVideo: true };
     case 'fun_inp':
       return { method: 'image_conditioning', takes: ['start', 'end'], needs: ['start'] };
+    case 'fun_control':
+      return { method: 'image_conditioning', takes: ['start'], needs: [], takesControlVideo: true };
     case 'image_to_video': {
       // A model with an image encoder takes as many images as it was trained on: one, or two that it distinguishes.
       const { image_dim: images, pos_embed_seq_len: positions } = transformer;
