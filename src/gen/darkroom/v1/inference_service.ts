@@ -42,6 +42,7 @@ import {
   promptSyntaxFromJSON,
   promptSyntaxToJSON,
   Reference,
+  SkipLayerGuidance,
   Upscale,
 } from "./job.js";
 
@@ -169,6 +170,8 @@ export interface GenerateRequest {
    * exact: see docs/reference/performance.md. SDXL only. 0 or 1: off.
    */
   deepCacheInterval: number;
+  /** Skip-layer guidance. WAN only. Unset: every block of the transformer is run. */
+  skipLayerGuidance: SkipLayerGuidance | undefined;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -338,6 +341,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     guidanceRescale: undefined,
     upscale: undefined,
     deepCacheInterval: 0,
+    skipLayerGuidance: undefined,
   };
 }
 
@@ -435,6 +439,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.deepCacheInterval !== 0) {
       writer.uint32(248).uint32(message.deepCacheInterval);
+    }
+    if (message.skipLayerGuidance !== undefined) {
+      SkipLayerGuidance.encode(message.skipLayerGuidance, writer.uint32(258).fork()).join();
     }
     return writer;
   },
@@ -695,6 +702,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.deepCacheInterval = reader.uint32();
             continue;
           }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.skipLayerGuidance = SkipLayerGuidance.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -818,6 +833,11 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.deep_cache_interval)
         ? globalThis.Number(object.deep_cache_interval)
         : 0,
+      skipLayerGuidance: isSet(object.skipLayerGuidance)
+        ? SkipLayerGuidance.fromJSON(object.skipLayerGuidance)
+        : isSet(object.skip_layer_guidance)
+        ? SkipLayerGuidance.fromJSON(object.skip_layer_guidance)
+        : undefined,
     };
   },
 
@@ -919,6 +939,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.deepCacheInterval !== 0) {
       obj.deepCacheInterval = Math.round(message.deepCacheInterval);
     }
+    if (message.skipLayerGuidance !== undefined) {
+      obj.skipLayerGuidance = SkipLayerGuidance.toJSON(message.skipLayerGuidance);
+    }
     return obj;
   },
 
@@ -969,6 +992,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       ? Upscale.fromPartial(object.upscale)
       : undefined;
     message.deepCacheInterval = object.deepCacheInterval ?? 0;
+    message.skipLayerGuidance = (object.skipLayerGuidance !== undefined && object.skipLayerGuidance !== null)
+      ? SkipLayerGuidance.fromPartial(object.skipLayerGuidance)
+      : undefined;
     return message;
   },
 };
