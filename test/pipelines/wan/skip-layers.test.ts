@@ -76,14 +76,15 @@ describe('skip-layer guidance ends at the latents of diffusers', () => {
 
   it.each([
     // Block 0 of VACE has a hint behind it, which is added although the block is skipped.
-    ['wan-vace-tiny', 'vace', [0, 1], undefined, 4],
-    ['wan-i2v-tiny', 'i2v', [1], 'first', 5],
-    ['wan-fun-inp-tiny', 'fun-inp', [9, 10], 'first', 5],
-  ] as const)('of %s', async (name, key, layers, picture, seed) => {
+    ['wan-vace-tiny', 'vace', [0, 1], undefined, { seeds: [4] }],
+    ['wan-i2v-tiny', 'i2v', [1], 'first', { seeds: [5] }],
+    ['wan-fun-inp-tiny', 'fun-inp', [9, 10], 'first', { seeds: [5] }],
+    ['wan-ti2v-tiny', 'ti2v', [1], undefined, { width: 96, height: 64 }],
+  ] as const)('of %s', async (name, key, layers, picture, more) => {
     const start = picture && Uint8Array.from((await expected(name)).get(picture));
     await withModel(name, async (own) => {
       const known: KnownImages | undefined = start && { method: 'image_conditioning', start, strength: 1 };
-      await expectLatents(own, key, requested({ known, skipLayers: { layers, ...late } }, { seeds: [seed] }));
+      await expectLatents(own, key, requested({ known, skipLayers: { layers, ...late } }, more));
     });
   });
 
