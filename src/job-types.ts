@@ -26,6 +26,8 @@ export interface JobTypeInfo {
   readonly takesMask?: boolean;
   /** ControlNets act on its images. Omitted: controls are ignored. */
   readonly takesControls?: boolean;
+  /** Skip-layer guidance acts on it. Omitted: it is ignored. */
+  readonly takesSkipLayers?: boolean;
   /** Upper bound of the old system's time for that many images, in seconds, on an RTX 6000 Ada. */
   readonly expectedSeconds: (images: number) => number;
 }
@@ -54,6 +56,7 @@ const wan = (makes: 'image' | 'video', isEnhanced: boolean, row: Row): JobTypeIn
   makes,
   isEnhanced,
   takesWeights: false,
+  takesSkipLayers: true,
 });
 
 const fast = { steps: 25, guidanceScale: 6.5 } as const;

@@ -289,6 +289,7 @@ function metadataOf(model: string, { request, output }: EngineJob, seed: number)
       referenceStrength: init?.strength,
       guidanceInterval: video?.guidanceInterval,
       reuseThreshold: video?.reuseThreshold,
+      skipLayers: video?.skipLayers,
       upscale: upscale && upscaleParameters(upscale),
       version,
     },

@@ -24,10 +24,20 @@ export interface GenerationParameters {
   readonly guidanceInterval?: { readonly start: number; readonly end: number } | undefined;
   /** 0 or omitted: no step reused a residual. */
   readonly reuseThreshold?: number | undefined;
+  /** Omitted: every block of the transformer was run. */
+  readonly skipLayers?: SkipLayersParameters | undefined;
   /** Omitted: the image was not enlarged. */
   readonly upscale?: UpscaleParameters | undefined;
   /** Version of the server. */
   readonly version: string;
+}
+
+/** Blocks that were skipped from `start` to `end`, shares of the steps, in the unconditional half or, with a scale, in a run of its own. */
+export interface SkipLayersParameters {
+  readonly layers: readonly number[];
+  readonly start: number;
+  readonly end: number;
+  readonly scale: number;
 }
 
 /** What enlarged an image from `width` x `height`. */
@@ -54,7 +64,7 @@ export type ImageMetadata =
  */
 export function parametersText(parameters: GenerationParameters, maxTextUnits?: number): string {
   const { steps, scheduler, guidanceScale, seed, width, height, model, referenceStrength, version } = parameters;
-  const { guidanceInterval: guided, reuseThreshold, upscale } = parameters;
+  const { guidanceInterval: guided, reuseThreshold, skipLayers: skipped, upscale } = parameters;
   const promptWeights = parameters.promptWeights && cleanText(parameters.promptWeights, maxTextUnits);
   const settings = [
     ['Steps', steps],
@@ -71,6 +81,9 @@ export function parametersText(parameters: GenerationParameters, maxTextUnits?: 
     ['Hires upscaler', upscale?.upscaler],
     ['Guidance interval', guided && `${guided.start}-${guided.end}`],
     ['Reuse threshold', reuseThreshold || undefined],
+    ['Skip layers', skipped?.layers.join(' ')],
+    ['Skip layers interval', skipped && `${skipped.start}-${skipped.end}`],
+    ['Skip layers scale', skipped?.scale || undefined],
     ['Version', `darkroom ${version}`],
   ]
     .filter(([, value]) => value !== undefined)

@@ -41,6 +41,7 @@ export interface Family<Variables = object, Source extends object = object> {
   readonly takes: {
     readonly weights: boolean;
     readonly stepSaving: boolean;
+    readonly skipLayers: boolean;
     readonly embeddings: boolean;
     readonly controls: boolean;
     readonly upscale: boolean;

@@ -103,6 +103,8 @@ export interface ModelInfo {
   readonly memory?: ModelMemory | undefined;
   /** True if an IP-Adapter applies references of the types style and character. Omitted: none does. */
   readonly takesImagePrompts?: boolean;
+  /** WAN only: number of the transformer's blocks. */
+  readonly layers?: number;
   /** WAN only: the known frames that it takes, and how. */
   readonly frames?: FrameConditioning;
 }
@@ -297,6 +299,19 @@ export interface VideoRequest {
    * by this much, relatively. 0 or omitted: none does.
    */
   readonly reuseThreshold?: number;
+  /** Omitted: every block of the transformer is run. */
+  readonly skipLayers?: SkipLayers | undefined;
+}
+
+/** Skip-layer guidance: the steps inside it guide away from what the transformer makes without some of its blocks. */
+export interface SkipLayers extends GuidanceInterval {
+  /** The blocks that are skipped, from 0, each once. */
+  readonly layers: readonly number[];
+  /**
+   * 0: the unconditional half of a guided step skips them. Above 0: a run of its own over the prompt skips them, and the
+   * prompt's velocity less that one's is added, multiplied by this.
+   */
+  readonly scale: number;
 }
 
 /** Step i of n is inside where start <= i / n < end: 0 to 1, start at most end. */

@@ -58,6 +58,13 @@ const upscaleSchema = z.strictObject({
   steps: whole.optional(),
 });
 
+const skipLayersSchema = z.strictObject({
+  layers: z.array(whole).max(64).default([]),
+  start: z.number().optional(),
+  end: z.number().optional(),
+  scale: z.number().default(0),
+});
+
 /** A GenerateRequest as JSON: the proto's names in camelCase, enums by their short names, bytes of images and videos in base64. */
 const jobRequestSchema = z.strictObject({
   jobId: z.string().optional(),
@@ -98,6 +105,7 @@ const jobRequestSchema = z.strictObject({
     .max(16)
     .optional(),
   deepCacheInterval: whole.optional(),
+  skipLayerGuidance: skipLayersSchema.optional(),
   upscale: upscaleSchema.optional(),
   loras: z
     .array(

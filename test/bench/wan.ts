@@ -1,16 +1,16 @@
 /**
  * npm run bench -- wan [--model PATH] [--frames 9] [--width 128] [--height 128] [--steps 10] [--threads 1] [--device cpu]
- *   [--saving] [--reuse 0.8,1]
+ *   [--saving] [--reuse 0.8,1] [--skip 1]
  *
  * What one video takes, phase by phase: wall seconds, and CPU seconds (user + system of the process). With --saving it is made
- * again with each way of saving steps, and told what that took and how far its frames are from the plain ones. Without --model it
+ * again with each way of saving steps and with skip-layer guidance, and told what that took and how far its frames are from the plain ones. Without --model it
  * makes the tiny one of hash weights, whose videos are noise.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { GenerationRequest, VideoRequest } from '../../src/pipelines/pipeline.js';
+import type { GenerationRequest, SkipLayers, VideoRequest } from '../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { openBackend } from '../../src/runtime/backend.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
@@ -28,6 +28,7 @@ const { values: options } = parseArgs({
     saving: { type: 'boolean', default: false },
     // The timesteps of hash weights have next to nothing in common: neighbours differ by about 1, those of a trained model by less.
     reuse: { type: 'string', default: '0.8,1' },
+    skip: { type: 'string', default: '1' },
   },
 });
 const { device } = options;
@@ -39,6 +40,8 @@ const INTERVAL = { guidanceInterval: { start: 0.2, end: 0.8 } };
 const ways: readonly (readonly [string, Partial<VideoRequest>])[] = [
   ['guidance 0.2 to 0.8', INTERVAL],
   ...options.reuse.split(',').map((value) => [`reuse ${value}`, { reuseThreshold: Number(value) }] as const),
+  ['skip layers', { skipLayers: skipping(0) }],
+  ['skip layers, scale 2', { skipLayers: skipping(2) }],
 ];
 
 const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'));
@@ -62,6 +65,10 @@ try {
   await pipeline.dispose();
 } finally {
   await rm(folder, { recursive: true });
+}
+
+function skipping(scale: number): SkipLayers {
+  return { layers: options.skip.split(',').map(Number), start: 0, end: 1, scale };
 }
 
 interface Run {

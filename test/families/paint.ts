@@ -26,6 +26,7 @@ export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSou
   takes: {
     weights: false,
     stepSaving: false,
+    skipLayers: false,
     embeddings: false,
     controls: false,
     upscale: false,

@@ -303,6 +303,13 @@ describe('a request from a payload', () => {
     expect(request({ type: 'video_fast', config: { control_video: '' } }).controlVideo).toBeUndefined();
   });
 
+  it('passes skip-layer guidance on to the models that take it', () => {
+    const config = { skip_layer_guidance: { layers: [9, '10'], start: 0.1, end: '0.9', scale: null } };
+    const skipLayerGuidance = { layers: [9, 10], start: 0.1, end: 0.9, scale: 0 };
+    expect(request({ type: 'video_fast', config }).skipLayerGuidance).toEqual(skipLayerGuidance);
+    expect(request({ type: 'sdxl_image_fast', config }).skipLayerGuidance).toBeUndefined();
+  });
+
   it('has the mask of an SDXL image; other types ignore it', () => {
     const config = {
       image: 'https://a.test/photo.png',

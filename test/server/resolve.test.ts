@@ -6,6 +6,7 @@ import { JobType } from '../../src/gen/darkroom/v1/job.js';
 import { contractJobTypes } from '../../src/job-types.js';
 import { builtInFamilies } from '../../src/pipelines/families.js';
 import { familyNamed } from '../../src/pipelines/family.js';
+import type { ModelInfo } from '../../src/pipelines/pipeline.js';
 import { openAddOns } from '../../src/server/request/add-ons.js';
 import { hashRequest } from '../../src/server/request/hash-request.js';
 import { parseRequest, resolveRequest } from '../../src/server/request/resolve.js';
@@ -13,19 +14,19 @@ import { parseRequest, resolveRequest } from '../../src/server/request/resolve.j
 const config = readConfig({});
 const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
 const addOns = openAddOns({});
-const resolve = (request: Partial<GenerateRequest>, family = 'sdxl') =>
+const resolve = (request: Partial<GenerateRequest>, family = 'sdxl', info?: ModelInfo) =>
   resolveRequest(parseRequest(GenerateRequest.fromPartial(request)), {
     config,
     families: builtInFamilies,
     jobTypes: contractJobTypes,
-    model: { name: family, family: familyNamed(builtInFamilies, family), info: undefined },
+    model: { name: family, family: familyNamed(builtInFamilies, family), info },
     ffmpeg,
     addOns,
   });
 
-function violationsOf(request: Partial<GenerateRequest>, family?: string): Record<string, string> {
+function violationsOf(request: Partial<GenerateRequest>, family?: string, info?: ModelInfo): Record<string, string> {
   try {
-    resolve(request, family);
+    resolve(request, family, info);
   } catch (error) {
     if (!(error instanceof InferenceError) || error.reason !== 'INVALID_REQUEST') throw error;
     return Object.fromEntries(error.violations.map(({ field, description }) => [field, description]));
@@ -107,6 +108,11 @@ describe('resolveRequest', () => {
       'guidance_interval is for WAN; leave it out for SDXL',
     ],
     [{ reuseThreshold: 0.1 }, 'reuse_threshold', 'reuse_threshold is for WAN; leave it out for SDXL'],
+    [
+      { skipLayerGuidance: { layers: [9], start: undefined, end: undefined, scale: 0 } },
+      'skip_layer_guidance',
+      'skip_layer_guidance is for WAN; leave it out for SDXL',
+    ],
     [{ labels: { key: 'x'.repeat(1025) } }, 'labels', 'labels must be at most 64 entries of 1024 bytes'],
   ];
   it.each(bad)('refuses %o', (request, field, description) => {
@@ -164,6 +170,52 @@ describe('step saving of WAN', () => {
       frames: 81,
       guidanceInterval: { start: 0.25, end: 1 },
       reuseThreshold: 0.1,
+    });
+  });
+});
+
+describe('skip-layer guidance of WAN', () => {
+  const info: ModelInfo = {
+    ...{ family: 'wan', parameters: 0, weightBytes: 0, storage: 'BF16', predictionType: 'flow', schedulers: [] },
+    ...{ sizeMultiple: 16, nativeWidth: 832, nativeHeight: 480, unused: [], layers: 30 },
+  };
+  const skipping = { layers: [9], start: undefined, end: undefined, scale: 0 };
+  const field = (name: string) => `skip_layer_guidance.${name}`;
+  const layers = field('layers');
+  const listed = { [layers]: `${layers} must be 1 to 64 blocks, each once` };
+  const inside = (name: string, value: number) => `${field(name)} ${value} must be >= 0 and <= 1`;
+
+  it.each<[Partial<typeof skipping> | object, Record<string, string>]>([
+    [{}, {}],
+    [{ layers: [29, 0], start: 0.1, end: 0.9, scale: 10 }, {}],
+    [{ layers: [] }, listed],
+    [{ layers: [9, 9] }, listed],
+    [{ layers: Array.from({ length: 65 }, (_, i) => i % 30) }, listed],
+    [{ layers: [9, 30] }, { [layers]: `${layers} 30 must be <= 29: the model has 30 blocks, from 0` }],
+    [{ start: -0.1 }, { [field('start')]: inside('start', -0.1) }],
+    [{ end: Number.NaN }, { [field('end')]: inside('end', Number.NaN) }],
+    [{ start: 0.8, end: 0.2 }, { [field('start')]: `${field('start')} 0.8 must be <= ${field('end')} 0.2` }],
+    [{ scale: 10.5 }, { [field('scale')]: `${field('scale')} 10.5 must be >= 0 and <= 10` }],
+    [{ scale: Number.NaN }, { [field('scale')]: `${field('scale')} NaN must be >= 0 and <= 10` }],
+  ])('of %o finds %o', (more, violations) => {
+    const request = { prompt: 'a house', guidanceScale: 5, skipLayerGuidance: { ...skipping, ...more } };
+    expect(violationsOf(request, 'wan', info)).toEqual(violations);
+  });
+
+  it('needs guidance where it has no scale', () => {
+    const request = { prompt: 'a house', guidanceScale: 1, skipLayerGuidance: skipping };
+    expect(violationsOf(request, 'wan')).toEqual({
+      [field('scale')]:
+        'skip_layer_guidance.scale 0 needs a guidance_scale above 1, because the unconditional half skips the blocks; raise guidance_scale 1 or set a scale',
+    });
+    expect(violationsOf({ ...request, skipLayerGuidance: { ...skipping, scale: 2 } }, 'wan')).toEqual({});
+  });
+
+  it('fills in its range, and does not know the blocks of a model that was not loaded yet', () => {
+    const request = { prompt: 'a house', skipLayerGuidance: { ...skipping, layers: [63] } };
+    expect(resolve(request, 'wan').request.video).toEqual({
+      frames: 81,
+      skipLayers: { layers: [63], start: 0, end: 1, scale: 0 },
     });
   });
 });

@@ -14,6 +14,7 @@ import {
   type Reference,
   ReferenceRole,
   ReferenceType,
+  type SkipLayerGuidance,
   type Upscale,
 } from '../../gen/darkroom/v1/job.js';
 import { integer, number } from './parse-option.js';
@@ -34,6 +35,7 @@ export interface RequestOptions {
   readonly guidanceStart?: number;
   readonly guidanceEnd?: number;
   readonly reuse?: number;
+  readonly skipLayers?: SkipLayerGuidance;
   readonly scheduler?: string;
   readonly numImages?: number;
   readonly seed?: bigint;
@@ -86,6 +88,10 @@ export function requestOptions(): readonly Option[] {
       number,
     ),
     new Option('--reuse <threshold>', 'reuse the residual between steps, 0 to 1; videos only').argParser(number),
+    new Option(
+      '--skip-layers <layers[:start[:end[:scale]]]>',
+      'blocks that are skipped in the unconditional half, for example 9,10:0.1:0.9; with a scale, in a run of their own',
+    ).argParser(skipLayersOf),
     new Option('--scheduler <name>', 'scheduler, as the server lists it'),
     new Option('--num-images <n>', '1, 3 or 6').argParser(number),
     new Option('--seed <n>', 'seed of the first image').argParser(integer),
@@ -159,6 +165,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     guidanceRescale: options.guidanceRescale,
     guidanceInterval: start === undefined && end === undefined ? undefined : { start, end },
     reuseThreshold: options.reuse ?? 0,
+    skipLayerGuidance: options.skipLayers,
     scheduler: options.scheduler ?? '',
     numImages: options.numImages ?? 0,
     seed: options.seed,
@@ -189,6 +196,15 @@ function loraOf(text: string): Lora {
   if (name === '' || rest.length > 0) throw new InvalidArgumentError('must be NAME, NAME:WEIGHT or NAME:TEXT:WEIGHT.');
   const own = first === undefined ? undefined : number(first);
   return { name, weight: second === undefined ? own : number(second), textEncoderWeight: own };
+}
+
+/** Parses LAYERS, LAYERS:START, LAYERS:START:END or LAYERS:START:END:SCALE; layers stand between commas. */
+function skipLayersOf(text: string): SkipLayerGuidance {
+  const [layers = '', ...rest] = text.split(':');
+  if (!/^\d{1,4}(,\d{1,4})*$/.test(layers) || rest.length > 3)
+    throw new InvalidArgumentError('must be LAYERS, or LAYERS:START:END:SCALE, for example 9,10:0.1:0.9.');
+  const [start, end, scale = 0] = rest.map(number);
+  return { layers: layers.split(',').map(Number), start, end, scale };
 }
 
 /** Parses NAME=PLACE, NAME:SCALE=PLACE or NAME:SCALE:START:END=PLACE; NAME may end in @MODE. */

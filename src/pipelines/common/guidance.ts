@@ -1,5 +1,5 @@
 import { callsInStep } from '../../schedulers/beta-schedulers.js';
-import type { GenerationRequest } from '../pipeline.js';
+import type { GenerationRequest, GuidanceInterval } from '../pipeline.js';
 import { firstStep } from './batching.js';
 
 /**
@@ -7,9 +7,28 @@ import { firstStep } from './batching.js';
  * arXiv:2404.07724.
  */
 export function isGuided({ guidanceScale, steps, video }: GenerationRequest, step: number): boolean {
-  const { start, end } = video?.guidanceInterval ?? { start: 0, end: 1 };
+  return guidanceScale > 1 && isInside(video?.guidanceInterval ?? { start: 0, end: 1 }, step, steps);
+}
+
+/**
+ * True if skip-layer guidance acts in a step: with a scale it has a run of its own, without one it acts in the unconditional half
+ * of a guided step.
+ */
+export function skipsLayers(request: GenerationRequest, step: number): boolean {
+  const skipping = request.video?.skipLayers;
+  if (skipping === undefined || !isInside(skipping, step, request.steps)) return false;
+  return skipping.scale > 0 || isGuided(request, step);
+}
+
+function isInside({ start, end }: GuidanceInterval, step: number, steps: number): boolean {
   // Quotients, not products: 7 / 100 is the 0.07 that a caller wrote, 0.07 * 100 is more than 7.
-  return guidanceScale > 1 && step / steps >= start && step / steps < end;
+  return step / steps >= start && step / steps < end;
+}
+
+/** Texts that the denoiser is run on in a step: the prompt; with guidance the negative one; what skip-layer guidance adds. */
+export function rowsInStep(request: GenerationRequest, step: number): number {
+  const { scale = 0 } = request.video?.skipLayers ?? {};
+  return 1 + (isGuided(request, step) ? 1 : 0) + (scale > 0 && skipsLayers(request, step) ? 1 : 0);
 }
 
 /** True for a call of the denoiser that reuses the deep features of a whole one. @param call of those that are run */
@@ -17,12 +36,12 @@ export function reusesDeep({ deepCacheInterval = 1 }: GenerationRequest, call: n
   return call % deepCacheInterval !== 0;
 }
 
-/** Runs of the denoiser, of one text each, that one image or video takes where none is saved by reuse: two in a guided step. */
+/** Runs of the denoiser, of one text each, that one image or video takes where none is saved by reuse. */
 export function plannedForwards(request: GenerationRequest): number {
   let forwards = 0;
   for (let step = firstStep(request); step < request.steps; step += 1) {
     const isLast = step === request.steps - 1;
-    forwards += (isLast ? 1 : callsInStep(request.scheduler, step)) * (isGuided(request, step) ? 2 : 1);
+    forwards += (isLast ? 1 : callsInStep(request.scheduler, step)) * rowsInStep(request, step);
   }
   return forwards;
 }
@@ -46,15 +65,24 @@ export function isEverGuided(request: GenerationRequest): boolean {
   return false;
 }
 
+/** Texts that the denoiser is run on together at most. */
+export function mostRows(request: GenerationRequest): number {
+  let most = 1;
+  for (let step = firstStep(request); step < request.steps; step += 1) most = Math.max(most, rowsInStep(request, step));
+  return most;
+}
+
 /**
  * Classifier-free guidance whose deviation is brought back to that of the conditional output, by a share: it keeps bright and flat images
  * of models with zero terminal SNR from burning out. Lin et al., arXiv:2305.08891, section 3.4.
  * @param share 0 to 1; 0 leaves the guided output as it is
  */
 export function guideRescaled(output: Float32Array, guidanceScale: number, share: number): Float32Array {
-  const guided = guide(output, guidanceScale);
+  const half = output.length / 2;
+  const conditional = output.subarray(half);
+  const guided = guide(output.subarray(0, half), conditional, guidanceScale);
   if (share === 0) return guided;
-  const ratio = deviation(output.subarray(output.length / 2)) / deviation(guided);
+  const ratio = deviation(conditional) / deviation(guided);
   return guided.map((value) => share * value * ratio + (1 - share) * value);
 }
 
@@ -63,11 +91,7 @@ function deviation(values: Float32Array): number {
   return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));
 }
 
-/** Classifier-free guidance: [2, ...], unconditional first -> [...]. Ho and Salimans, arXiv:2207.12598. */
-export function guide(output: Float32Array, guidanceScale: number): Float32Array {
-  const half = output.length / 2;
-  return Float32Array.from({ length: half }, (_, i) => {
-    const unconditional = output[i] ?? 0;
-    return unconditional + guidanceScale * Math.fround((output[half + i] ?? 0) - unconditional);
-  });
+/** Classifier-free guidance. Ho and Salimans, arXiv:2207.12598. */
+export function guide(unconditional: Float32Array, conditional: Float32Array, guidanceScale: number): Float32Array {
+  return unconditional.map((value, i) => value + guidanceScale * Math.fround((conditional[i] ?? 0) - value));
 }

@@ -23,6 +23,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
   takes: {
     weights: true,
     stepSaving: false,
+    skipLayers: false,
     embeddings: true,
     controls: true,
     upscale: true,

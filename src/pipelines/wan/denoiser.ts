@@ -19,6 +19,8 @@ export interface TransformerCall {
   readonly timestep: number;
   /** B texts, [T, C] each, of up to 512 positions. */
   readonly texts: readonly Float32Array[];
+  /** The transformer's blocks that are skipped with each text, from 0. Omitted: none. */
+  readonly skips?: readonly (readonly number[])[] | undefined;
   /** The input beside text, the same for all of the batch. Omitted: text alone. */
   readonly condition?: Condition | undefined;
   /** Runs the texts one after the other: it takes less memory. Omitted: together. */
@@ -109,18 +111,22 @@ export class Denoiser {
     if (!call.oneByOne) return this.#runTogether(call, outputs);
     const rows = split32(call.latents, call.latents.length / call.texts.length);
     const results: Readonly<Record<string, Float32Array>>[] = [];
-    for (const [i, latents] of rows.entries())
-      results.push(await this.#runTogether({ ...call, latents, texts: call.texts.slice(i, i + 1) }, outputs));
+    for (const [i, latents] of rows.entries()) results.push(await this.#runTogether(rowOf(call, i, latents), outputs));
     return Object.fromEntries(
       outputs.map((name) => [name, join32(results.map((result) => outputOf(result, name, 'the transformer')))]),
     );
   }
 
   async #runTogether(
-    { latents, size, timestep, texts, condition, signal }: TransformerCall,
+    { latents, size, timestep, texts, skips, condition, signal }: TransformerCall,
     outputs: readonly string[],
   ): Promise<Readonly<Record<string, Float32Array>>> {
-    const { in_channels: channels, attention_head_dim: headDim, text_dim: textWidth } = this.#config;
+    const {
+      in_channels: channels,
+      attention_head_dim: headDim,
+      text_dim: textWidth,
+      num_layers: blocks,
+    } = this.#config;
     const batch = texts.length;
     const shape = [size.frames, size.height, size.width];
     const grid = { frames: size.frames, height: size.height / PATCH, width: size.width / PATCH };
@@ -133,6 +139,7 @@ export class Denoiser {
       },
       timestep: this.#timestepsOf(batch, { size, timestep, condition }),
       text: { data: paddedTexts(texts, textWidth), shape: [batch, TEXT_POSITIONS, textWidth] },
+      active_blocks: { data: activeBlocks(batch, blocks, skips), shape: [batch, blocks] },
       cos: { data: cos, shape: tables },
       sin: { data: sin, shape: tables },
       ...conditionFeeds(condition, batch, shape, this.#config),
@@ -170,6 +177,18 @@ export class Denoiser {
     this.#tables.set(key, tables);
     return tables;
   }
+}
+
+function rowOf(call: TransformerCall, row: number, latents: Float32Array): TransformerCall {
+  const { texts, skips } = call;
+  return { ...call, latents, texts: texts.slice(row, row + 1), skips: skips?.slice(row, row + 1) };
+}
+
+// -> [B, blocks]: 0 where a block is skipped, otherwise 1
+function activeBlocks(batch: number, blocks: number, skips: TransformerCall['skips'] = []): Float32Array {
+  return Float32Array.from({ length: batch * blocks }, (_, i) =>
+    skips[Math.floor(i / blocks)]?.includes(i % blocks) ? 0 : 1,
+  );
 }
 
 // B texts [T, C], of different lengths -> [B, 512, C]

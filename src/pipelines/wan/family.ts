@@ -42,6 +42,7 @@ export const wan: Family<WanVariables, WanSource> = {
   takes: {
     weights: false,
     stepSaving: true,
+    skipLayers: true,
     embeddings: false,
     controls: false,
     upscale: false,

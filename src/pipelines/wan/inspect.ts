@@ -57,6 +57,7 @@ export function describeWan({ config }: WanCheckpoint, graphs: WanGraphs): Model
     nativeHeight: height,
     clip,
     unused: all.flatMap(({ spare, files }) => spare.map((key) => files.tensors.get(key)?.name ?? key)),
+    layers: config.transformer.num_layers,
     frames: frameConditioningOf(config.transformer),
   };
 }

@@ -1,9 +1,9 @@
 import { join32 } from '../../std/concat-float32.js';
-import { guide } from '../common/guidance.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import type { GenerationRequest } from '../pipeline.js';
 import type { Condition } from './conditioning/condition-feeds.js';
 import type { Denoiser, KeptRun, TransformerCall } from './denoiser.js';
+import { guideRows, skippedLayers, textOf } from './guided-rows.js';
 import type { VideoSize } from './model/latents.js';
 import type { Texts } from './prompt/encode-prompts.js';
 import { type PlannedStep, planSteps } from './step-plan.js';
@@ -44,10 +44,11 @@ export class Velocity {
   /** Called for each step in order. `forwards`: runs of the blocks over one text that the step took. */
   async at(step: number, latents: Float32Array): Promise<{ flow: Float32Array; forwards: number }> {
     const { request, size, timesteps, condition, signal, relief, ...loop } = this.#loop;
-    const { isGuided = false, isReused = false } = this.#plan[step] ?? {};
-    const texts = isGuided ? loop.texts : loop.texts.slice(-1);
+    const { rows = [], isReused = false } = this.#plan[step] ?? {};
+    const texts = rows.map((row) => textOf(row, loop.texts));
+    const skips = rows.map((row) => skippedLayers(row, request));
     const inputs = join32(texts.map(() => latents));
-    const call = { latents: inputs, size, timestep: timesteps[step] ?? 0, texts, condition, signal };
+    const call = { latents: inputs, size, timestep: timesteps[step] ?? 0, texts, skips, condition, signal };
     const keeps = this.#plan[step + 1]?.isReused ?? false;
     const attempts = [
       { run: () => this.#run(call, keeps) },
@@ -56,10 +57,7 @@ export class Velocity {
     const flow = isReused
       ? await this.#reuse(call)
       : await relief.shrink(`denoise ${texts.length}`, texts.length === 1 ? attempts.slice(0, 1) : attempts);
-    return {
-      flow: texts.length === 1 ? flow : guide(flow, request.guidanceScale),
-      forwards: isReused ? 0 : texts.length,
-    };
+    return { flow: guideRows(rows, flow, request), forwards: isReused ? 0 : texts.length };
   }
 
   async #run(call: TransformerCall, keeps: boolean): Promise<Float32Array> {
@@ -77,7 +75,7 @@ export class Velocity {
   }
 }
 
-/** The prompt's half of a guided run, where only this one is wanted. */
+/** The last rows of a run, where fewer are wanted than it had. */
 function lastRows({ latents, hidden }: KeptRun, length: number): KeptRun {
   const share = length / latents.length;
   return { latents: latents.subarray(-length), hidden: hidden.subarray(-hidden.length * share) };

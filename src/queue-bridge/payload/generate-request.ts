@@ -9,6 +9,7 @@ import {
   type Reference,
   ReferenceRole,
   ReferenceType,
+  type SkipLayerGuidance,
   type Upscale,
 } from '../../gen/darkroom/v1/job.js';
 import type { JobTypeInfo } from '../../job-types.js';
@@ -67,6 +68,7 @@ export function generateRequestFrom(
       jobType.takesMask && config.mask !== undefined
         ? maskFrom(config.mask, config.mask_blur, config.mask_crop_padding)
         : undefined,
+    skipLayerGuidance: jobType.takesSkipLayers ? skipLayersFrom(config.skip_layer_guidance) : undefined,
     deepCacheInterval: jobType.takesControls ? (config.deep_cache_interval ?? 0) : 0,
     upscale: jobType.takesControls && config.upscale !== undefined ? upscaleFrom(config.upscale) : undefined,
     controlVideo:
@@ -94,6 +96,14 @@ type PayloadUpscale = NonNullable<NonNullable<JobPayload['config']>['upscale']>;
 
 function upscaleFrom({ upscaler = '', factor, strength, steps = 0 }: PayloadUpscale): Upscale {
   return { upscaler, factor, strength, steps };
+}
+
+type PayloadSkipLayers = NonNullable<JobPayload['config']>['skip_layer_guidance'];
+
+function skipLayersFrom(skipping: PayloadSkipLayers): SkipLayerGuidance | undefined {
+  if (skipping === undefined) return undefined;
+  const { layers, start, end, scale = 0 } = skipping;
+  return { layers, start, end, scale };
 }
 
 function controlFrom({ name, image, mode, scale, start, end }: PayloadControl): Control {

@@ -31,13 +31,11 @@ function booleanOf(value: unknown): unknown {
   return value === 0 || value === '0' || value === 'false' ? false : value;
 }
 
-const uint32 = optional(
-  z
-    .int('must be a whole number')
-    .min(0, 'must be >= 0')
-    .max(2 ** 32 - 1, 'must be < 2^32'),
-  numberOf,
-);
+const uint32Schema = z
+  .int('must be a whole number')
+  .min(0, 'must be >= 0')
+  .max(2 ** 32 - 1, 'must be < 2^32');
+const uint32 = optional(uint32Schema, numberOf);
 const number = optional(z.number('must be a number'), numberOf);
 const text = optional(z.string('must be a string'));
 /** -1 asks for a random seed, as in A1111 and ComfyUI. */
@@ -128,6 +126,14 @@ const configSchema = z.object({
       .max(4, 'must have at most 4 entries'),
   ),
   deep_cache_interval: uint32,
+  skip_layer_guidance: optional(
+    z.object({
+      layers: z.array(z.preprocess(numberOf, uint32Schema), 'must be a list').max(64, 'must have at most 64 entries'),
+      start: number,
+      end: number,
+      scale: number,
+    }),
+  ),
   upscale: optional(z.object({ upscaler: text, factor: number, strength: number, steps: uint32 })),
   control_video: text,
   control_video_scale: number,

@@ -1,6 +1,6 @@
 import type { JobsMemory } from '../../engine/device-ledgers.js';
 import { batchLimit } from '../../pipelines/common/batching.js';
-import { isEverGuided } from '../../pipelines/common/guidance.js';
+import { mostRows } from '../../pipelines/common/guidance.js';
 import { passesOf } from '../../pipelines/common/passes.js';
 import {
   type ModelMemory,
@@ -45,7 +45,7 @@ function passMemory(
 ): JobsMemory {
   const { width, height, seeds, video } = request;
   const images = Math.min(seeds.length, batchLimit(request, batchPixels));
-  const rows = images * (isEverGuided(request) ? 2 : 1);
+  const rows = images * mostRows(request);
   const networks = memoryAt(memory, { width, height, frames: video?.frames ?? 1, rows });
   const opened: Residence[] = [
     ...(hasReferences ? (['reference'] as const) : []),

@@ -1,9 +1,9 @@
 import type { Engine } from '../../engine/engine.js';
 import { type EngineTimings, engineName } from '../../engine/messages.js';
-import type { Enhancement, JobMetadata } from '../../gen/darkroom/v1/job.js';
+import type { Enhancement, JobMetadata, SkipLayerGuidance } from '../../gen/darkroom/v1/job.js';
 import { firstStep } from '../../pipelines/common/batching.js';
 import { resultSize } from '../../pipelines/common/passes.js';
-import type { PromptReport } from '../../pipelines/pipeline.js';
+import type { PromptReport, SkipLayers } from '../../pipelines/pipeline.js';
 import type { DeviceMemory } from '../../runtime/device-memory.js';
 import { version } from '../../version.js';
 import type { Enhanced } from '../enhance/prompt-enhancer.js';
@@ -66,6 +66,7 @@ export function plannedMetadata(
     forwards: undefined,
     guidanceInterval: request.video?.guidanceInterval,
     reuseThreshold: request.video?.reuseThreshold || undefined,
+    skipLayerGuidance: skipLayersMessage(request.video?.skipLayers),
     loras: loraMessages(request.loras),
     guidanceRescale: request.guidanceRescale,
     deepCacheInterval: request.deepCacheInterval,
@@ -80,6 +81,10 @@ export function plannedMetadata(
     engine: engineName(spec),
     memoryMeasures: [],
   };
+}
+
+function skipLayersMessage(skipping: SkipLayers | undefined): SkipLayerGuidance | undefined {
+  return skipping && { ...skipping, layers: [...skipping.layers] };
 }
 
 /** True for methods that begin with a noised image. */

@@ -22,6 +22,7 @@ import {
 } from './plan-sampling.js';
 import { planSeeds } from './plan-seeds.js';
 import { planSize } from './plan-size.js';
+import { planSkipLayers } from './plan-skip-layers.js';
 import { findUpscaler, planUpscale } from './plan-upscale.js';
 import type { PlannedReferences } from './planned-references.js';
 import { presetOf } from './presets.js';
@@ -87,6 +88,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const guidanceScale = planGuidance(request, preset, family, references, check);
   const guidanceRescale = planGuidanceRescale(request, context, check);
   const saving = planStepSaving(request, context, check);
+  const skipLayers = planSkipLayers(request, guidanceScale, context, check);
   const scheduler = planScheduler(request, family, check);
   const deepCacheInterval = planDeepCache(request, context, check);
   checkSteps('steps', steps, scheduler, info, check);
@@ -124,7 +126,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       ...(controls.length > 0 && { controls: findControls(controls, family, context.addOns.controlnet) }),
       ...(upscale !== undefined && { upscale: findUpscaler(upscale, family, context.addOns.upscaler) }),
       ...(embedded.embeddings.length > 0 && { embeddings: embedded.embeddings }),
-      ...(frames !== undefined && { video: { frames, ...saving } }),
+      ...(frames !== undefined && { video: { frames, ...saving, ...(skipLayers && { skipLayers }) } }),
     },
     output: planOutput(request, makes, context),
     references,

@@ -2,6 +2,7 @@ import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js
 import { titlesOf } from '../../pipelines/family.js';
 import type { VideoRequest } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
+import { checkRange } from './plan-range.js';
 import type { RequestContext } from './request-context.js';
 
 /** Checks the fields that save denoising steps. @returns an empty object where the request saves none */
@@ -10,7 +11,6 @@ export function planStepSaving(
   { families, model: { family } }: RequestContext,
   check: Check,
 ): Pick<VideoRequest, 'guidanceInterval' | 'reuseThreshold'> {
-  const { start = 0, end = 1 } = guidanceInterval ?? {};
   if (!family.takes.stepSaving) {
     const takers = titlesOf(families, ({ takes }) => takes.stepSaving);
     const remedy = `is for ${takers}; leave it out for ${family.title}`;
@@ -18,22 +18,14 @@ export function planStepSaving(
     check(reuseThreshold === 0, 'reuse_threshold', `reuse_threshold ${remedy}`);
     return {};
   }
-  for (const [field, value] of Object.entries({ start, end })) {
-    const name = `guidance_interval.${field}`;
-    check(value >= 0 && value <= 1, name, `${name} ${value} must be >= 0 and <= 1`);
-  }
-  check(
-    !(start > end),
-    'guidance_interval.start',
-    `guidance_interval.start ${start} must be <= guidance_interval.end ${end}`,
-  );
+  const interval = checkRange('guidance_interval', guidanceInterval, check);
   check(
     reuseThreshold >= 0 && reuseThreshold <= 1,
     'reuse_threshold',
     `reuse_threshold ${reuseThreshold} must be >= 0 and <= 1; 0 is off`,
   );
   return {
-    ...(guidanceInterval && { guidanceInterval: { start, end } }),
+    ...(guidanceInterval && { guidanceInterval: interval }),
     ...(reuseThreshold > 0 && { reuseThreshold }),
   };
 }

@@ -213,10 +213,14 @@ describe('a WAN folder', () => {
       /transformer\/config\.json patch_size\.1: Invalid input/,
     ],
     [
-      'the VAE of WAN 2.2',
-      config('vae/config.json', /"is_residual": false/, '"is_residual": true'),
+      'shortcuts that no channels fit',
+      config(
+        'vae/config.json',
+        /"dim_mult": \[\s*1,\s*2,([^]*)"is_residual": false/,
+        '"dim_mult": [1, 3,$1"is_residual": true',
+      ),
       'CHECKPOINT_INVALID',
-      /vae\/config\.json is_residual: a residual VAE is of WAN 2\.2/,
+      /vae\/config\.json: dim_mult 1, 3, 4, 4 has no shortcut from 1 to 3 in the encoder$/,
     ],
     [
       'statistics of too few channels',

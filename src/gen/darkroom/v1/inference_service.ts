@@ -43,6 +43,7 @@ import {
   promptSyntaxFromJSON,
   promptSyntaxToJSON,
   Reference,
+  SkipLayerGuidance,
   Upscale,
 } from "./job.js";
 
@@ -174,7 +175,11 @@ export interface GenerateRequest {
    * Video that the result follows, frame by frame. WAN VACE and Fun-Control only, and not for an image. Unset: none. With references as
    * well, VACE knows the first or the last frame and follows the control video in between.
    */
-  controlVideo: ControlVideo | undefined;
+  controlVideo:
+    | ControlVideo
+    | undefined;
+  /** Skip-layer guidance. WAN only. Unset: every block of the transformer is run. */
+  skipLayerGuidance: SkipLayerGuidance | undefined;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -345,6 +350,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     upscale: undefined,
     deepCacheInterval: 0,
     controlVideo: undefined,
+    skipLayerGuidance: undefined,
   };
 }
 
@@ -445,6 +451,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.controlVideo !== undefined) {
       ControlVideo.encode(message.controlVideo, writer.uint32(258).fork()).join();
+    }
+    if (message.skipLayerGuidance !== undefined) {
+      SkipLayerGuidance.encode(message.skipLayerGuidance, writer.uint32(266).fork()).join();
     }
     return writer;
   },
@@ -713,6 +722,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.controlVideo = ControlVideo.decode(reader, reader.uint32());
             continue;
           }
+          case 33: {
+            if (tag !== 266) {
+              break;
+            }
+
+            message.skipLayerGuidance = SkipLayerGuidance.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -841,6 +858,11 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.control_video)
         ? ControlVideo.fromJSON(object.control_video)
         : undefined,
+      skipLayerGuidance: isSet(object.skipLayerGuidance)
+        ? SkipLayerGuidance.fromJSON(object.skipLayerGuidance)
+        : isSet(object.skip_layer_guidance)
+        ? SkipLayerGuidance.fromJSON(object.skip_layer_guidance)
+        : undefined,
     };
   },
 
@@ -945,6 +967,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.controlVideo !== undefined) {
       obj.controlVideo = ControlVideo.toJSON(message.controlVideo);
     }
+    if (message.skipLayerGuidance !== undefined) {
+      obj.skipLayerGuidance = SkipLayerGuidance.toJSON(message.skipLayerGuidance);
+    }
     return obj;
   },
 
@@ -997,6 +1022,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     message.deepCacheInterval = object.deepCacheInterval ?? 0;
     message.controlVideo = (object.controlVideo !== undefined && object.controlVideo !== null)
       ? ControlVideo.fromPartial(object.controlVideo)
+      : undefined;
+    message.skipLayerGuidance = (object.skipLayerGuidance !== undefined && object.skipLayerGuidance !== null)
+      ? SkipLayerGuidance.fromPartial(object.skipLayerGuidance)
       : undefined;
     return message;
   },

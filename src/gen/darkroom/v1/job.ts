@@ -768,6 +768,28 @@ export interface GuidanceInterval {
   end?: number | undefined;
 }
 
+/**
+ * SkipLayerGuidance guides away from what the model makes without some of the transformer's blocks. Step i of n, from 0, is guided so if
+ * start <= i / n < end.
+ */
+export interface SkipLayerGuidance {
+  /** Blocks that are skipped, from 0: 1 to 64 of them, each once, below the number that ListModels shows as `layers`. */
+  layers: number[];
+  /** Start of the range of steps, 0 to 1. Unset: 0. */
+  start?:
+    | number
+    | undefined;
+  /** End of the range of steps, 0 to 1, at least start. Unset: 1. */
+  end?:
+    | number
+    | undefined;
+  /**
+   * 0: the unconditional half of a guided step skips the blocks, which costs nothing; it needs a guidance_scale above 1. Above 0, to 10: a run
+   * of its own over the prompt skips them, and the prompt's prediction less that one's is added, multiplied by this.
+   */
+  scale: number;
+}
+
 /** Lora is a low-rank adaptation of the model: scale * up * down is added to its weights. */
 export interface Lora {
   /** Name, as ListModels shows it for the model. An unknown name is NOT_FOUND (reason LORA_NOT_FOUND), with the nearest names. */
@@ -1016,8 +1038,8 @@ export interface JobMetadata {
     | bigint
     | undefined;
   /**
-   * Number of runs of the denoiser's blocks, each over one text: 2 in a guided step, 1 in an unguided one, 0 in a step that reused
-   * a residual. WAN only. Unset until the job completed.
+   * Number of runs of the denoiser's blocks, each over one text: 2 in a guided step, 1 in an unguided one, 1 more for skip-layer guidance
+   * with a scale, 0 in a step that reused a residual. WAN only. Unset until the job completed.
    */
   forwards?:
     | number
@@ -1088,7 +1110,11 @@ export interface JobMetadata {
     | number
     | undefined;
   /** Use of the control video. Unset if there was none. */
-  controlVideo: ControlVideoUse | undefined;
+  controlVideo:
+    | ControlVideoUse
+    | undefined;
+  /** Skip-layer guidance with its defaults filled in. Unset if there was none. */
+  skipLayerGuidance: SkipLayerGuidance | undefined;
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -1560,6 +1586,137 @@ export const GuidanceInterval: MessageFns<GuidanceInterval> = {
     const message = createBaseGuidanceInterval();
     message.start = object.start ?? undefined;
     message.end = object.end ?? undefined;
+    return message;
+  },
+};
+
+function createBaseSkipLayerGuidance(): SkipLayerGuidance {
+  return { layers: [], start: undefined, end: undefined, scale: 0 };
+}
+
+export const SkipLayerGuidance: MessageFns<SkipLayerGuidance> = {
+  encode(message: SkipLayerGuidance, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.layers.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.layers) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.start !== undefined) {
+      writer.uint32(17).double(message.start);
+    }
+    if (message.end !== undefined) {
+      writer.uint32(25).double(message.end);
+    }
+    if (message.scale !== 0) {
+      writer.uint32(33).double(message.scale);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SkipLayerGuidance {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSkipLayerGuidance();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.layers.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.layers.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.start = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.end = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.scale = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SkipLayerGuidance {
+    return {
+      layers: globalThis.Array.isArray(object?.layers) ? object.layers.map((e: any) => globalThis.Number(e)) : [],
+      start: isSet(object.start) ? globalThis.Number(object.start) : undefined,
+      end: isSet(object.end) ? globalThis.Number(object.end) : undefined,
+      scale: isSet(object.scale) ? globalThis.Number(object.scale) : 0,
+    };
+  },
+
+  toJSON(message: SkipLayerGuidance): unknown {
+    const obj: any = {};
+    if (message.layers?.length) {
+      obj.layers = message.layers.map((e) => Math.round(e));
+    }
+    if (message.start !== undefined) {
+      obj.start = floatToJson(message.start);
+    }
+    if (message.end !== undefined) {
+      obj.end = floatToJson(message.end);
+    }
+    if (message.scale !== 0) {
+      obj.scale = floatToJson(message.scale);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SkipLayerGuidance>, I>>(base?: I): SkipLayerGuidance {
+    return SkipLayerGuidance.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SkipLayerGuidance>, I>>(object: I): SkipLayerGuidance {
+    const message = createBaseSkipLayerGuidance();
+    message.layers = object.layers?.map((e) => e) || [];
+    message.start = object.start ?? undefined;
+    message.end = object.end ?? undefined;
+    message.scale = object.scale ?? 0;
     return message;
   },
 };
@@ -2422,6 +2579,7 @@ function createBaseJobMetadata(): JobMetadata {
     upscale: undefined,
     deepCacheInterval: undefined,
     controlVideo: undefined,
+    skipLayerGuidance: undefined,
   };
 }
 
@@ -2616,6 +2774,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.controlVideo !== undefined) {
       ControlVideoUse.encode(message.controlVideo, writer.uint32(450).fork()).join();
+    }
+    if (message.skipLayerGuidance !== undefined) {
+      SkipLayerGuidance.encode(message.skipLayerGuidance, writer.uint32(458).fork()).join();
     }
     return writer;
   },
@@ -3094,6 +3255,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.controlVideo = ControlVideoUse.decode(reader, reader.uint32());
             continue;
           }
+          case 57: {
+            if (tag !== 458) {
+              break;
+            }
+
+            message.skipLayerGuidance = SkipLayerGuidance.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3331,6 +3500,11 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.control_video)
         ? ControlVideoUse.fromJSON(object.control_video)
         : undefined,
+      skipLayerGuidance: isSet(object.skipLayerGuidance)
+        ? SkipLayerGuidance.fromJSON(object.skipLayerGuidance)
+        : isSet(object.skip_layer_guidance)
+        ? SkipLayerGuidance.fromJSON(object.skip_layer_guidance)
+        : undefined,
     };
   },
 
@@ -3510,6 +3684,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.controlVideo !== undefined) {
       obj.controlVideo = ControlVideoUse.toJSON(message.controlVideo);
     }
+    if (message.skipLayerGuidance !== undefined) {
+      obj.skipLayerGuidance = SkipLayerGuidance.toJSON(message.skipLayerGuidance);
+    }
     return obj;
   },
 
@@ -3597,6 +3774,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.deepCacheInterval = object.deepCacheInterval ?? undefined;
     message.controlVideo = (object.controlVideo !== undefined && object.controlVideo !== null)
       ? ControlVideoUse.fromPartial(object.controlVideo)
+      : undefined;
+    message.skipLayerGuidance = (object.skipLayerGuidance !== undefined && object.skipLayerGuidance !== null)
+      ? SkipLayerGuidance.fromPartial(object.skipLayerGuidance)
       : undefined;
     return message;
   },

@@ -173,6 +173,8 @@ export interface Model {
   nativeFrames: number;
   /** Frames per second of its videos. 0 if unknown, and for models that make no videos. */
   nativeFps: number;
+  /** Number of the transformer's blocks, which skip_layer_guidance names from 0. WAN only; 0 until the model is loaded. */
+  layers: number;
 }
 
 /** EngineStatus describes one of the engine processes that serve a model. */
@@ -379,6 +381,7 @@ function createBaseModel(): Model {
     takes: [],
     nativeFrames: 0,
     nativeFps: 0,
+    layers: 0,
   };
 }
 
@@ -473,6 +476,9 @@ export const Model: MessageFns<Model> = {
     }
     if (message.nativeFps !== 0) {
       writer.uint32(217).double(message.nativeFps);
+    }
+    if (message.layers !== 0) {
+      writer.uint32(224).uint32(message.layers);
     }
     return writer;
   },
@@ -706,6 +712,14 @@ export const Model: MessageFns<Model> = {
             message.nativeFps = reader.double();
             continue;
           }
+          case 28: {
+            if (tag !== 224) {
+              break;
+            }
+
+            message.layers = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -803,6 +817,7 @@ export const Model: MessageFns<Model> = {
         : isSet(object.native_fps)
         ? globalThis.Number(object.native_fps)
         : 0,
+      layers: isSet(object.layers) ? globalThis.Number(object.layers) : 0,
     };
   },
 
@@ -889,6 +904,9 @@ export const Model: MessageFns<Model> = {
     if (message.nativeFps !== 0) {
       obj.nativeFps = floatToJson(message.nativeFps);
     }
+    if (message.layers !== 0) {
+      obj.layers = Math.round(message.layers);
+    }
     return obj;
   },
 
@@ -930,6 +948,7 @@ export const Model: MessageFns<Model> = {
     message.takes = object.takes?.map((e) => e) || [];
     message.nativeFrames = object.nativeFrames ?? 0;
     message.nativeFps = object.nativeFps ?? 0;
+    message.layers = object.layers ?? 0;
     return message;
   },
 };

@@ -130,7 +130,27 @@ export function checkVae(vae: VaeConfig, path: string): VaeConfig {
     if (length === wanted) continue;
     throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${field} has ${length} entries, must have ${wanted}`);
   }
+  if (vae.is_residual) checkShortcuts(vae, path);
   return vae;
+}
+
+/** A shortcut takes the mean of several channels, or repeats each several times: of pixels and frames that it moves, a whole number. */
+function checkShortcuts({ dim_mult: widths, temperal_downsample: halvesTime }: VaeConfig, path: string): void {
+  const refuse = (from: number, to: number, network: string): never => {
+    const problem = `dim_mult ${widths.join(', ')} has no shortcut from ${from} to ${to} in the ${network}`;
+    throw new InferenceError('CHECKPOINT_INVALID', `${path}: ${problem}`);
+  };
+  const moved = widths.map((_, i) => (i === widths.length - 1 ? 1 : halvesTime[i] ? 8 : 4));
+  for (const [i, width] of widths.entries()) {
+    const before = widths[i - 1] ?? 1;
+    if ((before * (moved[i] ?? 1)) % width !== 0) refuse(before, width, 'encoder');
+  }
+  // The decoder goes the other way: its first block stays as wide as it begins.
+  const [ups, places] = [[...widths].reverse(), [...moved].reverse().slice(1)];
+  for (const [i, place] of places.entries()) {
+    const [from = 1, to = 1] = [ups[Math.max(0, i - 1)], ups[i]];
+    if ((to * place) % from !== 0) refuse(from, to, 'decoder');
+  }
 }
 
 function parse<T>(schema: z.ZodType<T>, values: unknown, path: string): T {

@@ -29,13 +29,24 @@ export interface BlockConditions {
   readonly rope: RotaryInputs;
 }
 
+export interface BlockOptions {
+  /** float32 [B, 1]: 0 for the rows that the block leaves as they are, otherwise 1. Omitted: it changes all. */
+  readonly active?: Value;
+}
+
 /**
  * x: float32 [B, L, D]  ->  [B, L, D]. The residual stream, its norms, the modulation and the rotation of positions stay in float32
  * in every dialect, as the reference has them; linear layers and attention are in the dialect's type.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L487
  */
-export function transformerBlock(w: Scope, x: Value, conditions: BlockConditions, config: TransformerConfig): Value {
+export function transformerBlock(
+  w: Scope,
+  x: Value,
+  conditions: BlockConditions,
+  config: TransformerConfig,
+  { active }: BlockOptions = {},
+): Value {
   const { graph } = w;
   const { context, images, modulation, rope } = conditions;
   const { eps, ffn_dim: inner } = config;
@@ -47,20 +58,27 @@ export function transformerBlock(w: Scope, x: Value, conditions: BlockConditions
     6,
     modulation.shape.length - 2,
   ) as Six;
+  const ifActive = (change: Value) => (active === undefined ? change : byRow(graph, change, active));
 
   // 1. self
   const own = graph.narrow(modulated(graph, x, shift, scale, eps));
   const { heads } = rope;
   const mixed = graph.wide(attend(w.at('attn1'), own, own, { heads, eps, rope }));
-  let h = add(graph, x, scaled(graph, mixed, gate));
+  let h = add(graph, x, scaled(graph, mixed, ifActive(gate)));
   // 2. cross
   const asked = graph.narrow(config.cross_attn_norm ? layerNorm(w.at('norm2'), h, { eps }) : h);
-  h = add(graph, h, graph.wide(attend(w.at('attn2'), asked, context, { heads, eps, images })));
+  h = add(graph, h, graph.wide(ifActive(attend(w.at('attn2'), asked, context, { heads, eps, images }))));
   // 3. feed-forward; net.0: GELU(tanh), net.1: dropout
   const ff = w.at('ffn.net');
   const normal = graph.narrow(modulated(graph, h, shift2, scale2, eps));
   const inside = geluTanh(graph, linear(ff.at('0.proj'), normal, inner));
-  return add(graph, h, scaled(graph, graph.wide(linear(ff.at('2'), inside, width)), gate2));
+  return add(graph, h, scaled(graph, graph.wide(linear(ff.at('2'), inside, width)), ifActive(gate2)));
+}
+
+// x: [B, ...]  factors: [B, 1]  ->  [B, ...]
+function byRow(graph: Graph, x: Value, factors: Value): Value {
+  const [rows = 1, ...inside] = x.shape;
+  return mul(graph, x, graph.cast(graph.reshape(factors, [rows, ...inside.map(() => 1)]), x.type));
 }
 
 type Six = [Value, Value, Value, Value, Value, Value];

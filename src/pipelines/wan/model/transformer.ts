@@ -16,9 +16,9 @@ export const PATCH = 2;
 
 /**
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
- * (common/timestep-embedding.ts), or [B, F, freq_dim] where each frame has its own; `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); those of VACE
- * (vace-branch.ts); `images` [B, I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity
- * from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. Patches, times and the way out are float32 in every dialect.
+ * (common/timestep-embedding.ts), or [B, F, freq_dim] where each frame has its own; `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); `active_blocks`
+ * [B, N], 0 for a block that a row skips and 1 for the others; those of VACE (vace-branch.ts), whose hints are added behind skipped blocks, too;
+ * `images` [B, I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. Patches, times and the way out are float32 in every dialect.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
  */
@@ -29,6 +29,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
   const timestep = timestepInput(graph, config);
   const text = graph.floatInput('text', ['B', 'T', config.text_dim]);
+  const activeBlocks = graph.input('active_blocks', 'f32', ['B', config.num_layers]);
   const rope = {
     cos: graph.input('cos', 'f32', [tokens, headDim / 2]),
     sin: graph.input('sin', 'f32', [tokens, headDim / 2]),
@@ -57,9 +58,9 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
 
   // 3. blocks
   const branch = variantOf(config) === 'vace' ? new VaceBranch(graph, w, x, GRID, conditions, config) : undefined;
-  for (let i = 0; i < config.num_layers; i += 1) {
+  for (const [i, active] of chunks(graph, activeBlocks, config.num_layers, 1).entries()) {
     const hint = branch?.hint(i);
-    x = transformerBlock(w.at('blocks', i), x, conditions, config);
+    x = transformerBlock(w.at('blocks', i), x, conditions, config, { active });
     if (hint !== undefined) x = add(graph, x, hint);
   }
 
