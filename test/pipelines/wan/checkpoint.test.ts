@@ -216,7 +216,7 @@ describe('a WAN folder', () => {
       'shortcuts that no channels fit',
       config(
         'vae/config.json',
-        /"dim_mult": \[\s*1,\s*2,([^]*)"is_residual": false/,
+        /"dim_mult": \[\s*1,\s*2,([\s\S]*)"is_residual": false/,
         '"dim_mult": [1, 3,$1"is_residual": true',
       ),
       'CHECKPOINT_INVALID',
