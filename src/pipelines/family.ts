@@ -7,6 +7,7 @@ import type { MemoryRelief } from './common/memory-relief.js';
 import type { LoraBase } from './lora/lora-header.js';
 import type { PlannedNetwork, RunSize } from './model-memory.js';
 import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax, VideoClip } from './pipeline.js';
+import type { SamplingPresets } from './sampling-preset.js';
 
 /**
  * A model family: everything that server, engine, command line and configuration ask about one kind of model. Reading a family
@@ -29,6 +30,8 @@ export interface Family<Variables = object, Source extends object = object> {
   /** Several images are denoised together. Where false, images run one after the other. */
   readonly isBatched: boolean;
   readonly schedulers: SchedulerChoice;
+  /** Settings of models that were distilled for a few steps. Empty: it has no such models. */
+  readonly samplingPresets: SamplingPresets;
   /** A request without a job type. */
   readonly bareCall: BareCall;
   /**
@@ -59,6 +62,8 @@ export interface Family<Variables = object, Source extends object = object> {
   modelName(variables: Variables): string;
   /** Engines that serve the model. Omitted: one. */
   replicas?(variables: Variables): number;
+  /** Name of the preset of requests that name none. Omitted or undefined: there is none. */
+  samplingPreset?(variables: Variables): string | undefined;
   /** Undefined where the variables name no checkpoint. */
   sourceFrom(variables: Variables): Source | undefined;
 

@@ -1,3 +1,4 @@
+import type { Config } from '../config/server-config.js';
 import { deviceName } from '../device.js';
 import type { DeviceLedgers } from '../engine/device-ledgers.js';
 import type { Engine, EngineState } from '../engine/engine.js';
@@ -13,6 +14,7 @@ import {
   ModelServiceService,
   ModelState,
   NetworkPrecision,
+  type SamplingPreset,
   type UpscalerInfo,
 } from '../gen/darkroom/v1/model_service.js';
 import type { ControlNetSummary } from '../pipelines/controlnets/controlnet-summary.js';
@@ -57,7 +59,15 @@ export function createModelService(state: ServerState): ModelServiceServer {
       const controlnets = controlnet.of(family).map(describeControlNet);
       const upscalers = upscaler.of(family).map(describeUpscaler);
       const { info } = state.admission.slots(model.name).find(({ engine }) => engine.info)?.engine ?? {};
-      return { ...model, loras, embeddings, controlnets, upscalers, takes: fieldsOf(family, info) };
+      return {
+        ...model,
+        loras,
+        embeddings,
+        controlnets,
+        upscalers,
+        takes: fieldsOf(family, info),
+        samplingPresets: samplingPresetsOf(family, state.config),
+      };
     });
   };
   return {
@@ -193,7 +203,10 @@ function describeControlNet({ name, summary, problem }: KnownAddOn<ControlNetSum
 }
 
 /** Optional fields of a request that have an effect with a model. @param info undefined until it was loaded once */
-function fieldsOf({ takes, loraBase, references, video }: AnyFamily, info: ModelInfo | undefined): string[] {
+function fieldsOf(
+  { takes, loraBase, references, video, samplingPresets }: AnyFamily,
+  info: ModelInfo | undefined,
+): string[] {
   const fields: Readonly<Record<string, boolean>> = {
     weights: takes.weights,
     loras: loraBase !== undefined,
@@ -206,9 +219,17 @@ function fieldsOf({ takes, loraBase, references, video }: AnyFamily, info: Model
     guidance_rescale: takes.guidanceRescale,
     upscale: takes.upscale,
     deep_cache_interval: takes.deepCache,
+    sampling_preset: Object.keys(samplingPresets).length > 0,
     control_video: takes.controlVideo && info?.frames?.takesControlVideo === true,
   };
   return Object.keys(fields).filter((name) => fields[name]);
+}
+
+function samplingPresetsOf(family: AnyFamily, config: Config): SamplingPreset[] {
+  const chosen = family.samplingPreset?.(config);
+  return Object.entries(family.samplingPresets).map(([name, { scheduler, steps, guidanceScale }]) => {
+    return { name, scheduler, steps, guidanceScale, isDefault: name === chosen };
+  });
 }
 
 function describeUpscaler({ name, summary, problem }: KnownAddOn<UpscalerSummary>): UpscalerInfo {
@@ -261,6 +282,7 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     controlnets: [],
     upscalers: [],
     takes: [],
+    samplingPresets: [],
     variants: sum(engines, ({ variants }) => variants),
     variantBuilds: sum(engines, ({ variantBuilds }) => variantBuilds),
     networks: engines.find(({ networks }) => networks.length > 0)?.networks ?? [],

@@ -24,6 +24,16 @@ export function replicas(kind: string) {
   );
 }
 
+/** Settings of a distilled model. @param names of the presets; @param kind as the description calls it: "SDXL" */
+export function samplingPreset<Name extends string>(names: readonly Name[], kind: string) {
+  return z
+    .enum(names)
+    .optional()
+    .describe(
+      `Scheduler, steps and guidance of requests that name none, for a checkpoint of ${kind} that was distilled for a few steps: ${names.join(', ')}. Unset: those of the job type.`,
+    );
+}
+
 /** `true`, `false` or unset. */
 export const flag = z.enum(['true', 'false']).optional();
 

@@ -80,6 +80,7 @@ const jobRequestSchema = z.strictObject({
   guidanceScale: z.number().optional(),
   guidanceRescale: z.number().optional(),
   scheduler: z.string().optional(),
+  samplingPreset: z.string().optional(),
   numImages: whole.optional(),
   /** A number, or its digits. */
   seed: z.union([z.number().int().min(0), z.string().regex(/^\d{1,16}$/)], { error: SEED }).optional(),

@@ -20,6 +20,7 @@ export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSou
   defaults: { nativeWidth: 32, nativeHeight: 16, sizeMultiple: 4 },
   isBatched: true,
   schedulers: { names: ['brush'], default: 'brush', resolve: (name) => (name === 'brush' ? name : undefined) },
+  samplingPresets: {},
   bareCall: { makes: 'images', steps: 2, guidanceScale: 1, hasNegativePrompt: false },
   negativePrompt: () => 'grey',
   references: { defaultStrength: 0.5 },

@@ -111,6 +111,7 @@ describe('a job before it goes to an engine', () => {
         isEnhanced: true,
         controls: [],
         controlVideo: undefined,
+        samplingPreset: undefined,
       };
       const job = new GenerateJob({
         id: 'a',

@@ -187,6 +187,9 @@ describe('a request from a payload', () => {
     expect(of(paint)).toMatchObject({ jobType: 0, model: 'paint', steps: 4, guidanceScale: 1.5 });
     expect(of({ ...paint, model: 'paint-large' })).toMatchObject({ model: 'paint-large' });
     expect(of(paint, { steps: 9, guidance_scale: 2 })).toMatchObject({ steps: 9, guidanceScale: 2 });
+    // The server's preset decides instead.
+    expect(of(paint, { sampling_preset: 'quick' })).toMatchObject({ samplingPreset: 'quick', steps: undefined });
+    expect(of(paint, { sampling_preset: 'none' })).toMatchObject({ samplingPreset: 'none', steps: 4 });
     expect(request({})).toMatchObject({ model: '', steps: undefined, guidanceScale: undefined });
   });
 
@@ -301,6 +304,12 @@ describe('a request from a payload', () => {
     expect(request({ type: 'video_fast', config }).controlVideo).toEqual(controlVideo);
     expect(request({ type: 'image_fast', config }).controlVideo).toBeUndefined();
     expect(request({ type: 'video_fast', config: { control_video: '' } }).controlVideo).toBeUndefined();
+  });
+
+  it('passes a sampling preset on', () => {
+    const config = { sampling_preset: 'lightning_4' };
+    expect(request({ type: 'sdxl_image_fast', config }).samplingPreset).toBe('lightning_4');
+    expect(request({ type: 'sdxl_image_fast', config: { sampling_preset: '' } }).samplingPreset).toBe('');
   });
 
   it('passes skip-layer guidance on to the models that take it', () => {

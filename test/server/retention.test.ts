@@ -27,6 +27,7 @@ describe('an ended job', () => {
       output: { format: 'png', metadata: 'full' },
       controls: [],
       controlVideo: undefined,
+      samplingPreset: undefined,
       references: {
         model: 'sdxl',
         isVideo: false,

@@ -37,6 +37,7 @@ export interface RequestOptions {
   readonly reuse?: number;
   readonly skipLayers?: SkipLayerGuidance;
   readonly scheduler?: string;
+  readonly samplingPreset?: string;
   readonly numImages?: number;
   readonly seed?: bigint;
   readonly frames?: number;
@@ -93,6 +94,7 @@ export function requestOptions(): readonly Option[] {
       'blocks that are skipped in the unconditional half, for example 9,10:0.1:0.9; with a scale, in a run of their own',
     ).argParser(skipLayersOf),
     new Option('--scheduler <name>', 'scheduler, as the server lists it'),
+    new Option('--sampling-preset <name>', 'settings of a model distilled for a few steps, such as lightning_4; none'),
     new Option('--num-images <n>', '1, 3 or 6').argParser(number),
     new Option('--seed <n>', 'seed of the first image').argParser(integer),
     new Option('--frames <n>', 'frames of a video, 4n + 1').argParser(number),
@@ -167,6 +169,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     reuseThreshold: options.reuse ?? 0,
     skipLayerGuidance: options.skipLayers,
     scheduler: options.scheduler ?? '',
+    samplingPreset: options.samplingPreset ?? '',
     numImages: options.numImages ?? 0,
     seed: options.seed,
     frames: options.frames ?? 0,

@@ -2,6 +2,7 @@ import { schedulerNamed, schedulerNames } from '../../schedulers/beta-schedulers
 import type { Family } from '../family.js';
 import type { SdxlSource } from './checkpoint/checkpoint.js';
 import { sdxlNegativePrompt } from './negative-prompt.js';
+import { sdxlSamplingPresets } from './sampling-presets.js';
 import { type SdxlVariables, sdxlOptions, sdxlVariables } from './variables.js';
 
 /** Stable Diffusion XL. */
@@ -16,6 +17,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
     default: 'euler',
     resolve: (name) => schedulerNamed(name, schedulerNames),
   },
+  samplingPresets: sdxlSamplingPresets,
   // As diffusers: without a job type an absent negative prompt stays absent, which is not an empty one.
   bareCall: { makes: 'images', steps: 15, guidanceScale: 6, hasNegativePrompt: false },
   negativePrompt: sdxlNegativePrompt,
@@ -36,6 +38,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
   options: sdxlOptions,
   modelName: ({ SDXL_NAME }) => SDXL_NAME,
   replicas: ({ SDXL_REPLICAS }) => SDXL_REPLICAS,
+  samplingPreset: ({ SDXL_SAMPLING_PRESET }) => SDXL_SAMPLING_PRESET,
   sourceFrom(variables) {
     if (variables.SDXL_PATH === undefined) return undefined;
     return {

@@ -1,6 +1,8 @@
 import { z } from 'zod';
-import { flag, modelName, path, replicas } from '../../std/variable-kinds.js';
+import { flag, modelName, path, replicas, samplingPreset } from '../../std/variable-kinds.js';
 import type { FamilyOption } from '../family.js';
+import { namesOf } from '../sampling-preset.js';
+import { sdxlSamplingPresets } from './sampling-presets.js';
 
 /** Prediction types of the UNet. */
 const predictionTypes = ['epsilon', 'v_prediction', 'sample'] as const;
@@ -35,6 +37,7 @@ export const sdxlVariables = {
   SDXL_ZERO_TERMINAL_SNR: flag.describe(
     'Set it to true or false if the checkpoint is wrong about its training with zero terminal SNR. Unset: what the checkpoint says.',
   ),
+  SDXL_SAMPLING_PRESET: samplingPreset(namesOf(sdxlSamplingPresets), 'SDXL'),
   SDXL_NAME: modelName('sdxl', 'SDXL'),
   SDXL_REPLICAS: replicas('SDXL'),
 } as const;

@@ -3,6 +3,7 @@ import type { Family } from '../family.js';
 import type { WanSource } from './checkpoint/checkpoint.js';
 import type { WanVariant } from './model/variant.js';
 import { wanNegativePrompt } from './negative-prompt.js';
+import { wanSamplingPresets } from './sampling-presets.js';
 import { type WanVariables, wanOptions, wanVariables } from './variables.js';
 
 const VARIANTS: Readonly<Record<WanVariant, string>> = {
@@ -32,6 +33,7 @@ export const wan: Family<WanVariables, WanSource> = {
     default: 'flow_unipc',
     resolve: flowSchedulerNamed,
   },
+  samplingPresets: wanSamplingPresets,
   bareCall: { makes: 'video', steps: 50, guidanceScale: 5, hasNegativePrompt: true },
   negativePrompt: wanNegativePrompt,
   references: {
@@ -55,6 +57,7 @@ export const wan: Family<WanVariables, WanSource> = {
   options: wanOptions,
   modelName: ({ WAN_NAME }) => WAN_NAME,
   replicas: ({ WAN_REPLICAS }) => WAN_REPLICAS,
+  samplingPreset: ({ WAN_SAMPLING_PRESET }) => WAN_SAMPLING_PRESET,
   sourceFrom(variables) {
     if (variables.WAN_PATH === undefined) return undefined;
     return {

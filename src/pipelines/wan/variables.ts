@@ -1,12 +1,15 @@
 import type { z } from 'zod';
-import { flag, modelName, path, replicas } from '../../std/variable-kinds.js';
+import { flag, modelName, path, replicas, samplingPreset } from '../../std/variable-kinds.js';
 import type { FamilyOption } from '../family.js';
+import { namesOf } from '../sampling-preset.js';
+import { wanSamplingPresets } from './sampling-presets.js';
 
 /** Environment variables of WAN. */
 export const wanVariables = {
   WAN_PATH: path.describe(
     "WAN 2.1 checkpoint: a folder in diffusers' layout or in the original code's layout, or the transformer's .safetensors or .gguf file. Unset: no WAN.",
   ),
+  WAN_SAMPLING_PRESET: samplingPreset(namesOf(wanSamplingPresets), 'WAN'),
   WAN_NAME: modelName('wan', 'WAN'),
   WAN_REPLICAS: replicas('WAN'),
   WAN_VAE: path.describe("VAE that replaces the WAN checkpoint's: a file or a diffusers folder."),

@@ -46,6 +46,8 @@ export function generateRequestFrom(
 ): GenerateRequest {
   const { prompt, compel_enabled, compel_weights = '', config = noConfig } = payload;
   const isBare = jobType.value === JobType.JOB_TYPE_UNSPECIFIED;
+  const isPreset = !['', 'none'].includes(config.sampling_preset ?? '');
+  const ownSettings = isBare && !isPreset ? jobType : undefined;
   return GenerateRequest.fromPartial({
     jobId,
     jobType: jobType.value,
@@ -56,10 +58,11 @@ export function generateRequestFrom(
     negativePrompt: config.negative_prompt,
     width: config.width ?? 0,
     height: config.height ?? 0,
-    steps: config.steps ?? config.num_inference_steps ?? config.sample_steps ?? (isBare ? jobType.steps : undefined),
-    guidanceScale: config.guidance_scale ?? config.sample_guide_scale ?? (isBare ? jobType.guidanceScale : undefined),
+    steps: config.steps ?? config.num_inference_steps ?? config.sample_steps ?? ownSettings?.steps,
+    guidanceScale: config.guidance_scale ?? config.sample_guide_scale ?? ownSettings?.guidanceScale,
     guidanceRescale: jobType.takesControls ? config.guidance_rescale : undefined,
     scheduler: config.scheduler ?? '',
+    samplingPreset: config.sampling_preset ?? '',
     numImages: config.num_images ?? 0,
     seed: BigInt(config.seed ?? seed),
     frames: jobType.makes === 'video' ? (config.frames ?? config.frame_num ?? 0) : 0,

@@ -105,6 +105,7 @@ const configSchema = z.object({
   guidance_rescale: number,
   sample_guide_scale: number,
   scheduler: text,
+  sampling_preset: text,
   frames: uint32,
   frame_num: uint32,
   image: text,

@@ -33,6 +33,7 @@ export function plannedMetadata(
     steps: request.steps,
     guidanceScale: request.guidanceScale,
     scheduler: request.scheduler,
+    samplingPreset: plan.samplingPreset,
     numImages: request.seeds.length,
     originalPrompt: plan.prompt,
     negativePrompt: request.negativePrompt ?? '',

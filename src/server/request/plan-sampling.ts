@@ -2,6 +2,7 @@ import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { type AnyFamily, titlesOf } from '../../pipelines/family.js';
 import type { ModelInfo } from '../../pipelines/pipeline.js';
+import { NO_PRESET, type SamplingPreset } from '../../pipelines/sampling-preset.js';
 import type { Check } from './field-checks.js';
 import type { PlannedReferences } from './planned-references.js';
 import type { Preset } from './presets.js';
@@ -9,10 +10,36 @@ import type { RequestContext } from './request-context.js';
 
 const MAX_GUIDANCE = 50;
 
+/** The settings of a distilled model that a request names, else those that the operator chose; undefined for none. */
+export function planSamplingPreset(
+  { samplingPreset: requested }: GenerateRequest,
+  { config, families, model: { family } }: RequestContext,
+  check: Check,
+): NamedPreset | undefined {
+  const presets = family.samplingPresets;
+  const name = requested || family.samplingPreset?.(config) || NO_PRESET;
+  if (name === NO_PRESET) return undefined;
+  const names = Object.keys(presets);
+  const takers = titlesOf(families, ({ samplingPresets }) => Object.keys(samplingPresets).length > 0);
+  const preset = names.includes(name) ? presets[name] : undefined;
+  check(
+    preset !== undefined,
+    'sampling_preset',
+    names.length === 0
+      ? `sampling_preset is for ${takers}; leave it out for ${family.title}`
+      : `sampling_preset "${name.slice(0, 64)}" must be one of ${[...names, NO_PRESET].join(', ')}`,
+  );
+  return preset && { name, ...preset };
+}
+
+export interface NamedPreset extends SamplingPreset {
+  readonly name: string;
+}
+
 /** Denoising steps: the request's, else the preset's. */
 export function planSteps(
   request: GenerateRequest,
-  preset: Preset | undefined,
+  preset: Pick<Preset, 'steps'> | undefined,
   { LIMIT_STEPS }: Config,
   check: Check,
 ): number {
@@ -37,22 +64,27 @@ export function checkSteps(
   check(steps <= most, field, `${field} ${steps} must be <= ${most} for the scheduler ${scheduler}`);
 }
 
-/** The guidance scale: the request's, else what a reference makes of it, else the preset's. */
+/** The guidance scale: the request's, else a distilled model's, else what a reference makes of it, else the job type's. */
 export function planGuidance(
   request: GenerateRequest,
-  preset: Preset | undefined,
+  { preset, sampling, references }: GuidanceSources,
   family: AnyFamily,
-  references: PlannedReferences | undefined,
   check: Check,
 ): number {
   const byReference = references && family.references.guidanceScale?.(references.strength);
-  const guidanceScale = request.guidanceScale ?? byReference ?? preset?.guidanceScale ?? 1;
+  const guidanceScale = request.guidanceScale ?? sampling?.guidanceScale ?? byReference ?? preset?.guidanceScale ?? 1;
   check(
     guidanceScale >= 0 && guidanceScale <= MAX_GUIDANCE,
     'guidance_scale',
     `guidance_scale ${guidanceScale} must be >= 0 and <= ${MAX_GUIDANCE}`,
   );
   return guidanceScale;
+}
+
+interface GuidanceSources {
+  readonly preset: Preset | undefined;
+  readonly sampling: SamplingPreset | undefined;
+  readonly references: PlannedReferences | undefined;
 }
 
 /** How much guidance keeps of the conditional output's deviation. */
@@ -89,8 +121,13 @@ export function planDeepCache(
 }
 
 /** The scheduler by the family's own name for it. */
-export function planScheduler(request: GenerateRequest, { schedulers }: AnyFamily, check: Check): string {
-  const requested = request.scheduler || schedulers.default;
+export function planScheduler(
+  request: GenerateRequest,
+  sampling: SamplingPreset | undefined,
+  { schedulers }: AnyFamily,
+  check: Check,
+): string {
+  const requested = request.scheduler || sampling?.scheduler || schedulers.default;
   const scheduler = schedulers.resolve(requested) ?? '';
   check(
     scheduler !== '',

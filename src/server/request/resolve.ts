@@ -17,6 +17,7 @@ import {
   planDeepCache,
   planGuidance,
   planGuidanceRescale,
+  planSamplingPreset,
   planScheduler,
   planSteps,
 } from './plan-sampling.js';
@@ -36,6 +37,8 @@ export interface JobPlan {
   readonly request: GenerationRequest;
   readonly output: OutputOptions;
   readonly references: PlannedReferences | undefined;
+  /** Name of the settings of a distilled model that apply; undefined for none. */
+  readonly samplingPreset: string | undefined;
   /** ControlNets, whose images are fetched later. Their files are in the request. */
   readonly controls: readonly PlannedControl[];
   /** Fetched later, as references are. */
@@ -76,7 +79,8 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   checkLoras(named, check);
   const promptSyntax = planPrompt(request, context, check);
   const size = planSize(request, context, check);
-  const steps = planSteps(request, preset, config, check);
+  const sampling = planSamplingPreset(request, context, check);
+  const steps = planSteps(request, sampling ?? preset, config, check);
   const references = planReferences(
     request.references,
     { model, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES, mask: request.mask },
@@ -85,11 +89,11 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const limitBytes = config.REFERENCE_MAX_BYTES;
   const controls = planControls(request.controls, { family, families: context.families, limitBytes }, check);
   const controlVideo = planControlVideo(request.controlVideo, context, makes, check);
-  const guidanceScale = planGuidance(request, preset, family, references, check);
+  const guidanceScale = planGuidance(request, { preset, sampling, references }, family, check);
   const guidanceRescale = planGuidanceRescale(request, context, check);
   const saving = planStepSaving(request, context, check);
   const skipLayers = planSkipLayers(request, guidanceScale, context, check);
-  const scheduler = planScheduler(request, family, check);
+  const scheduler = planScheduler(request, sampling, family, check);
   const deepCacheInterval = planDeepCache(request, context, check);
   checkSteps('steps', steps, scheduler, info, check);
   const upscale = planUpscale(request, { ...size, steps }, context, check);
@@ -104,6 +108,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
 
   assertNeeded(references, { model: model.name, isVideo: makes === 'video', info });
   assertTakesControlVideo(controlVideo, info);
+  const shift = sampling?.shift === undefined ? {} : { shift: sampling.shift };
   const loras = findLoras(named.loras, family, context.addOns.lora);
   const { prompt, weights } = named;
   const negativePrompt = request.negativePrompt ?? preset.negativePrompt(prompt, info?.frames);
@@ -126,12 +131,13 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       ...(controls.length > 0 && { controls: findControls(controls, family, context.addOns.controlnet) }),
       ...(upscale !== undefined && { upscale: findUpscaler(upscale, family, context.addOns.upscaler) }),
       ...(embedded.embeddings.length > 0 && { embeddings: embedded.embeddings }),
-      ...(frames !== undefined && { video: { frames, ...saving, ...(skipLayers && { skipLayers }) } }),
+      ...(frames !== undefined && { video: { frames, ...saving, ...shift, ...(skipLayers && { skipLayers }) } }),
     },
     output: planOutput(request, makes, context),
     references,
     controls,
     controlVideo,
+    samplingPreset: sampling?.name,
     prompt: request.prompt,
     isEnhanced: preset.isEnhanced,
   };

@@ -31,6 +31,13 @@ export interface UpscalerInfo {
   readonly problem?: string;
 }
 
+export interface SamplingPreset {
+  readonly name: string;
+  readonly steps: number;
+  readonly guidanceScale?: number;
+  readonly isDefault?: boolean;
+}
+
 export interface Engine {
   readonly name: string;
   readonly device?: string;
@@ -61,6 +68,7 @@ export interface Model {
   readonly problem?: string;
   readonly loras?: readonly LoraInfo[];
   readonly upscalers?: readonly UpscalerInfo[];
+  readonly samplingPresets?: readonly SamplingPreset[];
   /** Optional fields of a request that have an effect. */
   readonly takes?: readonly string[];
   readonly engines?: readonly Engine[];
@@ -102,6 +110,7 @@ export interface Metadata {
   readonly steps?: number;
   readonly guidanceScale?: number;
   readonly scheduler?: string;
+  readonly samplingPreset?: string;
   readonly numImages?: number;
   readonly originalPrompt?: string;
   readonly negativePrompt?: string;

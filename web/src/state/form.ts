@@ -1,5 +1,5 @@
 import { signal } from '@preact/signals';
-import type { JobType, Metadata, Model } from './api';
+import type { JobType, Metadata, Model, SamplingPreset } from './api';
 import { about, models } from './connection';
 import { jobTypeName } from './formats';
 
@@ -26,6 +26,7 @@ export const form = {
   guidance: signal(''),
   seed: signal(''),
   scheduler: signal(''),
+  samplingPreset: signal(''),
   numImages: signal('1'),
   frames: signal(''),
   loras: signal<readonly { readonly name: string; readonly weight: number }[]>([]),
@@ -63,6 +64,14 @@ export function takesWeights(): boolean {
 
 const optional = (text: string) => (text.trim() === '' ? undefined : Number(text));
 
+/** The chosen settings of a distilled model, or those that the operator chose. */
+export function chosenPreset(): SamplingPreset | undefined {
+  const wanted = form.samplingPreset.value;
+  return chosenModel()?.samplingPresets?.find(({ name, isDefault }) =>
+    wanted === '' ? isDefault === true : name === wanted,
+  );
+}
+
 /** True if a part of the reference can be drawn anew. */
 export function takesMask(): boolean {
   return chosenType()?.makes === 'images';
@@ -97,6 +106,7 @@ export function requestOf(): Record<string, unknown> {
     guidanceScale: optional(form.guidance.value),
     ...(form.seed.value.trim() !== '' && { seed: form.seed.value.trim() }),
     ...(form.scheduler.value !== '' && { scheduler: form.scheduler.value }),
+    ...(form.samplingPreset.value !== '' && { samplingPreset: form.samplingPreset.value }),
     ...(type?.makes === 'images' && { numImages: Number(form.numImages.value) }),
     ...(isVideo && { frames: optional(form.frames.value) }),
     loras: form.loras.value,
@@ -134,6 +144,7 @@ export function fillFrom(metadata: Metadata, seed: string | undefined): void {
   form.steps.value = text(metadata.steps);
   form.guidance.value = text(metadata.guidanceScale);
   form.scheduler.value = metadata.scheduler ?? '';
+  form.samplingPreset.value = metadata.samplingPreset ?? '';
   form.seed.value = seed ?? text(metadata.seed);
   form.numImages.value = '1';
   form.frames.value = chosenType()?.makes === 'video' ? text(metadata.frames) : '';

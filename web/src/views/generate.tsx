@@ -7,7 +7,7 @@ import { PromptField } from '../parts/prompt-field';
 import { ReferenceFields } from '../parts/reference-fields';
 import { UpscaleFields } from '../parts/upscale-fields';
 import { current, follow, startJob } from '../state/current-job';
-import { chosenModel, chosenType, form, jobTypes, requestOf } from '../state/form';
+import { chosenModel, chosenPreset, chosenType, form, jobTypes, requestOf } from '../state/form';
 import { go, route } from '../state/route';
 
 async function start(): Promise<void> {
@@ -52,6 +52,8 @@ function submitWithControlEnter(event: KeyboardEvent): void {
 function Fields() {
   const type = chosenType();
   const model = chosenModel();
+  const preset = chosenPreset();
+  const guidance = preset === undefined ? type?.guidanceScale : (preset.guidanceScale ?? 0);
   const side = { min: 64, max: 2048, step: model?.sizeMultiple || undefined };
   return (
     <>
@@ -63,6 +65,7 @@ function Fields() {
             form.jobType.value = event.currentTarget.value;
             form.loras.value = [];
             form.scheduler.value = '';
+            form.samplingPreset.value = '';
           }}
         >
           {jobTypes().map(({ name }) => (
@@ -87,8 +90,8 @@ function Fields() {
       <div class="row">
         <NumberField label="Width" value={form.width} placeholder={model?.nativeWidth} {...side} />
         <NumberField label="Height" value={form.height} placeholder={model?.nativeHeight} {...side} />
-        <NumberField label="Steps" value={form.steps} placeholder={type?.steps} min={1} max={1000} />
-        <NumberField label="Guidance" value={form.guidance} placeholder={type?.guidanceScale} max={50} step={0.1} />
+        <NumberField label="Steps" value={form.steps} placeholder={preset?.steps ?? type?.steps} min={1} max={1000} />
+        <NumberField label="Guidance" value={form.guidance} placeholder={guidance} max={50} step={0.1} />
         <NumberField label="Seed" value={form.seed} placeholder="random" max={Number.MAX_SAFE_INTEGER} />
         {type?.makes === 'images' && (
           <SelectField label="Images" value={form.numImages}>
@@ -113,6 +116,15 @@ function Fields() {
             <option key={name}>{name}</option>
           ))}
         </SelectField>
+        {model?.samplingPresets !== undefined && (
+          <SelectField label="Distilled" value={form.samplingPreset}>
+            <option value="">the server's</option>
+            <option>none</option>
+            {model.samplingPresets.map(({ name }) => (
+              <option key={name}>{name}</option>
+            ))}
+          </SelectField>
+        )}
       </div>
       <UpscaleFields />
       <LoraFields />

@@ -179,7 +179,15 @@ export interface GenerateRequest {
     | ControlVideo
     | undefined;
   /** Skip-layer guidance. WAN only. Unset: every block of the transformer is run. */
-  skipLayerGuidance: SkipLayerGuidance | undefined;
+  skipLayerGuidance:
+    | SkipLayerGuidance
+    | undefined;
+  /**
+   * Settings of a model that was distilled for a few steps, by a name that Model.sampling_presets lists: scheduler, steps and guidance
+   * scale. Fields that the request sets itself win. none: those of the job type. Empty: the operator's choice (SDXL_SAMPLING_PRESET,
+   * WAN_SAMPLING_PRESET).
+   */
+  samplingPreset: string;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -351,6 +359,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     deepCacheInterval: 0,
     controlVideo: undefined,
     skipLayerGuidance: undefined,
+    samplingPreset: "",
   };
 }
 
@@ -454,6 +463,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.skipLayerGuidance !== undefined) {
       SkipLayerGuidance.encode(message.skipLayerGuidance, writer.uint32(266).fork()).join();
+    }
+    if (message.samplingPreset !== "") {
+      writer.uint32(282).string(message.samplingPreset);
     }
     return writer;
   },
@@ -730,6 +742,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.skipLayerGuidance = SkipLayerGuidance.decode(reader, reader.uint32());
             continue;
           }
+          case 35: {
+            if (tag !== 282) {
+              break;
+            }
+
+            message.samplingPreset = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -863,6 +883,11 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.skip_layer_guidance)
         ? SkipLayerGuidance.fromJSON(object.skip_layer_guidance)
         : undefined,
+      samplingPreset: isSet(object.samplingPreset)
+        ? globalThis.String(object.samplingPreset)
+        : isSet(object.sampling_preset)
+        ? globalThis.String(object.sampling_preset)
+        : "",
     };
   },
 
@@ -970,6 +995,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.skipLayerGuidance !== undefined) {
       obj.skipLayerGuidance = SkipLayerGuidance.toJSON(message.skipLayerGuidance);
     }
+    if (message.samplingPreset !== "") {
+      obj.samplingPreset = message.samplingPreset;
+    }
     return obj;
   },
 
@@ -1026,6 +1054,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     message.skipLayerGuidance = (object.skipLayerGuidance !== undefined && object.skipLayerGuidance !== null)
       ? SkipLayerGuidance.fromPartial(object.skipLayerGuidance)
       : undefined;
+    message.samplingPreset = object.samplingPreset ?? "";
     return message;
   },
 };

@@ -1114,7 +1114,11 @@ export interface JobMetadata {
     | ControlVideoUse
     | undefined;
   /** Skip-layer guidance with its defaults filled in. Unset if there was none. */
-  skipLayerGuidance: SkipLayerGuidance | undefined;
+  skipLayerGuidance:
+    | SkipLayerGuidance
+    | undefined;
+  /** Sampling preset, the request's or the operator's. Unset if there was none. */
+  samplingPreset?: string | undefined;
 }
 
 export interface JobMetadata_PrecisionsEntry {
@@ -2580,6 +2584,7 @@ function createBaseJobMetadata(): JobMetadata {
     deepCacheInterval: undefined,
     controlVideo: undefined,
     skipLayerGuidance: undefined,
+    samplingPreset: undefined,
   };
 }
 
@@ -2777,6 +2782,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.skipLayerGuidance !== undefined) {
       SkipLayerGuidance.encode(message.skipLayerGuidance, writer.uint32(458).fork()).join();
+    }
+    if (message.samplingPreset !== undefined) {
+      writer.uint32(474).string(message.samplingPreset);
     }
     return writer;
   },
@@ -3263,6 +3271,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.skipLayerGuidance = SkipLayerGuidance.decode(reader, reader.uint32());
             continue;
           }
+          case 59: {
+            if (tag !== 474) {
+              break;
+            }
+
+            message.samplingPreset = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3505,6 +3521,11 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.skip_layer_guidance)
         ? SkipLayerGuidance.fromJSON(object.skip_layer_guidance)
         : undefined,
+      samplingPreset: isSet(object.samplingPreset)
+        ? globalThis.String(object.samplingPreset)
+        : isSet(object.sampling_preset)
+        ? globalThis.String(object.sampling_preset)
+        : undefined,
     };
   },
 
@@ -3687,6 +3708,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.skipLayerGuidance !== undefined) {
       obj.skipLayerGuidance = SkipLayerGuidance.toJSON(message.skipLayerGuidance);
     }
+    if (message.samplingPreset !== undefined) {
+      obj.samplingPreset = message.samplingPreset;
+    }
     return obj;
   },
 
@@ -3778,6 +3802,7 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     message.skipLayerGuidance = (object.skipLayerGuidance !== undefined && object.skipLayerGuidance !== null)
       ? SkipLayerGuidance.fromPartial(object.skipLayerGuidance)
       : undefined;
+    message.samplingPreset = object.samplingPreset ?? undefined;
     return message;
   },
 };

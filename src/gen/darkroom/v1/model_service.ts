@@ -175,6 +175,22 @@ export interface Model {
   nativeFps: number;
   /** Number of the transformer's blocks, which skip_layer_guidance names from 0. WAN only; 0 until the model is loaded. */
   layers: number;
+  /** Settings that GenerateRequest.sampling_preset names. Only in ListModels. */
+  samplingPresets: SamplingPreset[];
+}
+
+/** SamplingPreset is the settings of a model, or a LoRA, that was distilled for a few steps. */
+export interface SamplingPreset {
+  /** Name, for example lightning_4. */
+  name: string;
+  /** Scheduler. */
+  scheduler: string;
+  /** Denoising steps. */
+  steps: number;
+  /** Guidance scale. Up to 1 a step runs the prompt alone. */
+  guidanceScale: number;
+  /** True if it applies to requests that name none: the operator's choice. */
+  isDefault: boolean;
 }
 
 /** EngineStatus describes one of the engine processes that serve a model. */
@@ -382,6 +398,7 @@ function createBaseModel(): Model {
     nativeFrames: 0,
     nativeFps: 0,
     layers: 0,
+    samplingPresets: [],
   };
 }
 
@@ -479,6 +496,9 @@ export const Model: MessageFns<Model> = {
     }
     if (message.layers !== 0) {
       writer.uint32(224).uint32(message.layers);
+    }
+    for (const v of message.samplingPresets) {
+      SamplingPreset.encode(v!, writer.uint32(234).fork()).join();
     }
     return writer;
   },
@@ -720,6 +740,14 @@ export const Model: MessageFns<Model> = {
             message.layers = reader.uint32();
             continue;
           }
+          case 29: {
+            if (tag !== 234) {
+              break;
+            }
+
+            message.samplingPresets.push(SamplingPreset.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -818,6 +846,11 @@ export const Model: MessageFns<Model> = {
         ? globalThis.Number(object.native_fps)
         : 0,
       layers: isSet(object.layers) ? globalThis.Number(object.layers) : 0,
+      samplingPresets: globalThis.Array.isArray(object?.samplingPresets)
+        ? object.samplingPresets.map((e: any) => SamplingPreset.fromJSON(e))
+        : globalThis.Array.isArray(object?.sampling_presets)
+        ? object.sampling_presets.map((e: any) => SamplingPreset.fromJSON(e))
+        : [],
     };
   },
 
@@ -907,6 +940,9 @@ export const Model: MessageFns<Model> = {
     if (message.layers !== 0) {
       obj.layers = Math.round(message.layers);
     }
+    if (message.samplingPresets?.length) {
+      obj.samplingPresets = message.samplingPresets.map((e) => SamplingPreset.toJSON(e));
+    }
     return obj;
   },
 
@@ -949,6 +985,148 @@ export const Model: MessageFns<Model> = {
     message.nativeFrames = object.nativeFrames ?? 0;
     message.nativeFps = object.nativeFps ?? 0;
     message.layers = object.layers ?? 0;
+    message.samplingPresets = object.samplingPresets?.map((e) => SamplingPreset.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSamplingPreset(): SamplingPreset {
+  return { name: "", scheduler: "", steps: 0, guidanceScale: 0, isDefault: false };
+}
+
+export const SamplingPreset: MessageFns<SamplingPreset> = {
+  encode(message: SamplingPreset, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.scheduler !== "") {
+      writer.uint32(18).string(message.scheduler);
+    }
+    if (message.steps !== 0) {
+      writer.uint32(24).uint32(message.steps);
+    }
+    if (message.guidanceScale !== 0) {
+      writer.uint32(33).double(message.guidanceScale);
+    }
+    if (message.isDefault !== false) {
+      writer.uint32(40).bool(message.isDefault);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SamplingPreset {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSamplingPreset();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.scheduler = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.steps = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.guidanceScale = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.isDefault = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SamplingPreset {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      scheduler: isSet(object.scheduler) ? globalThis.String(object.scheduler) : "",
+      steps: isSet(object.steps) ? globalThis.Number(object.steps) : 0,
+      guidanceScale: isSet(object.guidanceScale)
+        ? globalThis.Number(object.guidanceScale)
+        : isSet(object.guidance_scale)
+        ? globalThis.Number(object.guidance_scale)
+        : 0,
+      isDefault: isSet(object.isDefault)
+        ? globalThis.Boolean(object.isDefault)
+        : isSet(object.is_default)
+        ? globalThis.Boolean(object.is_default)
+        : false,
+    };
+  },
+
+  toJSON(message: SamplingPreset): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.scheduler !== "") {
+      obj.scheduler = message.scheduler;
+    }
+    if (message.steps !== 0) {
+      obj.steps = Math.round(message.steps);
+    }
+    if (message.guidanceScale !== 0) {
+      obj.guidanceScale = floatToJson(message.guidanceScale);
+    }
+    if (message.isDefault !== false) {
+      obj.isDefault = message.isDefault;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SamplingPreset>, I>>(base?: I): SamplingPreset {
+    return SamplingPreset.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SamplingPreset>, I>>(object: I): SamplingPreset {
+    const message = createBaseSamplingPreset();
+    message.name = object.name ?? "";
+    message.scheduler = object.scheduler ?? "";
+    message.steps = object.steps ?? 0;
+    message.guidanceScale = object.guidanceScale ?? 0;
+    message.isDefault = object.isDefault ?? false;
     return message;
   },
 };
