@@ -4,10 +4,10 @@ import type { Makes } from '../job-types.js';
 import type { Backend } from '../runtime/backend.js';
 import { type CheckpointGlance, glanceAt } from './checkpoint-glance.js';
 import type { MemoryRelief } from './common/memory-relief.js';
+import type { SamplingPresets } from './common/sampling-preset.js';
 import type { LoraBase } from './lora/lora-header.js';
 import type { PlannedNetwork, RunSize } from './model-memory.js';
 import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax, VideoClip } from './pipeline.js';
-import type { SamplingPresets } from './sampling-preset.js';
 
 /**
  * A model family: everything that server, engine, command line and configuration ask about one kind of model. Reading a family

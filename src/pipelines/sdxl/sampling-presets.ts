@@ -1,4 +1,4 @@
-import type { SamplingPreset, SamplingPresets } from '../sampling-preset.js';
+import type { SamplingPreset, SamplingPresets } from '../common/sampling-preset.js';
 
 const unguided = (scheduler: string, steps: number): SamplingPreset => ({ scheduler, steps, guidanceScale: 0 });
 

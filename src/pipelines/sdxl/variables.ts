@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { flag, modelName, path, replicas, samplingPreset } from '../../std/variable-kinds.js';
+import { namesOf } from '../common/sampling-preset.js';
 import type { FamilyOption } from '../family.js';
-import { namesOf } from '../sampling-preset.js';
 import { sdxlSamplingPresets } from './sampling-presets.js';
 
 /** Prediction types of the UNet. */

@@ -1,4 +1,4 @@
-import type { SamplingPresets } from '../sampling-preset.js';
+import type { SamplingPresets } from '../common/sampling-preset.js';
 
 /**
  * WAN models, and LoRAs, that were distilled for a few steps: https://github.com/guandeh17/Self-Forcing,

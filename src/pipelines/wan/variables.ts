@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { flag, modelName, path, replicas, samplingPreset } from '../../std/variable-kinds.js';
+import { namesOf } from '../common/sampling-preset.js';
 import type { FamilyOption } from '../family.js';
-import { namesOf } from '../sampling-preset.js';
 import { wanSamplingPresets } from './sampling-presets.js';
 
 /** Environment variables of WAN. */

@@ -1,8 +1,8 @@
 import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
+import { NO_PRESET, type SamplingPreset } from '../../pipelines/common/sampling-preset.js';
 import { type AnyFamily, titlesOf } from '../../pipelines/family.js';
 import type { ModelInfo } from '../../pipelines/pipeline.js';
-import { NO_PRESET, type SamplingPreset } from '../../pipelines/sampling-preset.js';
 import type { Check } from './field-checks.js';
 import type { PlannedReferences } from './planned-references.js';
 import type { Preset } from './presets.js';
