@@ -204,6 +204,7 @@ function fieldsOf({ takes, loraBase, references, video }: AnyFamily, info: Model
     mask: references.takesMask === true,
     controls: takes.controls,
     guidance_rescale: takes.guidanceRescale,
+    dynamic_thresholding: takes.dynamicThresholding,
     upscale: takes.upscale,
     deep_cache_interval: takes.deepCache,
     control_video: takes.controlVideo && info?.frames?.takesControlVideo === true,

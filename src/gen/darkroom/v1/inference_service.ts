@@ -27,6 +27,7 @@ import {
   DisconnectPolicy,
   disconnectPolicyFromJSON,
   disconnectPolicyToJSON,
+  DynamicThresholding,
   GuidanceInterval,
   JobType,
   jobTypeFromJSON,
@@ -179,7 +180,11 @@ export interface GenerateRequest {
     | ControlVideo
     | undefined;
   /** Skip-layer guidance. WAN only. Unset: every block of the transformer is run. */
-  skipLayerGuidance: SkipLayerGuidance | undefined;
+  skipLayerGuidance:
+    | SkipLayerGuidance
+    | undefined;
+  /** Dynamic thresholding of guided steps; it needs a guidance_scale above 1. SDXL and WAN. Unset: guidance may give any value. */
+  dynamicThresholding: DynamicThresholding | undefined;
 }
 
 export interface GenerateRequest_LabelsEntry {
@@ -351,6 +356,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     deepCacheInterval: 0,
     controlVideo: undefined,
     skipLayerGuidance: undefined,
+    dynamicThresholding: undefined,
   };
 }
 
@@ -454,6 +460,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.skipLayerGuidance !== undefined) {
       SkipLayerGuidance.encode(message.skipLayerGuidance, writer.uint32(266).fork()).join();
+    }
+    if (message.dynamicThresholding !== undefined) {
+      DynamicThresholding.encode(message.dynamicThresholding, writer.uint32(274).fork()).join();
     }
     return writer;
   },
@@ -730,6 +739,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.skipLayerGuidance = SkipLayerGuidance.decode(reader, reader.uint32());
             continue;
           }
+          case 34: {
+            if (tag !== 274) {
+              break;
+            }
+
+            message.dynamicThresholding = DynamicThresholding.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -863,6 +880,11 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.skip_layer_guidance)
         ? SkipLayerGuidance.fromJSON(object.skip_layer_guidance)
         : undefined,
+      dynamicThresholding: isSet(object.dynamicThresholding)
+        ? DynamicThresholding.fromJSON(object.dynamicThresholding)
+        : isSet(object.dynamic_thresholding)
+        ? DynamicThresholding.fromJSON(object.dynamic_thresholding)
+        : undefined,
     };
   },
 
@@ -970,6 +992,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.skipLayerGuidance !== undefined) {
       obj.skipLayerGuidance = SkipLayerGuidance.toJSON(message.skipLayerGuidance);
     }
+    if (message.dynamicThresholding !== undefined) {
+      obj.dynamicThresholding = DynamicThresholding.toJSON(message.dynamicThresholding);
+    }
     return obj;
   },
 
@@ -1025,6 +1050,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       : undefined;
     message.skipLayerGuidance = (object.skipLayerGuidance !== undefined && object.skipLayerGuidance !== null)
       ? SkipLayerGuidance.fromPartial(object.skipLayerGuidance)
+      : undefined;
+    message.dynamicThresholding = (object.dynamicThresholding !== undefined && object.dynamicThresholding !== null)
+      ? DynamicThresholding.fromPartial(object.dynamicThresholding)
       : undefined;
     return message;
   },
