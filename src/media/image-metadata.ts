@@ -24,6 +24,8 @@ export interface GenerationParameters {
   readonly guidanceInterval?: { readonly start: number; readonly end: number } | undefined;
   /** 0 or omitted: no step reused a residual. */
   readonly reuseThreshold?: number | undefined;
+  /** Omitted: guidance could give any value. */
+  readonly dynamicThresholding?: { readonly mimicScale: number; readonly percentile: number } | undefined;
   /** Omitted: every block of the transformer was run. */
   readonly skipLayers?: SkipLayersParameters | undefined;
   /** Omitted: the image was not enlarged. */
@@ -64,7 +66,7 @@ export type ImageMetadata =
  */
 export function parametersText(parameters: GenerationParameters, maxTextUnits?: number): string {
   const { steps, scheduler, guidanceScale, seed, width, height, model, referenceStrength, version } = parameters;
-  const { guidanceInterval: guided, reuseThreshold, skipLayers: skipped, upscale } = parameters;
+  const { guidanceInterval: guided, reuseThreshold, skipLayers: skipped, dynamicThresholding, upscale } = parameters;
   const promptWeights = parameters.promptWeights && cleanText(parameters.promptWeights, maxTextUnits);
   const settings = [
     ['Steps', steps],
@@ -81,6 +83,7 @@ export function parametersText(parameters: GenerationParameters, maxTextUnits?: 
     ['Hires upscaler', upscale?.upscaler],
     ['Guidance interval', guided && `${guided.start}-${guided.end}`],
     ['Reuse threshold', reuseThreshold || undefined],
+    ...thresholdingSettings(dynamicThresholding),
     ['Skip layers', skipped?.layers.join(' ')],
     ['Skip layers interval', skipped && `${skipped.start}-${skipped.end}`],
     ['Skip layers scale', skipped?.scale || undefined],
@@ -89,6 +92,22 @@ export function parametersText(parameters: GenerationParameters, maxTextUnits?: 
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => `${name}: ${quoted(String(value))}`);
   return `${promptsText(parameters, maxTextUnits)}\n${settings.join(', ')}`;
+}
+
+/** Dynamic thresholding as its extension for A1111 writes it; what it lets users choose beside these two is fixed here. */
+function thresholdingSettings(
+  thresholding: GenerationParameters['dynamicThresholding'],
+): readonly (readonly [string, string | number])[] {
+  if (thresholding === undefined) return [];
+  return [
+    ['Dynamic thresholding enabled', 'True'],
+    ['Mimic scale', thresholding.mimicScale],
+    ['Separate Feature Channels', 'False'],
+    ['Scaling Startpoint', 'MEAN'],
+    ['Variability Measure', 'AD'],
+    ['Interpolate Phi', 1],
+    ['Threshold percentile', 100 * thresholding.percentile],
+  ];
 }
 
 /** The prompt and the negative prompt, if there is one, as `parametersText` has them. */

@@ -49,6 +49,7 @@ export interface Family<Variables = object, Source extends object = object> {
     readonly controls: boolean;
     readonly upscale: boolean;
     readonly guidanceRescale: boolean;
+    readonly dynamicThresholding: boolean;
     readonly deepCache: boolean;
     /** Some of its models follow a control video. */
     readonly controlVideo: boolean;

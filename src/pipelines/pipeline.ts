@@ -163,6 +163,8 @@ export interface GenerationRequest {
   readonly guidanceScale: number;
   /** Share by which guidance keeps the deviation of the conditional output, 0 to 1. SDXL only. Omitted: 0. */
   readonly guidanceRescale?: number | undefined;
+  /** Omitted: guidance may give any value. */
+  readonly dynamicThresholding?: DynamicThresholding | undefined;
   /** SDXL only: every so many calls of the denoiser one is whole; the others reuse its deep features. 1 or omitted: all are whole. */
   readonly deepCacheInterval?: number | undefined;
   readonly scheduler: string;
@@ -301,6 +303,13 @@ export interface VideoRequest {
   readonly reuseThreshold?: number;
   /** Omitted: every block of the transformer is run. */
   readonly skipLayers?: SkipLayers | undefined;
+}
+
+/** Guidance with the range of values that a lower scale, the mimicked, would give. */
+export interface DynamicThresholding {
+  readonly mimicScale: number;
+  /** 0 to 1: the share of the values that are not cut. */
+  readonly percentile: number;
 }
 
 /** Skip-layer guidance: the steps inside it guide away from what the transformer makes without some of its blocks. */

@@ -21,6 +21,22 @@ export function cleanSample(
   }
 }
 
+/** The model's output that implies a clean sample: the inverse of `cleanSample`. @param sigma above 0 */
+export function outputOfClean(
+  prediction: Prediction,
+  alpha: number,
+  sigma: number,
+): (clean: number, x: number) => number {
+  switch (prediction) {
+    case 'epsilon':
+      return (clean, x) => (x - alpha * clean) / sigma;
+    case 'v_prediction':
+      return (clean, x) => (alpha * x - clean) / sigma;
+    case 'sample':
+      return (clean) => clean;
+  }
+}
+
 /** `alpha` x0 + `sigma` noise. */
 export function mixNoise(clean: Float32Array, noise: Float32Array, alpha: number, sigma: number): Float32Array {
   return clean.map((x, j) => alpha * x + sigma * (noise[j] ?? 0));

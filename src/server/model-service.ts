@@ -217,6 +217,7 @@ function fieldsOf(
     mask: references.takesMask === true,
     controls: takes.controls,
     guidance_rescale: takes.guidanceRescale,
+    dynamic_thresholding: takes.dynamicThresholding,
     upscale: takes.upscale,
     deep_cache_interval: takes.deepCache,
     sampling_preset: Object.keys(samplingPresets).length > 0,

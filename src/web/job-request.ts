@@ -107,6 +107,9 @@ const jobRequestSchema = z.strictObject({
     .optional(),
   deepCacheInterval: whole.optional(),
   skipLayerGuidance: skipLayersSchema.optional(),
+  dynamicThresholding: z
+    .strictObject({ mimicScale: z.number().optional(), percentile: z.number().optional() })
+    .optional(),
   upscale: upscaleSchema.optional(),
   loras: z
     .array(

@@ -32,6 +32,7 @@ export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSou
     controls: false,
     upscale: false,
     guidanceRescale: false,
+    dynamicThresholding: false,
     deepCache: false,
     controlVideo: false,
   },

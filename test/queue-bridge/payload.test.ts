@@ -312,6 +312,14 @@ describe('a request from a payload', () => {
     expect(request({ type: 'sdxl_image_fast', config: { sampling_preset: '' } }).samplingPreset).toBe('');
   });
 
+  it('passes dynamic thresholding on', () => {
+    const config = { dynamic_thresholding: { mimic_scale: '7', percentile: 0.95 } };
+    for (const type of ['video_fast', 'sdxl_image_fast']) {
+      expect(request({ type, config }).dynamicThresholding).toEqual({ mimicScale: 7, percentile: 0.95 });
+    }
+    expect(request({ config: {} }).dynamicThresholding).toBeUndefined();
+  });
+
   it('passes skip-layer guidance on to the models that take it', () => {
     const config = { skip_layer_guidance: { layers: [9, '10'], start: 0.1, end: '0.9', scale: null } };
     const skipLayerGuidance = { layers: [9, 10], start: 0.1, end: 0.9, scale: 0 };

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { readConfig } from '../../src/config/server-config.js';
 import { InferenceError } from '../../src/errors.js';
 import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
-import { JobType } from '../../src/gen/darkroom/v1/job.js';
+import { type DynamicThresholding, JobType } from '../../src/gen/darkroom/v1/job.js';
 import { contractJobTypes } from '../../src/job-types.js';
 import { builtInFamilies } from '../../src/pipelines/families.js';
 import { familyNamed } from '../../src/pipelines/family.js';
@@ -217,6 +217,31 @@ describe('skip-layer guidance of WAN', () => {
       frames: 81,
       skipLayers: { layers: [63], start: 0, end: 1, scale: 0 },
     });
+  });
+});
+
+describe('dynamic thresholding', () => {
+  const field = 'dynamic_thresholding';
+  const violations = (more: object, guidanceScale = 5, family?: string) =>
+    violationsOf({ prompt: 'a house', guidanceScale, dynamicThresholding: more as DynamicThresholding }, family);
+
+  it.each([
+    [{ mimicScale: -1 }, { [`${field}.mimic_scale`]: `${field}.mimic_scale -1 must be >= 0 and <= 50` }],
+    [{ mimicScale: 50.5 }, { [`${field}.mimic_scale`]: `${field}.mimic_scale 50.5 must be >= 0 and <= 50` }],
+    [{ percentile: Number.NaN }, { [`${field}.percentile`]: `${field}.percentile NaN must be >= 0 and <= 1` }],
+    [{ percentile: 1.01 }, { [`${field}.percentile`]: `${field}.percentile 1.01 must be >= 0 and <= 1` }],
+    [{ mimicScale: 50, percentile: 0 }, {}],
+  ])('of %o finds %o', (more, expected) => {
+    expect(violations(more)).toEqual(expected);
+    expect(violations(more, 5, 'wan')).toEqual(expected);
+  });
+
+  it('needs guidance, and has defaults', () => {
+    const needed = `${field} needs a guidance_scale above 1; raise guidance_scale 1 or leave it out`;
+    expect(violations({}, 1)).toEqual({ [field]: needed });
+    const dynamicThresholding = {} as DynamicThresholding;
+    const { request } = resolve({ prompt: 'a house', guidanceScale: 9, dynamicThresholding });
+    expect(request.dynamicThresholding).toEqual({ mimicScale: 7, percentile: 1 });
   });
 });
 

@@ -112,13 +112,18 @@ describe('a video job', () => {
     expect(outcome.files[0]?.toString('latin1')).toContain('Guidance interval: 0-0.6, Reuse threshold: 1');
   });
 
-  it('guides by skipped blocks, and tells so', async () => {
+  it('guides by skipped blocks in a range, and tells so', async () => {
     const skipLayerGuidance = { layers: [1], start: 0.5, end: undefined, scale: 2 };
-    const outcome = await run({ ...clip, steps: 4, frames: 5, skipLayerGuidance });
+    const dynamicThresholding = { mimicScale: 3, percentile: undefined };
+    const outcome = await run({ ...clip, steps: 4, frames: 5, skipLayerGuidance, dynamicThresholding });
     const { metadata } = completed(outcome);
     expect([metadata.forwards, metadata.skipLayerGuidance]).toEqual([10, { ...skipLayerGuidance, end: 1 }]);
-    const said = 'Skip layers: 1, Skip layers interval: 0.5-1, Skip layers scale: 2';
-    expect(outcome.files[0]?.toString('latin1')).toContain(said);
+    expect(metadata.dynamicThresholding).toEqual({ mimicScale: 3, percentile: 1 });
+    const said = outcome.files[0]?.toString('latin1');
+    expect(said).toContain('Dynamic thresholding enabled: True, Mimic scale: 3, Separate Feature Channels: False');
+    expect(said).toContain(
+      'Threshold percentile: 100, Skip layers: 1, Skip layers interval: 0.5-1, Skip layers scale: 2',
+    );
     const beyond = await run({ ...clip, skipLayerGuidance: { ...skipLayerGuidance, layers: [2] } });
     expect(beyond.error?.violations.map(({ description }) => description)).toEqual([
       'skip_layer_guidance.layers 2 must be <= 1: the model has 2 blocks, from 0',

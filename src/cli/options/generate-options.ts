@@ -6,6 +6,7 @@ import {
   type Control,
   ControlMode,
   type ControlVideo,
+  type DynamicThresholding,
   JobType,
   type Lora,
   OutputFormat,
@@ -32,6 +33,7 @@ export interface RequestOptions {
   readonly steps?: number;
   readonly guidance?: number;
   readonly guidanceRescale?: number;
+  readonly dynamicThresholding?: DynamicThresholding;
   readonly guidanceStart?: number;
   readonly guidanceEnd?: number;
   readonly reuse?: number;
@@ -81,6 +83,10 @@ export function requestOptions(): readonly Option[] {
     new Option('--guidance-rescale <share>', 'how much guidance keeps of the contrast without it, 0 to 1').argParser(
       number,
     ),
+    new Option(
+      '--dynamic-thresholding <mimic[:percentile]>',
+      'keep the values of guidance in the range of a lower scale, for example 7:0.95',
+    ).argParser(thresholdingOf),
     new Option(
       '--guidance-start <share>',
       'share of the steps after which guidance begins, 0 to 1; videos only',
@@ -165,6 +171,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     steps: options.steps,
     guidanceScale: options.guidance,
     guidanceRescale: options.guidanceRescale,
+    dynamicThresholding: options.dynamicThresholding,
     guidanceInterval: start === undefined && end === undefined ? undefined : { start, end },
     reuseThreshold: options.reuse ?? 0,
     skipLayerGuidance: options.skipLayers,
@@ -199,6 +206,13 @@ function loraOf(text: string): Lora {
   if (name === '' || rest.length > 0) throw new InvalidArgumentError('must be NAME, NAME:WEIGHT or NAME:TEXT:WEIGHT.');
   const own = first === undefined ? undefined : number(first);
   return { name, weight: second === undefined ? own : number(second), textEncoderWeight: own };
+}
+
+/** Parses MIMIC_SCALE or MIMIC_SCALE:PERCENTILE. */
+function thresholdingOf(text: string): DynamicThresholding {
+  const [mimicScale, percentile, ...rest] = text.split(':').map(number);
+  if (rest.length > 0) throw new InvalidArgumentError('must be SCALE or SCALE:PERCENTILE, for example 7:0.95.');
+  return { mimicScale, percentile };
 }
 
 /** Parses LAYERS, LAYERS:START, LAYERS:START:END or LAYERS:START:END:SCALE; layers stand between commas. */

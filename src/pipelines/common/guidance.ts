@@ -1,6 +1,8 @@
 import { callsInStep } from '../../schedulers/beta-schedulers.js';
 import type { GenerationRequest, GuidanceInterval } from '../pipeline.js';
 import { firstStep } from './batching.js';
+import { cleanLatents, type NoisySample, outputOfLatents } from './clean-latents.js';
+import { thresholded } from './dynamic-thresholding.js';
 
 /**
  * True if a step is run on both prompts. Guidance in the middle of the noise levels alone: Kynkäänniemi et al.,
@@ -73,14 +75,31 @@ export function mostRows(request: GenerationRequest): number {
 }
 
 /**
- * Classifier-free guidance whose deviation is brought back to that of the conditional output, by a share: it keeps bright and flat images
- * of models with zero terminal SNR from burning out. Lin et al., arXiv:2305.08891, section 3.4.
+ * Guidance with the range of values of a lower scale, where the request has dynamic thresholding.
+ * @param sample what the denoiser saw
+ * @param channels of the latents
+ */
+export function guideThresholded(
+  unconditional: Float32Array,
+  conditional: Float32Array,
+  { guidanceScale, dynamicThresholding }: GenerationRequest,
+  sample: NoisySample,
+  channels: number,
+): Float32Array {
+  const guided = guide(unconditional, conditional, guidanceScale);
+  const { mimicScale = guidanceScale, percentile = 1 } = dynamicThresholding ?? {};
+  if (mimicScale === guidanceScale) return guided;
+  const mimicked = guide(unconditional, conditional, mimicScale);
+  const [clean, range] = [cleanLatents(sample, guided), cleanLatents(sample, mimicked)];
+  return outputOfLatents(sample, thresholded(clean, range, channels, percentile));
+}
+
+/**
+ * Brings the deviation of a guided output back to that of the conditional one, by a share: it keeps bright and flat images of models
+ * with zero terminal SNR from burning out. Lin et al., arXiv:2305.08891, section 3.4.
  * @param share 0 to 1; 0 leaves the guided output as it is
  */
-export function guideRescaled(output: Float32Array, guidanceScale: number, share: number): Float32Array {
-  const half = output.length / 2;
-  const conditional = output.subarray(half);
-  const guided = guide(output.subarray(0, half), conditional, guidanceScale);
+export function rescaleGuided(guided: Float32Array, conditional: Float32Array, share: number): Float32Array {
   if (share === 0) return guided;
   const ratio = deviation(conditional) / deviation(guided);
   return guided.map((value) => share * value * ratio + (1 - share) * value);
@@ -93,5 +112,11 @@ function deviation(values: Float32Array): number {
 
 /** Classifier-free guidance. Ho and Salimans, arXiv:2207.12598. */
 export function guide(unconditional: Float32Array, conditional: Float32Array, guidanceScale: number): Float32Array {
-  return unconditional.map((value, i) => value + guidanceScale * Math.fround((conditional[i] ?? 0) - value));
+  // A plain loop: a video has millions of latents, for which `map` takes several times as long.
+  const guided = new Float32Array(unconditional.length);
+  for (let i = 0; i < guided.length; i += 1) {
+    const value = unconditional[i] ?? 0;
+    guided[i] = value + guidanceScale * Math.fround((conditional[i] ?? 0) - value);
+  }
+  return guided;
 }

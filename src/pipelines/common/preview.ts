@@ -1,5 +1,3 @@
-import { cleanSample, type Prediction } from '../../schedulers/prediction.js';
-
 /** The red, green and blue (-1 to 1) that each channel of a model's latents adds, and the colour of latents that are all zero. */
 export interface LatentColours {
   readonly channels: readonly (readonly [red: number, green: number, blue: number])[];
@@ -29,22 +27,6 @@ export function previewFromLatents(
     }
   }
   return { width, height, rgb: new Uint8Array(rgb.buffer) };
-}
-
-/**
- * The clean image that the denoiser's output predicts.
- * @param input the sample as the denoiser saw it, of variance 1
- * @param sigma the noise level, as noise over signal
- */
-export function cleanLatents(
-  input: Float32Array,
-  output: Float32Array,
-  sigma: number,
-  prediction: Prediction,
-): Float32Array {
-  const alpha = 1 / Math.sqrt(sigma ** 2 + 1);
-  const toClean = cleanSample(prediction, alpha, sigma * alpha);
-  return input.map((x, j) => toClean(output[j] ?? 0, x));
 }
 
 /** Lets previews through at a rate; the first one at once. */

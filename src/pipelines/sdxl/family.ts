@@ -30,6 +30,7 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
     controls: true,
     upscale: true,
     guidanceRescale: true,
+    dynamicThresholding: true,
     deepCache: true,
     controlVideo: false,
   },

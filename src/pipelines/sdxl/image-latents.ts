@@ -1,8 +1,10 @@
 import { TorchCpuGenerator } from '../../random/torch-cpu.js';
-import { createScheduler, firstCallOf } from '../../schedulers/beta-schedulers.js';
+import { createScheduler, firstCallOf, predictionOf } from '../../schedulers/beta-schedulers.js';
+import type { Prediction } from '../../schedulers/prediction.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchKey, firstStep } from '../common/batching.js';
+import type { NoisySample } from '../common/clean-latents.js';
 import type { Region } from '../common/pixel-regions.js';
 import type { GenerationRequest } from '../pipeline.js';
 import type { JobImagePrompt } from './control/image-prompts.js';
@@ -74,6 +76,7 @@ export class ImageLatents {
   /** Deep features of the last whole run of the UNet, a row of text each, where a later call reuses them. */
   deep: readonly Float32Array[] = [];
   readonly #scheduler: Scheduler;
+  readonly #prediction: Prediction;
   readonly #generator: TorchCpuGenerator;
   readonly #kept: KeptLatents | undefined;
 
@@ -89,6 +92,7 @@ export class ImageLatents {
     this.maskChannels = options.maskChannels;
     this.cropped = options.cropped;
     this.start = firstCallOf(request.scheduler, firstStep(request));
+    this.#prediction = predictionOf(schedulerConfig);
     this.#scheduler = createScheduler(request.scheduler, schedulerConfig, request.steps);
     this.allCalls = options.before?.allCalls ?? this.calls - this.start + secondCalls(request, schedulerConfig);
     this.decodes = options.before?.decodes ?? decodesOf(request);
@@ -124,6 +128,11 @@ export class ImageLatents {
 
   modelInput(i: number): Float32Array {
     return this.#scheduler.scaleModelInput(this.latents, i);
+  }
+
+  /** What the denoiser sees at call `i`. */
+  sample(i: number): NoisySample {
+    return { input: this.modelInput(i), sigma: this.sigma(i), prediction: this.#prediction };
   }
 
   /** @param output the denoiser's, guided */

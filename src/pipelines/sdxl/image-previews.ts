@@ -1,6 +1,6 @@
-import { predictionOf } from '../../schedulers/beta-schedulers.js';
 import { groupBy } from '../../std/group-by.js';
-import { cleanLatents, PreviewClock, previewFromLatents } from '../common/preview.js';
+import { cleanLatents } from '../common/clean-latents.js';
+import { PreviewClock, previewFromLatents } from '../common/preview.js';
 import type { PipelineEvent } from '../pipeline.js';
 import type { ImageLatents } from './image-latents.js';
 import { sdxlColours } from './latent-colours.js';
@@ -31,8 +31,8 @@ export class ImagePreviews {
       const output = image && noise.get(image);
       if (image === undefined || output === undefined || step === image.calls - 1) continue;
       if (!this.#clocks.get(job)?.isDue(performance.now())) continue;
-      const { config, autoencoder } = this.#networks;
-      const clean = cleanLatents(image.modelInput(step), output, image.sigma(step), predictionOf(config.scheduler));
+      const { autoencoder } = this.#networks;
+      const clean = cleanLatents(image.sample(step), output);
       const preview = previewFromLatents(clean, autoencoder.latentSize(image.request), sdxlColours);
       previews.set(job, { job, kind: 'preview', index: image.index, ...preview });
     }

@@ -1,9 +1,9 @@
 import { InferenceError } from '../../errors.js';
 import type { Backend } from '../../runtime/backend.js';
-import { join32 } from '../../std/concat-float32.js';
+import { join32, split32 } from '../../std/concat-float32.js';
 import { groupBy } from '../../std/group-by.js';
 import { batchLimit } from '../common/batching.js';
-import { guideRescaled } from '../common/guidance.js';
+import { guideThresholded, rescaleGuided } from '../common/guidance.js';
 import { keepUnmasked, shrinkMask } from '../common/mask.js';
 import { cropInit, cropPixels, maskedRegion, pasteRegion } from '../common/mask-crop.js';
 import { atStep } from '../common/not-finite.js';
@@ -103,7 +103,7 @@ export class SdxlPipeline implements Pipeline {
       if (images.length === 0) return;
       // 1. one run of the UNet for all images; classifier-free guidance of each from its two rows
       const rows = await atStep(i, calls, () => this.#predict(images, i, signal));
-      const noise = new Map([...rows].map(([image, own]) => [image, guided(image, own)]));
+      const noise = new Map([...rows].map(([image, own]) => [image, this.#guided(image, own, i)]));
       const due = previews.due(images, noise, i);
       // 2. the scheduler's step from this noise level to the next
       for (const [image, own] of noise) image.step(i, own);
@@ -115,6 +115,16 @@ export class SdxlPipeline implements Pipeline {
         if (preview !== undefined) yield preview;
       }
     }
+  }
+
+  /** The noise of one image, from the rows of its negative prompt and its prompt; without guidance there is one row. */
+  #guided(image: ImageLatents, rows: Float32Array, call: number): Float32Array {
+    const { conditioning, request } = image;
+    if (conditioning.rows.length === 1) return rows;
+    const [negative, prompt] = split32(rows, rows.length / 2) as [Float32Array, Float32Array];
+    const channels = this.networks.config.vae.latent_channels;
+    const guided = guideThresholded(negative, prompt, request, image.sample(call), channels);
+    return rescaleGuided(guided, prompt, request.guidanceRescale ?? 0);
   }
 
   /** Where memory runs out, the rows go through the UNet in two runs, then in four and so on, at last each alone. */
@@ -372,10 +382,4 @@ type SharedInputs = Pick<ImageOptions, 'controls' | 'maskChannels'>;
 /** Half of a number, half of that and so on, rounded up, to 1. */
 function halvings(count: number): readonly number[] {
   return count <= 1 ? [] : [Math.ceil(count / 2), ...halvings(Math.ceil(count / 2))];
-}
-
-/** The noise of one image, from the rows of its negative prompt and its prompt; without guidance there is one row. */
-function guided({ conditioning, request }: ImageLatents, rows: Float32Array): Float32Array {
-  if (conditioning.rows.length === 1) return rows;
-  return guideRescaled(rows, request.guidanceScale, request.guidanceRescale ?? 0);
 }

@@ -49,6 +49,7 @@ export const wan: Family<WanVariables, WanSource> = {
     controls: false,
     upscale: false,
     guidanceRescale: false,
+    dynamicThresholding: true,
     deepCache: false,
     controlVideo: true,
   },

@@ -90,7 +90,7 @@ export class WanPipeline implements Pipeline {
     const { scheduler, held, draw, latents: initial } = await this.#start(request, size, noise, signal);
     const { timesteps, sigmas } = scheduler;
     const { relief } = this.networks;
-    const loop = { request, texts, size, timesteps: [...timesteps], condition, signal, relief };
+    const loop = { request, texts, size, timesteps: [...timesteps], sigmas: [...sigmas], condition, signal, relief };
     const velocity = await Velocity.plan(this.networks.denoiser, loop);
     const previews = new VideoPreviews(job, request, size, leading, this.networks.config.vae.z_dim);
     const first = firstStep(request);

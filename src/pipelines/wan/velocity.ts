@@ -15,6 +15,8 @@ export interface VideoLoop {
   /** In latents. */
   readonly size: VideoSize;
   readonly timesteps: readonly number[];
+  /** Noise levels of the steps. */
+  readonly sigmas: readonly number[];
   readonly condition: Condition | undefined;
   readonly signal: AbortSignal;
   readonly relief: MemoryRelief;
@@ -43,7 +45,7 @@ export class Velocity {
 
   /** Called for each step in order. `forwards`: runs of the blocks over one text that the step took. */
   async at(step: number, latents: Float32Array): Promise<{ flow: Float32Array; forwards: number }> {
-    const { request, size, timesteps, condition, signal, relief, ...loop } = this.#loop;
+    const { request, size, timesteps, sigmas, condition, signal, relief, ...loop } = this.#loop;
     const { rows = [], isReused = false } = this.#plan[step] ?? {};
     const texts = rows.map((row) => textOf(row, loop.texts));
     const skips = rows.map((row) => skippedLayers(row, request));
@@ -57,7 +59,10 @@ export class Velocity {
     const flow = isReused
       ? await this.#reuse(call)
       : await relief.shrink(`denoise ${texts.length}`, texts.length === 1 ? attempts.slice(0, 1) : attempts);
-    return { flow: guideRows(rows, flow, request), forwards: isReused ? 0 : texts.length };
+    const sample = { input: latents, sigma: sigmas[step] ?? 1, prediction: 'flow' } as const;
+    const channels = latents.length / (size.frames * size.height * size.width);
+    const guided = guideRows(rows, flow, request, sample, channels);
+    return { flow: guided, forwards: isReused ? 0 : texts.length };
   }
 
   async #run(call: TransformerCall, keeps: boolean): Promise<Float32Array> {

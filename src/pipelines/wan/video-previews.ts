@@ -1,3 +1,4 @@
+import { cleanLatents } from '../common/clean-latents.js';
 import { type LatentColours, PreviewClock, previewFromLatents } from '../common/preview.js';
 import type { GenerationRequest, PipelineEvent } from '../pipeline.js';
 import { wanColours } from './latent-colours.js';
@@ -32,7 +33,7 @@ export class VideoPreviews {
    */
   due(step: number, latents: Float32Array, flow: Float32Array, sigma: number): readonly PipelineEvent[] {
     if (step === this.#steps - 1 || !this.#clock.isDue(performance.now())) return [];
-    const clean = latents.map((x, i) => x - sigma * (flow[i] ?? 0));
+    const clean = cleanLatents({ input: latents, sigma, prediction: 'flow' }, flow);
     const preview = previewFromLatents(clean, this.#size, this.#colours, this.#frame);
     return [{ job: this.#job, kind: 'preview', index: 0, ...preview }];
   }

@@ -71,6 +71,10 @@ export function generateRequestFrom(
       jobType.takesMask && config.mask !== undefined
         ? maskFrom(config.mask, config.mask_blur, config.mask_crop_padding)
         : undefined,
+    dynamicThresholding: config.dynamic_thresholding && {
+      mimicScale: config.dynamic_thresholding.mimic_scale,
+      percentile: config.dynamic_thresholding.percentile,
+    },
     skipLayerGuidance: jobType.takesSkipLayers ? skipLayersFrom(config.skip_layer_guidance) : undefined,
     deepCacheInterval: jobType.takesControls ? (config.deep_cache_interval ?? 0) : 0,
     upscale: jobType.takesControls && config.upscale !== undefined ? upscaleFrom(config.upscale) : undefined,

@@ -127,6 +127,7 @@ const configSchema = z.object({
       .max(4, 'must have at most 4 entries'),
   ),
   deep_cache_interval: uint32,
+  dynamic_thresholding: optional(z.object({ mimic_scale: number, percentile: number })),
   skip_layer_guidance: optional(
     z.object({
       layers: z.array(z.preprocess(numberOf, uint32Schema), 'must be a list').max(64, 'must have at most 64 entries'),

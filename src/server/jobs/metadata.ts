@@ -70,6 +70,7 @@ export function plannedMetadata(
     skipLayerGuidance: skipLayersMessage(request.video?.skipLayers),
     loras: loraMessages(request.loras),
     guidanceRescale: request.guidanceRescale,
+    dynamicThresholding: request.dynamicThresholding,
     deepCacheInterval: request.deepCacheInterval,
     upscale: upscaleMessage(job),
     controls: controlMessages(request.controls),

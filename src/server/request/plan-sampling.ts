@@ -2,7 +2,7 @@ import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { NO_PRESET, type SamplingPreset } from '../../pipelines/common/sampling-preset.js';
 import { type AnyFamily, titlesOf } from '../../pipelines/family.js';
-import type { ModelInfo } from '../../pipelines/pipeline.js';
+import type { DynamicThresholding, ModelInfo } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
 import type { PlannedReferences } from './planned-references.js';
 import type { Preset } from './presets.js';
@@ -98,6 +98,31 @@ export function planGuidanceRescale(
   check(isTaken, 'guidance_rescale', `guidance_rescale is for ${takers}; leave it out for ${family.title}`);
   check(share >= 0 && share <= 1, 'guidance_rescale', `guidance_rescale ${share} must be >= 0 and <= 1`);
   return share;
+}
+
+/** Guidance with the range of values of a lower scale. @returns undefined if the request has none */
+export function planThresholding(
+  { dynamicThresholding }: GenerateRequest,
+  guidanceScale: number,
+  { families, model: { family } }: RequestContext,
+  check: Check,
+): DynamicThresholding | undefined {
+  if (dynamicThresholding === undefined) return undefined;
+  const field = 'dynamic_thresholding';
+  const takers = titlesOf(families, ({ takes }) => takes.dynamicThresholding);
+  check(family.takes.dynamicThresholding, field, `${field} is for ${takers}; leave it out for ${family.title}`);
+  const { mimicScale = 7, percentile = 1 } = dynamicThresholding;
+  const isScale = mimicScale >= 0 && mimicScale <= MAX_GUIDANCE;
+  check(isScale, `${field}.mimic_scale`, `${field}.mimic_scale ${mimicScale} must be >= 0 and <= ${MAX_GUIDANCE}`);
+  const isShare = percentile >= 0 && percentile <= 1;
+  check(isShare, `${field}.percentile`, `${field}.percentile ${percentile} must be >= 0 and <= 1`);
+  const isGuided = guidanceScale > 1;
+  check(
+    isGuided,
+    field,
+    `${field} needs a guidance_scale above 1; raise guidance_scale ${guidanceScale} or leave it out`,
+  );
+  return { mimicScale, percentile };
 }
 
 const MAX_DEEP_CACHE_INTERVAL = 10;

@@ -20,6 +20,7 @@ import {
   planSamplingPreset,
   planScheduler,
   planSteps,
+  planThresholding,
 } from './plan-sampling.js';
 import { planSeeds } from './plan-seeds.js';
 import { planSize } from './plan-size.js';
@@ -91,6 +92,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const controlVideo = planControlVideo(request.controlVideo, context, makes, check);
   const guidanceScale = planGuidance(request, { preset, sampling, references }, family, check);
   const guidanceRescale = planGuidanceRescale(request, context, check);
+  const dynamicThresholding = planThresholding(request, guidanceScale, context, check);
   const saving = planStepSaving(request, context, check);
   const skipLayers = planSkipLayers(request, guidanceScale, context, check);
   const scheduler = planScheduler(request, sampling, family, check);
@@ -123,6 +125,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
       steps,
       guidanceScale,
       ...(guidanceRescale > 0 && { guidanceRescale }),
+      ...(dynamicThresholding && { dynamicThresholding }),
       ...(deepCacheInterval > 1 && { deepCacheInterval }),
       scheduler,
       seeds,

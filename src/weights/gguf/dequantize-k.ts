@@ -40,38 +40,8 @@ export const kDequantizers: Readonly<Record<(typeof kQuantTypes)[number], Dequan
       }
     }
   },
-  // Scale and minimum of the scales, 8 scales and 8 minimums of 6 bits in 12 bytes, nibbles.
-  Q4_K: (stored, values) => {
-    for (let at = 0, y = 0; y < values.length; at += 144) {
-      const d = half(stored, at);
-      const dmin = half(stored, at + 2);
-      for (let group = 0; group < 8; group += 1) {
-        const scale = Math.fround(d * sixBitScale(stored, at + 4, group));
-        const min = Math.fround(dmin * sixBitMin(stored, at + 4, group));
-        const first = at + 16 + 32 * (group >> 1);
-        const shift = 4 * (group & 1);
-        for (let i = 0; i < 32; i += 1, y += 1)
-          values[y] = Math.fround(scale * (((stored[first + i] ?? 0) >> shift) & 15)) - min;
-      }
-    }
-  },
-  // The same with the fifth bits in 32 bytes before the nibbles: bit n of each byte is of group n.
-  Q5_K: (stored, values) => {
-    for (let at = 0, y = 0; y < values.length; at += 176) {
-      const d = half(stored, at);
-      const dmin = half(stored, at + 2);
-      for (let group = 0; group < 8; group += 1) {
-        const scale = Math.fround(d * sixBitScale(stored, at + 4, group));
-        const min = Math.fround(dmin * sixBitMin(stored, at + 4, group));
-        const first = at + 48 + 32 * (group >> 1);
-        const shift = 4 * (group & 1);
-        for (let i = 0; i < 32; i += 1, y += 1) {
-          const fifth = ((stored[at + 16 + i] ?? 0) >> group) & 1;
-          values[y] = Math.fround(scale * ((((stored[first + i] ?? 0) >> shift) & 15) | (fifth << 4))) - min;
-        }
-      }
-    }
-  },
+  Q4_K: scaledNibbles({ fifthBytes: 0 }),
+  Q5_K: scaledNibbles({ fifthBytes: 32 }),
   // 128 bytes of nibbles, 64 bytes of the upper two bits, 16 scales that are signed bytes, scale of the scales.
   Q6_K: (stored, values) => {
     for (let at = 0, y = 0; y < values.length; at += 210) {
@@ -92,6 +62,33 @@ export const kDequantizers: Readonly<Record<(typeof kQuantTypes)[number], Dequan
     }
   },
 };
+
+/**
+ * Scale and minimum of the scales, 8 scales and 8 minimums of 6 bits in 12 bytes, the fifth bits of elements that have them, nibbles. Bit n
+ * of each byte of fifth bits is of group n.
+ * @param fifthBytes 0: elements of 4 bits
+ */
+function scaledNibbles({ fifthBytes }: { readonly fifthBytes: 0 | 32 }): Dequantizer {
+  const blockBytes = 144 + fifthBytes;
+  const fifthMask = fifthBytes === 0 ? 0 : 16;
+  return (stored, values) => {
+    for (let at = 0, y = 0; y < values.length; at += blockBytes) {
+      const d = half(stored, at);
+      const dmin = half(stored, at + 2);
+      for (let group = 0; group < 8; group += 1) {
+        const scale = Math.fround(d * sixBitScale(stored, at + 4, group));
+        const min = Math.fround(dmin * sixBitMin(stored, at + 4, group));
+        const fifths = at + 16;
+        const nibbles = fifths + fifthBytes + 32 * (group >> 1);
+        const shift = 4 * (group & 1);
+        for (let i = 0; i < 32; i += 1, y += 1) {
+          const fifth = (((stored[fifths + i] ?? 0) >> group) << 4) & fifthMask;
+          values[y] = Math.fround(scale * ((((stored[nibbles + i] ?? 0) >> shift) & 15) | fifth)) - min;
+        }
+      }
+    }
+  };
+}
 
 /** Where the 16 elements of a group lie: 32 bytes hold the same two bits of two groups, and 8 groups fill them. */
 function twoBits(start: number, group: number): { readonly first: number; readonly shift: number } {

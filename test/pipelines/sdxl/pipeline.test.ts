@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { cleanLatents } from '../../../src/pipelines/common/preview.js';
+import { cleanLatents, outputOfLatents } from '../../../src/pipelines/common/clean-latents.js';
 import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
 import type { GenerationRequest, PipelineEvent } from '../../../src/pipelines/pipeline.js';
 import { createSdxlPipeline, SdxlPipeline } from '../../../src/pipelines/sdxl/pipeline.js';
@@ -241,8 +241,14 @@ describe('previews', () => {
     const alpha = 1 / Math.sqrt(1 + sigma ** 2);
     const input = Float32Array.of(alpha * x0 + sigma * alpha * noise);
     const v = Float32Array.of(alpha * noise - sigma * alpha * x0);
-    expect(cleanLatents(input, Float32Array.of(noise), sigma, 'epsilon')[0]).toBeCloseTo(x0, 4);
-    expect(cleanLatents(input, v, sigma, 'v_prediction')[0]).toBeCloseTo(x0, 4);
+    for (const [prediction, output] of [
+      ['epsilon', Float32Array.of(noise)],
+      ['v_prediction', v],
+    ] as const) {
+      const clean = cleanLatents({ input, sigma, prediction }, output);
+      expect(clean[0]).toBeCloseTo(x0, 4);
+      expect(outputOfLatents({ input, sigma, prediction }, clean)[0]).toBeCloseTo(output[0] ?? 0, 6);
+    }
   });
 });
 

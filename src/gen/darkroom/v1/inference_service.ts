@@ -27,6 +27,7 @@ import {
   DisconnectPolicy,
   disconnectPolicyFromJSON,
   disconnectPolicyToJSON,
+  DynamicThresholding,
   GuidanceInterval,
   JobType,
   jobTypeFromJSON,
@@ -181,6 +182,10 @@ export interface GenerateRequest {
   /** Skip-layer guidance. WAN only. Unset: every block of the transformer is run. */
   skipLayerGuidance:
     | SkipLayerGuidance
+    | undefined;
+  /** Dynamic thresholding of guided steps; it needs a guidance_scale above 1. SDXL and WAN. Unset: guidance may give any value. */
+  dynamicThresholding:
+    | DynamicThresholding
     | undefined;
   /**
    * Settings of a model that was distilled for a few steps, by a name that Model.sampling_presets lists: scheduler, steps and guidance
@@ -359,6 +364,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     deepCacheInterval: 0,
     controlVideo: undefined,
     skipLayerGuidance: undefined,
+    dynamicThresholding: undefined,
     samplingPreset: "",
   };
 }
@@ -463,6 +469,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.skipLayerGuidance !== undefined) {
       SkipLayerGuidance.encode(message.skipLayerGuidance, writer.uint32(266).fork()).join();
+    }
+    if (message.dynamicThresholding !== undefined) {
+      DynamicThresholding.encode(message.dynamicThresholding, writer.uint32(274).fork()).join();
     }
     if (message.samplingPreset !== "") {
       writer.uint32(282).string(message.samplingPreset);
@@ -742,6 +751,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.skipLayerGuidance = SkipLayerGuidance.decode(reader, reader.uint32());
             continue;
           }
+          case 34: {
+            if (tag !== 274) {
+              break;
+            }
+
+            message.dynamicThresholding = DynamicThresholding.decode(reader, reader.uint32());
+            continue;
+          }
           case 35: {
             if (tag !== 282) {
               break;
@@ -883,6 +900,11 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
         : isSet(object.skip_layer_guidance)
         ? SkipLayerGuidance.fromJSON(object.skip_layer_guidance)
         : undefined,
+      dynamicThresholding: isSet(object.dynamicThresholding)
+        ? DynamicThresholding.fromJSON(object.dynamicThresholding)
+        : isSet(object.dynamic_thresholding)
+        ? DynamicThresholding.fromJSON(object.dynamic_thresholding)
+        : undefined,
       samplingPreset: isSet(object.samplingPreset)
         ? globalThis.String(object.samplingPreset)
         : isSet(object.sampling_preset)
@@ -995,6 +1017,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     if (message.skipLayerGuidance !== undefined) {
       obj.skipLayerGuidance = SkipLayerGuidance.toJSON(message.skipLayerGuidance);
     }
+    if (message.dynamicThresholding !== undefined) {
+      obj.dynamicThresholding = DynamicThresholding.toJSON(message.dynamicThresholding);
+    }
     if (message.samplingPreset !== "") {
       obj.samplingPreset = message.samplingPreset;
     }
@@ -1053,6 +1078,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       : undefined;
     message.skipLayerGuidance = (object.skipLayerGuidance !== undefined && object.skipLayerGuidance !== null)
       ? SkipLayerGuidance.fromPartial(object.skipLayerGuidance)
+      : undefined;
+    message.dynamicThresholding = (object.dynamicThresholding !== undefined && object.dynamicThresholding !== null)
+      ? DynamicThresholding.fromPartial(object.dynamicThresholding)
       : undefined;
     message.samplingPreset = object.samplingPreset ?? "";
     return message;

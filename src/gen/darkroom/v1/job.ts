@@ -768,6 +768,16 @@ export interface GuidanceInterval {
   end?: number | undefined;
 }
 
+/** DynamicThresholding lets guidance of a high scale give values in the range that a lower one, the mimicked, would give. */
+export interface DynamicThresholding {
+  /** Guidance scale whose range is kept, 0 to 50. One that equals the guidance_scale changes nothing. Unset: 7. */
+  mimicScale?:
+    | number
+    | undefined;
+  /** Share of the latents that are not cut, 0 to 1. Unset: 1, with which they are only scaled. */
+  percentile?: number | undefined;
+}
+
 /**
  * SkipLayerGuidance guides away from what the model makes without some of the transformer's blocks. Step i of n, from 0, is guided so if
  * start <= i / n < end.
@@ -1116,6 +1126,10 @@ export interface JobMetadata {
   /** Skip-layer guidance with its defaults filled in. Unset if there was none. */
   skipLayerGuidance:
     | SkipLayerGuidance
+    | undefined;
+  /** Dynamic thresholding with its defaults filled in. Unset if there was none. */
+  dynamicThresholding:
+    | DynamicThresholding
     | undefined;
   /** Sampling preset, the request's or the operator's. Unset if there was none. */
   samplingPreset?: string | undefined;
@@ -1590,6 +1604,95 @@ export const GuidanceInterval: MessageFns<GuidanceInterval> = {
     const message = createBaseGuidanceInterval();
     message.start = object.start ?? undefined;
     message.end = object.end ?? undefined;
+    return message;
+  },
+};
+
+function createBaseDynamicThresholding(): DynamicThresholding {
+  return { mimicScale: undefined, percentile: undefined };
+}
+
+export const DynamicThresholding: MessageFns<DynamicThresholding> = {
+  encode(message: DynamicThresholding, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.mimicScale !== undefined) {
+      writer.uint32(9).double(message.mimicScale);
+    }
+    if (message.percentile !== undefined) {
+      writer.uint32(17).double(message.percentile);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DynamicThresholding {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDynamicThresholding();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.mimicScale = reader.double();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.percentile = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DynamicThresholding {
+    return {
+      mimicScale: isSet(object.mimicScale)
+        ? globalThis.Number(object.mimicScale)
+        : isSet(object.mimic_scale)
+        ? globalThis.Number(object.mimic_scale)
+        : undefined,
+      percentile: isSet(object.percentile) ? globalThis.Number(object.percentile) : undefined,
+    };
+  },
+
+  toJSON(message: DynamicThresholding): unknown {
+    const obj: any = {};
+    if (message.mimicScale !== undefined) {
+      obj.mimicScale = floatToJson(message.mimicScale);
+    }
+    if (message.percentile !== undefined) {
+      obj.percentile = floatToJson(message.percentile);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DynamicThresholding>, I>>(base?: I): DynamicThresholding {
+    return DynamicThresholding.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DynamicThresholding>, I>>(object: I): DynamicThresholding {
+    const message = createBaseDynamicThresholding();
+    message.mimicScale = object.mimicScale ?? undefined;
+    message.percentile = object.percentile ?? undefined;
     return message;
   },
 };
@@ -2584,6 +2687,7 @@ function createBaseJobMetadata(): JobMetadata {
     deepCacheInterval: undefined,
     controlVideo: undefined,
     skipLayerGuidance: undefined,
+    dynamicThresholding: undefined,
     samplingPreset: undefined,
   };
 }
@@ -2782,6 +2886,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     }
     if (message.skipLayerGuidance !== undefined) {
       SkipLayerGuidance.encode(message.skipLayerGuidance, writer.uint32(458).fork()).join();
+    }
+    if (message.dynamicThresholding !== undefined) {
+      DynamicThresholding.encode(message.dynamicThresholding, writer.uint32(466).fork()).join();
     }
     if (message.samplingPreset !== undefined) {
       writer.uint32(474).string(message.samplingPreset);
@@ -3271,6 +3378,14 @@ export const JobMetadata: MessageFns<JobMetadata> = {
             message.skipLayerGuidance = SkipLayerGuidance.decode(reader, reader.uint32());
             continue;
           }
+          case 58: {
+            if (tag !== 466) {
+              break;
+            }
+
+            message.dynamicThresholding = DynamicThresholding.decode(reader, reader.uint32());
+            continue;
+          }
           case 59: {
             if (tag !== 474) {
               break;
@@ -3521,6 +3636,11 @@ export const JobMetadata: MessageFns<JobMetadata> = {
         : isSet(object.skip_layer_guidance)
         ? SkipLayerGuidance.fromJSON(object.skip_layer_guidance)
         : undefined,
+      dynamicThresholding: isSet(object.dynamicThresholding)
+        ? DynamicThresholding.fromJSON(object.dynamicThresholding)
+        : isSet(object.dynamic_thresholding)
+        ? DynamicThresholding.fromJSON(object.dynamic_thresholding)
+        : undefined,
       samplingPreset: isSet(object.samplingPreset)
         ? globalThis.String(object.samplingPreset)
         : isSet(object.sampling_preset)
@@ -3708,6 +3828,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
     if (message.skipLayerGuidance !== undefined) {
       obj.skipLayerGuidance = SkipLayerGuidance.toJSON(message.skipLayerGuidance);
     }
+    if (message.dynamicThresholding !== undefined) {
+      obj.dynamicThresholding = DynamicThresholding.toJSON(message.dynamicThresholding);
+    }
     if (message.samplingPreset !== undefined) {
       obj.samplingPreset = message.samplingPreset;
     }
@@ -3801,6 +3924,9 @@ export const JobMetadata: MessageFns<JobMetadata> = {
       : undefined;
     message.skipLayerGuidance = (object.skipLayerGuidance !== undefined && object.skipLayerGuidance !== null)
       ? SkipLayerGuidance.fromPartial(object.skipLayerGuidance)
+      : undefined;
+    message.dynamicThresholding = (object.dynamicThresholding !== undefined && object.dynamicThresholding !== null)
+      ? DynamicThresholding.fromPartial(object.dynamicThresholding)
       : undefined;
     message.samplingPreset = object.samplingPreset ?? undefined;
     return message;
