@@ -35,6 +35,8 @@ export interface RotaryInputs {
  * Patches of one frame and `side` x `side` latents, each a token. No patch reaches over two frames, so that frames below each other are one
  * image: a convolution of two dimensions, for which providers have better kernels than for three.
  * x: [B, C, F, side*h, side*w]  ->  tokens [B, F*h*w, O]
+ *
+ * @param options `isFlat`: the weight is stored without the axis of frames. Default: with it
  */
 export function patchEmbedding(
   w: Scope,
@@ -42,14 +44,15 @@ export function patchEmbedding(
   outputs: number,
   side: number,
   grid: Shape,
-  { bias = true } = {},
+  { bias = true, isFlat = false } = {},
 ): Value {
   const { graph } = w;
   const [batch = 1, channels = 0, frames = 1, height = 1, width = 1] = x.shape;
   const [, h = 1, breadth = 1] = grid;
   const like = x;
   const kernel = [outputs, Number(channels)];
-  const weight = w.tensor('weight', [...kernel, 1, side, side], { view: [...kernel, side, side], like });
+  const stored = isFlat ? [...kernel, side, side] : [...kernel, 1, side, side];
+  const weight = w.tensor('weight', stored, { view: [...kernel, side, side], like });
   const image = graph.reshape(x, [batch, channels, product([frames, height]), width]);
   const inputs = bias ? [image, weight, w.tensor('bias', [outputs], { like })] : [image, weight];
   const patches = graph.node('Conv', inputs, [batch, outputs, product([frames, h]), breadth], {

@@ -126,7 +126,8 @@ export interface FrameConditioning {
   readonly takesControlVideo?: boolean;
 }
 
-export type FramePlace = 'start' | 'end';
+/** `look`: what the video is to look like; it is none of its frames. */
+export type FramePlace = 'start' | 'end' | 'look';
 
 /**
  * The grammar of a prompt's signs. `diffusers`: as text, cut at 75 tokens as diffusers does. `plain`: as text, longer prompts go on
@@ -345,7 +346,7 @@ export interface KnownImages {
   readonly start?: Uint8Array | undefined;
   /** The last frame. */
   readonly end?: Uint8Array | undefined;
-  /** An image that the video is to look like; it is none of its frames. `vace` only. */
+  /** An image that the video is to look like; it is none of its frames. VACE and Fun-Control V1.1 only. */
   readonly look?: Uint8Array | undefined;
   /**
    * 0 to 1. Of `latent_hold` the share of the steps that they are held for; of `vace` what the control is multiplied by;

@@ -88,7 +88,7 @@ const jobRequestSchema = z.strictObject({
   outputFormat: enumName(OutputFormat, 'OUTPUT_FORMAT').optional(),
   outputQuality: whole.optional(),
   previewsPerSecond: z.number().optional(),
-  references: z.array(referenceSchema).max(2).optional(),
+  references: z.array(referenceSchema).max(3).optional(),
   mask: maskSchema.optional(),
   controlVideo: controlVideoSchema.optional(),
   controls: z

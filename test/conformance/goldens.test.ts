@@ -102,6 +102,7 @@ describe('goldens on the CPU', () => {
     ['wan-fun-inp-tiny', 6],
     ['wan-ti2v-tiny', 19],
     ['wan-fun-control-tiny', 7],
+    ['wan-fun-control-ref-tiny', 7],
   ])('%s: every case passes, from both layouts where there are two', async (name, count) => {
     const results = await all(fixture(name));
     expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);

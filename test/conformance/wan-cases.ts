@@ -103,7 +103,10 @@ function transformerRuns(cases: WanCases['transformer'], inputs: Expected): read
   if ('timesteps' in cases) {
     const channels = inputs.names.includes('transformer.channels') && inputs.floats('transformer.channels');
     const images = inputs.names.includes('transformer.pictures') ? inputs.floats('transformer.pictures') : undefined;
-    const condition = channels ? ({ kind: 'image', channels, images } as const) : undefined;
+    const reference = inputs.names.includes('transformer.reference')
+      ? inputs.floats('transformer.reference')
+      : undefined;
+    const condition = channels ? ({ kind: 'image', channels, images, reference } as const) : undefined;
     const runs = cases.timesteps.map((timestep) => ({ name: `transformer.t${timestep}`, timestep, condition }));
     const { clean: count } = cases;
     if (count === undefined) return runs;

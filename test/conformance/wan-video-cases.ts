@@ -26,6 +26,8 @@ export interface WanVideoCase {
   readonly key: string;
   /** Which of the pictures `first`, `last` and `ref` it was made from. Omitted: none. */
   readonly mode?: 'none' | 'start' | 'end' | 'both' | 'reference';
+  /** True: it is to look like `ref`, too. */
+  readonly look?: boolean;
   /** Name of the bytes of the file that it follows. Omitted: none. */
   readonly control?: string;
   /** Of VACE. Omitted: 1. */
@@ -112,7 +114,7 @@ async function controlVideo(
 }
 
 function knownPictures(
-  { mode = 'none', conditioning_scale: strength = 1 }: WanVideoCase,
+  { mode = 'none', look = false, conditioning_scale: strength = 1 }: WanVideoCase,
   expected: Expected,
   { info }: WanNetworks,
 ): KnownImages | undefined {
@@ -122,7 +124,7 @@ function knownPictures(
     method: info.frames?.method ?? 'latent_hold',
     ...((mode === 'start' || mode === 'both') && { start: picture('first') }),
     ...((mode === 'end' || mode === 'both') && { end: picture('last') }),
-    ...(mode === 'reference' && { look: picture('ref') }),
+    ...((mode === 'reference' || look) && { look: picture('ref') }),
     strength,
   };
 }

@@ -287,6 +287,13 @@ describe('a request from a payload', () => {
     }
   });
 
+  it('has the look of a video beside its frames', () => {
+    const config = { first_frame: 'https://a.test/a.png', look: 'https://a.test/look.png' };
+    const roles = request({ type: 'video_fast', config }).references.map(({ role }) => role);
+    expect(roles).toEqual([ReferenceRole.REFERENCE_ROLE_START, ReferenceRole.REFERENCE_ROLE_LOOK]);
+    expect(request({ type: 'image_fast', config: { look: config.look } }).references).toEqual([]);
+  });
+
   it('has the ControlNets of an SDXL image; other types ignore them', () => {
     const config = {
       controls: [{ name: 'depth', image: 'https://a.test/depth.png', scale: '0.5', end: 0.8, mode: 'depth' }],

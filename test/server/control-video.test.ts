@@ -21,6 +21,7 @@ import { goldens } from '../support/tiny-wan.js';
 let folder: string;
 let vace: Serving;
 let funControl: Serving;
+let withReference: Serving;
 let textToVideo: Serving;
 /** Nine frames of 48x32, lossless. */
 let golden: Buffer;
@@ -45,11 +46,12 @@ beforeAll(async () => {
   };
   vace = await serve({ WAN_PATH: path }, { startsLater: true, fetcher });
   funControl = await serveGolden('wan-fun-control-tiny');
+  withReference = await serveGolden('wan-fun-control-ref-tiny');
   textToVideo = await serveGolden('wan-tiny');
   golden = Buffer.from((await Expected.read(join(goldens('wan-vace-tiny'), 'expected.safetensors'))).get('control'));
   return () => rm(folder, { recursive: true });
 });
-afterAll(() => Promise.all([vace.stop(), funControl.stop(), textToVideo.stop()]));
+afterAll(() => Promise.all([vace, funControl, withReference, textToVideo].map((serving) => serving.stop())));
 
 const { OUTPUT_METADATA_NONE } = OutputMetadata;
 const small = { prompt: 'a red kite over a field', width: 64, height: 64, steps: 2, seed: 5n };
@@ -115,6 +117,22 @@ describe('a VACE model', () => {
     expect(fetched.files[0]).toEqual(sent.files[0]);
   });
 
+  it('follows it beside a look, which is none of its frames', async () => {
+    const references = [await reference(ReferenceRole.REFERENCE_ROLE_LOOK)];
+    const looking = await outcomeOf(vace.client, { ...clip, references, controlVideo: control(golden) });
+    expect(metadataOf(looking)).toMatchObject({ referenceMode: 'look', referenceApplied: true, frames: 9 });
+    const start = await reference(ReferenceRole.REFERENCE_ROLE_START);
+    const both = await outcomeOf(vace.client, {
+      ...clip,
+      references: [...references, start],
+      controlVideo: control(golden),
+    });
+    expect(metadataOf(both)).toMatchObject({ referenceMode: 'start', referenceApplied: true });
+    expect(both.files[0]).not.toEqual(looking.files[0]);
+    const twice = await outcomeOf(vace.client, { ...clip, references: [...references, ...references] });
+    expect(twice.error?.message).toMatch(/references\[1\]\.role must be another one than those before it$/);
+  });
+
   it('reports how many frames a shorter one covers', async () => {
     const outcome = await outcomeOf(vace.client, { ...clip, controlVideo: control(await halves(4)) });
     expect(metadataOf(outcome).controlVideo?.frames).toBe(4);
@@ -153,6 +171,28 @@ describe('a Fun-Control model', () => {
     const text = await outcomeOf(funControl.client, clip);
     expect(text.error).toBeUndefined();
     expect(text.files[0]).not.toEqual(alone.files[0]);
+  });
+
+  it('leaves a look out; V1.1 takes one, with a first frame and without', async () => {
+    const references = [await reference(ReferenceRole.REFERENCE_ROLE_LOOK)];
+    const request = { ...clip, controlVideo: control(golden) };
+    const left = await outcomeOf(funControl.client, { ...request, references });
+    expect(metadataOf(left).referenceProblem).toBe(
+      'the look reference was left out: the model takes a start reference alone',
+    );
+    await withReference.engine.start();
+    const made = async (more: object) => outcomeOf(withReference.client, { ...request, ...more });
+    const [free, looking] = [await made({}), await made({ references })];
+    const both = await made({ references: [await reference(ReferenceRole.REFERENCE_ROLE_START), ...references] });
+    for (const outcome of [looking, both]) expect(metadataOf(outcome).referenceApplied).toBe(true);
+    expect(new Set([free, looking, both].map(({ files }) => files[0]?.toString('base64'))).size).toBe(3);
+    const image = { ...small, jobType: JobType.JOB_TYPE_IMAGE_FAST };
+    const single = { ...(await reference(ReferenceRole.REFERENCE_ROLE_UNSPECIFIED)) };
+    expect(metadataOf(await outcomeOf(withReference.client, { ...image, references: [single] }))).toMatchObject({
+      referenceApplied: true,
+      referenceMethod: 'image_conditioning',
+      frames: 1,
+    });
   });
 
   it('takes no scale', async () => {

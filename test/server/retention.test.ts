@@ -23,17 +23,22 @@ describe('an ended job', () => {
         seeds: [1],
         init: { rgb: new Uint8Array(3 * MB), strength: 0.5 },
         imagePrompt: { rgb: new Uint8Array(6 * MB), width: 2048, height: 1024, scale: 0.5 },
+        video: {
+          frames: 9,
+          control: { file: new Uint8Array(10 * MB), ffmpeg: 'ffmpeg', fps: 16, frames: 5, scale: 1 },
+        },
       },
       output: { format: 'png', metadata: 'full' },
       controls: [],
-      controlVideo: undefined,
       samplingPreset: undefined,
+      controlVideo: { model: 'sdxl', source: { kind: 'url', url: 'https://a.test/pose.mp4' }, fps: 16 },
       references: {
         model: 'sdxl',
         isVideo: false,
         isLikeness: false,
         mode: 'single',
         start: { kind: 'bytes', bytes: new Uint8Array(20 * MB) },
+        look: { kind: 'bytes', bytes: new Uint8Array(5 * MB) },
         strength: 0.5,
         denoisingStrength: 0.5,
       },
@@ -52,11 +57,14 @@ describe('an ended job', () => {
 
   it('holds neither its references nor the images that they were decoded to', () => {
     const job = newJob('a');
-    expect(job.heldBytes).toBeGreaterThan(29 * MB);
+    expect(job.heldBytes).toBeGreaterThan(44 * MB);
     new JobStore({ maxJobs: 10, maxBytes: 64 * MB }).finish(job);
     expect(job.heldBytes).toBeLessThan(MB);
-    const { init, imagePrompt } = job.request;
-    expect([job.plan.references, init, imagePrompt]).toEqual([undefined, undefined, undefined]);
+    const { init, imagePrompt, video } = job.request;
+    const { references, controlVideo } = job.plan;
+    expect([references, controlVideo, init, imagePrompt]).toEqual([undefined, undefined, undefined, undefined]);
+    // What the metadata report stays.
+    expect(video?.control).toMatchObject({ file: new Uint8Array(), frames: 5, scale: 1 });
   });
 
   it('counts against the retention with all that it holds', () => {

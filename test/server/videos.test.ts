@@ -260,7 +260,7 @@ describe('references of a clip', () => {
       run({ ...clip, references: [reference(bytes, START, start), reference(bytes, END, end)] });
     expect(completed(await of(undefined, 0.4)).metadata.referenceStrength).toBe(0.4);
     expect((await of(0.4, 0.5)).error?.violations.map(({ description }) => description)).toEqual([
-      'references[1].strength 0.5 must be that of references[0], 0.4; one strength counts for both',
+      'references[1].strength 0.5 must be that of references[0], 0.4; one strength counts for all',
     ]);
   });
 

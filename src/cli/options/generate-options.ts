@@ -46,6 +46,7 @@ export interface RequestOptions {
   readonly reference?: string;
   readonly start?: string;
   readonly end?: string;
+  readonly look?: string;
   readonly mask?: string;
   readonly maskBlur?: number;
   readonly maskCrop?: number;
@@ -107,6 +108,10 @@ export function requestOptions(): readonly Option[] {
     new Option('--reference <file|url>', 'image to start from, or to look like; for a video its first frame'),
     new Option('--start <file|url>', 'first frame of a video'),
     new Option('--end <file|url>', 'last frame of a video'),
+    new Option(
+      '--look <file|url>',
+      'image that a video is to look like, none of its frames; VACE and Fun-Control V1.1',
+    ),
     new Option('--mask <file|url>', 'part of the reference that is drawn anew: white, or transparent'),
     new Option('--mask-blur <pixels>', 'blur of the mask, 0 to 64').argParser(number),
     new Option('--mask-crop <pixels>', 'draw only the masked part, at the full size, with pixels around it').argParser(
@@ -150,10 +155,12 @@ export function requestOptions(): readonly Option[] {
 export async function requestFrom(prompt: string, options: RequestOptions): Promise<Partial<GenerateRequest>> {
   const { guidanceStart: start, guidanceEnd: end } = options;
   const { REFERENCE_ROLE_UNSPECIFIED: single, REFERENCE_ROLE_START: first, REFERENCE_ROLE_END: last } = ReferenceRole;
+  const { REFERENCE_ROLE_LOOK: look } = ReferenceRole;
   const references = [
     [options.reference, single],
     [options.start, first],
     [options.end, last],
+    [options.look, look],
   ] as const;
   const given = references.flatMap(([place, role]) =>
     place === undefined ? [] : [referenceFrom(place, role, options)],

@@ -6,6 +6,7 @@ import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { type Condition, conditionFeeds, withChannels } from './conditioning/condition-feeds.js';
 import type { TransformerConfig } from './model/config.js';
 import type { VideoSize } from './model/latents.js';
+import { withFrameBefore, withoutFrameBefore } from './model/reference-frame.js';
 import { type Grid, type RotaryTables, rotaryTables } from './model/rotary-tables.js';
 import { PATCH, TEXT_POSITIONS } from './model/transformer.js';
 import { hasFrameTimesteps } from './model/variant.js';
@@ -80,13 +81,16 @@ export class Denoiser {
   /** The velocity with what the blocks added in the kept run, which had the same batch. -> [B, 16, frames, height, width] */
   async predictFrom(
     { latents: before, hidden }: KeptRun,
-    { latents, size, timestep, condition, signal }: Omit<TransformerCall, 'texts'>,
+    { latents, size: own, timestep, condition, signal }: Omit<TransformerCall, 'texts'>,
   ): Promise<Float32Array> {
+    const takesReference = this.#config.add_ref_conv;
+    const size = takesReference ? { ...own, frames: own.frames + 1 } : own;
     const { in_channels: channels } = this.#config;
     const latentChannels = this.#config.out_channels ?? channels;
     const area = size.frames * size.height * size.width;
-    const batch = latents.length / (latentChannels * area);
-    const change = latents.map((x, i) => x - (before[i] ?? 0));
+    const ownChange = latents.map((x, i) => x - (before[i] ?? 0));
+    const change = takesReference ? withFrameBefore(ownChange, own) : ownChange;
+    const batch = change.length / (latentChannels * area);
     // The channels of known frames do not change.
     const unchanged = new Float32Array((channels - latentChannels) * area);
     const shape = [batch, channels, size.frames, size.height, size.width];
@@ -97,7 +101,8 @@ export class Denoiser {
       timestep: this.#timestepsOf(batch, { size, timestep, condition }),
     };
     const outputs = await session.run(feeds, { signal });
-    return outputOf(outputs, 'flow', 'the reusing transformer');
+    const flow = outputOf(outputs, 'flow', 'the reusing transformer');
+    return takesReference ? withoutFrameBefore(flow, size) : flow;
   }
 
   /** The embedding of each timestep, before it is projected for the blocks. */
@@ -118,6 +123,17 @@ export class Denoiser {
   }
 
   async #runTogether(
+    call: TransformerCall,
+    outputs: readonly string[],
+  ): Promise<Readonly<Record<string, Float32Array>>> {
+    if (!this.#config.add_ref_conv) return this.#runFrames(call, outputs);
+    const withReference = withReferenceFrame(call);
+    const results = await this.#runFrames(withReference, outputs);
+    return { ...results, flow: withoutFrameBefore(outputOf(results, 'flow', 'the transformer'), withReference.size) };
+  }
+
+  /** A run over the frames that the graph takes. */
+  async #runFrames(
     { latents, size, timestep, texts, skips, condition, signal }: TransformerCall,
     outputs: readonly string[],
   ): Promise<Readonly<Record<string, Float32Array>>> {
@@ -189,6 +205,18 @@ function activeBlocks(batch: number, blocks: number, skips: TransformerCall['ski
   return Float32Array.from({ length: batch * blocks }, (_, i) =>
     skips[Math.floor(i / blocks)]?.includes(i % blocks) ? 0 : 1,
   );
+}
+
+/** A call with a frame before the video's own, in which the reference image is. */
+function withReferenceFrame(call: TransformerCall): TransformerCall {
+  const { latents, size, condition } = call;
+  return {
+    ...call,
+    latents: withFrameBefore(latents, size),
+    size: { ...size, frames: size.frames + 1 },
+    condition:
+      condition?.kind === 'image' ? { ...condition, channels: withFrameBefore(condition.channels, size) } : condition,
+  };
 }
 
 // B texts [T, C], of different lengths -> [B, 512, C]

@@ -53,7 +53,7 @@ export function wanTable(config: WanConfig) {
   const video = ({ width, height, frames, rows }: RunSize) => ({
     B: rows,
     T: TEXT_POSITIONS,
-    F: 1 + (frames - 1) / framesPerLatent(config.vae),
+    F: (config.transformer.add_ref_conv ? 2 : 1) + (frames - 1) / framesPerLatent(config.vae),
     h: height / side / PATCH,
     w: width / side / PATCH,
     I: imageEncoder === undefined ? 0 : imagePositions(imageEncoder),

@@ -118,7 +118,7 @@ function controlFrom({ name, image, mode, scale, start, end }: PayloadControl): 
   return { name, source: { $case: 'url', value: image ?? '' }, scale, start, end, mode: kind };
 }
 
-/** The contract's five modes: none; for an image a single reference; for a video a start, an end, or both. */
+/** The contract's five modes: none; for an image a single reference; for a video a start, an end, or both. A look may come with each. */
 function referencesFrom(
   { config = noConfig, metadata = noMetadata }: JobPayload,
   { makes }: JobTypeInfo,
@@ -133,7 +133,7 @@ function referencesFrom(
     strength: metadata.reference_strength,
     denoisingStrength: undefined,
   });
-  const { REFERENCE_ROLE_UNSPECIFIED, REFERENCE_ROLE_START, REFERENCE_ROLE_END } = ReferenceRole;
+  const { REFERENCE_ROLE_UNSPECIFIED, REFERENCE_ROLE_START, REFERENCE_ROLE_END, REFERENCE_ROLE_LOOK } = ReferenceRole;
   if (makes !== 'video') {
     const url = single ?? start ?? end;
     return url === undefined ? [] : [reference(url, REFERENCE_ROLE_UNSPECIFIED)];
@@ -145,5 +145,9 @@ function referencesFrom(
       : single !== undefined
         ? [reference(single, end === undefined ? REFERENCE_ROLE_UNSPECIFIED : REFERENCE_ROLE_START)]
         : [];
-  return end === undefined ? first : [...first, reference(end, REFERENCE_ROLE_END)];
+  return [
+    ...first,
+    ...(end === undefined ? [] : [reference(end, REFERENCE_ROLE_END)]),
+    ...(config.look === undefined ? [] : [reference(config.look, REFERENCE_ROLE_LOOK)]),
+  ];
 }

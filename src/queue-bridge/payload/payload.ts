@@ -141,6 +141,7 @@ const configSchema = z.object({
   control_video_scale: number,
   first_frame: text,
   last_frame: text,
+  look: text,
   output_format: outputFormat,
 });
 

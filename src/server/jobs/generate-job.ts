@@ -87,7 +87,7 @@ function withoutFile(control: RequestControlVideo | undefined): RequestControlVi
 /** Bytes of the references as they came, and of the images that they were decoded to. */
 function imageBytes({ references, controls, controlVideo }: JobPlan, request: GenerationRequest): number {
   const { init, imagePrompt, video, controls: decoded = [] } = request;
-  const own = [references?.start, references?.end, references?.mask?.source];
+  const own = [references?.start, references?.end, references?.look, references?.mask?.source];
   const sources = [...own, ...controls.map(({ source }) => source), controlVideo?.source].map((source) =>
     source?.kind === 'bytes' ? source.bytes.length : 0,
   );

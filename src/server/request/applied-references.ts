@@ -33,7 +33,7 @@ export function referenceMethod(
   return isHeld && !isVideo ? 'img2img' : method;
 }
 
-const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end' };
+const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end', look: 'a look' };
 
 /** @param info of the model; undefined counts as no frame conditioning */
 export function applyReferences(planned: PlannedReferences, info: Conditioning | undefined): AppliedReferences {
@@ -57,7 +57,7 @@ export function assertNeeded(
   const { needs } = info?.frames ?? UNSAID;
   const given = planned === undefined ? [] : placesOf(planned);
   if (needs.every((place) => given.includes(place))) return;
-  const frames = needs.map((place) => ({ start: 'a first', end: 'a last' })[place]).join(' and ');
+  const frames = needs.map((place) => ({ start: 'a first', end: 'a last', look: 'a look' })[place]).join(' and ');
   const wanted = isVideo ? needs.map((place) => ARTICLES[place]).join(' and ') : 'a';
   // An image job can have one reference only.
   const remedy = isVideo || needs.length === 1 ? `give ${wanted} reference, or ` : '';
@@ -68,6 +68,6 @@ export function assertNeeded(
 }
 
 /** A single reference of a video is its first frame; a reference of an image takes the same place. */
-function placesOf({ start, end }: PlannedReferences): readonly FramePlace[] {
-  return [...(start ? (['start'] as const) : []), ...(end ? (['end'] as const) : [])];
+function placesOf(planned: PlannedReferences): readonly FramePlace[] {
+  return (['start', 'end', 'look'] as const).filter((place) => planned[place] !== undefined);
 }

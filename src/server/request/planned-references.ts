@@ -21,11 +21,13 @@ export interface PlannedReferences {
    * one starts from it.
    */
   readonly isLikeness: boolean;
-  /** Reference mode of the contract. */
-  readonly mode: 'single' | 'start' | 'end' | 'both';
+  /** Reference mode of the contract, which is that of the frames; `look`: there is no frame. */
+  readonly mode: 'single' | 'start' | 'end' | 'both' | 'look';
   /** The first frame; in mode `single` the only reference. */
   readonly start?: ReferenceSource;
   readonly end?: ReferenceSource;
+  /** Videos only: an image that the video is to look like. */
+  readonly look?: ReferenceSource;
   /** Image jobs only: the part of the reference that is drawn anew. */
   readonly mask?: PlannedMask | undefined;
   /** Requested or default strength, 0.1 to 1. */

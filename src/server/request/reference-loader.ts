@@ -84,7 +84,8 @@ export function createReferenceLoader(
   return {
     async load(references, { video, ...size }, caller) {
       const { strength, denoisingStrength, mask: planned } = references;
-      const { method, places } = applyReferences(references, await infoOf(references.model, caller.signal));
+      const info = await infoOf(references.model, caller.signal);
+      const { method, places } = applyReferences(references, info);
       if (method === 'ip_adapter') {
         if (references.start === undefined) return {};
         const whole = await load(references.start, (bytes) => decodeWholeReference(bytes, maxPixels), caller);
@@ -95,9 +96,10 @@ export function createReferenceLoader(
         const decode = async (bytes: Uint8Array) => (await decodeReference(bytes, { ...size, maxPixels })).rgb;
         return source && load(source, decode, caller);
       };
-      const [start, end, mask] = await Promise.all([
+      const [start, end, look, mask] = await Promise.all([
         image('start'),
         image('end'),
+        image('look'),
         planned && load(planned.source, (bytes) => decodeMask(bytes, { ...size, maxPixels }, planned.blur), caller),
       ]);
       if (method === 'img2img' || method === 'inpaint' || video === undefined) {
@@ -105,8 +107,9 @@ export function createReferenceLoader(
           ? {}
           : { init: { rgb: start, strength: denoisingStrength ?? strength, mask, cropPadding: planned?.cropPadding } };
       }
-      // VACE takes the reference of an image job as a look, not as a frame.
-      const frames = method === 'vace' && !references.isVideo ? { look: start } : { start, end };
+      // Models that take a look take the reference of an image job as one, not as a frame.
+      const isLook = !references.isVideo && info?.frames?.takes.includes('look') === true;
+      const frames = isLook ? { look: start } : { start, end, look };
       return { video: { ...video, known: { method, ...frames, strength } } };
     },
     loadControls(sources, { width, height }, caller) {

@@ -1,5 +1,7 @@
 import { type Mask, type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
+import type { FramePlace } from '../../pipelines/pipeline.js';
 import { referenceMethod } from './applied-references.js';
+import { checkEnum } from './enum-values.js';
 import type { Check } from './field-checks.js';
 import type { PlannedMask, PlannedReferences, ReferenceSource } from './planned-references.js';
 import type { Preset } from './presets.js';
@@ -43,13 +45,13 @@ export function planReferences(
   { model: { name: model, family, info }, makes, steps, limitBytes, mask: wanted }: ReferenceContext,
   check: Check,
 ): PlannedReferences | undefined {
-  const most = makes === 'video' ? 2 : 1;
+  const most = makes === 'video' ? 3 : 1;
   check(
     references.length <= most,
     'references',
     `references of ${makes === 'video' ? 'a video' : 'an image'} must be at most ${most}, these are ${references.length}`,
   );
-  const [first, second] = references;
+  const [first, ...others] = references;
   const mask = wanted && planMask(wanted, limitBytes, check);
   check(
     mask === undefined || family.references.takesMask === true,
@@ -63,17 +65,21 @@ export function planReferences(
   );
   if (first === undefined) return undefined;
   const sources = references.map((reference, i) => sourceOf(reference, `references[${i}]`, limitBytes, check));
-  const strength = first.strength ?? second?.strength ?? family.references.defaultStrength;
+  const strength =
+    references.find((reference) => reference.strength !== undefined)?.strength ?? family.references.defaultStrength;
   check(
     strength >= MIN_STRENGTH && strength <= 1,
     'references[0].strength',
     `references[0].strength ${strength} must be >= ${MIN_STRENGTH} and <= 1`,
   );
-  check(
-    second?.strength === undefined || second.strength === strength,
-    'references[1].strength',
-    `references[1].strength ${second?.strength} must be that of references[0], ${strength}; one strength counts for both`,
-  );
+  for (const [i, { strength: other = strength }] of others.entries()) {
+    const field = `references[${i + 1}].strength`;
+    check(
+      other === strength,
+      field,
+      `${field} ${other} must be that of references[0], ${strength}; one strength counts for all`,
+    );
+  }
   if (makes !== 'video') {
     const role = first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
     check(role, 'references[0].role', 'references[0].role is for videos; leave it out for an image');
@@ -86,25 +92,48 @@ export function planReferences(
     const [start] = sources;
     return start && { model, isVideo: false, isLikeness, mode: 'single', start, mask, strength, denoisingStrength };
   }
-  const endsWith = references.findIndex(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);
-  const startsWith = references.findIndex(({ role }) => role !== ReferenceRole.REFERENCE_ROLE_END);
-  check(
-    second === undefined || (endsWith >= 0 && startsWith >= 0),
-    'references[1].role',
-    'references[1].role must be the other one of start and end',
-  );
-  const [start, end] = [sources[startsWith], sources[endsWith]];
-  const isSingle = end === undefined && first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
+  const { start, end, look } = placed(references, sources, check);
+  const isSingle = references.length === 1 && first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
+  const frames = end === undefined ? (isSingle ? 'single' : 'start') : start === undefined ? 'end' : 'both';
   return {
     model,
     isVideo: true,
     isLikeness: false,
-    mode: start !== undefined && end !== undefined ? 'both' : end !== undefined ? 'end' : isSingle ? 'single' : 'start',
+    mode: start === undefined && end === undefined ? 'look' : frames,
     ...(start && { start }),
     ...(end && { end }),
+    ...(look && { look }),
     strength,
     denoisingStrength: undefined,
   };
+}
+
+const PLACES: Readonly<Record<number, FramePlace>> = {
+  [ReferenceRole.REFERENCE_ROLE_UNSPECIFIED]: 'start',
+  [ReferenceRole.REFERENCE_ROLE_START]: 'start',
+  [ReferenceRole.REFERENCE_ROLE_END]: 'end',
+  [ReferenceRole.REFERENCE_ROLE_LOOK]: 'look',
+};
+
+/** Sources of a video's references by their roles, each of which comes once. */
+function placed(
+  references: readonly Reference[],
+  sources: readonly (ReferenceSource | undefined)[],
+  check: Check,
+): Readonly<Partial<Record<FramePlace, ReferenceSource>>> {
+  const found: Partial<Record<FramePlace, ReferenceSource>> = {};
+  const taken = new Set<FramePlace>();
+  for (const [i, { role }] of references.entries()) {
+    const field = `references[${i}].role`;
+    const place = PLACES[role];
+    checkEnum(ReferenceRole, 'ReferenceRole', field, role, check);
+    check(place === undefined || !taken.has(place), field, `${field} must be another one than those before it`);
+    if (place === undefined) continue;
+    taken.add(place);
+    const source = sources[i];
+    if (source !== undefined) found[place] = source;
+  }
+  return found;
 }
 
 function planMask(mask: Mask, limitBytes: number, check: Check): PlannedMask | undefined {

@@ -133,11 +133,11 @@ describe('the original layout', () => {
       /safetensors describes a Fun-Control model that takes no images; darkroom serves /,
     ],
     [
-      'a Fun-Control model that takes a reference image',
-      { [DIT]: (tensors) => channels(48)(tensors).set('ref_conv.weight', note()) },
+      'another model that takes a reference image',
+      { [DIT]: (tensors) => channels(36)(tensors).set('ref_conv.weight', note()) },
       { num_heads: 2 },
       'MODEL_UNSUPPORTED',
-      /safetensors is a Fun-Control V1\.1 model; darkroom serves /,
+      /safetensors describes a model of 36 input channels that takes a reference image; darkroom serves /,
     ],
     [
       'a model that takes camera paths',

@@ -43,7 +43,12 @@ describe('VACE', () => {
   it('is recognised by its configuration', async () => {
     const { variant, info } = await inspectWan({ path });
     expect(variant).toBe('vace');
-    expect(info.frames).toEqual({ method: 'vace', takes: ['start', 'end'], needs: [], takesControlVideo: true });
+    expect(info.frames).toEqual({
+      method: 'vace',
+      takes: ['start', 'end', 'look'],
+      needs: [],
+      takesControlVideo: true,
+    });
   });
 
   it('cuts off the latents of the look image: the video has the requested frames', async () => {

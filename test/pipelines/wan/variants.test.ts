@@ -26,7 +26,7 @@ describe('inspection distinguishes the models of WAN', () => {
   const both = ['start', 'end'] as const;
   it.each([
     ['wan-tiny', 'text_to_video', { method: 'latent_hold', takes: both, needs: [] }],
-    ['wan-vace-other', 'vace', { method: 'vace', takes: both, needs: [], takesControlVideo: true }],
+    ['wan-vace-other', 'vace', { method: 'vace', takes: [...both, 'look'], needs: [], takesControlVideo: true }],
     ['wan-i2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: start, needs: start }],
     ['wan-flf2v-tiny', 'image_to_video', { method: 'image_conditioning', takes: both, needs: both }],
     ['wan-ti2v-tiny', 'text_image_to_video', { method: 'clean_frames', takes: start, needs: [] }],
@@ -35,6 +35,11 @@ describe('inspection distinguishes the models of WAN', () => {
       'wan-fun-control-tiny',
       'fun_control',
       { method: 'image_conditioning', takes: start, needs: [], takesControlVideo: true },
+    ],
+    [
+      'wan-fun-control-ref-tiny',
+      'fun_control',
+      { method: 'image_conditioning', takes: ['start', 'look'], needs: [], takesControlVideo: true },
     ],
   ] as const)('%s: %s, in both layouts', async (name, variant, frames) => {
     for (const [layout, path] of [
@@ -144,6 +149,51 @@ describe('a video of a model with a timestep for each frame', () => {
     } finally {
       await pipeline.dispose();
     }
+  });
+});
+
+describe('a video of a model that takes a reference image', () => {
+  it('is made with one and without, and may reuse residuals', async () => {
+    const pipeline = await createWanPipeline({
+      path: await diffusers('wan-fun-control-ref-tiny'),
+      backend: cpuBackend,
+    });
+    try {
+      const condition = {
+        kind: 'image',
+        channels: hashTensor('channels', [32, 2, 4, 6]),
+        images: hashTensor('images', [5, 64]),
+      } as const;
+      const call = {
+        latents: hashTensor('noise', [2, 16, 2, 4, 6]),
+        size: { frames: 2, height: 4, width: 6 },
+        timestep: 321,
+        texts: [hashTensor('a', [7, 32]), hashTensor('b', [3, 32])],
+        condition: { ...condition, reference: hashTensor('reference', [16, 4, 6]) },
+      };
+      const { denoiser } = pipeline.networks;
+      const { flow, kept } = await denoiser.predictAndKeep(call);
+      expect(flow).toHaveLength(call.latents.length);
+      const distance = (other: Float32Array) => Math.max(...other.map((x, i) => Math.abs(x - (flow[i] ?? 9))));
+      expect(distance(await denoiser.predictFrom(kept, call))).toBeLessThan(1e-6);
+      expect(distance(await denoiser.predict({ ...call, oneByOne: true }))).toBeLessThan(1e-5);
+      expect(distance(await denoiser.predict({ ...call, condition }))).toBeGreaterThan(1e-3);
+    } finally {
+      await pipeline.dispose();
+    }
+  });
+
+  it('is none of a model of other input channels', async () => {
+    const path = await diffusers('wan-i2v-tiny');
+    const file = join(path, 'transformer', 'config.json');
+    await writeFile(
+      file,
+      (await readFile(file, 'utf8')).replace('"in_channels"', '"add_ref_conv": true, "in_channels"'),
+    );
+    await expect(openWanCheckpoint({ path })).rejects.toMatchObject({
+      reason: 'MODEL_UNSUPPORTED',
+      message: expect.stringMatching(/describes a model of 36 input channels that takes a reference image; /),
+    });
   });
 });
 

@@ -108,7 +108,7 @@ export interface GenerateRequest {
    * the prompt. If they cannot be parsed, the job runs on the plain prompt, and the metadata reports that.
    */
   weights: string;
-  /** Reference images: at most 1 for an image; for a video a first frame, a last frame, or both. */
+  /** Reference images: at most 1 for an image; for a video a first frame, a last frame, an image that it looks like, one of each. */
   references: Reference[];
   /**
    * LoRAs, at most 4, including those in the prompt, each name once. A prompt can name them in A1111's syntax: <lora:NAME>,

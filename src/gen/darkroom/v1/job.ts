@@ -562,6 +562,11 @@ export const ReferenceRole = {
   REFERENCE_ROLE_START: 1,
   /** REFERENCE_ROLE_END - Last frame of a video. */
   REFERENCE_ROLE_END: 2,
+  /**
+   * REFERENCE_ROLE_LOOK - An image that a video looks like, none of its frames: a person, a thing, a place. VACE and Fun-Control V1.1 take one; other models leave
+   * it out, and the metadata reports that.
+   */
+  REFERENCE_ROLE_LOOK: 3,
 } as const;
 
 export type ReferenceRole = typeof ReferenceRole[keyof typeof ReferenceRole];
@@ -570,6 +575,7 @@ export namespace ReferenceRole {
   export type REFERENCE_ROLE_UNSPECIFIED = typeof ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
   export type REFERENCE_ROLE_START = typeof ReferenceRole.REFERENCE_ROLE_START;
   export type REFERENCE_ROLE_END = typeof ReferenceRole.REFERENCE_ROLE_END;
+  export type REFERENCE_ROLE_LOOK = typeof ReferenceRole.REFERENCE_ROLE_LOOK;
 }
 
 export function referenceRoleFromJSON(object: any): ReferenceRole {
@@ -583,6 +589,9 @@ export function referenceRoleFromJSON(object: any): ReferenceRole {
     case 2:
     case "REFERENCE_ROLE_END":
       return ReferenceRole.REFERENCE_ROLE_END;
+    case 3:
+    case "REFERENCE_ROLE_LOOK":
+      return ReferenceRole.REFERENCE_ROLE_LOOK;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum ReferenceRole");
   }
@@ -596,6 +605,8 @@ export function referenceRoleToJSON(object: ReferenceRole): string {
       return "REFERENCE_ROLE_START";
     case ReferenceRole.REFERENCE_ROLE_END:
       return "REFERENCE_ROLE_END";
+    case ReferenceRole.REFERENCE_ROLE_LOOK:
+      return "REFERENCE_ROLE_LOOK";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum ReferenceRole");
   }
@@ -719,8 +730,8 @@ export interface Reference {
   /** Where it stands in a video. Default: single. Must be unset for an image. */
   role: ReferenceRole;
   /**
-   * How strongly the reference conditions the result, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. Two references have one
-   * strength: give it to one of them, or the same to both. For WAN it also sets the guidance scale to 5 + 4 x strength, unless the request has one.
+   * How strongly the reference conditions the result, 0.1 to 1.0. Unset: 0.85 for WAN, 0.5 for SDXL. All references have one
+   * strength: give it to one of them, or the same to all. For WAN it also sets the guidance scale to 5 + 4 x strength, unless the request has one.
    * docs/guide/wan.md lists its other effects by model.
    */
   strength?:
@@ -988,7 +999,7 @@ export interface JobMetadata {
   enhancedPrompt?:
     | string
     | undefined;
-  /** References of the request: none, single, start, end or both. */
+  /** References of the request: none, single, start, end or both; look, if there is no other one. */
   referenceMode?:
     | string
     | undefined;

@@ -141,7 +141,6 @@ async function openOriginal(
 const OTHER_VARIANTS = [
   ['motion_encoder.', 'WAN Animate'],
   ['control_adapter.', 'Fun-Control-Camera'],
-  ['ref_conv.', 'Fun-Control V1.1'],
 ] as const;
 
 /** @throws InferenceError MODEL_UNSUPPORTED that names what the file is instead, where its names show it */

@@ -55,6 +55,7 @@ export function transformerConfigFromShapes(files: WeightFiles, original: Origin
       ...(shapes.has('condition_embedder.image_embedder.pos_embed') && {
         pos_embed_seq_len: shapes.of('condition_embedder.image_embedder.pos_embed')[1],
       }),
+      add_ref_conv: shapes.has('ref_conv.weight'),
       ...(original.eps !== undefined && { eps: original.eps }),
     },
     files.path,

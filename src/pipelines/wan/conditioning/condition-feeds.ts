@@ -1,6 +1,7 @@
 import type { Feed } from '../../../runtime/session.js';
 import { join32 } from '../../../std/concat-float32.js';
 import type { TransformerConfig } from '../model/config.js';
+import { referenceFeeds } from '../model/reference-frame.js';
 
 /** Known frames of a video as the transformer takes them, the same for all of a batch. */
 export type Condition = VaceControl | KnownLatents | CleanFrames;
@@ -22,6 +23,8 @@ export interface KnownLatents {
   readonly channels: Float32Array;
   /** The image encoder's states of the known frames, [I, image_dim]; undefined for a model that takes no images. */
   readonly images: Float32Array | undefined;
+  /** Latents of an image that the video is to look like, [16, h, w]. Of Fun-Control V1.1; omitted: none is given. */
+  readonly reference?: Float32Array | undefined;
 }
 
 /** Latents that stand in the video as they are, without noise, at a timestep of 0. */
@@ -52,8 +55,12 @@ export function conditionFeeds(
       control_scale: { data: Float32Array.of(condition.scale), shape: [1] },
     };
   }
-  const { images } = condition;
-  if (images === undefined || config.image_dim == null) return {};
+  const { images, reference } = condition;
+  const [frames = 0, height = 0, width = 0] = shape;
+  const feeds = config.add_ref_conv
+    ? referenceFeeds(reference, config.out_channels ?? config.in_channels, { frames, height, width })
+    : {};
+  if (images === undefined || config.image_dim == null) return feeds;
   const data = join32(Array.from({ length: batch }, () => images));
-  return { images: { data, shape: [batch, images.length / config.image_dim, config.image_dim] } };
+  return { ...feeds, images: { data, shape: [batch, images.length / config.image_dim, config.image_dim] } };
 }

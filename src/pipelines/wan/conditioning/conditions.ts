@@ -56,7 +56,7 @@ export async function* encodeConditions(
       return { condition: isClean ? { kind: 'clean', count: 1 } : undefined, leading: 0 };
     }
     case 'fun_control': {
-      const condition = yield* encodeFunControl(job, running, networks, size, { start: own?.start, followed });
+      const condition = yield* encodeFunControl(job, running, networks, size, { ...own, followed });
       return condition && { condition, leading: 0 };
     }
     case 'text_to_video':

@@ -2,7 +2,7 @@ import { join32 } from '../../../std/concat-float32.js';
 import { imagePositions } from '../../common/image-tower.js';
 import { imageFromRgb } from '../../common/rgb-image.js';
 import type { RunningJobs } from '../../common/running-jobs.js';
-import type { PipelineEvent } from '../../pipeline.js';
+import type { KnownImages, PipelineEvent } from '../../pipeline.js';
 import { type VideoSize, videoOfFrames } from '../model/latents.js';
 import type { KnownLatents } from './condition-feeds.js';
 import type { ConditionNetworks, Frames } from './condition-networks.js';
@@ -10,14 +10,13 @@ import { encodeCancellable } from './encode-cancellable.js';
 
 /**
  * Encodes what a Fun-Control model takes: the latents of the control video; the latent of the first frame in its place, with zeros in
- * that of the others; and the image encoder's states of the first frame. What is not given is zeros, the states too. In a video of one
- * latent the first frame is seen by the image encoder alone.
+ * that of the others; of V1.1 the latent of an image that the video is to look like; and the image encoder's states of that image, or else
+ * of the first frame. What is not given is zeros, the states too. In a video of one latent the first frame is seen by the image encoder alone.
  *
  * https://github.com/aigc-apps/VideoX-Fun/blob/804a4258e2608f855ccaec8fffa279e75a3b89c6/videox_fun/pipeline/pipeline_wan_fun_control.py#L633
  *
  * @param video in pixels
- * @param start row-major uint8 [height, width, 3]
- * @param followed frames of the control video
+ * @param given `start` and `look`: row-major uint8 [height, width, 3]; `followed`: frames of the control video
  * @returns undefined when the job ended meanwhile
  */
 export async function* encodeFunControl(
@@ -25,7 +24,7 @@ export async function* encodeFunControl(
   running: RunningJobs,
   networks: ConditionNetworks,
   video: VideoSize,
-  { start, followed }: { readonly start: Uint8Array | undefined; readonly followed: (() => Frames) | undefined },
+  { start, look, followed }: Pick<KnownImages, 'start' | 'look'> & { readonly followed: (() => Frames) | undefined },
 ): AsyncGenerator<PipelineEvent, KnownLatents | undefined, undefined> {
   const { z_dim } = networks.config.vae;
   const { frames, height, width } = networks.autoencoder.latentSize(video);
@@ -33,18 +32,20 @@ export async function* encodeFunControl(
   const blank: readonly Float32Array[] = Array.from({ length: frames }, () => nothing);
   const control = followed === undefined ? blank : yield* encodeCancellable(job, running, networks, followed(), video);
   if (control === undefined) return undefined;
-  const isAmongOthers = start !== undefined && frames > 1;
-  const first = isAmongOthers
-    ? yield* encodeCancellable(job, running, networks, [imageFromRgb(start, video)], video)
-    : [];
+  const encodeImage = (rgb: Uint8Array) => encodeCancellable(job, running, networks, [imageFromRgb(rgb, video)], video);
+  const first = start !== undefined && frames > 1 ? yield* encodeImage(start) : [];
   if (first === undefined) return undefined;
+  const reference = look === undefined ? [] : yield* encodeImage(look);
+  if (reference === undefined) return undefined;
+  const seen = look ?? start;
   return {
     kind: 'image',
     channels: videoOfFrames(
       control.map((latent, i) => join32([latent, first[i] ?? nothing])),
       2 * z_dim,
     ),
-    images: start === undefined ? unseen(networks) : await networks.imageEncoder?.encode([start], video),
+    images: seen === undefined ? unseen(networks) : await networks.imageEncoder?.encode([seen], video),
+    reference: reference[0],
   };
 }
 

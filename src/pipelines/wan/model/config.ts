@@ -48,6 +48,8 @@ export const transformerSchema = z.object({
   added_kv_proj_dim: z.int().min(1).nullish(),
   // Models of a first and a last frame only: tokens of two images.
   pos_embed_seq_len: z.int().min(2).multipleOf(2).nullish(),
+  // Fun-Control V1.1 only: a reference image stands before the video's own frames.
+  add_ref_conv: z.boolean().default(false),
   // VACE only.
   vace_layers: z.array(z.int().min(0)).min(1).default([0, 5, 10, 15, 20, 25, 30, 35]),
   vace_in_channels: z.int().min(1).default(96),

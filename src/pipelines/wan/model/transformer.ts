@@ -5,6 +5,7 @@ import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import type { TransformerConfig } from './config.js';
 import { imageEmbedder } from './image-embedder.js';
+import { withReferencePatches } from './reference-frame.js';
 import { GRID, modulated, transformerBlock } from './transformer-block.js';
 import { VaceBranch } from './vace-branch.js';
 import { hasFrameTimesteps, variantOf } from './variant.js';
@@ -17,7 +18,8 @@ export const PATCH = 2;
 /**
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
  * (common/timestep-embedding.ts), or [B, F, freq_dim] where each frame has its own; `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); `active_blocks`
- * [B, N], 0 for a block that a row skips and 1 for the others; those of VACE (vace-branch.ts), whose hints are added behind skipped blocks, too;
+ * [B, N], 0 for a block that a row skips and 1 for the others; those of VACE (vace-branch.ts), whose hints are added behind skipped blocks, too,
+ * and of Fun-Control V1.1 (reference-frame.ts);
  * `images` [B, I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. Patches, times and the way out are float32 in every dialect.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
@@ -38,6 +40,9 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
 
   // 1. patches: [B, F*h*w, D]
   let x = patchEmbedding(w.at('patch_embedding'), latents, width, 2, GRID);
+  if (config.add_ref_conv) {
+    x = withReferencePatches(graph, w.at('ref_conv'), x, config.out_channels ?? config.in_channels, GRID);
+  }
 
   // 2. conditions: time [B, D], modulation of all blocks [B, 6, D], both perhaps for each frame, context [B, T, D], images [B, I, D]
   const c = w.at('condition_embedder');

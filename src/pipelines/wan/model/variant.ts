@@ -6,7 +6,7 @@ import type { TransformerConfig } from './config.js';
  * The input that a transformer was trained with beside the text: none, VACE's control, or latents and images of known frames.
  * `text_image_to_video`, WAN 2.2 of 5B, has a timestep for each frame, and takes a clean first one.
  * `fun_inp`, Fun-InP of VideoX-Fun, has the files of image-to-video and takes a last frame, too; the image encoder sees the first one alone.
- * `fun_control`, its Fun-Control, takes the latents of a control video and of a first frame.
+ * `fun_control`, its Fun-Control, takes the latents of a control video and of a first frame, V1.1 also a reference image.
  */
 const wanVariants = [
   'text_to_video',
@@ -63,6 +63,9 @@ export function assertVariant(transformer: TransformerConfig, path: string): voi
   const latents = out_channels ?? channels;
   const variant = variantOf(transformer);
   if (variant === 'fun_control' && images == null) refuse('a Fun-Control model that takes no images');
+  if (transformer.add_ref_conv && variant !== 'fun_control') {
+    refuse(`a model of ${channels} input channels that takes a reference image`);
+  }
   const takesFrames = frameConditioningOf(transformer).method === 'image_conditioning';
   const wanted = takesFrames ? 2 * latents + MASK_FRAMES : latents;
   if (channels !== wanted && variant !== 'fun_control') refuse(`a model of ${channels} input channels`);
@@ -97,11 +100,13 @@ export function frameConditioningOf(transformer: TransformerConfig): FrameCondit
     case 'text_image_to_video':
       return { method: 'clean_frames', takes: ['start'], needs: [] };
     case 'vace':
-      return { method: 'vace', takes: ['start', 'end'], needs: [], takesControlVideo: true };
+      return { method: 'vace', takes: ['start', 'end', 'look'], needs: [], takesControlVideo: true };
     case 'fun_inp':
       return { method: 'image_conditioning', takes: ['start', 'end'], needs: ['start'] };
-    case 'fun_control':
-      return { method: 'image_conditioning', takes: ['start'], needs: [], takesControlVideo: true };
+    case 'fun_control': {
+      const takes: readonly FramePlace[] = transformer.add_ref_conv ? ['start', 'look'] : ['start'];
+      return { method: 'image_conditioning', takes, needs: [], takesControlVideo: true };
+    }
     case 'image_to_video': {
       // A model with an image encoder takes as many images as it was trained on: one, or two that it distinguishes.
       const { image_dim: images, pos_embed_seq_len: positions } = transformer;
