@@ -13,14 +13,21 @@ import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
 import { expectedDialects } from '../../src/runtime/precision.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
+import type { SyntheticWanSize } from '../../src/synthetic/sizes.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 
 const folder = join(tmpdir(), `darkroom-peak-${process.pid}`);
-const isWan = process.argv[2] === 'wan';
-const side = isWan ? 20 : 32;
-const sizes = { H: side, W: side };
+/** A decoder, and sides of latents: of the first run, and of the one that is measured. */
+const kinds = {
+  sdxl: { first: 8, side: 32, decoder: sdxlDecoder },
+  wan: { first: 8, side: 20, decoder: () => wanDecoder('wan-1.3b') },
+  'wan-2.2': { first: 2, side: 10, decoder: () => wanDecoder('wan-ti2v-5b') },
+} as const;
+
+const kind = kinds[process.argv[2] as keyof typeof kinds];
+const sizes = { H: kind.side, W: kind.side };
 try {
-  const graph = await (isWan ? wanDecoder() : sdxlDecoder());
+  const graph = await kind.decoder();
   const session = await InferenceSession.create(
     graph.encode((file) => file.slice(folder.length + 1)),
     {
@@ -37,7 +44,7 @@ try {
       return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b, 1)).fill(0.5), dims)] as const;
     });
   // What a first run takes once is no part of the peak.
-  await session.run(Object.fromEntries(feedsOf({ H: 8, W: 8 })));
+  await session.run(Object.fromEntries(feedsOf({ H: kind.first, W: kind.first })));
   const feeds = feedsOf(sizes);
   const feedBytes = feeds.reduce((sum, [, { data }]) => sum + data.byteLength, 0);
   globalThis.gc?.();
@@ -60,8 +67,8 @@ async function sdxlDecoder() {
   return (await buildSdxlNetworks(checkpoint, expectedDialects('cpu', 'fp32'))).vae_decoder.graph;
 }
 
-async function wanDecoder() {
-  await writeSyntheticWan(folder, 'wan-1.3b', 'BF16', true);
+async function wanDecoder(size: SyntheticWanSize) {
+  await writeSyntheticWan(folder, size, 'BF16', true);
   const checkpoint = await openWanCheckpoint({ path: folder });
   return (await buildWanNetworks(checkpoint, expectedDialects('cpu', 'fp32'))).vae_decoder_later.graph;
 }
