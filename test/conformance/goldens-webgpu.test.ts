@@ -36,6 +36,8 @@ describe(`goldens on WebGPU (${vulkan?.name ?? 'no software Vulkan'})`, () => {
       5,
     ],
     ['wan-vace-tiny', 'the transformer and a clip with the look of a picture', /^(transformer\.s0\.5|v3)$/, 2],
+    // The number of blocks of a released model.
+    ['wan-fun-inp-tiny', 'the transformer', /^transformer\.t250$/, 1],
     ['wan-i2v-tiny', 'the transformer and the image encoder', /^(transformer\.t250|image\.odd)$/, 2],
     [
       'wan-ti2v-tiny',

@@ -155,7 +155,7 @@ export class Denoiser {
       },
       timestep: this.#timestepsOf(batch, { size, timestep, condition }),
       text: { data: paddedTexts(texts, textWidth), shape: [batch, TEXT_POSITIONS, textWidth] },
-      active_blocks: { data: activeBlocks(batch, blocks, skips), shape: [batch, blocks] },
+      active_blocks: { data: activeBlocks(batch, blocks, skips), shape: [blocks, batch] },
       cos: { data: cos, shape: tables },
       sin: { data: sin, shape: tables },
       ...conditionFeeds(condition, batch, shape, this.#config),
@@ -200,10 +200,10 @@ function rowOf(call: TransformerCall, row: number, latents: Float32Array): Trans
   return { ...call, latents, texts: texts.slice(row, row + 1), skips: skips?.slice(row, row + 1) };
 }
 
-// -> [B, blocks]: 0 where a block is skipped, otherwise 1
+// -> [blocks, B]: 0 where a block is skipped, otherwise 1
 function activeBlocks(batch: number, blocks: number, skips: TransformerCall['skips'] = []): Float32Array {
   return Float32Array.from({ length: batch * blocks }, (_, i) =>
-    skips[Math.floor(i / blocks)]?.includes(i % blocks) ? 0 : 1,
+    skips[i % batch]?.includes(Math.floor(i / batch)) ? 0 : 1,
   );
 }
 

@@ -30,7 +30,7 @@ export interface BlockConditions {
 }
 
 export interface BlockOptions {
-  /** float32 [B, 1]: 0 for the rows that the block leaves as they are, otherwise 1. Omitted: it changes all. */
+  /** float32 [B]: 0 for the rows that the block leaves as they are, otherwise 1. Omitted: it changes all. */
   readonly active?: Value;
 }
 
@@ -75,7 +75,7 @@ export function transformerBlock(
   return add(graph, h, scaled(graph, graph.wide(linear(ff.at('2'), inside, width)), ifActive(gate2)));
 }
 
-// x: [B, ...]  factors: [B, 1]  ->  [B, ...]
+// x: [B, ...]  factors: [B]  ->  [B, ...]
 function byRow(graph: Graph, x: Value, factors: Value): Value {
   const [rows = 1, ...inside] = x.shape;
   return mul(graph, x, graph.cast(graph.reshape(factors, [rows, ...inside.map(() => 1)]), x.type));

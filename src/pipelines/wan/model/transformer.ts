@@ -1,5 +1,5 @@
 import type { Graph, Value } from '../../../graph/graph.js';
-import { add, chunks, geluTanh, linear, silu } from '../../../graph/ops.js';
+import { add, chunks, gather, geluTanh, linear, silu } from '../../../graph/ops.js';
 import { patchEmbedding, unpatch } from '../../../graph/ops-3d.js';
 import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
@@ -17,10 +17,11 @@ export const PATCH = 2;
 
 /**
  * The denoiser. Inputs: `latents` [B, C, F, 2h, 2w]; `timestep` [B, freq_dim], a sinusoid made on the host
- * (common/timestep-embedding.ts), or [B, F, freq_dim] where each frame has its own; `text` [B, T, text_dim]; `cos` and `sin` [F*h*w, D/2] (rotary-tables.ts); `active_blocks`
- * [B, N], 0 for a block that a row skips and 1 for the others; those of VACE (vace-branch.ts), whose hints are added behind skipped blocks, too,
- * and of Fun-Control V1.1 (reference-frame.ts);
- * `images` [B, I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity from latents to noise; `hidden` [B, F*h*w, D], the output of the blocks. Patches, times and the way out are float32 in every dialect.
+ * (common/timestep-embedding.ts), or [B, F, freq_dim] where each frame has its own; `text` [B, T, text_dim]; `cos` and `sin`
+ * [F*h*w, D/2] (rotary-tables.ts); `active_blocks` [N, B], 0 for a block that a row skips and 1 for the others; those of VACE
+ * (vace-branch.ts), whose hints are added behind skipped blocks, too, and of Fun-Control V1.1 (reference-frame.ts); `images` [B,
+ * I, image_dim] where the model takes images. Outputs: `flow` [B, C, F, 2h, 2w], the velocity from latents to noise; `hidden` [B,
+ * F*h*w, D], the output of the blocks. Patches, times and the way out are float32 in every dialect.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/transformers/transformer_wan.py#L625
  */
@@ -31,7 +32,7 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
   const latents = graph.input('latents', 'f32', ['B', config.in_channels, 'F', '2h', '2w']);
   const timestep = timestepInput(graph, config);
   const text = graph.floatInput('text', ['B', 'T', config.text_dim]);
-  const activeBlocks = graph.input('active_blocks', 'f32', ['B', config.num_layers]);
+  const activeBlocks = graph.input('active_blocks', 'f32', [config.num_layers, 'B']);
   const rope = {
     cos: graph.input('cos', 'f32', [tokens, headDim / 2]),
     sin: graph.input('sin', 'f32', [tokens, headDim / 2]),
@@ -63,8 +64,10 @@ export function buildTransformer(graph: Graph, w: Scope, config: TransformerConf
 
   // 3. blocks
   const branch = variantOf(config) === 'vace' ? new VaceBranch(graph, w, x, GRID, conditions, config) : undefined;
-  for (const [i, active] of chunks(graph, activeBlocks, config.num_layers, 1).entries()) {
+  for (let i = 0; i < config.num_layers; i += 1) {
     const hint = branch?.hint(i);
+    // One at a time: WebGPU splits into no more parts than a shader has bindings for.
+    const active = gather(graph, activeBlocks, graph.constant(Int32Array.of(i), []));
     x = transformerBlock(w.at('blocks', i), x, conditions, config, { active });
     if (hint !== undefined) x = add(graph, x, hint);
   }
