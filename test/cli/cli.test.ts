@@ -390,7 +390,7 @@ describe('darkroom', () => {
   });
 
   it.each([
-    ['wan-vace-tiny', 'VACE', 'start, end, by vace'],
+    ['wan-vace-tiny', 'VACE', 'start, end, look, by vace'],
     ['wan-i2v-tiny', 'image-to-video', 'start, needs start, by image_conditioning'],
   ])('models synthesize, models inspect: %s', async (size, name, references) => {
     const path = join(await tempFolder(), size);
