@@ -89,6 +89,25 @@ describe('CostModel', () => {
     expect(costs.estimate(request)?.denoise).toBe(4);
   });
 
+  it('takes the peak of the process as that of the largest job, though a smaller one is told of it', () => {
+    const costs = learnt();
+    const large = { ...request, width: 1024, height: 1024 };
+    costs.observe(large, { ...timings, peakBytes: 6 * GB });
+    // A small job that raises it by a little does not cost as much as the large one for each of its pixels.
+    costs.observe({ ...request, width: 64, height: 64 }, { ...timings, peakBytes: 6.1 * GB });
+    expect((costs.peakBytes(large) ?? 0) / GB).toBeCloseTo(6.1, 5);
+    expect(costs.peakBytes(request)).toBeLessThan(3.1 * GB);
+  });
+
+  it('knows the size of a job that was cancelled', () => {
+    const costs = new CostModel(3 * MP);
+    costs.observeLoaded(2 * GB);
+    const large = { ...request, width: 1024, height: 1024 };
+    costs.observeStarted(large);
+    costs.observe({ ...request, width: 64, height: 64 }, { ...timings, peakBytes: 6 * GB });
+    expect(costs.peakBytes(large)).toBe(6 * GB);
+  });
+
   it('expects memory above the loaded model by the pixels that are denoised at once', () => {
     const costs = learnt();
     expect(costs.peakBytes(request)).toBe(3 * GB);

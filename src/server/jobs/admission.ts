@@ -276,13 +276,15 @@ export class Admission {
     const { memory, policy } = this.#options;
     const [first] = jobs as [GenerateJob];
     const needed = memoryOfJobs(engine.info?.memory, jobs, engine.spec.batchPixels);
-    const measured = requestsTogether(jobs).map((request) => costs.peakBytes(request) ?? 0);
+    const together = requestsTogether(jobs);
+    const measured = together.map((request) => costs.peakBytes(request) ?? 0);
     const measuredBytes = engine.device === 'cpu' ? Math.max(...measured) : undefined;
     const signal = jobs.length === 1 ? first.signal : undefined;
     const grant = needed && (await memory.grant(engine, needed, { measuredBytes, signal }));
     try {
       if (engine.state !== 'ready') return 'not run';
       this.#options.observer.jobsStarted(jobs);
+      for (const request of together) costs.observeStarted(request);
       return await runBatch(jobs, engine, { costs, policy, onTimings, onEncoded: () => grant?.encoded() });
     } finally {
       grant?.end();

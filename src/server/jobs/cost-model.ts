@@ -32,6 +32,8 @@ export class CostModel {
   readonly #rates = new Map<number, Rates>();
   #encode: number | undefined;
   #peakBytes = 0;
+  /** Most pixels of a run that began. */
+  #largestPixels = 0;
   #loadedBytes: number | undefined;
   /** Memory above that of the loaded model, per pixel that is denoised at once. */
   #bytesPerPixel: number | undefined;
@@ -47,7 +49,8 @@ export class CostModel {
     const { batchImages, peakBytes } = timings;
     const pixels = pixelsOf(request);
     const seen = this.#rates.get(pixels);
-    this.#observePeak(largestOf(request), batchImages, peakBytes);
+    this.#observeSize(request, batchImages);
+    this.#observePeak(peakBytes);
     // In a batch, the time of one job contains parts of the others' decode. The times of two passes are one sum.
     const isMixed = batchImages > request.seeds.length || request.upscale !== undefined;
     if (isMixed && seen !== undefined) return;
@@ -61,6 +64,11 @@ export class CostModel {
       decode: smooth(seen?.decode, (timings.decodeMs + timings.mediaMs) / 1000 / (decodes * batchImages)),
     });
     this.#encode = smooth(this.#encode, timings.encodeMs / 1000);
+  }
+
+  /** Records the size of a job before it runs: one that is cancelled has raised the peak, too. */
+  observeStarted(request: GenerationRequest): void {
+    this.#observeSize(request, request.seeds.length);
   }
 
   /** Records the memory of the engine process after loading, before the first job. */
@@ -91,11 +99,15 @@ export class CostModel {
     return Math.round(this.#loadedBytes + this.#bytesPerPixel * pixels);
   }
 
-  // The peak never falls, so only a job that raised it says something about its size.
-  #observePeak(request: GenerationRequest, images: number, peakBytes: number): void {
-    if (this.#loadedBytes === undefined || peakBytes <= this.#peakBytes) return;
-    this.#peakBytes = peakBytes;
-    this.#bytesPerPixel = Math.max(0, peakBytes - this.#loadedBytes) / this.#pixelsAtOnce(request, images);
+  #observeSize(request: GenerationRequest, images: number): void {
+    this.#largestPixels = Math.max(this.#largestPixels, this.#pixelsAtOnce(largestOf(request), images));
+  }
+
+  // The peak never falls: it is that of the largest run, whichever job is told of it.
+  #observePeak(peakBytes: number): void {
+    if (this.#loadedBytes === undefined) return;
+    this.#peakBytes = Math.max(this.#peakBytes, peakBytes);
+    this.#bytesPerPixel = Math.max(0, this.#peakBytes - this.#loadedBytes) / this.#largestPixels;
   }
 
   #pixelsAtOnce(request: GenerationRequest, images: number): number {
