@@ -11,7 +11,7 @@ import type {
   InferenceServiceServer,
   TokenizeRequest,
 } from '../gen/darkroom/v1/inference_service.js';
-import { DisconnectPolicy } from '../gen/darkroom/v1/job.js';
+import { DisconnectPolicy, JobType } from '../gen/darkroom/v1/job.js';
 import { jobTypeOfValue } from '../job-types.js';
 import { firstStep } from '../pipelines/common/batching.js';
 import { passesOf, resultSize } from '../pipelines/common/passes.js';
@@ -187,6 +187,7 @@ function planOf(
   const { request } = parsed;
   const needed = jobTypeOfValue(state.jobTypes, request.jobType)?.family ?? state.families[0].name;
   const model = request.model || modelOfFamily(state, familyNamed(state.families, needed));
+  if (request.model === '' && request.jobType === JobType.JOB_TYPE_UNSPECIFIED) assertServed(state, model);
   const { spec, info } = engineOf(state, model);
   const family = familyNamed(state.families, spec.family);
   const plan = resolveRequest(parsed, { ...state, model: { name: model, family, info } });
@@ -232,6 +233,16 @@ function modelOfFamily({ engines, config }: ServerState, family: AnyFamily): str
 function tokenizedModel(state: ServerState): string {
   const served = state.families.find(({ openTokenizer }) => openTokenizer !== undefined);
   return modelOfFamily(state, served ?? state.families[0]);
+}
+
+/** @throws InferenceError MODEL_NOT_FOUND for a request that leaves the model to the server, which has none of the first family */
+function assertServed(state: ServerState, model: string): void {
+  if (state.engine(model) !== undefined) return;
+  const served = [...new Set(state.engines.map(({ spec }) => spec.model))];
+  throw new InferenceError(
+    'MODEL_NOT_FOUND',
+    `a request without model and job_type is for ${state.families[0].title}, which is not served; name a job_type, or one of the models ${served.join(', ') || '(there are none)'}`,
+  );
 }
 
 function engineOf(state: ServerState, model: string): Engine {

@@ -135,6 +135,15 @@ describe('resolveRequest', () => {
     expect(violationsOf({ prompt: 'a house', ...request })).toEqual({});
   });
 
+  it('refuses a job type of another family, also one of videos', () => {
+    const sentence = (family: string, needed: string) =>
+      `model "${family}" is of the family ${family}, the job_type needs ${needed}; leave one of them out`;
+    const video = { prompt: 'a house', model: 'sdxl', jobType: JobType.JOB_TYPE_VIDEO_FAST };
+    expect(violationsOf(video).model).toBe(sentence('sdxl', 'wan'));
+    const image = { prompt: 'a house', model: 'wan', jobType: JobType.JOB_TYPE_SDXL_IMAGE_FAST };
+    expect(violationsOf(image, 'wan').model).toBe(sentence('wan', 'sdxl'));
+  });
+
   it('names every bad field at once', () => {
     expect(Object.keys(violationsOf({ prompt: '\0', width: 1025, steps: 0, numImages: 2 }))).toEqual([
       'prompt',

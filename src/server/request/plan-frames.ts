@@ -17,7 +17,8 @@ export function planFrames(
     check(frames <= 1, 'frames', `frames ${frames} are for videos; leave them out for an image`);
     return video && 1;
   }
-  if (video === undefined) throw new Error('a job type makes videos of a family that makes none');
+  // The job type is refused.
+  if (video === undefined) return undefined;
   check(
     frames <= LIMIT_FRAMES,
     'frames',
