@@ -223,7 +223,14 @@ class Bridge implements RunningBridge {
         this.#observer.payloadAdmitted(result, admission?.kind === 'rejected' ? undefined : admission?.type);
         const { id: jobId, traceparent } = admission === undefined || admission.kind === 'rejected' ? noJob : admission;
         const traceId = traceIdOf(traceparent);
-        const facts = { queue, result, ...(jobId && { jobId }), ...(traceId && { traceId }) };
+        const problem = admission === undefined || admission.kind === 'job' ? undefined : admission.problem;
+        const facts = {
+          queue,
+          result,
+          ...(jobId && { jobId }),
+          ...(problem && { problem }),
+          ...(traceId && { traceId }),
+        };
         if (result === 'refused' || result === 'rejected') this.#log.warn(facts, 'payload rejected');
         else if (result !== 'moved') this.#log.debug(facts, 'payload admitted');
       }

@@ -27,9 +27,9 @@ export function classifyPayload(
       const lane = jobTypes.get(type)?.family ?? lanes.find((other) => other.queue === queue)?.name ?? '';
       const message = callbackMessage({ reason: 'INVALID_REQUEST', message: problem });
       const callback = failedBody(id, { reason: 'INVALID_REQUEST', message });
-      return { kind: 'refused', id, user, lane, type, callback, traceparent };
+      return { kind: 'refused', id, user, lane, type, callback, problem, traceparent };
     }
     case 'unusable':
-      return { kind: 'rejected', record: rejectedRecord(queue, raw, read.problem) };
+      return { kind: 'rejected', record: rejectedRecord(queue, raw, read.problem), problem: read.problem };
   }
 }

@@ -431,8 +431,16 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     await queue.push(lists.sdxl, '{"id":"a","type":7}');
     const { payloads } = await queue.poll();
     const admissions: Admission[] = [
-      { kind: 'rejected', record: '{"reason":"not JSON"}' },
-      { kind: 'refused', id: 'a', user: 'ann', lane: 'sdxl', type: '', callback: '{"failed":true}' },
+      { kind: 'rejected', record: '{"reason":"not JSON"}', problem: 'not JSON' },
+      {
+        kind: 'refused',
+        id: 'a',
+        user: 'ann',
+        lane: 'sdxl',
+        type: '',
+        callback: '{"failed":true}',
+        problem: 'no type',
+      },
     ];
     const entries = payloads.map(({ sha1 }, i) => [sha1, admissions[i]] as [string, Admission]);
     expect(await queue.admit(lists.sdxl, entries)).toEqual(['rejected', 'refused']);

@@ -59,7 +59,7 @@ it('the table of journal fields has every field that a script writes, with these
     await queue.push('list', `{"id":"${id}"}`);
     const [payload] = (await queue.poll()).payloads;
     const common = { id, user: 'ann', lane: 'sdxl', type: 't', ...(id === 'a' && { traceparent }) };
-    const admission = kind === 'job' ? { kind, ...common } : { kind, ...common, callback: '{}' };
+    const admission = kind === 'job' ? { kind, ...common } : { kind, ...common, callback: '{}', problem: 'no prompt' };
     await queue.admit('list', [[payload?.sha1 ?? '', admission]]);
   };
   const claim = async (leaseMs = 60_000) => {

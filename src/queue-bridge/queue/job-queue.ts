@@ -37,10 +37,11 @@ export type Admission =
       readonly lane: string;
       readonly type: string;
       readonly callback: string;
+      readonly problem: string;
       readonly traceparent?: string | undefined;
     }
   /** It has no usable id. The list of rejected payloads keeps it with the reason. */
-  | { readonly kind: 'rejected'; readonly record: string };
+  | { readonly kind: 'rejected'; readonly record: string; readonly problem: string };
 
 /** `moved`: another bridge took the payload first. `duplicate`: the id is known; an ended job repeats its callback. */
 export type Admitted = 'admitted' | 'duplicate' | 'refused' | 'rejected' | 'moved';
