@@ -17,9 +17,11 @@ export const syntheticWanSizes = [
   'wan-vace-1.3b',
   'wan-i2v-tiny',
   'wan-i2v-14b',
+  'wan-fun-inp-tiny',
   'wan-fun-inp-1.3b',
   'wan-ti2v-tiny',
   'wan-ti2v-5b',
+  'wan-fun-control-tiny',
   'wan-fun-control-1.3b',
 ] as const;
 export type SyntheticWanSize = (typeof syntheticWanSizes)[number];

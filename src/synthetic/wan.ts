@@ -95,6 +95,7 @@ const wan5B = {
   },
   'vae/config.json': { base_dim: 160, decoder_base_dim: 256, dim_mult: [1, 2, 4, 4], num_res_blocks: 2 },
 } as const;
+
 /** https://huggingface.co/alibaba-pai/Wan2.1-Fun-1.3B-Control */
 const funControl = { 'transformer/config.json': { in_channels: 48 } };
 
@@ -119,7 +120,10 @@ const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string
   'wan-i2v-14b': [wan14B, imageToVideo(5120, { hidden_size: 1280 })],
   'wan-ti2v-tiny': [textImageToVideo, { 'vae/config.json': { base_dim: 4, decoder_base_dim: 8 } }],
   'wan-ti2v-5b': [wan5B, textImageToVideo],
+  // By its layers it is told from image-to-video.
+  'wan-fun-inp-tiny': [imageToVideo(48, TINY_EYE), { 'transformer/config.json': { num_layers: 30 } }],
   'wan-fun-inp-1.3b': [wan13B, imageToVideo(1536, { hidden_size: 1280 })],
+  'wan-fun-control-tiny': [imageToVideo(48, TINY_EYE), funControl],
   'wan-fun-control-1.3b': [wan13B, imageToVideo(1536, { hidden_size: 1280 }), funControl],
 };
 
