@@ -4,6 +4,7 @@ import type { DeviceLedgers } from '../engine/device-ledgers.js';
 import type { Engine, EngineState } from '../engine/engine.js';
 import { engineName, type Work } from '../engine/messages.js';
 import { InferenceError } from '../errors.js';
+import { ReferenceRole } from '../gen/darkroom/v1/job.js';
 import {
   type ControlNetInfo,
   type EmbeddingInfo,
@@ -21,7 +22,7 @@ import type { ControlNetSummary } from '../pipelines/controlnets/controlnet-summ
 import type { EmbeddingSummary } from '../pipelines/embeddings/embedding-summary.js';
 import type { AnyFamily } from '../pipelines/family.js';
 import type { LoraSummary } from '../pipelines/lora/lora-summary.js';
-import type { ModelInfo } from '../pipelines/pipeline.js';
+import type { FramePlace, ModelInfo } from '../pipelines/pipeline.js';
 import type { UpscalerSummary } from '../pipelines/upscalers/upscaler-summary.js';
 import { version } from '../version.js';
 import type { PromptEnhancer } from './enhance/prompt-enhancer.js';
@@ -244,6 +245,12 @@ function describeUpscaler({ name, summary, problem }: KnownAddOn<UpscalerSummary
   };
 }
 
+const ROLES: Readonly<Record<FramePlace, ReferenceRole>> = {
+  start: ReferenceRole.REFERENCE_ROLE_START,
+  end: ReferenceRole.REFERENCE_ROLE_END,
+  look: ReferenceRole.REFERENCE_ROLE_LOOK,
+};
+
 /** States of a model's engines, from the one that can take a job at once to the one that never will. */
 const NEAREST: readonly EngineState[] = ['ready', 'busy', 'starting', 'restarting', 'stopped', 'failed'];
 
@@ -275,6 +282,8 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     layers: info?.layers ?? 0,
     nativeFrames: info?.clip?.frames ?? 0,
     nativeFps: info?.clip?.fps ?? 0,
+    referenceRoles: (info?.frames?.takes ?? []).map((place) => ROLES[place]),
+    neededReferenceRoles: (info?.frames?.needs ?? []).map((place) => ROLES[place]),
     residentBytes: engines.reduce((sum, { residentBytes }) => sum + residentBytes, 0n),
     restarts: sum(engines, ({ restarts }) => restarts),
     problem: failure?.message ?? '',

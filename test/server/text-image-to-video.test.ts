@@ -43,6 +43,7 @@ describe('WAN 2.2 5B', () => {
       serving.client.models.listModels({}, (error, response) => (error ? reject(error) : resolve(response.models))),
     );
     expect(model).toMatchObject({ sizeMultiple: 32, nativeFrames: 121, nativeFps: 24 });
+    expect(model).toMatchObject({ referenceRoles: [START], neededReferenceRoles: [] });
     const { error } = await outcomeOf(serving.client, { ...clip, width: 80 });
     expect(error?.message).toBe('Invalid parameters: width 80 must be a multiple of 32; use 64 or 96');
   });
@@ -63,6 +64,14 @@ describe('WAN 2.2 5B', () => {
     expect(single.files).toEqual(start.files);
     expect(metadataOf(text)).toMatchObject({ referenceMode: 'none', fps: 24 });
     expect(text.files[0]).not.toEqual(start.files[0]);
+  });
+
+  it('is named to a request that leaves the model to a server without SDXL', async () => {
+    const { error } = await outcomeOf(serving.client, { prompt: 'a house' });
+    expect([error?.reason, error?.message]).toEqual([
+      'MODEL_NOT_FOUND',
+      'a request without model and job_type is for SDXL, which is not served; name a job_type, or one of the models wan',
+    ]);
   });
 
   it('leaves a last frame out and says so', async () => {

@@ -110,6 +110,8 @@ function describe(path: string, { title, layout, info, networks }: Inspection): 
     ...(info.clip ? [`  videos of ${info.clip.frames} frames at ${info.clip.fps} per second`] : []),
     `  schedulers ${info.schedulers.join(', ')}`,
     ...referencesLine(info),
+    ...(info.frames?.takesControlVideo ? ['  takes a control video'] : []),
+    ...(info.layers === undefined ? [] : [`  ${info.layers} blocks for skip-layer guidance`]),
     ...(unused.length > 0 ? [`  not used: ${unused.slice(0, MAX_UNUSED_SHOWN).join(', ')}${rest}`] : []),
     '',
   ].join('\n');

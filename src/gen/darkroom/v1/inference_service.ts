@@ -71,9 +71,12 @@ export interface GenerateRequest {
   negativePrompt?:
     | string
     | undefined;
-  /** Width in pixels: a multiple of 8 (WAN: 16), 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's own, 1024 for SDXL, 832 for WAN. */
+  /**
+   * Width in pixels: a multiple of 8 for SDXL, 16 for WAN 2.1, 32 for WAN 2.2 (Model.size_multiple), 64 to 2048 (LIMIT_SIDE_PIXELS).
+   * 0: the model's own, 1024 for SDXL, 832 for WAN 2.1 (Model.native_width).
+   */
   width: number;
-  /** Height in pixels: a multiple of 8 (WAN: 16), 64 to 2048 (LIMIT_SIDE_PIXELS). 0: the model's own, 1024 for SDXL, 480 for WAN. */
+  /** Height in pixels, with the same bounds. 0: the model's own, 1024 for SDXL, 480 for WAN 2.1 (Model.native_height). */
   height: number;
   /** Denoising steps, 1 to 1000 (LIMIT_STEPS). Unset: the preset's. */
   steps?:
@@ -157,7 +160,7 @@ export interface GenerateRequest {
   /** ControlNets with their images, at most 4; the same one may come several times. What they add to the denoiser is summed. SDXL only. */
   controls: Control[];
   /**
-   * Share by which guidance keeps the deviation of the conditional output, 0 to 1, as `guidance_rescale` in diffusers. 0.7 suits models with
+   * How far guidance is rescaled to the deviation of the conditional output, 0 to 1, as `guidance_rescale` in diffusers. 0.7 suits models with
    * zero terminal SNR. SDXL only. Unset: 0.
    */
   guidanceRescale?:
@@ -168,7 +171,7 @@ export interface GenerateRequest {
     | Upscale
     | undefined;
   /**
-   * Deep cache: of every so many runs of the denoiser one is whole, the others reuse its deep features (DeepCache), 1 to 10. Faster and less
+   * Deep cache (DeepCache), 1 to 10: with 3, every third run of the denoiser is whole, and the two after it reuse its deep features. Faster and less
    * exact: see docs/reference/performance.md. SDXL only. 0 or 1: off.
    */
   deepCacheInterval: number;
@@ -188,8 +191,8 @@ export interface GenerateRequest {
     | DynamicThresholding
     | undefined;
   /**
-   * Settings of a model that was distilled for a few steps, by a name that Model.sampling_presets lists: scheduler, steps and guidance
-   * scale. Fields that the request sets itself win. none: those of the job type. Empty: the operator's choice (SDXL_SAMPLING_PRESET,
+   * Settings of a model that was distilled for a few steps, by a name that Model.sampling_presets lists: scheduler, steps, guidance
+   * scale and, for WAN, the shift of the noise levels. Fields that the request sets itself win. none: those of the job type. Empty: the operator's choice (SDXL_SAMPLING_PRESET,
    * WAN_SAMPLING_PRESET).
    */
   samplingPreset: string;
@@ -2312,8 +2315,9 @@ export const TokenizeResponse_EncoderTokens: MessageFns<TokenizeResponse_Encoder
 /**
  * InferenceService makes images and videos, and enhances prompts.
  *
- * Errors carry google.rpc details in `grpc-status-details-bin`: always ErrorInfo (domain "darkroom", a reason from
- * docs/reference/errors.md), BadRequest with every bad field, and RetryInfo if a retry makes sense.
+ * Errors carry google.rpc details in `grpc-status-details-bin`: ErrorInfo (domain "darkroom", a reason from docs/reference/errors.md),
+ * BadRequest with every bad field of a request that was checked, and RetryInfo if a retry makes sense. What the transport refuses has
+ * none: a request of more than 32 MiB together is RESOURCE_EXHAUSTED.
  *
  * A server with tokens wants one in the metadata of every call: `authorization: Bearer <token>`. Every method returns UNAUTHENTICATED
  * for a missing, unknown, expired or revoked token, and PERMISSION_DENIED for a token without the scope that the method needs.

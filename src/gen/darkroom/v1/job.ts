@@ -781,7 +781,7 @@ export interface GuidanceInterval {
 
 /** DynamicThresholding lets guidance of a high scale give values in the range that a lower one, the mimicked, would give. */
 export interface DynamicThresholding {
-  /** Guidance scale whose range is kept, 0 to 50. One that equals the guidance_scale changes nothing. Unset: 7. */
+  /** Guidance scale whose range is kept, 0 to 50. One at or above the guidance_scale changes nothing. Unset: 7. */
   mimicScale?:
     | number
     | undefined;
@@ -790,7 +790,7 @@ export interface DynamicThresholding {
 }
 
 /**
- * SkipLayerGuidance guides away from what the model makes without some of the transformer's blocks. Step i of n, from 0, is guided so if
+ * SkipLayerGuidance guides away from what the model makes without some of the transformer's blocks. Step i of n, from 0, has it if
  * start <= i / n < end.
  */
 export interface SkipLayerGuidance {
@@ -834,7 +834,7 @@ export interface Upscale {
    */
   upscaler: string;
   /**
-   * Sides of the result by those of the request, above 1 and at most 4. The result's sides are rounded to multiples of 8 and bounded as the
+   * Ratio of the result's sides to the request's, above 1 and at most 4. The result's sides are rounded to multiples of 8 and bounded as the
    * request's are. Unset: 2.
    */
   factor?:
@@ -901,7 +901,7 @@ export interface ControlVideo {
   source:
     | //
     /**
-     * Bytes of an MP4, WebM or GIF file (H.264, H.265, VP8, VP9, AV1 or GIF), at most 20 MiB (REFERENCE_MAX_BYTES) and 4096 x 2304 pixels
+     * Bytes of an MP4, WebM or GIF file (H.264, H.265, VP8, VP9, AV1, MPEG-4 part 2, Motion JPEG, ProRes, FFV1 or GIF), at most 20 MiB (REFERENCE_MAX_BYTES) and 4096 x 2304 pixels
      * a frame. Sound is ignored. The server crops the video evenly around the centre to the result's shape, scales it, and takes 16 frames a
      * second of it, from the first one on. What is longer than the result is left out. A shorter video stands still at its last frame.
      */

@@ -18,6 +18,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { ReferenceRole, referenceRoleFromJSON, referenceRoleToJSON } from "./job.js";
 
 export const protobufPackage = "darkroom.v1";
 
@@ -166,7 +167,7 @@ export interface Model {
   upscalers: UpscalerInfo[];
   /**
    * Optional fields of GenerateRequest that have an effect with this model, by their names, for example controls, mask, upscale. With others a
-   * request is refused. Only in ListModels.
+   * request is refused. Only in ListModels. Fields that every model takes are not listed; references are described below.
    */
   takes: string[];
   /** Default number of frames of a video of a request. 0 if unknown, and for models that make no videos. */
@@ -177,6 +178,13 @@ export interface Model {
   layers: number;
   /** Settings that GenerateRequest.sampling_preset names. Only in ListModels. */
   samplingPresets: SamplingPreset[];
+  /**
+   * Roles of the references that a video of the model can have. A reference of another role is left out, which JobMetadata says as soon as the
+   * job starts. Empty if unknown, and for models that make no videos.
+   */
+  referenceRoles: ReferenceRole[];
+  /** Roles without which the model makes nothing. */
+  neededReferenceRoles: ReferenceRole[];
 }
 
 /** SamplingPreset is the settings of a model, or a LoRA, that was distilled for a few steps. */
@@ -287,7 +295,7 @@ export interface ControlNetInfo {
   sizeBytes: bigint;
   /** Reason why the file cannot be used. Empty otherwise. */
   problem: string;
-  /** Kinds of control images that a union model knows: the first so many of ControlMode. 0 for an ordinary ControlNet. */
+  /** Kinds of control images that a union model knows: 1 to this value of ControlMode. 0 for an ordinary ControlNet. */
   modes: number;
 }
 
@@ -399,6 +407,8 @@ function createBaseModel(): Model {
     nativeFps: 0,
     layers: 0,
     samplingPresets: [],
+    referenceRoles: [],
+    neededReferenceRoles: [],
   };
 }
 
@@ -499,6 +509,20 @@ export const Model: MessageFns<Model> = {
     }
     for (const v of message.samplingPresets) {
       SamplingPreset.encode(v!, writer.uint32(234).fork()).join();
+    }
+    if (message.referenceRoles.length !== 0) {
+      writer.uint32(242).fork();
+      for (const v of message.referenceRoles) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    if (message.neededReferenceRoles.length !== 0) {
+      writer.uint32(250).fork();
+      for (const v of message.neededReferenceRoles) {
+        writer.int32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -748,6 +772,42 @@ export const Model: MessageFns<Model> = {
             message.samplingPresets.push(SamplingPreset.decode(reader, reader.uint32()));
             continue;
           }
+          case 30: {
+            if (tag === 240) {
+              message.referenceRoles.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 242) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.referenceRoles.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 31: {
+            if (tag === 248) {
+              message.neededReferenceRoles.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 250) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.neededReferenceRoles.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -851,6 +911,16 @@ export const Model: MessageFns<Model> = {
         : globalThis.Array.isArray(object?.sampling_presets)
         ? object.sampling_presets.map((e: any) => SamplingPreset.fromJSON(e))
         : [],
+      referenceRoles: globalThis.Array.isArray(object?.referenceRoles)
+        ? object.referenceRoles.map((e: any) => referenceRoleFromJSON(e))
+        : globalThis.Array.isArray(object?.reference_roles)
+        ? object.reference_roles.map((e: any) => referenceRoleFromJSON(e))
+        : [],
+      neededReferenceRoles: globalThis.Array.isArray(object?.neededReferenceRoles)
+        ? object.neededReferenceRoles.map((e: any) => referenceRoleFromJSON(e))
+        : globalThis.Array.isArray(object?.needed_reference_roles)
+        ? object.needed_reference_roles.map((e: any) => referenceRoleFromJSON(e))
+        : [],
     };
   },
 
@@ -943,6 +1013,12 @@ export const Model: MessageFns<Model> = {
     if (message.samplingPresets?.length) {
       obj.samplingPresets = message.samplingPresets.map((e) => SamplingPreset.toJSON(e));
     }
+    if (message.referenceRoles?.length) {
+      obj.referenceRoles = message.referenceRoles.map((e) => referenceRoleToJSON(e));
+    }
+    if (message.neededReferenceRoles?.length) {
+      obj.neededReferenceRoles = message.neededReferenceRoles.map((e) => referenceRoleToJSON(e));
+    }
     return obj;
   },
 
@@ -986,6 +1062,8 @@ export const Model: MessageFns<Model> = {
     message.nativeFps = object.nativeFps ?? 0;
     message.layers = object.layers ?? 0;
     message.samplingPresets = object.samplingPresets?.map((e) => SamplingPreset.fromPartial(e)) || [];
+    message.referenceRoles = object.referenceRoles?.map((e) => e) || [];
+    message.neededReferenceRoles = object.neededReferenceRoles?.map((e) => e) || [];
     return message;
   },
 };
