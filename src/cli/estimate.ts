@@ -22,7 +22,7 @@ async function run(prompt: string, options: RequestOptions & ServerOptions): Pro
     );
     const work = seconds === 0 ? 'not known yet: the model has not finished a job' : `${seconds.toFixed(1)} s`;
     const memory = peakMemoryBytes === 0n ? '' : `, ${formatBytes(Number(peakMemoryBytes))} at most`;
-    const device = devicePeakBytes === 0n ? '' : `, ${formatBytes(Number(devicePeakBytes))} of the device`;
+    const device = devicePeakBytes === 0n ? '' : `, ${formatBytes(Number(devicePeakBytes))} of device memory`;
     process.stdout.write(
       `${width}x${height}, ${denoisingSteps} steps: ${work} after ${queueSeconds.toFixed(1)} s in the queue${memory}${device}\n`,
     );

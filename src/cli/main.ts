@@ -64,9 +64,15 @@ const commands: Readonly<Record<string, LazyCommand>> = {
   },
 };
 
+// What reads the output may have read enough of it, as head does.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
+
 try {
   const program = new Command('darkroom')
-    .description('SDXL images and WAN 2.1 videos over gRPC, from the checkpoints you have')
+    .description('SDXL images and WAN videos over gRPC, from the checkpoints you have')
     .version(version);
   const [first, second] = process.argv.slice(2);
   const called = first === 'help' ? second : first;

@@ -332,7 +332,7 @@ describe('darkroom', () => {
     expect([second.code, await readdir(out)]).toEqual([0, ['a-0.webp', 'b-0.jpg']]);
     const estimated = await ask('estimate', 'a kite', ...size, ...reference);
     expect(estimated.stdout).toMatch(
-      /^64x64, 3 steps: \d+\.\d s after 0\.0 s in the queue, \d+.\d GB at most, \d+.\d GB of the device\n$/,
+      /^64x64, 3 steps: \d+\.\d s after 0\.0 s in the queue, \d+.\d GB at most, \d+.\d GB of device memory\n$/,
     );
     const tokens = await ask('tokenize', 'a (red:1.2) kite');
     expect(tokens.stdout).toMatch(/^text_encoder: \d+ tokens in 1 of 75\ntext_encoder_2: /);

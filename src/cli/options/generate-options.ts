@@ -32,6 +32,7 @@ export interface RequestOptions {
   readonly height?: number;
   readonly steps?: number;
   readonly guidance?: number;
+  readonly guidanceScale?: number;
   readonly guidanceRescale?: number;
   readonly dynamicThresholding?: DynamicThresholding;
   readonly guidanceStart?: number;
@@ -81,6 +82,7 @@ export function requestOptions(): readonly Option[] {
     new Option('--height <pixels>', 'multiple of 8').argParser(number),
     new Option('--steps <n>', 'denoising steps').argParser(number),
     new Option('--guidance <scale>', 'guidance scale').argParser(number),
+    new Option('--guidance-scale <scale>', 'the same').argParser(number).hideHelp(),
     new Option('--guidance-rescale <share>', 'how much guidance keeps of the contrast without it, 0 to 1').argParser(
       number,
     ),
@@ -176,7 +178,7 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
     width: options.width ?? 0,
     height: options.height ?? 0,
     steps: options.steps,
-    guidanceScale: options.guidance,
+    guidanceScale: options.guidance ?? options.guidanceScale,
     guidanceRescale: options.guidanceRescale,
     dynamicThresholding: options.dynamicThresholding,
     guidanceInterval: start === undefined && end === undefined ? undefined : { start, end },

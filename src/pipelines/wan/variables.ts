@@ -7,7 +7,7 @@ import { wanSamplingPresets } from './sampling-presets.js';
 /** Environment variables of WAN. */
 export const wanVariables = {
   WAN_PATH: path.describe(
-    "WAN 2.1 checkpoint: a folder in diffusers' layout or in the original code's layout, or the transformer's .safetensors or .gguf file. Unset: no WAN.",
+    "WAN 2.1 or 2.2 5B checkpoint: a folder in diffusers' layout or in the original code's layout, or the transformer's .safetensors or .gguf file. Unset: no WAN.",
   ),
   WAN_SAMPLING_PRESET: samplingPreset(namesOf(wanSamplingPresets), 'WAN'),
   WAN_NAME: modelName('wan', 'WAN'),

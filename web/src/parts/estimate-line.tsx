@@ -47,7 +47,7 @@ export function EstimateLine() {
   if (estimate.value === undefined) return <p class="hint" data-testid="estimate" />;
   const work = cost.seconds ? `about ${seconds(cost.seconds)}` : 'time not known before the first job';
   const wait = cost.queueSeconds ? ` after ${seconds(cost.queueSeconds)} in the queue` : '';
-  const memory = cost.devicePeakBytes ? `, ${bytes(cost.devicePeakBytes)} of the device` : '';
+  const memory = cost.devicePeakBytes ? `, ${bytes(cost.devicePeakBytes)} of device memory` : '';
   return (
     <p class="hint" data-testid="estimate">
       {width} × {height}
