@@ -341,6 +341,8 @@ describe('a control video', () => {
     const buffer = Buffer.from((await writer.finish()).bytes);
     await page.getByLabel(/^Control video/).setInputFiles({ name: 'pose.mp4', mimeType: 'video/mp4', buffer });
     await page.getByRole('button', { name: 'Remove pose.mp4' }).waitFor();
+    // The roles of references are those that the model takes.
+    for (const role of ['First frame', 'Last frame', 'Look']) await page.getByLabel(new RegExp(`^${role}`)).waitFor();
     expect(await accessibilityProblems(page)).toEqual([]);
     await start(page);
     await page.getByTestId('result').waitFor();

@@ -28,7 +28,7 @@ export function MetadataList({ metadata, asset }: MetadataListProps) {
     ['Steps', metadata.steps],
     ['Guidance', metadata.guidanceScale],
     ['Scheduler', metadata.scheduler],
-    ['Distilled', metadata.samplingPreset],
+    ['Sampling preset', metadata.samplingPreset],
     ['LoRAs', loras.map(({ name, weight }) => `${name} (${weight ?? 1})`).join(', ')],
     ['Enlarged', enlarged(metadata.upscale)],
     ['Reference', metadata.referenceProblem ?? metadata.referenceMethod],

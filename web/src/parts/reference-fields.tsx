@@ -7,6 +7,7 @@ import {
   readReference,
   takesControlVideo,
   takesMask,
+  videoRoles,
 } from '../state/form';
 import { NumberField } from './field';
 
@@ -14,16 +15,17 @@ const TITLES: Readonly<Record<ReferenceRole, string>> = {
   single: 'Image to start from',
   start: 'First frame',
   end: 'Last frame',
+  look: 'Look, an image that the video resembles',
   mask: 'Mask, white where it is drawn anew',
   control: 'Control video, which the video follows',
 };
 
-/** References, chosen or dropped: one for an image; for a video a first and a last frame, and a video that it follows. */
+/** References, chosen or dropped: one for an image; for a video those that its model takes, and a video that it follows. */
 export function ReferenceFields() {
   const isVideo = chosenType()?.makes === 'video';
   const canMask = takesMask() && form.references.value.single !== undefined;
   const roles: readonly ReferenceRole[] = isVideo
-    ? ['start', 'end', ...(takesControlVideo() ? (['control'] as const) : [])]
+    ? [...videoRoles(), ...(takesControlVideo() ? (['control'] as const) : [])]
     : canMask
       ? ['single', 'mask']
       : ['single'];

@@ -69,6 +69,8 @@ export interface Model {
   readonly loras?: readonly LoraInfo[];
   readonly upscalers?: readonly UpscalerInfo[];
   readonly samplingPresets?: readonly SamplingPreset[];
+  /** For example REFERENCE_ROLE_START. */
+  readonly referenceRoles?: readonly string[];
   /** Optional fields of a request that have an effect. */
   readonly takes?: readonly string[];
   readonly engines?: readonly Engine[];

@@ -13,7 +13,7 @@ export interface FormReference {
 }
 
 /** `control`: the video that a video follows. */
-export type ReferenceRole = 'single' | 'start' | 'end' | 'mask' | 'control';
+export type ReferenceRole = 'single' | 'start' | 'end' | 'look' | 'mask' | 'control';
 
 /** Fields of the form. Empty text: the server's default. */
 export const form = {
@@ -82,6 +82,12 @@ export function takesControlVideo(): boolean {
   return chosenModel()?.takes?.includes('control_video') ?? false;
 }
 
+/** Roles of a video's references: those that the chosen model takes, or both ends until it has said so. */
+export function videoRoles(): readonly ReferenceRole[] {
+  const taken = chosenModel()?.referenceRoles ?? ['REFERENCE_ROLE_START', 'REFERENCE_ROLE_END'];
+  return (['start', 'end', 'look'] as const).filter((role) => taken.includes(`REFERENCE_ROLE_${role.toUpperCase()}`));
+}
+
 /** True if the chosen model can enlarge its results. */
 export function takesUpscale(): boolean {
   return chosenModel()?.takes?.includes('upscale') ?? false;
@@ -92,7 +98,8 @@ export function requestOf(): Record<string, unknown> {
   const type = chosenType();
   const isVideo = type?.makes === 'video';
   const { mask, control, ...images } = form.references.value;
-  const references = Object.entries(images).filter(([role]) => (role === 'single') !== isVideo);
+  const roles: readonly string[] = isVideo ? videoRoles() : ['single'];
+  const references = Object.entries(images).filter(([role]) => roles.includes(role));
   const isMasked = mask !== undefined && images.single !== undefined && takesMask();
   const strength = optional(form.strength.value);
   return {

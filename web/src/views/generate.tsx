@@ -117,7 +117,7 @@ function Fields() {
           ))}
         </SelectField>
         {model?.samplingPresets !== undefined && (
-          <SelectField label="Distilled" value={form.samplingPreset}>
+          <SelectField label="Sampling preset" value={form.samplingPreset}>
             <option value="">the server's</option>
             <option>none</option>
             {model.samplingPresets.map(({ name }) => (
