@@ -278,9 +278,6 @@ async function* framesOf(stream: Readable, frameBytes: number): AsyncGenerator<U
 /** What is wrong with the file, by ffmpeg's messages. */
 function rejectionOf(stderr: string, isLate: boolean): InferenceError {
   if (isLate) return rejection(takesLong(MAX_DECODE_SECONDS));
-  if (/Cannot allocate memory|get_buffer\(\) failed/.test(stderr)) {
-    return rejection('takes too much memory to decode; send a shorter or a smaller one');
-  }
   if (/matches no streams/.test(stderr)) return rejection('has no images; send one with a video track');
   // Tracks that are not read, such as sound, have codecs, too.
   const [, codec] = /opening decoder/.test(stderr)
@@ -292,6 +289,9 @@ function rejectionOf(stderr: string, isLate: boolean): InferenceError {
   const [, size] = /Picture size (\d+x\d+) exceeds/.exec(stderr) ?? [];
   if (size !== undefined) {
     return rejection(`is ${size}, and the limit is ${MAX_CONTROL_PIXELS} pixels a frame; send a smaller one`);
+  }
+  if (/Cannot allocate memory|get_buffer\(\) failed/.test(stderr)) {
+    return rejection('takes too much memory to decode; send a shorter or a smaller one');
   }
   return rejection(`is damaged or cut short (${lastOf(stderr) || 'no message'}); ${SEND_THE_WHOLE}`);
 }

@@ -179,6 +179,18 @@ describe('a file that is no video', () => {
       () => video('a.mkv', 'color=red:size=4096x2320:rate=16:duration=0.1', '-c:v', 'ffv1'),
       /^the control video is 4096x2320, and the limit is 9437184 pixels a frame; send a smaller one$/,
     ],
+    [
+      'frames that grow beyond it',
+      async () => {
+        const raw = (size: string) =>
+          video('a.h264', `color=red:size=${size}:rate=16:duration=0.2`, '-preset', 'ultrafast', '-pix_fmt', 'yuv420p');
+        const [path, both] = [join(await tempFolder(), 'a.mp4'), join(await tempFolder(), 'both.h264')];
+        await writeFile(both, Buffer.concat([await raw('64x32'), await raw('4096x2320')]));
+        await promisify(execFile)('ffmpeg', ['-v', 'error', '-r', '16', '-i', both, '-c', 'copy', path]);
+        return readFile(path);
+      },
+      /^the control video is 4096x2320, and the limit is 9437184 pixels a frame; send a smaller one$/,
+    ],
   ] as const)('is refused in one sentence: %s', async (_, bytes, message) => {
     const file = await bytes();
     const refusal = await refusalOf(checkControlVideo('ffmpeg', file, fit, never));
