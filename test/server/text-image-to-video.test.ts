@@ -37,9 +37,11 @@ async function references(...roles: readonly ReferenceRole[]): Promise<Reference
 }
 
 describe('WAN 2.2 5B', () => {
-  it('refuses a size of other WANs from a request that came before anybody knew what it is', async () => {
+  it('refuses a size of other WANs from a request that came before anybody knew what it is, and has its own rate', async () => {
     const early = outcomeOf(serving.client, { ...clip, width: 80, height: 112 });
+    const fits = outcomeOf(serving.client, clip);
     await serving.engine.start();
+    expect(metadataOf(await fits).fps).toBe(24);
     const { error } = await early;
     expect(error).toMatchObject({ reason: 'INVALID_REQUEST' });
     expect(error?.message).toBe(
