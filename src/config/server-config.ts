@@ -143,7 +143,7 @@ export const configSchema = z.object({
     .describe('What files say about their making if the request does not say.'),
   VIDEO_CRF: count(18, 0, 51).describe("Quality of MP4 videos on x264's CRF scale: 0 is lossless, 51 the worst."),
   FFMPEG_PATH: path.describe(
-    'Path of ffmpeg, which writes videos. Unset: the binary of the optional package ffmpeg-static, otherwise ffmpeg on the PATH.',
+    'Path of ffmpeg, which writes videos and reads control videos. Unset: the binary of the optional package ffmpeg-static, otherwise ffmpeg on the PATH.',
   ),
   LIMIT_QUEUE: count(64, 1, 100_000).describe(
     'Largest number of jobs that wait or run, over all models. Enhance calls are counted separately, with the same limit.',

@@ -1,5 +1,5 @@
 /** Control videos: files of strangers, which ffmpeg decodes to frames of a job's size, number and rate. */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -14,6 +14,21 @@ export const MAX_CONTROL_PIXELS = 4096 * 2304;
 
 /** CPU time of ffmpeg. 300 frames of 4K take a few seconds. A file that takes this long was made for that. */
 const MAX_DECODE_SECONDS = 60;
+
+/** Time of the first decoding, whatever ffmpeg waits for. */
+const MAX_CHECK_MS = 300_000;
+
+/**
+ * Memory that ffmpeg may have for data, in KiB: 12 frames of 4096x2304 with 16 reference frames, 10 bits, 4:4:4, took 500 MiB. A file of a few
+ * kilobytes can name an index of gigabytes.
+ */
+const MAX_MEMORY_KIB = 1_048_576;
+
+/** Runs a program under that limit, where the system has it. https://man7.org/linux/man-pages/man2/getrlimit.2.html */
+const UNDER_LIMIT = `ulimit -d ${MAX_MEMORY_KIB} 2>/dev/null; exec "$0" "$@"`;
+
+/** Exit codes of a shell that cannot run the program. */
+const NOT_RUN: readonly (number | null)[] = [126, 127];
 
 /** Each thread of a decoder holds a few frames. */
 const THREADS = '2';
@@ -48,10 +63,27 @@ export interface ControlVideoFit extends Size {
  * Decodes a control video without keeping its frames.
  *
  * @param ffmpeg path that findFfmpeg found
+ * @param limitMs time that it may take. Omitted: 5 minutes
  * @returns number of the job's frames that it covers, at least 1
- * @throws InferenceError REFERENCE_INVALID; the signal's reason once it is aborted
+ * @throws InferenceError REFERENCE_INVALID, FFMPEG_MISSING; the signal's reason once it is aborted
  */
 export async function checkControlVideo(
+  ffmpeg: string,
+  bytes: Uint8Array,
+  fit: ControlVideoFit,
+  signal: AbortSignal,
+  limitMs = MAX_CHECK_MS,
+): Promise<number> {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(rejection(takesLong(limitMs / 1000))), limitMs);
+  try {
+    return await coveredFrames(ffmpeg, bytes, fit, AbortSignal.any([signal, late.signal]));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function coveredFrames(
   ffmpeg: string,
   bytes: Uint8Array,
   fit: ControlVideoFit,
@@ -99,7 +131,10 @@ export async function* decodeControlVideo(
   }
 }
 
-/** ffmpeg over one file in a folder of its own, which others cannot read. It is no pipe: an MP4's index may be at its end. */
+/**
+ * ffmpeg over one file in a folder of its own, which others cannot read. It is no pipe: an MP4's index may be at its end. It leads a group of
+ * processes, which ends with it: the operator's ffmpeg may be a script.
+ */
 class Decoding {
   readonly output: Readable;
   readonly #folder: string;
@@ -113,16 +148,16 @@ class Decoding {
     this.#folder = folder;
     this.#signal = signal;
     const { PATH, LD_LIBRARY_PATH } = environment();
-    const child = spawn(ffmpeg, options, {
+    const child = spawn('/bin/sh', ['-c', UNDER_LIMIT, ffmpeg, ...options], {
       cwd: folder,
       // No secrets.
       env: { PATH, ...(LD_LIBRARY_PATH !== undefined && { LD_LIBRARY_PATH }) },
       stdio: ['ignore', 'pipe', 'pipe'],
-      signal,
-      killSignal: 'SIGKILL',
+      detached: true,
     });
     this.output = child.stdout;
-    this.#kill = () => child.kill('SIGKILL');
+    this.#kill = () => killGroup(child);
+    signal.addEventListener('abort', this.#kill, { once: true });
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-MAX_KEPT_CHARACTERS);
     });
@@ -159,6 +194,8 @@ class Decoding {
     const { code, signal } = await this.#ended;
     this.#signal.throwIfAborted();
     if (this.#problem !== undefined) throw this.#problem;
+    if (NOT_RUN.includes(code))
+      throw new InferenceError('FFMPEG_MISSING', `ffmpeg does not run: ${lastOf(this.#stderr)}`);
     const isLate = signal !== null || code === ENDED_BY_SIGNAL;
     if (code !== 0) throw rejectionOf(this.#stderr, isLate);
   }
@@ -166,8 +203,18 @@ class Decoding {
   /** Kills ffmpeg and removes the file, in any state. */
   async end(): Promise<void> {
     this.#kill();
+    this.#signal.removeEventListener('abort', this.#kill);
     await this.#ended;
     await rm(this.#folder, { recursive: true, force: true });
+  }
+}
+
+function killGroup({ pid, exitCode, signalCode }: ChildProcess): void {
+  if (pid === undefined || exitCode !== null || signalCode !== null) return;
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // It ended meanwhile.
   }
 }
 
@@ -175,7 +222,8 @@ class Decoding {
 function decodeOptions(container: VideoContainer, { width, height, frames, fps }: ControlVideoFit): readonly string[] {
   const shape = `(${width}/${height}/sar)`;
   const filters = [
-    `fps=${fps}`,
+    // A video that is shorter than a frame of the job has one frame.
+    `fps=${fps}:eof_action=pass`,
     // Before it is scaled: whatever the file's shape, no image grows beyond the file's or the job's.
     `crop=w='max(1,min(iw,ih*${shape}))':h='max(1,min(ih,iw/${shape}))':exact=1`,
     `scale=${width}:${height}:flags=lanczos+accurate_rnd+full_chroma_int`,
@@ -229,29 +277,39 @@ async function* framesOf(stream: Readable, frameBytes: number): AsyncGenerator<U
 
 /** What is wrong with the file, by ffmpeg's messages. */
 function rejectionOf(stderr: string, isLate: boolean): InferenceError {
-  const reject = (what: string) => new InferenceError('REFERENCE_INVALID', `the control video ${what}`);
-  if (isLate)
-    return reject(
-      `takes more than ${MAX_DECODE_SECONDS} s or too much memory to decode; send a shorter or a smaller one`,
-    );
-  if (/matches no streams/.test(stderr)) return reject('has no images; send one with a video track');
-  const [, codec] = /Codec \((\w+)\) not on whitelist/.exec(stderr) ?? [];
+  if (isLate) return rejection(takesLong(MAX_DECODE_SECONDS));
+  if (/matches no streams/.test(stderr)) return rejection('has no images; send one with a video track');
+  // Tracks that are not read, such as sound, have codecs, too.
+  const [, codec] = /opening decoder/.test(stderr)
+    ? ([...stderr.matchAll(/Codec \((\w+)\) not on whitelist/g)].at(-1) ?? [])
+    : [];
   if (codec !== undefined) {
-    return reject(`has the codec ${codec}, which is not accepted; send H.264, H.265, VP8, VP9, AV1 or a GIF`);
+    return rejection(`has the codec ${codec}, which is not accepted; send H.264, H.265, VP8, VP9, AV1 or a GIF`);
   }
   const [, size] = /Picture size (\d+x\d+) exceeds/.exec(stderr) ?? [];
   if (size !== undefined) {
-    return reject(`is ${size}, and the limit is ${MAX_CONTROL_PIXELS} pixels a frame; send a smaller one`);
+    return rejection(`is ${size}, and the limit is ${MAX_CONTROL_PIXELS} pixels a frame; send a smaller one`);
   }
-  const last =
-    stderr
-      .trim()
-      .split('\n')
-      .at(-1)
-      ?.replace(/^(\[[^\]]*\] )+/, '') ?? '';
-  return reject(`is damaged or cut short (${last.slice(0, MAX_QUOTED_CHARACTERS) || 'no message'}); ${SEND_THE_WHOLE}`);
+  if (/Cannot allocate memory|get_buffer\(\) failed/.test(stderr)) {
+    return rejection('takes too much memory to decode; send a shorter or a smaller one');
+  }
+  return rejection(`is damaged or cut short (${lastOf(stderr) || 'no message'}); ${SEND_THE_WHOLE}`);
+}
+
+/** The last message of ffmpeg. */
+function lastOf(stderr: string): string {
+  const last = stderr.trim().split('\n').at(-1) ?? '';
+  return last.replace(/^(\[[^\]]*\] )+/, '').slice(0, MAX_QUOTED_CHARACTERS);
+}
+
+function takesLong(seconds: number): string {
+  return `takes more than ${seconds} s or too much memory to decode; send a shorter or a smaller one`;
+}
+
+function rejection(problem: string): InferenceError {
+  return new InferenceError('REFERENCE_INVALID', `the control video ${problem}`);
 }
 
 function rejectVideo(problem: string): never {
-  throw new InferenceError('REFERENCE_INVALID', `the control video ${problem}`);
+  throw rejection(problem);
 }

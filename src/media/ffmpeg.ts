@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { resolve, sep } from 'node:path';
 import { promisify } from 'node:util';
 
 const FIX = 'apt-get install ffmpeg, or set FFMPEG_PATH';
@@ -11,7 +12,8 @@ export type FfmpegFinding =
 
 /** Finds ffmpeg: the given path, the binary of the optional package if it was downloaded, or the one on the PATH. */
 export async function findFfmpeg(given: string | undefined): Promise<FfmpegFinding> {
-  const path = given ?? packagedFfmpeg() ?? 'ffmpeg';
+  // It is run in other folders, too.
+  const path = given?.includes(sep) ? resolve(given) : (given ?? packagedFfmpeg() ?? 'ffmpeg');
   try {
     const { stdout } = await promisify(execFile)(path, ['-version'], { timeout: 10_000 });
     return { found: true, path, version: /^ffmpeg version (\S+)/.exec(stdout)?.[1] ?? 'unknown' };

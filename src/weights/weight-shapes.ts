@@ -3,7 +3,7 @@ import { shown } from '../std/shown.js';
 import type { WeightFiles } from './weight-files.js';
 
 /** Layers of a kind that one network may have. The largest published models have fewer; a file can name 60,000 empty ones. */
-const MAX_LAYERS = 256;
+export const MAX_LAYERS = 256;
 
 /** The shapes of a network's tensors, from which its configuration follows. */
 export class WeightShapes {

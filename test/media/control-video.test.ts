@@ -5,10 +5,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import sharp from 'sharp';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { checkControlVideo, decodeControlVideo } from '../../src/media/control-video.js';
 import { refusalOf } from '../support/reference-errors.js';
 import { tempFolder } from '../support/temp-folder.js';
+
+/** Overwrites the 32-bit words behind the name, version and flags of an MP4's box. */
+function writeWords(bytes: Buffer, box: string, words: readonly number[]): void {
+  const from = bytes.indexOf(box) + 8;
+  for (const [i, word] of words.entries()) bytes.writeUInt32BE(word, from + 4 * i);
+}
 
 const fit = { width: 64, height: 32, frames: 17, fps: 16 };
 const never = new AbortController().signal;
@@ -68,6 +74,12 @@ describe('decodeControlVideo()', () => {
     expect(levels(await framesOf(bytes, { frames: 5 }))).toEqual(count(0, 4));
     expect(await checkControlVideo('ffmpeg', bytes, fit, never)).toBe(16);
     expect(await checkControlVideo('ffmpeg', bytes, { ...fit, frames: 5 }, never)).toBe(5);
+  });
+
+  it('a video that is shorter than a frame of the job is one frame', async () => {
+    const bytes = await video('a.mp4', 'color=#204080:size=64x32:rate=60', '-frames:v', '1', '-pix_fmt', 'yuv420p');
+    expect(await checkControlVideo('ffmpeg', bytes, fit, never)).toBe(1);
+    expect(await framesOf(bytes)).toHaveLength(17);
   });
 
   // ffmpeg scales by way of YUV: a level may be lost.
@@ -146,6 +158,16 @@ describe('a file that is no video', () => {
         ).subarray(0, 30_000),
       /^the control video is damaged or cut short \(.*\); send the whole file$/,
     ],
+    [
+      'damaged images beside sound',
+      async () => {
+        const sound = ['-f', 'lavfi', '-i', 'sine=d=2', '-pix_fmt', 'yuv420p'];
+        const bytes = Buffer.from(await video('a.mp4', 'testsrc2=size=320x240:rate=16:duration=2', ...sound));
+        bytes.fill(0xa5, bytes.indexOf('mdat') + 1000, bytes.indexOf('mdat') + 9000);
+        return bytes;
+      },
+      /^the control video is damaged or cut short \(.*\); send the whole file$/,
+    ],
     ['sound', () => video('a.mp4', 'sine=d=1'), /^the control video has no images; send one with a video track$/],
     [
       'a codec that is not on the list',
@@ -157,12 +179,60 @@ describe('a file that is no video', () => {
       () => video('a.mkv', 'color=red:size=4096x2320:rate=16:duration=0.1', '-c:v', 'ffv1'),
       /^the control video is 4096x2320, and the limit is 9437184 pixels a frame; send a smaller one$/,
     ],
+    [
+      'frames that grow beyond it',
+      async () => {
+        const raw = (size: string) =>
+          video('a.h264', `color=red:size=${size}:rate=16:duration=0.2`, '-preset', 'ultrafast', '-pix_fmt', 'yuv420p');
+        const [path, both] = [join(await tempFolder(), 'a.mp4'), join(await tempFolder(), 'both.h264')];
+        await writeFile(both, Buffer.concat([await raw('64x32'), await raw('4096x2320')]));
+        await promisify(execFile)('ffmpeg', ['-v', 'error', '-r', '16', '-i', both, '-c', 'copy', path]);
+        return readFile(path);
+      },
+      /^the control video is 4096x2320, and the limit is 9437184 pixels a frame; send a smaller one$/,
+    ],
   ] as const)('is refused in one sentence: %s', async (_, bytes, message) => {
     const file = await bytes();
     const refusal = await refusalOf(checkControlVideo('ffmpeg', file, fit, never));
     expect(refusal).toMatch(message);
     expect(await refusalOf(framesOf(file))).toBe(refusal);
     expect(left()).toEqual([]);
+  });
+
+  it('whose index is larger than memory may be is refused with little memory', async () => {
+    const bytes = Buffer.from(await video('a.mp4', 'testsrc2=size=64x32:rate=16:duration=1', '-pix_fmt', 'yuv420p'));
+    // 60 million samples of a byte in one chunk, each of a tick.
+    const samples = 60_000_000;
+    writeWords(bytes, 'stsz', [1, samples]);
+    writeWords(bytes, 'stsc', [1, 1, samples, 1]);
+    writeWords(bytes, 'stts', [1, samples, 1]);
+    const usage = join(await tempFolder(), 'usage');
+    const program = join(await tempFolder(), 'ffmpeg');
+    // The largest size of its data at any time.
+    const watch = `while sleep 0.05; do grep VmData /proc/$$/status >> ${usage} 2>/dev/null || exit; done`;
+    await writeFile(program, `#!/bin/sh\n(${watch}) >/dev/null 2>&1 &\nexec ffmpeg "$@"\n`, { mode: 0o700 });
+    expect(await refusalOf(checkControlVideo(program, bytes, fit, never))).toMatch(/^the control video /);
+    const sizes = [...(await readFile(usage, 'utf8')).matchAll(/(\d+) kB/g)].map(([, kib]) => Number(kib));
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(1_048_576);
+  });
+
+  it('is refused if ffmpeg hangs, and what it started ends with it', async () => {
+    const program = join(await tempFolder(), 'ffmpeg');
+    const pid = join(await tempFolder(), 'pid');
+    await writeFile(program, `#!/bin/sh\nsleep 600 &\necho $! > ${pid}\nwait\n`, { mode: 0o700 });
+    const mp4 = Buffer.from('\0\0\0 ftypisom', 'latin1');
+    expect(await refusalOf(checkControlVideo(program, mp4, fit, never, 500))).toBe(
+      'the control video takes more than 0.5 s or too much memory to decode; send a shorter or a smaller one',
+    );
+    expect(left()).toEqual([]);
+    const sleeper = Number(await readFile(pid, 'utf8'));
+    await vi.waitFor(() => expect(() => process.kill(sleeper, 0)).toThrow('ESRCH'), 5000);
+  });
+
+  it('fails a job as without ffmpeg if ffmpeg went away', async () => {
+    const mp4 = Buffer.from('\0\0\0 ftypisom', 'latin1');
+    const gone = checkControlVideo('/nowhere/ffmpeg', mp4, fit, never);
+    await expect(gone).rejects.toMatchObject({ reason: 'FFMPEG_MISSING' });
   });
 
   it.each(['exit 255', 'kill -KILL $$'])('is refused if ffmpeg is ended by a signal: %s', async (end) => {

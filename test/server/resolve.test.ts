@@ -11,12 +11,16 @@ import { openAddOns } from '../../src/server/request/add-ons.js';
 import { hashRequest } from '../../src/server/request/hash-request.js';
 import { parseRequest, resolveRequest } from '../../src/server/request/resolve.js';
 
-const config = readConfig({});
 const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
 const addOns = openAddOns({});
-const resolve = (request: Partial<GenerateRequest>, family = 'sdxl', info?: ModelInfo) =>
+const resolve = (
+  request: Partial<GenerateRequest>,
+  family = 'sdxl',
+  info?: ModelInfo,
+  variables: Parameters<typeof readConfig>[0] = {},
+) =>
   resolveRequest(parseRequest(GenerateRequest.fromPartial(request)), {
-    config,
+    config: readConfig(variables),
     families: builtInFamilies,
     jobTypes: contractJobTypes,
     model: { name: family, family: familyNamed(builtInFamilies, family), info },
@@ -24,9 +28,9 @@ const resolve = (request: Partial<GenerateRequest>, family = 'sdxl', info?: Mode
     addOns,
   });
 
-function violationsOf(request: Partial<GenerateRequest>, family?: string, info?: ModelInfo): Record<string, string> {
+function violationsOf(...call: Parameters<typeof resolve>): Record<string, string> {
   try {
-    resolve(request, family, info);
+    resolve(...call);
   } catch (error) {
     if (!(error instanceof InferenceError) || error.reason !== 'INVALID_REQUEST') throw error;
     return Object.fromEntries(error.violations.map(({ field, description }) => [field, description]));
@@ -55,6 +59,15 @@ describe('resolveRequest', () => {
     expect(seeds[0]).toBeGreaterThanOrEqual(1);
     expect(seeds[0]).toBeLessThanOrEqual(999_999_999);
     expect(seeds).toEqual([0, 1, 2].map((k) => (seeds[0] ?? 0) + k));
+  });
+
+  it('holds the length of a model that a request leaves to it to the limit of frames', () => {
+    const info = { nativeWidth: 64, nativeHeight: 64, sizeMultiple: 16, clip: { frames: 121, fps: 24 } } as ModelInfo;
+    const video = { prompt: 'a house', jobType: JobType.JOB_TYPE_VIDEO_FAST };
+    const frames = 'frames 121 must be >= 1 and <= 81; change it or raise LIMIT_FRAMES';
+    expect(violationsOf(video, 'wan', info, { LIMIT_FRAMES: '81' })).toEqual({ frames });
+    expect(violationsOf({ ...video, frames: 81 }, 'wan', info, { LIMIT_FRAMES: '81' })).toEqual({});
+    expect(violationsOf(video, 'wan', info, { LIMIT_FRAMES: '121' })).toEqual({});
   });
 
   it('extends the negative prompt where there is more than one person', () => {

@@ -12,7 +12,8 @@ import { metadataOf, outcomeOf, type Serving, serve } from '../support/serving.j
 let serving: Serving;
 beforeAll(async () => {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
-  serving = await serve({ WAN_PATH: await writeSyntheticWan(join(folder, 'wan'), 'wan-ti2v-tiny') });
+  const variables = { WAN_PATH: await writeSyntheticWan(join(folder, 'wan'), 'wan-ti2v-tiny') };
+  serving = await serve(variables, { startsLater: true });
   return () => rm(folder, { recursive: true });
 });
 afterAll(() => serving.stop());
@@ -36,6 +37,18 @@ async function references(...roles: readonly ReferenceRole[]): Promise<Reference
 }
 
 describe('WAN 2.2 5B', () => {
+  it('refuses a size of other WANs from a request that came before anybody knew what it is, and has its own rate', async () => {
+    const early = outcomeOf(serving.client, { ...clip, width: 80, height: 112 });
+    const fits = outcomeOf(serving.client, clip);
+    await serving.engine.start();
+    expect(metadataOf(await fits).fps).toBe(24);
+    const { error } = await early;
+    expect(error).toMatchObject({ reason: 'INVALID_REQUEST' });
+    expect(error?.message).toBe(
+      'width 80 must be a multiple of 32; use 64 or 96; height 112 must be a multiple of 32; use 96 or 128',
+    );
+  });
+
   it('has the size, length and rate that it was trained on, and says so', async () => {
     const native = { jobType: JobType.JOB_TYPE_VIDEO_FAST, prompt: small.prompt };
     expect(await estimate(serving.client, native)).toMatchObject({ width: 1280, height: 704, frames: 121 });

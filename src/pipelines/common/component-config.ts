@@ -1,7 +1,13 @@
-import type { z } from 'zod';
+import { z } from 'zod';
 import { InferenceError } from '../../errors.js';
 import type { JsonFileOptions } from '../../std/json-file.js';
 import { problemsOf } from '../../std/schema-problems.js';
+import { MAX_LAYERS } from '../../weights/weight-shapes.js';
+
+/** A number of layers of a kind. Each one of a configuration is looked for, whatever the files have. */
+export function layerCount(least: number): z.ZodInt {
+  return z.int().min(least).max(MAX_LAYERS);
+}
 
 /** How the configurations of a diffusers-layout folder are read: each is a page of JSON, a megabyte is none. */
 export function configFile(model: string): JsonFileOptions {

@@ -4,13 +4,13 @@ import { InferenceError } from '../../errors.js';
 import { readJsonFile } from '../../std/json-file.js';
 import { below, type WeightFiles } from '../../weights/weight-files.js';
 import { WeightShapes } from '../../weights/weight-shapes.js';
-import { configFile, parseComponentConfig } from './component-config.js';
+import { configFile, layerCount, parseComponentConfig } from './component-config.js';
 
 /** `image_encoder/config.json`. Defaults are those of the released one, OpenCLIP's ViT-H/14: transformers has a smaller model's. */
 const imageEncoderSchema = z.object({
   hidden_size: z.int().min(1).default(1280),
   intermediate_size: z.int().min(1).default(5120),
-  num_hidden_layers: z.int().min(2).default(32),
+  num_hidden_layers: layerCount(2).default(32),
   num_attention_heads: z.int().min(1).default(16),
   image_size: z.int().min(1).default(224),
   patch_size: z.int().min(1).default(14),

@@ -13,6 +13,7 @@ import { controlMessages } from '../request/controls.js';
 import { loraMessages } from '../request/loras.js';
 import { upscaleMessage } from '../request/plan-upscale.js';
 import type { GenerateJob } from './generate-job.js';
+import { outputOf } from './output-of.js';
 
 /** Metadata of a job before it starts. */
 export function plannedMetadata(
@@ -46,7 +47,7 @@ export function plannedMetadata(
     totalSizeBytes: 0n,
     serverVersion: version,
     frames: request.video?.frames,
-    fps: plan.output.video?.fps,
+    fps: outputOf(plan, info).video?.fps,
     ...enhancementFields(job),
     referenceMode: references?.mode ?? 'none',
     // True only if every reference was applied.

@@ -7,18 +7,19 @@ import type { RequestedModel } from './request-context.js';
 
 /** Frames that are rendered: 1 for an image; undefined for a family that makes images only. */
 export function planFrames(
-  { frames, references }: GenerateRequest,
+  { frames: requested, references }: GenerateRequest,
   makes: Preset['makes'],
   { family: { video }, info }: Pick<RequestedModel, 'family' | 'info'>,
   { LIMIT_FRAMES }: Config,
   check: Check,
 ): number | undefined {
   if (makes !== 'video') {
-    check(frames <= 1, 'frames', `frames ${frames} are for videos; leave them out for an image`);
+    check(requested <= 1, 'frames', `frames ${requested} are for videos; leave them out for an image`);
     return video && 1;
   }
   // The job type is refused.
   if (video === undefined) return undefined;
+  const frames = requested || (info?.clip ?? video.clip).frames;
   check(
     frames <= LIMIT_FRAMES,
     'frames',
@@ -28,9 +29,9 @@ export function planFrames(
   const { minFramesWithEnd } = video;
   const hasEnd = references.some(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);
   check(
-    frames === 0 || frames >= minFramesWithEnd || !hasEnd,
+    frames >= minFramesWithEnd || !hasEnd,
     'frames',
     `frames ${frames} must be >= ${minFramesWithEnd} with an end reference`,
   );
-  return video.roundFrames(frames || (info?.clip ?? video.clip).frames);
+  return video.roundFrames(frames);
 }

@@ -1,4 +1,5 @@
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
+import { multipleProblem } from '../../pipelines/common/size-multiple.js';
 import type { Check } from './field-checks.js';
 import type { RequestContext } from './request-context.js';
 
@@ -18,13 +19,9 @@ export function planSize(
     const min = Math.min(MIN_SIDE_PIXELS, native);
     if (value < min || value > max) {
       check(false, field, `${field} ${value} must be >= ${min} and <= ${max}; change it or raise LIMIT_SIDE_PIXELS`);
-    } else if (value % sizeMultiple !== 0) {
-      const below = value - (value % sizeMultiple);
-      check(
-        false,
-        field,
-        `${field} ${value} must be a multiple of ${sizeMultiple}; use ${below} or ${below + sizeMultiple}`,
-      );
+    } else {
+      const problem = multipleProblem(field, value, sizeMultiple);
+      check(problem === undefined, field, problem ?? '');
     }
     return value;
   };

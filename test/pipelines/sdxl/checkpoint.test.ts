@@ -176,6 +176,15 @@ describe('an SDXL folder', () => {
       /a distilled SDXL such as SSD-1B/,
     ],
     [
+      'more layers than a model may have',
+      async (folder) => {
+        const path = join(folder, 'unet/config.json');
+        const config = JSON.parse(await readFile(path, 'utf8')) as object;
+        await writeFile(path, JSON.stringify({ ...config, layers_per_block: 257 }));
+      },
+      /unet\/config.json layers_per_block: .*<=256/,
+    ],
+    [
       'pickled weights alone',
       async (folder) => {
         await rm(join(folder, UNET));

@@ -145,7 +145,8 @@ describe('a WAN folder', () => {
     expect(text).toMatch(from);
     await writeFile(path, text.replace(from, to));
   };
-  const refused: readonly [string, (folder: string) => Promise<void>, string, RegExp][] = [
+  type Refused = [string, (folder: string) => Promise<void>, string, RegExp];
+  const refused: readonly Refused[] = [
     [
       'a pipeline of another kind',
       config('model_index.json', /WanPipeline/, 'WanAnimatePipeline'),
@@ -212,6 +213,17 @@ describe('a WAN folder', () => {
       'CHECKPOINT_INVALID',
       /transformer\/config\.json patch_size\.1: Invalid input/,
     ],
+    ...(
+      [
+        ['transformer', 'num_layers'],
+        ['vae', 'num_res_blocks'],
+        ['text_encoder', 'num_layers'],
+      ] as const
+    ).map(([part, field]): Refused => {
+      const more = config(`${part}/config.json`, new RegExp(`"${field}": \\d+`), `"${field}": 257`);
+      const message = new RegExp(`${part}/config\\.json ${field}: Too big: expected number to be <=256`);
+      return [`more layers than a model may have: ${part}`, more, 'CHECKPOINT_INVALID', message];
+    }),
     [
       'shortcuts that no channels fit',
       config(

@@ -82,6 +82,18 @@ describe('messages that arrive', () => {
     expect(arrive(framed(Buffer.concat([Buffer.from([0x22, 0xc0, 0xb8, 0x02]), fields])), 100).message).toBeUndefined();
   });
 
+  it('counts the numbers of a packed list as fields', () => {
+    const layersOf = (layers: readonly number[]) =>
+      framed(
+        GenerateRequest.encode(GenerateRequest.fromPartial({ skipLayerGuidance: { layers: [...layers] } })).finish(),
+      );
+    const some = layersOf(Array.from({ length: 9000 }, (_, i) => 2 ** 31 + i));
+    expect(arrive(some, 7)).toEqual({ at: some.length });
+    const { message, at } = arrive(layersOf(Array.from({ length: 1_000_000 }, () => 300)), 1000);
+    expect(message).toBe('the request has more than 10000 fields, the limit; shorten its lists');
+    expect(at).toBeLessThan(23_000);
+  });
+
   it('are refused by the length that they announce', () => {
     const announced = Buffer.from([0, 0x00, 0x10, 0x00, 0x00]);
     expect(arrive(announced, 5, cancel)).toEqual({

@@ -1,9 +1,11 @@
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
-import { parseComponentConfig } from '../../common/component-config.js';
+import { MAX_LAYERS } from '../../../weights/weight-shapes.js';
+import { layerCount, parseComponentConfig } from '../../common/component-config.js';
 import type { ImageEncoderConfig } from '../../common/image-encoder-config.js';
 
-const counts = z.array(z.int().min(1)).min(1);
+const counts = z.array(z.int().min(1)).min(1).max(MAX_LAYERS);
+const layers = layerCount(1);
 /** Either one number for all blocks or one for each. */
 const perBlock = z.union([z.int().min(1), counts]);
 
@@ -14,11 +16,11 @@ export const unetSchema = z.object({
   out_channels: z.int().min(1).default(4),
   sample_size: z.int().min(1).default(128),
   block_out_channels: counts,
-  layers_per_block: perBlock.default(2),
+  layers_per_block: z.union([layers, z.array(layers).min(1)]).default(2),
   down_block_types: z.array(z.enum(['DownBlock2D', 'CrossAttnDownBlock2D'])),
   up_block_types: z.array(z.enum(['UpBlock2D', 'CrossAttnUpBlock2D'])),
   // 0 stands beside blocks without attention.
-  transformer_layers_per_block: z.union([z.int().min(0), z.array(z.int().min(0)).min(1)]).default(1),
+  transformer_layers_per_block: z.union([layerCount(0), z.array(layerCount(0)).min(1)]).default(1),
   // Named for a mistake that released configurations depend on: it is the number of heads.
   attention_head_dim: perBlock.default(8),
   num_attention_heads: perBlock.nullish(),
@@ -40,7 +42,7 @@ export const vaeSchema = z.object({
   out_channels: z.literal(3).default(3),
   latent_channels: z.int().min(1).default(4),
   block_out_channels: counts,
-  layers_per_block: z.int().min(1).default(1),
+  layers_per_block: layers.default(1),
   norm_num_groups: z.int().min(1).default(32),
   act_fn: z.enum(['silu', 'swish']).default('silu'),
   scaling_factor: z.number().positive().default(0.18215),
@@ -58,7 +60,7 @@ export const textEncoderSchema = z.object({
   vocab_size: z.int().min(1).default(49408),
   hidden_size: z.int().min(1).default(512),
   intermediate_size: z.int().min(1).default(2048),
-  num_hidden_layers: z.int().min(2).default(12),
+  num_hidden_layers: layerCount(2).default(12),
   num_attention_heads: z.int().min(1).default(8),
   max_position_embeddings: z.int().min(1).default(77),
   hidden_act: z.enum(['quick_gelu', 'gelu']).default('quick_gelu'),

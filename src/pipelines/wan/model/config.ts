@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { InferenceError } from '../../../errors.js';
-import { parseComponentConfig } from '../../common/component-config.js';
+import { MAX_LAYERS } from '../../../weights/weight-shapes.js';
+import { layerCount, parseComponentConfig } from '../../common/component-config.js';
 import type { ImageEncoderConfig } from '../../common/image-encoder-config.js';
 
 /** Mean and deviation of the latents of the released VAE, a channel each: wan/modules/vae.py of the original code. */
@@ -39,7 +40,7 @@ export const transformerSchema = z.object({
   text_dim: z.int().min(1).default(4096),
   freq_dim: z.int().min(2).multipleOf(2).default(256),
   ffn_dim: z.int().min(1).default(13824),
-  num_layers: z.int().min(1).default(40),
+  num_layers: layerCount(1).default(40),
   cross_attn_norm: z.boolean().default(true),
   qk_norm: z.literal('rms_norm_across_heads').default('rms_norm_across_heads'),
   eps: z.number().positive().default(1e-6),
@@ -61,8 +62,8 @@ export const vaeSchema = z.object({
   base_dim: z.int().min(1).default(96),
   decoder_base_dim: z.int().min(1).nullish(),
   z_dim: z.int().min(1).default(16),
-  dim_mult: z.array(z.int().min(1)).min(1).default([1, 2, 4, 4]),
-  num_res_blocks: z.int().min(1).default(2),
+  dim_mult: z.array(z.int().min(1)).min(1).max(MAX_LAYERS).default([1, 2, 4, 4]),
+  num_res_blocks: layerCount(1).default(2),
   attn_scales: z.array(z.number()).max(0, 'attention outside the middle block is not served').default([]),
   temperal_downsample: z.array(z.boolean()).default([false, true, true]),
   // Of a patch of pixels: three colours of each.
@@ -81,7 +82,7 @@ export const textEncoderSchema = z.object({
   d_model: z.int().min(1).default(512),
   d_kv: z.int().min(1).default(64),
   d_ff: z.int().min(1).default(1024),
-  num_layers: z.int().min(1).default(8),
+  num_layers: layerCount(1).default(8),
   num_heads: z.int().min(1).default(6),
   relative_attention_num_buckets: z.int().min(2).default(32),
   relative_attention_max_distance: z.int().min(2).default(128),
