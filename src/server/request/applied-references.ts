@@ -44,7 +44,7 @@ export function applyReferences(planned: PlannedReferences, info: Conditioning |
   const problem =
     left.length === 0
       ? undefined
-      : `the ${left.join(' and ')} reference was left out: the model takes ${takes.map((place) => ARTICLES[place]).join(' and ')} reference alone`;
+      : `the ${left.join(' and ')} ${left.length === 1 ? 'reference was' : 'references were'} left out: the model takes ${takes.map((place) => ARTICLES[place]).join(' and ')} reference alone`;
   const method = planned.mask === undefined ? referenceMethod(planned, info) : 'inpaint';
   return { method, places, problem };
 }
