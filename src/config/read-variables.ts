@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import { InferenceError, listProblems } from '../errors.js';
+import { problemOf } from '../std/schema-problems.js';
 
 /** Variables whose values messages do not show. */
 const SECRET = /TOKEN|KEY|SECRET|REDIS_URL/;
@@ -17,7 +18,7 @@ export function readVariables<T extends z.ZodType>(schema: T, variables: NodeJS.
   const problems = parsed.error.issues.map((issue) => {
     const name = String(issue.path[0]);
     const value = given[name];
-    return `${name}${SECRET.test(name) || value === undefined ? '' : ` "${value}"`}: ${issue.message}`;
+    return `${name}${SECRET.test(name) || value === undefined ? '' : ` "${value}"`}: ${problemOf(issue)}`;
   });
   throw new InferenceError('INVALID_REQUEST', `the configuration has mistakes:\n${listProblems(problems)}`);
 }

@@ -38,7 +38,9 @@ export function checkUrl(given: string, { allowedHosts, isAllowedAddress }: UrlR
     rejectReference(`the host of ${whose}, ${address}, is not a public address; use another host`);
   }
   if (allowedHosts.length === 0) {
-    rejectReference('no host is allowed for references; set REFERENCE_HOSTS, for example to *.supabase.co');
+    rejectReference(
+      'this server fetches no references; send the bytes, or ask its operator to set REFERENCE_HOSTS, for example to *.supabase.co',
+    );
   }
   if (!isAllowedHost(url, allowedHosts)) {
     rejectReference(

@@ -2,6 +2,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { parse } from 'yaml';
 import type { z } from 'zod';
 import { InferenceError, listProblems } from '../errors.js';
+import { problemOf } from './schema-problems.js';
 
 export interface OperatorFileOptions {
   /** Names the file in messages. */
@@ -45,7 +46,7 @@ async function readChecked<T>(
   const text = await readFile(path, 'utf8').catch((error: Error) => refuse(`cannot be read: ${error.message}`));
   const parsed = schema.safeParse(parseText(text, refuse));
   if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map(({ path: at, message }) => `${at.join('.') || 'it'} ${message}`);
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'it'} ${problemOf(issue)}`);
   return refuse(`has mistakes:\n${listProblems(problems)}`);
 }
 

@@ -12,6 +12,7 @@ import {
   ReferenceType,
   type Upscale,
 } from '../gen/darkroom/v1/job.js';
+import { problemOf } from '../std/schema-problems.js';
 
 /** Parses the short, lower-case name of an enum's value: "jpeg" is OUTPUT_FORMAT_JPEG. */
 function enumName<T extends number>(values: Readonly<Record<string, T>>, prefix: string) {
@@ -201,9 +202,9 @@ export function replayRequest(body: unknown) {
 export function parseBody<T extends z.ZodType>(schema: T, body: unknown, name = 'body'): z.infer<T> {
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
-  const violations = parsed.error.issues.map(({ path, message }) => ({
-    field: path.join('.') || name,
-    description: message,
+  const violations = parsed.error.issues.map((issue) => ({
+    field: issue.path.join('.') || name,
+    description: problemOf(issue),
   }));
   const [first] = violations;
   throw new InferenceError('INVALID_REQUEST', `${first?.field}: ${first?.description}`, { violations });

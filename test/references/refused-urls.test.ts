@@ -99,7 +99,7 @@ describe('a URL that is not fetched', () => {
   it('is every URL while no host is allowed', async () => {
     const none = createReferenceFetcher({ ...limits, allowedHosts: [] });
     expect(await refusalOf(none.fetch('https://storage.example.com/a.png', never))).toBe(
-      'no host is allowed for references; set REFERENCE_HOSTS, for example to *.supabase.co',
+      'this server fetches no references; send the bytes, or ask its operator to set REFERENCE_HOSTS, for example to *.supabase.co',
     );
   });
 

@@ -18,9 +18,9 @@ describe('createScheduler', () => {
     [
       'a beta schedule',
       { beta_schedule: 'sigmoid' },
-      /scheduler_config.json cannot be used: beta_schedule: Invalid option/,
+      /scheduler_config.json cannot be used: beta_schedule: must be one of /,
     ],
-    ['a prediction type', { prediction_type: 'flow' }, /prediction_type: Invalid option/],
+    ['a prediction type', { prediction_type: 'flow' }, /prediction_type: must be one of /],
     [
       'a class',
       { _class_name: 'EDMEulerScheduler' },

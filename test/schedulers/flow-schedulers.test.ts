@@ -81,7 +81,7 @@ describe('flow schedulers', () => {
 
   it('refuses a shift that is no positive number', () => {
     expect(() => flowShiftOf({ flow_shift: -1 })).toThrow(
-      'scheduler_config.json cannot be used: flow_shift: Too small',
+      'scheduler_config.json cannot be used: flow_shift: must be > 0',
     );
   });
 });

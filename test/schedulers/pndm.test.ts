@@ -38,7 +38,7 @@ describe('PNDM', () => {
 
   it('refuses a model that predicts clean samples', () => {
     expect(() => createScheduler('pndm', { ...sdxl, prediction_type: 'sample' }, 4)).toThrow(
-      'scheduler_config.json cannot be used: prediction_type: Invalid option',
+      'scheduler_config.json cannot be used: prediction_type: must be one of',
     );
   });
 });

@@ -159,7 +159,7 @@ describe('ClipTokenizer', () => {
 
   it.each([
     [{ model: { type: 'WordPiece' } }, /model\.type: is of another kind than BPE/],
-    [{ pre_tokenizer: { type: 'Whitespace' } }, /pre_tokenizer\.type: Invalid input/],
+    [{ pre_tokenizer: { type: 'Whitespace' } }, /pre_tokenizer\.type: must be Sequence/],
     [{ normalizer: { type: 'Sequence', normalizers: [{ type: 'NFKC' }] } }, /is not how CLIP normalises/],
   ])('refuses a tokenizer.json of another kind: %j', async (change, message) => {
     const folder = join(await tempFolder(), 'tokenizer');

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { JobTypeInfo, JobTypes } from '../../job-types.js';
+import { problemOf } from '../../std/schema-problems.js';
 import { parseTraceparent } from '../../std/traceparent.js';
 import { MAX_EXCERPT_CHARACTERS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES } from '../limits.js';
 
@@ -228,7 +229,8 @@ export function readPayload(raw: string, { jobTypes, bytes = Buffer.byteLength(r
   });
   if (bytes > MAX_PAYLOAD_BYTES) return invalid(`the payload of ${bytes} bytes must be <= ${MAX_PAYLOAD_BYTES}`);
   const parsed = payloadSchema.safeParse(json);
-  if (!parsed.success) return invalid(parsed.error.issues.map(problemOf).join('; '));
+  if (!parsed.success)
+    return invalid(parsed.error.issues.map((issue) => `${issue.path.join('.')} ${problemOf(issue)}`).join('; '));
   const jobType = jobTypes.get(parsed.data.type);
   if (jobType === undefined) {
     return invalid(`type "${parsed.data.type.slice(0, 64)}" must be one of ${[...jobTypes.keys()].join(', ')}`);
@@ -274,8 +276,4 @@ function shortJson(value: unknown): string | undefined {
   } catch {
     return undefined; // too deep
   }
-}
-
-function problemOf({ path, message }: { readonly path: readonly PropertyKey[]; readonly message: string }): string {
-  return `${path.join('.')} ${message}`;
 }

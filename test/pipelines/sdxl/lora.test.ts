@@ -160,7 +160,12 @@ describe('readLora', () => {
 
   it.each([
     ['not JSON', '{', 'CHECKPOINT_INVALID', /has lora_adapter_metadata in its header that is not a JSON object/],
-    ['an alpha that is no number', '{"unet.lora_alpha":"8"}', 'CHECKPOINT_INVALID', /unet\.lora_alpha: Invalid input/],
+    [
+      'an alpha that is no number',
+      '{"unet.lora_alpha":"8"}',
+      'CHECKPOINT_INVALID',
+      /unet\.lora_alpha: must be a number/,
+    ],
     [
       'a pattern that is no name',
       '{"unet.alpha_pattern":{"(a+)+":1}}',

@@ -211,7 +211,7 @@ describe('a WAN folder', () => {
       'patches of another size',
       config('transformer/config.json', /"patch_size": \[\s*1,\s*2,\s*2\s*\]/, '"patch_size": [1, 4, 4]'),
       'CHECKPOINT_INVALID',
-      /transformer\/config\.json patch_size\.1: Invalid input/,
+      /transformer\/config\.json patch_size\.1: must be 2/,
     ],
     ...(
       [
@@ -221,7 +221,7 @@ describe('a WAN folder', () => {
       ] as const
     ).map(([part, field]): Refused => {
       const more = config(`${part}/config.json`, new RegExp(`"${field}": \\d+`), `"${field}": 257`);
-      const message = new RegExp(`${part}/config\\.json ${field}: Too big: expected number to be <=256`);
+      const message = new RegExp(`${part}/config\\.json ${field}: must be <= 256`);
       return [`more layers than a model may have: ${part}`, more, 'CHECKPOINT_INVALID', message];
     }),
     [
