@@ -81,8 +81,10 @@ describe('Generate', () => {
     const seed = (await again.textContent())?.replace(/\D/g, '') ?? '';
     await again.click();
     expect(await page.getByLabel('Seed').inputValue()).toBe(seed);
+    const earlier = page.url();
     await start(page);
-    await page.getByRole('progressbar').waitFor();
+    // The address has the job's id. Its progress may be over before it is seen.
+    await page.waitForURL((url) => url.href !== earlier);
     await image.waitFor();
     expect(await shown()).toBe(first);
     const download = page.waitForEvent('download');
