@@ -64,10 +64,9 @@ const commands: Readonly<Record<string, LazyCommand>> = {
   },
 };
 
-// What reads the output may have read enough of it, as head does.
+// What reads the output may have read enough of it, as head does, or be gone. A server goes on, and a command does what is left.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
-  process.exit();
 });
 
 try {

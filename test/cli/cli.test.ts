@@ -22,16 +22,21 @@ import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 const qwenGoldens = fileURLToPath(new URL('../fixtures/goldens/qwen-tiny', import.meta.url));
 const buf = fileURLToPath(new URL('../../node_modules/.bin/buf', import.meta.url));
 
-async function serve(
-  model: readonly string[] = [inject('tinySdxl')],
-  variables: Record<string, string> = {},
-): Promise<{ server: ChildProcess; address: string }> {
+function spawnServe(model: readonly string[] = [inject('tinySdxl')], variables: Record<string, string> = {}) {
   const server = spawn(
     process.execPath,
     [main, 'serve', '--listen', '127.0.0.1:0', '--device', 'cpu', '--sdxl', ...model],
     { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, ENGINE_THREADS: '1', ...variables } },
   );
   onTestFinished(() => void server.kill('SIGKILL'));
+  return server;
+}
+
+async function serve(
+  model?: readonly string[],
+  variables?: Record<string, string>,
+): Promise<{ server: ChildProcess; address: string }> {
+  const server = spawnServe(model, variables);
   const lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
   const { value: listens } = await lines.next();
   const { value: isReady } = await lines.next();
@@ -117,6 +122,19 @@ describe('darkroom', () => {
         '  steps: steps 0 must be >= 1 and <= 1000; change it or raise LIMIT_STEPS',
       ],
     ]);
+  });
+
+  it('serve: goes on where nobody reads its output any more', async () => {
+    const server = spawnServe();
+    const [line] = (await once(createInterface({ input: server.stdout }), 'line')) as [string];
+    server.stdout.destroy();
+    // It prints the next line when the model is ready.
+    const address = line.replace('darkroom listens on ', '');
+    const status = async () => (await darkroom(['status', '--server', address])).stdout;
+    await until(async () => server.exitCode !== null || (await status()).includes('ready'));
+    expect(server.exitCode).toBeNull();
+    server.kill('SIGTERM');
+    expect(await once(server, 'exit')).toEqual([0, null]);
   });
 
   it('generate: says so where there is no server', async () => {
