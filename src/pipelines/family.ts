@@ -95,6 +95,11 @@ export interface VideoTraits {
   roundFrames(frames: number): number;
 }
 
+/** Length and rate of a model's videos: its own, or the family's until it was loaded once. */
+export function clipOf({ clip }: VideoTraits, info: Pick<ModelInfo, 'clip'> | undefined): VideoClip {
+  return info?.clip ?? clip;
+}
+
 export interface SchedulerChoice {
   /** Names that a request may give. */
   readonly names: readonly string[];

@@ -338,6 +338,11 @@ export interface GuidanceInterval {
 const frameMethods = ['latent_hold', 'clean_frames', 'vace', 'image_conditioning'] as const;
 export type FrameMethod = (typeof frameMethods)[number];
 
+/** True for methods that put the latents of known frames back after every step: an image starts from them instead. */
+export function holdsLatents(method: FrameMethod): boolean {
+  return method === 'latent_hold' || method === 'clean_frames';
+}
+
 /** Images that a video is made from, row-major uint8 [height, width, 3] of the request's own size. */
 export interface KnownImages {
   /** The model's own, or `latent_hold` on one that needs none. */

@@ -59,7 +59,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
       const embeddings = embedding.of(family).map(describeEmbedding);
       const controlnets = controlnet.of(family).map(describeControlNet);
       const upscalers = upscaler.of(family).map(describeUpscaler);
-      const { info } = state.admission.slots(model.name).find(({ engine }) => engine.info)?.engine ?? {};
+      const info = loadedInfo(state.admission.slots(model.name));
       return {
         ...model,
         loras,
@@ -254,6 +254,11 @@ const ROLES: Readonly<Record<FramePlace, ReferenceRole>> = {
 /** States of a model's engines, from the one that can take a job at once to the one that never will. */
 const NEAREST: readonly EngineState[] = ['ready', 'busy', 'starting', 'restarting', 'stopped', 'failed'];
 
+/** What a model's engines say of it. Undefined until one of them has loaded it once. */
+function loadedInfo(slots: readonly EngineSlot[]): ModelInfo | undefined {
+  return slots.find(({ engine }) => engine.info)?.engine.info;
+}
+
 /** A model as its engines are together: they have one checkpoint. */
 function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Model {
   const engines = slots.map((slot) => ({
@@ -264,7 +269,7 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     .map(({ engine }) => engine)
     .sort((a, b) => NEAREST.indexOf(a.state) - NEAREST.indexOf(b.state)) as [Engine];
   const { spec, state, device, failure } = nearest;
-  const info = slots.find(({ engine }) => engine.info)?.engine.info;
+  const info = loadedInfo(slots);
   return {
     name: spec.model,
     family: spec.family,

@@ -32,7 +32,7 @@ for (const { what, channels, area } of sizes) {
     const sample = { input, sigma: 0.7, prediction: 'flow' } as const;
     const laps = Array.from({ length: Number(options.rounds) }, () => {
       const lap = stopwatch();
-      guideThresholded(negative, prompt, { ...request, dynamicThresholding }, sample, channels);
+      guideThresholded(negative, prompt, { ...request, dynamicThresholding }, () => sample, channels);
       return lap();
     });
     row(`${what}: ${name}`.padEnd(32), median(laps));

@@ -76,19 +76,20 @@ export function mostRows(request: GenerationRequest): number {
 
 /**
  * Guidance with the range of values of a lower scale, where the request has dynamic thresholding.
- * @param sample what the denoiser saw
+ * @param sampleOf what the denoiser saw; asked for where it is needed
  * @param channels of the latents
  */
 export function guideThresholded(
   unconditional: Float32Array,
   conditional: Float32Array,
   { guidanceScale, dynamicThresholding }: GenerationRequest,
-  sample: NoisySample,
+  sampleOf: () => NoisySample,
   channels: number,
 ): Float32Array {
   const guided = guide(unconditional, conditional, guidanceScale);
   const { mimicScale = guidanceScale, percentile = 1 } = dynamicThresholding ?? {};
   if (mimicScale === guidanceScale) return guided;
+  const sample = sampleOf();
   const mimicked = guide(unconditional, conditional, mimicScale);
   const [clean, range] = [cleanLatents(sample, guided), cleanLatents(sample, mimicked)];
   return outputOfLatents(sample, thresholded(clean, range, channels, percentile));

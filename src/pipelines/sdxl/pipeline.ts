@@ -123,7 +123,7 @@ export class SdxlPipeline implements Pipeline {
     if (conditioning.rows.length === 1) return rows;
     const [negative, prompt] = split32(rows, rows.length / 2) as [Float32Array, Float32Array];
     const channels = this.networks.config.vae.latent_channels;
-    const guided = guideThresholded(negative, prompt, request, image.sample(call), channels);
+    const guided = guideThresholded(negative, prompt, request, () => image.sample(call), channels);
     return rescaleGuided(guided, prompt, request.guidanceRescale ?? 0);
   }
 

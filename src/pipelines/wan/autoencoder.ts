@@ -6,9 +6,9 @@ import { isTooNarrow } from '../common/not-finite.js';
 import type { SessionGroup } from '../common/session-group.js';
 import { cutTile, type Tile, TileBlend, TileLayout, tileSides } from '../common/tiles.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
-import type { VaeConfig } from './model/config.js';
+import { COLOURS, type VaeConfig } from './model/config.js';
 import { latentFrame, normalizedLatents, type VideoSize, videoOfFrames } from './model/latents.js';
-import { type ChunkKind, COLOURS, FRAME, framesIn, framesPerLatent, NEXT, PAST, pixelsPerLatent } from './model/vae.js';
+import { type ChunkKind, FRAME, framesIn, framesPerLatent, NEXT, PAST, pixelsPerLatent } from './model/vae.js';
 import type { WanGraphs } from './weights.js';
 
 /** Sessions of one way: for the first chunk and for later ones. */

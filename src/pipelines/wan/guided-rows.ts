@@ -36,7 +36,7 @@ export function guideRows(
   const flowOf = (row: Row) => parts[rows.indexOf(row)];
   const [prompt, negative] = [flowOf('prompt'), flowOf('negative') ?? flowOf('negative_skipping')];
   if (prompt === undefined) throw new Error('a step without its prompt');
-  const guided = negative === undefined ? prompt : guideThresholded(negative, prompt, request, sample, channels);
+  const guided = negative === undefined ? prompt : guideThresholded(negative, prompt, request, () => sample, channels);
   const skipping = flowOf('prompt_skipping');
   const scale = request.video?.skipLayers?.scale ?? 0;
   if (skipping === undefined) return guided;

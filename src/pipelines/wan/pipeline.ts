@@ -10,7 +10,15 @@ import { assertSizeMultiple } from '../common/size-multiple.js';
 import { assertSkippable } from '../common/skip-layers.js';
 import type { LoraSource } from '../lora/read-lora.js';
 import type { ModelMemory } from '../model-memory.js';
-import type { GenerationRequest, ModelInfo, Pipeline, PipelineEvent, PipelineJob, VideoRequest } from '../pipeline.js';
+import {
+  type GenerationRequest,
+  holdsLatents,
+  type ModelInfo,
+  type Pipeline,
+  type PipelineEvent,
+  type PipelineJob,
+  type VideoRequest,
+} from '../pipeline.js';
 import { encodeConditions } from './conditioning/conditions.js';
 import { HeldLatents } from './conditioning/latent-hold.js';
 import { createVaceBlankCache } from './conditioning/vace-control.js';
@@ -164,7 +172,7 @@ export class WanPipeline implements Pipeline {
       const clean = await autoencoder.encodeLatents([imageFromRgb(init.rgb, request)], request, signal);
       return { latents: scheduler.addNoise(clean, noise, firstStep(request)), scheduler, held: undefined, draw };
     }
-    const isHeld = known?.method === 'latent_hold' || known?.method === 'clean_frames';
+    const isHeld = known !== undefined && holdsLatents(known.method);
     const own = { noise, size, channels };
     const held = isHeld ? await HeldLatents.encode(autoencoder, known, request, own, signal) : undefined;
     return { latents: noise, scheduler, held, draw };

@@ -1,5 +1,11 @@
 import { InferenceError } from '../../errors.js';
-import type { FrameConditioning, FrameMethod, FramePlace, ModelInfo } from '../../pipelines/pipeline.js';
+import {
+  type FrameConditioning,
+  type FrameMethod,
+  type FramePlace,
+  holdsLatents,
+  type ModelInfo,
+} from '../../pipelines/pipeline.js';
 import type { PlannedReferences } from './planned-references.js';
 
 export type ReferenceMethod = 'img2img' | 'inpaint' | 'ip_adapter' | FrameMethod;
@@ -29,8 +35,7 @@ export function referenceMethod(
 ): ReferenceMethod {
   if (isLikeness && info?.takesImagePrompts === true) return 'ip_adapter';
   const { method } = info?.frames ?? UNSAID;
-  const isHeld = method === 'latent_hold' || method === 'clean_frames';
-  return isHeld && !isVideo ? 'img2img' : method;
+  return holdsLatents(method) && !isVideo ? 'img2img' : method;
 }
 
 const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end', look: 'a look' };

@@ -1,6 +1,6 @@
 import { InferenceError } from '../../errors.js';
 import type { ControlVideo, ControlVideoUse } from '../../gen/darkroom/v1/job.js';
-import { titlesOf } from '../../pipelines/family.js';
+import { clipOf, titlesOf } from '../../pipelines/family.js';
 import type { ModelInfo, RequestControlVideo } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
 import type { ReferenceSource } from './planned-references.js';
@@ -35,7 +35,7 @@ export function planControlVideo(
   check(isScale, 'control_video.scale', `control_video.scale ${scale} must be >= 0 and <= ${MAX_SCALE}`);
   const image = given?.$case === 'video' ? ({ $case: 'image', value: given.value } as const) : given;
   const source = sourceOf({ source: image }, 'control_video', config.REFERENCE_MAX_BYTES, check, 'video');
-  return source && family.video && { model, source, scale, fps: (info?.clip ?? family.video.clip).fps };
+  return source && family.video && { model, source, scale, fps: clipOf(family.video, info).fps };
 }
 
 /**

@@ -1,6 +1,7 @@
 import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { ReferenceRole } from '../../gen/darkroom/v1/job.js';
+import { clipOf } from '../../pipelines/family.js';
 import type { Check } from './field-checks.js';
 import type { Preset } from './presets.js';
 import type { RequestedModel } from './request-context.js';
@@ -19,7 +20,7 @@ export function planFrames(
   }
   // The job type is refused.
   if (video === undefined) return undefined;
-  const frames = requested || (info?.clip ?? video.clip).frames;
+  const frames = requested || clipOf(video, info).frames;
   check(
     frames <= LIMIT_FRAMES,
     'frames',

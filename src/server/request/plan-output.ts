@@ -2,6 +2,7 @@ import type { OutputOptions } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { OutputFormat, OutputMetadata } from '../../gen/darkroom/v1/job.js';
+import { clipOf } from '../../pipelines/family.js';
 import { checkEnum, isEnumValue } from './enum-values.js';
 import type { Check } from './field-checks.js';
 import type { Preset } from './presets.js';
@@ -80,7 +81,7 @@ export function planOutput(
     video: {
       ffmpeg: ffmpeg.path,
       format: outputFormat === OutputFormat.OUTPUT_FORMAT_WEBP ? 'webp' : 'mp4',
-      fps: (info?.clip ?? family.video.clip).fps,
+      fps: clipOf(family.video, info).fps,
       crf: config.VIDEO_CRF,
     },
   };

@@ -2,6 +2,7 @@
 import type { WeightFiles } from '../../../weights/weight-files.js';
 import { WeightShapes } from '../../../weights/weight-shapes.js';
 import {
+  COLOURS,
   LATENTS_MEAN_2_2,
   LATENTS_STD_2_2,
   parseTextEncoderConfig,
@@ -11,7 +12,6 @@ import {
   type TransformerConfig,
   type VaeConfig,
 } from '../model/config.js';
-import { COLOURS } from '../model/vae.js';
 import type { OriginalConfig } from './read-config.js';
 
 /** Channels of a head in every published WAN; a smaller model names its number of heads in its `config.json`. */

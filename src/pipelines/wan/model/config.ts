@@ -4,6 +4,9 @@ import { MAX_LAYERS } from '../../../weights/weight-shapes.js';
 import { layerCount, parseComponentConfig } from '../../common/component-config.js';
 import type { ImageEncoderConfig } from '../../common/image-encoder-config.js';
 
+/** Colours of a pixel: red, green, blue. */
+export const COLOURS = 3;
+
 /** Mean and deviation of the latents of the released VAE, a channel each: wan/modules/vae.py of the original code. */
 const LATENTS_MEAN = [
   -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922,
@@ -123,7 +126,7 @@ export function checkVae(vae: VaeConfig, path: string): VaeConfig {
     ['latents_mean', vae.latents_mean.length, vae.z_dim],
     ['latents_std', vae.latents_std.length, vae.z_dim],
   ];
-  const colours = 3 * (vae.patch_size ?? 1) ** 2;
+  const colours = COLOURS * (vae.patch_size ?? 1) ** 2;
   for (const field of ['in_channels', 'out_channels'] as const) {
     if (vae[field] === colours) continue;
     const pixels = `patches of ${vae.patch_size ?? 1} pixels`;

@@ -15,7 +15,7 @@ import { add, attention, chunks, conv2d, rank4, silu, transpose, upsample2x } fr
 import { channelNorm, pointConv, temporalConv } from '../../../graph/ops-3d.js';
 import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
-import type { VaeConfig } from './config.js';
+import { COLOURS, type VaeConfig } from './config.js';
 import { type Frames, grown, patchesOf, pixelsOf, shrunk, zerosLike } from './vae-shortcuts.js';
 
 /** The chunk of a video that a graph is for. */
@@ -27,8 +27,6 @@ export const FRAME = 'frame.';
 export const PAST = 'past.';
 export const NEXT = 'next.';
 
-/** Colours of a pixel: red, green, blue. */
-export const COLOURS = 3;
 /** Frames that a convolution along time looks back. */
 const REACH = 2;
 
