@@ -12,10 +12,9 @@ import {
   ReferenceRole,
 } from '../../src/gen/darkroom/v1/job.js';
 import { VideoWriter } from '../../src/media/video-writer.js';
-import { createReferenceFetcher } from '../../src/references/reference-fetcher.js';
 import { Expected, rebuildModel } from '../conformance/golden-folder.js';
-import { certificate, httpsServer } from '../support/https-server.js';
-import { metadataOf, outcomeOf, type Serving, serve } from '../support/serving.js';
+import { fetcherOf, httpsServer } from '../support/https-server.js';
+import { metadataOf, modelsOf, outcomeOf, type Serving, serve } from '../support/serving.js';
 import { goldens } from '../support/tiny-wan.js';
 
 let folder: string;
@@ -32,18 +31,7 @@ beforeAll(async () => {
   const serveGolden = async (name: string) =>
     serve({ WAN_PATH: await rebuildModel(goldens(name), join(folder, name)) }, { startsLater: true });
   const path = await rebuildModel(goldens('wan-vace-tiny'), join(folder, 'wan-vace-tiny'));
-  // Made anew for every fetch: the port is known only once the test's server listens.
-  const fetcher = {
-    fetch: (url: string, signal: AbortSignal, accept?: string) =>
-      createReferenceFetcher({
-        allowedHosts: [`references.test:${port}`],
-        maxBytes: 1_000_000,
-        timeoutMs: 5000,
-        lookup: async () => [{ address: '127.0.0.1', family: 4 }],
-        ca: certificate,
-        isAllowedAddress: (address) => address === '127.0.0.1',
-      }).fetch(url, signal, accept),
-  };
+  const fetcher = fetcherOf(() => port);
   vace = await serve({ WAN_PATH: path }, { startsLater: true, fetcher });
   funControl = await serveGolden('wan-fun-control-tiny');
   withReference = await serveGolden('wan-fun-control-ref-tiny');
@@ -139,10 +127,8 @@ describe('a VACE model', () => {
   });
 
   it('lists and estimates the field', async () => {
-    const { models } = await new Promise<{ models: readonly { takes: readonly string[] }[] }>((resolve, reject) =>
-      vace.client.models.listModels({}, (error, response) => (error ? reject(error) : resolve(response))),
-    );
-    expect(models[0]?.takes).toContain('control_video');
+    const [model] = await modelsOf(vace);
+    expect(model?.takes).toContain('control_video');
     const cost = await estimate(vace.client, { ...clip, controlVideo: control(golden) });
     expect(cost.frames).toBe(9);
   });

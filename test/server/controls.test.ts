@@ -5,11 +5,10 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { estimate } from '../../src/client/client.js';
 import { type Control, ControlMode, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
-import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
 import { decodeControl } from '../../src/media/decode-control.js';
 import { writeSyntheticControlNet } from '../../src/synthetic/controlnet.js';
 import { sdxlImage } from '../support/sdxl-image.js';
-import { metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { metadataOf, modelsOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { writeTensorFile } from '../support/tensor-file.js';
 
 const SIZE = 64;
@@ -162,9 +161,7 @@ describe('Estimate', () => {
 
 describe('ListModels', () => {
   it('has the ControlNets of a model, a diffusers folder by its own name', async () => {
-    const models = await new Promise<readonly Model[]>((resolve, reject) =>
-      serving.client.models.listModels({}, (error, { models: all }) => (error ? reject(error) : resolve(all))),
-    );
+    const models = await modelsOf(serving);
     const of = (family: string) => models.find((model) => model.family === family)?.controlnets.map(({ name }) => name);
     expect(of('sdxl')).toEqual(['adapter', 'depth', 'more/canny', 'union']);
     expect(of('wan')).toEqual([]);

@@ -1,16 +1,12 @@
 import { afterEach, expect, it } from 'vitest';
-import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
-import { metadataOf, outcomeOf, quick, type Serving, serve, until } from '../support/serving.js';
+import { metadataOf, modelsOf, outcomeOf, quick, type Serving, serve, until } from '../support/serving.js';
 
 let serving: Serving;
 afterEach(async () => {
   await serving.stop();
 });
 
-const models = async (): Promise<readonly Model[]> =>
-  new Promise((resolve, reject) =>
-    serving.client.models.listModels({}, (error, response) => (error ? reject(error) : resolve(response.models))),
-  );
+const models = () => modelsOf(serving);
 
 it('what an engine holds on its device grows with its largest job, and is in ListModels', async () => {
   serving = await serve();

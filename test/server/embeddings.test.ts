@@ -5,8 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tokenize } from '../../src/client/client.js';
 import { PromptSyntax } from '../../src/gen/darkroom/v1/job.js';
-import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
-import { metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { metadataOf, modelsOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { writeTensorFile } from '../support/tensor-file.js';
 
 const golden = (file: string) => fileURLToPath(new URL(`../fixtures/goldens/embeddings/${file}`, import.meta.url));
@@ -117,9 +116,7 @@ describe('Tokenize', () => {
 
 describe('ListModels', () => {
   it('has the embeddings of a model, and what is wrong with a file', async () => {
-    const model = await new Promise<Model | undefined>((resolve, reject) =>
-      serving.client.models.listModels({}, (error, { models }) => (error ? reject(error) : resolve(models[0]))),
-    );
+    const [model] = await modelsOf(serving);
     const known = new Map(model?.embeddings.map((embedding) => [embedding.name, embedding]));
     expect(known.get('style/ink')).toMatchObject({ base: 'SDXL', format: 'clip', vectors: 3, problem: '' });
     expect(known.get('clay')).toMatchObject({ base: 'unknown', format: 'diffusers', vectors: 2 });

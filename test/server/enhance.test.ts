@@ -10,7 +10,7 @@ import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { EnhanceRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { type Job, JobState, JobType, OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { type Model, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
-import { isAlive, kinds, metadataOf, outcomeOf, type Serving, serve } from '../support/serving.js';
+import { isAlive, kinds, metadataOf, modelsOf, outcomeOf, type Serving, serve } from '../support/serving.js';
 
 let cacheFolder: string;
 let gguf: string;
@@ -79,10 +79,8 @@ const course = (events: readonly JobEvent[]) => kinds(events).filter((kind, i, a
 
 const call = <Response>(ask: (done: (error: Error | null, response: Response) => void) => void): Promise<Response> =>
   new Promise((resolve, reject) => ask((error, response) => (error ? reject(error) : resolve(response))));
-const modelOf = async ({ client: { models } }: Serving): Promise<Model | undefined> => {
-  const { models: all } = await call<{ models: Model[] }>((done) => models.listModels({}, done));
-  return all.find(({ family }) => family === 'qwen');
-};
+const modelOf = async (server: Serving): Promise<Model | undefined> =>
+  (await modelsOf(server)).find(({ family }) => family === 'qwen');
 
 async function withServer<T>(starting: Promise<Serving>, use: (other: Serving) => Promise<T>): Promise<T> {
   const other = await starting;

@@ -19,7 +19,7 @@ import { hashTensor } from '../../src/synthetic/hash-weights.js';
 import { readParameters } from '../support/read-metadata.js';
 import { safetensorsBytes } from '../support/safetensors-bytes.js';
 import { sdxlImage } from '../support/sdxl-image.js';
-import { addOnThread, kinds, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { addOnThread, kinds, metadataOf, modelsOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 
 const golden = (name: string) =>
@@ -62,10 +62,7 @@ const pictureOf = async (request: object) => {
 };
 const errorOf = async (request: object): Promise<InferenceError | undefined> =>
   (await outcomeOf(serving.client, { ...bare, ...request })).error;
-const sdxl = async (): Promise<Model | undefined> =>
-  new Promise((resolve, reject) =>
-    serving.client.models.listModels({}, (error, { models }) => (error ? reject(error) : resolve(models[0]))),
-  );
+const sdxl = async (): Promise<Model | undefined> => (await modelsOf(serving))[0];
 
 describe('a job with LoRAs', () => {
   it('makes the picture that the pipeline makes with them, and tells what it used', async () => {

@@ -1,8 +1,7 @@
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Reference, ReferenceRole, ReferenceType } from '../../src/gen/darkroom/v1/job.js';
-import { createReferenceFetcher } from '../../src/references/reference-fetcher.js';
-import { certificate, httpsServer } from '../support/https-server.js';
+import { fetcherOf, httpsServer } from '../support/https-server.js';
 import { kinds, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 const picture = (red: number, size = 96) =>
@@ -24,18 +23,7 @@ let serving: Serving;
 /** Where the fetcher of the server may go; a test's own server stands behind it. */
 let port = 0;
 beforeAll(async () => {
-  // Made anew for every fetch: the port is known only once the test's server listens.
-  const fetcher = {
-    fetch: (url: string, signal: AbortSignal) =>
-      createReferenceFetcher({
-        allowedHosts: [`references.test:${port}`],
-        maxBytes: 1_000_000,
-        timeoutMs: 5000,
-        lookup: async () => [{ address: '127.0.0.1', family: 4 }],
-        ca: certificate,
-        isAllowedAddress: (address) => address === '127.0.0.1',
-      }).fetch(url, signal),
-  };
+  const fetcher = fetcherOf(() => port);
   serving = await serve({}, { fetcher });
 });
 afterAll(() => serving.stop());

@@ -1,32 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { readConfig } from '../../src/config/server-config.js';
 import { InferenceError } from '../../src/errors.js';
 import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { type DynamicThresholding, JobType } from '../../src/gen/darkroom/v1/job.js';
-import { contractJobTypes } from '../../src/job-types.js';
-import { builtInFamilies } from '../../src/pipelines/families.js';
-import { familyNamed } from '../../src/pipelines/family.js';
 import type { ModelInfo } from '../../src/pipelines/pipeline.js';
-import { openAddOns } from '../../src/server/request/add-ons.js';
 import { hashRequest } from '../../src/server/request/hash-request.js';
-import { parseRequest, resolveRequest } from '../../src/server/request/resolve.js';
-
-const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
-const addOns = openAddOns({});
-const resolve = (
-  request: Partial<GenerateRequest>,
-  family = 'sdxl',
-  info?: ModelInfo,
-  variables: Parameters<typeof readConfig>[0] = {},
-) =>
-  resolveRequest(parseRequest(GenerateRequest.fromPartial(request)), {
-    config: readConfig(variables),
-    families: builtInFamilies,
-    jobTypes: contractJobTypes,
-    model: { name: family, family: familyNamed(builtInFamilies, family), info },
-    ffmpeg,
-    addOns,
-  });
+import { resolve } from '../support/resolved.js';
 
 function violationsOf(...call: Parameters<typeof resolve>): Record<string, string> {
   try {

@@ -1,32 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Config, readConfig } from '../../src/config/server-config.js';
-import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
+import { readConfig } from '../../src/config/server-config.js';
+import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { JobType, ReferenceRole, ReferenceType } from '../../src/gen/darkroom/v1/job.js';
-import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
-import { contractJobTypes } from '../../src/job-types.js';
 import { builtInFamilies } from '../../src/pipelines/families.js';
 import { familyNamed } from '../../src/pipelines/family.js';
-import { openAddOns } from '../../src/server/request/add-ons.js';
-import { parseRequest, resolveRequest } from '../../src/server/request/resolve.js';
-import { metadataOf, outcomeOf, type Serving, serve } from '../support/serving.js';
+import { resolve as resolved } from '../support/resolved.js';
+import { metadataOf, modelsOf, outcomeOf, type Serving, serve } from '../support/serving.js';
 
-const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
-const addOns = openAddOns({});
-
-function resolve(
-  request: Partial<GenerateRequest>,
-  family = 'sdxl',
-  variables: Partial<Record<keyof Config, string>> = {},
-) {
-  return resolveRequest(parseRequest(GenerateRequest.fromPartial({ prompt: 'a house', ...request })), {
-    config: readConfig(variables),
-    families: builtInFamilies,
-    jobTypes: contractJobTypes,
-    model: { name: family, family: familyNamed(builtInFamilies, family), info: undefined },
-    ffmpeg,
-    addOns,
-  });
-}
+const resolve = (request: Partial<GenerateRequest>, family?: string, variables?: Parameters<typeof readConfig>[0]) =>
+  resolved({ prompt: 'a house', ...request }, family, undefined, variables);
 
 const { JOB_TYPE_SDXL_IMAGE_FAST: SDXL, JOB_TYPE_VIDEO_FAST: VIDEO } = JobType;
 
@@ -115,9 +97,7 @@ describe('a server of a distilled model', () => {
       scheduler: 'ddim_trailing',
       samplingPreset: 'hyper_2',
     });
-    const [model] = await new Promise<Model[]>((resolve, reject) =>
-      serving.client.models.listModels({}, (error, response) => (error ? reject(error) : resolve(response.models))),
-    );
+    const [model] = await modelsOf(serving);
     expect(model?.takes).toContain('sampling_preset');
     expect(model?.samplingPresets.filter(({ isDefault }) => isDefault)).toEqual([
       { name: 'hyper_2', scheduler: 'ddim_trailing', steps: 2, guidanceScale: 0, isDefault: true },

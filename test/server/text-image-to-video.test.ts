@@ -5,9 +5,8 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { estimate } from '../../src/client/client.js';
 import { JobType, type Reference, ReferenceRole } from '../../src/gen/darkroom/v1/job.js';
-import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
-import { metadataOf, outcomeOf, type Serving, serve } from '../support/serving.js';
+import { metadataOf, modelsOf, outcomeOf, type Serving, serve } from '../support/serving.js';
 
 let serving: Serving;
 beforeAll(async () => {
@@ -52,9 +51,7 @@ describe('WAN 2.2 5B', () => {
   it('has the size, length and rate that it was trained on, and says so', async () => {
     const native = { jobType: JobType.JOB_TYPE_VIDEO_FAST, prompt: small.prompt };
     expect(await estimate(serving.client, native)).toMatchObject({ width: 1280, height: 704, frames: 121 });
-    const [model] = await new Promise<Model[]>((resolve, reject) =>
-      serving.client.models.listModels({}, (error, response) => (error ? reject(error) : resolve(response.models))),
-    );
+    const [model] = await modelsOf(serving);
     expect(model).toMatchObject({ sizeMultiple: 32, nativeFrames: 121, nativeFps: 24 });
     expect(model).toMatchObject({ referenceRoles: [START], neededReferenceRoles: [] });
     const { error } = await outcomeOf(serving.client, { ...clip, width: 80 });

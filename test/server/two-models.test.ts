@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type JobEvent, Phase } from '../../src/gen/darkroom/v1/event.js';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
-import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
-import { kinds, metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { kinds, metadataOf, modelsOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 let serving: Serving;
 beforeAll(async () => {
@@ -39,9 +38,7 @@ async function whileSdxlWorks<T>(work: () => Promise<T>): Promise<{ result: T; w
 
 describe('SDXL and WAN on one server', () => {
   it('say what each of their networks computes in: in the list of models, and in a job', async () => {
-    const models = await new Promise<readonly Model[]>((resolve, reject) =>
-      serving.client.models.listModels({}, (error, answer) => (error ? reject(error) : resolve(answer.models))),
-    );
+    const models = await modelsOf(serving);
     const networks = (name: string) =>
       models
         .find((model) => model.name === name)

@@ -6,10 +6,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { estimate } from '../../src/client/client.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { OutputMetadata, type Upscale } from '../../src/gen/darkroom/v1/job.js';
-import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
 import { writeSyntheticUpscaler } from '../../src/synthetic/upscaler.js';
 import { readParameters } from '../support/read-metadata.js';
-import { metadataOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
+import { metadataOf, modelsOf, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 let folder: string;
 let serving: Serving;
@@ -117,9 +116,7 @@ describe('Estimate', () => {
 
 describe('ListModels', () => {
   it('has the upscalers, and those that cannot be used', async () => {
-    const models = await new Promise<readonly Model[]>((resolve, reject) =>
-      serving.client.models.listModels({}, (error, { models: all }) => (error ? reject(error) : resolve(all))),
-    );
+    const models = await modelsOf(serving);
     const of = (family: string) => models.find((model) => model.family === family)?.upscalers;
     expect(of('sdxl')?.map(({ name, architecture, scale }) => [name, architecture, scale])).toEqual([
       ['broken', '', 0],

@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders, RequestListener } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { onTestFinished } from 'vitest';
+import { createReferenceFetcher, type ReferenceFetcher } from '../../src/references/reference-fetcher.js';
 
 const pem = (name: string) => readFileSync(new URL(`../fixtures/tls/${name}.pem`, import.meta.url), 'utf8');
 
@@ -34,4 +35,22 @@ export async function httpsServer(listener: RequestListener): Promise<HttpsServe
     await new Promise((resolve) => server.close(resolve));
   });
   return { port: (server.address() as AddressInfo).port, requests, connections: () => connections };
+}
+
+/**
+ * A fetcher of references that may go to a server on this machine, as `references.test`.
+ * @param port asked for with every fetch: it is known only once the test's server listens
+ */
+export function fetcherOf(port: () => number): ReferenceFetcher {
+  return {
+    fetch: (url, signal, accept) =>
+      createReferenceFetcher({
+        allowedHosts: [`references.test:${port()}`],
+        maxBytes: 1_000_000,
+        timeoutMs: 5000,
+        lookup: async () => [{ address: '127.0.0.1', family: 4 }],
+        ca: certificate,
+        isAllowedAddress: (address) => address === '127.0.0.1',
+      }).fetch(url, signal, accept),
+  };
 }

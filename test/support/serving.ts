@@ -1,6 +1,6 @@
 import { type DestinationStream, pino } from 'pino';
 import { inject } from 'vitest';
-import { connect, type DarkroomClient, generate } from '../../src/client/client.js';
+import { connect, type DarkroomClient, generate, listModels } from '../../src/client/client.js';
 import { type Config, readConfig } from '../../src/config/server-config.js';
 import { createEngines, createTextEngine } from '../../src/engine/create-engines.js';
 import { DeviceLedgers } from '../../src/engine/device-ledgers.js';
@@ -11,6 +11,7 @@ import { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import type { Asset, JobMetadata } from '../../src/gen/darkroom/v1/job.js';
+import type { Model } from '../../src/gen/darkroom/v1/model_service.js';
 import { TraceIds } from '../../src/server/observe/trace-ids.js';
 import { watchServer } from '../../src/server/observe/watch-server.js';
 import { createServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
@@ -188,6 +189,11 @@ export function kinds(events: readonly JobEvent[]): readonly string[] {
 }
 
 /** Resolves when a condition holds; the test's own timeout is the bound. */
+/** The models that a server lists. */
+export async function modelsOf({ client }: Pick<Serving, 'client'>): Promise<readonly Model[]> {
+  return (await listModels(client, 10_000)).models;
+}
+
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20));
 }
