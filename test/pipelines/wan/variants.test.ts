@@ -131,7 +131,7 @@ describe('the VAE of WAN 2.2', () => {
 });
 
 describe('a video of a model with a timestep for each frame', () => {
-  it('begins with the latents of its first frame, and may reuse residuals', async () => {
+  it('gives a clean first frame a timestep of 0, also where it reuses residuals', async () => {
     const pipeline = await createWanPipeline({ path: await diffusers('wan-ti2v-tiny'), backend: cpuBackend });
     try {
       const call = {
