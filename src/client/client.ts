@@ -302,8 +302,18 @@ function callError(
   if (!isServiceError(error)) return error;
   if (isCancelled || !BROKEN.includes(error.code) || isDetailed(error)) return errorFromStatus(error);
   const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
-  return new UnreachableError(`no server answers at ${address}: ${explain(error.details)}`, { cause: error, wasSent });
+  const wasTaken = wasSent && !UNSEEN.some((text) => error.details.startsWith(text));
+  const problem = `no server answers at ${address}: ${explain(error.details)}`;
+  return new UnreachableError(problem, { cause: error, wasSent: wasTaken });
 }
+
+const NO_CONNECTION = 'No connection established';
+/**
+ * How grpc-js ends a call that no server has begun with, although there was a connection: it refused the call because its server
+ * closes, and so did the next one, or there was none.
+ * https://www.rfc-editor.org/rfc/rfc9113#section-8.7
+ */
+const UNSEEN: readonly string[] = [NO_CONNECTION, 'Stream refused by server'];
 
 /** What is probably wrong, for texts of gRPC and OpenSSL that do not say it. */
 const HINTS: readonly (readonly [RegExp, string])[] = [
@@ -324,7 +334,7 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
 
 function explain(details: string): string {
   const text = details
-    .replace(/^No connection established\. Last error: /, '')
+    .replace(`${NO_CONNECTION}. Last error: `, '')
     .replace(/ \([\d-]+T[\d:.]+Z\).*$/s, '')
     .replace(/\.? Resolution note: *$/, '');
   const [, hint] = HINTS.find(([pattern]) => pattern.test(text)) ?? [];

@@ -1,4 +1,5 @@
-import { createServer } from 'node:net';
+import { constants, createServer as createHttp2Server, type ServerHttp2Session } from 'node:http2';
+import { type AddressInfo, createServer } from 'node:net';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { connect, generate, UnreachableError } from '../../src/client/client.js';
@@ -51,6 +52,22 @@ describe('Generate on a server that does not answer', () => {
     expect(error).toBeInstanceOf(UnreachableError);
     expect(error).toMatchObject({ reason: 'UNREACHABLE', wasSent: false });
     expect(String(error)).toContain(`no server answers at ${address}: `);
+  });
+
+  it.each([
+    ['it refuses every call', () => undefined],
+    ['it refuses the call and goes away', (session: ServerHttp2Session) => session.goaway()],
+  ])('was not sent on the connection of a server that closes: %s', async (_, end) => {
+    const server = createHttp2Server();
+    onTestFinished(() => void server.close());
+    server.on('stream', (stream) => {
+      server.close();
+      if (stream.session !== undefined) end(stream.session as ServerHttp2Session);
+      stream.on('error', () => undefined).close(constants.NGHTTP2_REFUSED_STREAM);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    expect(await failureOf(`127.0.0.1:${port}`)).toMatchObject({ reason: 'UNREACHABLE', wasSent: false });
   });
 
   it('was sent where the server is killed with the call in its hands', async () => {
