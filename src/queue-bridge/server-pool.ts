@@ -14,8 +14,10 @@ export interface PoolServer {
 }
 
 interface Entry extends PoolServer {
-  /** Families of its models, sorted; none while it does not answer or drains. */
-  lanes: readonly string[];
+  /** Families of its models, sorted; none while it does not answer. */
+  families: readonly string[];
+  /** It runs what it has to the end, and takes no more. */
+  isDraining: boolean;
   running: number;
   /** Ends the wait for the next poll. */
   nextPoll: AbortController;
@@ -42,7 +44,8 @@ export class ServerPool {
     this.#entries = options.addresses.map((address) => ({
       address,
       client: connect(address, options.connection),
-      lanes: [],
+      families: [],
+      isDraining: false,
       running: 0,
       nextPoll: new AbortController(),
       firstPoll: Promise.resolve(),
@@ -55,7 +58,7 @@ export class ServerPool {
 
   /** The server of a lane with the fewest jobs of this bridge; undefined if no server has the lane. */
   leastBusy(lane: string): PoolServer | undefined {
-    const able = this.#entries.filter((entry) => entry.lanes.includes(lane));
+    const able = this.#entries.filter((entry) => lanesOf(entry).includes(lane));
     return able.reduce<Entry | undefined>(
       (best, entry) => (best && best.running <= entry.running ? best : entry),
       undefined,
@@ -63,13 +66,16 @@ export class ServerPool {
   }
 
   /**
-   * The server at an address, if it has the lane now. One that was not asked yet is waited for: a bridge that has just started would
-   * take a server that is slower to answer than another for one that has lost its jobs.
+   * The server at an address, if it answers and has models of the lane, so that it may have a job of it: also one that drains, which
+   * ends its jobs. One that was not asked yet, or did not answer the last time, is asked now: else a job that it still has would be
+   * run on another server as well.
    */
   async at(address: string, lane: string): Promise<PoolServer | undefined> {
     const entry = this.#entries.find((other) => other.address === address);
-    await entry?.firstPoll;
-    return entry?.lanes.includes(lane) ? entry : undefined;
+    if (entry === undefined) return undefined;
+    await entry.firstPoll;
+    if (!entry.families.includes(lane)) await this.#poll(entry);
+    return entry.families.includes(lane) ? entry : undefined;
   }
 
   /** Counts a job of a server until the returned function releases it. */
@@ -86,7 +92,7 @@ export class ServerPool {
   markUnavailable(address: string): void {
     const entry = this.#entries.find((other) => other.address === address);
     if (entry === undefined) return;
-    this.#setLanes(entry, []);
+    this.#set(entry, GONE);
     entry.nextPoll.abort();
   }
 
@@ -98,33 +104,41 @@ export class ServerPool {
   async #watch(entry: Entry): Promise<void> {
     const backoff = createBackoff({ initial: 100, max: POLL_MS });
     while (!this.#closing.signal.aborted) {
-      if (entry.lanes.length > 0) backoff.reset();
+      if (lanesOf(entry).length > 0) backoff.reset();
       entry.nextPoll = new AbortController();
       const signal = AbortSignal.any([entry.nextPoll.signal, this.#closing.signal]);
-      await sleep(entry.lanes.length > 0 ? POLL_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
+      await sleep(lanesOf(entry).length > 0 ? POLL_MS : backoff.next(), undefined, { signal }).catch(() => undefined);
       if (!this.#closing.signal.aborted) await this.#poll(entry);
     }
   }
 
   async #poll(entry: Entry): Promise<void> {
-    this.#setLanes(entry, await this.#fetchLanes(entry));
+    this.#set(entry, await this.#fetch(entry));
   }
 
-  async #fetchLanes({ client }: Entry): Promise<readonly string[]> {
+  async #fetch({ client }: Entry): Promise<Pick<Entry, 'families' | 'isDraining'>> {
     try {
-      const { draining, models } = await serverStatus(client, POLL_TIMEOUT_MS);
-      if (draining) return [];
+      const { draining: isDraining, models } = await serverStatus(client, POLL_TIMEOUT_MS);
       const able = models.filter(({ state }) => state !== ModelState.MODEL_STATE_FAILED);
-      return [...new Set(able.map(({ family }) => family))].sort();
+      return { families: [...new Set(able.map(({ family }) => family))].sort(), isDraining };
     } catch {
-      return [];
+      return GONE;
     }
   }
 
-  #setLanes(entry: Entry, lanes: readonly string[]): void {
-    if (lanes.join() === entry.lanes.join()) return;
-    entry.lanes = lanes;
+  #set(entry: Entry, found: Pick<Entry, 'families' | 'isDraining'>): void {
+    const before = lanesOf(entry);
+    Object.assign(entry, found);
+    const lanes = lanesOf(entry);
+    if (lanes.join() === before.join()) return;
     this.#options.log.info({ server: entry.address, lanes }, 'server changed');
     this.#options.onChange();
   }
+}
+
+const GONE = { families: [], isDraining: false } as const;
+
+/** The lanes that a server takes jobs of now. */
+function lanesOf({ families, isDraining }: Entry): readonly string[] {
+  return isDraining ? [] : families;
 }

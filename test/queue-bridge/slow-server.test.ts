@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it, onTestFinished } from 'vitest';
 import { listJobs } from '../../src/client/client.js';
 import { bridging, quickPayload } from '../support/bridging.js';
-import { serve, until } from '../support/serving.js';
+import { type Serving, serve, until } from '../support/serving.js';
 
 /** A TCP proxy that opens each connection after a delay. */
 async function delayed(port: number, delay: { ms: number }): Promise<number> {
@@ -26,7 +26,10 @@ async function delayed(port: number, delay: { ms: number }): Promise<number> {
   return address.port;
 }
 
-it('leaves a job to the server that has it, also when another one answers a new bridge first', async () => {
+it.each([
+  ['another one answers a new bridge first', { ms: 1500 }, async () => undefined],
+  ['it drains', { ms: 0 }, async ({ server }: Serving) => void server.drain()],
+] as const)('leaves a job to the server that has it, also when %s', async (_, { ms }, begin) => {
   const [first, second] = [await serve(), await serve()];
   try {
     const delay = { ms: 0 };
@@ -34,13 +37,14 @@ it('leaves a job to the server that has it, also when another one answers a new 
     const { push, ended, start } = await bridging(`127.0.0.1:${near}`);
     const before = await start();
     await push(quickPayload('wanderer', { config: { width: 256, height: 256, steps: 60 } }));
-    const hasIt = async ({ client }: typeof first) => {
+    const hasIt = async ({ client }: Serving) => {
       const { jobs } = await listJobs(client, {}, 5000);
       return jobs.some(({ jobId }) => jobId === 'wanderer');
     };
     await until(() => hasIt(first));
     await before.stop();
-    delay.ms = 1500;
+    await begin(first);
+    delay.ms = ms;
     const servers = `127.0.0.1:${near},127.0.0.1:${second.server.port}`;
     await start({ variables: { DARKROOM_SERVER: servers } });
     expect((await ended('wanderer')).status).toBe('completed');
