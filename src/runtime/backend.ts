@@ -73,7 +73,13 @@ export async function openBackend({
   const types = computeTypes(provider, precision);
   const measured = new Map<ComputeType, Measured>();
   const candidates = fuses ? fusionsOf(device) : [];
-  for (const type of types) measured.set(type, await measure(device, type, candidates));
+  // The widest first: a narrower type has the same program of attention, which some adapters compile for a minute.
+  let mayFuse = true;
+  for (const type of types.toReversed()) {
+    const found = await measure(device, type, { mayFuse, candidates });
+    mayFuse = found.attention === 'fused';
+    measured.set(type, found);
+  }
   // Nothing is wider than float32: it is used whatever its sums were found to be.
   const right = types.filter((type) => type === 'f32' || measured.get(type)?.areSumsRight);
   const convolutions = convolutionsOf(provider);
@@ -85,9 +91,14 @@ export async function openBackend({
   return { ...device, turns, quantised: provider === 'cpu' ? quantised : undefined, dialectsOf };
 }
 
-async function measure(device: SessionDevice, compute: ComputeType, candidates: readonly Fusion[]): Promise<Measured> {
+/** @param mayFuse false: fused attention is known to be wrong */
+async function measure(
+  device: SessionDevice,
+  compute: ComputeType,
+  { mayFuse, candidates }: { readonly mayFuse: boolean; readonly candidates: readonly Fusion[] },
+): Promise<Measured> {
   if (device.provider === 'cpu') return { attention: 'fused', areSumsRight: true, fusions: [] };
-  const isFused = await isFusedAttentionRight(device, compute);
+  const isFused = mayFuse && (await isFusedAttentionRight(device, compute));
   return {
     attention: isFused ? 'fused' : 'chunked',
     areSumsRight: await areSumsRight(device, compute),
