@@ -195,7 +195,9 @@ describe('a file that is no video', () => {
     const file = await bytes();
     const refusal = await refusalOf(checkControlVideo('ffmpeg', file, fit, never));
     expect(refusal).toMatch(message);
-    expect(await refusalOf(framesOf(file))).toBe(refusal);
+    // ffmpeg's threads decode side by side: which of their messages is the last one differs.
+    const without = (text: string | undefined) => text?.replace(/\(.*\)/, '');
+    expect(without(await refusalOf(framesOf(file)))).toBe(without(refusal));
     expect(left()).toEqual([]);
   });
 
