@@ -28,7 +28,6 @@ describe(`goldens on WebGPU (${vulkan?.name ?? 'no software Vulkan'})`, () => {
       /^(prompts|compel\.c2$|unet|vae|txt2img2|img2img1)/,
       14,
     ],
-    ['sdxl-tiny-single', 'the prompt and the picture', /./, 2],
     [
       'wan-tiny',
       'a prompt, transformer, VAE both ways and a clip',

@@ -7,7 +7,7 @@ import { runGoldens } from './run.js';
 
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/goldens/${name}`, import.meta.url));
 
-/** Each network and one loop of each kind of model. Schedules and random numbers have no precision. */
+/** Each network and one loop of each kind of model. Schedules, random numbers and layouts of files have no precision. */
 const CASES = /^(?!sched|randn|txt2img[013]|img2img|video[02]|v[0-245]|attn_(half|conv)|.*kohya)/;
 
 const runs = new Map<string, Promise<readonly CaseResult[]>>();
@@ -23,22 +23,22 @@ function resultsOf(folder: string, half: 'fp16' | 'bf16'): Promise<readonly Case
 async function runAll(folder: string, half: 'fp16' | 'bf16'): Promise<readonly CaseResult[]> {
   const backend = emulatedBackend(half === 'fp16' ? 'f16' : 'bf16', await openRuntime());
   const results: CaseResult[] = [];
-  for await (const result of runGoldens(fixture(folder), { backend, half, only: CASES })) results.push(result);
+  for await (const result of runGoldens(fixture(folder), { backend, half, only: CASES, skipsOriginal: true }))
+    results.push(result);
   return results;
 }
 
 describe.each(['fp16', 'bf16'] as const)('goldens in emulated %s', (half) => {
   it.each([
     ['sdxl-tiny', 23],
-    ['sdxl-tiny-single', 2],
     ['sdxl-lora', 1],
-    ['wan-tiny', 22],
+    ['wan-tiny', 15],
     ['wan-vace-tiny', 3],
-    ['wan-vace-other', 5],
-    ['wan-i2v-tiny', 8],
-    ['wan-flf2v-tiny', 6],
+    ['wan-vace-other', 3],
+    ['wan-i2v-tiny', 4],
+    ['wan-flf2v-tiny', 3],
     ['wan-i2v-plain-tiny', 2],
-    ['wan-ti2v-tiny', 16],
+    ['wan-ti2v-tiny', 8],
   ])('%s: every network stays within the bounds of its rounding', async (folder, count) => {
     const results = await resultsOf(folder, half);
     expect(results.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);

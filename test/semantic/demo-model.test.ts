@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { GenerationRequest, Pipeline } from '../../src/pipelines/pipeline.js';
@@ -22,8 +23,8 @@ interface Wish {
   readonly shape: Shape;
 }
 
-/** 40 prompts, each with a seed: every colour four times in front, every shape five times, half of them large. */
-const wishes: readonly Wish[] = Array.from({ length: 40 }, (_, seed) => {
+/** 20 prompts, each with a seed: every colour twice in front, every shape two or three times, half of them large. */
+const wishes: readonly Wish[] = Array.from({ length: 20 }, (_, seed) => {
   const foreground = at(colours, seed);
   const background = at(colours, seed + 1 + ((seed * 7) % (colours.length - 1)));
   const shape = at(shapes, seed * 3);
@@ -38,6 +39,11 @@ const wishes: readonly Wish[] = Array.from({ length: 40 }, (_, seed) => {
 });
 /** The first of them that the model draws right, for what must not change by another way to the image. */
 const easy = [0, 2, 4, 5, 6, 7].map((i) => at(wishes, i));
+
+/** Schedulers that test/conformance/demo-diffusers.test.ts does not hold to diffusers' own latents of this model. */
+const fixture = new URL('../fixtures/demo-diffusers/cases.json', import.meta.url);
+const held = JSON.parse(await readFile(fixture, 'utf8')) as { schedulers: readonly { scheduler: string }[] };
+const others = schedulerNames.filter((name) => !held.schedulers.some(({ scheduler }) => scheduler === name));
 
 const path = await findAsset('demo-sdxl');
 let pipeline: SdxlPipeline;
@@ -78,7 +84,7 @@ const colourRight = ({ foreground, background }: Wish, seen: Scene) =>
 const allRight = (wish: Wish, seen: Scene) => colourRight(wish, seen) && seen.shape === wish.shape;
 
 describe('the demo model', () => {
-  // Measured in float32 on a CPU (x86-64, AVX-512): 39 foregrounds, 36 backgrounds, 36 of both, 38 shapes, 35 of all three.
+  // Measured in float32 on a CPU (x86-64, AVX-512): 19 foregrounds, 17 backgrounds, 17 of both, 18 shapes, 16 of all three.
   it('draws the colours and the shape that it is asked for', async () => {
     const seen: Scene[] = [];
     for (const wish of wishes) seen.push(await drawScene(wish));
@@ -92,11 +98,11 @@ describe('the demo model', () => {
       all: count(allRight),
     };
     console.log(`of ${wishes.length}: ${JSON.stringify(rates)}`);
-    expect(rates.foreground).toBeGreaterThanOrEqual(37);
-    expect(rates.background).toBeGreaterThanOrEqual(34);
-    expect(rates.colours).toBeGreaterThanOrEqual(34);
-    expect(rates.shape).toBeGreaterThanOrEqual(36);
-    expect(rates.all).toBeGreaterThanOrEqual(33);
+    expect(rates.foreground).toBeGreaterThanOrEqual(18);
+    expect(rates.background).toBeGreaterThanOrEqual(16);
+    expect(rates.colours).toBeGreaterThanOrEqual(16);
+    expect(rates.shape).toBeGreaterThanOrEqual(17);
+    expect(rates.all).toBeGreaterThanOrEqual(15);
   });
 
   it('draws the same in emulated fp16', async () => {
@@ -145,12 +151,9 @@ describe('the demo model', () => {
     }
   });
 
-  it.each(schedulerNames)('draws with %s', async (scheduler) => {
-    // With this one diffusers, too, draws a circle where a heart is asked for.
-    const wish = at(easy, scheduler === 'dpmpp_2m_sde_beta' ? 4 : 3);
-    // PNDM takes more steps to settle, in diffusers too.
-    const steps = scheduler.startsWith('pndm') ? 30 : 15;
-    expect(await drawScene({ ...wish, scheduler, steps })).toMatchObject(sceneOf(wish));
+  it.each(others)('draws with %s', async (scheduler) => {
+    const wish = at(easy, 3);
+    expect(await drawScene({ ...wish, scheduler })).toMatchObject(sceneOf(wish));
   });
 
   const base = { prompt: 'a large red circle on a blue background', promptSyntax: 'weighted' } as const;
