@@ -42,7 +42,7 @@ export interface RunHandle<W extends Work = ImageWork> {
 export interface Engine<W extends Work = ImageWork> {
   readonly spec: W['spec'];
   readonly state: EngineState;
-  /** Undefined until the model was loaded once. */
+  /** Description of the model. Undefined until its checkpoint was read once. */
   readonly info: W['info'] | undefined;
   /** Progress of the process that loads now, if it reports any. */
   readonly loading: LoadProgress | undefined;
@@ -62,6 +62,8 @@ export interface Engine<W extends Work = ImageWork> {
   start(): Promise<void>;
   /** Waits for `ready`, across restarts. Rejects when the engine failed or stopped. */
   whenReady(signal?: AbortSignal): Promise<void>;
+  /** Waits for `info`, which comes long before `ready`, across restarts. Rejects when the engine failed or stopped before. */
+  whenDescribed(signal?: AbortSignal): Promise<W['info']>;
   /**
    * Runs a batch of jobs and returns one handle for each. The engine must be `ready`; an on-demand engine may also be
    * `busy`.
@@ -72,7 +74,7 @@ export interface Engine<W extends Work = ImageWork> {
    * false if there was none. Default: nothing is freed.
    */
   onMemoryRequest(free: () => Promise<boolean>): void;
-  /** Adds a listener for changes of `state` and of `loading`. Returns the function that removes it. */
+  /** Adds a listener for changes of `state`, of `loading` and of `info`. Returns the function that removes it. */
   onStateChange(listener: (state: EngineState) => void): () => void;
   stop(): Promise<void>;
 }
@@ -131,7 +133,7 @@ interface RunningJob<W extends Work> {
 
 class SupervisedEngine<W extends Work> implements Engine<W> {
   readonly spec: W['spec'];
-  state: EngineState = 'stopped';
+  state: EngineState;
   info: W['info'] | undefined;
   loading: LoadProgress | undefined;
   device: string | undefined;
@@ -156,6 +158,8 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
 
   constructor(options: EngineOptions<W>) {
     this.spec = options.spec;
+    // A resident engine is on its way from the beginning; one on demand is not.
+    this.state = options.kind === 'on-demand' ? 'stopped' : 'starting';
     this.#options = options;
     this.#seat = options.turns?.join();
     const { model } = options.spec;
@@ -195,6 +199,15 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   }
 
   whenReady(signal?: AbortSignal): Promise<void> {
+    return this.#when(() => this.state === 'ready' || this.state === 'busy', signal);
+  }
+
+  async whenDescribed(signal?: AbortSignal): Promise<W['info']> {
+    await this.#when(() => this.info !== undefined, signal);
+    return this.info as W['info'];
+  }
+
+  #when(holds: () => boolean, signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       const end = (settle: () => void) => {
         this.#listeners.delete(look);
@@ -203,7 +216,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
       };
       const abort = () => end(() => reject(InferenceError.from(signal?.reason)));
       const look = () => {
-        if (this.state === 'ready' || this.state === 'busy') end(resolve);
+        if (holds()) end(resolve);
         else if (this.state === 'failed') end(() => reject(this.failure));
         else if (this.state === 'stopped') end(() => reject(new InferenceError('DRAINING', 'the engine was stopped')));
       };
@@ -388,7 +401,9 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.#seat?.end();
         return;
       case 'info':
-        this.info = message.info;
+        // A process that loads knows less than the one before it measured.
+        this.info = { ...this.info, ...message.info };
+        this.#tellListeners();
         return;
       case 'request-memory':
         void this.#answerMemoryRequest(message.request);
@@ -426,7 +441,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     if (this.state === 'stopped' || this.state === 'failed') return;
     const onPurpose = this.#killedOnPurpose;
     this.#killedOnPurpose = false;
-    const wasLoading = this.info === undefined || this.state === 'starting' || this.state === 'restarting';
+    const wasLoading = this.state === 'starting' || this.state === 'restarting';
     this.loading = undefined;
     const how = signal === null ? `exited with code ${code}` : `was ended by ${signal}`;
     if (!onPurpose) this.#log.error({ code, signal, livedMs }, 'engine process died');

@@ -1,7 +1,7 @@
 import type { Config } from '../config/server-config.js';
 import type { Precision, Provider } from '../device.js';
 import { batchLimit } from '../pipelines/common/batching.js';
-import { type AnyFamily, clipOf } from '../pipelines/family.js';
+import type { AnyFamily } from '../pipelines/family.js';
 import { type PlannedNetwork, type RunSize, sumMemory } from '../pipelines/model-memory.js';
 import { expectedDialects } from '../runtime/precision.js';
 
@@ -33,7 +33,7 @@ export async function planModel(
   const { title, info } = await family.inspect(source);
   const { nativeWidth: width, nativeHeight: height } = info;
   const images = family.isBatched ? batchLimit({ width, height }, config.BATCH_PIXELS) : 1;
-  const frames = family.video === undefined ? 1 : clipOf(family.video, info).frames;
+  const frames = info.clip?.frames ?? 1;
   const run = { width, height, frames, rows: 2 * images };
   const networks = await family.planMemory(source, expectedDialects(provider, precision), run);
   return { title, family: family.title, run, networks };

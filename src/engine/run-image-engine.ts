@@ -4,7 +4,7 @@ import type { ImageMetadata, UpscaleParameters } from '../media/image-metadata.j
 import { previewImage } from '../media/preview-image.js';
 import { removeStaleVideos } from '../media/video-writer.js';
 import { MemoryRelief } from '../pipelines/common/memory-relief.js';
-import { type AnyFamily, type Families, familyNamed } from '../pipelines/family.js';
+import { type AnyFamily, type Families, familyNamed, type OpenOptions } from '../pipelines/family.js';
 import type { ModelMemory } from '../pipelines/model-memory.js';
 import type {
   ImageEvent,
@@ -15,7 +15,7 @@ import type {
   RequestUpscale,
 } from '../pipelines/pipeline.js';
 import { canTakeLoras, VariantPipeline } from '../pipelines/variant-pipeline.js';
-import { type Backend, openBackend } from '../runtime/backend.js';
+import { openBackend } from '../runtime/backend.js';
 import { measureMemory } from '../runtime/device-memory.js';
 import { ModelCache } from '../runtime/model-cache/model-cache.js';
 import { QuantisedLinears } from '../runtime/model-cache/quantised-linears.js';
@@ -58,7 +58,11 @@ export function runImageEngine(families: Families): void {
         cache,
         quantised,
       });
-      pipeline = await openModel(familyNamed(families, spec.family), spec, backend, relief);
+      pipeline = await openModel(familyNamed(families, spec.family), spec, {
+        backend,
+        relief,
+        onDescribed: parent.inform,
+      });
       relief.addSource('ended_language_model', () => parent.requestMemory());
       const info = { ...pipeline.info, memory: plannedMemory(pipeline) };
       return { info, device, rejected, runtime: describeRuntime(backend.runtime) };
@@ -94,14 +98,14 @@ function plannedMemory(pipeline: Pipeline): ModelMemory | undefined {
   }
 }
 
-async function openModel(
-  family: AnyFamily,
-  spec: EngineSpec,
-  backend: Backend,
-  relief: MemoryRelief,
-): Promise<Pipeline> {
+interface OpenedFor extends Pick<OpenOptions, 'backend' | 'onDescribed'> {
+  readonly relief: MemoryRelief;
+}
+
+async function openModel(family: AnyFamily, spec: EngineSpec, options: OpenedFor): Promise<Pipeline> {
   const { source, batchPixels, variants = 1, reserveBytes = 0, weightsCache } = spec;
-  const bare = await family.open(source, { backend, batchPixels, relief, weightsCache });
+  const { backend, relief } = options;
+  const bare = await family.open(source, { ...options, batchPixels, weightsCache });
   const freeBytes = async () =>
     Math.max(0, (await measureMemory(backend.provider, [], backend.deviceId)).freeBytes - reserveBytes);
   return canTakeLoras(bare) ? new VariantPipeline(bare, { count: variants, freeBytes, relief }) : bare;

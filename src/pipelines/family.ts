@@ -7,7 +7,7 @@ import type { MemoryRelief } from './common/memory-relief.js';
 import type { SamplingPresets } from './common/sampling-preset.js';
 import type { LoraBase } from './lora/lora-header.js';
 import type { PlannedNetwork, RunSize } from './model-memory.js';
-import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax, VideoClip } from './pipeline.js';
+import type { FrameConditioning, ModelInfo, Pipeline, PromptReport, PromptSyntax } from './pipeline.js';
 
 /**
  * A model family: everything that server, engine, command line and configuration ask about one kind of model. Reading a family
@@ -23,8 +23,6 @@ export interface Family<Variables = object, Source extends object = object> {
   readonly title: string;
   /** Base that LoRA files for it name by their keys. Omitted: it takes no LoRAs. */
   readonly loraBase?: LoraBase;
-  /** Sizes that requests get before a model was loaded once. */
-  readonly defaults: Pick<ModelInfo, 'nativeWidth' | 'nativeHeight' | 'sizeMultiple'>;
   /** Omitted: it makes images only. */
   readonly video?: VideoTraits;
   /** Several images are denoised together. Where false, images run one after the other. */
@@ -36,7 +34,7 @@ export interface Family<Variables = object, Source extends object = object> {
   readonly bareCall: BareCall;
   /**
    * The negative prompt of job types, where the request has none.
-   * @param frames what the model does with known frames, once that is known
+   * @param frames what the model does with known frames. Omitted: it has none
    */
   negativePrompt(prompt: string, frames?: FrameConditioning): string;
   readonly references: ReferenceTraits;
@@ -87,17 +85,10 @@ export interface Family<Variables = object, Source extends object = object> {
 export type AnyFamily = Family;
 
 export interface VideoTraits {
-  /** Of a model that reports none of its own: what a request gets that names no number of frames. */
-  readonly clip: VideoClip;
   /** Fewest frames that have an end apart from the start. */
   readonly minFramesWithEnd: number;
   /** The frame count that is rendered for a request's. */
   roundFrames(frames: number): number;
-}
-
-/** Length and rate of a model's videos: its own, or the family's until it was loaded once. */
-export function clipOf({ clip }: VideoTraits, info: Pick<ModelInfo, 'clip'> | undefined): VideoClip {
-  return info?.clip ?? clip;
 }
 
 export interface SchedulerChoice {
@@ -145,6 +136,8 @@ export interface OpenOptions {
   readonly batchPixels: number;
   /** Frees memory when it runs out, and counts the measures. Default: nothing is freed. */
   readonly relief?: MemoryRelief | undefined;
+  /** Called with what the checkpoint says of the model, before its weights are read. Omitted: nobody asks. */
+  readonly onDescribed?: ((info: ModelInfo) => void) | undefined;
   /** Folder for weights that are converted before they are used. Default: darkroom/weights in the user's folder for caches. */
   readonly weightsCache?: string | undefined;
 }

@@ -93,7 +93,7 @@ export interface ModelInfo {
   /** In pixels: what a request gets that asks for none. */
   readonly nativeWidth: number;
   readonly nativeHeight: number;
-  /** Videos that it was trained on: what a request gets that names no number of frames. Omitted: the family's. */
+  /** Videos that it was trained on: what a request gets that names no number of frames. Omitted: it makes none. */
   readonly clip?: VideoClip;
   /** Keys of the checkpoint that are not used. */
   readonly unused: readonly string[];

@@ -16,7 +16,7 @@ import { jobTypeOfValue } from '../job-types.js';
 import { firstStep } from '../pipelines/common/batching.js';
 import { passesOf, resultSize } from '../pipelines/common/passes.js';
 import { type AnyFamily, familyNamed } from '../pipelines/family.js';
-import type { GenerationRequest } from '../pipelines/pipeline.js';
+import type { GenerationRequest, ModelInfo } from '../pipelines/pipeline.js';
 import type { Caller } from './access/caller.js';
 import type { JobSize } from './access/quotas.js';
 import { enhance } from './enhance/enhance.js';
@@ -39,12 +39,12 @@ export function createInferenceService(state: ServerState): InferenceServiceServ
   return {
     generate: streaming(state.calls, (request: GenerateRequest, context) => generate(state, request, context)),
     enhance: streaming(state.calls, (request: EnhanceRequest, context) => enhance(state, request, context)),
-    estimate: unary(state.calls, async ({ request }: EstimateRequest, { caller }) => {
+    estimate: unary(state.calls, async ({ request }: EstimateRequest, { caller, signal }) => {
       if (request === undefined) {
         const description = 'request must be set: the job to estimate';
         throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'request', description }] });
       }
-      return estimate(state, await parse(state, request), caller);
+      return estimate(state, await parse(state, request), { caller, signal });
     }),
     tokenize: unary(state.calls, async (request: TokenizeRequest) => {
       const { spec } = engineOf(state, request.model || tokenizedModel(state));
@@ -89,9 +89,10 @@ function attach(state: ServerState, caller: Caller, { request, requestHash }: Ha
 }
 
 /** Starts a new job, unless another call starts it while the moderation service is asked. */
-async function submit(state: ServerState, hashed: HashedRequest, { signal, caller, call }: CallContext): Promise<Job> {
+async function submit(state: ServerState, hashed: HashedRequest, context: CallContext): Promise<Job> {
+  const { signal, caller, call } = context;
   const { request, requestHash } = hashed;
-  const { model, plan } = planOf(state, hashed, caller);
+  const { model, plan } = await planOf(state, hashed, context);
   const subject = subjectOfRequest(request, caller);
   await state.policy.moderate(conditioningTexts(plan.request), { subject, signal });
   const known = attach(state, caller, hashed);
@@ -178,17 +179,18 @@ async function enhanceObserved(
   return outcome;
 }
 
-/** Checks everything that is refused before a job exists. */
-function planOf(
+/** Checks everything that is refused before a job exists. Waits until the checkpoint of its model was read. */
+async function planOf(
   state: ServerState,
   parsed: ParsedRequest,
-  caller: Caller,
-): { readonly model: string; readonly plan: JobPlan } {
+  { caller, signal }: Pick<CallContext, 'caller' | 'signal'>,
+): Promise<{ readonly model: string; readonly plan: JobPlan }> {
   const { request } = parsed;
   const needed = jobTypeOfValue(state.jobTypes, request.jobType)?.family ?? state.families[0].name;
   const model = request.model || modelOfFamily(state, familyNamed(state.families, needed));
   if (request.model === '' && request.jobType === JobType.JOB_TYPE_UNSPECIFIED) assertServed(state, model);
-  const { spec, info } = engineOf(state, model);
+  const { spec } = engineOf(state, model);
+  const info = await describedModel(state.engines, model, signal);
   const family = familyNamed(state.families, spec.family);
   const plan = resolveRequest(parsed, { ...state, model: { name: model, family, info } });
   // As written, and as the model sees it: text on both sides of a LoRA sign becomes one word once the sign is gone.
@@ -205,8 +207,12 @@ function sizeOf(request: GenerationRequest): JobSize {
   return { pixels: width * height * seeds.length, frames: video?.frames ?? 0 };
 }
 
-function estimate(state: ServerState, parsed: ParsedRequest, caller: Caller): EstimateResponse {
-  const { model, plan } = planOf(state, parsed, caller);
+async function estimate(
+  state: ServerState,
+  parsed: ParsedRequest,
+  context: Pick<CallContext, 'caller' | 'signal'>,
+): Promise<EstimateResponse> {
+  const { model, plan } = await planOf(state, parsed, context);
   const share = plan.references?.denoisingStrength;
   const init = share === undefined ? undefined : { rgb: new Uint8Array(), strength: share };
   const request = { ...plan.request, init };
@@ -222,6 +228,25 @@ function estimate(state: ServerState, parsed: ParsedRequest, caller: Caller): Es
     deviceWeightBytes: BigInt(onDevice?.weightBytes ?? 0),
     devicePeakBytes: BigInt(onDevice?.peakBytes ?? 0),
   };
+}
+
+/**
+ * Description of a model, once one of its engines has read the checkpoint: calls may come before.
+ * @throws InferenceError the reason why none can
+ */
+async function describedModel(engines: readonly Engine[], model: string, signal: AbortSignal): Promise<ModelInfo> {
+  const own = engines.filter(({ spec }) => spec.model === model);
+  const known = own.find(({ info }) => info)?.info;
+  if (known !== undefined) return known;
+  const first = new AbortController();
+  const either = AbortSignal.any([signal, first.signal]);
+  try {
+    return await Promise.any(own.map((engine) => engine.whenDescribed(either)));
+  } catch (error) {
+    throw (error as AggregateError).errors[0];
+  } finally {
+    first.abort();
+  }
 }
 
 /** Name of the server's model of a family; without one, the configured name. */

@@ -59,7 +59,7 @@ export function createModelService(state: ServerState): ModelServiceServer {
       const embeddings = embedding.of(family).map(describeEmbedding);
       const controlnets = controlnet.of(family).map(describeControlNet);
       const upscalers = upscaler.of(family).map(describeUpscaler);
-      const info = loadedInfo(state.admission.slots(model.name));
+      const info = infoOf(state.admission.slots(model.name));
       return {
         ...model,
         loras,
@@ -203,7 +203,7 @@ function describeControlNet({ name, summary, problem }: KnownAddOn<ControlNetSum
   };
 }
 
-/** Optional fields of a request that have an effect with a model. @param info undefined until it was loaded once */
+/** Optional fields of a request that have an effect with a model. @param info undefined until its checkpoint was read */
 function fieldsOf(
   { takes, loraBase, references, video, samplingPresets }: AnyFamily,
   info: ModelInfo | undefined,
@@ -254,8 +254,8 @@ const ROLES: Readonly<Record<FramePlace, ReferenceRole>> = {
 /** States of a model's engines, from the one that can take a job at once to the one that never will. */
 const NEAREST: readonly EngineState[] = ['ready', 'busy', 'starting', 'restarting', 'stopped', 'failed'];
 
-/** What a model's engines say of it. Undefined until one of them has loaded it once. */
-function loadedInfo(slots: readonly EngineSlot[]): ModelInfo | undefined {
+/** What a model's engines say of it. Undefined until one of them has read its checkpoint. */
+function infoOf(slots: readonly EngineSlot[]): ModelInfo | undefined {
   return slots.find(({ engine }) => engine.info)?.engine.info;
 }
 
@@ -269,7 +269,7 @@ function describeModel(slots: readonly EngineSlot[], memory: DeviceLedgers): Mod
     .map(({ engine }) => engine)
     .sort((a, b) => NEAREST.indexOf(a.state) - NEAREST.indexOf(b.state)) as [Engine];
   const { spec, state, device, failure } = nearest;
-  const info = loadedInfo(slots);
+  const info = infoOf(slots);
   return {
     name: spec.model,
     family: spec.family,

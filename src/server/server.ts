@@ -18,7 +18,6 @@ import type { Logger } from '../log.js';
 import { findFfmpeg } from '../media/ffmpeg.js';
 import { builtInFamilies } from '../pipelines/families.js';
 import type { Families } from '../pipelines/family.js';
-import type { ModelInfo } from '../pipelines/pipeline.js';
 import type { ReferenceFetcher } from '../references/reference-fetcher.js';
 import { connectableHost } from '../std/address.js';
 import { openAccess } from './access/access.js';
@@ -130,7 +129,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     jobs,
     admission,
     ffmpeg: await findFfmpeg(config.FFMPEG_PATH),
-    references: createReferenceLoader(config, (model, signal) => infoOf(engines, model, signal), fetcher),
+    references: createReferenceLoader(config, fetcher),
     addOns,
     tokenizers: new TokenizerCache(families),
     enhancement,
@@ -206,19 +205,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   };
 }
 
-/** Info of a model, once it was ready: jobs may come before. @throws InferenceError the reason why it cannot start */
-async function infoOf(engines: readonly Engine[], model: string, signal: AbortSignal): Promise<ModelInfo | undefined> {
-  const all = engines.filter(({ spec }) => spec.model === model);
-  const known = engineOf(all, model)?.info;
-  if (known !== undefined || all.length === 0) return known;
-  // The first that is ready will do; where none can be, the first reason.
-  await Promise.any(all.map((engine) => engine.whenReady(signal))).catch(({ errors: [first] }: AggregateError) => {
-    throw first;
-  });
-  return engineOf(all, model)?.info;
-}
-
-/** An engine of a model: one that has loaded it once, if there is one. */
+/** An engine of a model: one that has read its checkpoint once, if there is one. */
 function engineOf(engines: readonly Engine[], model: string): Engine | undefined {
   const all = engines.filter(({ spec }) => spec.model === model);
   return all.find(({ info }) => info) ?? all[0];

@@ -35,6 +35,6 @@ export interface ServerState {
   readonly policy: Policy;
   readonly access: Access;
   readonly calls: CallOptions;
-  /** An engine of a model, one that has loaded it if there is one; undefined for a name that is not served. */
+  /** An engine of a model, one that has read its checkpoint if there is one; undefined for a name that is not served. */
   engine(model: string): Engine | undefined;
 }

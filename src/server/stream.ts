@@ -58,12 +58,11 @@ export function streaming<Request, Response>(
 
 export function unary<Request, Response>(
   { log, observer }: CallOptions,
-  handle: (request: Request, context: Omit<CallContext, 'signal' | 'call'>) => Response | Promise<Response>,
+  handle: (request: Request, context: Omit<CallContext, 'call'>) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, respond) => {
-    const run = async () => {
-      return handle(accepted(call.request), callerContext(call));
-    };
+    const { signal } = abortWith(call);
+    const run = async () => handle(accepted(call.request), { ...callerContext(call), signal });
     const served = servedCall(call);
     observer.callStarted(served);
     run().then(
@@ -72,7 +71,7 @@ export function unary<Request, Response>(
         respond(null, response);
       },
       (error: unknown) => {
-        observer.callEnded(served, { error: InferenceError.from(error), isRefused: true });
+        observer.callEnded(served, { error: InferenceError.from(error), isRefused: !call.cancelled });
         respond(statusFromError(error, log));
       },
     );
@@ -90,7 +89,7 @@ function callerContext(
   return { caller: callerOf(call.metadata), peer: withoutPort(call.getPeer()) };
 }
 
-function abortWith(call: Pick<ServerWritableStream<unknown, unknown>, 'on' | 'getDeadline'>): AbortController {
+function abortWith(call: Pick<ServerUnaryCall<unknown, unknown>, 'on' | 'getDeadline'>): AbortController {
   const abort = new AbortController();
   call.on('cancelled', () => {
     const isLate = Number(call.getDeadline()) - DEADLINE_SLACK_MS <= Date.now();

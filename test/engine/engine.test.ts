@@ -236,6 +236,34 @@ describe('Engine', () => {
     await run.result;
   });
 
+  it('is described before it is ready, and its description keeps what was measured while the next process loads', async () => {
+    create();
+    const seen: unknown[] = [];
+    engine.onStateChange((state) => {
+      if (engine.info !== undefined) seen.push([state, engine.info.nativeWidth, engine.info.memory !== undefined]);
+    });
+    const described = engine.whenDescribed();
+    await engine.start();
+    expect((await described).family).toBe('sdxl');
+    if (engine.pid !== undefined) process.kill(engine.pid, 'SIGKILL');
+    await until(() => engine.restarts === 1);
+    await engine.whenReady();
+    expect(seen).toEqual([
+      ['starting', 64, false],
+      ['ready', 64, true],
+      ['restarting', 64, true],
+      ['restarting', 64, true],
+      ['ready', 64, true],
+    ]);
+  });
+
+  it('is not described where it cannot start', async () => {
+    create({}, '/nowhere');
+    const described = engine.whenDescribed();
+    await expect(engine.start()).rejects.toMatchObject({ reason: 'CHECKPOINT_INVALID' });
+    await expect(described).rejects.toMatchObject({ reason: 'CHECKPOINT_INVALID' });
+  });
+
   it('stops waiting for a start when told to', async () => {
     const started = create().start();
     const waiting = engine.whenReady(AbortSignal.abort(new InferenceError('CANCELLED', 'never mind')));

@@ -17,7 +17,6 @@ interface PaintSource {
 export const paint: Family<z.infer<z.ZodObject<typeof paintVariables>>, PaintSource> = {
   name: 'paint',
   title: 'Paint',
-  defaults: { nativeWidth: 32, nativeHeight: 16, sizeMultiple: 4 },
   isBatched: true,
   schedulers: { names: ['brush'], default: 'brush', resolve: (name) => (name === 'brush' ? name : undefined) },
   samplingPresets: {},

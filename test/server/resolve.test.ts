@@ -2,7 +2,6 @@ import { describe, expect, it } from 'vitest';
 import { InferenceError } from '../../src/errors.js';
 import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { type DynamicThresholding, JobType } from '../../src/gen/darkroom/v1/job.js';
-import type { ModelInfo } from '../../src/pipelines/pipeline.js';
 import { hashRequest } from '../../src/server/request/hash-request.js';
 import { resolve } from '../support/resolved.js';
 
@@ -40,9 +39,9 @@ describe('resolveRequest', () => {
   });
 
   it('holds the length of a model that a request leaves to it to the limit of frames', () => {
-    const info = { nativeWidth: 64, nativeHeight: 64, sizeMultiple: 16, clip: { frames: 121, fps: 24 } } as ModelInfo;
+    const info = { clip: { frames: 121, fps: 24 } };
     const video = { prompt: 'a house', jobType: JobType.JOB_TYPE_VIDEO_FAST };
-    const frames = 'frames 121 must be >= 1 and <= 81; change it or raise LIMIT_FRAMES';
+    const frames = 'frames 121 must be >= 1 and <= 81; lower it or raise LIMIT_FRAMES';
     expect(violationsOf(video, 'wan', info, { LIMIT_FRAMES: '81' })).toEqual({ frames });
     expect(violationsOf({ ...video, frames: 81 }, 'wan', info, { LIMIT_FRAMES: '81' })).toEqual({});
     expect(violationsOf(video, 'wan', info, { LIMIT_FRAMES: '121' })).toEqual({});
@@ -60,11 +59,11 @@ describe('resolveRequest', () => {
 
   const bad: readonly [Partial<GenerateRequest>, string, string][] = [
     [{ width: 1025 }, 'width', 'width 1025 must be a multiple of 8; use 1024 or 1032'],
-    [{ width: 56 }, 'width', 'width 56 must be >= 64 and <= 2048; change it or raise LIMIT_SIDE_PIXELS'],
-    [{ height: 2056 }, 'height', 'height 2056 must be >= 64 and <= 2048; change it or raise LIMIT_SIDE_PIXELS'],
-    [{ steps: 0 }, 'steps', 'steps 0 must be >= 1 and <= 1000; change it or raise LIMIT_STEPS'],
-    [{ steps: 1001 }, 'steps', 'steps 1001 must be >= 1 and <= 1000; change it or raise LIMIT_STEPS'],
-    [{ steps: 10_001 }, 'steps', 'steps 10001 must be >= 1 and <= 1000; change it or raise LIMIT_STEPS'],
+    [{ width: 56 }, 'width', 'width 56 must be >= 64 and <= 2048'],
+    [{ height: 2056 }, 'height', 'height 2056 must be >= 64 and <= 2048; lower it or raise LIMIT_SIDE_PIXELS'],
+    [{ steps: 0 }, 'steps', 'steps 0 must be >= 1 and <= 1000'],
+    [{ steps: 1001 }, 'steps', 'steps 1001 must be >= 1 and <= 1000; lower it or raise LIMIT_STEPS'],
+    [{ steps: 10_001 }, 'steps', 'steps 10001 must be >= 1 and <= 1000; lower it or raise LIMIT_STEPS'],
     [{ guidanceScale: 50.5 }, 'guidance_scale', 'guidance_scale 50.5 must be >= 0 and <= 50'],
     [{ guidanceRescale: 1.1 }, 'guidance_rescale', 'guidance_rescale 1.1 must be >= 0 and <= 1'],
     [{ guidanceScale: Number.NaN }, 'guidance_scale', 'guidance_scale NaN must be >= 0 and <= 50'],
@@ -175,10 +174,6 @@ describe('step saving of WAN', () => {
 });
 
 describe('skip-layer guidance of WAN', () => {
-  const info: ModelInfo = {
-    ...{ family: 'wan', parameters: 0, weightBytes: 0, storage: 'BF16', predictionType: 'flow', schedulers: [] },
-    ...{ sizeMultiple: 16, nativeWidth: 832, nativeHeight: 480, unused: [], layers: 30 },
-  };
   const skipping = { layers: [9], start: undefined, end: undefined, scale: 0 };
   const field = (name: string) => `skip_layer_guidance.${name}`;
   const layers = field('layers');
@@ -199,7 +194,7 @@ describe('skip-layer guidance of WAN', () => {
     [{ scale: Number.NaN }, { [field('scale')]: `${field('scale')} NaN must be >= 0 and <= 10` }],
   ])('of %o finds %o', (more, violations) => {
     const request = { prompt: 'a house', guidanceScale: 5, skipLayerGuidance: { ...skipping, ...more } };
-    expect(violationsOf(request, 'wan', info)).toEqual(violations);
+    expect(violationsOf(request, 'wan')).toEqual(violations);
   });
 
   it('needs guidance where it has no scale', () => {
@@ -211,11 +206,11 @@ describe('skip-layer guidance of WAN', () => {
     expect(violationsOf({ ...request, skipLayerGuidance: { ...skipping, scale: 2 } }, 'wan')).toEqual({});
   });
 
-  it('fills in its range, and does not know the blocks of a model that was not loaded yet', () => {
-    const request = { prompt: 'a house', skipLayerGuidance: { ...skipping, layers: [63] } };
+  it('fills in its range', () => {
+    const request = { prompt: 'a house', skipLayerGuidance: { ...skipping, layers: [29] } };
     expect(resolve(request, 'wan').request.video).toEqual({
       frames: 81,
-      skipLayers: { layers: [63], start: 0, end: 1, scale: 0 },
+      skipLayers: { layers: [29], start: 0, end: 1, scale: 0 },
     });
   });
 });

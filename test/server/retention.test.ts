@@ -31,11 +31,9 @@ describe('an ended job', () => {
       output: { format: 'png', metadata: 'full' },
       controls: [],
       samplingPreset: undefined,
-      controlVideo: { model: 'sdxl', source: { kind: 'url', url: 'https://a.test/pose.mp4' }, fps: 16 },
+      controlVideo: { source: { kind: 'url', url: 'https://a.test/pose.mp4' }, fps: 16 },
       references: {
-        model: 'sdxl',
-        isVideo: false,
-        isLikeness: false,
+        applied: { method: 'img2img', places: ['start'], problem: undefined },
         mode: 'single',
         start: { kind: 'bytes', bytes: new Uint8Array(20 * MB) },
         look: { kind: 'bytes', bytes: new Uint8Array(5 * MB) },

@@ -295,7 +295,7 @@ describe('what WAN does not take', () => {
       'output_format of a video must be OUTPUT_FORMAT_MP4 or OUTPUT_FORMAT_WEBP',
     ],
     ['a width that is no multiple of 16', { width: 72 }, 'width 72 must be a multiple of 16; use 64 or 80'],
-    ['too many frames', { frames: 200 }, 'frames 200 must be >= 1 and <= 161; change it or raise LIMIT_FRAMES'],
+    ['too many frames', { frames: 200 }, 'frames 200 must be >= 1 and <= 161; lower it or raise LIMIT_FRAMES'],
     [
       'a scheduler of SDXL',
       { scheduler: 'ddim' },

@@ -10,18 +10,36 @@ import { type JobPlan, parseRequest, resolveRequest } from '../../src/server/req
 const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
 const addOns = openAddOns({});
 
-/** What a server makes of a request before it runs. @param info of the model. Omitted: it was not loaded yet */
+/** What the released models say of themselves, as far as requests are concerned. */
+const RELEASED: Readonly<Record<string, ModelInfo>> = {
+  sdxl: {
+    ...{ family: 'sdxl', parameters: 0, weightBytes: 0, storage: 'F16', predictionType: 'epsilon', schedulers: [] },
+    ...{ sizeMultiple: 8, nativeWidth: 1024, nativeHeight: 1024, unused: [] },
+  },
+  wan: {
+    ...{ family: 'wan', parameters: 0, weightBytes: 0, storage: 'BF16', predictionType: 'flow', schedulers: [] },
+    ...{ sizeMultiple: 16, nativeWidth: 832, nativeHeight: 480, unused: [], layers: 30 },
+    clip: { frames: 81, fps: 16 },
+    frames: { method: 'latent_hold', takes: ['start', 'end'], needs: [] },
+  },
+};
+
+/** What a server makes of a request before it runs. @param more what else its model says of itself. Omitted: it is the released one */
 export function resolve(
   request: Partial<GenerateRequest>,
   family = 'sdxl',
-  info?: ModelInfo,
+  more: Partial<ModelInfo> = {},
   variables: Parameters<typeof readConfig>[0] = {},
 ): JobPlan {
   return resolveRequest(parseRequest(GenerateRequest.fromPartial(request)), {
     config: readConfig(variables),
     families: builtInFamilies,
     jobTypes: contractJobTypes,
-    model: { name: family, family: familyNamed(builtInFamilies, family), info },
+    model: {
+      name: family,
+      family: familyNamed(builtInFamilies, family),
+      info: { ...(RELEASED[family] as ModelInfo), ...more },
+    },
     ffmpeg,
     addOns,
   });

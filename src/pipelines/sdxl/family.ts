@@ -10,7 +10,6 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
   name: 'sdxl',
   title: 'SDXL',
   loraBase: 'SDXL',
-  defaults: { nativeWidth: 1024, nativeHeight: 1024, sizeMultiple: 8 },
   isBatched: true,
   schedulers: {
     names: schedulerNames,

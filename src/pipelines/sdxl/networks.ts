@@ -26,6 +26,8 @@ export interface SdxlOptions extends SdxlSource {
   readonly backend: Backend;
   /** Frees memory when it runs out. Default: nothing is freed. */
   readonly relief?: MemoryRelief | undefined;
+  /** Called with what the checkpoint says of the model, before its weights are read. Omitted: nobody asks. */
+  readonly onDescribed?: ((info: ModelInfo) => void) | undefined;
 }
 
 /** Parts that a model and all of its variants share. */
@@ -132,18 +134,24 @@ export class SdxlNetworks {
 }
 
 /** Loads a checkpoint: sessions are built here, once, for every size and batch. */
-export async function loadSdxlNetworks({ backend, relief, ...source }: SdxlOptions): Promise<SdxlNetworks> {
+export async function loadSdxlNetworks({
+  backend,
+  relief,
+  onDescribed,
+  ...source
+}: SdxlOptions): Promise<SdxlNetworks> {
   const checkpoint = await openSdxlCheckpoint(source);
   const { config } = checkpoint;
   const tokenizers = await checkpoint.readTokenizers();
   const graphs = await buildSdxlNetworks(checkpoint, backend.dialectsOf, { quantised: backend.quantised });
+  const info = describeSdxl(checkpoint, graphs);
+  onDescribed?.(info);
   await prepareWeights(Object.values(graphs));
   const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const changeable = [graphs.unet, graphs.text_encoder, graphs.text_encoder_2];
   const besides = opener.forVariant();
   const controlNets = new KeptFiles((path) => ControlNet.open(path, config, besides));
   const upscalers = new KeptFiles((path) => Upscaler.open(path, besides));
-  const info = describeSdxl(checkpoint, graphs);
   const parts = { opener, checkpoint, controlNets, upscalers, tokenizers, info, changeable };
   return SessionGroup.fill(opener, async (sessions) => {
     sessions.add(controlNets);

@@ -20,9 +20,7 @@ export const wan: Family<WanVariables, WanSource> = {
   name: 'wan',
   title: 'WAN',
   loraBase: 'WAN 2.1',
-  defaults: { nativeWidth: 832, nativeHeight: 480, sizeMultiple: 16 },
   video: {
-    clip: { frames: 81, fps: 16 },
     minFramesWithEnd: 5,
     // 4n + 1: a request for 83 gives 81, as in the original code.
     roundFrames: (frames) => 1 + 4 * Math.floor((frames - 1) / 4),
@@ -75,9 +73,9 @@ export const wan: Family<WanVariables, WanSource> = {
   recognises: ({ isFolder, index, keys }) =>
     (isFolder && (index === undefined || index.includes('"Wan'))) ||
     keys.some((key) => /(^|\.)patch_embedding\.weight$/.test(key)),
-  async open(source, { backend, relief, weightsCache }) {
+  async open(source, options) {
     const { createWanPipeline } = await import('./pipeline.js');
-    return createWanPipeline({ ...source, backend, relief, weightsCache });
+    return createWanPipeline({ ...source, ...options });
   },
   async inspect(source) {
     const { inspectWan } = await import('./inspect.js');

@@ -22,6 +22,8 @@ export interface WanOptions extends WanSource {
   readonly backend: Backend;
   /** Frees memory when it runs out. Default: nothing is freed. */
   readonly relief?: MemoryRelief | undefined;
+  /** Called with what the checkpoint says of the model, before its weights are read. Omitted: nobody asks. */
+  readonly onDescribed?: ((info: ModelInfo) => void) | undefined;
 }
 
 /** Parts that a model and all of its variants share. */
@@ -115,16 +117,18 @@ export class WanNetworks {
  * Loads the transformer and the VAE of a checkpoint: sessions are built here, once, for every size and batch. The text encoder is
  * checked here and loaded with the first prompt, the image encoder with the first image.
  */
-export async function loadWanNetworks({ backend, relief, ...source }: WanOptions): Promise<WanNetworks> {
+export async function loadWanNetworks({ backend, relief, onDescribed, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
   const { config } = checkpoint;
   const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf, { quantised: backend.quantised });
   const { transformer, text_encoder, image_encoder } = graphs;
+  const info = describeWan(checkpoint, graphs);
+  onDescribed?.(info);
   // Those that are opened with the first prompt, too: a job does not wait for a conversion.
   await prepareWeights(Object.values(graphs));
   const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
   const { keepsTextEncoder = false } = source;
-  const parts = { opener, checkpoint, info: describeWan(checkpoint, graphs), keepsTextEncoder, transformer };
+  const parts = { opener, checkpoint, info, keepsTextEncoder, transformer };
   return SessionGroup.fill(opener, async (sessions) => {
     const denoiser = await Denoiser.open(graphs, sessions, config.transformer);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);

@@ -6,8 +6,6 @@ import { firstStep } from '../common/batching.js';
 import { atStep } from '../common/not-finite.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
-import { assertSizeMultiple } from '../common/size-multiple.js';
-import { assertSkippable } from '../common/skip-layers.js';
 import type { LoraSource } from '../lora/read-lora.js';
 import type { ModelMemory } from '../model-memory.js';
 import {
@@ -72,8 +70,6 @@ export class WanPipeline implements Pipeline {
     request: GenerationRequest,
     running: RunningJobs,
   ): AsyncGenerator<PipelineEvent, void, undefined> {
-    assertSizeMultiple(request, this.info.sizeMultiple);
-    assertSkippable(request, this.networks.config.transformer.num_layers);
     const texts = yield* encodePrompts(job, request, running, this.networks.prompts);
     const denoised = texts && (yield* this.denoise(job, request, texts, running));
     if (denoised !== undefined) yield* this.#decode(job, request, denoised, running);

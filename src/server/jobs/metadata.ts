@@ -7,24 +7,22 @@ import type { PromptReport, SkipLayers } from '../../pipelines/pipeline.js';
 import type { DeviceMemory } from '../../runtime/device-memory.js';
 import { version } from '../../version.js';
 import type { Enhanced } from '../enhance/prompt-enhancer.js';
-import { applyReferences } from '../request/applied-references.js';
 import { controlVideoUse } from '../request/control-video.js';
 import { controlMessages } from '../request/controls.js';
 import { loraMessages } from '../request/loras.js';
 import { upscaleMessage } from '../request/plan-upscale.js';
 import type { GenerateJob } from './generate-job.js';
-import { outputOf } from './output-of.js';
 
 /** Metadata of a job before it starts. */
 export function plannedMetadata(
   job: GenerateJob,
-  { device, info, spec }: Pick<Engine, 'device' | 'info' | 'spec'>,
+  { device, spec }: Pick<Engine, 'device' | 'spec'>,
   startedAtMs: number,
 ): JobMetadata {
   const { request, plan } = job;
   const [seed = 0] = request.seeds;
   const { references } = plan;
-  const applied = references && applyReferences(references, info);
+  const applied = references?.applied;
   return {
     seed: BigInt(seed),
     seeds: request.seeds.map(BigInt),
@@ -47,7 +45,7 @@ export function plannedMetadata(
     totalSizeBytes: 0n,
     serverVersion: version,
     frames: request.video?.frames,
-    fps: outputOf(plan, info).video?.fps,
+    fps: plan.output.video?.fps,
     ...enhancementFields(job),
     referenceMode: references?.mode ?? 'none',
     // True only if every reference was applied.

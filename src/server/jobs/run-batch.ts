@@ -14,7 +14,6 @@ import type { CostModel } from './cost-model.js';
 import type { GenerateJob } from './generate-job.js';
 import { ProgressMeter } from './job-progress.js';
 import { completedMetadata, plannedMetadata } from './metadata.js';
-import { outputOf } from './output-of.js';
 
 /** Far below gRPC's own message limit of 4 MB, and small enough for a smooth stream. */
 const CHUNK_BYTES = 256 * 1024;
@@ -51,9 +50,7 @@ async function runAllowed(
     const metadata = plannedMetadata(job, engine, startedAt);
     job.emit({ $case: 'started', value: { metadata } });
   }
-  const handles = engine.run(
-    jobs.map(({ key, request, plan }) => ({ jobId: key, request, output: outputOf(plan, engine.info) })),
-  );
+  const handles = engine.run(jobs.map(({ key, request, plan }) => ({ jobId: key, request, output: plan.output })));
   return Promise.all(
     handles.map((handle, i) =>
       followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onTimings, onEncoded }).then(

@@ -6,12 +6,8 @@ import {
   holdsLatents,
   type ModelInfo,
 } from '../../pipelines/pipeline.js';
-import type { PlannedReferences } from './planned-references.js';
 
 export type ReferenceMethod = 'img2img' | 'inpaint' | 'ip_adapter' | FrameMethod;
-
-/** What decides how references apply. */
-type Conditioning = Pick<ModelInfo, 'frames' | 'takesImagePrompts'>;
 
 /** References of a job as the model applies them. */
 export interface AppliedReferences {
@@ -22,46 +18,49 @@ export interface AppliedReferences {
   readonly problem: string | undefined;
 }
 
-/**
- * Default for models that report no frame conditioning: SDXL has no frames, and frames can be held on text-to-video
- * models.
- */
-const UNSAID: FrameConditioning = { method: 'latent_hold', takes: ['start', 'end'], needs: [] };
+/** Of a model without frames: its image starts from the reference. */
+const NO_FRAMES: FrameConditioning = { method: 'latent_hold', takes: ['start'], needs: [] };
 
-/** An image starts from its reference unless the model has its own method, or an IP-Adapter for its kind. */
-export function referenceMethod(
-  { isVideo, isLikeness }: Pick<PlannedReferences, 'isVideo' | 'isLikeness'>,
-  info: Conditioning | undefined,
+/**
+ * The method by which the reference of an image is applied: the image starts from it unless the model has its own method, or an
+ * IP-Adapter for its kind.
+ * @param isLikeness the image is to look like the reference, and need not start from it
+ */
+export function imageMethod(
+  isLikeness: boolean,
+  { takesImagePrompts, frames }: Pick<ModelInfo, 'frames' | 'takesImagePrompts'>,
 ): ReferenceMethod {
-  if (isLikeness && info?.takesImagePrompts === true) return 'ip_adapter';
-  const { method } = info?.frames ?? UNSAID;
-  return holdsLatents(method) && !isVideo ? 'img2img' : method;
+  if (isLikeness && takesImagePrompts === true) return 'ip_adapter';
+  return frames === undefined || holdsLatents(frames.method) ? 'img2img' : frames.method;
 }
 
 const ARTICLES: Readonly<Record<FramePlace, string>> = { start: 'a start', end: 'an end', look: 'a look' };
 
-/** @param info of the model; undefined counts as no frame conditioning */
-export function applyReferences(planned: PlannedReferences, info: Conditioning | undefined): AppliedReferences {
-  const { takes } = info?.frames ?? UNSAID;
-  const given = placesOf(planned);
+/**
+ * Finds which references a model takes.
+ * @param method of an image. Omitted: the model's own
+ */
+export function applyReferences(
+  given: readonly FramePlace[],
+  { frames = NO_FRAMES }: Pick<ModelInfo, 'frames'>,
+  method: ReferenceMethod = frames.method,
+): AppliedReferences {
+  const { takes } = frames;
   const places = given.filter((place) => takes.includes(place));
   const left = given.filter((place) => !takes.includes(place));
   const problem =
     left.length === 0
       ? undefined
       : `the ${left.join(' and ')} ${left.length === 1 ? 'reference was' : 'references were'} left out: the model takes ${takes.map((place) => ARTICLES[place]).join(' and ')} reference alone`;
-  const method = planned.mask === undefined ? referenceMethod(planned, info) : 'inpaint';
   return { method, places, problem };
 }
 
 /** @throws InferenceError REFERENCE_NEEDED if the model needs references that the job does not have */
 export function assertNeeded(
-  planned: PlannedReferences | undefined,
-  { model, isVideo, info }: { model: string; isVideo: boolean; info: Pick<ModelInfo, 'frames'> | undefined },
+  applied: AppliedReferences | undefined,
+  { model, isVideo, needs = [] }: { model: string; isVideo: boolean; needs: readonly FramePlace[] | undefined },
 ): void {
-  const { needs } = info?.frames ?? UNSAID;
-  const given = planned === undefined ? [] : placesOf(planned);
-  if (needs.every((place) => given.includes(place))) return;
+  if (needs.every((place) => applied?.places.includes(place))) return;
   const frames = needs.map((place) => ({ start: 'a first', end: 'a last', look: 'a look' })[place]).join(' and ');
   const wanted = isVideo ? needs.map((place) => ARTICLES[place]).join(' and ') : 'a';
   // An image job can have one reference only.
@@ -70,9 +69,4 @@ export function assertNeeded(
     'REFERENCE_NEEDED',
     `model "${model}" makes videos of ${frames} frame; ${remedy}use a text-to-video or a VACE model`,
   );
-}
-
-/** A single reference of a video is its first frame; a reference of an image takes the same place. */
-function placesOf(planned: PlannedReferences): readonly FramePlace[] {
-  return (['start', 'end', 'look'] as const).filter((place) => planned[place] !== undefined);
 }

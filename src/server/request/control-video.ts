@@ -1,26 +1,24 @@
 import { InferenceError } from '../../errors.js';
 import type { ControlVideo, ControlVideoUse } from '../../gen/darkroom/v1/job.js';
-import { clipOf, titlesOf } from '../../pipelines/family.js';
-import type { ModelInfo, RequestControlVideo } from '../../pipelines/pipeline.js';
+import { titlesOf } from '../../pipelines/family.js';
+import type { RequestControlVideo } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
 import type { ReferenceSource } from './planned-references.js';
 import type { Preset } from './presets.js';
 import { sourceOf } from './references.js';
-import type { RequestContext } from './request-context.js';
+import type { RequestContext, RequestedModel } from './request-context.js';
 
 const MAX_SCALE = 2;
 
 /** A checked control video of a request. Its file is not fetched. */
 export interface PlannedControlVideo extends Pick<RequestControlVideo, 'fps' | 'scale'> {
-  /** Name of the model. The model's info decides if it takes the video. */
-  readonly model: string;
   readonly source: ReferenceSource;
 }
 
 /** Checks the control video of a request. Undefined if it has none that can be used. */
 export function planControlVideo(
   wanted: ControlVideo | undefined,
-  { config, families, model: { name: model, family, info } }: RequestContext,
+  { config, families, model: { family, info } }: RequestContext,
   makes: Preset['makes'],
   check: Check,
 ): PlannedControlVideo | undefined {
@@ -35,27 +33,26 @@ export function planControlVideo(
   check(isScale, 'control_video.scale', `control_video.scale ${scale} must be >= 0 and <= ${MAX_SCALE}`);
   const image = given?.$case === 'video' ? ({ $case: 'image', value: given.value } as const) : given;
   const source = sourceOf({ source: image }, 'control_video', config.REFERENCE_MAX_BYTES, check, 'video');
-  return source && family.video && { model, source, scale, fps: clipOf(family.video, info).fps };
+  return source && info.clip && { source, scale, fps: info.clip.fps };
 }
 
 /**
- * @param info of the model; undefined, before it was loaded once, passes
  * @throws InferenceError MODEL_UNSUPPORTED if the model takes no control video, INVALID_REQUEST if it takes no scale
  */
 export function assertTakesControlVideo(
   planned: PlannedControlVideo | undefined,
-  info: Pick<ModelInfo, 'frames'> | undefined,
+  { name, info }: RequestedModel,
 ): void {
-  if (planned === undefined || info === undefined) return;
+  if (planned === undefined) return;
   const { takesControlVideo = false, method } = info.frames ?? {};
   if (!takesControlVideo) {
     throw new InferenceError(
       'MODEL_UNSUPPORTED',
-      `model "${planned.model}" takes no control_video; leave it out, or use a VACE or a Fun-Control model`,
+      `model "${name}" takes no control_video; leave it out, or use a VACE or a Fun-Control model`,
     );
   }
   if (planned.scale === undefined || method === 'vace') return;
-  const description = `control_video.scale is for VACE models; leave it out for model "${planned.model}"`;
+  const description = `control_video.scale is for VACE models; leave it out for model "${name}"`;
   throw new InferenceError('INVALID_REQUEST', description, {
     violations: [{ field: 'control_video.scale', description }],
   });

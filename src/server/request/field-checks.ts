@@ -43,6 +43,17 @@ export function checkLabels(labels: Readonly<Record<string, string>>, check: Che
   );
 }
 
+/** @param variable the operator's, which sets `max` */
+export function checkLimit(
+  field: string,
+  value: number,
+  { min, max, variable }: { readonly min: number; readonly max: number; readonly variable: string },
+  check: Check,
+): void {
+  const remedy = value > max ? `; lower it or raise ${variable}` : '';
+  check(value >= min && value <= max, field, `${field} ${value} must be >= ${min} and <= ${max}${remedy}`);
+}
+
 /** @param limit in bytes: LIMIT_PROMPT_BYTES */
 export function checkText(field: string, text: string, limit: number, check: Check): void {
   const bytes = Buffer.byteLength(text);

@@ -1,8 +1,7 @@
 import type { Config } from '../../config/server-config.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { ReferenceRole } from '../../gen/darkroom/v1/job.js';
-import { clipOf } from '../../pipelines/family.js';
-import type { Check } from './field-checks.js';
+import { type Check, checkLimit } from './field-checks.js';
 import type { Preset } from './presets.js';
 import type { RequestedModel } from './request-context.js';
 
@@ -10,7 +9,7 @@ import type { RequestedModel } from './request-context.js';
 export function planFrames(
   { frames: requested, references }: GenerateRequest,
   makes: Preset['makes'],
-  { family: { video }, info }: Pick<RequestedModel, 'family' | 'info'>,
+  { family: { video }, info: { clip } }: Pick<RequestedModel, 'family' | 'info'>,
   { LIMIT_FRAMES }: Config,
   check: Check,
 ): number | undefined {
@@ -19,13 +18,9 @@ export function planFrames(
     return video && 1;
   }
   // The job type is refused.
-  if (video === undefined) return undefined;
-  const frames = requested || clipOf(video, info).frames;
-  check(
-    frames <= LIMIT_FRAMES,
-    'frames',
-    `frames ${frames} must be >= 1 and <= ${LIMIT_FRAMES}; change it or raise LIMIT_FRAMES`,
-  );
+  if (video === undefined || clip === undefined) return undefined;
+  const frames = requested || clip.frames;
+  checkLimit('frames', frames, { min: 1, max: LIMIT_FRAMES, variable: 'LIMIT_FRAMES' }, check);
   // A video of one latent frame has no end apart from its start.
   const { minFramesWithEnd } = video;
   const hasEnd = references.some(({ role }) => role === ReferenceRole.REFERENCE_ROLE_END);

@@ -2,7 +2,6 @@ import type { OutputOptions } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { OutputFormat, OutputMetadata } from '../../gen/darkroom/v1/job.js';
-import { clipOf } from '../../pipelines/family.js';
 import { checkEnum, isEnumValue } from './enum-values.js';
 import type { Check } from './field-checks.js';
 import type { Preset } from './presets.js';
@@ -64,13 +63,13 @@ const METADATA: Readonly<Record<number, OutputOptions['metadata']>> = {
 export function planOutput(
   { outputFormat, outputQuality, outputMetadata }: GenerateRequest,
   makes: Preset['makes'],
-  { config, ffmpeg, model: { family, info } }: Pick<RequestContext, 'config' | 'ffmpeg' | 'model'>,
+  { config, ffmpeg, model: { info } }: Pick<RequestContext, 'config' | 'ffmpeg' | 'model'>,
 ): OutputOptions {
   const common = {
     ...(outputQuality > 0 && { quality: outputQuality }),
     metadata: METADATA[outputMetadata] ?? config.OUTPUT_METADATA,
   };
-  if (makes !== 'video' || family.video === undefined) return { format: FORMATS[outputFormat] ?? 'png', ...common };
+  if (makes !== 'video' || info.clip === undefined) return { format: FORMATS[outputFormat] ?? 'png', ...common };
   if (!ffmpeg.found) {
     throw new InferenceError('FFMPEG_MISSING', `videos need ffmpeg: ${ffmpeg.detail}; ${ffmpeg.fix}`);
   }
@@ -81,7 +80,7 @@ export function planOutput(
     video: {
       ffmpeg: ffmpeg.path,
       format: outputFormat === OutputFormat.OUTPUT_FORMAT_WEBP ? 'webp' : 'mp4',
-      fps: clipOf(family.video, info).fps,
+      fps: info.clip.fps,
       crf: config.VIDEO_CRF,
     },
   };

@@ -3,7 +3,7 @@ import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js
 import { NO_PRESET, type SamplingPreset } from '../../pipelines/common/sampling-preset.js';
 import { type AnyFamily, titlesOf } from '../../pipelines/family.js';
 import type { DynamicThresholding, ModelInfo } from '../../pipelines/pipeline.js';
-import type { Check } from './field-checks.js';
+import { type Check, checkLimit } from './field-checks.js';
 import type { PlannedReferences } from './planned-references.js';
 import type { Preset } from './presets.js';
 import type { RequestContext } from './request-context.js';
@@ -44,23 +44,13 @@ export function planSteps(
   check: Check,
 ): number {
   const steps = request.steps ?? preset?.steps ?? 1;
-  check(
-    steps >= 1 && steps <= LIMIT_STEPS,
-    'steps',
-    `steps ${steps} must be >= 1 and <= ${LIMIT_STEPS}; change it or raise LIMIT_STEPS`,
-  );
+  checkLimit('steps', steps, { min: 1, max: LIMIT_STEPS, variable: 'LIMIT_STEPS' }, check);
   return steps;
 }
 
 /** Checks steps of a scheduler that has a largest number of them. */
-export function checkSteps(
-  field: string,
-  steps: number,
-  scheduler: string,
-  info: ModelInfo | undefined,
-  check: Check,
-): void {
-  const most = info?.maxSteps?.[scheduler] ?? Number.POSITIVE_INFINITY;
+export function checkSteps(field: string, steps: number, scheduler: string, info: ModelInfo, check: Check): void {
+  const most = info.maxSteps?.[scheduler] ?? Number.POSITIVE_INFINITY;
   check(steps <= most, field, `${field} ${steps} must be <= ${most} for the scheduler ${scheduler}`);
 }
 

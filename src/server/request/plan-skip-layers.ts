@@ -1,5 +1,4 @@
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
-import { skipLayersProblem } from '../../pipelines/common/skip-layers.js';
 import { titlesOf } from '../../pipelines/family.js';
 import type { SkipLayers } from '../../pipelines/pipeline.js';
 import type { Check } from './field-checks.js';
@@ -26,8 +25,10 @@ export function planSkipLayers(
   const range = checkRange(FIELD, skipLayerGuidance, check);
   const isListed = layers.length >= 1 && layers.length <= MAX_LAYERS && new Set(layers).size === layers.length;
   check(isListed, `${FIELD}.layers`, `${FIELD}.layers must be 1 to ${MAX_LAYERS} blocks, each once`);
-  const problem = skipLayersProblem(layers, info?.layers ?? Number.POSITIVE_INFINITY);
-  check(problem === undefined, `${FIELD}.layers`, problem ?? '');
+  const { layers: blocks = Number.POSITIVE_INFINITY } = info;
+  const [unknown] = layers.filter((layer) => layer >= blocks);
+  const bound = `must be <= ${blocks - 1}: the model has ${blocks} blocks, from 0`;
+  check(unknown === undefined, `${FIELD}.layers`, `${FIELD}.layers ${unknown} ${bound}`);
   check(scale >= 0 && scale <= MAX_SCALE, `${FIELD}.scale`, `${FIELD}.scale ${scale} must be >= 0 and <= ${MAX_SCALE}`);
   check(
     scale !== 0 || guidanceScale > 1,

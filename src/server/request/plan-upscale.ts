@@ -32,7 +32,7 @@ export function planUpscale(
   const { factor = DEFAULT_FACTOR, strength = upscaler === LATENT ? DEFAULT_LATENT_STRENGTH : 0 } = upscale;
   const isFactor = factor > 1 && factor <= MAX_FACTOR;
   check(isFactor, 'upscale.factor', `upscale.factor ${factor} must be > 1 and <= ${MAX_FACTOR}`);
-  const { sizeMultiple } = info ?? family.defaults;
+  const { sizeMultiple } = info;
   const { LIMIT_SIDE_PIXELS: max, LIMIT_STEPS } = config;
   const side = (pixels: number) => Math.round((pixels * factor) / sizeMultiple) * sizeMultiple;
   const size = { width: side(width), height: side(height) };
@@ -48,7 +48,7 @@ export function planUpscale(
   check(isDrawn, 'upscale.strength', 'upscale.strength must be above 0 with latent, whose images are blurred without');
   const own = upscale.steps || steps;
   const isSteps = own <= LIMIT_STEPS;
-  check(isSteps, 'upscale.steps', `upscale.steps ${own} must be <= ${LIMIT_STEPS}; change it or raise LIMIT_STEPS`);
+  check(isSteps, 'upscale.steps', `upscale.steps ${own} must be <= ${LIMIT_STEPS}; lower it or raise LIMIT_STEPS`);
   const runs = Math.floor(own * strength);
   check(
     !isStrength || !isSteps || strength === 0 || runs >= 1,

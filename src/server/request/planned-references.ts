@@ -1,3 +1,5 @@
+import type { AppliedReferences } from './applied-references.js';
+
 /** An image that is not fetched or decoded yet. */
 export type ReferenceSource =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
@@ -13,20 +15,13 @@ export interface PlannedMask {
 
 /** Checked references of a request. */
 export interface PlannedReferences {
-  /** Name of the model. The model's info decides how they apply (applied-references.ts). */
-  readonly model: string;
-  readonly isVideo: boolean;
-  /**
-   * Image jobs only: the result is to look like the reference, and need not start from it. An IP-Adapter does that; a model without
-   * one starts from it.
-   */
-  readonly isLikeness: boolean;
+  readonly applied: AppliedReferences;
   /** Reference mode of the contract, which is that of the frames; `look`: there is no frame. */
   readonly mode: 'single' | 'start' | 'end' | 'both' | 'look';
-  /** The first frame; in mode `single` the only reference. */
+  /** The first frame; in mode `single` the only reference, unless the model takes that as a look. */
   readonly start?: ReferenceSource;
   readonly end?: ReferenceSource;
-  /** Videos only: an image that the video is to look like. */
+  /** An image that the result is to look like. */
   readonly look?: ReferenceSource;
   /** Image jobs only: the part of the reference that is drawn anew. */
   readonly mask?: PlannedMask | undefined;

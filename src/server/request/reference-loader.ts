@@ -3,11 +3,10 @@ import { checkControlVideo } from '../../media/control-video.js';
 import { decodeControl } from '../../media/decode-control.js';
 import { decodeMask } from '../../media/decode-mask.js';
 import { decodeReference, decodeWholeReference } from '../../media/decode-reference.js';
-import type { FramePlace, GenerationRequest, ModelInfo, RequestControlVideo } from '../../pipelines/pipeline.js';
+import type { FramePlace, GenerationRequest, RequestControlVideo } from '../../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
 import { Semaphore } from '../../std/semaphore.js';
-import { applyReferences } from './applied-references.js';
-import { assertTakesControlVideo, type PlannedControlVideo } from './control-video.js';
+import type { PlannedControlVideo } from './control-video.js';
 import type { PlannedReferences, ReferenceSource } from './planned-references.js';
 
 /** Number of references that are fetched at once, each within its own time limit: a slow host must not hold up the others. */
@@ -47,15 +46,8 @@ export interface ReferenceLoader {
   ): Promise<RequestControlVideo>;
 }
 
-/**
- * @param infoOf resolves with a model's info once it is known
- * @param fetcher default: the one that the configuration describes
- */
-export function createReferenceLoader(
-  config: Config,
-  infoOf: (model: string, signal: AbortSignal) => Promise<ModelInfo | undefined>,
-  fetcher?: ReferenceFetcher,
-): ReferenceLoader {
+/** @param fetcher default: the one that the configuration describes */
+export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher): ReferenceLoader {
   const { fetch } =
     fetcher ??
     createReferenceFetcher({
@@ -84,8 +76,7 @@ export function createReferenceLoader(
   return {
     async load(references, { video, ...size }, caller) {
       const { strength, denoisingStrength, mask: planned } = references;
-      const info = await infoOf(references.model, caller.signal);
-      const { method, places } = applyReferences(references, info);
+      const { method, places } = references.applied;
       if (method === 'ip_adapter') {
         if (references.start === undefined) return {};
         const whole = await load(references.start, (bytes) => decodeWholeReference(bytes, maxPixels), caller);
@@ -107,18 +98,13 @@ export function createReferenceLoader(
           ? {}
           : { init: { rgb: start, strength: denoisingStrength ?? strength, mask, cropPadding: planned?.cropPadding } };
       }
-      // Models that take a look take the reference of an image job as one, not as a frame.
-      const isLook = !references.isVideo && info?.frames?.takes.includes('look') === true;
-      const frames = isLook ? { look: start } : { start, end, look };
-      return { video: { ...video, known: { method, ...frames, strength } } };
+      return { video: { ...video, known: { method, start, end, look, strength } } };
     },
     loadControls(sources, { width, height }, caller) {
       const decode = (bytes: Uint8Array) => decodeControl(bytes, { width, height, maxPixels });
       return Promise.all(sources.map((source) => load(source, decode, caller)));
     },
-    async loadControlVideo({ source, ...planned }, { width, height, video }, ffmpeg, caller) {
-      assertTakesControlVideo({ source, ...planned }, await infoOf(planned.model, caller.signal));
-      const { fps, scale } = planned;
+    async loadControlVideo({ source, fps, scale }, { width, height, video }, ffmpeg, caller) {
       const fit = { width, height, frames: video?.frames ?? 1, fps };
       const check = async (file: Uint8Array) => ({
         file,

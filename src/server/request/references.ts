@@ -1,6 +1,6 @@
 import { type Mask, type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
 import type { FramePlace } from '../../pipelines/pipeline.js';
-import { referenceMethod } from './applied-references.js';
+import { applyReferences, imageMethod } from './applied-references.js';
 import { checkEnum } from './enum-values.js';
 import type { Check } from './field-checks.js';
 import type { PlannedMask, PlannedReferences, ReferenceSource } from './planned-references.js';
@@ -42,7 +42,7 @@ interface ReferenceContext {
 /** Checks the references of a request. Undefined if it has none that can be used. */
 export function planReferences(
   references: readonly Reference[],
-  { model: { name: model, family, info }, makes, steps, limitBytes, mask: wanted }: ReferenceContext,
+  { model: { family, info }, makes, steps, limitBytes, mask: wanted }: ReferenceContext,
   check: Check,
 ): PlannedReferences | undefined {
   const most = makes === 'video' ? 3 : 1;
@@ -85,30 +85,36 @@ export function planReferences(
     check(role, 'references[0].role', 'references[0].role is for videos; leave it out for an image');
     // A mask belongs to the reference's own pixels, and a denoising strength to a start from them.
     const isLikeness = mask === undefined && first.denoisingStrength === undefined && LIKENESSES.has(first.type);
-    const isStart = referenceMethod({ isVideo: false, isLikeness }, info) === 'img2img';
+    const method = mask === undefined ? imageMethod(isLikeness, info) : 'inpaint';
+    const isStart = method === 'img2img' || method === 'inpaint';
     const isAllNew = mask !== undefined && first.strength === undefined && first.denoisingStrength === undefined;
     const reference = isAllNew ? { ...first, denoisingStrength: 1 } : first;
     const denoisingStrength = isStart ? shareOf(reference, strength, steps, check) : undefined;
-    const [start] = sources;
-    return start && { model, isVideo: false, isLikeness, mode: 'single', start, mask, strength, denoisingStrength };
+    // It is no frame of a model that takes a look.
+    const place: FramePlace = !isStart && info.frames?.takes.includes('look') ? 'look' : 'start';
+    const [source] = sources;
+    const applied = applyReferences([place], info, method);
+    return source && { applied, mode: 'single', [place]: source, mask, strength, denoisingStrength };
   }
-  const { start, end, look } = placed(references, sources, check);
+  const images = placed(references, sources, check);
+  const { start, end } = images;
   const isSingle = references.length === 1 && first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
   const frames = end === undefined ? (isSingle ? 'single' : 'start') : start === undefined ? 'end' : 'both';
   return {
-    model,
-    isVideo: true,
-    isLikeness: false,
+    applied: applyReferences(
+      PLACES.filter((place) => images[place] !== undefined),
+      info,
+    ),
     mode: start === undefined && end === undefined ? 'look' : frames,
-    ...(start && { start }),
-    ...(end && { end }),
-    ...(look && { look }),
+    ...images,
     strength,
     denoisingStrength: undefined,
   };
 }
 
-const PLACES: Readonly<Record<number, FramePlace>> = {
+const PLACES: readonly FramePlace[] = ['start', 'end', 'look'];
+
+const PLACE_OF: Readonly<Record<number, FramePlace>> = {
   [ReferenceRole.REFERENCE_ROLE_UNSPECIFIED]: 'start',
   [ReferenceRole.REFERENCE_ROLE_START]: 'start',
   [ReferenceRole.REFERENCE_ROLE_END]: 'end',
@@ -125,7 +131,7 @@ function placed(
   const taken = new Set<FramePlace>();
   for (const [i, { role }] of references.entries()) {
     const field = `references[${i}].role`;
-    const place = PLACES[role];
+    const place = PLACE_OF[role];
     checkEnum(ReferenceRole, 'ReferenceRole', field, role, check);
     check(place === undefined || !taken.has(place), field, `${field} must be another one than those before it`);
     if (place === undefined) continue;

@@ -9,8 +9,7 @@ import type { AddOns } from './add-ons.js';
 export interface RequestedModel {
   readonly name: string;
   readonly family: AnyFamily;
-  /** Undefined until the model was loaded once. */
-  readonly info: ModelInfo | undefined;
+  readonly info: ModelInfo;
 }
 
 /** Everything that a request is checked against. */

@@ -108,12 +108,12 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   assertNoViolations(violations);
   if (preset === undefined) throw new Error('a request without a preset passed its checks');
 
-  assertNeeded(references, { model: model.name, isVideo: makes === 'video', info });
-  assertTakesControlVideo(controlVideo, info);
+  assertNeeded(references?.applied, { model: model.name, isVideo: makes === 'video', needs: info.frames?.needs });
+  assertTakesControlVideo(controlVideo, model);
   const shift = sampling?.shift === undefined ? {} : { shift: sampling.shift };
   const loras = findLoras(named.loras, family, context.addOns.lora);
   const { prompt, weights } = named;
-  const negativePrompt = request.negativePrompt ?? preset.negativePrompt(prompt, info?.frames);
+  const negativePrompt = request.negativePrompt ?? preset.negativePrompt(prompt, info.frames);
   const texts = { prompt, weights, negativePrompt: negativePrompt ?? '' };
   const embedded = findEmbeddings(texts, promptSyntax, family, context.addOns.embedding);
   return {

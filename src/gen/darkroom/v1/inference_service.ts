@@ -2336,6 +2336,9 @@ export const InferenceServiceService = {
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
    * (`JobError.retryable`), the same id and body start it again.
    *
+   * A job may come while its model loads. Only in the first seconds, until an engine has read the checkpoint, a call waits without an
+   * event: the model says which sizes and references it takes. If the engine cannot start, the call fails with the reason.
+   *
    * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
    * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full,
    * or too many large requests arrive at once. RESOURCE_EXHAUSTED without it: out of memory, or the request is larger than the server
@@ -2407,6 +2410,9 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
    * (`JobError.retryable`), the same id and body start it again.
    *
+   * A job may come while its model loads. Only in the first seconds, until an engine has read the checkpoint, a call waits without an
+   * event: the model says which sizes and references it takes. If the engine cannot start, the call fails with the reason.
+   *
    * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
    * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full,
    * or too many large requests arrive at once. RESOURCE_EXHAUSTED without it: out of memory, or the request is larger than the server
@@ -2445,6 +2451,9 @@ export interface InferenceServiceClient extends Client {
    * The job id is the idempotency key. The same id with the same body attaches to the job, running or ended, and streams its events
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
    * (`JobError.retryable`), the same id and body start it again.
+   *
+   * A job may come while its model loads. Only in the first seconds, until an engine has read the checkpoint, a call waits without an
+   * event: the model says which sizes and references it takes. If the engine cannot start, the call fails with the reason.
    *
    * INVALID_ARGUMENT: bad fields, all listed. NOT_FOUND: unknown model or LoRA. FAILED_PRECONDITION: the policy rejects the prompt
    * (reason POLICY), or the model or the server cannot do the job. RESOURCE_EXHAUSTED with RetryInfo: the queue is full,

@@ -116,10 +116,13 @@ export interface Model {
   state: ModelState;
   /**
    * Provider that the model runs on: cpu, webgpu, cuda or tensorrt; for qwen cpu, cuda, vulkan or metal. Empty until the model
-   * was loaded once. Until then the fields that describe the checkpoint are unset, too.
+   * was loaded once.
    */
   device: string;
-  /** Number of weights of all its networks. */
+  /**
+   * Number of weights of all its networks. This and the other fields that describe the checkpoint are unset until it was read, which an
+   * engine does first; of qwen until it was loaded once.
+   */
   parameters: bigint;
   /** Size of the weights on disk, in bytes. */
   weightBytes: bigint;
@@ -174,7 +177,7 @@ export interface Model {
   nativeFrames: number;
   /** Frames per second of its videos. 0 if unknown, and for models that make no videos. */
   nativeFps: number;
-  /** Number of the transformer's blocks, which skip_layer_guidance names from 0. WAN only; 0 until the model is loaded. */
+  /** Number of the transformer's blocks, which skip_layer_guidance names from 0. WAN only. */
   layers: number;
   /** Settings that GenerateRequest.sampling_preset names. Only in ListModels. */
   samplingPresets: SamplingPreset[];
