@@ -131,7 +131,7 @@ describe('the health of a server over HTTP', () => {
     const serving = await serve({ METRICS_LISTEN: '127.0.0.1:0', LIMIT_QUEUE: '1' }, { startsLater: true });
     onTestFinished(() => serving.stop());
     expect(await ask(serving, '/healthz')).toBe('200 ok');
-    expect(await ask(serving, '/readyz')).toBe('503 model sdxl is stopped');
+    expect(await ask(serving, '/readyz')).toBe('503 model sdxl is starting');
     await serving.engine.start();
     expect(await ask(serving, '/readyz')).toBe('200 ready');
     expect(await ask(serving, '/readyz?model=sdxl')).toBe('200 ready');

@@ -102,16 +102,10 @@ describe('skip-layer guidance ends at the latents of diffusers', () => {
     expect(difference(together.subarray(0, half), whole.subarray(0, half)).relative).toBeGreaterThan(0.01);
   });
 
-  it('is off in a range without steps, and refuses a block that the model does not have', async () => {
+  it('is off in a range without steps', async () => {
     const plain = await latentsOf(pipeline, requested({}));
     const none = { layers: [1], start: 0.5, end: 0.5, scale: 3 };
     expect(await latentsOf(pipeline, requested({ skipLayers: none }))).toEqual(plain);
-    const request = requested({ skipLayers: { layers: [2], ...late } });
-    const events = pipeline.generate([{ request, signal: new AbortController().signal }]);
-    await expect(events.next()).rejects.toMatchObject({
-      reason: 'INVALID_REQUEST',
-      message: 'skip_layer_guidance.layers 2 must be <= 1: the model has 2 blocks, from 0',
-    });
   });
 });
 
