@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { InferenceError } from '../../src/errors.js';
 import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
-import { type DynamicThresholding, JobType } from '../../src/gen/darkroom/v1/job.js';
+import { type DynamicThresholding, JobType, type Reference } from '../../src/gen/darkroom/v1/job.js';
 import { hashRequest } from '../../src/server/request/hash-request.js';
 import { resolve } from '../support/resolved.js';
 
@@ -247,6 +247,13 @@ describe('hashRequest', () => {
     expect(hash({ jobId: 'a', prompt: 'x', labels: { p: '1', q: '2' } })).toBe(
       hash({ jobId: 'b', prompt: 'x', labels: { q: '2', p: '1' } }),
     );
+  });
+
+  it('tells files from each other by their bytes', () => {
+    const named = (last: number) =>
+      hash({ references: [{ source: { $case: 'image', value: Buffer.from([1, 2, last]) } } as Reference] });
+    expect(named(3)).toBe(named(3));
+    expect(named(3)).not.toBe(named(4));
   });
 
   it('tells an absent negative prompt from an empty one', () => {
