@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fromBinary } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
@@ -49,6 +50,9 @@ const MAX_STREAMS = 1000;
 const IDLE_MS = 300_000;
 /** Time that running calls have to read their last events after all jobs ended, in ms. */
 const CLOSE_GRACE_MS = 5000;
+/** Time for which a server that drains keeps the result of a job that nobody follows: its bridge was replaced, too, and comes back. */
+const UNREAD_MS = 30_000;
+const UNREAD_POLL_MS = 100;
 /** Services whose health follows the models. */
 const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
 
@@ -193,13 +197,13 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     notReady: (model) => notReady({ engines, admission, enhancer }, model),
     close,
     async drain() {
+      const began = new Date();
       const drained = Promise.all([admission.drain(), enhancer?.idle()]);
       updateHealth();
       log.info({ running: admission.running, waiting: admission.waiting }, 'draining');
-      await Promise.race([
-        drained,
-        new Promise<void>((resolve) => setTimeout(resolve, config.DRAIN_TIMEOUT_MS).unref()),
-      ]);
+      await Promise.race([drained, sleep(config.DRAIN_TIMEOUT_MS, undefined, { ref: false })]);
+      const until = Math.min(Date.now() + UNREAD_MS, began.getTime() + config.DRAIN_TIMEOUT_MS);
+      while (jobs.unread(began) > 0 && Date.now() < until) await sleep(UNREAD_POLL_MS);
       await close();
     },
   };

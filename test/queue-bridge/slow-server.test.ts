@@ -2,6 +2,7 @@ import { connect as connectTcp, createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it, onTestFinished } from 'vitest';
 import { listJobs } from '../../src/client/client.js';
+import { JobState } from '../../src/gen/darkroom/v1/job.js';
 import { bridging, quickPayload } from '../support/bridging.js';
 import { type Serving, serve, until } from '../support/serving.js';
 
@@ -26,10 +27,18 @@ async function delayed(port: number, delay: { ms: number }): Promise<number> {
   return address.port;
 }
 
-it.each([
-  ['another one answers a new bridge first', { ms: 1500 }, async () => undefined],
-  ['it drains', { ms: 0 }, async ({ server }: Serving) => void server.drain()],
-] as const)('leaves a job to the server that has it, also when %s', async (_, { ms }, begin) => {
+it.each<[string, number, (first: Serving) => Promise<void>]>([
+  ['another one answers a new bridge first', 1500, async () => undefined],
+  ['it drains', 0, async ({ server }) => void server.drain()],
+  [
+    'it drains and has ended the job',
+    0,
+    async ({ server, client }) => {
+      void server.drain();
+      await until(async () => (await listJobs(client, {}, 5000)).jobs[0]?.state === JobState.JOB_STATE_COMPLETED);
+    },
+  ],
+])('leaves a job to the server that has it, also when %s', async (_, ms, begin) => {
   const [first, second] = [await serve(), await serve()];
   try {
     const delay = { ms: 0 };

@@ -88,6 +88,12 @@ export class JobStore {
     return seesAllJobs(caller) ? all : all.filter(({ owner }) => owner === caller.name);
   }
 
+  /** Number of jobs that completed since then, and that nobody has read to their end. */
+  unread(since: Date): number {
+    return this.#all().filter(({ metadata, endTime, wasRead }) => metadata && !wasRead && endTime && endTime >= since)
+      .length;
+  }
+
   /** Ends every job that waits or runs. */
   cancelAll(reason: InferenceError): void {
     for (const job of this.#jobs.values()) job.cancel(reason);

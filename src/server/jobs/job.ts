@@ -40,6 +40,7 @@ export class Job {
   readonly #wakers = new Set<() => void>();
   readonly #assets: Asset[] = [];
   #watchers = 0;
+  #wasRead = false;
   #state: JobState = JobState.JOB_STATE_QUEUED;
   #position: number | undefined;
   #fraction = 0;
@@ -92,6 +93,15 @@ export class Job {
   /** Number of streams that follow the job now. */
   get watchers(): number {
     return this.#watchers;
+  }
+
+  /** True once a stream has sent its last event. */
+  get wasRead(): boolean {
+    return this.#wasRead;
+  }
+
+  get endTime(): Date | undefined {
+    return this.#endTime;
   }
 
   /** Memory that the job holds, in bytes: its files, events and texts, and what `inputBytes` counts. */
@@ -169,6 +179,8 @@ export class Job {
           const event = this.#events[next];
           next += 1;
           if (event !== undefined) yield event;
+          // Its client may leave as soon as it has the last one.
+          if (this.hasEnded && next === this.#events.length) this.#wasRead = true;
         } else if (this.hasEnded) {
           return;
         } else {
