@@ -190,7 +190,7 @@ async function planOf(
   const model = request.model || modelOfFamily(state, familyNamed(state.families, needed));
   if (request.model === '' && request.jobType === JobType.JOB_TYPE_UNSPECIFIED) assertServed(state, model);
   const { spec } = engineOf(state, model);
-  const info = await describedModel(state.engines, model, signal);
+  const info = await describedModel(state, model, signal);
   const family = familyNamed(state.families, spec.family);
   const plan = resolveRequest(parsed, { ...state, model: { name: model, family, info } });
   // As written, and as the model sees it: text on both sides of a LoRA sign becomes one word once the sign is gone.
@@ -232,14 +232,14 @@ async function estimate(
 
 /**
  * Description of a model, once one of its engines has read the checkpoint: calls may come before.
- * @throws InferenceError the reason why none can
+ * @throws InferenceError the reason why none can; DRAINING
  */
-async function describedModel(engines: readonly Engine[], model: string, signal: AbortSignal): Promise<ModelInfo> {
-  const own = engines.filter(({ spec }) => spec.model === model);
+async function describedModel(state: ServerState, model: string, signal: AbortSignal): Promise<ModelInfo> {
+  const own = state.engines.filter(({ spec }) => spec.model === model);
   const known = own.find(({ info }) => info)?.info;
   if (known !== undefined) return known;
   const first = new AbortController();
-  const either = AbortSignal.any([signal, first.signal]);
+  const either = AbortSignal.any([signal, state.admission.drainSignal, first.signal]);
   try {
     return await Promise.any(own.map((engine) => engine.whenDescribed(either)));
   } catch (error) {

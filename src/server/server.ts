@@ -181,6 +181,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   const local = access.listener.isEncrypted && options.ownToken !== undefined ? await LocalSocket.create() : undefined;
   if (local !== undefined) await bind(server, local.address, ServerCredentials.createInsecure());
   const close = async () => {
+    admission.close();
     const stopping = new InferenceError('DRAINING', 'the server is stopping', { retryAfterMs: 5000 });
     jobs.cancelAll(stopping);
     await Promise.race([

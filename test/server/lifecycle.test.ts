@@ -1,6 +1,6 @@
 import { credentials, status } from '@grpc/grpc-js';
 import { afterEach, describe, expect, it } from 'vitest';
-import { connect } from '../../src/client/client.js';
+import { connect, serverStatus } from '../../src/client/client.js';
 import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy, type Job, JobState } from '../../src/gen/darkroom/v1/job.js';
 import {
@@ -221,6 +221,24 @@ describe('draining', () => {
     probe.close();
     await drained;
     expect(statuses).toEqual([Health.SERVING, Health.NOT_SERVING]);
+  });
+});
+
+describe('a call that comes before the checkpoint was read', () => {
+  it('ends with DRAINING when the server goes', async () => {
+    serving = await serve({}, { startsLater: true });
+    const waiting = outcomeOf(serving.client, quick);
+    // It has the same connection, and so it comes later.
+    await serverStatus(serving.client, 5000);
+    await serving.server.drain();
+    expect((await waiting).error).toMatchObject({ status: 'UNAVAILABLE', reason: 'DRAINING', retryAfterMs: 5000 });
+  });
+
+  it('ends with the reason why the model cannot be loaded', async () => {
+    serving = await serve({ SDXL_PATH: '/nowhere' }, { startsLater: true });
+    const waiting = outcomeOf(serving.client, quick);
+    await expect(serving.engine.start()).rejects.toMatchObject({ reason: 'CHECKPOINT_INVALID' });
+    expect((await waiting).error).toMatchObject({ reason: 'CHECKPOINT_INVALID', message: '/nowhere does not exist' });
   });
 });
 

@@ -63,7 +63,7 @@ export class Admission {
   readonly #alone = new WeakSet<GenerateJob>();
   /** Jobs that were the oldest and were overtaken or left to another engine, with the time when that began. */
   readonly #passedOverSince = new WeakMap<GenerateJob, number>();
-  #draining = false;
+  readonly #draining = new AbortController();
   #idle: (() => void) | undefined;
 
   constructor(options: AdmissionOptions) {
@@ -83,7 +83,12 @@ export class Admission {
   }
 
   get draining(): boolean {
-    return this.#draining;
+    return this.drainSignal.aborted;
+  }
+
+  /** Aborted with DRAINING, which has a retry delay, when no more jobs are accepted. */
+  get drainSignal(): AbortSignal {
+    return this.#draining.signal;
   }
 
   get running(): number {
@@ -110,14 +115,7 @@ export class Admission {
 
   /** @throws InferenceError DRAINING with a retry delay */
   assertNotDraining(): void {
-    if (!this.#draining) return;
-    throw new InferenceError(
-      'DRAINING',
-      'the server is draining and takes no more jobs; try again elsewhere or later',
-      {
-        retryAfterMs: 5000,
-      },
-    );
+    this.drainSignal.throwIfAborted();
   }
 
   /** @throws InferenceError DRAINING or QUEUE_FULL, both with a retry delay; the model's failure if it cannot start */
@@ -166,9 +164,15 @@ export class Admission {
     };
   }
 
+  /** Accepts no more jobs. */
+  close(): void {
+    const message = 'the server is draining and takes no more jobs; try again elsewhere or later';
+    this.#draining.abort(new InferenceError('DRAINING', message, { retryAfterMs: 5000 }));
+  }
+
   /** Accepts no more jobs. Resolves when the accepted ones have ended. */
   drain(): Promise<void> {
-    this.#draining = true;
+    this.close();
     return new Promise((resolve) => {
       this.#idle = resolve;
       this.#settle();
