@@ -18,9 +18,10 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['./test/global-setup.ts'],
-    // onnxruntime-node is a native library with threads of its own: one process a file, two at a time.
+    // onnxruntime-node is a native library with threads of its own: one process a file. Three at a time keep two cores busy, as tests of
+    // servers wait a lot.
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 3,
     sequence: { sequencer: LongestFirst },
     testTimeout: 120_000,
     hookTimeout: 120_000,

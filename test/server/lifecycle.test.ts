@@ -218,6 +218,7 @@ describe('draining', () => {
     const { error } = await outcomeOf(serving.client, quick);
     expect([error?.status, error?.reason, error?.retryAfterMs]).toEqual(['UNAVAILABLE', 'DRAINING', 5000]);
     for (const outcome of await Promise.all(accepted)) expect(outcome.files).toHaveLength(1);
+    watch.cancel();
     probe.close();
     await drained;
     expect(statuses).toEqual([Health.SERVING, Health.NOT_SERVING]);
