@@ -290,8 +290,17 @@ function watchConnection(channel: ChannelInterface): ConnectionWatch {
   };
 }
 
-/** Statuses with which gRPC itself ends a call whose connection breaks. The server's own errors carry a reason. */
-const BROKEN: readonly status[] = [status.UNAVAILABLE, status.INTERNAL, status.UNKNOWN, status.CANCELLED];
+/** Statuses with which gRPC itself ends a call whose connection breaks, or another service answers. The server's own errors carry a reason. */
+const BROKEN: readonly status[] = [
+  status.UNAVAILABLE,
+  status.INTERNAL,
+  status.UNKNOWN,
+  status.CANCELLED,
+  // Something else has taken the port of a server that is gone.
+  status.UNIMPLEMENTED,
+];
+/** How grpc-js words an HTTP/2 connection that was told to calm down, as RESOURCE_EXHAUSTED. */
+const OVERLOADED = /^Bandwidth exhausted/;
 
 /** The server's own error; an UnreachableError if no server answered or the answer broke off. */
 function callError(
@@ -300,9 +309,11 @@ function callError(
   { isCancelled = false, wasSent = true }: { readonly isCancelled?: boolean; readonly wasSent?: boolean } = {},
 ): unknown {
   if (!isServiceError(error)) return error;
-  if (isCancelled || !BROKEN.includes(error.code) || isDetailed(error)) return errorFromStatus(error);
+  const isForeign = BROKEN.includes(error.code) || OVERLOADED.test(error.details);
+  if (isCancelled || !isForeign || isDetailed(error)) return errorFromStatus(error);
   const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
-  const wasTaken = wasSent && !UNSEEN.some((text) => error.details.startsWith(text));
+  const wasTaken =
+    wasSent && error.code !== status.UNIMPLEMENTED && !UNSEEN.some((text) => error.details.startsWith(text));
   const problem = `no server answers at ${address}: ${explain(error.details)}`;
   return new UnreachableError(problem, { cause: error, wasSent: wasTaken });
 }
@@ -325,6 +336,10 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   [
     /wrong version number|packet length too long|EPROTO/i,
     'the server does not speak TLS: unset DARKROOM_TLS, DARKROOM_CA and DARKROOM_CERT',
+  ],
+  [
+    /unimplemented|unknown service|not implement|404/i,
+    'something else listens there, or another version; set DARKROOM_SERVER to where a darkroom server listens',
   ],
   [
     /certificate required|bad certificate/i,

@@ -70,6 +70,19 @@ describe('Generate on a server that does not answer', () => {
     expect(await failureOf(`127.0.0.1:${port}`)).toMatchObject({ reason: 'UNREACHABLE', wasSent: false });
   });
 
+  it('was not sent where another service has taken the port', async () => {
+    const server = new Server();
+    onTestFinished(() => server.forceShutdown());
+    const port = await new Promise<number>((resolve, reject) =>
+      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+        error ? reject(error) : resolve(bound),
+      ),
+    );
+    const error = await failureOf(`127.0.0.1:${port}`);
+    expect(error).toMatchObject({ reason: 'UNREACHABLE', wasSent: false, retryable: true });
+    expect(String(error)).toContain('something else listens there');
+  });
+
   it('was sent where the server is killed with the call in its hands', async () => {
     const address = await silentServer((server) => server.forceShutdown());
     expect(await failureOf(address)).toMatchObject({ reason: 'UNREACHABLE', wasSent: true });
