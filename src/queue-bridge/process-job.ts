@@ -92,6 +92,8 @@ class JobRun {
   readonly #startedAt = performance.now();
   #server: PoolServer | undefined;
   /** True if a server sent an event of the job in this attempt. */
+  #wasTaken = false;
+  /** True if an engine began with it. */
   #hasStarted = false;
   /** True if the store rejected a write of this lease. */
   #isFenced = false;
@@ -188,7 +190,8 @@ class JobRun {
     const release = pool.acquire(server);
     const request = generateRequestFrom(job, { jobId: this.#serverJobId, seed });
     const onEvent = (event: JobEvent) => {
-      this.#hasStarted = true;
+      this.#wasTaken = true;
+      if (event.event?.$case === 'started') this.#hasStarted = true;
       const progress = progressFrom(event);
       if (progress !== undefined) this.#keeper.report({ job_id: id, ...progress });
     };
@@ -305,8 +308,9 @@ class JobRun {
     const isGone = error.reason === 'UNREACHABLE';
     // A full disk is no fault of the job, however far it was: it waits until the machine has room.
     const isExhausted = error.reason === 'MACHINE_EXHAUSTED';
-    const isSpent = !isExhausted && (this.#hasStarted || !wasNotAccepted(error));
-    if (this.#server !== undefined && (isGone || error.reason === 'DRAINING'))
+    // What ended a server may have been a job that waited there. What ended an engine was one that it had begun with.
+    const isSpent = !isExhausted && ((isGone ? this.#wasTaken : this.#hasStarted) || !wasNotAccepted(error));
+    if (this.#server !== undefined && (isGone || UNABLE.includes(error.reason)))
       pool.markUnavailable(this.#server.address);
     if (isSpent && attempts >= most) return this.#end('dead', error);
     const initial = isSpent || isExhausted ? retryMs : Math.min(retryMs, UNSPENT_RETRY_MS);
@@ -392,16 +396,20 @@ function isTemporary(caught: unknown): boolean {
   return !(caught instanceof InferenceError) || caught.retryable || MISCONFIGURED.includes(caught.reason);
 }
 
-/** Reasons for which a server takes no job now. */
+/** Reasons for which a server takes no job now, or ends one that it has not begun with. */
 const NOT_ACCEPTED: readonly ErrorReason[] = [
   'QUEUE_FULL',
   'SERVER_BUSY',
   'RATE_LIMITED',
   'DRAINING',
   'ENGINE_STARTING',
+  'ENGINE_CRASHED',
 ];
 
-/** True if no server accepted the job. Such an attempt is not counted. */
+/** Reasons for which a server is asked for its state before it gets another job. */
+const UNABLE: readonly ErrorReason[] = ['DRAINING', 'ENGINE_CRASHED'];
+
+/** True if no server has begun with the job. Such an attempt is not counted. */
 function wasNotAccepted(error: InferenceError): boolean {
   if (error instanceof UnreachableError) return !error.wasSent;
   return NOT_ACCEPTED.includes(error.reason);

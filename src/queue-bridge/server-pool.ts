@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ConnectOptions, connect, type DarkroomClient, serverStatus } from '../client/client.js';
-import { ModelState } from '../gen/darkroom/v1/model_service.js';
+import { type Model, ModelState } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { createBackoff } from '../std/backoff.js';
 
@@ -16,6 +16,8 @@ export interface PoolServer {
 interface Entry extends PoolServer {
   /** Families of its models, sorted; none while it does not answer. */
   families: readonly string[];
+  /** Those of them that are loaded. */
+  ready: readonly string[];
   /** It runs what it has to the end, and takes no more. */
   isDraining: boolean;
   running: number;
@@ -45,6 +47,7 @@ export class ServerPool {
       address,
       client: connect(address, options.connection),
       families: [],
+      ready: [],
       isDraining: false,
       running: 0,
       nextPoll: new AbortController(),
@@ -56,10 +59,14 @@ export class ServerPool {
     }
   }
 
-  /** The server of a lane with the fewest jobs of this bridge; undefined if no server has the lane. */
+  /**
+   * The server of a lane with the fewest jobs of this bridge; undefined if no server has the lane. One that loads its model, perhaps
+   * again and again, gets a job only where none has it loaded.
+   */
   leastBusy(lane: string): PoolServer | undefined {
     const able = this.#entries.filter((entry) => lanesOf(entry).includes(lane));
-    return able.reduce<Entry | undefined>(
+    const ready = able.filter((entry) => entry.ready.includes(lane));
+    return (ready.length > 0 ? ready : able).reduce<Entry | undefined>(
       (best, entry) => (best && best.running <= entry.running ? best : entry),
       undefined,
     );
@@ -116,17 +123,18 @@ export class ServerPool {
     this.#set(entry, await this.#fetch(entry));
   }
 
-  async #fetch({ client }: Entry): Promise<Pick<Entry, 'families' | 'isDraining'>> {
+  async #fetch({ client }: Entry): Promise<Found> {
     try {
       const { draining: isDraining, models } = await serverStatus(client, POLL_TIMEOUT_MS);
       const able = models.filter(({ state }) => state !== ModelState.MODEL_STATE_FAILED);
-      return { families: [...new Set(able.map(({ family }) => family))].sort(), isDraining };
+      const ready = able.filter(({ state }) => READY.includes(state));
+      return { families: familiesOf(able), ready: familiesOf(ready), isDraining };
     } catch {
       return GONE;
     }
   }
 
-  #set(entry: Entry, found: Pick<Entry, 'families' | 'isDraining'>): void {
+  #set(entry: Entry, found: Found): void {
     const before = lanesOf(entry);
     Object.assign(entry, found);
     const lanes = lanesOf(entry);
@@ -136,7 +144,15 @@ export class ServerPool {
   }
 }
 
-const GONE = { families: [], isDraining: false } as const;
+type Found = Pick<Entry, 'families' | 'ready' | 'isDraining'>;
+
+const GONE: Found = { families: [], ready: [], isDraining: false };
+
+const READY: readonly ModelState[] = [ModelState.MODEL_STATE_READY, ModelState.MODEL_STATE_BUSY];
+
+function familiesOf(models: readonly Pick<Model, 'family'>[]): readonly string[] {
+  return [...new Set(models.map(({ family }) => family))].sort();
+}
 
 /** The lanes that a server takes jobs of now. */
 function lanesOf({ families, isDraining }: Entry): readonly string[] {
