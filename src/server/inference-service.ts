@@ -232,12 +232,13 @@ async function estimate(
 
 /**
  * Description of a model, once one of its engines has read the checkpoint: calls may come before.
- * @throws InferenceError the reason why none can; DRAINING
+ * @throws InferenceError the reason why none can; DRAINING; QUEUE_FULL where too many calls wait
  */
 async function describedModel(state: ServerState, model: string, signal: AbortSignal): Promise<ModelInfo> {
   const own = state.engines.filter(({ spec }) => spec.model === model);
   const known = own.find(({ info }) => info)?.info;
   if (known !== undefined) return known;
+  const end = state.admission.expect(model);
   const first = new AbortController();
   const either = AbortSignal.any([signal, state.admission.drainSignal, first.signal]);
   try {
@@ -245,6 +246,7 @@ async function describedModel(state: ServerState, model: string, signal: AbortSi
   } catch (error) {
     throw (error as AggregateError).errors[0];
   } finally {
+    end();
     first.abort();
   }
 }

@@ -51,8 +51,8 @@ const IDLE_MS = 300_000;
 /** Time that running calls have to read their last events after all jobs ended, in ms. */
 const CLOSE_GRACE_MS = 5000;
 /** Time for which a server that drains keeps the result of a job that nobody follows: its bridge was replaced, too, and comes back. */
-const UNREAD_MS = 30_000;
-const UNREAD_POLL_MS = 100;
+const UNFETCHED_MS = 30_000;
+const UNFETCHED_POLL_MS = 100;
 /** Services whose health follows the models. */
 const SERVICES = ['', 'darkroom.v1.InferenceService'] as const;
 
@@ -203,8 +203,10 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       updateHealth();
       log.info({ running: admission.running, waiting: admission.waiting }, 'draining');
       await Promise.race([drained, sleep(config.DRAIN_TIMEOUT_MS, undefined, { ref: false })]);
-      const until = Math.min(Date.now() + UNREAD_MS, began.getTime() + config.DRAIN_TIMEOUT_MS);
-      while (jobs.unread(began) > 0 && Date.now() < until) await sleep(UNREAD_POLL_MS);
+      // Its bridge may have gone before it.
+      const since = new Date(began.getTime() - UNFETCHED_MS);
+      const until = Math.min(Date.now() + UNFETCHED_MS, began.getTime() + config.DRAIN_TIMEOUT_MS);
+      while (jobs.unfetched(since) > 0 && Date.now() < until) await sleep(UNFETCHED_POLL_MS);
       await close();
     },
   };

@@ -12,6 +12,7 @@ import { GenerateJob } from '../../src/server/jobs/generate-job.js';
 import { runBatch } from '../../src/server/jobs/run-batch.js';
 import { createPolicy } from '../../src/server/request/policy.js';
 import { sexualisesMinors } from '../support/policy.js';
+import { released } from '../support/resolved.js';
 import { outcomeOf, quick, serve, silent } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
@@ -104,6 +105,7 @@ describe('a job before it goes to an engine', () => {
         seeds: [1],
       };
       const plan = {
+        info: released.sdxl,
         request,
         output: { format: 'png' as const, metadata: 'full' as const },
         prompt: '',

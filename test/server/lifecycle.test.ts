@@ -235,6 +235,15 @@ describe('a call that comes before the checkpoint was read', () => {
     expect((await waiting).error).toMatchObject({ status: 'UNAVAILABLE', reason: 'DRAINING', retryAfterMs: 5000 });
   });
 
+  it('has a place in the queue, which is bounded', async () => {
+    serving = await serve({ LIMIT_QUEUE: '1' }, { startsLater: true });
+    const waiting = outcomeOf(serving.client, quick);
+    await serverStatus(serving.client, 5000);
+    expect((await outcomeOf(serving.client, quick)).error?.reason).toBe('QUEUE_FULL');
+    await serving.engine.start();
+    expect((await waiting).files).toHaveLength(1);
+  });
+
   it('ends with the reason why the model cannot be loaded', async () => {
     serving = await serve({ SDXL_PATH: '/nowhere' }, { startsLater: true });
     const waiting = outcomeOf(serving.client, quick);

@@ -5,6 +5,7 @@ import { operator } from '../../src/server/access/caller.js';
 import { GenerateJob } from '../../src/server/jobs/generate-job.js';
 import { JobStore } from '../../src/server/jobs/job-store.js';
 import type { JobPlan } from '../../src/server/request/resolve.js';
+import { released } from '../support/resolved.js';
 import { outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 
 const MB = 1024 * 1024;
@@ -12,6 +13,7 @@ const MB = 1024 * 1024;
 describe('an ended job', () => {
   const newJob = (id: string) => {
     const plan: JobPlan = {
+      info: released.sdxl,
       request: {
         prompt: 'a kite',
         negativePrompt: undefined,

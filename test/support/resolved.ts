@@ -11,7 +11,7 @@ const ffmpeg = { found: true, path: 'ffmpeg', version: '7' } as const;
 const addOns = openAddOns({});
 
 /** What the released models say of themselves, as far as requests are concerned. */
-const RELEASED: Readonly<Record<string, ModelInfo>> = {
+export const released: Readonly<Record<'sdxl' | 'wan', ModelInfo>> = {
   sdxl: {
     ...{ family: 'sdxl', parameters: 0, weightBytes: 0, storage: 'F16', predictionType: 'epsilon', schedulers: [] },
     ...{ sizeMultiple: 8, nativeWidth: 1024, nativeHeight: 1024, unused: [] },
@@ -38,7 +38,7 @@ export function resolve(
     model: {
       name: family,
       family: familyNamed(builtInFamilies, family),
-      info: { ...(RELEASED[family] as ModelInfo), ...more },
+      info: { ...released[family as keyof typeof released], ...more },
     },
     ffmpeg,
     addOns,

@@ -65,6 +65,8 @@ export class Admission {
   readonly #passedOverSince = new WeakMap<GenerateJob, number>();
   readonly #draining = new AbortController();
   #idle: (() => void) | undefined;
+  /** Number of calls that wait until the checkpoint of their model was read. */
+  #expected = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
@@ -124,7 +126,7 @@ export class Admission {
     this.assertNotDraining();
     const failure = failureOf(queue);
     if (failure !== undefined) throw failure;
-    if (this.running + this.waiting < this.#options.limit) return;
+    if (this.running + this.waiting + this.#expected < this.#options.limit) return;
     throw new InferenceError(
       'QUEUE_FULL',
       `the queue holds ${this.#options.limit} jobs, its limit; try again later or raise LIMIT_QUEUE`,
@@ -161,6 +163,18 @@ export class Admission {
       seconds,
       peakBytes: queue.costs.peakBytes(request),
       queueSeconds: this.#secondsBefore(queue, queue.waiting.length),
+    };
+  }
+
+  /**
+   * Counts a call that waits before it can be a job, with its files, until the returned function is called.
+   * @throws InferenceError as `assertRoom` does
+   */
+  expect(model: string): () => void {
+    this.assertRoom(model);
+    this.#expected += 1;
+    return () => {
+      this.#expected -= 1;
     };
   }
 

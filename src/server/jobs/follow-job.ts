@@ -17,7 +17,7 @@ export async function* followJob(
     if (cancelsOnLeave && job.watchers <= 1) job.cancel(InferenceError.from(signal.reason));
   };
   signal.addEventListener('abort', leave, { once: true });
-  yield* job.watch(0, signal);
+  yield* job.watch(0, signal, { fetches: true });
   signal.removeEventListener('abort', leave);
   if (job.error !== undefined) throw job.error;
 }

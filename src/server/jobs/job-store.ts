@@ -88,10 +88,11 @@ export class JobStore {
     return seesAllJobs(caller) ? all : all.filter(({ owner }) => owner === caller.name);
   }
 
-  /** Number of jobs that completed since then, and that nobody has read to their end. */
-  unread(since: Date): number {
-    return this.#all().filter(({ metadata, endTime, wasRead }) => metadata && !wasRead && endTime && endTime >= since)
-      .length;
+  /** Number of jobs that completed since then, and whose result nobody has fetched. */
+  unfetched(since: Date): number {
+    return this.#all().filter(
+      ({ metadata, endTime, wasFetched }) => metadata && !wasFetched && endTime && endTime >= since,
+    ).length;
   }
 
   /** Ends every job that waits or runs. */

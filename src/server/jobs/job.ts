@@ -40,7 +40,7 @@ export class Job {
   readonly #wakers = new Set<() => void>();
   readonly #assets: Asset[] = [];
   #watchers = 0;
-  #wasRead = false;
+  #wasFetched = false;
   #state: JobState = JobState.JOB_STATE_QUEUED;
   #position: number | undefined;
   #fraction = 0;
@@ -95,9 +95,9 @@ export class Job {
     return this.#watchers;
   }
 
-  /** True once a stream has sent its last event. */
-  get wasRead(): boolean {
-    return this.#wasRead;
+  /** True once a stream that fetches the job has sent its last event. */
+  get wasFetched(): boolean {
+    return this.#wasFetched;
   }
 
   get endTime(): Date | undefined {
@@ -170,8 +170,15 @@ export class Job {
     this.#record({ $case: 'failed', value: { error: errorMessage(error) } });
   }
 
-  /** Yields the events after a sequence number, past and future ones. Ends after the job's last event. */
-  async *watch(afterSequence: number, signal: AbortSignal): AsyncGenerator<JobEvent, void, undefined> {
+  /**
+   * Yields the events after a sequence number, past and future ones. Ends after the job's last event.
+   * @param fetches true for a call that the job is for; false for one that only looks at it. Omitted: false
+   */
+  async *watch(
+    afterSequence: number,
+    signal: AbortSignal,
+    { fetches = false }: { readonly fetches?: boolean } = {},
+  ): AsyncGenerator<JobEvent, void, undefined> {
     this.#watchers += 1;
     try {
       for (let next = Math.max(0, afterSequence); ; ) {
@@ -180,7 +187,7 @@ export class Job {
           next += 1;
           if (event !== undefined) yield event;
           // Its client may leave as soon as it has the last one.
-          if (this.hasEnded && next === this.#events.length) this.#wasRead = true;
+          if (fetches && this.hasEnded && next === this.#events.length) this.#wasFetched = true;
         } else if (this.hasEnded) {
           return;
         } else {

@@ -4,7 +4,7 @@ import type { EngineEvent, EngineTimings } from '../../engine/messages.js';
 import { InferenceError } from '../../errors.js';
 import type { ModelLoading } from '../../gen/darkroom/v1/event.js';
 import { AssetRole } from '../../gen/darkroom/v1/job.js';
-import type { PromptReport } from '../../pipelines/pipeline.js';
+import type { ModelInfo, PromptReport } from '../../pipelines/pipeline.js';
 import { type DeviceMemory, measureCard } from '../../runtime/device-memory.js';
 import { filesOf } from '../request/add-on-kinds.js';
 import { loraMessages } from '../request/loras.js';
@@ -25,8 +25,8 @@ const ROLES = {
 } as const;
 
 /**
- * Runs a batch of jobs on an engine that is ready and records their events. A job whose final request the policy refuses does not
- * reach the engine.
+ * Runs a batch of jobs on an engine that is ready and records their events. A job whose final request the policy refuses, or that was
+ * planned for another checkpoint, does not reach the engine.
  * @returns for each job the reason for an early end; undefined if it completed
  */
 export async function runBatch(
@@ -34,10 +34,27 @@ export async function runBatch(
   engine: Engine,
   { costs, policy, onTimings, onEncoded }: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
-  const refusals = jobs.map((job) => policy.find(conditioningTexts(job.request), 'the prompt', subjectOfJob(job)));
+  const refusals = jobs.map(
+    (job) =>
+      staleness(job, engine.info) ?? policy.find(conditioningTexts(job.request), 'the prompt', subjectOfJob(job)),
+  );
   const allowed = jobs.filter((_, i) => refusals[i] === undefined);
   const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, policy, onTimings, onEncoded });
   return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
+}
+
+/** An engine that restarted may have read another checkpoint: then the job's sizes and references were checked against the wrong one. */
+function staleness({ model, plan }: GenerateJob, info: ModelInfo | undefined): InferenceError | undefined {
+  if (info === undefined || identityOf(info) === identityOf(plan.info)) return undefined;
+  return new InferenceError(
+    'ENGINE_STARTING',
+    `the checkpoint of model "${model}" was replaced after the job was checked; send the job again`,
+    { retryAfterMs: 1000 },
+  );
+}
+
+function identityOf({ parameters, sizeMultiple, layers, frames, clip, takesImagePrompts }: ModelInfo): string {
+  return JSON.stringify([parameters, sizeMultiple, layers, frames, clip, takesImagePrompts]);
 }
 
 async function runAllowed(

@@ -1,7 +1,7 @@
 import type { OutputOptions } from '../../engine/messages.js';
 import type { GenerateRequest } from '../../gen/darkroom/v1/inference_service.js';
 import { DisconnectPolicy } from '../../gen/darkroom/v1/job.js';
-import type { GenerationRequest } from '../../pipelines/pipeline.js';
+import type { GenerationRequest, ModelInfo } from '../../pipelines/pipeline.js';
 import { assertNeeded } from './applied-references.js';
 import { assertTakesControlVideo, type PlannedControlVideo, planControlVideo } from './control-video.js';
 import { findControls, type PlannedControl, planControls } from './controls.js';
@@ -34,6 +34,8 @@ import { planStepSaving } from './step-saving.js';
 
 /** A request with its presets and defaults filled in. */
 export interface JobPlan {
+  /** What it was checked against. */
+  readonly info: ModelInfo;
   /** Without the reference's image, which is fetched later. */
   readonly request: GenerationRequest;
   readonly output: OutputOptions;
@@ -117,6 +119,7 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const texts = { prompt, weights, negativePrompt: negativePrompt ?? '' };
   const embedded = findEmbeddings(texts, promptSyntax, family, context.addOns.embedding);
   return {
+    info,
     request: {
       ...embedded.texts,
       negativePrompt: negativePrompt === undefined ? undefined : embedded.texts.negativePrompt,
