@@ -2379,7 +2379,8 @@ export const InferenceServiceService = {
   },
   /**
    * Estimate returns what a Generate would cost, from this server's own measurements. It runs nothing and fetches no reference. It
-   * returns the errors with which Generate would reject the request, except a full queue and a draining server.
+   * returns the errors with which Generate would reject the request; a full queue and a draining server only in the first seconds,
+   * while it waits for the checkpoint to be read as Generate does.
    */
   estimate: {
     path: "/darkroom.v1.InferenceService/Estimate" as const,
@@ -2437,7 +2438,8 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
   enhance: handleServerStreamingCall<EnhanceRequest, EnhanceResponse>;
   /**
    * Estimate returns what a Generate would cost, from this server's own measurements. It runs nothing and fetches no reference. It
-   * returns the errors with which Generate would reject the request, except a full queue and a draining server.
+   * returns the errors with which Generate would reject the request; a full queue and a draining server only in the first seconds,
+   * while it waits for the checkpoint to be read as Generate does.
    */
   estimate: handleUnaryCall<EstimateRequest, EstimateResponse>;
   /** Tokenize shows how a prompt of SDXL is split into tokens and chunks, and which weight each phrase has. */
@@ -2489,7 +2491,8 @@ export interface InferenceServiceClient extends Client {
   ): ClientReadableStream<EnhanceResponse>;
   /**
    * Estimate returns what a Generate would cost, from this server's own measurements. It runs nothing and fetches no reference. It
-   * returns the errors with which Generate would reject the request, except a full queue and a draining server.
+   * returns the errors with which Generate would reject the request; a full queue and a draining server only in the first seconds,
+   * while it waits for the checkpoint to be read as Generate does.
    */
   estimate(
     request: EstimateRequest,
