@@ -309,7 +309,7 @@ class JobRun {
     // A full disk is no fault of the job, however far it was: it waits until the machine has room.
     const isExhausted = error.reason === 'MACHINE_EXHAUSTED';
     // What ended a server may have been a job that waited there. What ended an engine was one that it had begun with.
-    const isSpent = !isExhausted && ((isGone ? this.#wasTaken : this.#hasStarted) || !wasNotAccepted(error));
+    const isSpent = !isExhausted && ((isGone ? this.#wasTaken : this.#hasStarted) || !wasNotBegun(error));
     if (this.#server !== undefined && (isGone || UNABLE.includes(error.reason)))
       pool.markUnavailable(this.#server.address);
     if (isSpent && attempts >= most) return this.#end('dead', error);
@@ -397,7 +397,7 @@ function isTemporary(caught: unknown): boolean {
 }
 
 /** Reasons for which a server takes no job now, or ends one that it has not begun with. */
-const NOT_ACCEPTED: readonly ErrorReason[] = [
+const NOT_BEGUN: readonly ErrorReason[] = [
   'QUEUE_FULL',
   'SERVER_BUSY',
   'RATE_LIMITED',
@@ -410,7 +410,7 @@ const NOT_ACCEPTED: readonly ErrorReason[] = [
 const UNABLE: readonly ErrorReason[] = ['DRAINING', 'ENGINE_CRASHED'];
 
 /** True if no server has begun with the job. Such an attempt is not counted. */
-function wasNotAccepted(error: InferenceError): boolean {
+function wasNotBegun(error: InferenceError): boolean {
   if (error instanceof UnreachableError) return !error.wasSent;
-  return NOT_ACCEPTED.includes(error.reason);
+  return NOT_BEGUN.includes(error.reason);
 }

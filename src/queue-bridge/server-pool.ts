@@ -46,9 +46,7 @@ export class ServerPool {
     this.#entries = options.addresses.map((address) => ({
       address,
       client: connect(address, options.connection),
-      families: [],
-      ready: [],
-      isDraining: false,
+      ...GONE,
       running: 0,
       nextPoll: new AbortController(),
       firstPoll: Promise.resolve(),

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { InferenceError } from '../../src/errors.js';
 import { bridging, quickPayload } from '../support/bridging.js';
 import { startInstantServer } from '../support/instant-server.js';
 import { until } from '../support/serving.js';
@@ -30,5 +31,21 @@ describe('an attempt on a server that is killed', () => {
     server.close();
     await until(async () => (await queue.show('held'))?.last_error !== undefined);
     expect(await queue.show('held')).toMatchObject({ attempts: '1' });
+  });
+});
+
+describe('an attempt on a server whose engine dies', () => {
+  it.each([
+    ['does not count before the engine had begun with the job', 1, '0'],
+    ['counts afterwards', 2, '1'],
+  ])('%s', async (_, events, attempts) => {
+    const error = new InferenceError('ENGINE_CRASHED', 'the engine died', { retryAfterMs: 60_000 });
+    const server = await startInstantServer(Buffer.alloc(10), 0, { events, error });
+    onTestFinished(() => server.close());
+    const { start, push, queue } = await bridging(server.address);
+    await start();
+    await push(quickPayload('job'));
+    await until(async () => (await queue.show('job'))?.last_error !== undefined);
+    expect(await queue.show('job')).toMatchObject({ attempts, last_error: 'the engine died' });
   });
 });

@@ -2,8 +2,9 @@ import { connect as connectTcp, createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it, onTestFinished } from 'vitest';
 import { listJobs } from '../../src/client/client.js';
+import { ServerPool } from '../../src/queue-bridge/server-pool.js';
 import { bridging, quickPayload } from '../support/bridging.js';
-import { type Serving, serve, until } from '../support/serving.js';
+import { type Serving, serve, silent, until } from '../support/serving.js';
 
 /** A TCP proxy that opens each connection after a delay. */
 async function delayed(port: number, delay: { ms: number }): Promise<number> {
@@ -60,5 +61,19 @@ it.each<[string, number, (first: Serving) => Promise<void>]>([
   } finally {
     await first.stop();
     await second.stop();
+  }
+});
+
+it('gives a job to the server that has its model loaded, not to one that loads it', async () => {
+  const servers = [await serve({}, { startsLater: true }), await serve()];
+  const [loading = '', ready = ''] = servers.map(({ server }) => `127.0.0.1:${server.port}`);
+  const pool = new ServerPool({ addresses: [loading, ready], connection: {}, log: silent, onChange: () => undefined });
+  try {
+    // Both were asked for their state.
+    for (const address of [loading, ready]) expect((await pool.at(address, 'sdxl'))?.address).toBe(address);
+    expect(pool.leastBusy('sdxl')?.address).toBe(ready);
+  } finally {
+    pool.close();
+    for (const server of servers) await server.stop();
   }
 });

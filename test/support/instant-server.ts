@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Server, ServerCredentials, type ServerWritableStream } from '@grpc/grpc-js';
+import type { InferenceError } from '../../src/errors.js';
 import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import {
   type GenerateRequest,
@@ -9,6 +10,8 @@ import {
 } from '../../src/gen/darkroom/v1/inference_service.js';
 import { AssetRole, JobMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { GetServerStatusResponse, ModelServiceService, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
+import { statusFromError } from '../../src/rpc/status.js';
+import { silent } from './serving.js';
 
 export interface InstantServer {
   readonly address: string;
@@ -20,8 +23,13 @@ export interface InstantServer {
 /**
  * A server that speaks the API and completes every job at once: what remains is the bridge's own time.
  * @param workMs time per image, one after the other, as on a GPU. Omitted: 0
+ * @param failure ends each job behind so many of its events: queued, started, the file. Omitted: all complete
  */
-export async function startInstantServer(picture: Buffer, workMs = 0): Promise<InstantServer> {
+export async function startInstantServer(
+  picture: Buffer,
+  workMs = 0,
+  failure?: { readonly events: number; readonly error: InferenceError },
+): Promise<InstantServer> {
   const server = new Server();
   let work = Promise.resolve();
   let onCall = () => {};
@@ -63,10 +71,11 @@ export async function startInstantServer(picture: Buffer, workMs = 0): Promise<I
         { $case: 'assetChunk', value: { index: 0, offset: 0n, data: picture, asset } },
         { $case: 'completed', value: { metadata, assets: [asset] } },
       ];
-      for (const [i, event] of events.entries()) {
+      for (const [i, event] of events.slice(0, failure?.events).entries()) {
         call.write({ event: { jobId, sequence: BigInt(i + 1), time: new Date(), event } });
       }
-      call.end();
+      if (failure === undefined) call.end();
+      else call.emit('error', statusFromError(failure.error, silent));
     },
   });
   server.addService(ModelServiceService, {
