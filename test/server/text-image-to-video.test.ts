@@ -69,6 +69,7 @@ describe('WAN 2.2 5B', () => {
     expect(metadataOf(await fits).fps).toBe(24);
     expect(await cost).toMatchObject({ width: 1280, height: 704, frames: 121 });
     const { error } = await early;
+    expect(error).toMatchObject({ reason: 'INVALID_REQUEST' });
     expect(error?.message).toBe(
       'Invalid parameters: width 80 must be a multiple of 32; use 64 or 96; height 112 must be a multiple of 32; use 96 or 128',
     );
