@@ -309,8 +309,8 @@ function callError(
   { isCancelled = false, wasSent = true }: { readonly isCancelled?: boolean; readonly wasSent?: boolean } = {},
 ): unknown {
   if (!isServiceError(error)) return error;
-  const isForeign = BROKEN.includes(error.code) || OVERLOADED.test(error.details);
-  if (isCancelled || !isForeign || isDetailed(error)) return errorFromStatus(error);
+  const isUnanswered = BROKEN.includes(error.code) || OVERLOADED.test(error.details);
+  if (isCancelled || !isUnanswered || isDetailed(error)) return errorFromStatus(error);
   const address = client.inference.getChannel().getTarget().replace(/^dns:/, '');
   const wasTaken =
     wasSent && error.code !== status.UNIMPLEMENTED && !UNSEEN.some((text) => error.details.startsWith(text));
@@ -338,7 +338,7 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
     'the server does not speak TLS: unset DARKROOM_TLS, DARKROOM_CA and DARKROOM_CERT',
   ],
   [
-    /unimplemented|unknown service|not implement|404/i,
+    /unimplemented|unknown service|not implement|status code 404/i,
     'something else listens there, or another version; set DARKROOM_SERVER to where a darkroom server listens',
   ],
   [

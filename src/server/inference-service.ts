@@ -189,8 +189,7 @@ async function planOf(
   const needed = jobTypeOfValue(state.jobTypes, request.jobType)?.family ?? state.families[0].name;
   const model = request.model || modelOfFamily(state, familyNamed(state.families, needed));
   if (request.model === '' && request.jobType === JobType.JOB_TYPE_UNSPECIFIED) assertServed(state, model);
-  const { spec } = engineOf(state, model);
-  const info = await describedModel(state, model, signal);
+  const { spec, info = await describedModel(state, model, signal) } = engineOf(state, model);
   const family = familyNamed(state.families, spec.family);
   const plan = resolveRequest(parsed, { ...state, model: { name: model, family, info } });
   // As written, and as the model sees it: text on both sides of a LoRA sign becomes one word once the sign is gone.
@@ -231,18 +230,15 @@ async function estimate(
 }
 
 /**
- * Description of a model, once one of its engines has read the checkpoint: calls may come before.
+ * Waits for the description of a model whose checkpoint none of its engines has read yet.
  * @throws InferenceError the reason why none can; DRAINING; QUEUE_FULL where too many calls wait
  */
 async function describedModel(state: ServerState, model: string, signal: AbortSignal): Promise<ModelInfo> {
-  const own = state.engines.filter(({ spec }) => spec.model === model);
-  const known = own.find(({ info }) => info)?.info;
-  if (known !== undefined) return known;
   const end = state.admission.expect(model);
   const first = new AbortController();
   const either = AbortSignal.any([signal, state.admission.drainSignal, first.signal]);
   try {
-    return await Promise.any(own.map((engine) => engine.whenDescribed(either)));
+    return await Promise.any(state.admission.slots(model).map(({ engine }) => engine.whenDescribed(either)));
   } catch (error) {
     throw (error as AggregateError).errors[0];
   } finally {

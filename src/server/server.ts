@@ -50,7 +50,10 @@ const MAX_STREAMS = 1000;
 const IDLE_MS = 300_000;
 /** Time that running calls have to read their last events after all jobs ended, in ms. */
 const CLOSE_GRACE_MS = 5000;
-/** Time for which a server that drains keeps the result of a job that nobody follows: its bridge was replaced, too, and comes back. */
+/**
+ * Time for which a server that drains keeps a result that nobody has fetched, and age of such a result before the drain: its bridge was
+ * replaced, too, perhaps before it, and comes back.
+ */
 const UNFETCHED_MS = 30_000;
 const UNFETCHED_POLL_MS = 100;
 /** Services whose health follows the models. */
@@ -203,7 +206,6 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       updateHealth();
       log.info({ running: admission.running, waiting: admission.waiting }, 'draining');
       await Promise.race([drained, sleep(config.DRAIN_TIMEOUT_MS, undefined, { ref: false })]);
-      // Its bridge may have gone before it.
       const since = new Date(began.getTime() - UNFETCHED_MS);
       const until = Math.min(Date.now() + UNFETCHED_MS, began.getTime() + config.DRAIN_TIMEOUT_MS);
       while (jobs.unfetched(since) > 0 && Date.now() < until) await sleep(UNFETCHED_POLL_MS);

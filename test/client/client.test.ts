@@ -22,6 +22,11 @@ async function failureOf(address: string, signal?: AbortSignal): Promise<unknown
 async function silentServer(onCall: (server: Server) => void): Promise<string> {
   const server = new Server();
   server.addService(InferenceServiceService, { generate: () => onCall(server) });
+  return listening(server);
+}
+
+/** The address of a server that is shut down when the test ends. */
+async function listening(server: Server): Promise<string> {
   onTestFinished(() => server.forceShutdown());
   const port = await new Promise<number>((resolve, reject) =>
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
@@ -71,14 +76,7 @@ describe('Generate on a server that does not answer', () => {
   });
 
   it('was not sent where another service has taken the port', async () => {
-    const server = new Server();
-    onTestFinished(() => server.forceShutdown());
-    const port = await new Promise<number>((resolve, reject) =>
-      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
-        error ? reject(error) : resolve(bound),
-      ),
-    );
-    const error = await failureOf(`127.0.0.1:${port}`);
+    const error = await failureOf(await listening(new Server()));
     expect(error).toMatchObject({ reason: 'UNREACHABLE', wasSent: false, retryable: true });
     expect(String(error)).toContain('something else listens there');
   });

@@ -7,6 +7,7 @@ import type { PromptReport, SkipLayers } from '../../pipelines/pipeline.js';
 import type { DeviceMemory } from '../../runtime/device-memory.js';
 import { version } from '../../version.js';
 import type { Enhanced } from '../enhance/prompt-enhancer.js';
+import { startsFromImage } from '../request/applied-references.js';
 import { controlVideoUse } from '../request/control-video.js';
 import { controlMessages } from '../request/controls.js';
 import { loraMessages } from '../request/loras.js';
@@ -55,7 +56,9 @@ export function plannedMetadata(
     // The only way of fitting: see decode-reference.ts.
     referenceFit: references && 'cover_center_crop',
     referenceStrength: references?.strength,
-    denoisingStrength: isFromImage(applied?.method) ? (request.steps - firstStep(request)) / request.steps : undefined,
+    denoisingStrength: startsFromImage(applied?.method)
+      ? (request.steps - firstStep(request)) / request.steps
+      : undefined,
     promptTokens: undefined,
     droppedTokens: undefined,
     promptChunks: undefined,
@@ -86,11 +89,6 @@ export function plannedMetadata(
 
 function skipLayersMessage(skipping: SkipLayers | undefined): SkipLayerGuidance | undefined {
   return skipping && { ...skipping, layers: [...skipping.layers] };
-}
-
-/** True for methods that begin with a noised image. */
-function isFromImage(method: string | undefined): boolean {
-  return method === 'img2img' || method === 'inpaint';
 }
 
 function enhancementFields({

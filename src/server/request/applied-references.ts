@@ -9,6 +9,11 @@ import {
 
 export type ReferenceMethod = 'img2img' | 'inpaint' | 'ip_adapter' | FrameMethod;
 
+/** True for methods that begin with a noised image. */
+export function startsFromImage(method: ReferenceMethod | undefined): method is 'img2img' | 'inpaint' {
+  return method === 'img2img' || method === 'inpaint';
+}
+
 /** References of a job as the model applies them. */
 export interface AppliedReferences {
   readonly method: ReferenceMethod;

@@ -6,6 +6,7 @@ import { decodeReference, decodeWholeReference } from '../../media/decode-refere
 import type { FramePlace, GenerationRequest, RequestControlVideo } from '../../pipelines/pipeline.js';
 import { createReferenceFetcher, type ReferenceFetcher } from '../../references/reference-fetcher.js';
 import { Semaphore } from '../../std/semaphore.js';
+import { startsFromImage } from './applied-references.js';
 import type { PlannedControlVideo } from './control-video.js';
 import type { PlannedReferences, ReferenceSource } from './planned-references.js';
 
@@ -93,7 +94,7 @@ export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher
         image('look'),
         planned && load(planned.source, (bytes) => decodeMask(bytes, { ...size, maxPixels }, planned.blur), caller),
       ]);
-      if (method === 'img2img' || method === 'inpaint' || video === undefined) {
+      if (startsFromImage(method) || video === undefined) {
         return start === undefined
           ? {}
           : { init: { rgb: start, strength: denoisingStrength ?? strength, mask, cropPadding: planned?.cropPadding } };

@@ -1,6 +1,6 @@
 import { type Mask, type Reference, ReferenceRole, ReferenceType } from '../../gen/darkroom/v1/job.js';
 import type { FramePlace } from '../../pipelines/pipeline.js';
-import { applyReferences, imageMethod } from './applied-references.js';
+import { applyReferences, imageMethod, startsFromImage } from './applied-references.js';
 import { checkEnum } from './enum-values.js';
 import type { Check } from './field-checks.js';
 import type { PlannedMask, PlannedReferences, ReferenceSource } from './planned-references.js';
@@ -86,7 +86,7 @@ export function planReferences(
     // A mask belongs to the reference's own pixels, and a denoising strength to a start from them.
     const isLikeness = mask === undefined && first.denoisingStrength === undefined && LIKENESSES.has(first.type);
     const method = mask === undefined ? imageMethod(isLikeness, info) : 'inpaint';
-    const isStart = method === 'img2img' || method === 'inpaint';
+    const isStart = startsFromImage(method);
     const isAllNew = mask !== undefined && first.strength === undefined && first.denoisingStrength === undefined;
     const reference = isAllNew ? { ...first, denoisingStrength: 1 } : first;
     const denoisingStrength = isStart ? shareOf(reference, strength, steps, check) : undefined;
