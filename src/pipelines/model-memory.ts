@@ -1,5 +1,6 @@
 /** What the networks of a model take on a device: plain data, which an engine process sends, and sums over it. No graph is read. */
 import type { PrecisionName } from '../device.js';
+import { type FrameParts, largestPart } from './common/frame-parts.js';
 
 /** One run of a model's networks. */
 export interface RunSize {
@@ -32,6 +33,8 @@ export interface PlannedNetwork {
 export interface NetworkMemory extends Omit<PlannedNetwork, 'peakBytes'> {
   /** Peaks at the corners of `ModelMemory`: smallest sizes first, rows change fastest, then frames, then pixels. */
   readonly peaks: readonly number[];
+  /** The peaks are those of whole frames; the network takes large ones in parts. Omitted: it takes them as they are. */
+  readonly parts?: FrameParts;
 }
 
 /** The same of all networks of a model. */
@@ -41,15 +44,20 @@ export interface ModelMemory {
   readonly networks: readonly NetworkMemory[];
 }
 
-/** What the networks take for a run of a size. Peaks are interpolated between the corners, or extrapolated from them. */
-export function memoryAt({ corners, networks }: ModelMemory, run: RunSize): readonly PlannedNetwork[] {
+/**
+ * What the networks take for a run of a size. Peaks are interpolated between the corners, or extrapolated from them.
+ * @param isShort frames are taken in the smallest parts, as where memory is short. Omitted: false
+ */
+export function memoryAt({ corners, networks }: ModelMemory, run: RunSize, isShort = false): readonly PlannedNetwork[] {
   const [low, high] = corners.map(axes) as [readonly number[], readonly number[]];
   // How far each axis is on the way from the low corner to the high one; 0 along an axis without length.
-  const shares = axes(run).map((value, i) => {
-    const [from = 0, to = 0] = [low[i], high[i]];
-    return to === from ? 0 : (value - from) / (to - from);
-  });
-  return networks.map(({ peaks, ...network }) => {
+  const sharesOf = (size: RunSize) =>
+    axes(size).map((value, i) => {
+      const [from = 0, to = 0] = [low[i], high[i]];
+      return to === from ? 0 : (value - from) / (to - from);
+    });
+  return networks.map(({ peaks, parts, ...network }) => {
+    const shares = sharesOf(parts === undefined ? run : { ...run, ...largestPart(run, parts, isShort) });
     const peakBytes = peaks.reduce((sum, peak, corner) => sum + peak * weightOf(corner, shares), 0);
     return { ...network, peakBytes: Math.max(0, Math.round(peakBytes)) };
   });

@@ -76,7 +76,9 @@ async function firstFrame(pipeline: WanPipeline, seed: number, known: KnownImage
 
 async function throughVae({ networks }: WanPipeline, rgb: Uint8Array): Promise<Uint8Array> {
   const latents = await networks.autoencoder.encodeLatents([imageFromRgb(rgb, size)], size);
-  for await (const [frame = new Float32Array()] of networks.autoencoder.decodeChunks(latents, { ...size, frames: 1 })) {
+  for await (const {
+    frames: [frame = new Float32Array()],
+  } of networks.autoencoder.decodeChunks(latents, { ...size, frames: 1 })) {
     return rgbFromImage(frame, size);
   }
   throw new Error('a picture that the VAE makes nothing of');

@@ -168,7 +168,7 @@ async function decodeCase(
   // The case gives what enters the network; decodeChunks() undoes the statistics.
   const latents = normalizedLatents(inputs.floats(z), networks.config.vae);
   const decoded: Float32Array[] = [];
-  for await (const chunk of networks.autoencoder.decodeChunks(latents, { frames: count, height, width }))
+  for await (const { frames: chunk } of networks.autoencoder.decodeChunks(latents, { frames: count, height, width }))
     decoded.push(...chunk);
   const actual = videoOfFrames(decoded, 3);
   return judge(dec, [{ what: 'frames', actual, expected: outputs.get(dec), tolerance: 'frames' }]);

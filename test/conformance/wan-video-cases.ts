@@ -67,7 +67,7 @@ async function videoCase(entry: WanVideoCase, expected: Expected, networks: WanN
   if (denoised === undefined) throw new Error('the job ended by itself');
   const frames: Uint8Array[] = [];
   const size = { frames: entry.frames, width: entry.w, height: entry.h };
-  for await (const chunk of networks.autoencoder.decodeChunks(pipeline.ownLatents(denoised, size), size))
+  for await (const { frames: chunk } of networks.autoencoder.decodeChunks(pipeline.ownLatents(denoised, size), size))
     frames.push(...chunk.map((frame) => rgbFromImage(frame, size)));
   const noise = expected.get(`${key}.noise`);
   const condition = expected.find(`${key}.condition`);

@@ -300,7 +300,7 @@ describe('a number that is not finite', () => {
     const decode = async (backend: typeof cpuBackend) => {
       const networks = await loadWanNetworks({ path, backend });
       const frames: Float32Array[] = [];
-      for await (const chunk of networks.autoencoder.decodeChunks(plane, size)) frames.push(...chunk);
+      for await (const { frames: chunk } of networks.autoencoder.decodeChunks(plane, size)) frames.push(...chunk);
       await networks.release();
       return frames;
     };

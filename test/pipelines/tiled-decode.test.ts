@@ -1,11 +1,15 @@
+import { join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
+import { partsOf } from '../../src/pipelines/common/frame-parts.js';
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
-import { cutTile, TileBlend, TileLayout, tileSides, tilesOf } from '../../src/pipelines/common/tiles.js';
+import { cutTile, type Tile, TileBlend, TileLayout, tileSides, tilesOf } from '../../src/pipelines/common/tiles.js';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { createWanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { findAsset } from '../../src/synthetic/assets.js';
+import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 import { cpuBackend } from '../support/cpu-backend.js';
 import { seeded } from '../support/seeded.js';
+import { tempFolder } from '../support/temp-folder.js';
 
 describe('tiles', () => {
   it.each([
@@ -90,21 +94,49 @@ describe('a decode in tiles', () => {
     expect(difference(whole, await autoencoder.decodeInTiles(latents, size, 128), size)).toBeLessThan(2);
     await pipeline.dispose();
   });
+});
 
-  it('of a video gives every frame once, each within 3 of 255', async () => {
-    const pipeline = await createWanPipeline({ path: inject('tinyWan'), backend: cpuBackend });
-    const { autoencoder } = pipeline.networks;
-    const size = { frames: 9, width: 256, height: 256 };
-    const latents = noise(16 * 3 * 32 * 32);
-    const framesOf = async (side?: number) => {
+describe('the parts of frames', () => {
+  it.each([
+    [104, 60, 4096, 2],
+    [160, 90, 4096, 4],
+    [160, 88, 1024, 14],
+    [64, 64, 4096, 1],
+    [7, 3, 4, 6],
+  ])('of %ix%i latents, %i at most, are %i of equal size that cover all of them', (width, height, most, count) => {
+    const parts = partsOf({ width, height }, most);
+    const covered = new Uint8Array(width * height);
+    for (const { x, y, width: w, height: h } of parts) {
+      expect([w, h]).toEqual([parts[0]?.width, parts[0]?.height]);
+      expect(w * h).toBeLessThanOrEqual(most);
+      for (let row = y; row < y + h; row += 1) covered.fill(1, row * width + x, row * width + x + w);
+    }
+    expect(covered.every((value) => value === 1)).toBe(true);
+    expect(parts).toHaveLength(count);
+  });
+
+  it.each(['wan-tiny', 'wan-ti2v-tiny'] as const)('of %s give the frames of a whole decode', async (name) => {
+    const path = await writeSyntheticWan(join(await tempFolder(), name), name);
+    const pipeline = await createWanPipeline({ path, backend: cpuBackend });
+    const { autoencoder, config } = pipeline.networks;
+    const size = { frames: 5, width: 256, height: 192 };
+    const whole = autoencoder.latentSize(size);
+    const latents = noise(config.vae.z_dim * whole.frames * whole.width * whole.height);
+    const framesOf = async (parts?: readonly Tile[]) => {
       const frames: Float32Array[] = [];
-      const chunks = autoencoder.decodeWith(autoencoder.decoders, latents, size, { side });
-      for await (const chunk of chunks) frames.push(...chunk);
+      for await (const chunk of autoencoder.decodeWith(autoencoder.decoders, latents, size, { parts }))
+        frames.push(...chunk.frames);
       return frames;
     };
-    const [whole, tiled] = [await framesOf(), await framesOf(24)];
-    expect(tiled).toHaveLength(9);
-    for (const [i, frame] of tiled.entries()) expect(difference(frame, whole[i] as Float32Array, size)).toBeLessThan(3);
+    const expected = await framesOf();
+    for (const most of [(whole.width * whole.height) / 2, 30]) {
+      const frames = await framesOf(partsOf(whole, most));
+      expect(frames).toHaveLength(5);
+      for (const [i, frame] of frames.entries()) {
+        const error = frame.reduce((worst, value, k) => Math.max(worst, Math.abs(value - (expected[i]?.[k] ?? 0))), 0);
+        expect(error, `frame ${i} of parts of ${most}`).toBe(0);
+      }
+    }
     await pipeline.dispose();
   });
 });

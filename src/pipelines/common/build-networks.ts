@@ -8,6 +8,7 @@ import type { LinearRecord, QuantisedLinears } from '../../runtime/model-cache/q
 import { floatTypes } from '../../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../../weights/weight-files.js';
 import type { Residence, RunSize } from '../model-memory.js';
+import type { FrameParts } from './frame-parts.js';
 
 /** One network of a checkpoint: its graph over the checkpoint's files, and the weights that were found there. */
 export interface Network {
@@ -15,10 +16,18 @@ export interface Network {
   readonly graph: Graph;
   readonly weights: Weights;
   readonly residence: Residence;
-  /** Run-time dimensions of the graph's inputs in a run. */
+  /** Run-time dimensions of the graph in a run. */
   sizes(run: RunSize): Readonly<Record<string, number>>;
+  /** Undefined for a network that takes frames as they are. */
+  readonly parts?: NetworkParts | undefined;
   /** Makes the same network in the next wider dialect. Undefined for the widest. */
   readonly wider?: (() => Network) | undefined;
+}
+
+/** How a network works through large frames. */
+export interface NetworkParts extends FrameParts {
+  /** Run-time dimensions of the graph for the largest part of a run. */
+  sizes(run: RunSize): Readonly<Record<string, number>>;
 }
 
 /** The same network in its widest dialect, float32. */
@@ -46,8 +55,10 @@ export interface NetworkBuilder<Component extends string = string> {
   readonly quantises?: RegExp;
   /** When it is open. */
   readonly residence: Residence;
-  /** Run-time dimensions of the graph's inputs in a run. */
+  /** Run-time dimensions of the graph in a run. */
   sizes(run: RunSize): Readonly<Record<string, number>>;
+  /** Omitted: the network takes frames as they are. */
+  readonly parts?: NetworkParts;
   build(weights: Weights): void;
 }
 
@@ -101,7 +112,7 @@ export async function buildNetworks<Component extends string, Table extends Netw
   const networks: Record<string, Network> = {};
   for (const [name, builder] of Object.entries(table)) {
     if (builder === undefined) continue;
-    const { component, residence, sizes } = builder;
+    const { component, residence, sizes, parts } = builder;
     if (!files.has(component)) {
       files.set(component, (await checkpoint.readWeights(component).catch(note)) ?? undefined);
     }
@@ -121,7 +132,7 @@ export async function buildNetworks<Component extends string, Table extends Netw
         note(error);
       }
       const wider = rest.length > 0 && { wider: () => build(rest) };
-      return { name, graph: weights.graph, weights, residence, sizes, ...wider };
+      return { name, graph: weights.graph, weights, residence, sizes, parts, ...wider };
     };
     const dialects = dialectsOf(builder.halves ?? []);
     let network = build(dialects);

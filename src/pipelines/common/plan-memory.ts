@@ -7,7 +7,7 @@ import type { Network } from './build-networks.js';
 export function planNetworks(networks: readonly (Network | undefined)[], run: RunSize): readonly PlannedNetwork[] {
   return networks.flatMap((network) => {
     if (network === undefined) return [];
-    return [{ ...describe(network), ...graphMemory(network.graph, network.sizes(run)) }];
+    return [{ ...describe(network), ...graphMemory(network.graph, (network.parts ?? network).sizes(run)) }];
   });
 }
 
@@ -30,7 +30,13 @@ export function modelMemory(networks: readonly Network[], native: Omit<RunSize, 
         return result;
       });
       const [{ weightBytes } = { weightBytes: 0 }] = measured;
-      return { ...describe(network), weightBytes, peaks: measured.map(({ peakBytes }) => peakBytes) };
+      const { parts } = network;
+      return {
+        ...describe(network),
+        weightBytes,
+        peaks: measured.map(({ peakBytes }) => peakBytes),
+        ...(parts && { parts: { unit: parts.unit, margin: parts.margin } }),
+      };
     }),
   };
 }

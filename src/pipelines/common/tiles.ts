@@ -38,8 +38,12 @@ export function tilesOf({ width, height }: PlaneSize, side: number): readonly Ti
 /** Evenly spread starts, so that no two tiles overlap by less than `OVERLAP`. */
 function starts(length: number, tile: number): readonly number[] {
   if (tile >= length) return [0];
-  const count = 1 + Math.ceil((length - tile) / (tile - Math.ceil(tile * OVERLAP)));
-  return Array.from({ length: count }, (_, i) => Math.round((i * (length - tile)) / (count - 1)));
+  return spread(length, tile, 1 + Math.ceil((length - tile) / (tile - Math.ceil(tile * OVERLAP))));
+}
+
+/** Starts of `count` pieces along a side, from its one end to the other. */
+export function spread(length: number, piece: number, count: number): readonly number[] {
+  return Array.from({ length: count }, (_, i) => Math.round((i * (length - piece)) / Math.max(1, count - 1)));
 }
 
 /** A tile of planar values [C, height, width]. */
@@ -52,6 +56,27 @@ export function cutTile(values: Float32Array, { width, height }: PlaneSize, tile
     cut.set(values.subarray(from, from + tile.width), row * tile.width);
   }
   return cut;
+}
+
+/**
+ * Puts a part of planar values into a plane [C, height, width].
+ *
+ * @param values [C, h, w] of all that lies in `around`
+ * @param part of the plane, inside of `around`
+ */
+export function pasteTile(
+  plane: Float32Array,
+  { width, height }: PlaneSize,
+  values: Float32Array,
+  around: Tile,
+  part: Tile,
+): void {
+  const channels = plane.length / (width * height);
+  for (let row = 0; row < channels * part.height; row += 1) {
+    const [channel, line] = [Math.floor(row / part.height), part.y + (row % part.height)];
+    const from = (channel * around.height + line - around.y) * around.width + part.x - around.x;
+    plane.set(values.subarray(from, from + part.width), (channel * height + line) * width + part.x);
+  }
 }
 
 /** How an image is split: its tiles, and the weights by which their pixels are put together. */

@@ -1,15 +1,17 @@
 import { isOutOfMemory } from '../../runtime/out-of-memory.js';
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
 import type { Network } from '../common/build-networks.js';
+import { layoutsOf } from '../common/frame-parts.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { isTooNarrow } from '../common/not-finite.js';
 import type { SessionGroup } from '../common/session-group.js';
-import { cutTile, type Tile, TileBlend, TileLayout, tileSides } from '../common/tiles.js';
+import { pasteTile, type Tile } from '../common/tiles.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import { COLOURS, type VaeConfig } from './model/config.js';
 import { latentFrame, normalizedLatents, type VideoSize, videoOfFrames } from './model/latents.js';
 import { type ChunkKind, FRAME, framesIn, framesPerLatent, NEXT, PAST, pixelsPerLatent } from './model/vae.js';
 import type { WanGraphs } from './weights.js';
+import { decoderParts, type Window, windowOf } from './windows.js';
 
 /** Sessions of one way: for the first chunk and for later ones. */
 export type Chunks = Readonly<Record<ChunkKind, NetworkSession>>;
@@ -21,6 +23,14 @@ interface Sessions {
   readonly openWideDecoders: (() => Promise<Chunks>) | undefined;
   readonly openEncoders: () => Promise<Chunks>;
   readonly relief: MemoryRelief;
+}
+
+/** What one run of the decoder brings. */
+export interface DecodedChunk {
+  /** Whole frames, planar float32 [3, H, W] of -1 to 1; none while there are other parts to decode. */
+  readonly frames: readonly Float32Array[];
+  /** How far the decode is, in frames of latents. */
+  readonly done: number;
 }
 
 /** The VAE, loaded. It works through a video in chunks, so that its memory does not grow with the video. */
@@ -54,89 +64,95 @@ export class Autoencoder implements VideoEncoder {
 
   /**
    * Latents [16, F, h, w] to the 1 + 4(F - 1) frames of the video: the first one alone, then four at a time, each planar float32
-   * [3, 8h, 8w], -1 to 1. Where half precision is too narrow for a video, it is decoded once more in float32; where memory runs out,
-   * in tiles, and where it still does, in smaller ones. An empty chunk says that it goes on.
+   * [3, 8h, 8w], -1 to 1. Large frames are decoded in parts, without a seam. Where half precision is too narrow for a video, it is
+   * decoded once more in float32; where memory runs out, in smaller parts.
    *
    * @param size of the video in pixels
    * @param signal ends the run. Omitted: nothing does
    */
-  async *decodeChunks(
-    latents: Float32Array,
-    size: VideoSize,
-    signal?: AbortSignal,
-  ): AsyncGenerator<readonly Float32Array[]> {
+  async *decodeChunks(latents: Float32Array, size: VideoSize, signal?: AbortSignal): AsyncGenerator<DecodedChunk> {
     const { decoders, openWideDecoders, relief } = this.#sessions;
-    const sides = [undefined, ...tileSides(this.latentSize(size))];
+    const layouts = layoutsOf(this.latentSize(size), decoderParts(this.#config));
     let isWide = false;
-    let given = 0;
+    let [given, done] = [0, 0];
     for (let rung = 0; ; ) {
-      const side = sides[rung];
+      const parts = layouts[rung] as readonly Tile[];
       try {
         // What a chunk needs of the past is lost: the video is decoded from its beginning, and given from where it ended.
         let chunk = 0;
         const sessions = isWide && openWideDecoders !== undefined ? await openWideDecoders() : decoders;
-        for await (const frames of this.decodeWith(sessions, latents, size, { signal, side })) {
+        for await (const { frames, done: now } of this.decodeWith(sessions, latents, size, { signal, parts })) {
           if (frames.length > 0) chunk += 1;
-          if (chunk > given || frames.length === 0) yield frames;
-          given = Math.max(given, chunk);
+          const isNew = chunk > given;
+          [given, done] = [Math.max(given, chunk), Math.max(done, now)];
+          yield { frames: isNew ? frames : [], done };
         }
-        if (side !== undefined) relief.note(`decoded_in_tiles_of_${side * this.#scale}_pixels`);
+        if (rung > 0)
+          relief.note(
+            `decoded_in_tiles_of_${this.#scale * Math.max(...parts.map(({ width, height }) => Math.max(width, height)))}_pixels`,
+          );
         return;
       } catch (error) {
         if (isTooNarrow(error) && openWideDecoders !== undefined && !isWide) isWide = true;
-        else if (isOutOfMemory(error) && rung + 1 < sides.length) rung += 1;
+        else if (isOutOfMemory(error) && rung + 1 < layouts.length) rung += 1;
         else throw error;
       }
     }
   }
 
   /**
-   * The same in one way, whatever comes of it. In tiles, each goes through the whole video before the next one, so that the device
-   * holds the past of one tile; until the last one, no frames are given.
-   * @param way `side` of the tiles that frames are decoded in, in latents; omitted, they are decoded whole
+   * The same in one way, whatever comes of it. Each part goes through the whole video before the next one, so that the device holds
+   * the past of one part; until the last one, no frames are given.
+   * @param way `parts` of the latents that are decoded in turn; omitted, frames are decoded whole
    */
   async *decodeWith(
     decoders: Chunks,
     latents: Float32Array,
     size: VideoSize,
-    { signal, side }: { readonly signal?: AbortSignal | undefined; readonly side?: number | undefined } = {},
-  ): AsyncGenerator<readonly Float32Array[]> {
+    { signal, parts }: { readonly signal?: AbortSignal | undefined; readonly parts?: readonly Tile[] | undefined } = {},
+  ): AsyncGenerator<DecodedChunk> {
     const whole = this.latentSize(size);
-    if (side === undefined) {
-      yield* this.#decodePart(decoders, latents, size, { ...whole, x: 0, y: 0 }, signal);
-      return;
-    }
-    const layout = new TileLayout(size, this.#scale, side);
-    const blends = Array.from({ length: size.frames }, () => new TileBlend(layout));
-    for (const tile of layout.tiles) {
-      let frame = 0;
-      for await (const frames of this.#decodePart(decoders, latents, size, tile, signal)) {
-        const own = blends.slice(frame, frame + frames.length);
-        for (const [i, blend] of own.entries()) blend.add(tile, frames[i] as Float32Array);
-        yield tile === layout.tiles.at(-1) ? own.map((blend) => blend.image()) : [];
-        frame += frames.length;
+    const all = parts ?? [{ ...whole, x: 0, y: 0 }];
+    // Frames of which parts are still missing.
+    const waiting: Float32Array[] = [];
+    let runs = 0;
+    for (const [i, part] of all.entries()) {
+      const isLast = i === all.length - 1;
+      const window = windowOf(part, whole, this.#config);
+      let at = 0;
+      for await (const decoded of this.#decodePart(decoders, latents, whole, window, signal)) {
+        runs += 1;
+        const done = Math.floor(runs / all.length);
+        if (all.length === 1) {
+          yield { frames: decoded, done };
+          continue;
+        }
+        if (i === 0) waiting.push(...decoded.map(() => new Float32Array(COLOURS * size.width * size.height)));
+        const frames = isLast ? waiting.splice(0, decoded.length) : waiting.slice(at, at + decoded.length);
+        for (const [k, frame] of frames.entries())
+          pasteTile(frame, size, decoded[k] as Float32Array, window.frame, scaledTile(part, this.#scale));
+        at += decoded.length;
+        yield { frames: isLast ? frames : [], done };
       }
     }
   }
 
-  /** A part of each frame, chunk by chunk. */
+  /** One part of each frame, chunk by chunk, with its margins. */
   async *#decodePart(
     decoders: Chunks,
     latents: Float32Array,
-    size: VideoSize,
-    tile: Tile,
+    whole: VideoSize,
+    window: Window,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<readonly Float32Array[]> {
-    const whole = this.latentSize(size);
-    const isWhole = tile.width === whole.width && tile.height === whole.height;
     const carried = new CarriedTensors();
+    const shape = [1, this.#config.z_dim, whole.height, whole.width];
     try {
       for (let at = 0; at < whole.frames; at += 1) {
         const kind = at === 0 ? 'first' : 'later';
-        const frame = latentFrame(latents, at, whole.frames, this.#config);
-        const data = isWhole ? frame : cutTile(frame, whole, tile);
-        const shape = [1, this.#config.z_dim, tile.height, tile.width];
-        const outputs = await decoders[kind].run({ latents: { data, shape } }, { carried, signal });
+        const data = latentFrame(latents, at, whole.frames, this.#config);
+        const feeds = { latents: { data, shape }, ...window.feeds };
+        const outputs = await decoders[kind].run(feeds, { carried, signal });
         yield Array.from({ length: framesIn(this.#config, kind) }, (_, i) =>
           outputOf(outputs, `${FRAME}${i}`, 'the VAE decoder'),
         );
@@ -216,6 +232,10 @@ export class Autoencoder implements VideoEncoder {
   get #scale(): number {
     return pixelsPerLatent(this.#config);
   }
+}
+
+function scaledTile({ x, y, width, height }: Tile, scale: number): Tile {
+  return { x: x * scale, y: y * scale, width: width * scale, height: height * scale };
 }
 
 /** Outputs that carry a layer's past stay on the device, for the inputs of the same layer in the next run. */

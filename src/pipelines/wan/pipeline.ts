@@ -138,10 +138,12 @@ export class WanPipeline implements Pipeline {
     const [seed = 0] = request.seeds;
     // Leaving the loop early releases the tensors that the decoder carries from chunk to chunk.
     const signal = running.signalOf(job);
-    for await (const frames of autoencoder.decodeChunks(this.ownLatents(denoised, size), size, signal)) {
+    let before = 0;
+    for await (const { frames, done } of autoencoder.decodeChunks(this.ownLatents(denoised, size), size, signal)) {
       yield* running.checkCancelled();
       if (!running.isAlive(job)) return;
-      yield running.advance(job, 'decode', frames.length > 0 ? 1 : 0, total);
+      yield running.advance(job, 'decode', done - before, total);
+      before = done;
       if (frames.length === 0) continue;
       yield { job, kind: 'frames', seed, width, height, frames: frames.map((frame) => rgbFromImage(frame, size)) };
     }

@@ -30,6 +30,7 @@ import {
   unusedVaeKeys,
 } from './model/vae.js';
 import { variantOf } from './model/variant.js';
+import { decoderParts, largestWindow, wholeWindow } from './windows.js';
 
 /** The networks of a WAN, by name. */
 export type WanGraphs = NetworksOf<ReturnType<typeof wanTable>>;
@@ -50,6 +51,8 @@ export function wanTable(config: WanConfig) {
   const isOfText = ['text_to_video', 'text_image_to_video'].includes(variantOf(config.transformer));
   const side = pixelsPerLatent(config.vae);
   const frame = ({ width, height }: RunSize) => ({ H: height / side, W: width / side });
+  const whole = ({ width, height }: RunSize) =>
+    wholeWindow({ width: width / side, height: height / side }, config.vae).sizes;
   const video = ({ width, height, frames, rows }: RunSize) => ({
     B: rows,
     T: TEXT_POSITIONS,
@@ -62,7 +65,8 @@ export function wanTable(config: WanConfig) {
     ({
       component: 'vae',
       residence: 'always',
-      sizes: frame,
+      sizes: whole,
+      parts: { ...decoderParts(config.vae), sizes: (run) => largestWindow(run, config.vae) },
       halves,
       options: { unused: unusedVaeKeys('decoder', kind) },
       build: ({ graph, root }) => buildVaeDecoder(graph, root, config.vae, kind),

@@ -75,12 +75,12 @@ function controlBytes({ controls = [] }: GenerationRequest, networks: readonly P
 /** The smallest tile that decoders work in, in pixels: see tiles.ts. */
 const SMALLEST_TILE = 128;
 
-/** One row at a time, and decoders in the smallest tiles: what is left when memory ran out. */
+/** One row at a time, and decoders in the smallest tiles or parts: what is left when memory ran out. */
 function smallestParts(memory: ModelMemory, run: RunSize): readonly PlannedNetwork[] {
   const tile = { ...run, width: Math.min(run.width, SMALLEST_TILE), height: Math.min(run.height, SMALLEST_TILE) };
   const tiled = memoryAt(memory, tile);
-  return memoryAt(memory, run).map((network, i) =>
-    network.network.startsWith('vae_decoder') ? (tiled[i] as PlannedNetwork) : network,
+  return memoryAt(memory, run, true).map((network, i) =>
+    network.network === 'vae_decoder' ? (tiled[i] as PlannedNetwork) : network,
   );
 }
 

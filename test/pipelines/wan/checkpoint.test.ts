@@ -39,7 +39,7 @@ async function outputsOf(source: WanSource): Promise<{ flow: Float32Array; frame
       texts,
     });
     let frame = new Float32Array();
-    for await (const frames of networks.autoencoder.decodeChunks(latents, size))
+    for await (const { frames } of networks.autoencoder.decodeChunks(latents, size))
       frame = Float32Array.from(frames.at(-1) ?? []);
     return { flow, frame };
   } finally {

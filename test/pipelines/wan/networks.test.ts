@@ -19,7 +19,7 @@ beforeAll(async () => {
 
 async function decoded(latents: Float32Array, size: Size): Promise<Float32Array[]> {
   const frames: Float32Array[] = [];
-  for await (const chunk of networks.autoencoder.decodeChunks(latents, size)) frames.push(...chunk);
+  for await (const { frames: chunk } of networks.autoencoder.decodeChunks(latents, size)) frames.push(...chunk);
   return frames;
 }
 
@@ -52,7 +52,7 @@ describe('the VAE', () => {
   it('yields the first frame alone and then four at a time, with values from -1 to 1', async () => {
     const size = { frames: 9, height: 16, width: 8 };
     const counts: number[] = [];
-    for await (const chunk of networks.autoencoder.decodeChunks(latentsOf(size), size)) {
+    for await (const { frames: chunk } of networks.autoencoder.decodeChunks(latentsOf(size), size)) {
       counts.push(chunk.length);
       for (const frame of chunk) {
         expect(frame).toHaveLength(3 * 16 * 8);
@@ -77,7 +77,7 @@ describe('the VAE', () => {
       const size = { frames, height: 96, width: 96 };
       const kept: unknown[] = [];
       let most = 0;
-      for await (const chunk of networks.autoencoder.decodeChunks(latentsOf(size), size)) {
+      for await (const { frames: chunk } of networks.autoencoder.decodeChunks(latentsOf(size), size)) {
         if (keeps) kept.push(chunk);
         collect();
         most = Math.max(most, process.memoryUsage().rss);

@@ -50,7 +50,10 @@ async function throughVae(frames: readonly Uint8Array[]): Promise<readonly Uint8
     size,
   );
   const decoded: Uint8Array[] = [];
-  for await (const chunk of pipeline.networks.autoencoder.decodeChunks(latents, { ...size, frames: frames.length }))
+  for await (const { frames: chunk } of pipeline.networks.autoencoder.decodeChunks(latents, {
+    ...size,
+    frames: frames.length,
+  }))
     decoded.push(...chunk.map((frame) => rgbFromImage(frame, size)));
   return decoded;
 }

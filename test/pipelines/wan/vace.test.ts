@@ -81,7 +81,7 @@ describe('VACE', () => {
     const { networks } = pipeline;
     const latents = await networks.autoencoder.encodeLatents([imageFromRgb(start, size)], size);
     const { value } = await networks.autoencoder.decodeChunks(latents, { ...size, frames: 1 }).next();
-    const nearest = rgbFromImage(value?.[0] ?? new Float32Array(), size);
+    const nearest = rgbFromImage(value?.frames[0] ?? new Float32Array(), size);
     const distance = (frame: Uint8Array = new Uint8Array()) =>
       frame.reduce((sum, x, i) => sum + Math.abs(x - (nearest[i] ?? 0)), 0) / frame.length;
     expect(distance(held)).toBeLessThan(1);

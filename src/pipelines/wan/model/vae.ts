@@ -16,6 +16,7 @@ import { channelNorm, pointConv, temporalConv } from '../../../graph/ops-3d.js';
 import { product } from '../../../graph/shape.js';
 import type { Scope } from '../../../graph/weights.js';
 import { COLOURS, type VaeConfig } from './config.js';
+import { type CutSide, cutName } from './decoder-cuts.js';
 import { type Frames, grown, patchesOf, pixelsOf, shrunk, zerosLike } from './vae-shortcuts.js';
 
 /** The chunk of a video that a graph is for. */
@@ -33,6 +34,7 @@ const REACH = 2;
 /**
  * The decoder. Input: `latents` [1, 16, H, W], one frame of them, their statistics already undone. Outputs: `frame.0` to
  * `frame.3`, in the first chunk `frame.0` alone, [1, 3, 8H, 8W] each, -1 to 1. Of WAN 2.2 [1, 48, H, W] and [1, 3, 16H, 16W].
+ * Cuts leave out what a part of the frames does not need: see decoder-cuts.ts. With zeros for all of them, frames are whole.
  *
  * https://github.com/huggingface/diffusers/blob/58eb52c0803ea9af3abec60841c2a093bdf1f951/src/diffusers/models/autoencoders/autoencoder_kl_wan.py#L857
  */
@@ -47,14 +49,16 @@ export function buildVaeDecoder(graph: Graph, root: Scope, config: VaeConfig, ki
   // 1. in, middle
   let x: Frames = [pointConv(root.at('post_quant_conv'), latents, config.z_dim)];
   x = causalConv(w.at('conv_in'), x, widths[0] ?? 0, cache);
-  x = middle(w.at('mid_block'), x, cache);
+  x = cut(graph, middle(w.at('mid_block'), x, cache), 0);
 
   // 2. up; without shortcuts, halved in width where the size doubles
   for (const [i, width] of widths.entries()) {
     const block = w.at('up_blocks', i);
-    const before = x;
+    let before = x;
     for (let j = 0; j <= config.num_res_blocks; j += 1) x = resnetBlock(block.at('resnets', j), x, width, cache);
     if (i === widths.length - 1) continue;
+    x = cut(graph, x, i + 1);
+    before = config.is_residual ? cut(graph, before, i + 1) : [];
     const up = block.at(config.is_residual ? 'upsampler' : 'upsamplers.0');
     if (doublesTime[i]) x = timeDoubled(up.at('time_conv'), x, cache);
     const resampled = config.is_residual ? width : width / 2;
@@ -240,6 +244,20 @@ function pixelAttention(w: Scope, x: Value): Value {
   const [q, k, v] = chunks(graph, rows, 3, 2) as [Value, Value, Value];
   const mixed = graph.reshape(attention(graph, { q, k, v, heads: 1 }), [frames, height, width, channels]);
   return add(graph, x, conv2d(w.at('proj'), transpose(graph, mixed, [0, 3, 1, 2], x.shape), channels, { kernel: 1 }));
+}
+
+/** x: [1, C, H, W] each -> [1, C, H<i>, W<i>], without the rows and columns that inputs of the graph count. */
+function cut(graph: Graph, x: Frames, i: number): Frames {
+  const count = (side: CutSide) => graph.cached(cutName(i, side), () => graph.input(cutName(i, side), 'i64', [2]));
+  const axes = graph.constant(BigInt64Array.of(2n, 3n), [2]);
+  const end = graph.cached(`end of cut ${i}`, () => {
+    const size = graph.node('Shape', [x[0]], [2], { type: 'i64', attributes: { start: 2, end: 4 } });
+    return graph.node('Sub', [size, count('after')], [2]);
+  });
+  return x.map((frame) => {
+    const [frames = 1, channels = 1] = frame.shape;
+    return graph.node('Slice', [frame, count('before'), end, axes], [frames, channels, `H${i}`, `W${i}`]);
+  });
 }
 
 function sums(graph: Graph, x: Frames, y: Frames): Frames {

@@ -1,0 +1,62 @@
+/** Parts in which a network works through large frames: a network that gives from each of them what it gives from the whole. */
+import { type PlaneSize, spread, type Tile } from './tiles.js';
+
+/** What decides on the parts of a network's frames. */
+export interface FrameParts {
+  /** Frames are cut at multiples of so many pixels. */
+  readonly unit: number;
+  /** Pixels around a part that are computed with it, where a run takes most memory. */
+  readonly margin: number;
+}
+
+/** Most pixels of a part: see docs/reference/memory.md. */
+const MOST_PIXELS = 400 ** 2;
+/** Fewest pixels of a part: in smaller ones, most of what is computed is margin. */
+const FEWEST_PIXELS = 128 ** 2;
+
+/** What the margins of a part cost on each axis, in units: their mean, weighted by what is computed in them. */
+const MARGIN = 4;
+/** What each part costs of a whole frame: what is computed of a frame as a whole is computed for each of them. */
+const SHARED = 1 / 40;
+
+/**
+ * Ways to cut frames of a size, in units, each of more parts than the one before: the usual one first, then those for when memory runs
+ * out.
+ */
+export function layoutsOf(size: PlaneSize, { unit }: FrameParts): readonly (readonly Tile[])[] {
+  const layouts: (readonly Tile[])[] = [];
+  for (let most = MOST_PIXELS; most >= FEWEST_PIXELS; most /= 2) {
+    const parts = partsOf(size, Math.max(1, most / unit ** 2));
+    if (parts.length > (layouts.at(-1)?.length ?? 0)) layouts.push(parts);
+  }
+  return layouts;
+}
+
+/** Parts of equal size, none larger than `most`, that cover a plane at the least cost. All in units. */
+export function partsOf({ width, height }: PlaneSize, most: number): readonly Tile[] {
+  const layouts = Array.from({ length: height }, (_, i) => {
+    const tall = Math.ceil(height / (i + 1));
+    const across = Math.ceil(width / Math.max(1, Math.floor(most / tall)));
+    return { across, down: Math.ceil(height / tall), part: { width: Math.ceil(width / across), height: tall } };
+  });
+  const cost = ({ across, down, part }: (typeof layouts)[number]) =>
+    across * down * ((part.width + MARGIN) * (part.height + MARGIN) + SHARED * width * height);
+  const { across, down, part } = layouts
+    .filter(({ part }) => part.width * part.height <= most)
+    .reduce((best, layout) => (cost(layout) < cost(best) ? layout : best));
+  return spread(height, part.height, down).flatMap((y) =>
+    spread(width, part.width, across).map((x) => ({ x, y, ...part })),
+  );
+}
+
+/** The largest part of frames of a size with its margins, in pixels. @param isSmallest as it is where memory is short */
+export function largestPart(frame: PlaneSize, frameParts: FrameParts, isSmallest = false): PlaneSize {
+  const { unit, margin } = frameParts;
+  const layouts = layoutsOf({ width: frame.width / unit, height: frame.height / unit }, frameParts);
+  const parts = (isSmallest ? layouts.at(-1) : layouts[0]) ?? [];
+  const grown = (from: number, length: number, whole: number) =>
+    Math.min(whole, (from + length) * unit + margin) - Math.max(0, from * unit - margin);
+  return parts
+    .map(({ x, y, width, height }) => ({ width: grown(x, width, frame.width), height: grown(y, height, frame.height) }))
+    .reduce((a, b) => (b.width * b.height > a.width * a.height ? b : a));
+}

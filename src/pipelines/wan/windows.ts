@@ -1,0 +1,85 @@
+/** How the decoder computes a part of its frames: see model/decoder-cuts.ts. */
+import type { Feed } from '../../runtime/session.js';
+import { type FrameParts, layoutsOf } from '../common/frame-parts.js';
+import type { PlaneSize, Tile } from '../common/tiles.js';
+import type { VaeConfig } from './model/config.js';
+import { cutName, decoderCuts } from './model/decoder-cuts.js';
+import { pixelsPerLatent } from './model/vae.js';
+
+/** The parts that the decoder's frames are cut into. */
+export function decoderParts(config: VaeConfig): FrameParts {
+  const unit = pixelsPerLatent(config);
+  // Most memory is taken at the size of the last cuts.
+  const [cut = { scale: 1, margin: 0 }] = decoderCuts(config).slice(-2);
+  return { unit, margin: (cut.margin * unit) / cut.scale };
+}
+
+/** What the decoder is given to compute one part, and what comes of it. */
+export interface Window {
+  /** Inputs of the graph that cut it out. */
+  readonly feeds: Readonly<Record<string, Feed>>;
+  /** Run-time dimensions of the graph. */
+  readonly sizes: Readonly<Record<string, number>>;
+  /** The frames that come out: their place in the whole ones, in pixels. */
+  readonly frame: Tile;
+}
+
+/** @param whole size of the latents, of which `part` is one */
+export function windowOf(part: Tile, whole: PlaneSize, config: VaeConfig): Window {
+  const rows = spansOf(part.y, part.height, whole.height, config);
+  const columns = spansOf(part.x, part.width, whole.width, config);
+  const feeds: Record<string, Feed> = {};
+  const sizes: Record<string, number> = { H: whole.height, W: whole.width };
+  for (const [i, row] of rows.cuts.entries()) {
+    const column = columns.cuts[i] as SpanCut;
+    for (const side of ['before', 'after'] as const) {
+      const data = BigInt64Array.of(BigInt(row[side]), BigInt(column[side]));
+      feeds[cutName(i, side)] = { data, shape: [2] };
+    }
+    Object.assign(sizes, { [`H${i}`]: row.length, [`W${i}`]: column.length });
+  }
+  const [y, x] = [rows.start, columns.start];
+  return { feeds, sizes, frame: { x, y, width: columns.length, height: rows.length } };
+}
+
+/** The same of whole frames. */
+export function wholeWindow(whole: PlaneSize, config: VaeConfig): Window {
+  return windowOf({ ...whole, x: 0, y: 0 }, whole, config);
+}
+
+/** Run-time dimensions of the decoder for the largest of the parts that frames of a size, in pixels, are cut into. */
+export function largestWindow({ width, height }: PlaneSize, config: VaeConfig): Window['sizes'] {
+  const frameParts = decoderParts(config);
+  const { unit } = frameParts;
+  const whole = { width: width / unit, height: height / unit };
+  const [parts = []] = layoutsOf(whole, frameParts);
+  return parts
+    .map((part) => windowOf(part, whole, config))
+    .reduce((a, b) => (b.frame.width * b.frame.height > a.frame.width * a.frame.height ? b : a)).sizes;
+}
+
+/** A cut along one axis: what is left out at its ends, and what is left, in pixels of where it is made. */
+interface SpanCut {
+  readonly before: number;
+  readonly after: number;
+  readonly length: number;
+}
+
+/** The cuts along one axis around `length` latents from `from` on, and the pixels that come out in the end. */
+function spansOf(from: number, length: number, whole: number, config: VaeConfig) {
+  const cuts: SpanCut[] = [];
+  let [start, end, last] = [0, whole, 1];
+  const growTo = (next: number) => {
+    const by = next / last;
+    [start, end, last] = [start * by, end * by, next];
+  };
+  for (const cut of decoderCuts(config)) {
+    growTo(cut.scale);
+    const first = Math.max(start, from * cut.scale - cut.margin);
+    const past = Math.min(end, (from + length) * cut.scale + cut.margin);
+    cuts.push({ before: first - start, after: end - past, length: past - first });
+    [start, end] = [first, past];
+  }
+  growTo(pixelsPerLatent(config));
+  return { cuts, start, length: end - start };
+}
