@@ -1,6 +1,8 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipPixels } from '../../src/pipelines/common/clip-pixels.js';
+import { partsOf } from '../../src/pipelines/common/frame-parts.js';
+import type { DecodedChunk } from '../../src/pipelines/wan/autoencoder.js';
 import type { TransformerCall } from '../../src/pipelines/wan/denoiser.js';
 import { normalizedLatents, videoOfFrames } from '../../src/pipelines/wan/model/latents.js';
 import type { WanNetworks } from '../../src/pipelines/wan/networks.js';
@@ -167,11 +169,23 @@ async function decodeCase(
   const [, , , height = 0, width = 0] = outputs.shape(dec);
   // The case gives what enters the network; decodeChunks() undoes the statistics.
   const latents = normalizedLatents(inputs.floats(z), networks.config.vae);
-  const decoded: Float32Array[] = [];
-  for await (const { frames: chunk } of networks.autoencoder.decodeChunks(latents, { frames: count, height, width }))
-    decoded.push(...chunk);
-  const actual = videoOfFrames(decoded, 3);
-  return judge(dec, [{ what: 'frames', actual, expected: outputs.get(dec), tolerance: 'frames' }]);
+  const { autoencoder } = networks;
+  const size = { frames: count, height, width };
+  const whole = autoencoder.latentSize(size);
+  const videoOf = async (chunks: AsyncIterable<DecodedChunk>) => {
+    const decoded: Float32Array[] = [];
+    for await (const { frames } of chunks) decoded.push(...frames);
+    return videoOfFrames(decoded, 3);
+  };
+  const parts = partsOf(whole, Math.ceil((whole.width * whole.height) / 4));
+  const [actual, inParts] = [
+    await videoOf(autoencoder.decodeChunks(latents, size)),
+    await videoOf(autoencoder.decodeWith(autoencoder.decoders, latents, size, { parts })),
+  ];
+  return judge(dec, [
+    { what: 'frames', actual, expected: outputs.get(dec), tolerance: 'frames' },
+    { what: 'frames in parts', actual: inParts, expected: outputs.get(dec), tolerance: 'frames' },
+  ]);
 }
 
 async function encodeCase(
