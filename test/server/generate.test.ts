@@ -106,12 +106,14 @@ describe('Generate', () => {
       width: 1025,
       steps: 0,
       numImages: 2,
-      scheduler: 'nope',
+      scheduler: 'euler_ancestrl',
     });
     expect(events).toEqual([]);
     expect(error?.status).toBe('INVALID_ARGUMENT');
     expect(error?.violations.map(({ field }) => field)).toEqual(['width', 'steps', 'scheduler', 'num_images']);
-    expect(error?.violations[2]?.description).toMatch(/^scheduler "nope" must be one of euler, euler_karras, /);
+    expect(error?.violations[2]?.description).toMatch(
+      /^scheduler "euler_ancestrl" is not known; the nearest are euler_ancestral, .*, and ListModels has all \d+$/,
+    );
   });
 
   it.each([

@@ -4,6 +4,7 @@ import { NO_PRESET, type SamplingPreset } from '../../pipelines/common/sampling-
 import { type AnyFamily, titlesOf } from '../../pipelines/family.js';
 import type { DynamicThresholding, ModelInfo } from '../../pipelines/pipeline.js';
 import { type Check, checkLimit } from './field-checks.js';
+import { nearestNames } from './nearest-names.js';
 import type { PlannedReferences } from './planned-references.js';
 import type { Preset } from './presets.js';
 import type { RequestContext } from './request-context.js';
@@ -135,6 +136,9 @@ export function planDeepCache(
   return interval || 1;
 }
 
+/** Most schedulers that a message names. */
+const NAMED_SCHEDULERS = 5;
+
 /** The scheduler by the family's own name for it. */
 export function planScheduler(
   request: GenerateRequest,
@@ -144,10 +148,10 @@ export function planScheduler(
 ): string {
   const requested = request.scheduler || sampling?.scheduler || schedulers.default;
   const scheduler = schedulers.resolve(requested) ?? '';
-  check(
-    scheduler !== '',
-    'scheduler',
-    `scheduler "${requested.slice(0, 64)}" must be one of ${schedulers.names.join(', ')}`,
-  );
+  const bound =
+    schedulers.names.length <= NAMED_SCHEDULERS
+      ? `must be one of ${schedulers.names.join(', ')}`
+      : `is not known; the nearest are ${nearestNames(requested, schedulers.names, NAMED_SCHEDULERS).join(', ')}, and ListModels has all ${schedulers.names.length}`;
+  check(scheduler !== '', 'scheduler', `scheduler "${requested.slice(0, 64)}" ${bound}`);
   return scheduler;
 }
