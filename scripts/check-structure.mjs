@@ -14,6 +14,7 @@ const LEVELS = [
   ['random/', 'tokenizer/', 'schedulers/', 'weights/', 'policy/', 'media/', 'references/', 'rpc/', 'observe/'],
   ['graph/', 'client/'],
   ['runtime/'],
+  ['pipelines/frame-parts.ts'],
   ['pipelines/lora/adapter-settings.ts', 'pipelines/lora/lora-keys.ts', 'pipelines/model-memory.ts'],
   ['pipelines/pipeline.ts', 'pipelines/checkpoint-glance.ts', 'pipelines/lora/lora-header.ts'],
   ['pipelines/common/'],

@@ -1,5 +1,5 @@
 /** Parts in which a network works through large frames: a network that gives from each of them what it gives from the whole. */
-import { type PlaneSize, spread, type Tile } from './tiles.js';
+import { type PlaneSize, spread, type Tile } from '../std/plane.js';
 
 /** What decides on the parts of a network's frames. */
 export interface FrameParts {

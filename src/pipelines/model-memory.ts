@@ -1,6 +1,6 @@
 /** What the networks of a model take on a device: plain data, which an engine process sends, and sums over it. No graph is read. */
 import type { PrecisionName } from '../device.js';
-import { type FrameParts, largestPart } from './common/frame-parts.js';
+import { type FrameParts, largestPart } from './frame-parts.js';
 
 /** One run of a model's networks. */
 export interface RunSize {

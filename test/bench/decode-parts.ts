@@ -9,9 +9,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { graphMemory } from '../../src/graph/graph-memory.js';
-import { layoutsOf } from '../../src/pipelines/common/frame-parts.js';
 import { NetworkOpener } from '../../src/pipelines/common/network-opener.js';
 import { SessionGroup } from '../../src/pipelines/common/session-group.js';
+import { layoutsOf } from '../../src/pipelines/frame-parts.js';
 import { Autoencoder } from '../../src/pipelines/wan/autoencoder.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
@@ -41,7 +41,7 @@ try {
   const backend = await openBackend({ provider: 'cpu', threads: Number(options.threads) });
   const checkpoint = await openWanCheckpoint({ path });
   const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf);
-  const decoder = graphs.vae_decoder_later;
+  const decoders = [graphs.vae_decoder_first, graphs.vae_decoder_later];
   const { vae } = checkpoint.config;
   for (const isWhole of [true, false]) {
     const opener = new NetworkOpener(backend, Object.values(graphs));
@@ -58,9 +58,12 @@ try {
       for await (const _ of autoencoder.decodeWith(autoencoder.decoders, values, size, way));
       row(isWhole ? 'whole frames' : `${parts.length} parts`, lap());
       const run = { ...size, rows: 1 };
-      const { peakBytes } = graphMemory(decoder.graph, (isWhole ? decoder : (decoder.parts ?? decoder)).sizes(run));
+      const computed = decoders.reduce((sum, network) => {
+        const { sizes } = isWhole ? network : (network.parts ?? network);
+        return sum + graphMemory(network.graph, sizes(run)).peakBytes;
+      }, 0);
       const grown = (await residentMemory('VmHWM')) - before;
-      print(`  grown by ${(grown / 1e9).toFixed(2)} GB, a later chunk computed ${(peakBytes / 1e9).toFixed(2)} GB`);
+      print(`  grown by ${(grown / 1e9).toFixed(2)} GB, ${(computed / 1e9).toFixed(2)} GB computed for both graphs`);
       await sessions.release();
     });
   }

@@ -1,7 +1,7 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipPixels } from '../../src/pipelines/common/clip-pixels.js';
-import { partsOf } from '../../src/pipelines/common/frame-parts.js';
+import { partsOf } from '../../src/pipelines/frame-parts.js';
 import type { DecodedChunk } from '../../src/pipelines/wan/autoencoder.js';
 import type { TransformerCall } from '../../src/pipelines/wan/denoiser.js';
 import { normalizedLatents, videoOfFrames } from '../../src/pipelines/wan/model/latents.js';

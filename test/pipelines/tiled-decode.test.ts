@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
-import { partsOf } from '../../src/pipelines/common/frame-parts.js';
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
-import { cutTile, type Tile, TileBlend, TileLayout, tileSides, tilesOf } from '../../src/pipelines/common/tiles.js';
+import { cutTile, TileBlend, TileLayout, tileSides, tilesOf } from '../../src/pipelines/common/tiles.js';
+import { partsOf } from '../../src/pipelines/frame-parts.js';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { createWanPipeline } from '../../src/pipelines/wan/pipeline.js';
+import type { Tile } from '../../src/std/plane.js';
 import { findAsset } from '../../src/synthetic/assets.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 import { cpuBackend } from '../support/cpu-backend.js';

@@ -7,8 +7,8 @@ import type { Backend } from '../../runtime/backend.js';
 import type { LinearRecord, QuantisedLinears } from '../../runtime/model-cache/quantised-linears.js';
 import { floatTypes } from '../../weights/safetensors.js';
 import type { WeightFiles, WeightRecord } from '../../weights/weight-files.js';
+import type { FrameParts } from '../frame-parts.js';
 import type { Residence, RunSize } from '../model-memory.js';
-import type { FrameParts } from './frame-parts.js';
 
 /** One network of a checkpoint: its graph over the checkpoint's files, and the weights that were found there. */
 export interface Network {

@@ -2,6 +2,7 @@
  * Decoding and encoding in overlapping tiles, whose seams are blended linearly, as diffusers does:
  * https://github.com/huggingface/diffusers/blob/v0.35.1/src/diffusers/models/autoencoders/autoencoder_kl.py#L330
  */
+import { type PlaneSize, spread, type Tile } from '../../std/plane.js';
 
 /** Sides of tiles, in latents, from the one that takes most memory. */
 const SIDES: readonly number[] = [128, 64, 32, 16];
@@ -10,24 +11,12 @@ const OVERLAP = 1 / 4;
 
 const COLOURS = 3;
 
-/** In latents or in pixels. */
-export interface PlaneSize {
-  readonly width: number;
-  readonly height: number;
-}
-
-/** A part of the latents. All tiles of an image have one size, so a device prepares one. */
-export interface Tile extends PlaneSize {
-  readonly x: number;
-  readonly y: number;
-}
-
 /** Sides that split latents of a size, the largest first. */
 export function tileSides({ width, height }: PlaneSize): readonly number[] {
   return SIDES.filter((side) => side < Math.max(width, height));
 }
 
-/** Tiles that cover latents of a size, row by row. */
+/** Tiles that cover latents of a size, row by row. All have one size, so a device prepares one. */
 export function tilesOf({ width, height }: PlaneSize, side: number): readonly Tile[] {
   const [tileWidth, tileHeight] = [Math.min(side, width), Math.min(side, height)];
   return starts(height, tileHeight).flatMap((y) =>
@@ -39,11 +28,6 @@ export function tilesOf({ width, height }: PlaneSize, side: number): readonly Ti
 function starts(length: number, tile: number): readonly number[] {
   if (tile >= length) return [0];
   return spread(length, tile, 1 + Math.ceil((length - tile) / (tile - Math.ceil(tile * OVERLAP))));
-}
-
-/** Starts of `count` pieces along a side, from its one end to the other. */
-export function spread(length: number, piece: number, count: number): readonly number[] {
-  return Array.from({ length: count }, (_, i) => Math.round((i * (length - piece)) / Math.max(1, count - 1)));
 }
 
 /** A tile of planar values [C, height, width]. */

@@ -1,6 +1,7 @@
 import { InferenceError } from '../../errors.js';
 import type { HalfType } from '../../graph/dialect.js';
 import { outputOf } from '../../runtime/session.js';
+import type { PlaneSize, Tile } from '../../std/plane.js';
 import { shown } from '../../std/shown.js';
 import type { WeightFiles } from '../../weights/weight-files.js';
 import { buildNetworks, type NetworkBuilder, planWeights, type WeightPlan } from '../common/build-networks.js';
@@ -8,7 +9,7 @@ import type { NetworkOpener } from '../common/network-opener.js';
 import { copyPixels, cutPixels, type Region } from '../common/pixel-regions.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { type OnDemandSession, SessionGroup } from '../common/session-group.js';
-import { cutTile, type PlaneSize, type Tile } from '../common/tiles.js';
+import { cutTile } from '../common/tiles.js';
 import { buildUpscaler } from './networks.js';
 import { LARGEST_TILE, readUpscalerFile, type UpscalerConfig } from './upscaler-file.js';
 

@@ -1,11 +1,12 @@
 import { isOutOfMemory } from '../../runtime/out-of-memory.js';
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
+import type { Tile } from '../../std/plane.js';
 import type { Network } from '../common/build-networks.js';
-import { layoutsOf } from '../common/frame-parts.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { isTooNarrow } from '../common/not-finite.js';
 import type { SessionGroup } from '../common/session-group.js';
-import { pasteTile, type Tile } from '../common/tiles.js';
+import { pasteTile } from '../common/tiles.js';
+import { layoutsOf } from '../frame-parts.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import { COLOURS, type VaeConfig } from './model/config.js';
 import { latentFrame, normalizedLatents, type VideoSize, videoOfFrames } from './model/latents.js';

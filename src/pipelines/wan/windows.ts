@@ -1,7 +1,7 @@
 /** How the decoder computes a part of its frames: see model/decoder-cuts.ts. */
 import type { Feed } from '../../runtime/session.js';
-import { type FrameParts, layoutsOf } from '../common/frame-parts.js';
-import type { PlaneSize, Tile } from '../common/tiles.js';
+import type { PlaneSize, Tile } from '../../std/plane.js';
+import { type FrameParts, layoutsOf } from '../frame-parts.js';
 import type { VaeConfig } from './model/config.js';
 import { cutName, decoderCuts } from './model/decoder-cuts.js';
 import { pixelsPerLatent } from './model/vae.js';
