@@ -76,7 +76,7 @@ export interface InferenceErrorOptions {
   /** All bad fields of a request, reported together. */
   readonly violations?: readonly FieldViolation[];
   /** Delay after which a retry makes sense, in ms. Omitted: none is sent to the client. */
-  readonly retryAfterMs?: number;
+  readonly retryAfterMs?: number | undefined;
   /** Values of the message for programs, by name: `limit`, for example. They are sent as `ErrorInfo.metadata`. */
   readonly info?: Readonly<Record<string, string>>;
 }
@@ -147,6 +147,26 @@ export class InferenceError extends Error {
       });
     }
     return new InferenceError('INTERNAL', message, { cause: error });
+  }
+}
+
+/** A fault of a file that a request brings or names. The message says "the reference" until somebody knows which file it is. */
+export class FileError extends InferenceError {
+  readonly #sentence: (file: string) => string;
+
+  /** @param sentence the message for a file of that name */
+  constructor(
+    reason: 'REFERENCE_INVALID' | 'REFERENCE_UNAVAILABLE',
+    sentence: (file: string) => string,
+    options: InferenceErrorOptions = {},
+  ) {
+    super(reason, sentence('the reference'), options);
+    this.#sentence = sentence;
+  }
+
+  /** The same fault of the file that it is: "the mask". */
+  of(file: string): InferenceError {
+    return new InferenceError(this.reason, this.#sentence(file), { retryAfterMs: this.retryAfterMs, cause: this });
   }
 }
 

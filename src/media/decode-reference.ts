@@ -1,5 +1,5 @@
 import sharp, { type Metadata, type OutputInfo, type ResizeOptions, type Sharp, type SharpOptions } from 'sharp';
-import { InferenceError } from '../errors.js';
+import { FileError } from '../errors.js';
 import type { Size } from './encode-image.js';
 import { type ReferenceFormat, signatureOf } from './image-signature.js';
 import { countJpegScans } from './jpeg-scans.js';
@@ -142,5 +142,5 @@ function rejectDamaged(format: ReferenceFormat, cause: unknown): never {
 }
 
 function rejectImage(problem: string, cause?: unknown): never {
-  throw new InferenceError('REFERENCE_INVALID', `the reference ${problem}`, { cause });
+  throw new FileError('REFERENCE_INVALID', (file) => `${file} ${problem}`, { cause });
 }

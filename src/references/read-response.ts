@@ -23,27 +23,27 @@ export async function readResponse(
   if (REDIRECTS.includes(status)) {
     const { location } = headers;
     return location === undefined
-      ? rejectReference(`"${host}" redirects the reference without a target; give the URL of the file itself`)
+      ? rejectReference((file) => `"${host}" redirects ${file} without a target; give the URL of the file itself`)
       : { kind: 'redirect', location };
   }
   if (status >= 500 || TEMPORARY.includes(status)) {
-    throw referenceUnavailable(`"${host}" answered ${status} for the reference; try again later`);
+    throw referenceUnavailable((file) => `"${host}" answered ${status} for ${file}; try again later`);
   }
-  if (status !== 200) rejectReference(`"${host}" answered ${status} for the reference; check its URL`);
+  if (status !== 200) rejectReference((file) => `"${host}" answered ${status} for ${file}; check its URL`);
 
   // A compressed body could have any size once it is unpacked.
   const encoding = headers['content-encoding'] ?? 'identity';
   if (encoding.toLowerCase() !== 'identity') {
     rejectReference(
-      `"${host}" sends the reference as "${encoding}", but only plain bytes are accepted; store it uncompressed`,
+      (file) => `"${host}" sends ${file} as "${encoding}", but only plain bytes are accepted; store it uncompressed`,
     );
   }
   const declaredBytes = headers['content-length'] === undefined ? undefined : Number(headers['content-length']);
   if (declaredBytes !== undefined && declaredBytes > maxBytes) {
-    rejectReference(`the reference has ${declaredBytes} bytes, and the limit is ${maxBytes}; use a smaller file`);
+    rejectReference((file) => `${file} has ${declaredBytes} bytes, and the limit is ${maxBytes}; use a smaller file`);
   }
   const bytes = await readBody(response, { maxBytes, declaredBytes });
   return bytes === undefined
-    ? rejectReference(`the reference has more than ${maxBytes} bytes, which is the limit; use a smaller file`)
+    ? rejectReference((file) => `${file} has more than ${maxBytes} bytes, which is the limit; use a smaller file`)
     : { kind: 'body', bytes };
 }

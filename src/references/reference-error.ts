@@ -1,16 +1,19 @@
-import { InferenceError } from '../errors.js';
+import { FileError, InferenceError } from '../errors.js';
 
 /** A host that fails is rarely back within a second. */
 const RETRY_AFTER_MS = 5000;
 
-/** @throws InferenceError REFERENCE_INVALID: the caller must change the reference */
-export function rejectReference(sentence: string, cause?: unknown): never {
-  throw new InferenceError('REFERENCE_INVALID', sentence, { cause });
+/**
+ * @param sentence the message for a file of that name: "the reference"
+ * @throws FileError REFERENCE_INVALID: the caller must change the file
+ */
+export function rejectReference(sentence: (file: string) => string, cause?: unknown): never {
+  throw new FileError('REFERENCE_INVALID', sentence, { cause });
 }
 
 /** The error of a failure after which a retry may succeed. */
-export function referenceUnavailable(sentence: string, cause?: unknown): InferenceError {
-  return new InferenceError('REFERENCE_UNAVAILABLE', sentence, { cause, retryAfterMs: RETRY_AFTER_MS });
+export function referenceUnavailable(sentence: (file: string) => string, cause?: unknown): FileError {
+  return new FileError('REFERENCE_UNAVAILABLE', sentence, { cause, retryAfterMs: RETRY_AFTER_MS });
 }
 
 /** Codes of failures that a retry does not change: bad certificates, broken TLS or HTTP. */
@@ -25,8 +28,14 @@ export function connectionError(error: unknown, host: string): InferenceError {
     return InferenceError.from(error);
   const code = String(error.code);
   if (PERMANENT.test(code)) {
-    const sentence = `the connection to "${host}" for the reference is not secure or not HTTP (${code}); use another host`;
-    return new InferenceError('REFERENCE_INVALID', sentence, { cause: error });
+    return new FileError(
+      'REFERENCE_INVALID',
+      (file) => `the connection to "${host}" for ${file} is not secure or not HTTP (${code}); use another host`,
+      { cause: error },
+    );
   }
-  return referenceUnavailable(`the connection to "${host}" for the reference failed (${code}); try again later`, error);
+  return referenceUnavailable(
+    (file) => `the connection to "${host}" for ${file} failed (${code}); try again later`,
+    error,
+  );
 }

@@ -70,7 +70,8 @@ export function createReferenceFetcher(options: ReferenceFetcherOptions): Refere
       const abort = new AbortController();
       const forward = () => abort.abort(signal.reason);
       signal.addEventListener('abort', forward, { once: true });
-      const late = `the reference did not arrive within ${timeoutMs} ms; try again later or raise REFERENCE_TIMEOUT_MS`;
+      const late = (file: string) =>
+        `${file} did not arrive within ${timeoutMs} ms; try again later or raise REFERENCE_TIMEOUT_MS`;
       const timer = setTimeout(() => abort.abort(referenceUnavailable(late)), timeoutMs);
       try {
         // Whatever the other side does, the deadline and the caller's signal end the wait.
@@ -103,7 +104,9 @@ async function fetchReference(given: string, rules: Rules): Promise<Uint8Array> 
     if (answer.kind === 'body') return answer.bytes;
     url = checkUrl(answer.location, rules, url);
   }
-  return rejectReference(`the reference redirects more than ${rules.maxRedirects} times; give the URL that it ends at`);
+  return rejectReference(
+    (file) => `${file} redirects more than ${rules.maxRedirects} times; give the URL that it ends at`,
+  );
 }
 
 async function askFor(url: URL, rules: Rules): Promise<ReferenceResponse> {

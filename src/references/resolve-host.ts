@@ -21,10 +21,10 @@ export async function resolveHost(
     throw connectionError(error, hostname);
   });
   if (found.length === 0)
-    return rejectReference(`the host of the reference, "${hostname}", is not found; check its URL`);
+    return rejectReference((file) => `the host of ${file}, "${hostname}", is not found; check its URL`);
   if (!found.every(({ address }) => isAllowedAddress(address))) {
     return rejectReference(
-      `the host of the reference, "${hostname}", has an address that is not public; use another host`,
+      (file) => `the host of ${file}, "${hostname}", has an address that is not public; use another host`,
     );
   }
   return found.map(({ address }) => ({ address, family: isIP(address) }));

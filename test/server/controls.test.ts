@@ -137,7 +137,7 @@ describe('a job with ControlNets', () => {
     [
       { controls: [control({ source: { $case: 'image', value: Buffer.from('GIF89a') } })] },
       'REFERENCE_INVALID',
-      /is a GIF/,
+      /^the control image is a GIF/,
     ],
   ])('is refused: %#', async (request, reason, message) => {
     const { error } = await outcome(request);

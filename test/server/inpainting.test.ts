@@ -85,6 +85,11 @@ describe('inpainting', () => {
     expect(three.files).toEqual(alone.map(({ files }) => files[0]));
   });
 
+  it('fails with a sentence about the mask where that cannot be decoded', async () => {
+    const { error } = await inpaint({ mask: { source: { $case: 'image', value: Buffer.from('%PDF-1.7') }, blur: 0 } });
+    expect([error?.reason, error?.message]).toEqual(['REFERENCE_INVALID', expect.stringMatching(/^the mask is a PDF/)]);
+  });
+
   it('keeps more of the masked part at a smaller strength', async () => {
     const [weak, strong] = await Promise.all(
       [0.2, 1].map((denoisingStrength) => inpaint({ references: [reference(photo, { denoisingStrength })] })),

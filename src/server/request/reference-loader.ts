@@ -1,4 +1,5 @@
 import type { Config } from '../../config/server-config.js';
+import { FileError } from '../../errors.js';
 import { checkControlVideo } from '../../media/control-video.js';
 import { decodeControl } from '../../media/decode-control.js';
 import { decodeMask } from '../../media/decode-mask.js';
@@ -9,6 +10,13 @@ import { Semaphore } from '../../std/semaphore.js';
 import { startsFromImage } from './applied-references.js';
 import type { PlannedControlVideo } from './control-video.js';
 import type { PlannedReferences, ReferenceSource } from './planned-references.js';
+
+/** What messages call the references of a request. A single one is its start. */
+const FILES: Readonly<Record<FramePlace, string>> = {
+  start: 'the reference',
+  end: 'the end reference',
+  look: 'the look reference',
+};
 
 /** Number of references that are fetched at once, each within its own time limit: a slow host must not hold up the others. */
 const FETCHES = 8;
@@ -61,18 +69,23 @@ export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher
   const decodes = new Semaphore(DECODES, DECODES - 1);
   const maxPixels = config.REFERENCE_MAX_PIXELS;
   const load = async <T>(
+    file: string,
     source: ReferenceSource,
     decode: (bytes: Uint8Array) => Promise<T>,
     { user: key, signal }: { readonly user: string; readonly signal: AbortSignal },
     accept?: string,
   ) => {
-    const bytes =
-      source.kind === 'bytes'
-        ? source.bytes
-        : await fetches.run(() => fetch(source.url, signal, accept), { signal, key });
-    const decoded = await decodes.run(() => decode(bytes), { signal, key });
-    signal.throwIfAborted();
-    return decoded;
+    try {
+      const bytes =
+        source.kind === 'bytes'
+          ? source.bytes
+          : await fetches.run(() => fetch(source.url, signal, accept), { signal, key });
+      const decoded = await decodes.run(() => decode(bytes), { signal, key });
+      signal.throwIfAborted();
+      return decoded;
+    } catch (error) {
+      throw error instanceof FileError ? error.of(file) : error;
+    }
   };
   return {
     async load(references, { video, ...size }, caller) {
@@ -80,19 +93,25 @@ export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher
       const { method, places } = references.applied;
       if (method === 'ip_adapter') {
         if (references.start === undefined) return {};
-        const whole = await load(references.start, (bytes) => decodeWholeReference(bytes, maxPixels), caller);
+        const whole = await load(
+          FILES.start,
+          references.start,
+          (bytes) => decodeWholeReference(bytes, maxPixels),
+          caller,
+        );
         return { imagePrompt: { ...whole, scale: strength } };
       }
       const image = async (place: FramePlace) => {
         const source = places.includes(place) ? references[place] : undefined;
         const decode = async (bytes: Uint8Array) => (await decodeReference(bytes, { ...size, maxPixels })).rgb;
-        return source && load(source, decode, caller);
+        return source && load(FILES[place], source, decode, caller);
       };
       const [start, end, look, mask] = await Promise.all([
         image('start'),
         image('end'),
         image('look'),
-        planned && load(planned.source, (bytes) => decodeMask(bytes, { ...size, maxPixels }, planned.blur), caller),
+        planned &&
+          load('the mask', planned.source, (bytes) => decodeMask(bytes, { ...size, maxPixels }, planned.blur), caller),
       ]);
       if (startsFromImage(method) || video === undefined) {
         return start === undefined
@@ -103,7 +122,11 @@ export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher
     },
     loadControls(sources, { width, height }, caller) {
       const decode = (bytes: Uint8Array) => decodeControl(bytes, { width, height, maxPixels });
-      return Promise.all(sources.map((source) => load(source, decode, caller)));
+      return Promise.all(
+        sources.map((source, i) =>
+          load(sources.length === 1 ? 'the control image' : `control image ${i + 1}`, source, decode, caller),
+        ),
+      );
     },
     async loadControlVideo({ source, fps, scale }, { width, height, video }, ffmpeg, caller) {
       const fit = { width, height, frames: video?.frames ?? 1, fps };
@@ -111,7 +134,7 @@ export function createReferenceLoader(config: Config, fetcher?: ReferenceFetcher
         file,
         frames: await checkControlVideo(ffmpeg, file, fit, caller.signal),
       });
-      return { ffmpeg, fps, scale, ...(await load(source, check, caller, ACCEPTED_VIDEOS)) };
+      return { ffmpeg, fps, scale, ...(await load('the control video', source, check, caller, ACCEPTED_VIDEOS)) };
     },
   };
 }
