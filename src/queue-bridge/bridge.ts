@@ -283,15 +283,19 @@ class Bridge implements RunningBridge {
     return started;
   }
 
-  /** Lanes that have a waiting job, a free slot and a server. */
+  /**
+   * Lanes that have a waiting job, a free slot and a server. Where none takes jobs, those that drain may have some already: a bridge that
+   * has just started continues them there.
+   */
   #openLanes(waiting: readonly string[]): readonly LaneTurn[] {
     const { BRIDGE_SLOTS, lanes } = this.#config;
     if (this.#jobs.size >= BRIDGE_SLOTS) return [];
     const inFlight = (name: string) => [...this.#jobs.values()].filter((lane) => lane === name).length;
     return lanes.flatMap(({ name, weight, slots }) => {
+      if (!waiting.includes(name) || inFlight(name) >= slots) return [];
       const server = this.#pool.leastBusy(name);
-      if (server === undefined || !waiting.includes(name) || inFlight(name) >= slots) return [];
-      return [{ lane: name, weight, server: server.address }];
+      const servers = server === undefined ? this.#pool.draining(name) : [server];
+      return servers.map(({ address }) => ({ lane: name, weight, server: address, keeps: server === undefined }));
     });
   }
 

@@ -83,6 +83,11 @@ export class ServerPool {
     return entry.families.includes(lane) ? entry : undefined;
   }
 
+  /** Servers that have models of the lane and drain: they take no jobs, but end those that they have. */
+  draining(lane: string): readonly PoolServer[] {
+    return this.#entries.filter(({ families, isDraining }) => isDraining && families.includes(lane));
+  }
+
   /** Counts a job of a server until the returned function releases it. */
   acquire({ address }: PoolServer): () => void {
     const entry = this.#entries.find((other) => other.address === address);

@@ -6,6 +6,7 @@ import type {
   ClaimRequest,
   JobQueue,
   JobQueueOptions,
+  LaneTurn,
   Lease,
 } from '../../src/queue-bridge/queue/job-queue.js';
 import { MemoryQueue } from '../../src/queue-bridge/queue/memory-queue.js';
@@ -77,6 +78,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     return found;
   };
   let tokens = 0;
+  const turn: LaneTurn = { lane: 'sdxl', weight: 1, server: 's1', keeps: false };
   const claim = (request: Partial<ClaimRequest> = {}) =>
     queue.claim({
       token: `token-${name}-${++tokens}`,
@@ -84,8 +86,8 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
       leaseMs: 60_000,
       seed: 7,
       lanes: [
-        { lane: 'sdxl', weight: 1, server: 's1' },
-        { lane: 'wan', weight: 1, server: 's1' },
+        { lane: 'sdxl', weight: 1, server: 's1', keeps: false },
+        { lane: 'wan', weight: 1, server: 's1', keeps: false },
       ],
       ...request,
     });
@@ -124,6 +126,19 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect((await queue.counts()).pushed).toBe(0);
   });
 
+  it('claims for a server that takes no jobs only one that it has', async () => {
+    start();
+    await add(j('a', 'ann'), j('b', 'bob'), j('c', 'cay'));
+    const [, b] = [await claimed(), await claimed({ lanes: [{ ...turn, server: 's2' }] })];
+    expect(b.id).toBe('b');
+    await queue.release({ id: 'b', token: b.token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'stopped' });
+    expect(await claim({ lanes: [{ ...turn, server: 's3', keeps: true }] })).toBeUndefined();
+    const keeping = { lanes: [{ ...turn, server: 's2', keeps: true }] };
+    expect(await claimed(keeping)).toMatchObject({ id: 'b', server: 's2' });
+    expect(await claim(keeping)).toBeUndefined();
+    expect((await claimed()).id).toBe('c');
+  });
+
   it('claims a job with a lease: payload, first attempt, offered seed and offered server', async () => {
     start();
     await add(j('a'));
@@ -160,7 +175,7 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
       keepsServer: true,
       reason: 'crashed',
     });
-    const elsewhere = { seed: 8, lanes: [{ lane: 'sdxl', weight: 1, server: 's2' }] } as const;
+    const elsewhere = { seed: 8, lanes: [{ lane: 'sdxl', weight: 1, server: 's2', keeps: false }] } as const;
     const second = await claimed(elsewhere);
     expect(second).toMatchObject({ seed: 7, server: 's1', attempts: 2, lastError: 'crashed' });
     // There is nothing left of the job on the first server.
@@ -261,8 +276,8 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     const sdxl = Array.from({ length: 12 }, (_, i) => j(`s${i}`));
     const wan = Array.from({ length: 6 }, (_, i) => j(`w${i}`, 'ann', 'wan'));
     const weights = [
-      { lane: 'sdxl', weight: 3, server: 's1' },
-      { lane: 'wan', weight: 1, server: 's1' },
+      { lane: 'sdxl', weight: 3, server: 's1', keeps: false },
+      { lane: 'wan', weight: 1, server: 's1', keeps: false },
     ] as const;
     await add(...sdxl.slice(0, 4));
     for (let i = 0; i < 4; i += 1) await claimed({ lanes: weights });
@@ -277,8 +292,8 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     start();
     await add(j('s'), j('w', 'ann', 'wan'));
     expect((await queue.poll()).waiting).toEqual(['sdxl', 'wan']);
-    expect((await claimed({ lanes: [{ lane: 'wan', weight: 1, server: 's1' }] })).id).toBe('w');
-    expect(await claim({ lanes: [{ lane: 'wan', weight: 1, server: 's1' }] })).toBeUndefined();
+    expect((await claimed({ lanes: [{ lane: 'wan', weight: 1, server: 's1', keeps: false }] })).id).toBe('w');
+    expect(await claim({ lanes: [{ lane: 'wan', weight: 1, server: 's1', keeps: false }] })).toBeUndefined();
   });
 
   it('keeps jobs of lanes that it does not have for other bridges', async () => {
@@ -289,7 +304,9 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect((await queue.poll()).waiting).toEqual([]);
     expect((await queue.counts()).waiting).toBe(1);
     expect(await claim()).toBeUndefined();
-    expect(await claimed({ lanes: [{ lane: 'paint', weight: 1, server: 's1' }] })).toMatchObject({ lane: 'paint' });
+    expect(await claimed({ lanes: [{ lane: 'paint', weight: 1, server: 's1', keeps: false }] })).toMatchObject({
+      lane: 'paint',
+    });
   });
 
   it('reads a list that two lanes share only once', async () => {
@@ -658,7 +675,7 @@ describe('a queue in Redis', () => {
     await images.admit(`${prefix}images`, [[payload?.sha1 ?? '', admission]]);
     expect([(await images.poll()).waiting, (await both.poll()).waiting]).toEqual([[], ['paint']]);
     expect([(await images.counts()).waiting, (await both.counts()).waiting]).toEqual([1, 1]);
-    const turn = { lane: 'paint', weight: 1, server: 's' } as const;
+    const turn = { lane: 'paint', weight: 1, server: 's', keeps: false } as const;
     expect(await both.claim({ token: 't', worker: 'w', leaseMs: 1000, seed: 1, lanes: [turn] })).toMatchObject({
       id: 'p',
     });
@@ -707,7 +724,7 @@ describe('a queue in Redis', () => {
     const [payload] = (await queue.poll()).payloads;
     const admission = { kind: 'job', id: 'a', user: 'ann', lane: 'sdxl', type: 't' } as const;
     await queue.admit('progress', [[payload?.sha1 ?? '', admission]]);
-    const turn = { lane: 'sdxl', weight: 1, server: 's' } as const;
+    const turn = { lane: 'sdxl', weight: 1, server: 's', keeps: false } as const;
     await queue.claim({ token: 't', worker: 'w', leaseMs: 1000, seed: 1, lanes: [turn] });
     await queue.heartbeat({ id: 'a', token: 't', leaseMs: 1000, progress: '{"fraction":0.5}' });
     await queue.finish({ id: 'a', token: 't', state: 'completed', callback: '{}', progress: '{"fraction":1}' });

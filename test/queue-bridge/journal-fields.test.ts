@@ -63,7 +63,7 @@ it('the table of journal fields has every field that a script writes, with these
     await queue.admit('list', [[payload?.sha1 ?? '', admission]]);
   };
   const claim = async (leaseMs = 60_000) => {
-    const lanes = [{ lane: 'sdxl', weight: 1, server: 's' }];
+    const lanes = [{ lane: 'sdxl', weight: 1, server: 's', keeps: false }];
     const token = `t${++tokens}`;
     await queue.claim({ token, worker: 'w', leaseMs, seed: 1, traceparent, lanes });
     return token;

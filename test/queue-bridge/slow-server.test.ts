@@ -64,6 +64,24 @@ it.each<[string, number, (first: Serving) => Promise<void>]>([
   }
 });
 
+it('leaves a job to its only server while that drains', async () => {
+  const only = await serve();
+  try {
+    const { push, ended, start } = await bridging(`127.0.0.1:${only.server.port}`);
+    const before = await start();
+    await push(quickPayload('first', { config: { width: 256, height: 256, steps: 60 } }));
+    await until(async () => (await listJobs(only.client, {}, 5000)).jobs.length === 1);
+    await before.stop();
+    await push(quickPayload('second'));
+    const drained = only.server.drain();
+    await start();
+    expect((await ended('first')).status).toBe('completed');
+    await drained;
+  } finally {
+    await only.stop();
+  }
+});
+
 it('gives a job to the server that has its model loaded, not to one that loads it', async () => {
   const servers = [await serve({}, { startsLater: true }), await serve()];
   const [loading = '', ready = ''] = servers.map(({ server }) => `127.0.0.1:${server.port}`);

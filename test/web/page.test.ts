@@ -387,7 +387,7 @@ describe('Operations', () => {
     const { payloads } = await queue.poll();
     const admission = { kind: 'job', id: 'dead-one', user: 'ann', lane, type: 'sdxl_image_fast' } as const;
     await queue.admit(list, [[payloads[0]?.sha1 ?? '', admission]]);
-    const lanes = [{ lane, weight: 1, server: 's' }];
+    const lanes = [{ lane, weight: 1, server: 's', keeps: false }];
     await queue.claim({ token: 't', worker: 'bridge-1', leaseMs: 60_000, seed: 1, lanes });
     const { page } = await openPage(browser, `${gate.url}/#/operations`);
     await page

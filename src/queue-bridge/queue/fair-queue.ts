@@ -47,22 +47,31 @@ export class FairQueue {
     if (jobs?.size === 0) users.delete(user);
   }
 
-  /** Takes the next job of these lanes. */
-  next(turns: readonly LaneTurn[]): { readonly id: string; readonly turn: LaneTurn } | undefined {
-    let turn: LaneTurn | undefined;
+  /**
+   * Takes the next job of these lanes.
+   * @param serverOf the server that has a job
+   */
+  next(
+    turns: readonly LaneTurn[],
+    serverOf: (id: string) => string | undefined,
+  ): { readonly id: string; readonly turn: LaneTurn } | undefined {
+    let found: { readonly turn: LaneTurn; readonly user: string } | undefined;
     let pass = 0;
-    for (const candidate of turns) {
-      const own = Math.max(this.#floor, this.#passes.get(candidate.lane) ?? 0);
-      if (!this.has(candidate.lane) || (turn !== undefined && own >= pass)) continue;
-      turn = candidate;
+    for (const turn of turns) {
+      const own = Math.max(this.#floor, this.#passes.get(turn.lane) ?? 0);
+      const [user] =
+        [...this.#usersOf(turn.lane)].find(([, jobs]) => !turn.keeps || serverOf(oldest(jobs)) === turn.server) ?? [];
+      if (user === undefined || (found !== undefined && own >= pass)) continue;
+      found = { turn, user };
       pass = own;
     }
-    if (turn === undefined) return undefined;
+    if (found === undefined) return undefined;
+    const { turn, user } = found;
     this.#floor = pass;
     this.#passes.set(turn.lane, pass + 1 / turn.weight);
     const users = this.#usersOf(turn.lane);
-    const [user = '', jobs = new Map<string, number>()] = users.entries().next().value ?? [];
-    const [id = ''] = [...jobs].reduce((first, entry) => (entry[1] < first[1] ? entry : first));
+    const jobs = users.get(user) ?? new Map<string, number>();
+    const id = oldest(jobs);
     jobs.delete(id);
     // The user's next turn comes after everybody else's.
     users.delete(user);
@@ -75,4 +84,9 @@ export class FairQueue {
     this.#lanes.set(lane, users);
     return users;
   }
+}
+
+function oldest(jobs: UserJobs): string {
+  const [id] = [...jobs].reduce((first, entry) => (entry[1] < first[1] ? entry : first));
+  return id;
 }

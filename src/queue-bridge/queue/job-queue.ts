@@ -68,6 +68,8 @@ export interface LaneTurn {
   readonly weight: number;
   /** Server for its job, if no server has the job yet. */
   readonly server: string;
+  /** The server takes no jobs: only one that it has already is claimed. */
+  readonly keeps: boolean;
 }
 
 export interface ClaimRequest {

@@ -107,7 +107,7 @@ export class MemoryQueue implements JobQueue {
 
   async claim({ token, worker, leaseMs, seed, traceparent, lanes: turns }: ClaimRequest): Promise<Lease | undefined> {
     for (const fields of this.#jobs.values()) if (fields.token === token) return this.#leaseOf(fields);
-    const next = this.#waiting.next(turns);
+    const next = this.#waiting.next(turns, (id) => this.#journal(id).server);
     if (next === undefined) return undefined;
     const { id, turn } = next;
     const now = Date.now();

@@ -9,7 +9,7 @@ export const signatures = {
   },
   claim: {
     arguments: ['token', 'worker', 'leaseMs', 'seed', 'callsBack', 'traceparent'],
-    columns: ['lane', 'weight', 'server'],
+    columns: ['lane', 'weight', 'server', 'keeps'],
   },
   heartbeat: { arguments: ['id', 'token', 'leaseMs', 'progress', 'progressMs', 'publishes'] },
   record: { arguments: ['id', 'token'], columns: ['field', 'value'] },

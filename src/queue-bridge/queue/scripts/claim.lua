@@ -15,13 +15,16 @@
 --           lane        its name
 --           weight      its share while several lanes have jobs
 --           server      server of the job if its journal has none
+--           keeps       1: the server takes no jobs, only one that it has already is claimed
 --
 -- Returns {id, is_cancelled, journal}, the journal as field, value, field, value; nil: no job waits
 --
 -- @include lib/base.lua
 local token, worker, lease_ms, seed = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local calls_back, traceparent = ARGV[6], ARGV[7]
-local FIRST_ROW, COLUMNS = 8, 3
+local FIRST_ROW, COLUMNS = 8, 4
+-- Users of a lane among whose oldest jobs that of a server is looked for.
+local MOST_USERS = 100
 
 local function claimed(id)
   return {id, redis.call('EXISTS', prefix .. 'cancel:' .. id), redis.call('HGETALL', job(id))}
@@ -29,24 +32,35 @@ end
 local before = redis.call('GET', prefix .. 'claim:' .. token)
 if before and owns(before, token) then return claimed(before) end
 
--- 1. The lane.
+local function oldest(lane, user) return redis.call('ZRANGE', prefix .. 'line:' .. lane .. ':' .. user, 0, 0)[1] end
+
+-- The user whose turn it is; with a server, the first one whose oldest job that server has.
+local function next_user(lane, its_server)
+  for _, user in ipairs(redis.call('ZRANGE', prefix .. 'users:' .. lane, 0, its_server and MOST_USERS - 1 or 0)) do
+    if not its_server or redis.call('HGET', job(oldest(lane, user)), 'server') == its_server then return user end
+  end
+end
+
+-- 1. The lane, and the user.
 local floor = tonumber(redis.call('HGET', prefix .. 'passes', 'floor') or '0')
-local lane, pass, weight, server
+local lane, pass, weight, server, user
 for i = FIRST_ROW, #ARGV, COLUMNS do
-  local candidate, its_weight, its_server = unpack(ARGV, i, i + COLUMNS - 1)
-  if redis.call('ZCARD', prefix .. 'users:' .. candidate) > 0 then
+  local candidate, its_weight, its_server, keeps = unpack(ARGV, i, i + COLUMNS - 1)
+  local its_user = next_user(candidate, keeps == '1' and its_server)
+  if its_user then
     local its_pass = math.max(floor, tonumber(redis.call('HGET', prefix .. 'passes', candidate) or '0'))
-    if not lane or its_pass < pass then lane, pass, weight, server = candidate, its_pass, tonumber(its_weight), its_server end
+    if not lane or its_pass < pass then
+      lane, pass, weight, server, user = candidate, its_pass, tonumber(its_weight), its_server, its_user
+    end
   end
 end
 if not lane then return nil end
 redis.call('HSET', prefix .. 'passes', lane, string.format('%.6f', pass + 1 / weight), 'floor', string.format('%.6f', pass))
 
--- 2. The user, and the user's oldest job.
+-- 2. The user's oldest job.
 local users = prefix .. 'users:' .. lane
-local user = redis.call('ZRANGE', users, 0, 0)[1]
 local line = prefix .. 'line:' .. lane .. ':' .. user
-local id = redis.call('ZRANGE', line, 0, 0)[1]
+local id = oldest(lane, user)
 redis.call('ZREM', line, id)
 if redis.call('ZCARD', line) == 0 then
   redis.call('ZREM', users, user)
