@@ -88,10 +88,8 @@ export class Autoencoder implements VideoEncoder {
           [given, done] = [Math.max(given, chunk), Math.max(done, now)];
           yield { frames: isNew ? frames : [], done };
         }
-        if (rung > 0)
-          relief.note(
-            `decoded_in_tiles_of_${this.#scale * Math.max(...parts.map(({ width, height }) => Math.max(width, height)))}_pixels`,
-          );
+        const side = Math.max(...parts.flatMap(({ width, height }) => [width, height]));
+        if (rung > 0) relief.note(`decoded_in_tiles_of_${side * this.#scale}_pixels`);
         return;
       } catch (error) {
         if (isTooNarrow(error) && openWideDecoders !== undefined && !isWide) isWide = true;
