@@ -321,13 +321,17 @@ export class Graph {
 
   #proto(): GraphProto {
     const { emulated = false } = this.dialect;
-    const nodes = emulated ? emulateHalves(this.#nodes, this.#root.#values, this.#prefix) : this.#nodes;
+    const { nodes, values } = emulated
+      ? emulateHalves(this.#nodes, this.#root.#values, this.#prefix)
+      : { nodes: this.#nodes, values: [] };
+    const outputs = new Set([...this.outputs, ...this.#renamed.keys()]);
     return {
       name: this.name,
       nodes: nodes.map((node) => this.#withNames(node)),
       inputs: this.#inputs,
       outputs: this.#outputs,
       initializers: [],
+      values: values.filter(({ name }) => !outputs.has(name)),
     };
   }
 

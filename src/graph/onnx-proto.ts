@@ -61,6 +61,8 @@ export interface GraphProto {
   readonly initializers: readonly InitializerProto[];
   readonly inputs: readonly ValueProto[];
   readonly outputs: readonly ValueProto[];
+  /** Values between its nodes; the runtime infers those that are not here. Omitted: none. */
+  readonly values?: readonly ValueProto[];
 }
 
 export interface ModelProto {
@@ -108,6 +110,7 @@ function encodeGraph(writer: BinaryWriter, graph: GraphProto): void {
   for (const initializer of graph.initializers) message(writer, 5, (inner) => encodeInitializer(inner, initializer));
   for (const input of graph.inputs) message(writer, 11, (inner) => encodeValue(inner, input));
   for (const output of graph.outputs) message(writer, 12, (inner) => encodeValue(inner, output));
+  for (const value of graph.values ?? []) message(writer, 13, (inner) => encodeValue(inner, value));
 }
 
 function encodeNode(writer: BinaryWriter, node: NodeProto): void {

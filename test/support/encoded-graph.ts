@@ -16,6 +16,8 @@ export interface EncodedGraph {
   readonly initializers: ReadonlyMap<string, number>;
   readonly inputs: ReadonlyMap<string, number>;
   readonly outputs: ReadonlyMap<string, number>;
+  /** Shapes of the values between the nodes. */
+  readonly between: ReadonlyMap<string, readonly (number | string)[]>;
 }
 
 type Fields = ReadonlyMap<number, readonly (Uint8Array | number)[]>;
@@ -35,6 +37,7 @@ export function encodedGraph(graph: Graph): EncodedGraph {
     ),
     inputs: values(11),
     outputs: values(12),
+    between: new Map(bytesIn(proto, 13).map((bytes) => valueShape(fieldsOf(bytes)))),
   };
 }
 
@@ -52,8 +55,17 @@ function node(fields: Fields): EncodedNode {
 }
 
 function valueType(fields: Fields): [string, number] {
-  const tensor = fieldsOf(bytesIn(fieldsOf(bytesIn(fields, 2)[0]), 1)[0]);
-  return [text(bytesIn(fields, 1)[0]), number(tensor, 1)];
+  return [text(bytesIn(fields, 1)[0]), number(tensorType(fields), 1)];
+}
+
+function valueShape(fields: Fields): [string, readonly (number | string)[]] {
+  const dimensions = bytesIn(fieldsOf(bytesIn(tensorType(fields), 2)[0]), 1).map(fieldsOf);
+  const dims = dimensions.map((dimension) => text(bytesIn(dimension, 2)[0]) || number(dimension, 1));
+  return [text(bytesIn(fields, 1)[0]), dims];
+}
+
+function tensorType(fields: Fields): Fields {
+  return fieldsOf(bytesIn(fieldsOf(bytesIn(fields, 2)[0]), 1)[0]);
 }
 
 function fieldsOf(bytes: Uint8Array = new Uint8Array()): Fields {
