@@ -9,15 +9,15 @@ import { InferenceError } from '../../src/errors.js';
 import { seeded } from '../support/seeded.js';
 import { bombs } from './bombs.js';
 import { mutate } from './mutate.js';
-import { type FuzzedParser, parsers, WrongAcceptance } from './parsers.js';
+import { type FuzzedParser, WrongAcceptance } from './parsers/parser.js';
+import { parserNamed } from './parsers.js';
 
 /** Seconds of CPU time: those of a clock depend on what else the machine does. Even these grow beside other work. */
 const MAX_SECONDS = 5;
 const MAX_GROWTH_BYTES = 500_000_000;
 
-const [kind, name, ...rest] = process.argv.slice(2);
-const parser = parsers.find((one) => one.name === name);
-if (parser === undefined) throw new Error(`no parser ${name}`);
+const [kind, name = '', ...rest] = process.argv.slice(2);
+const parser = await parserNamed(name);
 const folder = await mkdtemp(join(tmpdir(), 'darkroom-fuzz-'));
 try {
   if (kind === 'bomb') {

@@ -50,7 +50,7 @@ function run(args: readonly string[]): Promise<ReadonlyMap<number, string>> {
 }
 
 let failures = 0;
-for (const { name } of parsers.filter((one) => values.only === undefined || one.name === values.only)) {
+for (const name of parsers.filter((one) => values.only === undefined || one === values.only)) {
   const faults = await run(['mutations', name, values.seed, values.from, values.count]);
   for (const [input, fault] of faults) say(`${name}: seed ${values.seed}, input ${input} ${fault}`);
   failures += faults.size;
