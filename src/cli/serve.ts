@@ -13,7 +13,6 @@ import { environment } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import { createLog, type Logger } from '../log.js';
 import { builtInFamilies } from '../pipelines/families.js';
-import { runBridge } from '../queue-bridge/run-bridge.js';
 import { TraceIds } from '../server/observe/trace-ids.js';
 import { watchServer } from '../server/observe/watch-server.js';
 import { createServer, type RunningServer } from '../server/server.js';
@@ -91,9 +90,7 @@ async function serve({ withBridge, web, ...options }: ServeOptions): Promise<voi
   const stopEngines = () => Promise.all([...engines.map((engine) => engine.stop()), textEngine?.stop()]);
   const host = withoutPort(config.DARKROOM_LISTEN);
   say(`darkroom listens on ${host}:${server.port}`);
-  const bridge =
-    bridgeConfig &&
-    (await runBridge({ config: { ...bridgeConfig, ...connectionTo(server, ownToken) }, log, endsServer: true }));
+  const bridge = bridgeConfig && (await bridgeOf({ ...bridgeConfig, ...connectionTo(server, ownToken) }, log));
   const page = await openPage?.(server);
 
   const { isStopping } = onShutdown(
@@ -135,6 +132,12 @@ async function pageOf(web: string | true, log: Logger) {
   const config = readWebConfig(undefined, web === true ? {} : { WEB_LISTEN: web });
   return ({ localAddress }: RunningServer) =>
     openPage({ config, log, client: connect(localAddress), queue: readBridgeConfig() });
+}
+
+/** Imported when it is asked for, as the clients of its queues are. */
+async function bridgeOf(config: BridgeConfig, log: Logger) {
+  const { runBridge } = await import('../queue-bridge/run-bridge.js');
+  return runBridge({ config, log, endsServer: true });
 }
 
 /** How the bridge in the same process reaches the server, whatever other clients need. */

@@ -1,5 +1,4 @@
 import { readFile, stat } from 'node:fs/promises';
-import { parse } from 'yaml';
 import type { z } from 'zod';
 import { InferenceError, listProblems } from '../errors.js';
 import { problemOf } from './schema-problems.js';
@@ -44,13 +43,15 @@ async function readChecked<T>(
   if (!entry.isFile()) refuse(`is ${entry.isDirectory() ? 'a folder' : 'no regular file'}; it must be a file`);
   if (entry.size > maxBytes) refuse(`is ${entry.size} bytes long, the limit is ${maxBytes}`);
   const text = await readFile(path, 'utf8').catch((error: Error) => refuse(`cannot be read: ${error.message}`));
-  const parsed = schema.safeParse(parseText(text, refuse));
+  const parsed = schema.safeParse(await parseText(text, refuse));
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'it'} ${problemOf(issue)}`);
   return refuse(`has mistakes:\n${listProblems(problems)}`);
 }
 
-function parseYaml(text: string, refuse: Refuse): unknown {
+async function parseYaml(text: string, refuse: Refuse): Promise<unknown> {
+  // Imported here: most processes read no such file.
+  const { parse } = await import('yaml');
   try {
     return parse(text);
   } catch (error) {
