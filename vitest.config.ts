@@ -3,17 +3,19 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Files that take minutes. They begin first, so that none of them runs alone at the end. */
 const LONG = /(goldens-webgpu|cli\/cli|web\/page|demo-model|server\/loras)\.test\.ts$/;
-/** Rooms whose tests neither load a native library that stays nor measure their own process. */
+/** Files that may run in a process that ran others: they leave nothing there, and measure nothing of it. */
 const SHARING = [
-  ...['cli', 'client', 'docs', 'policy', 'queue-bridge', 'random', 'references', 'schedulers', 'server', 'std'],
-  ...['tokenizer', 'web', 'weights'],
+  ...['cli', 'client', 'docs', 'families', 'media', 'observe', 'policy', 'queue-bridge', 'random', 'references'],
+  ...['schedulers', 'server', 'std', 'storage', 'tokenizer', 'web', 'weights'],
 ].map((room) => `test/${room}/**/*.test.ts`);
+SHARING.push('test/pipelines/**/!(networks).test.ts');
 
+/** Files that share processes come last: so no worker ends between two of them, and many short files end the run. */
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);
     const place = ({ moduleId, project }: TestSpecification) =>
-      LONG.test(moduleId) ? 0 : project.name === 'sharing' ? 1 : 2;
+      LONG.test(moduleId) ? 0 : project.name === 'sharing' ? 2 : 1;
     return sorted.toSorted((a, b) => place(a) - place(b));
   }
 }
@@ -34,9 +36,9 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     reporters: ['default', './test/summary-reporter.ts'],
     projects: [
-      // Files after one another in a process: each would import a server again, which takes more than a second.
+      // Files after one another in a process: each would import a server or the pipelines again, which takes a second or two.
       { test: { ...common, name: 'sharing', include: SHARING, isolate: false } },
-      // onnxruntime-node is a native library with threads of its own: one process a file.
+      // One process a file: these stub what a process has, measure it, or load drivers and llama.cpp.
       { test: { ...common, name: 'alone', include: ['test/**/*.test.ts'], exclude: SHARING } },
     ],
   },
