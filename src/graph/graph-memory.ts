@@ -22,6 +22,10 @@ export interface GraphMemory {
   readonly weightBytes: number;
   /** Largest sum of the bytes of all values that are alive at once in a run, results included, and of the feeds, which are the caller's. */
   readonly peakBytes: number;
+  /** The feeds alone. */
+  readonly feedBytes: number;
+  /** Feeds and results, when the run ends. */
+  readonly endBytes: number;
 }
 
 /**
@@ -59,7 +63,8 @@ export function memoryOf(graph: Graph): (sizes: Readonly<Record<string, number>>
   return (sizes) => {
     const bytesOf = bytesOfValues(values, sizes);
     const weightBytes = [...read].reduce((sum, name) => sum + bytesOf(name), 0);
-    let now = graph.inputs.reduce((sum, { name }) => sum + bytesOf(name), 0);
+    const feedBytes = graph.inputs.reduce((sum, { name }) => sum + bytesOf(name), 0);
+    let now = feedBytes;
     const alive = new Map<string, number>();
     let peakBytes = now;
     for (const [i, node] of running.entries()) {
@@ -90,7 +95,7 @@ export function memoryOf(graph: Graph): (sizes: Readonly<Record<string, number>>
         alive.delete(name);
       }
     }
-    return { weightBytes, peakBytes };
+    return { weightBytes, peakBytes, feedBytes, endBytes: now };
   };
 }
 

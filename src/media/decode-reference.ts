@@ -137,7 +137,8 @@ function checkSize({ width, height }: Size, maxPixels: number): void {
 }
 
 function rejectDamaged(format: ReferenceFormat, cause: unknown): never {
-  const [said = ''] = (cause instanceof Error ? cause.message : String(cause)).split('\n');
+  const [line = ''] = (cause instanceof Error ? cause.message : String(cause)).split('\n');
+  const said = line.replace(/[\s:]+$/, '');
   return rejectImage(`is a ${NAMES[format]} that is damaged or cut short (${said}); send the whole file`, cause);
 }
 

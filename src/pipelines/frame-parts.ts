@@ -9,8 +9,10 @@ export interface FrameParts {
   readonly margin: number;
 }
 
-/** Most pixels of a part: see docs/reference/memory.md. */
+/** Most pixels of a part: see docs/reference/graph.md#parts-of-frames. */
 const MOST_PIXELS = 400 ** 2;
+/** Most parts of a frame, as long as memory does not run out: each computes anew what sees a frame as a whole. */
+const MOST_PARTS = 8;
 /** Fewest pixels of a part: in smaller ones, most of what is computed is margin. */
 const FEWEST_PIXELS = 128 ** 2;
 
@@ -25,7 +27,8 @@ const SHARED = 1 / 40;
  */
 export function layoutsOf(size: PlaneSize, { unit }: FrameParts): readonly (readonly Tile[])[] {
   const layouts: (readonly Tile[])[] = [];
-  for (let most = MOST_PIXELS; most >= FEWEST_PIXELS; most /= 2) {
+  const usual = Math.max(MOST_PIXELS, (unit ** 2 * size.width * size.height) / MOST_PARTS);
+  for (let most = usual; most >= FEWEST_PIXELS; most /= 2) {
     const parts = partsOf(size, Math.max(1, most / unit ** 2));
     if (parts.length > (layouts.at(-1)?.length ?? 0)) layouts.push(parts);
   }
@@ -49,11 +52,14 @@ export function partsOf({ width, height }: PlaneSize, most: number): readonly Ti
   );
 }
 
-/** The largest part of frames of a size with its margins, in pixels. @param isSmallest as it is where memory is short */
-export function largestPart(frame: PlaneSize, frameParts: FrameParts, isSmallest = false): PlaneSize {
+/**
+ * The largest part of frames of a size with its margins, in pixels.
+ * @param isShort of the smallest parts, as where memory is short
+ */
+export function largestPart(frame: PlaneSize, frameParts: FrameParts, isShort = false): PlaneSize {
   const { unit, margin } = frameParts;
-  const layouts = layoutsOf({ width: frame.width / unit, height: frame.height / unit }, frameParts);
-  const parts = (isSmallest ? layouts.at(-1) : layouts[0]) ?? [];
+  const size = { width: frame.width / unit, height: frame.height / unit };
+  const parts = layoutsOf(size, frameParts).at(isShort ? -1 : 0) ?? [];
   const grown = (from: number, length: number, whole: number) =>
     Math.min(whole, (from + length) * unit + margin) - Math.max(0, from * unit - margin);
   return parts

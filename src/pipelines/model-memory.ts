@@ -34,7 +34,17 @@ export interface NetworkMemory extends Omit<PlannedNetwork, 'peakBytes'> {
   /** Peaks at the corners of `ModelMemory`: smallest sizes first, rows change fastest, then frames, then pixels. */
   readonly peaks: readonly number[];
   /** The peaks are those of whole frames; the network takes large ones in parts. Omitted: it takes them as they are. */
-  readonly parts?: FrameParts;
+  readonly parts?: PartMemory;
+}
+
+/** What a network that works in parts takes, in bytes, at the same corners. */
+export interface PartMemory extends FrameParts {
+  /** What a run is fed of what is cut into parts, for whole frames. */
+  readonly fed: readonly number[];
+  /** The peak of what every part computes of frames as a whole. */
+  readonly shared: readonly number[];
+  /** What is left of that when the rest is computed: its feeds and results. */
+  readonly sharedEnd: readonly number[];
 }
 
 /** The same of all networks of a model. */
@@ -56,9 +66,17 @@ export function memoryAt({ corners, networks }: ModelMemory, run: RunSize, isSho
       const [from = 0, to = 0] = [low[i], high[i]];
       return to === from ? 0 : (value - from) / (to - from);
     });
+  const between = (values: readonly number[], size: RunSize): number => {
+    const shares = sharesOf(size);
+    return values.reduce((sum, value, corner) => sum + value * weightOf(corner, shares), 0);
+  };
   return networks.map(({ peaks, parts, ...network }) => {
-    const shares = sharesOf(parts === undefined ? run : { ...run, ...largestPart(run, parts, isShort) });
-    const peakBytes = peaks.reduce((sum, peak, corner) => sum + peak * weightOf(corner, shares), 0);
+    const ofParts = ({ fed, shared, sharedEnd, ...frameParts }: PartMemory) => {
+      const part = { ...run, ...largestPart(run, frameParts, isShort) };
+      const beside = between(sharedEnd, run) - between(sharedEnd, part);
+      return Math.max(between(peaks, part) + beside, between(fed, part) + between(shared, run));
+    };
+    const peakBytes = parts === undefined ? between(peaks, run) : ofParts(parts);
     return { ...network, peakBytes: Math.max(0, Math.round(peakBytes)) };
   });
 }

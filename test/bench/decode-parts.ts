@@ -4,11 +4,13 @@
  * WAN's decoder over whole frames, and over the parts that it takes by default: CPU seconds, what the process grew by, and what was
  * computed for it. The model has the released sizes and weights of zeros.
  */
+
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { graphMemory } from '../../src/graph/graph-memory.js';
+import { planarFrames } from '../../src/pipelines/common/frame-form.js';
 import { NetworkOpener } from '../../src/pipelines/common/network-opener.js';
 import { SessionGroup } from '../../src/pipelines/common/session-group.js';
 import { layoutsOf } from '../../src/pipelines/frame-parts.js';
@@ -55,7 +57,7 @@ try {
       const before = await residentMemory('VmRSS');
       const lap = stopwatch();
       const way = isWhole ? {} : { parts };
-      for await (const _ of autoencoder.decodeWith(autoencoder.decoders, values, size, way));
+      for await (const _ of autoencoder.decodeWith(planarFrames, autoencoder.decoders, values, size, way));
       row(isWhole ? 'whole frames' : `${parts.length} parts`, lap());
       const run = { ...size, rows: 1 };
       const computed = decoders.reduce((sum, network) => {

@@ -5,10 +5,12 @@
  * The distance is to what the VAE makes of the reference by itself, the nearest that a video can come. Without --model it makes the
  * tiny VACE of hash weights.
  */
+
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { planarFrames } from '../../src/pipelines/common/frame-form.js';
 import { imageFromRgb, rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import type { FrameMethod, GenerationRequest, KnownImages } from '../../src/pipelines/pipeline.js';
 import { createWanPipeline, type WanPipeline } from '../../src/pipelines/wan/pipeline.js';
@@ -78,7 +80,7 @@ async function throughVae({ networks }: WanPipeline, rgb: Uint8Array): Promise<U
   const latents = await networks.autoencoder.encodeLatents([imageFromRgb(rgb, size)], size);
   for await (const {
     frames: [frame = new Float32Array()],
-  } of networks.autoencoder.decodeChunks(latents, { ...size, frames: 1 })) {
+  } of networks.autoencoder.decodeChunks(planarFrames, latents, { ...size, frames: 1 })) {
     return rgbFromImage(frame, size);
   }
   throw new Error('a picture that the VAE makes nothing of');

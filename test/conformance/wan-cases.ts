@@ -1,6 +1,7 @@
 import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clipPixels } from '../../src/pipelines/common/clip-pixels.js';
+import { planarFrames } from '../../src/pipelines/common/frame-form.js';
 import { partsOf } from '../../src/pipelines/frame-parts.js';
 import type { DecodedChunk } from '../../src/pipelines/wan/autoencoder.js';
 import type { TransformerCall } from '../../src/pipelines/wan/denoiser.js';
@@ -172,15 +173,15 @@ async function decodeCase(
   const { autoencoder } = networks;
   const size = { frames: count, height, width };
   const whole = autoencoder.latentSize(size);
-  const videoOf = async (chunks: AsyncIterable<DecodedChunk>) => {
+  const videoOf = async (chunks: AsyncIterable<DecodedChunk<Float32Array>>) => {
     const decoded: Float32Array[] = [];
     for await (const { frames } of chunks) decoded.push(...frames);
     return videoOfFrames(decoded, 3);
   };
   const parts = partsOf(whole, Math.ceil((whole.width * whole.height) / 4));
   const [actual, inParts] = [
-    await videoOf(autoencoder.decodeChunks(latents, size)),
-    await videoOf(autoencoder.decodeWith(autoencoder.decoders, latents, size, { parts })),
+    await videoOf(autoencoder.decodeChunks(planarFrames, latents, size)),
+    await videoOf(autoencoder.decodeWith(planarFrames, autoencoder.decoders, latents, size, { parts })),
   ];
   return judge(dec, [
     { what: 'frames', actual, expected: outputs.get(dec), tolerance: 'frames' },

@@ -1,4 +1,5 @@
 import { findFfmpeg } from '../../src/media/ffmpeg.js';
+import { planarFrames } from '../../src/pipelines/common/frame-form.js';
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import { RunningJobs } from '../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest, KnownImages, RequestControlVideo } from '../../src/pipelines/pipeline.js';
@@ -67,7 +68,11 @@ async function videoCase(entry: WanVideoCase, expected: Expected, networks: WanN
   if (denoised === undefined) throw new Error('the job ended by itself');
   const frames: Uint8Array[] = [];
   const size = { frames: entry.frames, width: entry.w, height: entry.h };
-  for await (const { frames: chunk } of networks.autoencoder.decodeChunks(pipeline.ownLatents(denoised, size), size))
+  for await (const { frames: chunk } of networks.autoencoder.decodeChunks(
+    planarFrames,
+    pipeline.ownLatents(denoised, size),
+    size,
+  ))
     frames.push(...chunk.map((frame) => rgbFromImage(frame, size)));
   const noise = expected.get(`${key}.noise`);
   const condition = expected.find(`${key}.condition`);

@@ -17,7 +17,7 @@ describe('graphMemory()', () => {
     const turned = transpose(graph, x, [1, 0], [MB, 'N']); // x, turned
     const twice = scale(graph, turned, 2); // over turned, which nothing else reads
     graph.output('y', concat(graph, [twice, twice], 0)); // x, which is the caller's, twice, and the result of double the size
-    expect(graphMemory(graph, { N: 1 })).toEqual({ weightBytes: 4, peakBytes: 4e6 });
+    expect(graphMemory(graph, { N: 1 })).toEqual({ weightBytes: 4, peakBytes: 4e6, feedBytes: 1e6, endBytes: 3e6 });
     expect(graphMemory(graph, { N: 5 }).peakBytes).toBe(20e6);
   });
 

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { graphMemory } from '../../src/graph/graph-memory.js';
 import { modelMemory } from '../../src/pipelines/common/plan-memory.js';
 import { memoryAt, type PlannedNetwork, type RunSize, sumMemory } from '../../src/pipelines/model-memory.js';
 import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
@@ -165,6 +166,8 @@ describe('memoryAt()', () => {
   it.each<[string, RunSize, SyntheticWanSize?]>([
     ['a short video without guidance', { width: 832, height: 480, frames: 33, rows: 1 }],
     ['a large video', { width: 1280, height: 720, frames: 81, rows: 2 }],
+    ['the largest video', { width: 2048, height: 2048, frames: 81, rows: 2 }],
+    ['the largest video with WAN 2.2', { width: 1920, height: 1088, frames: 121, rows: 2 }, 'wan-ti2v-5b'],
     ['a single frame', { width: 480, height: 480, frames: 1, rows: 2 }],
     ['a long video', { width: 640, height: 352, frames: 161, rows: 2 }],
     ['720p with 14B', { width: 1280, height: 720, frames: 81, rows: 2 }, 'wan-14b'],
@@ -177,6 +180,13 @@ describe('memoryAt()', () => {
     );
     const memory = modelMemory(networks, { width: 832, height: 480, frames: 81 });
     expectNear(memoryAt(memory, run), await wan.planMemory?.({ path }, dialectsOf, run));
+    // What decoders take where memory is short decides whether a job can be run at all.
+    const short = memoryAt(memory, run, true);
+    for (const [i, { name, graph, parts }] of networks.entries()) {
+      if (parts === undefined) continue;
+      const { peakBytes } = graphMemory(graph, parts.sizes(run, true));
+      expect(Math.abs((short[i]?.peakBytes ?? 0) / peakBytes - 1), `${name} in small parts`).toBeLessThan(0.15);
+    }
   });
 
   function expectNear(interpolated: readonly PlannedNetwork[], direct: readonly PlannedNetwork[] = []): void {
@@ -185,7 +195,7 @@ describe('memoryAt()', () => {
       const other = interpolated[i];
       expect([other?.network, other?.weightBytes]).toEqual([network, weightBytes]);
       // Of the margins of parts, those that matter most are counted.
-      const bound = network.startsWith('vae_decoder') ? 0.05 : 0.02;
+      const bound = network.startsWith('vae_decoder') ? 0.07 : 0.02;
       expect(Math.abs((other?.peakBytes ?? 0) / peakBytes - 1), network).toBeLessThan(bound);
     }
   }

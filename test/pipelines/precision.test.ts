@@ -4,6 +4,7 @@ import { InferenceSession } from 'onnxruntime-node';
 import { describe, expect, it, vi } from 'vitest';
 import type { Dialect } from '../../src/graph/dialect.js';
 import type { Network } from '../../src/pipelines/common/build-networks.js';
+import { planarFrames } from '../../src/pipelines/common/frame-form.js';
 import { NetworkOpener } from '../../src/pipelines/common/network-opener.js';
 import { atStep } from '../../src/pipelines/common/not-finite.js';
 import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoint.js';
@@ -300,7 +301,8 @@ describe('a number that is not finite', () => {
     const decode = async (backend: typeof cpuBackend) => {
       const networks = await loadWanNetworks({ path, backend });
       const frames: Float32Array[] = [];
-      for await (const { frames: chunk } of networks.autoencoder.decodeChunks(plane, size)) frames.push(...chunk);
+      for await (const { frames: chunk } of networks.autoencoder.decodeChunks(planarFrames, plane, size))
+        frames.push(...chunk);
       await networks.release();
       return frames;
     };

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { describe, expect, inject, it } from 'vitest';
+import { type FrameForm, planarFrames, rgbFrames } from '../../src/pipelines/common/frame-form.js';
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import { cutTile, TileBlend, TileLayout, tileSides, tilesOf } from '../../src/pipelines/common/tiles.js';
 import { partsOf } from '../../src/pipelines/frame-parts.js';
@@ -123,21 +124,25 @@ describe('the parts of frames', () => {
     const size = { frames: 5, width: 256, height: 192 };
     const whole = autoencoder.latentSize(size);
     const latents = noise(config.vae.z_dim * whole.frames * whole.width * whole.height);
-    const framesOf = async (parts?: readonly Tile[]) => {
-      const frames: Float32Array[] = [];
-      for await (const chunk of autoencoder.decodeWith(autoencoder.decoders, latents, size, { parts }))
+    const framesOf = async <T>(form: FrameForm<T>, parts?: readonly Tile[]) => {
+      const frames: T[] = [];
+      for await (const chunk of autoencoder.decodeWith(form, autoencoder.decoders, latents, size, { parts }))
         frames.push(...chunk.frames);
       return frames;
     };
-    const expected = await framesOf();
+    const expected = await framesOf(planarFrames);
     for (const most of [(whole.width * whole.height) / 2, 30]) {
-      const frames = await framesOf(partsOf(whole, most));
+      const frames = await framesOf(planarFrames, partsOf(whole, most));
       expect(frames).toHaveLength(5);
       for (const [i, frame] of frames.entries()) {
         const error = frame.reduce((worst, value, k) => Math.max(worst, Math.abs(value - (expected[i]?.[k] ?? 0))), 0);
         expect(error, `frame ${i} of parts of ${most}`).toBe(0);
       }
     }
+    const rgb = await framesOf(rgbFrames, partsOf(whole, 60));
+    expect(rgb.map((frame, i) => Buffer.compare(frame, rgbFromImage(expected[i] as Float32Array, size)))).toEqual(
+      rgb.map(() => 0),
+    );
     await pipeline.dispose();
   });
 });

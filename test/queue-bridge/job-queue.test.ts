@@ -139,6 +139,29 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     expect((await claimed()).id).toBe('c');
   });
 
+  it('finds a job that a server has behind older ones of its user, and behind those of many users', async () => {
+    start();
+    await add(j('old', 'ann'), j('kept', 'ann'));
+    const old = await claimed();
+    const kept = await claimed({ lanes: [{ ...turn, server: 's2' }] });
+    await add(...Array.from({ length: 120 }, (_, i) => j(`of-${i}`, `user-${i}`)));
+    const back = { isSpent: false, delayMs: 0, reason: 'stopped' };
+    await queue.release({ id: 'old', token: old.token, keepsServer: false, ...back });
+    await queue.release({ id: 'kept', token: kept.token, keepsServer: true, ...back });
+    const keeping = { lanes: [{ ...turn, server: 's2', keeps: true }] };
+    expect((await claimed(keeping)).id).toBe('kept');
+    expect(await claim(keeping)).toBeUndefined();
+  });
+
+  it('forgets that a server had a job that was cancelled while it waited', async () => {
+    start();
+    await add(j('a'));
+    const { token } = await claimed();
+    await queue.release({ id: 'a', token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'stopped' });
+    await queue.cancel('a', '{}');
+    expect(await claim({ lanes: [{ ...turn, keeps: true }] })).toBeUndefined();
+  });
+
   it('claims a job with a lease: payload, first attempt, offered seed and offered server', async () => {
     start();
     await add(j('a'));

@@ -26,8 +26,13 @@ export interface Network {
 
 /** How a network works through large frames. */
 export interface NetworkParts extends FrameParts {
-  /** Run-time dimensions of the graph for the largest part of a run. */
-  sizes(run: RunSize): Readonly<Record<string, number>>;
+  /**
+   * Run-time dimensions of the graph for the largest part of a run.
+   * @param isShort of the smallest parts, as where memory is short. Omitted: false
+   */
+  sizes(run: RunSize, isShort?: boolean): Readonly<Record<string, number>>;
+  /** The same for a part without pixels, of which only what sees a frame as a whole is computed. */
+  nothing(run: RunSize): Readonly<Record<string, number>>;
 }
 
 /** The same network in its widest dialect, float32. */

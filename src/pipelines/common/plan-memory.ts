@@ -1,13 +1,14 @@
 import { precisionNames } from '../../graph/dialect.js';
 import { type GraphMemory, graphMemory, memoryOf } from '../../graph/graph-memory.js';
-import { cornerSizes, type ModelMemory, type PlannedNetwork, type RunSize } from '../model-memory.js';
-import type { Network } from './build-networks.js';
+import { cornerSizes, type ModelMemory, type PartMemory, type PlannedNetwork, type RunSize } from '../model-memory.js';
+import type { Network, NetworkParts } from './build-networks.js';
 
 /** Computes what networks take for a run of one size, from their graphs. Nothing is run. Undefined ones are left out. */
 export function planNetworks(networks: readonly (Network | undefined)[], run: RunSize): readonly PlannedNetwork[] {
   return networks.flatMap((network) => {
     if (network === undefined) return [];
-    return [{ ...describe(network), ...graphMemory(network.graph, (network.parts ?? network).sizes(run)) }];
+    const { weightBytes, peakBytes } = graphMemory(network.graph, (network.parts ?? network).sizes(run));
+    return [{ ...describe(network), weightBytes, peakBytes }];
   });
 }
 
@@ -20,6 +21,7 @@ export function modelMemory(networks: readonly Network[], native: Omit<RunSize, 
     corners,
     networks: networks.map((network) => {
       const memory = memoryOf(network.graph);
+      const { parts } = network;
       // Most networks do not change along every axis.
       const known = new Map<string, GraphMemory>();
       const measured = cornerSizes(corners).map((size) => {
@@ -30,14 +32,29 @@ export function modelMemory(networks: readonly Network[], native: Omit<RunSize, 
         return result;
       });
       const [{ weightBytes } = { weightBytes: 0 }] = measured;
-      const { parts } = network;
       return {
         ...describe(network),
         weightBytes,
         peaks: measured.map(({ peakBytes }) => peakBytes),
-        ...(parts && { parts: { unit: parts.unit, margin: parts.margin } }),
+        ...(parts && { parts: partMemory(network, parts, corners) }),
       };
     }),
+  };
+}
+
+function partMemory(
+  { graph, sizes }: Network,
+  { unit, margin, nothing }: NetworkParts,
+  corners: ModelMemory['corners'],
+): PartMemory {
+  const memory = memoryOf(graph);
+  const measured = cornerSizes(corners).map((size) => ({ whole: memory(sizes(size)), shared: memory(nothing(size)) }));
+  return {
+    unit,
+    margin,
+    fed: measured.map(({ whole, shared }) => whole.feedBytes - shared.feedBytes),
+    shared: measured.map(({ shared }) => shared.peakBytes),
+    sharedEnd: measured.map(({ shared }) => shared.endBytes),
   };
 }
 

@@ -1,8 +1,11 @@
+import type { PlaneSize, Tile } from '../../std/plane.js';
+import { cutTile } from './tiles.js';
+
 /**
  * Planar float32 [3, H, W] of -1 to 1, to interleaved uint8 [H, W, 3]: halved and shifted to 0 to 1, clamped, times 255,
  * rounded half to even as numpy does.
  */
-export function rgbFromImage(image: Float32Array, { width, height }: { width: number; height: number }): Uint8Array {
+export function rgbFromImage(image: Float32Array, { width, height }: PlaneSize): Uint8Array {
   const area = width * height;
   const rgb = new Uint8ClampedArray(area * 3);
   for (let channel = 0; channel < 3; channel += 1) {
@@ -14,8 +17,24 @@ export function rgbFromImage(image: Float32Array, { width, height }: { width: nu
   return new Uint8Array(rgb.buffer);
 }
 
+/**
+ * Puts a part of an image into a larger one.
+ *
+ * @param rgb uint8 [height, width, 3] of the larger one
+ * @param values planar float32 [3, h, w] of -1 to 1, of all that lies in `around`
+ * @param part of the larger one, inside of `around`
+ */
+export function pasteRgb(rgb: Uint8Array, { width }: PlaneSize, values: Float32Array, around: Tile, part: Tile): void {
+  const inside = { ...part, x: part.x - around.x, y: part.y - around.y };
+  const own = rgbFromImage(cutTile(values, around, inside), part);
+  for (let row = 0; row < part.height; row += 1) {
+    const line = own.subarray(3 * row * part.width, 3 * (row + 1) * part.width);
+    rgb.set(line, 3 * ((part.y + row) * width + part.x));
+  }
+}
+
 /** Interleaved uint8 [H, W, 3] to planar float32 [3, H, W] of -1 to 1. */
-export function imageFromRgb(rgb: Uint8Array, { width, height }: { width: number; height: number }): Float32Array {
+export function imageFromRgb(rgb: Uint8Array, { width, height }: PlaneSize): Float32Array {
   const area = width * height;
   const image = new Float32Array(area * 3);
   for (let channel = 0; channel < 3; channel += 1) {

@@ -2,10 +2,10 @@ import { isOutOfMemory } from '../../runtime/out-of-memory.js';
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
 import type { Tile } from '../../std/plane.js';
 import type { Network } from '../common/build-networks.js';
+import type { FrameForm } from '../common/frame-form.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { isTooNarrow } from '../common/not-finite.js';
 import type { SessionGroup } from '../common/session-group.js';
-import { pasteTile } from '../common/tiles.js';
 import { layoutsOf } from '../frame-parts.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import { COLOURS, type VaeConfig } from './model/config.js';
@@ -27,9 +27,9 @@ interface Sessions {
 }
 
 /** What one run of the decoder brings. */
-export interface DecodedChunk {
-  /** Whole frames, planar float32 [3, H, W] of -1 to 1; none while there are other parts to decode. */
-  readonly frames: readonly Float32Array[];
+export interface DecodedChunk<T> {
+  /** Whole frames; none while there are other parts to decode. */
+  readonly frames: readonly T[];
   /** How far the decode is, in frames of latents. */
   readonly done: number;
 }
@@ -64,14 +64,19 @@ export class Autoencoder implements VideoEncoder {
   }
 
   /**
-   * Latents [16, F, h, w] to the 1 + 4(F - 1) frames of the video: the first one alone, then four at a time, each planar float32
-   * [3, 8h, 8w], -1 to 1. Large frames are decoded in parts, without a seam. Where half precision is too narrow for a video, it is
-   * decoded once more in float32; where memory runs out, in smaller parts.
+   * Latents [16, F, h, w] to the 1 + 4(F - 1) frames of the video, 8h pixels high and 8w wide: the first one alone, then four at a
+   * time. Large frames are decoded in parts, without a seam. Where half precision is too narrow for a video, it is decoded once more in
+   * float32; where memory runs out, in smaller parts.
    *
    * @param size of the video in pixels
    * @param signal ends the run. Omitted: nothing does
    */
-  async *decodeChunks(latents: Float32Array, size: VideoSize, signal?: AbortSignal): AsyncGenerator<DecodedChunk> {
+  async *decodeChunks<T>(
+    form: FrameForm<T>,
+    latents: Float32Array,
+    size: VideoSize,
+    signal?: AbortSignal,
+  ): AsyncGenerator<DecodedChunk<T>> {
     const { decoders, openWideDecoders, relief } = this.#sessions;
     const layouts = layoutsOf(this.latentSize(size), decoderParts(this.#config));
     let isWide = false;
@@ -82,7 +87,7 @@ export class Autoencoder implements VideoEncoder {
         // What a chunk needs of the past is lost: the video is decoded from its beginning, and given from where it ended.
         let chunk = 0;
         const sessions = isWide && openWideDecoders !== undefined ? await openWideDecoders() : decoders;
-        for await (const { frames, done: now } of this.decodeWith(sessions, latents, size, { signal, parts })) {
+        for await (const { frames, done: now } of this.decodeWith(form, sessions, latents, size, { signal, parts })) {
           if (frames.length > 0) chunk += 1;
           const isNew = chunk > given;
           [given, done] = [Math.max(given, chunk), Math.max(done, now)];
@@ -104,16 +109,17 @@ export class Autoencoder implements VideoEncoder {
    * the past of one part; until the last one, no frames are given.
    * @param way `parts` of the latents that are decoded in turn; omitted, frames are decoded whole
    */
-  async *decodeWith(
+  async *decodeWith<T>(
+    form: FrameForm<T>,
     decoders: Chunks,
     latents: Float32Array,
     size: VideoSize,
     { signal, parts }: { readonly signal?: AbortSignal | undefined; readonly parts?: readonly Tile[] | undefined } = {},
-  ): AsyncGenerator<DecodedChunk> {
+  ): AsyncGenerator<DecodedChunk<T>> {
     const whole = this.latentSize(size);
     const all = parts ?? [{ ...whole, x: 0, y: 0 }];
     // Frames of which parts are still missing.
-    const waiting: Float32Array[] = [];
+    const waiting: T[] = [];
     let runs = 0;
     for (const [i, part] of all.entries()) {
       const isLast = i === all.length - 1;
@@ -123,13 +129,13 @@ export class Autoencoder implements VideoEncoder {
         runs += 1;
         const done = Math.floor(runs / all.length);
         if (all.length === 1) {
-          yield { frames: decoded, done };
+          yield { frames: decoded.map((values) => form.fromWhole(values, size)), done };
           continue;
         }
-        if (i === 0) waiting.push(...decoded.map(() => new Float32Array(COLOURS * size.width * size.height)));
+        if (i === 0) waiting.push(...decoded.map(() => form.blank(size)));
         const frames = isLast ? waiting.splice(0, decoded.length) : waiting.slice(at, at + decoded.length);
         for (const [k, frame] of frames.entries())
-          pasteTile(frame, size, decoded[k] as Float32Array, window.frame, scaledTile(part, this.#scale));
+          form.paste(frame, size, decoded[k] as Float32Array, window.frame, scaledTile(part, this.#scale));
         at += decoded.length;
         yield { frames: isLast ? frames : [], done };
       }

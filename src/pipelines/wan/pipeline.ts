@@ -3,8 +3,9 @@ import type { Backend } from '../../runtime/backend.js';
 import { createFlowScheduler } from '../../schedulers/flow-schedulers.js';
 import type { Draw, Scheduler } from '../../schedulers/scheduler.js';
 import { firstStep } from '../common/batching.js';
+import { rgbFrames } from '../common/frame-form.js';
 import { atStep } from '../common/not-finite.js';
-import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
+import { imageFromRgb } from '../common/rgb-image.js';
 import { RunningJobs } from '../common/running-jobs.js';
 import type { LoraSource } from '../lora/read-lora.js';
 import type { ModelMemory } from '../model-memory.js';
@@ -139,13 +140,14 @@ export class WanPipeline implements Pipeline {
     // Leaving the loop early releases the tensors that the decoder carries from chunk to chunk.
     const signal = running.signalOf(job);
     let before = 0;
-    for await (const { frames, done } of autoencoder.decodeChunks(this.ownLatents(denoised, size), size, signal)) {
+    const latents = this.ownLatents(denoised, size);
+    for await (const { frames, done } of autoencoder.decodeChunks(rgbFrames, latents, size, signal)) {
       yield* running.checkCancelled();
       if (!running.isAlive(job)) return;
       yield running.advance(job, 'decode', done - before, total);
       before = done;
       if (frames.length === 0) continue;
-      yield { job, kind: 'frames', seed, width, height, frames: frames.map((frame) => rgbFromImage(frame, size)) };
+      yield { job, kind: 'frames', seed, width, height, frames };
     }
     if (running.finishImage(job)) {
       yield { job, kind: 'done', forwards: running.forwards(job), precisions: this.info.precisions };

@@ -30,7 +30,7 @@ import {
   unusedVaeKeys,
 } from './model/vae.js';
 import { variantOf } from './model/variant.js';
-import { decoderParts, largestWindow, wholeWindow } from './windows.js';
+import { decoderParts, emptyWindow, largestWindow, wholeWindow } from './windows.js';
 
 /** The networks of a WAN, by name. */
 export type WanGraphs = NetworksOf<ReturnType<typeof wanTable>>;
@@ -66,7 +66,11 @@ export function wanTable(config: WanConfig) {
       component: 'vae',
       residence: 'always',
       sizes: whole,
-      parts: { ...decoderParts(config.vae), sizes: (run) => largestWindow(run, config.vae) },
+      parts: {
+        ...decoderParts(config.vae),
+        sizes: (run, isShort) => largestWindow(run, config.vae, isShort),
+        nothing: (run) => emptyWindow(frame(run), config.vae),
+      },
       halves,
       options: { unused: unusedVaeKeys('decoder', kind) },
       build: ({ graph, root }) => buildVaeDecoder(graph, root, config.vae, kind),

@@ -47,12 +47,20 @@ export function wholeWindow(whole: PlaneSize, config: VaeConfig): Window {
   return windowOf({ ...whole, x: 0, y: 0 }, whole, config);
 }
 
-/** Run-time dimensions of the decoder for the largest of the parts that frames of a size, in pixels, are cut into. */
-export function largestWindow({ width, height }: PlaneSize, config: VaeConfig): Window['sizes'] {
+/** Run-time dimensions of the decoder where the first cut leaves nothing. @param whole size of the latents */
+export function emptyWindow(whole: { readonly H: number; readonly W: number }, config: VaeConfig): Window['sizes'] {
+  return Object.assign({ ...whole }, ...decoderCuts(config).map((_, i) => ({ [`H${i}`]: 0, [`W${i}`]: 0 })));
+}
+
+/**
+ * Run-time dimensions of the decoder for the largest of the parts that frames of a size, in pixels, are cut into.
+ * @param isShort in the smallest parts, as where memory is short
+ */
+export function largestWindow({ width, height }: PlaneSize, config: VaeConfig, isShort = false): Window['sizes'] {
   const frameParts = decoderParts(config);
   const { unit } = frameParts;
   const whole = { width: width / unit, height: height / unit };
-  const [parts = []] = layoutsOf(whole, frameParts);
+  const parts = layoutsOf(whole, frameParts).at(isShort ? -1 : 0) ?? [];
   return parts
     .map((part) => windowOf(part, whole, config))
     .reduce((a, b) => (b.frame.width * b.frame.height > a.frame.width * a.frame.height ? b : a)).sizes;

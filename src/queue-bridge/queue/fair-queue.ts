@@ -55,28 +55,42 @@ export class FairQueue {
     turns: readonly LaneTurn[],
     serverOf: (id: string) => string | undefined,
   ): { readonly id: string; readonly turn: LaneTurn } | undefined {
-    let found: { readonly turn: LaneTurn; readonly user: string } | undefined;
+    let found: { readonly turn: LaneTurn; readonly user: string; readonly id: string } | undefined;
     let pass = 0;
     for (const turn of turns) {
       const own = Math.max(this.#floor, this.#passes.get(turn.lane) ?? 0);
-      const [user] =
-        [...this.#usersOf(turn.lane)].find(([, jobs]) => !turn.keeps || serverOf(oldest(jobs)) === turn.server) ?? [];
-      if (user === undefined || (found !== undefined && own >= pass)) continue;
-      found = { turn, user };
+      const job = turn.keeps
+        ? this.#keptJob(turn.lane, (id) => serverOf(id) === turn.server)
+        : this.#nextJob(turn.lane);
+      if (job === undefined || (found !== undefined && own >= pass)) continue;
+      found = { turn, ...job };
       pass = own;
     }
     if (found === undefined) return undefined;
-    const { turn, user } = found;
+    const { turn, user, id } = found;
     this.#floor = pass;
     this.#passes.set(turn.lane, pass + 1 / turn.weight);
     const users = this.#usersOf(turn.lane);
     const jobs = users.get(user) ?? new Map<string, number>();
-    const id = oldest(jobs);
     jobs.delete(id);
     // The user's next turn comes after everybody else's.
     users.delete(user);
     if (jobs.size > 0) users.set(user, jobs);
     return { id, turn };
+  }
+
+  /** The oldest job of the user whose turn it is. */
+  #nextJob(lane: string): { readonly user: string; readonly id: string } | undefined {
+    const [first] = this.#usersOf(lane);
+    return first && { user: first[0], id: oldest(first[1]) };
+  }
+
+  /** The oldest job of those that a server may have. */
+  #keptJob(lane: string, isKept: (id: string) => boolean): { readonly user: string; readonly id: string } | undefined {
+    const kept = [...this.#usersOf(lane)].flatMap(([user, jobs]) =>
+      [...jobs].flatMap(([id, place]) => (isKept(id) ? [{ user, id, place }] : [])),
+    );
+    return kept.sort((a, b) => a.place - b.place)[0];
   }
 
   #usersOf(lane: string): Map<string, UserJobs> {

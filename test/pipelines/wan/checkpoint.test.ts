@@ -1,6 +1,7 @@
 import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { planarFrames } from '../../../src/pipelines/common/frame-form.js';
 import { openWanCheckpoint, type WanSource } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { readWanConfig } from '../../../src/pipelines/wan/checkpoint/read-config.js';
 import { inspectWan } from '../../../src/pipelines/wan/inspect.js';
@@ -39,7 +40,7 @@ async function outputsOf(source: WanSource): Promise<{ flow: Float32Array; frame
       texts,
     });
     let frame = new Float32Array();
-    for await (const { frames } of networks.autoencoder.decodeChunks(latents, size))
+    for await (const { frames } of networks.autoencoder.decodeChunks(planarFrames, latents, size))
       frame = Float32Array.from(frames.at(-1) ?? []);
     return { flow, frame };
   } finally {

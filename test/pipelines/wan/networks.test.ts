@@ -1,6 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { planarFrames } from '../../../src/pipelines/common/frame-form.js';
 import { rotaryTables } from '../../../src/pipelines/wan/model/rotary-tables.js';
 import { loadWanNetworks, type WanNetworks } from '../../../src/pipelines/wan/networks.js';
 import { hashTensor } from '../../../src/synthetic/hash-weights.js';
@@ -19,7 +20,8 @@ beforeAll(async () => {
 
 async function decoded(latents: Float32Array, size: Size): Promise<Float32Array[]> {
   const frames: Float32Array[] = [];
-  for await (const { frames: chunk } of networks.autoencoder.decodeChunks(latents, size)) frames.push(...chunk);
+  for await (const { frames: chunk } of networks.autoencoder.decodeChunks(planarFrames, latents, size))
+    frames.push(...chunk);
   return frames;
 }
 
@@ -52,7 +54,7 @@ describe('the VAE', () => {
   it('yields the first frame alone and then four at a time, with values from -1 to 1', async () => {
     const size = { frames: 9, height: 16, width: 8 };
     const counts: number[] = [];
-    for await (const { frames: chunk } of networks.autoencoder.decodeChunks(latentsOf(size), size)) {
+    for await (const { frames: chunk } of networks.autoencoder.decodeChunks(planarFrames, latentsOf(size), size)) {
       counts.push(chunk.length);
       for (const frame of chunk) {
         expect(frame).toHaveLength(3 * 16 * 8);
@@ -66,7 +68,7 @@ describe('the VAE', () => {
     const size = { frames: 9, height: 16, width: 16 };
     const latents = latentsOf(size);
     const whole = await decoded(latents, size);
-    for await (const _ of networks.autoencoder.decodeChunks(latents, size)) break;
+    for await (const _ of networks.autoencoder.decodeChunks(planarFrames, latents, size)) break;
     expect(worst(await decoded(latents, size), whole)).toBe(0);
   });
 
@@ -77,7 +79,7 @@ describe('the VAE', () => {
       const size = { frames, height: 96, width: 96 };
       const kept: unknown[] = [];
       let most = 0;
-      for await (const { frames: chunk } of networks.autoencoder.decodeChunks(latentsOf(size), size)) {
+      for await (const { frames: chunk } of networks.autoencoder.decodeChunks(planarFrames, latentsOf(size), size)) {
         if (keeps) kept.push(chunk);
         collect();
         most = Math.max(most, process.memoryUsage().rss);

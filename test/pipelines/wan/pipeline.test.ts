@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { planarFrames } from '../../../src/pipelines/common/frame-form.js';
 import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
 import { RunningJobs } from '../../../src/pipelines/common/running-jobs.js';
 import type { GenerationRequest, KnownImages, PipelineEvent } from '../../../src/pipelines/pipeline.js';
@@ -50,7 +51,7 @@ async function throughVae(frames: readonly Uint8Array[]): Promise<readonly Uint8
     size,
   );
   const decoded: Uint8Array[] = [];
-  for await (const { frames: chunk } of pipeline.networks.autoencoder.decodeChunks(latents, {
+  for await (const { frames: chunk } of pipeline.networks.autoencoder.decodeChunks(planarFrames, latents, {
     ...size,
     frames: frames.length,
   }))

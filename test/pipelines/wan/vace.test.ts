@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { planarFrames } from '../../../src/pipelines/common/frame-form.js';
 import { imageFromRgb, rgbFromImage } from '../../../src/pipelines/common/rgb-image.js';
 import type { KnownImages, PipelineEvent } from '../../../src/pipelines/pipeline.js';
 import { openWanCheckpoint } from '../../../src/pipelines/wan/checkpoint/checkpoint.js';
@@ -80,7 +81,7 @@ describe('VACE', () => {
     ];
     const { networks } = pipeline;
     const latents = await networks.autoencoder.encodeLatents([imageFromRgb(start, size)], size);
-    const { value } = await networks.autoencoder.decodeChunks(latents, { ...size, frames: 1 }).next();
+    const { value } = await networks.autoencoder.decodeChunks(planarFrames, latents, { ...size, frames: 1 }).next();
     const nearest = rgbFromImage(value?.frames[0] ?? new Float32Array(), size);
     const distance = (frame: Uint8Array = new Uint8Array()) =>
       frame.reduce((sum, x, i) => sum + Math.abs(x - (nearest[i] ?? 0)), 0) / frame.length;

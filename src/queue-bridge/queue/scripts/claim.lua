@@ -23,8 +23,6 @@
 local token, worker, lease_ms, seed = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local calls_back, traceparent = ARGV[6], ARGV[7]
 local FIRST_ROW, COLUMNS = 8, 4
--- Users of a lane among whose oldest jobs that of a server is looked for.
-local MOST_USERS = 100
 
 local function claimed(id)
   return {id, redis.call('EXISTS', prefix .. 'cancel:' .. id), redis.call('HGETALL', job(id))}
@@ -32,36 +30,51 @@ end
 local before = redis.call('GET', prefix .. 'claim:' .. token)
 if before and owns(before, token) then return claimed(before) end
 
-local function oldest(lane, user) return redis.call('ZRANGE', prefix .. 'line:' .. lane .. ':' .. user, 0, 0)[1] end
+-- The user whose turn it is, and the user's oldest job.
+local function next_job(lane)
+  local user = redis.call('ZRANGE', prefix .. 'users:' .. lane, 0, 0)[1]
+  if user then return user, redis.call('ZRANGE', prefix .. 'line:' .. lane .. ':' .. user, 0, 0)[1] end
+end
 
--- The user whose turn it is; with a server, the first one whose oldest job that server has.
-local function next_user(lane, its_server)
-  for _, user in ipairs(redis.call('ZRANGE', prefix .. 'users:' .. lane, 0, its_server and MOST_USERS - 1 or 0)) do
-    if not its_server or redis.call('HGET', job(oldest(lane, user)), 'server') == its_server then return user end
+-- The oldest job that a server may have, and its user.
+local function kept_job(lane, its_server)
+  for _, id in ipairs(redis.call('ZRANGE', prefix .. 'kept:' .. lane, 0, -1)) do
+    local state, its, user = unpack(redis.call('HMGET', job(id), 'state', 'server', 'user'))
+    if state ~= 'waiting' then
+      redis.call('ZREM', prefix .. 'kept:' .. lane, id)
+    elseif its == its_server then
+      return user, id
+    end
   end
 end
 
--- 1. The lane, and the user.
+-- 1. The lane, and the job.
 local floor = tonumber(redis.call('HGET', prefix .. 'passes', 'floor') or '0')
-local lane, pass, weight, server, user
+local lane, pass, weight, server, user, id
 for i = FIRST_ROW, #ARGV, COLUMNS do
   local candidate, its_weight, its_server, keeps = unpack(ARGV, i, i + COLUMNS - 1)
-  local its_user = next_user(candidate, keeps == '1' and its_server)
-  if its_user then
+  local its_user, its_id
+  if keeps == '1' then
+    its_user, its_id = kept_job(candidate, its_server)
+  else
+    its_user, its_id = next_job(candidate)
+  end
+  if its_id then
     local its_pass = math.max(floor, tonumber(redis.call('HGET', prefix .. 'passes', candidate) or '0'))
     if not lane or its_pass < pass then
-      lane, pass, weight, server, user = candidate, its_pass, tonumber(its_weight), its_server, its_user
+      lane, pass, weight, server = candidate, its_pass, tonumber(its_weight), its_server
+      user, id = its_user, its_id
     end
   end
 end
 if not lane then return nil end
 redis.call('HSET', prefix .. 'passes', lane, string.format('%.6f', pass + 1 / weight), 'floor', string.format('%.6f', pass))
 
--- 2. The user's oldest job.
+-- 2. Out of the line.
 local users = prefix .. 'users:' .. lane
 local line = prefix .. 'line:' .. lane .. ':' .. user
-local id = oldest(lane, user)
 redis.call('ZREM', line, id)
+redis.call('ZREM', prefix .. 'kept:' .. lane, id)
 if redis.call('ZCARD', line) == 0 then
   redis.call('ZREM', users, user)
 else

@@ -7,6 +7,7 @@
 --   lanes                set: every lane that has had a job
 --   line:<lane>:<user>   sorted set: waiting ids of a user by order of arrival
 --   users:<lane>         sorted set: users with waiting jobs by turn; the lowest is next
+--   kept:<lane>          sorted set: waiting ids that a server may have, by order of arrival; ids that wait no more may be left in it
 --   passes               hash: progress of each lane, for its share
 --   seq, turn            counters: arrivals, turns
 --   leases, delayed      sorted sets: ids by deadline
