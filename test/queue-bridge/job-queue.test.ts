@@ -770,7 +770,7 @@ describe('a queue in Redis', () => {
     await stranger.close();
     admin.destroy();
     await locked.stop();
-    const alone = new ScriptQueue(new RedisRunner(locked.url, 200), options);
+    const alone = new ScriptQueue(new RedisRunner(locked.url, 2000), options);
     await expect(alone.counts()).rejects.toThrow(/^Redis \(REDIS_URL\) does not answer: connect ECONNREFUSED/);
     await alone.close();
   });

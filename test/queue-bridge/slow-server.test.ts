@@ -45,7 +45,7 @@ it.each<[string, number, (first: Serving) => Promise<void>]>([
     const near = await delayed(first.server.port, delay);
     const { push, ended, start } = await bridging(`127.0.0.1:${near}`);
     const before = await start();
-    await push(quickPayload('wanderer', { config: { width: 256, height: 256, steps: 60 } }));
+    await push(quickPayload('wanderer', { config: { width: 256, height: 256, steps: 24 } }));
     const hasIt = async ({ client }: Serving) => {
       const { jobs } = await listJobs(client, {}, 5000);
       return jobs.some(({ jobId }) => jobId === 'wanderer');
@@ -69,7 +69,7 @@ it('leaves a job to its only server while that drains', async () => {
   try {
     const { push, ended, start } = await bridging(`127.0.0.1:${only.server.port}`);
     const before = await start();
-    await push(quickPayload('first', { config: { width: 256, height: 256, steps: 60 } }));
+    await push(quickPayload('first', { config: { width: 256, height: 256, steps: 24 } }));
     await until(async () => (await listJobs(only.client, {}, 5000)).jobs.length === 1);
     await before.stop();
     await push(quickPayload('second'));

@@ -27,8 +27,7 @@ export function softwareVulkan(): SoftwareVulkan | undefined {
     const libraries = readdirSync(join(unpacked, 'usr/lib')).map((folder) => join(unpacked, 'usr/lib', folder));
     const cache = join(unpacked, 'shaders');
     const paths = { VK_DRIVER_FILES: own, LD_LIBRARY_PATH: libraries.join(':'), MESA_SHADER_CACHE_DIR: cache };
-    // Compiling takes longer than running: without LLVM's optimisations, it takes a tenth to a fifth less.
-    return { ...lavapipe, env: { ...env, ...paths, GALLIVM_PERF: 'nopt' } };
+    return { ...lavapipe, env: { ...env, ...paths } };
   }
   const [installed] = existsSync(SYSTEM_ICDS)
     ? readdirSync(SYSTEM_ICDS).filter((name) => name.startsWith('lvp_icd'))

@@ -281,15 +281,13 @@ describe('limits of a token', () => {
   });
 
   it('let tokens take turns: a newcomer waits for the running job only', { timeout: 120_000 }, async () => {
+    const enough = new AbortController();
     const many = Array.from({ length: 12 }, (_, i) =>
-      outcomeOf(clientWith(anna), {
-        ...quick,
-        width: 256,
-        height: 256,
-        steps: 12,
-        seed: BigInt(i),
-        prompt: `a lake ${i}`,
-      }),
+      outcomeOf(
+        clientWith(anna),
+        { ...quick, width: 256, height: 256, steps: 12, seed: BigInt(i), prompt: `a lake ${i}` },
+        { signal: enough.signal },
+      ),
     );
     await until(async () => (await serverStatus(clientWith(admin), 5000)).queuedJobs >= 6);
     const before = await serverStatus(clientWith(admin), 5000);
@@ -307,6 +305,7 @@ describe('limits of a token', () => {
     expect(positions[0]).toBeLessThanOrEqual(before.runningJobs);
     const after = await serverStatus(clientWith(admin), 5000);
     expect(after.queuedJobs + after.runningJobs).toBeGreaterThan(0);
+    enough.abort();
     await Promise.all(many);
   });
 });
