@@ -5,7 +5,7 @@ export class Scrape {
   readonly #samples: ReadonlyMap<string, readonly ParsedSample[]>;
   /** Names of the metrics. */
   readonly names: readonly string[];
-  /** Number of samples. */
+  /** Number of samples, without those of garbage collections, of which a process sees new kinds as it goes. */
   readonly series: number;
 
   constructor(text: string) {
@@ -15,7 +15,8 @@ export class Scrape {
     const samples = new Map<string, ParsedSample[]>();
     for (const { name, metrics } of families) samples.set(name, [...(samples.get(name) ?? []), ...metrics]);
     this.#samples = samples;
-    this.series = families.reduce((sum, { metrics }) => sum + metrics.length, 0);
+    const counted = families.filter(({ name }) => !name.startsWith('nodejs_gc_'));
+    this.series = counted.reduce((sum, { metrics }) => sum + metrics.length, 0);
   }
 
   static async of(metricsUrl: string): Promise<Scrape> {
