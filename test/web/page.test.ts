@@ -212,6 +212,8 @@ describe('what the page survives', () => {
     const second = await page.context().newPage();
     await second.goto(page.url());
     await page.reload();
+    // A tab that is not seen asks for nothing, and a reload may have brought the other one to the front.
+    await second.bringToFront();
     await second.getByTestId('result').waitFor();
     await page.bringToFront();
     await page.getByTestId('result').waitFor();
