@@ -21,40 +21,41 @@ export function modelMemory(networks: readonly Network[], native: Omit<RunSize, 
     corners,
     networks: networks.map((network) => {
       const memory = memoryOf(network.graph);
-      const { parts } = network;
       // Most networks do not change along every axis.
       const known = new Map<string, GraphMemory>();
-      const measured = cornerSizes(corners).map((size) => {
-        const sizes = network.sizes(size);
-        const key = JSON.stringify(sizes);
-        const result = known.get(key) ?? memory(sizes);
-        known.set(key, result);
-        return result;
-      });
-      const [{ weightBytes } = { weightBytes: 0 }] = measured;
+      const measured = (sizesOf: Network['sizes']) =>
+        cornerSizes(corners).map((size) => {
+          const sizes = sizesOf(size);
+          const key = JSON.stringify(sizes);
+          const result = known.get(key) ?? memory(sizes);
+          known.set(key, result);
+          return result;
+        });
+      const { parts } = network;
+      const whole = measured(network.sizes);
+      const [{ weightBytes } = { weightBytes: 0 }] = whole;
       return {
         ...describe(network),
         weightBytes,
-        peaks: measured.map(({ peakBytes }) => peakBytes),
-        ...(parts && { parts: partMemory(network, parts, corners) }),
+        peaks: whole.map(({ peakBytes }) => peakBytes),
+        ...(parts && { parts: partMemory(parts, whole, measured(parts.nothing)) }),
       };
     }),
   };
 }
 
+/** @param whole at the corners, of whole frames @param shared of what every part computes of them */
 function partMemory(
-  { graph, sizes }: Network,
-  { unit, margin, nothing }: NetworkParts,
-  corners: ModelMemory['corners'],
+  { unit, margin }: NetworkParts,
+  whole: readonly GraphMemory[],
+  shared: readonly GraphMemory[],
 ): PartMemory {
-  const memory = memoryOf(graph);
-  const measured = cornerSizes(corners).map((size) => ({ whole: memory(sizes(size)), shared: memory(nothing(size)) }));
   return {
     unit,
     margin,
-    fed: measured.map(({ whole, shared }) => whole.feedBytes - shared.feedBytes),
-    shared: measured.map(({ shared }) => shared.peakBytes),
-    sharedEnd: measured.map(({ shared }) => shared.endBytes),
+    fed: whole.map(({ feedBytes }, i) => feedBytes - (shared[i]?.feedBytes ?? 0)),
+    shared: shared.map(({ peakBytes }) => peakBytes),
+    sharedEnd: shared.map(({ endBytes }) => endBytes),
   };
 }
 

@@ -148,10 +148,13 @@ export function planScheduler(
 ): string {
   const requested = request.scheduler || sampling?.scheduler || schedulers.default;
   const scheduler = schedulers.resolve(requested) ?? '';
-  const bound =
-    schedulers.names.length <= NAMED_SCHEDULERS
-      ? `must be one of ${schedulers.names.join(', ')}`
-      : `is not known; the nearest are ${nearestNames(requested, schedulers.names, NAMED_SCHEDULERS).join(', ')}, and ListModels has all ${schedulers.names.length}`;
-  check(scheduler !== '', 'scheduler', `scheduler "${requested.slice(0, 64)}" ${bound}`);
+  if (scheduler === '')
+    check(false, 'scheduler', `scheduler "${requested.slice(0, 64)}" ${schedulerBound(requested, schedulers.names)}`);
   return scheduler;
+}
+
+function schedulerBound(requested: string, names: readonly string[]): string {
+  if (names.length <= NAMED_SCHEDULERS) return `must be one of ${names.join(', ')}`;
+  const nearest = nearestNames(requested, names, NAMED_SCHEDULERS);
+  return `is not known; the nearest are ${nearest.join(', ')}, and ListModels has all ${names.length}`;
 }
