@@ -1,5 +1,5 @@
 /** Parts in which a network works through large frames: a network that gives from each of them what it gives from the whole. */
-import { type PlaneSize, spread, type Tile } from '../std/plane.js';
+import { largest, type PlaneSize, spread, type Tile } from '../std/plane.js';
 
 /** What decides on the parts of a network's frames. */
 export interface FrameParts {
@@ -62,7 +62,10 @@ export function largestPart(frame: PlaneSize, frameParts: FrameParts, isShort = 
   const parts = layoutsOf(size, frameParts).at(isShort ? -1 : 0) ?? [];
   const grown = (from: number, length: number, whole: number) =>
     Math.min(whole, (from + length) * unit + margin) - Math.max(0, from * unit - margin);
-  return parts
-    .map(({ x, y, width, height }) => ({ width: grown(x, width, frame.width), height: grown(y, height, frame.height) }))
-    .reduce((a, b) => (b.width * b.height > a.width * a.height ? b : a));
+  return largest(
+    parts.map(({ x, y, width, height }) => ({
+      width: grown(x, width, frame.width),
+      height: grown(y, height, frame.height),
+    })),
+  );
 }

@@ -14,3 +14,13 @@ export interface Tile extends PlaneSize {
 export function spread(length: number, piece: number, count: number): readonly number[] {
   return Array.from({ length: count }, (_, i) => Math.round((i * (length - piece)) / Math.max(1, count - 1)));
 }
+
+/** The same tile where every side is so many times as long. */
+export function scaled({ x, y, width, height }: Tile, by: number): Tile {
+  return { x: x * by, y: y * by, width: width * by, height: height * by };
+}
+
+/** The first of those with the largest area. @throws TypeError where there are none */
+export function largest<T extends PlaneSize>(planes: readonly T[]): T {
+  return planes.reduce((a, b) => (b.width * b.height > a.width * a.height ? b : a));
+}

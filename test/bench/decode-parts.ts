@@ -4,7 +4,6 @@
  * WAN's decoder over whole frames, and over the parts that it takes by default: CPU seconds, what the process grew by, and what was
  * computed for it. The model has the released sizes and weights of zeros.
  */
-
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

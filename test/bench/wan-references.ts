@@ -5,7 +5,6 @@
  * The distance is to what the VAE makes of the reference by itself, the nearest that a video can come. Without --model it makes the
  * tiny VACE of hash weights.
  */
-
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

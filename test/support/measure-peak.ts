@@ -17,25 +17,19 @@ import type { SyntheticWanSize } from '../../src/synthetic/sizes.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
 
 const folder = join(tmpdir(), `darkroom-peak-${process.pid}`);
-/** A decoder, and sides of latents: of the first run, and of the one that is measured. */
+/** A decoder, and sides in pixels: of the first run, and of the one that is measured. */
 const kinds = {
-  sdxl: { first: 8, side: 32, decoder: sdxlDecoder },
-  wan: { first: 8, side: 20, decoder: () => wanDecoder('wan-1.3b') },
-  'wan-2.2': { first: 2, side: 10, decoder: () => wanDecoder('wan-ti2v-5b') },
+  sdxl: { first: 64, side: 256, decoder: sdxlDecoder },
+  wan: { first: 64, side: 160, decoder: () => wanDecoder('wan-1.3b') },
+  'wan-2.2': { first: 32, side: 160, decoder: () => wanDecoder('wan-ti2v-5b') },
 } as const;
 
 const kind = kinds[process.argv[2] as keyof typeof kinds];
-/** Run-time dimensions of whole frames: WAN's decoder has cuts, which leave all. */
-const sizesOf = (side: number) => {
-  const cuts = Array.from({ length: 4 }, (_, i) => {
-    const length = side * 2 ** Math.max(0, i - 1);
-    return { [`H${i}`]: length, [`W${i}`]: length };
-  });
-  return Object.assign({ B: 1, H: side, W: side }, ...cuts) as Readonly<Record<string, number>>;
-};
-const sizes = sizesOf(kind.side);
 try {
-  const graph = await kind.decoder();
+  const decoder = await kind.decoder();
+  const { graph } = decoder;
+  const sizesOf = (side: number) => decoder.sizes({ width: side, height: side, frames: 1, rows: 1 });
+  const sizes = sizesOf(kind.side);
   const session = await InferenceSession.create(
     graph.encode((file) => file.slice(folder.length + 1)),
     {
@@ -74,13 +68,13 @@ try {
 async function sdxlDecoder() {
   await writeSyntheticSdxl(folder, 'sdxl-base', 'F16', true);
   const checkpoint = await openSdxlCheckpoint({ path: folder });
-  return (await buildSdxlNetworks(checkpoint, expectedDialects('cpu', 'fp32'))).vae_decoder.graph;
+  return (await buildSdxlNetworks(checkpoint, expectedDialects('cpu', 'fp32'))).vae_decoder;
 }
 
 async function wanDecoder(size: SyntheticWanSize) {
   await writeSyntheticWan(folder, size, 'BF16', true);
   const checkpoint = await openWanCheckpoint({ path: folder });
-  return (await buildWanNetworks(checkpoint, expectedDialects('cpu', 'fp32'))).vae_decoder_later.graph;
+  return (await buildWanNetworks(checkpoint, expectedDialects('cpu', 'fp32'))).vae_decoder_later;
 }
 
 async function resident(field: 'VmRSS' | 'VmHWM'): Promise<number> {

@@ -1,6 +1,8 @@
 /** Inpainting of the masked part alone: it is drawn at the full size of the image, and pasted back smaller. */
+
+import type { PlaneSize, Tile } from '../../std/plane.js';
 import type { InitImage } from '../pipeline.js';
-import { copyPixels, cutPixels, type ImageSize, type Pixels, type Region } from './pixel-regions.js';
+import { copyPixels, cutPixels, type Pixels } from './pixel-regions.js';
 import { resizeLanczos } from './resize-pillow.js';
 
 /**
@@ -10,7 +12,7 @@ import { resizeLanczos } from './resize-pillow.js';
  * @param mask uint8 [height, width]
  * @param padding pixels around what is drawn
  */
-export function maskedRegion(mask: Uint8Array, { width, height }: ImageSize, padding: number): Region | undefined {
+export function maskedRegion(mask: Uint8Array, { width, height }: PlaneSize, padding: number): Tile | undefined {
   let [left, top, right, bottom] = [width, height, 0, 0];
   for (const [i, value] of mask.entries()) {
     if (value === 0) continue;
@@ -43,7 +45,7 @@ function widened({ from, to }: Range, length: number, limit: number): Range {
 }
 
 /** An image to start from and its mask, cut to a region and at the full size again. The mask is black and white there. */
-export function cropInit(init: InitImage & { readonly mask: Uint8Array }, size: ImageSize, region: Region): InitImage {
+export function cropInit(init: InitImage & { readonly mask: Uint8Array }, size: PlaneSize, region: Tile): InitImage {
   const { rgb, mask, strength } = init;
   const drawn = cropPixels(mask, size, region);
   return {
@@ -54,12 +56,12 @@ export function cropInit(init: InitImage & { readonly mask: Uint8Array }, size: 
 }
 
 /** An image cut to a region and at the full size again. @param values uint8 [height, width, C] */
-export function cropPixels(values: Uint8Array, size: ImageSize, region: Region): Uint8Array {
+export function cropPixels(values: Uint8Array, size: PlaneSize, region: Tile): Uint8Array {
   return fillSize(cutPixels({ width: size.width, height: size.height, values }, region), size);
 }
 
 /** The image with what was drawn of a region in its place, smaller. */
-export function pasteRegion(drawn: Uint8Array, whole: Uint8Array, size: ImageSize, region: Region): Uint8Array {
+export function pasteRegion(drawn: Uint8Array, whole: Uint8Array, size: PlaneSize, region: Tile): Uint8Array {
   const { width, height } = size;
   const values = coverSize({ width, height, values: drawn }, region);
   const part = { width: region.width, height: region.height, values };
@@ -69,7 +71,7 @@ export function pasteRegion(drawn: Uint8Array, whole: Uint8Array, size: ImageSiz
 }
 
 /** Scaled until it fits into a size, in its middle; its edges are drawn out to the size's. */
-function fillSize(image: Pixels, to: ImageSize): Uint8Array {
+function fillSize(image: Pixels, to: PlaneSize): Uint8Array {
   const isWide = to.width / to.height < image.width / image.height;
   const inner = {
     width: isWide ? to.width : Math.floor((image.width * to.height) / image.height),
@@ -79,7 +81,7 @@ function fillSize(image: Pixels, to: ImageSize): Uint8Array {
 }
 
 /** Scaled until it covers a size, and cropped evenly. */
-function coverSize(image: Pixels, to: ImageSize): Uint8Array {
+function coverSize(image: Pixels, to: PlaneSize): Uint8Array {
   const isWide = to.width / to.height > image.width / image.height;
   const outer = {
     width: isWide ? to.width : Math.floor((image.width * to.height) / image.height),
@@ -89,7 +91,7 @@ function coverSize(image: Pixels, to: ImageSize): Uint8Array {
 }
 
 /** In the middle of a size: cropped, or its edges repeated. */
-function moved({ width, height, values }: Pixels, to: ImageSize): Uint8Array {
+function moved({ width, height, values }: Pixels, to: PlaneSize): Uint8Array {
   const channels = values.length / (width * height);
   const [left, top] = [to.width, to.height].map(
     (side, i) => Math.floor(side / 2) - Math.floor(([width, height][i] as number) / 2),

@@ -1,24 +1,14 @@
 /** Parts of images: row-major uint8 [height, width, C]. */
 
-/** In pixels. */
-export interface ImageSize {
-  readonly width: number;
-  readonly height: number;
-}
+import type { PlaneSize, Tile } from '../../std/plane.js';
 
-/** A part of an image, in pixels. */
-export interface Region extends ImageSize {
-  readonly x: number;
-  readonly y: number;
-}
-
-export interface Pixels extends ImageSize {
+export interface Pixels extends PlaneSize {
   /** Row-major uint8 [height, width, C]. */
   readonly values: Uint8Array;
 }
 
 /** The pixels of a region. */
-export function cutPixels(image: Pixels, region: Region): Pixels {
+export function cutPixels(image: Pixels, region: Tile): Pixels {
   const channels = image.values.length / (image.width * image.height);
   const values = new Uint8Array(channels * region.width * region.height);
   const part = { width: region.width, height: region.height, values };
@@ -29,9 +19,9 @@ export function cutPixels(image: Pixels, region: Region): Pixels {
 /** Copies the pixels of a region of one image to a place in another one of as many channels. */
 export function copyPixels(
   source: Pixels,
-  { x, y, width, height }: Region,
+  { x, y, width, height }: Tile,
   target: Pixels,
-  to: Pick<Region, 'x' | 'y'>,
+  to: Pick<Tile, 'x' | 'y'>,
 ): void {
   const channels = source.values.length / (source.width * source.height);
   for (let row = 0; row < height; row += 1) {

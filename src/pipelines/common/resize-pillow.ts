@@ -1,4 +1,5 @@
-import type { ImageSize, Pixels } from './pixel-regions.js';
+import type { PlaneSize } from '../../std/plane.js';
+import type { Pixels } from './pixel-regions.js';
 
 /** Coefficient of Catmull-Rom splines. */
 const A = -0.5;
@@ -15,12 +16,12 @@ const BICUBIC: Filter = { support: 2, weight: cubic };
 const LANCZOS: Filter = { support: 3, weight: (x) => (Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0) };
 
 /** The same at another size, by Pillow's bicubic filter. Image encoders were trained on images that were made smaller in this way. */
-export function resizeBicubic(image: Pixels, to: ImageSize): Uint8Array {
+export function resizeBicubic(image: Pixels, to: PlaneSize): Uint8Array {
   return resize(image, to, BICUBIC);
 }
 
 /** The same by Pillow's Lanczos filter, with which diffusers resizes images and masks. */
-export function resizeLanczos(image: Pixels, to: ImageSize): Uint8Array {
+export function resizeLanczos(image: Pixels, to: PlaneSize): Uint8Array {
   return resize(image, to, LANCZOS);
 }
 
@@ -30,7 +31,7 @@ export function resizeLanczos(image: Pixels, to: ImageSize): Uint8Array {
  *
  * https://github.com/python-pillow/Pillow/blob/11.0.0/src/libImaging/Resample.c#L183
  */
-function resize({ width, height, values }: Pixels, to: ImageSize, filter: Filter): Uint8Array {
+function resize({ width, height, values }: Pixels, to: PlaneSize, filter: Filter): Uint8Array {
   const channels = values.length / (width * height);
   const row = channels * to.width;
   const across = { from: width, to: to.width, step: channels, lines: height, apart: [channels * width, row] } as const;

@@ -1,5 +1,5 @@
 import type { PlaneSize, Tile } from '../../std/plane.js';
-import { cutTile } from './tiles.js';
+import { copyPixels } from './pixel-regions.js';
 
 /**
  * Planar float32 [3, H, W] of -1 to 1, to interleaved uint8 [H, W, 3]: halved and shifted to 0 to 1, clamped, times 255,
@@ -24,13 +24,9 @@ export function rgbFromImage(image: Float32Array, { width, height }: PlaneSize):
  * @param values planar float32 [3, h, w] of -1 to 1, of all that lies in `around`
  * @param part of the larger one, inside of `around`
  */
-export function pasteRgb(rgb: Uint8Array, { width }: PlaneSize, values: Float32Array, around: Tile, part: Tile): void {
+export function pasteRgb(rgb: Uint8Array, size: PlaneSize, values: Float32Array, around: Tile, part: Tile): void {
   const inside = { ...part, x: part.x - around.x, y: part.y - around.y };
-  const own = rgbFromImage(cutTile(values, around, inside), part);
-  for (let row = 0; row < part.height; row += 1) {
-    const line = own.subarray(3 * row * part.width, 3 * (row + 1) * part.width);
-    rgb.set(line, 3 * ((part.y + row) * width + part.x));
-  }
+  copyPixels({ ...around, values: rgbFromImage(values, around) }, inside, { ...size, values: rgb }, part);
 }
 
 /** Interleaved uint8 [H, W, 3] to planar float32 [3, H, W] of -1 to 1. */

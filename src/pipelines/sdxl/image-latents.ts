@@ -3,9 +3,9 @@ import { createScheduler, firstCallOf, predictionOf } from '../../schedulers/bet
 import type { Prediction } from '../../schedulers/prediction.js';
 import type { Scheduler } from '../../schedulers/scheduler.js';
 import { groupBy } from '../../std/group-by.js';
+import type { Tile } from '../../std/plane.js';
 import { batchKey, firstStep } from '../common/batching.js';
 import type { NoisySample } from '../common/clean-latents.js';
-import type { Region } from '../common/pixel-regions.js';
 import type { GenerationRequest } from '../pipeline.js';
 import type { JobImagePrompt } from './control/image-prompts.js';
 import type { JobControl } from './control/job-controls.js';
@@ -43,7 +43,7 @@ export interface ImageOptions {
 
 /** The image and the mask that a part was cut out of. */
 export interface CroppedInit {
-  readonly region: Region;
+  readonly region: Tile;
   readonly rgb: Uint8Array;
   readonly mask: Uint8Array;
 }

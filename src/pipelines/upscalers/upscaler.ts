@@ -1,12 +1,12 @@
 import { InferenceError } from '../../errors.js';
 import type { HalfType } from '../../graph/dialect.js';
 import { outputOf } from '../../runtime/session.js';
-import type { PlaneSize, Tile } from '../../std/plane.js';
+import { type PlaneSize, scaled, type Tile } from '../../std/plane.js';
 import { shown } from '../../std/shown.js';
 import type { WeightFiles } from '../../weights/weight-files.js';
 import { buildNetworks, type NetworkBuilder, planWeights, type WeightPlan } from '../common/build-networks.js';
 import type { NetworkOpener } from '../common/network-opener.js';
-import { copyPixels, cutPixels, type Region } from '../common/pixel-regions.js';
+import { copyPixels, cutPixels } from '../common/pixel-regions.js';
 import { imageFromRgb, rgbFromImage } from '../common/rgb-image.js';
 import { type OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { cutTile } from '../common/tiles.js';
@@ -114,10 +114,6 @@ function* paddedTiles({ width, height }: PlaneSize, side: number): Generator<{ t
       };
     }
   }
-}
-
-function scaled({ x, y, width, height }: Region, scale: number): Region {
-  return { x: x * scale, y: y * scale, width: width * scale, height: height * scale };
 }
 
 function tableOf(config: UpscalerConfig) {

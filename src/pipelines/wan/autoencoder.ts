@@ -1,6 +1,6 @@
 import { isOutOfMemory } from '../../runtime/out-of-memory.js';
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
-import type { Tile } from '../../std/plane.js';
+import { scaled, type Tile } from '../../std/plane.js';
 import type { Network } from '../common/build-networks.js';
 import type { FrameForm } from '../common/frame-form.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
@@ -135,7 +135,7 @@ export class Autoencoder implements VideoEncoder {
         if (i === 0) waiting.push(...decoded.map(() => form.blank(size)));
         const frames = isLast ? waiting.splice(0, decoded.length) : waiting.slice(at, at + decoded.length);
         for (const [k, frame] of frames.entries())
-          form.paste(frame, size, decoded[k] as Float32Array, window.frame, scaledTile(part, this.#scale));
+          form.paste(frame, size, decoded[k] as Float32Array, window.frame, scaled(part, this.#scale));
         at += decoded.length;
         yield { frames: isLast ? frames : [], done };
       }
@@ -237,10 +237,6 @@ export class Autoencoder implements VideoEncoder {
   get #scale(): number {
     return pixelsPerLatent(this.#config);
   }
-}
-
-function scaledTile({ x, y, width, height }: Tile, scale: number): Tile {
-  return { x: x * scale, y: y * scale, width: width * scale, height: height * scale };
 }
 
 /** Outputs that carry a layer's past stay on the device, for the inputs of the same layer in the next run. */

@@ -50,9 +50,7 @@ export function wanTable(config: WanConfig) {
   const halves: readonly HalfType[] = ['f16', 'bf16'];
   const isOfText = ['text_to_video', 'text_image_to_video'].includes(variantOf(config.transformer));
   const side = pixelsPerLatent(config.vae);
-  const frame = ({ width, height }: RunSize) => ({ H: height / side, W: width / side });
-  const whole = ({ width, height }: RunSize) =>
-    wholeWindow({ width: width / side, height: height / side }, config.vae).sizes;
+  const latents = ({ width, height }: RunSize) => ({ width: width / side, height: height / side });
   const video = ({ width, height, frames, rows }: RunSize) => ({
     B: rows,
     T: TEXT_POSITIONS,
@@ -65,11 +63,11 @@ export function wanTable(config: WanConfig) {
     ({
       component: 'vae',
       residence: 'always',
-      sizes: whole,
+      sizes: (run) => wholeWindow(latents(run), config.vae).sizes,
       parts: {
         ...decoderParts(config.vae),
-        sizes: (run, isShort) => largestWindow(run, config.vae, isShort),
-        nothing: (run) => emptyWindow(frame(run), config.vae),
+        sizes: (run, isShort) => largestWindow(latents(run), config.vae, isShort),
+        nothing: (run) => emptyWindow(latents(run), config.vae),
       },
       halves,
       options: { unused: unusedVaeKeys('decoder', kind) },
@@ -80,7 +78,7 @@ export function wanTable(config: WanConfig) {
       component: 'vae',
       // Models that are conditioned on a whole video encode one, known or blank, for every job.
       residence: isOfText ? 'reference' : 'always',
-      sizes: frame,
+      sizes: ({ width, height }) => ({ H: height / side, W: width / side }),
       halves,
       options: { unused: unusedVaeKeys('encoder', kind) },
       build: ({ graph, root }) => buildVaeEncoder(graph, root, config.vae, kind),

@@ -1,6 +1,6 @@
 /** How the decoder computes a part of its frames: see model/decoder-cuts.ts. */
 import type { Feed } from '../../runtime/session.js';
-import type { PlaneSize, Tile } from '../../std/plane.js';
+import { largest, type PlaneSize, type Tile } from '../../std/plane.js';
 import { type FrameParts, layoutsOf } from '../frame-parts.js';
 import type { VaeConfig } from './model/config.js';
 import { cutName, decoderCuts } from './model/decoder-cuts.js';
@@ -42,28 +42,25 @@ export function windowOf(part: Tile, whole: PlaneSize, config: VaeConfig): Windo
   return { feeds, sizes, frame: { x, y, width: columns.length, height: rows.length } };
 }
 
-/** The same of whole frames. */
+/** The same of whole frames. @param whole size of the latents */
 export function wholeWindow(whole: PlaneSize, config: VaeConfig): Window {
   return windowOf({ ...whole, x: 0, y: 0 }, whole, config);
 }
 
 /** Run-time dimensions of the decoder where the first cut leaves nothing. @param whole size of the latents */
-export function emptyWindow(whole: { readonly H: number; readonly W: number }, config: VaeConfig): Window['sizes'] {
-  return Object.assign({ ...whole }, ...decoderCuts(config).map((_, i) => ({ [`H${i}`]: 0, [`W${i}`]: 0 })));
+export function emptyWindow({ width, height }: PlaneSize, config: VaeConfig): Window['sizes'] {
+  return Object.assign({ H: height, W: width }, ...decoderCuts(config).map((_, i) => ({ [`H${i}`]: 0, [`W${i}`]: 0 })));
 }
 
 /**
- * Run-time dimensions of the decoder for the largest of the parts that frames of a size, in pixels, are cut into.
+ * Run-time dimensions of the decoder for the largest of the parts that frames are cut into.
+ * @param whole size of the latents
  * @param isShort in the smallest parts, as where memory is short
  */
-export function largestWindow({ width, height }: PlaneSize, config: VaeConfig, isShort = false): Window['sizes'] {
-  const frameParts = decoderParts(config);
-  const { unit } = frameParts;
-  const whole = { width: width / unit, height: height / unit };
-  const parts = layoutsOf(whole, frameParts).at(isShort ? -1 : 0) ?? [];
-  return parts
-    .map((part) => windowOf(part, whole, config))
-    .reduce((a, b) => (b.frame.width * b.frame.height > a.frame.width * a.frame.height ? b : a)).sizes;
+export function largestWindow(whole: PlaneSize, config: VaeConfig, isShort = false): Window['sizes'] {
+  const parts = layoutsOf(whole, decoderParts(config)).at(isShort ? -1 : 0) ?? [];
+  const windows = parts.map((part) => windowOf(part, whole, config));
+  return largest(windows.map(({ frame, sizes }) => ({ ...frame, sizes }))).sizes;
 }
 
 /** A cut along one axis: what is left out at its ends, and what is left, in pixels of where it is made. */
