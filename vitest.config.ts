@@ -5,8 +5,9 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 const LONG = /(goldens-webgpu|cli\/cli|web\/page|demo-model|server\/loras)\.test\.ts$/;
 /** Files that may run in a process that ran others: they leave nothing there, and measure nothing of it. */
 const SHARING = [
-  ...['cli', 'client', 'docs', 'families', 'media', 'observe', 'policy', 'queue-bridge', 'random', 'references'],
-  ...['schedulers', 'server', 'std', 'storage', 'tokenizer', 'web', 'weights'],
+  ...['cli', 'client', 'deploy', 'docs', 'families', 'faults', 'fuzz', 'graph', 'media', 'observe', 'policy'],
+  ...['queue-bridge', 'random', 'references', 'schedulers', 'scripts', 'semantic', 'server', 'std', 'storage'],
+  ...['synthetic', 'tokenizer', 'web', 'weights'],
 ].map((room) => `test/${room}/**/*.test.ts`);
 SHARING.push('test/pipelines/**/!(networks).test.ts');
 

@@ -221,7 +221,7 @@ export class Graph {
   external(name: string, type: OnnxType, shape: readonly number[], range: ExternalRange): Value {
     if (this.#outer !== undefined) return this.#outer.external(name, type, shape, range);
     return this.cached(`external ${range.file} ${range.offset} ${type} ${shape}`, () => {
-      const unique = this.#externals.some((other) => other.name === name) ? `${name} ${formatShape(shape)}` : name;
+      const unique = this.#values.has(name) ? `${name} ${formatShape(shape)}` : name;
       const { file, offset, length } = range;
       const value = { name: unique, type, shape };
       this.#values.set(unique, value);

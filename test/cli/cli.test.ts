@@ -1,11 +1,12 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
-import { describe, expect, inject, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { connect } from '../../src/client/client.js';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
 import { contractJobTypes as jobTypes } from '../../src/job-types.js';
@@ -22,27 +23,129 @@ import { readTensorFile, writeTensorFile } from '../support/tensor-file.js';
 const qwenGoldens = fileURLToPath(new URL('../fixtures/goldens/qwen-tiny', import.meta.url));
 const buf = fileURLToPath(new URL('../../node_modules/.bin/buf', import.meta.url));
 
-function spawnServe(model: readonly string[] = [inject('tinySdxl')], variables: Record<string, string> = {}) {
-  const server = spawn(
-    process.execPath,
-    [main, 'serve', '--listen', '127.0.0.1:0', '--device', 'cpu', '--sdxl', ...model],
-    { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, ENGINE_THREADS: '1', ...variables } },
-  );
-  onTestFinished(() => void server.kill('SIGKILL'));
-  return server;
+function spawnServe(
+  models: readonly string[] = ['--sdxl', inject('tinySdxl')],
+  variables: Record<string, string> = {},
+) {
+  return spawn(process.execPath, [main, 'serve', '--listen', '127.0.0.1:0', '--device', 'cpu', ...models], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, ENGINE_THREADS: '1', ...variables },
+  });
 }
 
-async function serve(
-  model?: readonly string[],
-  variables?: Record<string, string>,
-): Promise<{ server: ChildProcess; address: string }> {
-  const server = spawnServe(model, variables);
-  const lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
+/** The address of a server, once each of these models is ready. */
+async function readyServer({ stdout }: ReturnType<typeof spawnServe>, models = ['sdxl']): Promise<string> {
+  const lines = createInterface({ input: stdout })[Symbol.asyncIterator]();
   const { value: listens } = await lines.next();
-  const { value: isReady } = await lines.next();
-  expect(isReady).toBe('model sdxl is ready on cpu');
-  return { server, address: String(listens).replace('darkroom listens on ', '') };
+  const ready: string[] = [];
+  for (const _ of models) ready.push((await lines.next()).value);
+  expect(ready.toSorted()).toEqual(models.map((model) => `model ${model} is ready on cpu`).toSorted());
+  return String(listens).replace('darkroom listens on ', '');
 }
+
+/** A server of one test. */
+async function serve(args?: readonly string[], models?: string[]): Promise<{ server: ChildProcess; address: string }> {
+  const server = spawnServe(args);
+  onTestFinished(() => void server.kill('SIGKILL'));
+  return { server, address: await readyServer(server, models) };
+}
+
+describe('a server with every kind of model', () => {
+  let server: ChildProcess;
+  let address: string;
+  beforeAll(async () => {
+    const ink = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
+    const models = ['--sdxl', inject('tinySdxl'), '--wan', inject('tinyWan'), '--qwen', inject('tinyQwen')];
+    const variables = { QWEN_CACHE: await mkdtemp(join(tmpdir(), 'darkroom-test-')), MEMORY_RESERVE_BYTES: '0' };
+    const spawned = spawnServe([...models, '--lora', `ink=${ink}`], variables);
+    server = spawned;
+    address = await readyServer(spawned, ['sdxl', 'wan']);
+  });
+  afterAll(() => void server.kill('SIGKILL'));
+
+  it('generate: writes the files of a job, and lists bad fields', async () => {
+    const out = await tempFolder();
+    const args = [
+      'generate',
+      'a red circle',
+      '--server',
+      address,
+      '--out',
+      out,
+      '--width',
+      '64',
+      '--height',
+      '72',
+      '--steps',
+      '2',
+      '--seed',
+      '5',
+      '--num-images',
+      '3',
+      '--job-id',
+      'mine',
+    ];
+    const { code, stdout } = await darkroom(args);
+    expect([code, await readdir(out)]).toEqual([0, ['mine-0.png', 'mine-1.png', 'mine-2.png']]);
+    expect(stdout).toContain(`wrote ${join(out, 'mine-2.png')} (64x72, seed 7)`);
+    const bad = await darkroom(['generate', 'a red circle', '--server', address, '--width', '1025', '--steps', '0']);
+    expect([bad.code, bad.stderr.split('\n').slice(1, 3)]).toEqual([
+      1,
+      ['  width: width 1025 must be a multiple of 8; use 1024 or 1032', '  steps: steps 0 must be >= 1 and <= 1000'],
+    ]);
+  });
+
+  it('enhance: prints the prompt, and the text as it is written beside it', async () => {
+    const args = ['enhance', 'a lighthouse', '--server', address, '--max-tokens', '12', '--seed', '4'];
+    const { code, stdout, stderr } = await darkroom([...args, '--watch']);
+    expect([code, stdout.trim()]).toEqual([0, expect.stringMatching(/./)]);
+    expect(stderr).toContain('model qwen is converted');
+    expect(stderr).toMatch(/\d+ tokens from \d+ on cpu in \d+\.\d s after \d+\.\d s, [\d.]+ a second, seed 4\n$/);
+    expect(await darkroom([...args, '--watch'])).toMatchObject({ stdout });
+    const bad = await darkroom([...args, '--temperature', '3']);
+    const problem = 'darkroom: Invalid parameters: temperature 3 must be >= 0 and <= 2\n';
+    expect([bad.code, bad.stderr]).toEqual([1, problem]);
+  });
+
+  it('generate: takes LoRAs', async () => {
+    const args = ['generate', 'a red circle', '--server', address, '--out', await tempFolder(), '--width', '64'];
+    const { code, stderr } = await darkroom([...args, '--steps', '2', '--lora', 'ink:0.5']);
+    expect([code, stderr]).toEqual([0, expect.stringContaining('model sdxl is built with ink')]);
+    const unknown = await darkroom([...args, '--lora', 'inkk']);
+    expect(unknown.stderr).toBe('darkroom: LoRA "inkk" is not known; the nearest are ink\n');
+  });
+
+  it('generate: tells the enhanced prompt, or why there is none', async () => {
+    const enhancedBy = async (server: string) => {
+      const size = ['--width', '64', '--height', '64', '--steps', '2', '--seed', '5'];
+      const out = ['--server', server, '--out', await tempFolder()];
+      return darkroom(['generate', 'a kite over a field', '--job-type', 'image7b_fast_enhanced', ...size, ...out]);
+    };
+    expect((await enhancedBy(address)).stdout).toMatch(/^enhanced prompt: .+$/m);
+    const unable = await serve(['--wan', inject('tinyWan')], ['wan']);
+    const { code, stderr } = await enhancedBy(unable.address);
+    expect([code, stderr]).toEqual([0, expect.stringContaining('the prompt was not enhanced: this server has no')]);
+  });
+
+  it('serve: reflects its API to buf curl', async () => {
+    const run = (...args: string[]) =>
+      new Promise<string>((resolve, reject) =>
+        execFile(buf, ['curl', '--protocol', 'grpc', '--http2-prior-knowledge', ...args], (error, stdout) =>
+          error ? reject(error) : resolve(stdout),
+        ),
+      );
+    expect((await run('--list-methods', `http://${address}`)).split('\n')).toEqual(
+      expect.arrayContaining([
+        'darkroom.v1.InferenceService/Generate',
+        'darkroom.v1.JobService/WatchJob',
+        'grpc.health.v1.Health/Watch',
+      ]),
+    );
+    const { models } = JSON.parse(await run(`http://${address}/darkroom.v1.ModelService/ListModels`));
+    expect(models[0]).toMatchObject({ name: 'sdxl', state: 'MODEL_STATE_READY', device: 'cpu', nativeSize: 64 });
+    expect(JSON.parse(await run(`http://${address}/grpc.health.v1.Health/Check`))).toEqual({ status: 'SERVING' });
+  });
+});
 
 describe('darkroom', () => {
   it('demo: draws what it is asked for, takes ten jobs from a queue to files and callbacks, and shows all on a page', async () => {
@@ -88,41 +191,9 @@ describe('darkroom', () => {
     expect(sheet).not.toMatch(/<script|https?:/);
   });
 
-  it('generate: writes the files of a job, and lists bad fields', async () => {
-    const { address } = await serve();
-    const out = await tempFolder();
-    const args = [
-      'generate',
-      'a red circle',
-      '--server',
-      address,
-      '--out',
-      out,
-      '--width',
-      '64',
-      '--height',
-      '72',
-      '--steps',
-      '2',
-      '--seed',
-      '5',
-      '--num-images',
-      '3',
-      '--job-id',
-      'mine',
-    ];
-    const { code, stdout } = await darkroom(args);
-    expect([code, await readdir(out)]).toEqual([0, ['mine-0.png', 'mine-1.png', 'mine-2.png']]);
-    expect(stdout).toContain(`wrote ${join(out, 'mine-2.png')} (64x72, seed 7)`);
-    const bad = await darkroom(['generate', 'a red circle', '--server', address, '--width', '1025', '--steps', '0']);
-    expect([bad.code, bad.stderr.split('\n').slice(1, 3)]).toEqual([
-      1,
-      ['  width: width 1025 must be a multiple of 8; use 1024 or 1032', '  steps: steps 0 must be >= 1 and <= 1000'],
-    ]);
-  });
-
   it('serve: goes on where nobody reads its output any more', async () => {
     const server = spawnServe();
+    onTestFinished(() => void server.kill('SIGKILL'));
     const [line] = (await once(createInterface({ input: server.stdout }), 'line')) as [string];
     server.stdout.destroy();
     // It prints the next line when the model is ready.
@@ -137,23 +208,6 @@ describe('darkroom', () => {
   it('generate: says so where there is no server', async () => {
     const { code, stderr } = await darkroom(['generate', 'a red circle', '--server', '127.0.0.1:1']);
     expect([code, stderr.split('\n')[0]]).toEqual([1, expect.stringContaining('no server answers at 127.0.0.1:1')]);
-  });
-
-  it('enhance: prints the prompt, and the text as it is written beside it', async () => {
-    const cache = await tempFolder();
-    const { address } = await serve([inject('tinySdxl'), '--qwen', inject('tinyQwen')], {
-      QWEN_CACHE: cache,
-      MEMORY_RESERVE_BYTES: '0',
-    });
-    const args = ['enhance', 'a lighthouse', '--server', address, '--max-tokens', '12', '--seed', '4'];
-    const { code, stdout, stderr } = await darkroom([...args, '--watch']);
-    expect([code, stdout.trim()]).toEqual([0, expect.stringMatching(/./)]);
-    expect(stderr).toContain('model qwen is converted');
-    expect(stderr).toMatch(/\d+ tokens from \d+ on cpu in \d+\.\d s after \d+\.\d s, [\d.]+ a second, seed 4\n$/);
-    expect(await darkroom([...args, '--watch'])).toMatchObject({ stdout });
-    const bad = await darkroom([...args, '--temperature', '3']);
-    const problem = 'darkroom: Invalid parameters: temperature 3 must be >= 0 and <= 2\n';
-    expect([bad.code, bad.stderr]).toEqual([1, problem]);
   });
 
   it.each([
@@ -185,31 +239,6 @@ describe('darkroom', () => {
     ]);
   });
 
-  it('generate: takes LoRAs', async () => {
-    const path = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
-    const { address } = await serve([inject('tinySdxl'), '--lora', `ink=${path}`]);
-    const args = ['generate', 'a red circle', '--server', address, '--out', await tempFolder(), '--width', '64'];
-    const { code, stderr } = await darkroom([...args, '--steps', '2', '--lora', 'ink:0.5']);
-    expect([code, stderr]).toEqual([0, expect.stringContaining('model sdxl is built with ink')]);
-    const unknown = await darkroom([...args, '--lora', 'inkk']);
-    expect(unknown.stderr).toBe('darkroom: LoRA "inkk" is not known; the nearest are ink\n');
-  });
-
-  it('generate: tells the enhanced prompt, or why there is none', async () => {
-    const variables = { WAN_PATH: inject('tinyWan'), QWEN_CACHE: await tempFolder(), MEMORY_RESERVE_BYTES: '0' };
-    const generate = async (qwen: string, address: string) => {
-      const size = ['--width', '64', '--height', '64', '--steps', '2', '--seed', '5'];
-      const out = ['--server', address, '--out', join(await tempFolder(), qwen)];
-      return darkroom(['generate', 'a kite over a field', '--job-type', 'image7b_fast_enhanced', ...size, ...out]);
-    };
-    const able = await serve([inject('tinySdxl'), '--qwen', inject('tinyQwen')], variables);
-    const { stdout } = await generate('with', able.address);
-    expect(stdout).toMatch(/^enhanced prompt: .+$/m);
-    const unable = await serve([inject('tinySdxl')], variables);
-    const { code, stderr } = await generate('without', unable.address);
-    expect([code, stderr]).toEqual([0, expect.stringContaining('the prompt was not enhanced: this server has no')]);
-  });
-
   it('serve: refuses a template without a place for the prompt', async () => {
     const template = join(await tempFolder(), 'template.yaml');
     await writeFile(template, 'user: Describe it.');
@@ -219,27 +248,6 @@ describe('darkroom', () => {
       1,
       `darkroom: ENHANCE_TEMPLATE ${template} has mistakes:\n  - user must have {prompt} in it, once\n`,
     ]);
-  });
-
-  it('serve: reflects its API to buf curl', async () => {
-    const { address } = await serve();
-    const run = (...args: string[]) =>
-      new Promise<string>((resolve, reject) =>
-        execFile(buf, ['curl', '--protocol', 'grpc', '--http2-prior-knowledge', ...args], (error, stdout) =>
-          error ? reject(error) : resolve(stdout),
-        ),
-      );
-    expect((await run('--list-methods', `http://${address}`)).split('\n')).toEqual(
-      expect.arrayContaining([
-        'darkroom.v1.InferenceService/Generate',
-        'darkroom.v1.JobService/WatchJob',
-        'grpc.health.v1.Health/Watch',
-      ]),
-    );
-    expect(JSON.parse(await run(`http://${address}/darkroom.v1.ModelService/ListModels`)).models).toMatchObject([
-      { name: 'sdxl', state: 'MODEL_STATE_READY', device: 'cpu', nativeSize: 64 },
-    ]);
-    expect(JSON.parse(await run(`http://${address}/grpc.health.v1.Health/Check`))).toEqual({ status: 'SERVING' });
   });
 
   it('serve: SIGTERM ends the accepted jobs, then the process, with 0', async () => {
@@ -324,7 +332,7 @@ describe('darkroom', () => {
     expect((await darkroom(['models', 'synthesize', 'sdxl-tiny', file])).stdout).toBe(`wrote ${file}\n`);
     const inspected = await darkroom(['models', 'inspect', file]);
     expect(inspected.stdout).toContain(`${file} is a whole SDXL checkpoint in the original layout.`);
-    const { address } = await serve([file, '--tokenizer', join(folder, 'tokenizer'), '--ztsnr']);
+    const { address } = await serve(['--sdxl', file, '--tokenizer', join(folder, 'tokenizer'), '--ztsnr']);
     const ask = (...args: readonly string[]) => darkroom([...args, '--server', address]);
     const size = ['--width', '64', '--height', '64', '--steps', '6'];
     const out = join(folder, 'out');
@@ -362,7 +370,7 @@ describe('darkroom', () => {
     const file = join(folder, 'alone.safetensors');
     await writeTensorFile(file, publishedRows(await readTensorFile(tiny)));
     expect((await darkroom(['models', 'inspect', file])).stdout).toContain(`${file} is a whole SDXL checkpoint`);
-    const { address } = await serve([file]);
+    const { address } = await serve(['--sdxl', file]);
     const tokens = await darkroom(['tokenize', 'a (red:1.2) kite', '--server', address]);
     expect(tokens.stdout).toMatch(/^text_encoder: 3 tokens in 1 of 75\ntext_encoder_2: 3 tokens in 1 of 75\n/);
     const size = ['--width', '64', '--height', '64', '--steps', '2'];

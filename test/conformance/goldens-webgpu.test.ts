@@ -22,21 +22,14 @@ async function conformance(folder: string, only: RegExp, ...options: string[]): 
 
 describe(`goldens on WebGPU (${vulkan?.name ?? 'no software Vulkan'})`, () => {
   it.skipIf(vulkan === undefined).each([
-    [
-      'sdxl-tiny',
-      'prompts, one with a mask, UNet, VAE both ways and a picture',
-      /^(prompts|compel\.c2$|unet|vae|txt2img2)/,
-      13,
-    ],
+    ['sdxl-tiny', 'prompts, one with a mask, UNet, and VAE both ways', /^(prompts|compel\.c2$|unet|vae)/, 12],
     [
       'wan-tiny',
       'a prompt, transformer, VAE both ways and a clip',
       /^(prompt1\.embeds|transformer\.t999|vae\.(dec|enc)5|video1)$/,
       5,
     ],
-    ['wan-vace-tiny', 'the transformer and a clip with the look of a picture', /^(transformer\.s0\.5|v3)$/, 2],
-    // The number of blocks of a released model.
-    ['wan-fun-inp-tiny', 'the transformer', /^transformer\.t250$/, 1],
+    ['wan-vace-tiny', 'the transformer', /^transformer\.s0\.5$/, 1],
     ['wan-i2v-tiny', 'the image encoder', /^image\.odd$/, 1],
     [
       'wan-ti2v-tiny',
@@ -57,7 +50,7 @@ describe('goldens on WebGPU in float16', () => {
   // The other networks pass by hand (docs/reference/precision.md): a driver on the CPU compiles their programs for minutes.
   it.skipIf(!vulkan?.hasHalf).each([
     ['sdxl-tiny', /^(prompts\[0\]|unet.t999)/, 2],
-    ['wan-tiny', /^(transformer\.t999|vae\.dec5)$/, 2],
+    ['wan-tiny', /^transformer\.t999$/, 1],
   ] as const)(
     '%s stays within the bounds of 16-bit sums',
     async (folder, only, count) => {

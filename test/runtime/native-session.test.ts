@@ -62,18 +62,22 @@ function identity(type: OnnxType, shape: readonly number[], op = 'Identity'): Ui
 const SIDE = 256;
 
 /** x, multiplied by itself over and over: seconds of work in short nodes. */
-function longGraph(nodes: number): Graph {
+function longGraph(nodes: number, side = SIDE): Graph {
   const graph = new Graph('long', { attention: 'decomposed', compute: 'f32' });
-  const x = graph.floatInput('x', [SIDE, SIDE]);
+  const x = graph.floatInput('x', [side, side]);
   let y = x;
-  for (let i = 0; i < nodes; i += 1) y = graph.node('MatMul', [y, x], [SIDE, SIDE]);
+  for (let i = 0; i < nodes; i += 1) y = graph.node('MatMul', [y, x], [side, side]);
   graph.output('y', y);
   return graph;
 }
 
-const square = (): Record<string, Feed> => ({
-  x: { data: hashTensor('x', [SIDE, SIDE]).map((value) => value / SIDE), shape: [SIDE, SIDE] },
+const feedOf = (side: number): Record<string, Feed> => ({
+  x: { data: hashTensor('x', [side, side]).map((value) => value / side), shape: [side, side] },
 });
+const square = feedOf(SIDE);
+
+/** Minutes of work: a run that is not ended runs into the test's limit. */
+const ENDLESS = { graph: longGraph(3000, 1024), feed: feedOf(1024) };
 
 describe('tensors of the native runtime', () => {
   it.each([
@@ -135,7 +139,7 @@ describe('runs of the native runtime', () => {
     const timer = setInterval(() => {
       turns += 1;
     }, 1);
-    await session.run(square());
+    await session.run(square);
     clearInterval(timer);
     // A run that blocks the thread leaves none.
     expect(turns).toBeGreaterThan(3);
@@ -143,11 +147,10 @@ describe('runs of the native runtime', () => {
   });
 
   it('end when their signal is aborted, and the session goes on', async () => {
-    // Minutes of work: a run that is not ended runs into the test's limit.
-    const session = await createSession(longGraph(100_000), native('cpu'));
+    const session = await createSession(ENDLESS.graph, native('cpu'));
     for (const reason of [new Error('first'), new Error('second')]) {
       const controller = new AbortController();
-      const run = session.run(square(), { signal: controller.signal });
+      const run = session.run(ENDLESS.feed, { signal: controller.signal });
       await delay(100);
       controller.abort(reason);
       await expect(run).rejects.toBe(reason);
@@ -157,16 +160,16 @@ describe('runs of the native runtime', () => {
 
   it.each(providers)('on %s leave a session that can be used when they were aborted', async (provider) => {
     const session = await createSession(longGraph(3), native(provider));
-    const expected = await session.run(square());
+    const expected = await session.run(square);
     for (let i = 0; i < 5; i += 1) {
       const controller = new AbortController();
-      const run = session.run(square(), { signal: controller.signal });
+      const run = session.run(square, { signal: controller.signal });
       await nextTurn();
       controller.abort(new Error('cancelled'));
       // WebGPU may have all of it in its queue by then, and finishes it.
       await run.catch((error: Error) => expect(error.message).toBe('cancelled'));
     }
-    expect(await session.run(square())).toEqual(expected);
+    expect(await session.run(square)).toEqual(expected);
     await session.release();
   });
 
@@ -176,14 +179,14 @@ describe('runs of the native runtime', () => {
       await createSession(longGraph(3), native('cpu')),
       await createSession(longGraph(3), pinned),
     ];
-    const expected = await free.run(square());
-    const all = await Promise.all(Array.from({ length: 8 }, () => session.run(square())));
+    const expected = await free.run(square);
+    const all = await Promise.all(Array.from({ length: 8 }, () => session.run(square)));
     for (const outputs of all) expect(outputs).toEqual(expected);
     await expect(session.run({ x: { data: Int32Array.of(1), shape: [1, 1] } })).rejects.toThrow(OrtError);
 
-    const long = await createSession(longGraph(100_000), pinned);
+    const long = await createSession(ENDLESS.graph, pinned);
     const controller = new AbortController();
-    const run = long.run(square(), { signal: controller.signal });
+    const run = long.run(ENDLESS.feed, { signal: controller.signal });
     await delay(100);
     controller.abort(new Error('cancelled'));
     await expect(run).rejects.toThrow('cancelled');
@@ -193,23 +196,23 @@ describe('runs of the native runtime', () => {
   it('does not start a run whose signal is aborted', async () => {
     const session = await createSession(longGraph(1), native('cpu'));
     const signal = AbortSignal.abort(new Error('too late'));
-    await expect(session.run(square(), { signal })).rejects.toThrow('too late');
+    await expect(session.run(square, { signal })).rejects.toThrow('too late');
     await session.release();
   });
 
   it('are waited for by release, and refused after it', async () => {
     const session = await createSession(longGraph(200), native('cpu'));
-    const run = session.run(square());
+    const run = session.run(square);
     await session.release();
     expect((await run).y).toHaveLength(SIDE * SIDE);
-    await expect(session.run(square())).rejects.toThrow('the session was released');
+    await expect(session.run(square)).rejects.toThrow('the session was released');
     await session.release();
   });
 
   it.skipIf(providers.length === 1)('on webgpu take turns, also those of different sessions', async () => {
     const sessions = await Promise.all([3, 3].map((nodes) => createSession(longGraph(nodes), native('webgpu'))));
     const [first, ...others] = await Promise.all(
-      sessions.flatMap((session) => [session.run(square()), session.run(square())]),
+      sessions.flatMap((session) => [session.run(square), session.run(square)]),
     );
     for (const other of others) expect(other).toEqual(first);
     await Promise.all(sessions.map((session) => session.release()));
@@ -320,10 +323,10 @@ describe('memory of the native runtime', () => {
     const once = async (i: number) => {
       await expect(openModel(new Uint8Array(), ['y'])).rejects.toThrow(OrtError);
       const session = await createSession(graph, native('cpu'));
-      await session.run(square());
+      await session.run(structuredClone(square));
       await expect(session.run({})).rejects.toThrow();
       const controller = new AbortController();
-      const run = session.run(square(), { signal: controller.signal });
+      const run = session.run(structuredClone(square), { signal: controller.signal });
       if (i % 2 === 0) controller.abort(new Error('cancelled'));
       await run.catch(() => undefined);
       await session.release();

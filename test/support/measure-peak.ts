@@ -20,7 +20,7 @@ const folder = join(tmpdir(), `darkroom-peak-${process.pid}`);
 /** A decoder, and sides in pixels: of the first run, and of the one that is measured. */
 const kinds = {
   sdxl: { first: 64, side: 256, decoder: sdxlDecoder },
-  wan: { first: 64, side: 160, decoder: () => wanDecoder('wan-1.3b') },
+  wan: { first: 32, side: 112, decoder: () => wanDecoder('wan-1.3b') },
   'wan-2.2': { first: 32, side: 160, decoder: () => wanDecoder('wan-ti2v-5b') },
 } as const;
 
