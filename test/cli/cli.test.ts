@@ -55,7 +55,7 @@ describe('a server with every kind of model', () => {
   let address: string;
   beforeAll(async () => {
     const ink = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
-    const models = ['--sdxl', inject('tinySdxl'), '--wan', inject('tinyWan'), '--qwen', inject('tinyQwen')];
+    const models = ['--sdxl', inject('wholeSdxl'), '--wan', inject('tinyWan'), '--qwen', inject('tinyQwen')];
     const variables = { QWEN_CACHE: await mkdtemp(join(tmpdir(), 'darkroom-test-')), MEMORY_RESERVE_BYTES: '0' };
     const spawned = spawnServe([...models, '--lora', `ink=${ink}`], variables);
     server = spawned;
@@ -391,7 +391,7 @@ describe('darkroom', () => {
     const [adapter, encoder] = [join(folder, 'adapter.safetensors'), join(folder, 'encoder')];
     await darkroom(['models', 'synthesize', 'sdxl-ip-adapter-tiny', adapter]);
     await darkroom(['models', 'synthesize', 'clip-image-encoder-tiny', encoder]);
-    const inspect = ['models', 'inspect', inject('tinySdxl'), '--ip-adapter', adapter];
+    const inspect = ['models', 'inspect', inject('wholeSdxl'), '--ip-adapter', adapter];
     const { stdout } = await darkroom([...inspect, '--ip-adapter-encoder', encoder]);
     expect(stdout).toMatch(
       /image_encoder +31\.8 k parameters[\s\S]*\n {2}references style, character, by ip_adapter\n/,
@@ -408,7 +408,7 @@ describe('darkroom', () => {
   });
 
   it('models inspect: tells what a checkpoint is', async () => {
-    const { code, stdout } = await darkroom(['models', 'inspect', inject('tinySdxl'), '--json']);
+    const { code, stdout } = await darkroom(['models', 'inspect', inject('wholeSdxl'), '--json']);
     expect([code, JSON.parse(stdout).info]).toMatchObject([0, { family: 'sdxl', storage: 'F16', nativeWidth: 64 }]);
   });
 

@@ -26,7 +26,7 @@ async function sdxlGraphs(
   attention: (typeof attentions)[number],
   more: Pick<SdxlSource, 'ipAdapter' | 'ipAdapterEncoder'> = {},
 ) {
-  const checkpoint = await openSdxlCheckpoint({ path: inject('tinySdxl'), ...more });
+  const checkpoint = await openSdxlCheckpoint({ path: inject('wholeSdxl'), ...more });
   const networks = await buildSdxlNetworks(checkpoint, () => [{ attention, compute }]);
   return Object.entries(networks).flatMap(([name, network]) => (network ? [[name, network.graph] as const] : []));
 }
@@ -109,7 +109,7 @@ describe.each(['f32', 'f16', 'bf16'] as const)('graphs that compute in %s', (com
 });
 
 it('an f16 UNet is accepted by the runtime and predicts what the float32 one does, to half precision', async () => {
-  const { unet } = (await openSdxlCheckpoint({ path: inject('tinySdxl') })).config;
+  const { unet } = (await openSdxlCheckpoint({ path: inject('wholeSdxl') })).config;
   const sizesWidth = 6 * unet.addition_time_embed_dim;
   const feeds = {
     latents: [1, 4, 8, 8],

@@ -27,7 +27,7 @@ const high = (more: Partial<GenerationRequest>) => sdxlRequest({ guidanceScale: 
 describe('dynamic thresholding of SDXL', () => {
   let pipeline: SdxlPipeline;
   beforeAll(async () => {
-    pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+    pipeline = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
     return () => pipeline.dispose();
   });
 
@@ -41,7 +41,7 @@ describe('dynamic thresholding of SDXL', () => {
   );
 
   it('ends at the latents of the reference: v_prediction', async () => {
-    const options = { path: inject('tinySdxl'), backend: cpuBackend, predictionType: 'v_prediction' } as const;
+    const options = { path: inject('wholeSdxl'), backend: cpuBackend, predictionType: 'v_prediction' } as const;
     const other = await createSdxlPipeline(options);
     const latents = await latentsOf(other, high(thresholding(7, 0.9))).finally(() => other.dispose());
     await expectLatents('v_prediction', latents);

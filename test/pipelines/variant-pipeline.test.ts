@@ -12,7 +12,7 @@ const PLENTY = Number.MAX_SAFE_INTEGER;
 
 let base: SdxlPipeline;
 beforeAll(async () => {
-  base = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+  base = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
 });
 afterAll(() => base.dispose());
 
@@ -70,7 +70,7 @@ describe('VariantPipeline', () => {
 
   it('says for each job what its own UNet computed in', async () => {
     const half = cpuBackendOf({ attention: 'fused', compute: 'f16', emulated: true }, defaultDialect);
-    const bare = await createSdxlPipeline({ path: inject('tinySdxl'), backend: half });
+    const bare = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: half });
     const pipeline = new VariantPipeline(bare, { count: 2, freeBytes: async () => PLENTY });
     const unets: (string | undefined)[] = [];
     // With the second weight the UNet's weights are beyond float16.

@@ -35,7 +35,7 @@ beforeAll(async () => {
   const unionTensors = new Map(Object.entries({ ...union, task_embedding: kinds }));
   await writeTensorFile(join(folder, 'union.safetensors'), unionTensors);
   await writeTensorFile(join(folder, 'adapter.safetensors'), new Map([['adapter.body.0.weight', tiny]]));
-  serving = await serve({ CONTROLNET_DIR: folder }, { withWan: true });
+  serving = await serve({ SDXL_PATH: inject('wholeSdxl'), CONTROLNET_DIR: folder }, { withWan: true });
 });
 afterAll(async () => {
   await serving.stop();
@@ -63,7 +63,7 @@ describe('a job with ControlNets', () => {
       rgb,
     });
     const alone = await sdxlImage(
-      { path: inject('tinySdxl') },
+      { path: inject('wholeSdxl') },
       {
         controls: [
           { ...known('depth', 'depth.safetensors'), scale: 0.5, start: 0, end: 0.5 },

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { credentials } from '@grpc/grpc-js';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { OutputMetadata } from '../../src/gen/darkroom/v1/job.js';
 import { type GetServerStatusResponse, type Model, ModelState } from '../../src/gen/darkroom/v1/model_service.js';
 import { HealthCheckResponse_ServingStatus as Health, HealthClient } from '../../src/gen/grpc/health/v1/health.js';
@@ -19,6 +19,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
   for (const name of ['ink', 'clay']) await copyFile(golden, join(folder, `${name}.safetensors`));
   serving = await serve({
+    SDXL_PATH: inject('wholeSdxl'),
     DEVICES: 'cpu,cpu',
     SDXL_REPLICAS: '2',
     LORA_DIR: folder,
@@ -72,7 +73,7 @@ describe('a model on two devices', () => {
   });
 
   it('runs two jobs at the same time, with the results of one engine', async () => {
-    const alone = await serve();
+    const alone = await serve({ SDXL_PATH: inject('wholeSdxl') });
     const requests = [1n, 2n].map((seed) => ({ ...long, seed }));
     const jobs = requests.map((request) => outcomeOf(serving.client, request));
     await until(async () => (await running()).join() === '1,1');

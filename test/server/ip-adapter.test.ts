@@ -24,6 +24,7 @@ beforeAll(async () => {
   await writeSyntheticImageEncoder(join(folder, 'encoder'), 'clip-image-encoder-tiny');
   await writeSyntheticIpAdapter(join(folder, 'plus.safetensors'), 'sdxl-ip-adapter-plus-tiny');
   serving = await serve({
+    SDXL_PATH: inject('wholeSdxl'),
     SDXL_IP_ADAPTER: join(folder, 'plus.safetensors'),
     SDXL_IP_ADAPTER_ENCODER: join(folder, 'encoder'),
   });
@@ -53,7 +54,7 @@ describe('a server with an IP-Adapter', () => {
     });
     const alone = await sdxlImage(
       {
-        path: inject('tinySdxl'),
+        path: inject('wholeSdxl'),
         ipAdapter: join(folder, 'plus.safetensors'),
         ipAdapterEncoder: join(folder, 'encoder'),
       },

@@ -33,7 +33,12 @@ beforeAll(async () => {
   await mkdir(join(folder, 'more'));
   for (const [i, name] of STYLES.entries()) await style(join(folder, `${name}.safetensors`), 1 + i / 2);
   await copyFile(golden('conv.peft'), join(folder, 'more', 'shapes.safetensors'));
-  serving = await serve({ LORA_DIR: folder, LORA_FILES: `outside=${golden('attn.kohya_sgm')}`, LORA_VARIANTS: '2' });
+  serving = await serve({
+    SDXL_PATH: inject('wholeSdxl'),
+    LORA_DIR: folder,
+    LORA_FILES: `outside=${golden('attn.kohya_sgm')}`,
+    LORA_VARIANTS: '2',
+  });
 });
 afterAll(async () => {
   await serving.stop();
@@ -68,7 +73,7 @@ describe('a job with LoRAs', () => {
   it('makes the picture that the pipeline makes with them, and tells what it used', async () => {
     const outcome = await outcomeOf(serving.client, { ...bare, guidanceScale: 5, seed: 3n, loras: [lora('ink', 0.8)] });
     const alone = await sdxlImage({
-      path: inject('tinySdxl'),
+      path: inject('wholeSdxl'),
       loras: [{ path: join(folder, 'ink.safetensors'), weight: 0.8 }],
     });
     expect(new Uint8Array(await sharp(outcome.files[0]).raw().toBuffer())).toEqual(alone);
@@ -449,7 +454,12 @@ describe('many jobs over few variants', () => {
   });
 
   it('passes nobody over for longer than it may', async () => {
-    const impatient = await serve({ LORA_DIR: folder, LORA_VARIANTS: '1', LORA_PATIENCE_MS: '0' });
+    const impatient = await serve({
+      SDXL_PATH: inject('wholeSdxl'),
+      LORA_DIR: folder,
+      LORA_VARIANTS: '1',
+      LORA_PATIENCE_MS: '0',
+    });
     try {
       const started: string[] = [];
       const names = ['ink', 'clay', 'ink', 'clay'];

@@ -8,6 +8,7 @@ import { Phase } from '../../src/gen/darkroom/v1/event.js';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
 import { metadataOf, type Outcome, outcomeOf, quick, type Serving, serve } from '../support/serving.js';
 import { limitMemory, unlimitMemory } from '../support/small-memory.js';
+import { writeTinyWan } from '../support/tiny-wan.js';
 
 const golden = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
 /** Growth that a decode in tiles of 512 pixels fits into, and the whole decode of 1024x1024 does not. */
@@ -32,7 +33,7 @@ async function difference(a: Outcome, b: Outcome): Promise<number> {
 
 describe('an engine whose device runs out of memory', () => {
   it('decodes in tiles, says so, and runs the next job as ever', async () => {
-    serving = await serve();
+    serving = await serve({ SDXL_PATH: inject('wholeSdxl') });
     const before = await outcomeOf(serving.client, quick);
     const { pid } = serving.engine;
     limitMemory(serving.engine, ROOM_FOR_TILES);
@@ -49,7 +50,7 @@ describe('an engine whose device runs out of memory', () => {
   });
 
   it('fails the job with OUT_OF_MEMORY where nothing helps, and lives', async () => {
-    serving = await serve({}, { memoryLimitBytes: 150e6 });
+    serving = await serve({ SDXL_PATH: inject('wholeSdxl') }, { memoryLimitBytes: 150e6 });
     const { pid } = serving.engine;
     const { error } = await outcomeOf(serving.client, { ...quick, width: 2048, height: 2048, steps: 1 });
     expect([error?.reason, error?.status, error?.retryable]).toEqual(['OUT_OF_MEMORY', 'RESOURCE_EXHAUSTED', false]);
@@ -59,7 +60,7 @@ describe('an engine whose device runs out of memory', () => {
   });
 
   it('denoises less at once where the device is too small for the whole batch', async () => {
-    serving = await serve({}, { memoryLimitBytes: 60e6 });
+    serving = await serve({ SDXL_PATH: inject('wholeSdxl') }, { memoryLimitBytes: 60e6 });
     const request = { ...quick, width: 512, height: 512, numImages: 3, steps: 1, guidanceScale: 5 };
     const { memoryMeasures, batchImages } = metadataOf(await outcomeOf(serving.client, request));
     expect(batchImages).toBe(3);
@@ -67,7 +68,12 @@ describe('an engine whose device runs out of memory', () => {
   });
 
   it('drops what is idle first: variants, and the language model', async () => {
-    const variables = { LORA_DIR: folder, QWEN_PATH: inject('tinyQwen'), MEMORY_RESERVE_BYTES: '0' };
+    const variables = {
+      SDXL_PATH: inject('wholeSdxl'),
+      LORA_DIR: folder,
+      QWEN_PATH: inject('tinyQwen'),
+      MEMORY_RESERVE_BYTES: '0',
+    };
     serving = await serve(variables, { memoryLimitBytes: 150e6 });
     await outcomeOf(serving.client, { ...quick, loras: [{ name: 'ink' }] });
     await new Promise<void>((resolve, reject) =>
@@ -82,7 +88,7 @@ describe('an engine whose device runs out of memory', () => {
   });
 
   it('decodes the frames of a video in tiles', async () => {
-    serving = await serve({ WAN_PATH: inject('tinyWan') }, { memoryLimitBytes: 100e6 });
+    serving = await serve({ WAN_PATH: await writeTinyWan(join(folder, 'wan'), 'BF16') }, { memoryLimitBytes: 100e6 });
     const jobType = JobType.JOB_TYPE_VIDEO_FAST;
     const clip = { ...quick, jobType, width: 512, height: 512, frames: 5, steps: 1 };
     const tiled = await outcomeOf(serving.client, clip);

@@ -142,7 +142,7 @@ describe('what the models of a server can do', () => {
     const tags = JSON.stringify({ '1_ink': { 'ink wash': 3 } });
     const tensors = await readTensorFile(fileURLToPath(golden));
     await writeTensorFile(join(folder, 'ink.safetensors'), tensors, { ss_tag_frequency: tags });
-    const own = await serve({ LORA_DIR: folder });
+    const own = await serve({ SDXL_PATH: inject('wholeSdxl'), LORA_DIR: folder });
     const gate = await gateway(own.client);
     onTestFinished(async () => {
       await gate.close();

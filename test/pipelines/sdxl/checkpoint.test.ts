@@ -11,7 +11,7 @@ const UNET = 'unet/diffusion_pytorch_model.safetensors';
 
 async function copyOfTiny(): Promise<string> {
   const folder = join(await tempFolder(), 'sdxl');
-  await cp(inject('tinySdxl'), folder, { recursive: true });
+  await cp(inject('wholeSdxl'), folder, { recursive: true });
   return folder;
 }
 
@@ -84,7 +84,7 @@ describe('an SDXL folder', () => {
     const folder = await tempFolder();
     const f32 = await imageOf(await writeTinySdxl(join(folder, 'f32'), 'F32'));
     const bf16 = await imageOf(await writeTinySdxl(join(folder, 'bf16'), 'BF16'));
-    const f16 = await imageOf(inject('tinySdxl'));
+    const f16 = await imageOf(inject('wholeSdxl'));
     const mean = (a: Uint8Array, b: Uint8Array) =>
       a.reduce((sum, value, i) => sum + Math.abs(value - (b[i] ?? 0)), 0) / a.length;
     // The same weights, rounded to 11, 8 and 24 bits.
@@ -106,7 +106,7 @@ describe('an SDXL folder', () => {
       await writeTensorFile(join(folder, file), tensors);
     }
     expect((await inspectSdxl({ path: folder })).info.unused).toEqual(spare.map(([, key]) => key));
-    expect(await imageOf(folder)).toEqual(await imageOf(inject('tinySdxl')));
+    expect(await imageOf(folder)).toEqual(await imageOf(inject('wholeSdxl')));
   });
 
   it('lists missing, mis-shaped and wrongly typed tensors of all networks together', async () => {

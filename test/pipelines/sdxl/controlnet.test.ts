@@ -36,7 +36,7 @@ let pipeline: SdxlPipeline;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
   await writeSyntheticControlNet(join(folder, 'a.safetensors'), 'sdxl-controlnet-tiny');
-  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+  pipeline = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
   const { unet } = pipeline.networks.config;
   const config = { unet, middleDepth: 2, hintChannels: [16, 32, 32, 32] };
   const tensors = planControlNetWeights(config);

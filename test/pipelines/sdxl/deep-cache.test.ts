@@ -16,7 +16,7 @@ const lora = fileURLToPath(new URL('../../fixtures/goldens/sdxl-lora/attn.peft.s
 
 let pipeline: SdxlPipeline;
 beforeAll(async () => {
-  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+  pipeline = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
 

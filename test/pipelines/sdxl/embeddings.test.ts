@@ -29,7 +29,7 @@ const { cases } = JSON.parse(await readFile(join(goldens, 'cases.json'), 'utf8')
 
 let pipeline: SdxlPipeline;
 beforeAll(async () => {
-  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+  pipeline = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
 
@@ -61,7 +61,7 @@ describe('a prompt that names embeddings', () => {
 
 describe('withEmbeddings', () => {
   it('keeps the vectors of one embedding in one chunk', async () => {
-    const tokenizer = await readClipTokenizer(join(inject('tinySdxl'), 'tokenizer'));
+    const tokenizer = await readClipTokenizer(join(inject('wholeSdxl'), 'tokenizer'));
     const wrapped = withEmbeddings(tokenizer, [{ name: 'ink', counts: [3] }], 0);
     const ids = wrapped.tokenize('red ink');
     expect(ids.slice(-3)).toEqual([2 ** 24, 2 ** 24 + 1, 2 ** 24 + 2]);
@@ -69,7 +69,7 @@ describe('withEmbeddings', () => {
   });
 
   it('leaves a name as text in an encoder without vectors', async () => {
-    const tokenizer = await readClipTokenizer(join(inject('tinySdxl'), 'tokenizer'));
+    const tokenizer = await readClipTokenizer(join(inject('wholeSdxl'), 'tokenizer'));
     expect(withEmbeddings(tokenizer, [{ name: 'ink', counts: [3, 0] }], 1).tokenize('ink')).toEqual(
       tokenizer.tokenize('ink'),
     );

@@ -23,7 +23,7 @@ const goldens = fileURLToPath(new URL('../../fixtures/goldens/sdxl-few-steps/exp
 
 let pipeline: SdxlPipeline;
 beforeAll(async () => {
-  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+  pipeline = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
 
@@ -57,7 +57,7 @@ describe('guidance rescale', () => {
   ])('ends at the latents of diffusers: %s', (key, more) => expectLatents(key, pipeline, more));
 
   it('works with zero terminal SNR', async () => {
-    const options = { path: inject('tinySdxl'), backend: cpuBackend, zeroTerminalSnr: true };
+    const options = { path: inject('wholeSdxl'), backend: cpuBackend, zeroTerminalSnr: true };
     const trained = await createSdxlPipeline(options);
     await expectLatents('zero_snr', trained, { guidanceRescale: 0.7 }).finally(() => trained.dispose());
   });
@@ -68,7 +68,7 @@ describe('a UNet of its own', () => {
     const folder = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
     try {
       const whole = join(folder, 'whole');
-      await cp(inject('tinySdxl'), whole, { recursive: true });
+      await cp(inject('wholeSdxl'), whole, { recursive: true });
       const { unet: tensors } = planSdxlWeights(await readSdxlConfig(whole));
       const write = (path: string, prefix: string, names: ReadonlyMap<string, string>) =>
         writeHashSafetensors(join(folder, path), {
@@ -78,7 +78,7 @@ describe('a UNet of its own', () => {
       // Hash weights follow from the names: each file is another UNet, and is compared with a folder that has it.
       await write('whole/unet/diffusion_pytorch_model.safetensors', '', new Map());
       await write('own.safetensors', '', new Map());
-      const path = inject('tinySdxl');
+      const path = inject('wholeSdxl');
       const expected = await sdxlImage({ path: whole });
       expect(await sdxlImage({ path, unet: join(whole, 'unet') })).toEqual(expected);
       expect(await sdxlImage({ path, unet: join(folder, 'own.safetensors') })).toEqual(expected);
@@ -92,7 +92,7 @@ describe('a UNet of its own', () => {
   });
 
   it('is refused where it does not fit', async () => {
-    const vae = join(inject('tinySdxl'), 'vae', 'diffusion_pytorch_model.safetensors');
-    await expect(sdxlImage({ path: inject('tinySdxl'), unet: vae })).rejects.toThrow(/has no conv_in\.weight/);
+    const vae = join(inject('wholeSdxl'), 'vae', 'diffusion_pytorch_model.safetensors');
+    await expect(sdxlImage({ path: inject('wholeSdxl'), unet: vae })).rejects.toThrow(/has no conv_in\.weight/);
   });
 });

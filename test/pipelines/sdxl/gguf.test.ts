@@ -18,7 +18,7 @@ describe("an SDXL's UNet in a GGUF file", () => {
     ["diffusers' names", 'diffusers', ''],
   ])('draws what the same numbers in safetensors do, with a LoRA or without, in %s', async (_, layout, prefix) => {
     const folder = await tempFolder();
-    const path = inject('tinySdxl');
+    const path = inject('wholeSdxl');
     const tensors = await readTensorFile(join(path, 'unet', 'diffusion_pytorch_model.safetensors'));
     const names = originalUNetNames([...tensors.keys()]);
     const [gguf, safetensors] = [join(folder, 'unet-Q8_0.gguf'), join(folder, 'unet.safetensors')];

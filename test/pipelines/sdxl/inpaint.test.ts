@@ -85,7 +85,7 @@ describe('only the masked part', () => {
   ])('is drawn at the full size and pasted back as diffusers does: %s', async (key, init) => {
     const wanted = (await Expected.read(goldens)).get(key);
     const isNine = key.startsWith('nine');
-    const pipeline = isNine ? nine : await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+    const pipeline = isNine ? nine : await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
     const [image = new Uint8Array()] = await imagesOf(pipeline, request({ init }));
     if (!isNine) await pipeline.dispose();
     const { absolute } = difference(image, wanted);

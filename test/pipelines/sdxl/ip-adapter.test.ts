@@ -44,7 +44,7 @@ beforeAll(async () => {
   await writeSyntheticIpAdapter(join(folder, 'base.safetensors'), 'sdxl-ip-adapter-tiny');
   await writeSyntheticIpAdapter(join(folder, 'plus.safetensors'), 'sdxl-ip-adapter-plus-tiny');
   const source = (kind: string) => ({
-    path: inject('tinySdxl'),
+    path: inject('wholeSdxl'),
     ipAdapter: join(folder, `${kind}.safetensors`),
     ipAdapterEncoder: encoder,
   });
@@ -53,7 +53,7 @@ beforeAll(async () => {
     base: await createSdxlPipeline({ ...sources.base, backend: cpuBackend }),
     plus: await createSdxlPipeline({ ...sources.plus, backend: cpuBackend }),
   };
-  bare = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+  bare = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
 });
 afterAll(async () => {
   for (const pipeline of [pipelines.base, pipelines.plus, bare]) await pipeline.dispose();
@@ -186,7 +186,7 @@ describe('a model with an IP-Adapter', () => {
     expect(info.takesImagePrompts).toBe(true);
     expect(info.unused).toEqual([]);
     expect(networks.image_encoder?.parameters).toBeGreaterThan(0);
-    expect((await inspectSdxl({ path: inject('tinySdxl') })).info.takesImagePrompts).toBeUndefined();
+    expect((await inspectSdxl({ path: inject('wholeSdxl') })).info.takesImagePrompts).toBeUndefined();
   });
 });
 
@@ -201,7 +201,7 @@ describe('the image encoder of an IP-Adapter', () => {
 
 describe('a model without an IP-Adapter', () => {
   it('has no inputs, nodes or networks of one', async () => {
-    const graphs = await buildSdxlNetworks(await openSdxlCheckpoint({ path: inject('tinySdxl') }), () => [
+    const graphs = await buildSdxlNetworks(await openSdxlCheckpoint({ path: inject('wholeSdxl') }), () => [
       defaultDialect,
     ]);
     const { unet, image_encoder, image_projection } = graphs;

@@ -49,7 +49,7 @@ const f16 = (shape: readonly number[], bits = 0): StoredTensor => {
   return { dtype: 'F16', shape, bytes: Buffer.from(new Uint16Array(count).fill(bits).buffer) };
 };
 
-const imageWith = (loras: readonly LoraSource[]) => sdxlImage({ path: inject('tinySdxl'), loras });
+const imageWith = (loras: readonly LoraSource[]) => sdxlImage({ path: inject('wholeSdxl'), loras });
 
 describe('readLora', () => {
   it.each([

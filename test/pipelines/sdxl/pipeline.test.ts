@@ -21,7 +21,7 @@ const request: GenerationRequest = {
 let pipeline: SdxlPipeline;
 beforeAll(async () => {
   pipeline = await createSdxlPipeline({
-    path: inject('tinySdxl'),
+    path: inject('wholeSdxl'),
     backend: cpuBackend,
     batchPixels: 2 ** 20,
   });

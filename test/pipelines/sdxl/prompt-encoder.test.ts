@@ -31,7 +31,7 @@ const overlong = cases.find(({ key }) => key === 'c4')?.prompt ?? '';
 
 let pipeline: SdxlPipeline;
 beforeAll(async () => {
-  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+  pipeline = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
 });
 afterAll(() => pipeline.dispose());
 
@@ -47,7 +47,7 @@ function chunk({ embeds, tokens, report }: PromptEmbeds, from: number, to = from
 
 async function copyOfTiny(): Promise<string> {
   const folder = join(await tempFolder(), 'sdxl');
-  await cp(inject('tinySdxl'), folder, { recursive: true });
+  await cp(inject('wholeSdxl'), folder, { recursive: true });
   return folder;
 }
 

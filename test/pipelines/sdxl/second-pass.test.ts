@@ -19,7 +19,7 @@ beforeAll(async () => {
   const path = join(folder, 'tiny.safetensors');
   await writeSyntheticUpscaler(path, 'upscaler-tiny');
   network = { name: 'tiny', path, revision: '1', bytes: 0 };
-  pipeline = await createSdxlPipeline({ path: inject('tinySdxl'), backend: cpuBackend });
+  pipeline = await createSdxlPipeline({ path: inject('wholeSdxl'), backend: cpuBackend });
 });
 afterAll(async () => {
   await pipeline.dispose();
