@@ -54,9 +54,20 @@ if (!(minutes > 0)) throw new Error(`minutes ${options.minutes} must be a number
 
 /** Sizes of a run: the released models', or tiny ones. */
 const SIZES = options.quick
-  ? ({ image: 64, video: { width: 32, height: 32, frames: 9 }, sdxl: 'sdxl-tiny', wan: 'wan-tiny' } as const)
-  : ({ image: 1024, video: { width: 832, height: 480, frames: 81 }, sdxl: 'sdxl-base', wan: 'wan-1.3b' } as const);
-const STEPS = [15, 25];
+  ? ({
+      image: 64,
+      steps: [2, 3],
+      video: { width: 32, height: 32, frames: 9 },
+      sdxl: 'sdxl-tiny',
+      wan: 'wan-tiny',
+    } as const)
+  : ({
+      image: 1024,
+      steps: [15, 25],
+      video: { width: 832, height: 480, frames: 81 },
+      sdxl: 'sdxl-base',
+      wan: 'wan-1.3b',
+    } as const);
 const BATCHES = [1, 3, 6];
 const VIDEO_PROMPTS = ['a red kite over a field', 'a blue kite over a beach'] as const;
 const GOLDENS = fileURLToPath(new URL('../../../test/fixtures/goldens/', import.meta.url));
@@ -145,8 +156,10 @@ async function measureProbes(report: Report): Promise<void> {
 
 async function measureConformance(report: Report): Promise<void> {
   const program = fileURLToPath(new URL('../conformance/main.js', import.meta.url));
-  const half = computeTypes(provider, 'fp16').includes('f16') ? [['fp16', false] as const] : [];
-  for (const [precision, tf32] of [['fp32', false], ['fp32', true], ...half] as const) {
+  const runs: ['fp32' | 'fp16', boolean][] = [['fp32', false]];
+  if (provider === 'cuda') runs.push(['fp32', true]);
+  if (computeTypes(provider, 'fp16').includes('f16')) runs.push(['fp16', false]);
+  for (const [precision, tf32] of runs) {
     for (const name of ['sdxl-tiny', 'wan-tiny']) {
       const args = [program, join(GOLDENS, name), '--device', provider, '--precision', precision];
       if (options.quick) args.push('--only', QUICK_CASES);
@@ -165,7 +178,7 @@ async function measureConformance(report: Report): Promise<void> {
 }
 
 async function measureSdxl(report: Report): Promise<void> {
-  const { image: side } = SIZES;
+  const { image: side, steps: counts } = SIZES;
   const path = options.sdxl ?? (await writeSyntheticSdxl(join(folder, 'sdxl'), SIZES.sdxl, 'F16', true));
   if (options.sdxl === undefined) await fillWithNoise(path);
   let start = performance.now();
@@ -176,7 +189,7 @@ async function measureSdxl(report: Report): Promise<void> {
   await report('first load', seconds(start));
   await report('computes in', precisionsOf(pipeline));
   try {
-    for (const steps of STEPS) {
+    for (const steps of counts) {
       for (const images of BATCHES) {
         const request = requestOf({
           width: side,

@@ -44,6 +44,17 @@ describe('shapes', () => {
   });
 });
 
+describe('a tensor of a file', () => {
+  it('has a name of its own, also where it bears the name of an input', () => {
+    const graph = new Graph('names', fused);
+    const input = graph.floatInput('x', [2]);
+    const file = { file: '/x.safetensors', offset: 0, length: 8 };
+    const [tensor, matrix] = [graph.external('x', 'f32', [2], file), graph.external('x', 'f32', [1, 2], file)];
+    expect(graph.external('x', 'f32', [2], file)).toBe(tensor);
+    expect(new Set([input, tensor, matrix].map(({ name }) => name)).size).toBe(3);
+  });
+});
+
 describe('ops', () => {
   const cases: readonly [string, (graph: Graph) => unknown, string][] = [
     [
