@@ -10,18 +10,18 @@ beforeAll(async () => {
 afterAll(() => serving.stop());
 
 /** One run of its decode blocks SDXL's engine for seconds. */
-const picture = { ...quick, width: 1280, height: 1280, steps: 1 };
+const picture = (side: number) => ({ ...quick, width: side, height: side, steps: 1 });
 const clip = { ...quick, jobType: JobType.JOB_TYPE_IMAGE_FAST, steps: 30 };
 
 const isDecoding = ({ event }: JobEvent) =>
   event?.$case === 'progress' && event.value.phase === Phase.PHASE_DENOISE && event.value.step === event.value.total;
 
-/** Runs the picture, and something else as soon as its decode blocks the engine. */
-async function whileSdxlWorks<T>(work: () => Promise<T>): Promise<{ result: T; wasFirst: boolean }> {
+/** Runs the picture, of this side, and something else as soon as its decode blocks the engine. */
+async function whileSdxlWorks<T>(side: number, work: () => Promise<T>): Promise<{ result: T; wasFirst: boolean }> {
   let other: Promise<T> | undefined;
   let isOver = false;
   let wasFirst = false;
-  const { error } = await outcomeOf(serving.client, picture, {
+  const { error } = await outcomeOf(serving.client, picture(side), {
     onEvent: (event) => {
       if (!isDecoding(event)) return;
       other ??= work().then((result) => {
@@ -58,14 +58,14 @@ describe('SDXL and WAN on one server', () => {
   });
 
   it('work at the same time: a WAN job tells its steps and ends while SDXL sits in one run', async () => {
-    const { result, wasFirst } = await whileSdxlWorks(() => outcomeOf(serving.client, clip));
+    const { result, wasFirst } = await whileSdxlWorks(1280, () => outcomeOf(serving.client, clip));
     expect(wasFirst).toBe(true);
     expect(kinds(result.events).filter((kind) => kind === 'progress').length).toBeGreaterThanOrEqual(30);
     expect(result.error).toBeUndefined();
   });
 
   it('cancel apart: a WAN job ends at once while SDXL sits in one run, which goes on', async () => {
-    const { result, wasFirst } = await whileSdxlWorks(() => {
+    const { result, wasFirst } = await whileSdxlWorks(896, () => {
       const abort = new AbortController();
       return outcomeOf(
         serving.client,
