@@ -40,9 +40,12 @@ export function writeSyntheticSdxl(
   return isFile ? writeSingleFile(path, files, changes, isTiny) : writeFolder(path, files, changes);
 }
 
-/** The tiny one in diffusers' layout. */
-export function writeTinySdxl(folder: string, dtype: FloatType = 'F16'): Promise<string> {
-  return writeSyntheticSdxl(folder, 'sdxl-tiny', dtype);
+/**
+ * The tiny one in diffusers' layout.
+ * @param changes fields of its configurations, by file
+ */
+export function writeTinySdxl(folder: string, dtype: FloatType = 'F16', changes: Changes = {}): Promise<string> {
+  return writeFolder(folder, { dtype }, changes);
 }
 
 /** The fields in which the released model is larger than the tiny one. https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0 */

@@ -132,6 +132,7 @@ const CHANGES: Readonly<Record<SyntheticWanSize, readonly Readonly<Record<string
  * nothing where one is already whole.
  *
  * @param isHollow its files have headers and sizes, but no weights
+ * @param changes fields of its configurations, by file, beside those of its size
  * @returns the folder
  */
 export async function writeSyntheticWan(
@@ -139,12 +140,13 @@ export async function writeSyntheticWan(
   size: SyntheticWanSize,
   dtype: FloatType = 'BF16',
   isHollow = false,
+  changes: Readonly<Record<string, object>> = {},
 ): Promise<string> {
   const last = join(folder, 'text_encoder', 'model.safetensors');
   if ((await stat(last).catch(() => undefined)) !== undefined) return folder;
   await mkdir(folder, { recursive: true });
   await cp(await findAsset('tiny-wan'), folder, { recursive: true });
-  for (const [file, values] of CHANGES[size].flatMap((changes) => Object.entries(changes))) {
+  for (const [file, values] of [...CHANGES[size], changes].flatMap((each) => Object.entries(each))) {
     const path = join(folder, file);
     const config = JSON.parse(await readFile(path, 'utf8').catch(() => '{}')) as object;
     await mkdir(dirname(path), { recursive: true });
