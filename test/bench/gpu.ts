@@ -178,7 +178,7 @@ async function measureConformance(report: Report): Promise<void> {
 }
 
 async function measureSdxl(report: Report): Promise<void> {
-  const { image: side, steps: counts } = SIZES;
+  const { image: side } = SIZES;
   const path = options.sdxl ?? (await writeSyntheticSdxl(join(folder, 'sdxl'), SIZES.sdxl, 'F16', true));
   if (options.sdxl === undefined) await fillWithNoise(path);
   let start = performance.now();
@@ -189,7 +189,7 @@ async function measureSdxl(report: Report): Promise<void> {
   await report('first load', seconds(start));
   await report('computes in', precisionsOf(pipeline));
   try {
-    for (const steps of counts) {
+    for (const steps of SIZES.steps) {
       for (const images of BATCHES) {
         const request = requestOf({
           width: side,

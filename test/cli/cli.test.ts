@@ -51,17 +51,21 @@ async function serve(args?: readonly string[], models?: string[]): Promise<{ ser
 }
 
 describe('a server with every kind of model', () => {
-  let server: ChildProcess;
+  let cache: string;
+  let server: ReturnType<typeof spawnServe>;
   let address: string;
   beforeAll(async () => {
+    cache = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
     const ink = fileURLToPath(new URL('../fixtures/goldens/sdxl-lora/attn.kohya.safetensors', import.meta.url));
     const models = ['--sdxl', inject('wholeSdxl'), '--wan', inject('tinyWan'), '--qwen', inject('tinyQwen')];
-    const variables = { QWEN_CACHE: await mkdtemp(join(tmpdir(), 'darkroom-test-')), MEMORY_RESERVE_BYTES: '0' };
-    const spawned = spawnServe([...models, '--lora', `ink=${ink}`], variables);
-    server = spawned;
-    address = await readyServer(spawned, ['sdxl', 'wan']);
+    const variables = { QWEN_CACHE: cache, MEMORY_RESERVE_BYTES: '0' };
+    server = spawnServe([...models, '--lora', `ink=${ink}`], variables);
+    address = await readyServer(server, ['sdxl', 'wan']);
   });
-  afterAll(() => void server.kill('SIGKILL'));
+  afterAll(async () => {
+    server.kill('SIGKILL');
+    await rm(cache, { recursive: true });
+  });
 
   it('generate: writes the files of a job, and lists bad fields', async () => {
     const out = await tempFolder();
@@ -142,7 +146,11 @@ describe('a server with every kind of model', () => {
       ]),
     );
     const { models } = JSON.parse(await run(`http://${address}/darkroom.v1.ModelService/ListModels`));
-    expect(models[0]).toMatchObject({ name: 'sdxl', state: 'MODEL_STATE_READY', device: 'cpu', nativeSize: 64 });
+    expect(models).toMatchObject([
+      { name: 'sdxl', state: 'MODEL_STATE_READY', device: 'cpu', nativeSize: 64 },
+      { name: 'wan', state: 'MODEL_STATE_READY', device: 'cpu' },
+      { name: 'qwen' },
+    ]);
     expect(JSON.parse(await run(`http://${address}/grpc.health.v1.Health/Check`))).toEqual({ status: 'SERVING' });
   });
 });

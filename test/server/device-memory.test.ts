@@ -1,4 +1,4 @@
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, expect, inject, it } from 'vitest';
 import { metadataOf, modelsOf, outcomeOf, quick, type Serving, serve, until } from '../support/serving.js';
 
 let serving: Serving;
@@ -9,12 +9,12 @@ afterEach(async () => {
 const models = () => modelsOf(serving);
 
 it('what an engine holds on its device grows with its largest job, and is in ListModels', async () => {
-  serving = await serve();
+  serving = await serve({ SDXL_PATH: inject('wholeSdxl') });
   const held = async () => Number((await models())[0]?.engines[0]?.deviceBytes);
   expect(await held()).toBe(0);
   await outcomeOf(serving.client, quick);
   const small = await held();
-  expect(small).toBeGreaterThan(10e6);
+  expect(small).toBeGreaterThan(30e6);
   await outcomeOf(serving.client, { ...quick, width: 512, height: 512, steps: 1 });
   const large = await held();
   expect(large).toBeGreaterThan(small + 50e6);
