@@ -1,4 +1,5 @@
 import { InferenceError } from '../errors.js';
+import { ReplacedFileError } from '../pipelines/common/source-files.js';
 import { MessagedTurns, type RunTurns } from '../runtime/run-turns.js';
 import { toEngineError } from './engine-error.js';
 import type { Loaded, LoadProgress, MessageFromEngine, MessageToEngine, Work } from './messages.js';
@@ -73,6 +74,8 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLi
     try {
       await program.run(jobs, reporter);
     } catch (error) {
+      if (error instanceof ReplacedFileError)
+        return send({ kind: 'outdated', file: error.file, error: error.toJSON() });
       // Jobs of a batch share their runs, so one failure fails all of them.
       for (const { jobId } of jobs) reporter.fail(jobId, error);
     }

@@ -110,6 +110,8 @@ export interface EngineOptions<W extends Work = ImageWork> {
 const MAX_KEYS_LOGGED = 20;
 /** Number of crashes in a row while loading after which the engine gives up. */
 const MAX_START_CRASHES = 5;
+/** Number of times that an invalid checkpoint, in place of one that was served, is read: for ten minutes, it may be half copied. */
+const MAX_INVALID_READS = 15;
 /** A process that lived this long was healthy, so the backoff starts again from its initial value. */
 const HEALTHY_MS = 60_000;
 /** CUDA then counts cards as nvidia-smi does. Its own order begins with the fastest one. */
@@ -153,8 +155,10 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   readonly #seat: TurnSeat | undefined;
   /** One of its jobs makes a video. */
   #makesVideo = false;
-  /** We killed the process ourselves, so the next one may start without backoff. */
-  #killedOnPurpose = false;
+  /** Why the process ends, where it is not its fault: we killed it, and the next one starts at once, or it found an invalid checkpoint. */
+  #expectedExit: 'kill' | 'invalid' | undefined;
+  /** Reads of a checkpoint in a row that was invalid. Undefined before one was served, and for an engine on demand: its user is told. */
+  #invalidReads: number | undefined;
 
   constructor(options: EngineOptions<W>) {
     this.spec = options.spec;
@@ -193,6 +197,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
   start(): Promise<void> {
     this.failure = undefined;
     this.#startCrashes = 0;
+    this.#invalidReads = undefined;
     this.#setState('starting');
     this.#spawn();
     return this.whenReady();
@@ -361,6 +366,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.device = message.device;
         this.loading = undefined;
         this.#startCrashes = 0;
+        if (!this.#isOnDemand) this.#invalidReads = 0;
         for (const { provider, detail } of message.rejected)
           this.#log.info({ provider, detail }, 'provider does not open');
         if (message.info.unused.length > 0) {
@@ -387,9 +393,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.#setState('ready');
         return;
       case 'start-failed':
-        this.failure = InferenceError.fromJSON(message.error);
-        this.#log.error({ reason: this.failure.reason, problem: this.failure.message }, 'engine cannot start');
-        this.#setState('failed');
+        this.#failToStart(InferenceError.fromJSON(message.error));
         return;
       case 'request-turn':
         // Waiting for another engine is no hang.
@@ -417,10 +421,33 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         break;
       case 'failed':
         this.#endJob(message.jobId, InferenceError.fromJSON(message.error));
+        break;
+      case 'outdated':
+        this.#log.warn({ file: message.file }, 'checkpoint was replaced: engine restarts');
+        this.#setState('restarting');
+        this.#endJobs(InferenceError.fromJSON(message.error));
+        this.#killToRestart();
+        return;
     }
     if (this.#jobs.size > 0) return;
     this.#seat?.leave();
     if (this.state === 'busy') this.#setState('ready');
+  }
+
+  #failToStart(failure: InferenceError): void {
+    const { reason, message: problem } = failure;
+    if (reason === 'CHECKPOINT_INVALID' && this.#invalidReads !== undefined && this.#invalidReads < MAX_INVALID_READS) {
+      this.#invalidReads += 1;
+      this.#expectedExit = 'invalid';
+      this.#log.warn(
+        { reason, problem },
+        'engine cannot start: the checkpoint that replaced the one before is read again',
+      );
+      return;
+    }
+    this.failure = failure;
+    this.#log.error({ reason, problem }, 'engine cannot start');
+    this.#setState('failed');
   }
 
   async #answerMemoryRequest(request: number): Promise<void> {
@@ -439,12 +466,12 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     this.#child = undefined;
     this.#seat?.leave();
     if (this.state === 'stopped' || this.state === 'failed') return;
-    const onPurpose = this.#killedOnPurpose;
-    this.#killedOnPurpose = false;
+    const expected = this.#expectedExit;
+    this.#expectedExit = undefined;
     const wasLoading = this.state === 'starting' || this.state === 'restarting';
     this.loading = undefined;
     const how = signal === null ? `exited with code ${code}` : `was ended by ${signal}`;
-    if (!onPurpose) this.#log.error({ code, signal, livedMs }, 'engine process died');
+    if (expected === undefined) this.#log.error({ code, signal, livedMs }, 'engine process died');
     const death = new InferenceError(
       'ENGINE_CRASHED',
       `the engine of model ${this.spec.model} ${how}; it restarts, try again`,
@@ -458,7 +485,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
     }
     this.#setState('restarting');
     this.#endJobs(death);
-    if (wasLoading && !onPurpose) this.#startCrashes += 1;
+    if (wasLoading && expected === undefined) this.#startCrashes += 1;
     if (this.#startCrashes >= MAX_START_CRASHES) {
       this.failure = new InferenceError(
         'ENGINE_CRASHED',
@@ -473,7 +500,7 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.restarts += 1;
         this.#spawn();
       },
-      onPurpose ? 0 : this.#backoff.next(),
+      expected === 'kill' ? 0 : this.#backoff.next(),
     );
   }
 
@@ -507,7 +534,11 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
 
   #kill(reason: KillReason): void {
     this.kills[reason] += 1;
-    this.#killedOnPurpose = true;
+    this.#killToRestart();
+  }
+
+  #killToRestart(): void {
+    this.#expectedExit = 'kill';
     if (this.#child !== undefined) killGroup(this.#child);
   }
 

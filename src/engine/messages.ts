@@ -241,4 +241,6 @@ export type MessageFromEngine<W extends Work = Work> =
   | { readonly kind: 'request-memory'; readonly request: number }
   | { readonly kind: 'event'; readonly jobId: string; readonly event: W['event'] }
   | { readonly kind: 'done'; readonly jobId: string; readonly result: W['result'] }
-  | { readonly kind: 'failed'; readonly jobId: string; readonly error: SerializedError };
+  | { readonly kind: 'failed'; readonly jobId: string; readonly error: SerializedError }
+  /** A file of the model was replaced after it was loaded: the process runs no more jobs, and wants to be started again. */
+  | { readonly kind: 'outdated'; readonly file: string; readonly error: SerializedError };

@@ -18,10 +18,13 @@ import { type Network, prepareWeights, widestOf } from './build-networks.js';
 import { MemoryRelief } from './memory-relief.js';
 import { assertFitsFloat16, UnfitWeightsError } from './narrowing.js';
 import { isNotFinite, NotFiniteError } from './not-finite.js';
+import { SourceFiles } from './source-files.js';
 import { testFeeds } from './test-feeds.js';
 
 export interface OpenerOptions {
   readonly base?: NetworkOpener | undefined;
+  /** What must not change before a network is opened. Default: those of the base; for a bare model, none. */
+  readonly sources?: SourceFiles | undefined;
   /** Frees memory when it runs out. Default: nothing is freed. */
   readonly relief?: MemoryRelief | undefined;
 }
@@ -39,6 +42,7 @@ export class NetworkOpener {
   readonly #reached = new WeakMap<Network, Network>();
   readonly #base: NetworkOpener | undefined;
   readonly relief: MemoryRelief;
+  readonly sources: SourceFiles;
 
   /**
    * @param networks all of the model, so that those which are opened later are known at once
@@ -47,11 +51,16 @@ export class NetworkOpener {
   constructor(
     backend: Backend,
     networks: readonly (Network | undefined)[],
-    { base, relief = base?.relief ?? new MemoryRelief() }: OpenerOptions = {},
+    {
+      base,
+      relief = base?.relief ?? new MemoryRelief(),
+      sources = base?.sources ?? new SourceFiles(),
+    }: OpenerOptions = {},
   ) {
     this.backend = backend;
     this.#base = base;
     this.relief = relief;
+    this.sources = sources;
     for (const network of networks) if (network) this.#note(network, '');
   }
 
@@ -89,10 +98,18 @@ export class NetworkOpener {
   /**
    * The same for networks that pass tensors to each other, and so compute in one type.
    * @param optionsOf of the session over a graph
+   * @throws ReplacedFileError where their files are no longer those that the model was loaded from
    */
-  async openAlike(
+  openAlike(
     networks: readonly Network[],
     optionsOf: (graph: Graph) => SessionOptions = () => ({}),
+  ): Promise<readonly NetworkSession[]> {
+    return this.sources.reading(() => this.#openNarrowest(networks, optionsOf));
+  }
+
+  async #openNarrowest(
+    networks: readonly Network[],
+    optionsOf: (graph: Graph) => SessionOptions,
   ): Promise<readonly NetworkSession[]> {
     // A folder of cached files may have been cleared since the model was loaded.
     await prepareWeights(networks);
@@ -128,7 +145,7 @@ export class NetworkOpener {
     if (network.wider === undefined) return undefined;
     return () => {
       this.#note(network, 'a result was not finite and was computed once more in fp32');
-      return this.relief.retrying(() => openFinite(widestOf(network), this, options));
+      return this.sources.reading(() => this.relief.retrying(() => openFinite(widestOf(network), this, options)));
     };
   }
 

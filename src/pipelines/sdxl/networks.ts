@@ -6,6 +6,7 @@ import type { MemoryRelief } from '../common/memory-relief.js';
 import { NetworkOpener } from '../common/network-opener.js';
 import { modelMemory } from '../common/plan-memory.js';
 import { SessionGroup } from '../common/session-group.js';
+import { SourceFiles } from '../common/source-files.js';
 import { type LoraSource, readLoraUpdates } from '../lora/read-lora.js';
 import type { ModelMemory } from '../model-memory.js';
 import type { ModelInfo } from '../pipeline.js';
@@ -115,10 +116,10 @@ export class SdxlNetworks {
     const parts = { ...this.#parts, opener: this.#parts.opener.forVariant() };
     const { opener, checkpoint } = parts;
     const updates = await readLoraUpdates(loras, sdxlLoraNames(this.config), 'unet');
-    const graphs = await buildSdxlNetworks(checkpoint, opener.backend.dialectsOf, {
-      updates,
-      quantised: opener.backend.quantised,
-    });
+    const { dialectsOf, quantised } = opener.backend;
+    const graphs = await opener.sources.reading(() =>
+      buildSdxlNetworks(checkpoint, dialectsOf, { updates, quantised }),
+    );
     const changesText = updates.has('text_encoder') || updates.has('text_encoder_2');
     return SessionGroup.fill(opener, async (sessions) => {
       const denoiser = await Denoiser.open(graphs, sessions, this.config);
@@ -147,7 +148,8 @@ export async function loadSdxlNetworks({
   const info = describeSdxl(checkpoint, graphs);
   onDescribed?.(info);
   await prepareWeights(Object.values(graphs));
-  const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
+  const sources = await SourceFiles.of(Object.values(graphs));
+  const opener = new NetworkOpener(backend, Object.values(graphs), { relief, sources });
   const changeable = [graphs.unet, graphs.text_encoder, graphs.text_encoder_2];
   const besides = opener.forVariant();
   const controlNets = new KeptFiles((path) => ControlNet.open(path, config, besides));

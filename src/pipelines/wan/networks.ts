@@ -3,6 +3,7 @@ import { type Network, prepareWeights } from '../common/build-networks.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { NetworkOpener } from '../common/network-opener.js';
 import { SessionGroup } from '../common/session-group.js';
+import { SourceFiles } from '../common/source-files.js';
 import { type LoraSource, readLoraUpdates } from '../lora/read-lora.js';
 import type { ModelMemory } from '../model-memory.js';
 import type { ModelInfo } from '../pipeline.js';
@@ -97,10 +98,8 @@ export class WanNetworks {
     const parts = { ...this.#parts, opener: this.#parts.opener.forVariant() };
     const { opener, checkpoint } = parts;
     const updates = await readLoraUpdates(loras, wanLoraNames(this.config), 'transformer');
-    const graphs = await buildWanNetworks(checkpoint, opener.backend.dialectsOf, {
-      updates,
-      quantised: opener.backend.quantised,
-    });
+    const { dialectsOf, quantised } = opener.backend;
+    const graphs = await opener.sources.reading(() => buildWanNetworks(checkpoint, dialectsOf, { updates, quantised }));
     return SessionGroup.fill(opener, async (sessions) => {
       const denoiser = await Denoiser.open(graphs, sessions, this.config.transformer);
       const { prompts, autoencoder, imageEncoder } = this;
@@ -126,14 +125,15 @@ export async function loadWanNetworks({ backend, relief, onDescribed, ...source 
   onDescribed?.(info);
   // Those that are opened with the first prompt, too: a job does not wait for a conversion.
   await prepareWeights(Object.values(graphs));
-  const opener = new NetworkOpener(backend, Object.values(graphs), { relief });
+  const sources = await SourceFiles.of(Object.values(graphs));
+  const opener = new NetworkOpener(backend, Object.values(graphs), { relief, sources });
   const { keepsTextEncoder = false } = source;
   const parts = { opener, checkpoint, info, keepsTextEncoder, transformer };
   return SessionGroup.fill(opener, async (sessions) => {
     const denoiser = await Denoiser.open(graphs, sessions, config.transformer);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);
     const encoder: Network = keepsTextEncoder ? { ...text_encoder, residence: 'always' } : text_encoder;
-    const openEncoder = () => openPromptEncoder(checkpoint, encoder, opener);
+    const openEncoder = () => opener.sources.reading(() => openPromptEncoder(checkpoint, encoder, opener));
     const prompts = sessions.add(new PromptCache(openEncoder, keepsTextEncoder));
     const imageEncoder =
       image_encoder && config.imageEncoder && new ImageEncoder(() => opener.open(image_encoder), config.imageEncoder);

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { InferenceError } from '../../errors.js';
 import type { Logger } from '../../log.js';
 import type { AnyFamily } from '../../pipelines/family.js';
+import { fileVersion } from '../../std/file-version.js';
 import { entryOf, folderProblem, listAddOnFolder } from './add-on-folder.js';
 import type { AddOnKind, AddOnName, AddOnSummaries } from './add-on-kinds.js';
 import { AddOnReader, addOnThreadEntry } from './add-on-reader.js';
@@ -139,15 +140,14 @@ export class AddOnRegistry<Name extends AddOnName> {
 
   /** Unchanged files are not read again. */
   async #read(name: string, path: string, reader: AddOnReader): Promise<KnownAddOn<AddOnSummaries[Name]>> {
-    const entry = await entryOf(path);
     const second = this.kind.partOf?.(path);
-    const parts = [entry, ...(second === undefined ? [] : [await entryOf(second)])];
-    const identity = `${path} ${parts.map((part) => `${part?.ino} ${part?.size} ${part?.mtimeNs}`).join(' ')}`;
+    const files = second === undefined ? [path] : [path, second];
+    const identity = `${path} ${(await Promise.all(files.map(fileVersion))).join(' ')}`;
     const revision = createHash('sha256').update(identity).digest('hex').slice(0, 16);
     const known = this.#known.get(name);
     if (known?.revision === revision && (known.retryAt ?? Number.POSITIVE_INFINITY) > performance.now()) return known;
     const addOn = { name, path, revision };
-    if (entry?.isFile() === false) {
+    if ((await entryOf(path))?.isFile() === false) {
       return {
         ...addOn,
         problem: this.#problem(addOn, new InferenceError('CHECKPOINT_INVALID', `${path} is not a file`)),
