@@ -1,5 +1,5 @@
-import sharp, { type Sharp } from 'sharp';
 import { COVER, type DecodeOptions, decodeWhole } from './decode-reference.js';
+import { type Sharp, sharp } from './sharp.js';
 
 const ALPHA = 3;
 const OPAQUE = 255;

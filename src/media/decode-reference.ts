@@ -1,8 +1,8 @@
-import sharp, { type Metadata, type OutputInfo, type ResizeOptions, type Sharp, type SharpOptions } from 'sharp';
 import { FileError } from '../errors.js';
 import type { Size } from './encode-image.js';
 import { type ReferenceFormat, signatureOf } from './image-signature.js';
 import { countJpegScans } from './jpeg-scans.js';
+import { type Metadata, type OutputInfo, type ResizeOptions, type Sharp, type SharpOptions, sharp } from './sharp.js';
 
 /** Decoding 50 megapixels takes a second or two. A file that takes this long was made for that. */
 const MAX_DECODE_SECONDS = 30;

@@ -1,7 +1,7 @@
-import sharp, { type Sharp } from 'sharp';
 import { exifUserComment, withJpegExif, withWebpMetadata } from './exif.js';
 import { type ImageMetadata, parametersText } from './image-metadata.js';
 import { withPngText, xmpKeyword } from './png-text.js';
+import { type Sharp, sharp } from './sharp.js';
 import { xmpPacket } from './xmp.js';
 
 export const imageFormats = ['png', 'webp', 'jpeg'] as const;

@@ -1,5 +1,5 @@
-import sharp from 'sharp';
 import type { Size } from './encode-image.js';
+import { sharp } from './sharp.js';
 
 /** Longest side in pixels: enough for a thumbnail on a dense screen, in a few kilobytes. */
 export const MAX_PREVIEW_SIDE = 256;

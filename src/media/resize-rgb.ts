@@ -1,5 +1,5 @@
-import sharp from 'sharp';
 import type { Size } from './encode-image.js';
+import { sharp } from './sharp.js';
 
 /** An image in another size, by Lanczos' filter of 3 lobes. @param rgb row-major uint8 [height, width, 3] */
 export async function resizeRgb(rgb: Uint8Array, from: Size, to: Size): Promise<Uint8Array> {

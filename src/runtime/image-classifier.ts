@@ -1,6 +1,6 @@
 import type { InferenceSession, TensorConstructor } from 'onnxruntime-node';
-import sharp from 'sharp';
 import { InferenceError } from '../errors.js';
+import { sharp } from '../media/sharp.js';
 
 /** How a classifier takes images, and what its outputs are. */
 export interface ClassifierForm {

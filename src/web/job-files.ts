@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import sharp from 'sharp';
 import { type DarkroomClient, getJob, watchJob } from '../client/client.js';
 import { InferenceError } from '../errors.js';
 import type { Asset } from '../gen/darkroom/v1/job.js';
+import { sharp } from '../media/sharp.js';
 import { LruMap } from '../std/lru-map.js';
 import { Semaphore } from '../std/semaphore.js';
 import { ANSWER_MS } from './callers.js';
