@@ -108,6 +108,17 @@ describe('CostModel', () => {
     expect(costs.peakBytes(large)).toBe(6 * GB);
   });
 
+  it('expects memory by what is computed of a job, where that is known: a text encoder is open once, however long the clip', () => {
+    const clip = (frames: number) => ({ ...request, video: { frames, shift: 5 } });
+    const costs = new CostModel(
+      3 * MP,
+      ({ video, seeds }) => 0.5 * GB + 0.001 * GB * (video?.frames ?? 1) * seeds.length,
+    );
+    costs.observeLoaded(2 * GB);
+    costs.observe(clip(5), { ...timings, peakBytes: 2 * GB + 0.505 * GB });
+    expect((costs.peakBytes(clip(81)) ?? 0) / GB).toBeCloseTo(2.581, 6);
+  });
+
   it('expects memory above the loaded model by the pixels that are denoised at once', () => {
     const costs = learnt();
     expect(costs.peakBytes(request)).toBe(3 * GB);

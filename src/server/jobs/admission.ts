@@ -9,7 +9,7 @@ import { loadingEvent } from '../enhance/enhance-for-job.js';
 import type { QueueDepth, ServerObserver } from '../observe/server-observer.js';
 import type { Policy } from '../request/policy.js';
 import { CostModel } from './cost-model.js';
-import { memoryOfJobs, requestsTogether } from './device-memory.js';
+import { growthOf, memoryOfJobs, requestsTogether } from './device-memory.js';
 import { EngineSlot, EngineWait, preferredFor } from './engine-slot.js';
 import { FairQueue } from './fair-queue.js';
 import type { GenerateJob } from './generate-job.js';
@@ -76,7 +76,7 @@ export class Admission {
         {
           model,
           slots: engines.map((engine) => new EngineSlot(engine)),
-          costs: new CostModel(engines[0]?.spec.batchPixels ?? 1),
+          costs: costsOf(engines),
           preparing: new Set(),
           waiting: new FairQueue<GenerateJob>(),
         },
@@ -473,6 +473,11 @@ function waitForHolders(variant: string, queue: ModelQueue, slot: EngineSlot): E
 }
 
 /** Seconds that a job still takes; undefined while nothing was measured. */
+function costsOf([first]: readonly Engine[]): CostModel {
+  const batchPixels = first?.spec.batchPixels ?? 1;
+  return new CostModel(batchPixels, (request) => growthOf(first?.info?.memory, request, batchPixels));
+}
+
 function secondsLeft(job: GenerateJob, { costs }: ModelQueue): number | undefined {
   const cost = costs.estimate(job.request);
   return cost && cost.total * (1 - job.fraction);

@@ -25,23 +25,29 @@ interface Rates {
 }
 
 /**
- * Predicts time and memory of one model's jobs from the jobs that ended. Steps of an image cost the same. Unseen sizes
- * are scaled by pixels from the nearest seen one.
+ * Predicts time and memory of one model's jobs from the jobs that ended. Steps of an image cost the same. The time of unseen sizes is
+ * scaled by pixels from the nearest seen one, the memory by what their networks were computed to take.
  */
 export class CostModel {
   readonly #rates = new Map<number, Rates>();
   #encode: number | undefined;
   #peakBytes = 0;
-  /** Most pixels of a run that began. */
-  #largestPixels = 0;
+  /** Largest extent of a run that began: what was computed of it, else its pixels. */
+  #largestExtent = 0;
   #loadedBytes: number | undefined;
-  /** Memory above that of the loaded model, per pixel that is denoised at once. */
-  #bytesPerPixel: number | undefined;
+  /** Memory above that of the loaded model, for each unit of extent. */
+  #bytesPerExtent: number | undefined;
   readonly #batchPixels: number;
+  readonly #plannedBytes: (request: GenerationRequest) => number | undefined;
 
-  /** @param batchPixels largest number of pixels that the engine denoises at once */
-  constructor(batchPixels: number) {
+  /**
+   * @param batchPixels largest number of pixels that the engine denoises at once
+   * @param plannedBytes computes what jobs take above the loaded model, for all of their images; undefined where that is not known.
+   *   Default: it never is
+   */
+  constructor(batchPixels: number, plannedBytes: (request: GenerationRequest) => number | undefined = () => undefined) {
     this.#batchPixels = batchPixels;
+    this.#plannedBytes = plannedBytes;
   }
 
   /** Learns from a job that ended. */
@@ -94,24 +100,25 @@ export class CostModel {
 
   /** Undefined until a job was measured. */
   peakBytes(request: GenerationRequest): number | undefined {
-    if (this.#loadedBytes === undefined || this.#bytesPerPixel === undefined) return undefined;
-    const pixels = this.#pixelsAtOnce(largestOf(request), request.seeds.length);
-    return Math.round(this.#loadedBytes + this.#bytesPerPixel * pixels);
+    if (this.#loadedBytes === undefined || this.#bytesPerExtent === undefined) return undefined;
+    return Math.round(this.#loadedBytes + this.#bytesPerExtent * this.#extentOf(request));
   }
 
   #observeSize(request: GenerationRequest, images: number): void {
-    this.#largestPixels = Math.max(this.#largestPixels, this.#pixelsAtOnce(largestOf(request), images));
+    const seeds = Array.from({ length: images }, () => 0);
+    this.#largestExtent = Math.max(this.#largestExtent, this.#extentOf({ ...request, seeds }));
   }
 
   // The peak never falls: it is that of the largest run, whichever job is told of it.
   #observePeak(peakBytes: number): void {
     if (this.#loadedBytes === undefined) return;
     this.#peakBytes = Math.max(this.#peakBytes, peakBytes);
-    this.#bytesPerPixel = Math.max(0, this.#peakBytes - this.#loadedBytes) / this.#largestPixels;
+    this.#bytesPerExtent = Math.max(0, this.#peakBytes - this.#loadedBytes) / this.#largestExtent;
   }
 
-  #pixelsAtOnce(request: GenerationRequest, images: number): number {
-    return pixelsOf(request) * Math.min(images, batchLimit(request, this.#batchPixels));
+  #extentOf(request: GenerationRequest): number {
+    const images = Math.min(request.seeds.length, batchLimit(largestOf(request), this.#batchPixels));
+    return this.#plannedBytes(request) ?? pixelsOf(largestOf(request)) * images;
   }
 
   #ratesAt(pixels: number): Rates | undefined {

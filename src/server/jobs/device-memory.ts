@@ -32,6 +32,17 @@ export function deviceMemoryOf(memory: ModelMemory, request: GenerationRequest, 
   };
 }
 
+/** What a job takes on the device above the weights that are open between jobs. Undefined while the model has not reported it. */
+export function growthOf(
+  memory: ModelMemory | undefined,
+  request: GenerationRequest,
+  batchPixels: number,
+): number | undefined {
+  if (memory === undefined) return undefined;
+  const { peakBytes, weightBytes } = deviceMemoryOf(memory, request, { hasReferences: false, batchPixels });
+  return peakBytes - weightBytes;
+}
+
 interface MemoryOptions {
   readonly hasReferences: boolean;
   /** Largest number of pixels that are denoised together. */
