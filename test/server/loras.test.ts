@@ -271,9 +271,11 @@ describe('a folder that holds anything', () => {
       longest = Math.max(longest, performance.now() - last);
       last = performance.now();
     }, 5);
+    const begun = performance.now();
     await registry.refresh();
     clearInterval(timer);
-    expect(longest).toBeLessThan(200);
+    // Read in this thread, it would be one pause from end to end.
+    expect(longest).toBeLessThan((performance.now() - begun) / 2);
   });
 
   it('is reported where it is missing', async () => {
