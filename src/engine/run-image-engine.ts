@@ -4,6 +4,7 @@ import type { ImageMetadata, UpscaleParameters } from '../media/image-metadata.j
 import { previewImage } from '../media/preview-image.js';
 import { removeStaleVideos } from '../media/video-writer.js';
 import { MemoryRelief } from '../pipelines/common/memory-relief.js';
+import { ReplacedFileError } from '../pipelines/common/source-files.js';
 import { type AnyFamily, type Families, familyNamed, type OpenOptions } from '../pipelines/family.js';
 import type { ModelMemory } from '../pipelines/model-memory.js';
 import type {
@@ -22,6 +23,7 @@ import { QuantisedLinears } from '../runtime/model-cache/quantised-linears.js';
 import { chooseDevice } from '../runtime/probe.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { version } from '../version.js';
+import { toEngineError } from './engine-error.js';
 import { type JobReporter, serveEngine } from './engine-process.js';
 import { ImageCheck } from './image-check.js';
 import type { EngineEvent, EngineJob, EngineSpec, EngineTimings, ImageWork } from './messages.js';
@@ -36,10 +38,10 @@ export function runImageEngine(families: Families): void {
   const relief = new MemoryRelief();
   let pipeline: Pipeline | undefined;
   let check: ImageCheck | undefined;
-  let model = '';
+  let loaded: EngineSpec | undefined;
   const parent = serveEngine<ImageWork>({
     async load(spec) {
-      model = spec.model;
+      loaded = spec;
       check = spec.imageCheck && (await ImageCheck.open(spec.imageCheck, spec.threads));
       const { runtime, providerLibrary, deviceId, threads, precision, fuses, memoryLimitBytes, packsWeights } = spec;
       const { device, rejected } = await chooseDevice(spec.device, { runtime, providerLibrary, deviceId });
@@ -68,13 +70,16 @@ export function runImageEngine(families: Families): void {
       return { info, device, rejected, runtime: describeRuntime(backend.runtime) };
     },
     async run(jobs, reporter) {
-      if (pipeline === undefined || reporter.running > jobs.length) {
+      if (pipeline === undefined || loaded === undefined || reporter.running > jobs.length) {
         throw new InferenceError('INTERNAL', `the engine got jobs while ${pipeline ? 'busy' : 'not loaded'}`);
       }
       relief.begin();
       const before = JSON.stringify(pipeline.info.precisions);
       try {
-        await renderBatch({ name: model, pipeline, check, relief }, jobs, reporter);
+        await renderBatch({ name: loaded.model, pipeline, check, relief }, jobs, reporter);
+      } catch (error) {
+        if (error instanceof ReplacedFileError) await assertLoadable(familyNamed(families, loaded.family), loaded);
+        throw error;
       } finally {
         // What opens in a wider type takes more memory than was planned.
         if (JSON.stringify(pipeline.info.precisions) !== before)
@@ -82,6 +87,22 @@ export function runImageEngine(families: Families): void {
       }
     },
   });
+}
+
+/**
+ * What takes the place of a loaded checkpoint may not be whole yet. Then the engine goes on with what it has, for the jobs that need
+ * nothing of the files.
+ */
+async function assertLoadable(family: AnyFamily, { source }: EngineSpec): Promise<void> {
+  try {
+    await family.inspect(source);
+  } catch (error) {
+    throw new InferenceError(
+      'ENGINE_STARTING',
+      `the checkpoint was replaced after it was loaded, by one that cannot be: ${toEngineError(error).message}`,
+      { retryAfterMs: 10_000, cause: error },
+    );
+  }
 }
 
 function describeRuntime(runtime: Runtime): { readonly name: string; readonly reason?: string | undefined } {
