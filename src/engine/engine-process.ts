@@ -33,6 +33,8 @@ export interface ParentLink<W extends Work> {
   inform(info: W['info']): void;
   /** Turns on the device that this engine shares. */
   readonly turns: RunTurns;
+  /** Tells the operator, in the log of the parent process. */
+  warn(problem: string): void;
   /** Asks for memory of the device that something else keeps idle. Resolves when it is free; false if there is none. */
   requestMemory(): Promise<boolean>;
 }
@@ -116,6 +118,7 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLi
   return {
     turns,
     inform: (info) => send({ kind: 'info', info }),
+    warn: (problem) => send({ kind: 'warning', problem }),
     requestMemory: () =>
       new Promise((resolve) => {
         requests += 1;

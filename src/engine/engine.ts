@@ -409,6 +409,9 @@ class SupervisedEngine<W extends Work> implements Engine<W> {
         this.info = { ...this.info, ...message.info };
         this.#tellListeners();
         return;
+      case 'warning':
+        this.#log.warn({ problem: message.problem }, 'engine warns');
+        return;
       case 'request-memory':
         void this.#answerMemoryRequest(message.request);
         return;

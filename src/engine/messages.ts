@@ -242,5 +242,7 @@ export type MessageFromEngine<W extends Work = Work> =
   | { readonly kind: 'event'; readonly jobId: string; readonly event: W['event'] }
   | { readonly kind: 'done'; readonly jobId: string; readonly result: W['result'] }
   | { readonly kind: 'failed'; readonly jobId: string; readonly error: SerializedError }
+  /** Something that the operator has to mend, while the engine goes on. */
+  | { readonly kind: 'warning'; readonly problem: string }
   /** A file of the model was replaced after it was loaded: the process runs no more jobs, and wants to be started again. */
   | { readonly kind: 'outdated'; readonly file: string; readonly error: SerializedError };

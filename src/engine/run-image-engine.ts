@@ -78,8 +78,11 @@ export function runImageEngine(families: Families): void {
       try {
         await renderBatch({ name: loaded.model, pipeline, check, relief }, jobs, reporter);
       } catch (error) {
-        if (error instanceof ReplacedFileError) await assertLoadable(familyNamed(families, loaded.family), loaded);
-        throw error;
+        if (!(error instanceof ReplacedFileError)) throw error;
+        const problem = await problemOf(familyNamed(families, loaded.family), loaded);
+        if (problem === undefined) throw error;
+        parent.warn(problem.message);
+        throw problem;
       } finally {
         // What opens in a wider type takes more memory than was planned.
         if (JSON.stringify(pipeline.info.precisions) !== before)
@@ -90,14 +93,15 @@ export function runImageEngine(families: Families): void {
 }
 
 /**
- * What takes the place of a loaded checkpoint may not be whole yet. Then the engine goes on with what it has, for the jobs that need
- * nothing of the files.
+ * What is wrong with the checkpoint that took the place of the loaded one: it may not be whole yet. Then the engine goes on with what
+ * it has, for the jobs that need nothing of the files. Undefined where it can be loaded.
  */
-async function assertLoadable(family: AnyFamily, { source }: EngineSpec): Promise<void> {
+async function problemOf(family: AnyFamily, { source }: EngineSpec): Promise<InferenceError | undefined> {
   try {
     await family.inspect(source);
+    return undefined;
   } catch (error) {
-    throw new InferenceError(
+    return new InferenceError(
       'ENGINE_STARTING',
       `the checkpoint was replaced after it was loaded, by one that cannot be: ${toEngineError(error).message}`,
       { retryAfterMs: 10_000, cause: error },

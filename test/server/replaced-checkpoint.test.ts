@@ -76,7 +76,9 @@ it('folds LoRAs into the checkpoint that is there, once it is whole', async () =
     join(loras, 'ink.safetensors'),
   );
   await replaceBy(inject('wholeSdxl'));
-  serving = await serve({ SDXL_PATH: path, LORA_DIR: loras });
+  const warnings: string[] = [];
+  const logTo = { write: (line: string) => void (line.includes('"level":40') && warnings.push(line)) };
+  serving = await serve({ SDXL_PATH: path, LORA_DIR: loras }, { logTo });
   const { client, engine } = serving;
   const job = { ...quick, outputMetadata: OutputMetadata.OUTPUT_METADATA_NONE, guidanceScale: 5, seed: 3n };
   const before = await outcomeOf(client, job);
@@ -90,6 +92,7 @@ it('folds LoRAs into the checkpoint that is there, once it is whole', async () =
     reason: 'ENGINE_STARTING',
     message: expect.stringMatching(/^the checkpoint was replaced after it was loaded, by one that cannot be: .*unet/s),
   });
+  expect(warnings.join('')).toContain('diffusion_pytorch_model.safetensors is truncated');
   // What needs nothing of the files goes on.
   const bare = await outcomeOf(client, job);
   expect(bare.error).toBeUndefined();

@@ -74,9 +74,11 @@ export async function serve(
   );
   // One engine: the one that the test is about.
   const named = config.WAN_PATH === undefined || withWan ? config : { ...config, SDXL_PATH: undefined };
+  const traceIds = new TraceIds();
+  const log = logTo === undefined ? silent : pino({ mixin: traceIds.fieldsOf }, logTo);
   const engines = createEngines({
     config: withWan ? { ...named, WAN_PATH: config.WAN_PATH ?? inject('tinyWan') } : named,
-    log: silent,
+    log,
     entry: engineEntry,
     threads: 1,
     memoryLimitBytes,
@@ -86,8 +88,6 @@ export async function serve(
   if (engine === undefined) throw new Error('no engine');
   const memory = new DeviceLedgers(config, engines);
   const textEngine = await createTextEngine(config, silent, memory, textEntry);
-  const traceIds = new TraceIds();
-  const log = logTo === undefined ? silent : pino({ mixin: traceIds.fieldsOf }, logTo);
   const watch = await watchServer({ config, log, traceIds, ...(statusMs !== undefined && { statusMs }) });
   const { observers } = watch;
   const server = await createServer({ config, log, engines, memory, textEngine, addOnThread, observers, ...options });
