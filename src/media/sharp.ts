@@ -4,7 +4,7 @@ import type Sharp from 'sharp';
 export type { Metadata, OutputInfo, ResizeOptions, Sharp, SharpOptions } from 'sharp';
 
 /**
- * `import` takes three times as long over it as `require`, 0.2 s of a processor, because Node looks for the names that each file of
- * its CommonJS dependencies exports. Every server and engine waits for it before it is there.
+ * Required, as `import` takes 0.22 s of a processor over it where `require` takes 0.08 s (x86-64, Node 20): Node looks for the exported
+ * names of each file of its CommonJS dependencies. Every server and engine waits for it before it is there.
  */
 export const sharp = createRequire(import.meta.url)('sharp') as typeof Sharp;

@@ -40,6 +40,19 @@ describe('what reads the files of a checkpoint', () => {
     expect(isRead).toBe(false);
   });
 
+  it('releases what it came to where that does not count', async () => {
+    const released: string[] = [];
+    const reading = sources.reading(
+      async () => {
+        await rm(path);
+        return 'session';
+      },
+      async (session) => void released.push(session),
+    );
+    await expect(reading).rejects.toMatchObject({ file: path });
+    expect(released).toEqual(['session']);
+  });
+
   it.each(Object.entries(changes))('does not count where one %s meanwhile, whatever it came to', async (_, change) => {
     const failing = sources.reading(async () => {
       await change();

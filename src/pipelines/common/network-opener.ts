@@ -104,7 +104,12 @@ export class NetworkOpener {
     networks: readonly Network[],
     optionsOf: (graph: Graph) => SessionOptions = () => ({}),
   ): Promise<readonly NetworkSession[]> {
-    return this.sources.reading(() => this.#openNarrowest(networks, optionsOf));
+    return this.sources.reading(
+      () => this.#openNarrowest(networks, optionsOf),
+      async (sessions) => {
+        for (const session of sessions) await session.release();
+      },
+    );
   }
 
   async #openNarrowest(
@@ -145,7 +150,10 @@ export class NetworkOpener {
     if (network.wider === undefined) return undefined;
     return () => {
       this.#note(network, 'a result was not finite and was computed once more in fp32');
-      return this.sources.reading(() => this.relief.retrying(() => openFinite(widestOf(network), this, options)));
+      return this.sources.reading(
+        () => this.relief.retrying(() => openFinite(widestOf(network), this, options)),
+        (session) => session.release(),
+      );
     };
   }
 

@@ -35,15 +35,20 @@ export class SourceFiles {
 
   /**
    * Does what reads them.
+   * @param release what the work came to, where it does not count. Default: there is nothing to release
    * @throws ReplacedFileError, whatever the work came to, where one of them changed before its end
    */
-  async reading<T>(work: () => Promise<T>): Promise<T> {
+  async reading<T>(work: () => Promise<T>, release?: (result: T) => Promise<void>): Promise<T> {
     await this.#assertUnchanged();
+    const [outcome] = await Promise.allSettled([work()]);
     try {
-      return await work();
-    } finally {
       await this.#assertUnchanged();
+    } catch (error) {
+      if (outcome.status === 'fulfilled') await release?.(outcome.value);
+      throw error;
     }
+    if (outcome.status === 'rejected') throw outcome.reason;
+    return outcome.value;
   }
 
   async #assertUnchanged(): Promise<void> {
