@@ -70,7 +70,8 @@ describe('previews', () => {
       sequences.push(event.sequence);
     }
     expect(again).toEqual(kinds(events).filter((kind) => kind !== 'preview'));
-    expect(sequences.at(-1)).toBe(BigInt(events.length));
+    // The first reader may have been too late for a preview, but its number is taken.
+    expect(sequences.at(-1)).toBe(events.at(-1)?.sequence);
   });
 
   it('are not sent unasked', async () => {
