@@ -1,4 +1,4 @@
-import { fileVersion } from './file-version.js';
+import { stat } from 'node:fs/promises';
 
 /** Time between two looks at the files, in ms. */
 const INTERVAL_MS = 1000;
@@ -13,7 +13,7 @@ export function watchFiles(paths: readonly string[], onChange: () => void, inter
   let timer: NodeJS.Timeout | undefined;
   let isStopped = false;
   const look = async () => {
-    const now = (await Promise.all(paths.map(fileVersion))).join('\n');
+    const now = (await Promise.all(paths.map(versionOf))).join('\n');
     if (isStopped) return;
     if (before !== undefined && now !== before) onChange();
     before = now;
@@ -24,4 +24,13 @@ export function watchFiles(paths: readonly string[], onChange: () => void, inter
     isStopped = true;
     clearTimeout(timer);
   };
+}
+
+async function versionOf(path: string): Promise<string> {
+  try {
+    const { dev, ino, size, mtimeMs, ctimeMs } = await stat(path);
+    return [dev, ino, size, mtimeMs, ctimeMs].join(' ');
+  } catch {
+    return 'missing';
+  }
 }
