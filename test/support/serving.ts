@@ -87,7 +87,7 @@ export async function serve(
   const [engine] = engines;
   if (engine === undefined) throw new Error('no engine');
   const memory = new DeviceLedgers(config, engines);
-  const textEngine = await createTextEngine(config, silent, memory, textEntry);
+  const textEngine = await createTextEngine(config, log, memory, textEntry);
   const watch = await watchServer({ config, log, traceIds, ...(statusMs !== undefined && { statusMs }) });
   const { observers } = watch;
   const server = await createServer({ config, log, engines, memory, textEngine, addOnThread, observers, ...options });

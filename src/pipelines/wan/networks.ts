@@ -133,11 +133,7 @@ export async function loadWanNetworks({ backend, relief, onDescribed, ...source 
     const denoiser = await Denoiser.open(graphs, sessions, config.transformer);
     const autoencoder = await Autoencoder.open(graphs, sessions, config.vae);
     const encoder: Network = keepsTextEncoder ? { ...text_encoder, residence: 'always' } : text_encoder;
-    const openEncoder = () =>
-      opener.sources.reading(
-        () => openPromptEncoder(checkpoint, encoder, opener),
-        (opened) => opened.release(),
-      );
+    const openEncoder = () => openPromptEncoder(checkpoint, encoder, opener);
     const prompts = sessions.add(new PromptCache(openEncoder, keepsTextEncoder));
     const imageEncoder =
       image_encoder && config.imageEncoder && new ImageEncoder(() => opener.open(image_encoder), config.imageEncoder);

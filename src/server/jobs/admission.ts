@@ -472,12 +472,13 @@ function waitForHolders(variant: string, queue: ModelQueue, slot: EngineSlot): E
   return holders.length === 0 ? undefined : waitFor(holders, [], queue);
 }
 
-/** Seconds that a job still takes; undefined while nothing was measured. */
+/** What jobs of a model are expected to cost; its engines are alike. */
 function costsOf([first]: readonly Engine[]): CostModel {
   const batchPixels = first?.spec.batchPixels ?? 1;
   return new CostModel(batchPixels, (request) => growthOf(first?.info?.memory, request, batchPixels));
 }
 
+/** Seconds that a job still takes; undefined while nothing was measured. */
 function secondsLeft(job: GenerateJob, { costs }: ModelQueue): number | undefined {
   const cost = costs.estimate(job.request);
   return cost && cost.total * (1 - job.fraction);

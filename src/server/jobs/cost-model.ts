@@ -117,8 +117,10 @@ export class CostModel {
   }
 
   #extentOf(request: GenerationRequest): number {
-    const images = Math.min(request.seeds.length, batchLimit(largestOf(request), this.#batchPixels));
-    return this.#plannedBytes(request) ?? pixelsOf(largestOf(request)) * images;
+    const planned = this.#plannedBytes(request);
+    if (planned !== undefined) return planned;
+    const largest = largestOf(request);
+    return pixelsOf(largest) * Math.min(request.seeds.length, batchLimit(largest, this.#batchPixels));
   }
 
   #ratesAt(pixels: number): Rates | undefined {

@@ -67,7 +67,7 @@ export async function openPromptEncoder(
   network: Network,
   opener: NetworkOpener,
 ): Promise<PromptEncoder> {
-  const tokenizer = await openTokenizer(path, network.weights.files);
+  const tokenizer = await opener.sources.reading(() => openTokenizer(path, network.weights.files));
   return new PromptEncoder(tokenizer, await opener.open(network), config.textEncoder);
 }
 
