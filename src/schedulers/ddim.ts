@@ -57,12 +57,14 @@ export class Ddim implements Scheduler {
     const next = this.#alpha(t - this.#stride);
     const toClean = cleanSample(this.#config.prediction_type, alpha, sigma);
     const bound = this.#config.clip_sample ? this.#config.clip_sample_range : Number.POSITIVE_INFINITY;
-    return sample.map((x, j) => {
-      const output = modelOutput[j] ?? 0;
+    const moved = new Float32Array(sample.length);
+    for (let j = 0; j < moved.length; j += 1) {
+      const [output, x] = [modelOutput[j] ?? 0, sample[j] ?? 0];
       const clean = toClean(output, x);
       const noise = this.#noise(output, x, clean, alpha, sigma);
-      return Math.sqrt(next) * Math.min(Math.max(clean, -bound), bound) + Math.sqrt(1 - next) * noise;
-    });
+      moved[j] = Math.sqrt(next) * Math.min(Math.max(clean, -bound), bound) + Math.sqrt(1 - next) * noise;
+    }
+    return moved;
   }
 
   // The noise that the output implies, from the clean sample before it is clipped.

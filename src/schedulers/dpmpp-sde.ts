@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import { ancestralLevels } from './euler-ancestral.js';
 import type { EulerConfig } from './euler-discrete.js';
 import type { Draw } from './scheduler.js';
@@ -36,8 +37,8 @@ export class DpmPpSde extends TwoCalls {
     const begin = this.#half;
     // Noise is that of a Brownian path over sigma: the whole step's contains its first half's.
     const middle = this.sigmas[call] ?? 0;
-    const [before, after] = [(from - middle) / (from - to), (middle - to) / (from - to)].map(Math.sqrt);
-    const whole = noise.map((value, j) => (before ?? 0) * (begin.noise[j] ?? 0) + (after ?? 0) * value);
+    const [before = 0, after = 0] = [(from - middle) / (from - to), (middle - to) / (from - to)].map(Math.sqrt);
+    const whole = weightedSum(before, begin.noise, after, noise);
     return ancestralStep(begin.sample, clean, whole, { from, to });
   }
 }
@@ -51,5 +52,8 @@ function ancestralStep(
 ): Float32Array {
   const { up, down } = ancestralLevels(from, to);
   const keep = down / from;
-  return sample.map((x, j) => keep * x + (1 - keep) * (clean[j] ?? 0) + up * (noise[j] ?? 0));
+  const next = new Float32Array(sample.length);
+  for (let j = 0; j < next.length; j += 1)
+    next[j] = keep * (sample[j] ?? 0) + (1 - keep) * (clean[j] ?? 0) + up * (noise[j] ?? 0);
+  return next;
 }

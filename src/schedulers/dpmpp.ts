@@ -1,7 +1,8 @@
 import { z } from 'zod';
+import { weightedSum } from '../std/weighted-sum.js';
 import { type Level, multistepSchedule, multistepSchema } from './multistep-schedule.js';
 import { parseSchedulerConfig } from './noise-schedule.js';
-import { cleanSample, mixNoise } from './prediction.js';
+import { cleanSamples, mixNoise } from './prediction.js';
 import type { Draw, Scheduler } from './scheduler.js';
 
 const dpmSchema = multistepSchema.extend({
@@ -65,8 +66,7 @@ export class DpmPp implements Scheduler {
   step(modelOutput: Float32Array, sample: Float32Array, i: number, draw: Draw): Float32Array {
     const [from, to] = [this.#levels[i], this.#levels[i + 1]];
     if (from === undefined || to === undefined) throw new Error(`step ${i} of ${this.timesteps.length}`);
-    const toClean = cleanSample(this.#config.prediction_type, from.alpha, from.sigma);
-    const clean = sample.map((x, j) => toClean(modelOutput[j] ?? 0, x));
+    const clean = cleanSamples(this.#config.prediction_type, from, modelOutput, sample);
     const known = [clean, ...this.#before];
     this.#before = known.slice(0, this.#order - 1);
 
@@ -77,13 +77,16 @@ export class DpmPp implements Scheduler {
     const keep = (to.sigma / from.sigma) * (this.#sde ? Math.exp(-h) : 1);
     const used = known.slice(0, this.orderOf(i));
     const weights = this.weights(i, h, scaled, used.length);
-    const next = sample.map(
-      (x, j) => keep * x + to.alpha * used.reduce((sum, own, k) => sum + (weights[k] ?? 0) * (own[j] ?? 0), 0),
-    );
+    const next = new Float32Array(sample.length);
+    for (let j = 0; j < next.length; j += 1) {
+      let mixed = 0;
+      for (let k = 0; k < used.length; k += 1) mixed += (weights[k] ?? 0) * (used[k]?.[j] ?? 0);
+      next[j] = keep * (sample[j] ?? 0) + to.alpha * mixed;
+    }
     if (!this.#sde) return next;
     const noise = draw(sample.length);
     const spread = to.sigma * Math.sqrt(1 - decay);
-    return next.map((x, j) => x + spread * (noise[j] ?? 0));
+    return weightedSum(1, next, spread, noise);
   }
 
   /**

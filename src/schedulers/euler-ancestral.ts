@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import { type EulerConfig, EulerDiscrete } from './euler-discrete.js';
 import type { Draw } from './scheduler.js';
 
@@ -28,7 +29,7 @@ export class EulerAncestral extends EulerDiscrete {
     const { up, down } = ancestralLevels(from, to);
     const moved = this.move(modelOutput, sample, from, down);
     const noise = draw(sample.length);
-    return moved.map((x, j) => x + up * (noise[j] ?? 0));
+    return weightedSum(1, moved, up, noise);
   }
 }
 

@@ -67,13 +67,14 @@ export class EulerDiscrete implements Scheduler {
   }
 
   addNoise(clean: Float32Array, noise: Float32Array, i: number): Float32Array {
-    const sigma = this.#sigma(i);
-    return clean.map((x, j) => x + Math.fround(sigma * (noise[j] ?? 0)));
+    return advance(clean, noise, this.#sigma(i));
   }
 
   scaleModelInput(sample: Float32Array, i: number): Float32Array {
     const divisor = Math.sqrt(this.#sigma(i) ** 2 + 1);
-    return sample.map((value) => value / divisor);
+    const scaled = new Float32Array(sample.length);
+    for (let j = 0; j < scaled.length; j += 1) scaled[j] = (sample[j] ?? 0) / divisor;
+    return scaled;
   }
 
   step(modelOutput: Float32Array, sample: Float32Array, i: number, _draw: Draw): Float32Array {
@@ -88,13 +89,17 @@ export class EulerDiscrete implements Scheduler {
   /** Tangent of the flow at a noise level. Rounded to float32 after every operation, as torch does: at a sigma of thousands it shows. */
   protected derivative(modelOutput: Float32Array, sample: Float32Array, sigma: number): Float32Array {
     const clean = this.denoise(modelOutput, sample, sigma);
-    return sample.map((x, j) => Math.fround(x - (clean[j] ?? 0)) / sigma);
+    const tangent = new Float32Array(sample.length);
+    for (let j = 0; j < tangent.length; j += 1) tangent[j] = Math.fround((sample[j] ?? 0) - (clean[j] ?? 0)) / sigma;
+    return tangent;
   }
 
   /** Clean sample that the model's output implies at a noise level. */
   protected denoise(modelOutput: Float32Array, sample: Float32Array, sigma: number): Float32Array {
     const denoised = denoiser(this.#prediction, sigma);
-    return sample.map((x, j) => denoised(modelOutput[j] ?? 0, x));
+    const clean = new Float32Array(sample.length);
+    for (let j = 0; j < clean.length; j += 1) clean[j] = denoised(modelOutput[j] ?? 0, sample[j] ?? 0);
+    return clean;
   }
 
   #sigma(i: number): number {
@@ -104,7 +109,9 @@ export class EulerDiscrete implements Scheduler {
 
 /** `sample` moved along `derivative` by a difference of noise levels. */
 export function advance(sample: Float32Array, derivative: Float32Array, dt: number): Float32Array {
-  return sample.map((x, j) => x + Math.fround((derivative[j] ?? 0) * dt));
+  const moved = new Float32Array(sample.length);
+  for (let j = 0; j < moved.length; j += 1) moved[j] = (sample[j] ?? 0) + Math.fround((derivative[j] ?? 0) * dt);
+  return moved;
 }
 
 /** Clean sample that the model's output implies, in float32 operations. */

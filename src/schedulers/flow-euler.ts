@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import type { FlowSchedule } from './flow-schedule.js';
 import { mixNoise } from './prediction.js';
 import type { Draw, Scheduler } from './scheduler.js';
@@ -29,6 +30,6 @@ export class FlowEuler implements Scheduler {
 
   step(modelOutput: Float32Array, sample: Float32Array, i: number, _draw?: Draw): Float32Array {
     const dt = (this.sigmas[i + 1] ?? 0) - (this.sigmas[i] ?? 0);
-    return sample.map((x, j) => x + dt * (modelOutput[j] ?? 0));
+    return weightedSum(1, sample, dt, modelOutput);
   }
 }

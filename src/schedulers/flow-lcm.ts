@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import { FlowEuler } from './flow-euler.js';
 import { mixNoise } from './prediction.js';
 import type { Draw } from './scheduler.js';
@@ -10,7 +11,7 @@ import type { Draw } from './scheduler.js';
 export class FlowLcm extends FlowEuler {
   override step(modelOutput: Float32Array, sample: Float32Array, i: number, draw: Draw): Float32Array {
     const [sigma = 0, next = 0] = this.sigmas.subarray(i, i + 2);
-    const clean = sample.map((x, j) => x - sigma * (modelOutput[j] ?? 0));
+    const clean = weightedSum(1, sample, -sigma, modelOutput);
     return next === 0 ? clean : mixNoise(clean, draw(sample.length), 1 - next, next);
   }
 }

@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import type { FlowSchedule } from './flow-schedule.js';
 import { mixNoise } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
@@ -40,7 +41,7 @@ export class FlowUniPc implements Scheduler {
 
   step(modelOutput: Float32Array, sample: Float32Array, i: number): Float32Array {
     const { sigma } = this.#solver.level(i);
-    const clean = sample.map((x, j) => x - sigma * (modelOutput[j] ?? 0));
+    const clean = weightedSum(1, sample, -sigma, modelOutput);
     return this.#solver.step(clean, sample, i);
   }
 }

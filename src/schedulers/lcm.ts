@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import { ConsistencySampler } from './consistency-schedule.js';
 import { cleanSample } from './prediction.js';
 import type { Draw } from './scheduler.js';
@@ -18,14 +19,16 @@ export class Lcm extends ConsistencySampler {
     const scaled = t * this.config.timestep_scaling;
     const skip = SIGMA_DATA ** 2 / (scaled ** 2 + SIGMA_DATA ** 2);
     const out = scaled / Math.sqrt(scaled ** 2 + SIGMA_DATA ** 2);
-    const denoised = sample.map((x, j) => {
+    const denoised = new Float32Array(sample.length);
+    for (let j = 0; j < denoised.length; j += 1) {
+      const x = sample[j] ?? 0;
       const clean = toClean(modelOutput[j] ?? 0, x);
-      return out * Math.min(Math.max(clean, -bound), bound) + skip * x;
-    });
+      denoised[j] = out * Math.min(Math.max(clean, -bound), bound) + skip * x;
+    }
     const next = this.timesteps[i + 1];
     if (next === undefined) return denoised;
     const noise = draw(sample.length);
     const alpha = this.alpha(next);
-    return denoised.map((x, j) => Math.sqrt(alpha) * x + Math.sqrt(1 - alpha) * (noise[j] ?? 0));
+    return weightedSum(Math.sqrt(alpha), denoised, Math.sqrt(1 - alpha), noise);
   }
 }

@@ -17,10 +17,17 @@ export class Lms extends EulerDiscrete {
 
   override step(modelOutput: Float32Array, sample: Float32Array, i: number): Float32Array {
     const tangent = this.derivative(modelOutput, sample, this.sigmas[i] ?? 0);
-    this.#tangents = [tangent, ...this.#tangents].slice(0, ORDER);
-    const levels = this.#tangents.map((_, k) => this.sigmas[i - k] ?? 0);
+    const tangents = [tangent, ...this.#tangents].slice(0, ORDER);
+    this.#tangents = tangents;
+    const levels = tangents.map((_, k) => this.sigmas[i - k] ?? 0);
     const weights = levels.map((_, k) => integral(basis(levels, k), this.sigmas[i] ?? 0, this.sigmas[i + 1] ?? 0));
-    return sample.map((x, j) => x + this.#tangents.reduce((sum, own, k) => sum + (weights[k] ?? 0) * (own[j] ?? 0), 0));
+    const next = new Float32Array(sample.length);
+    for (let j = 0; j < next.length; j += 1) {
+      let change = 0;
+      for (let k = 0; k < tangents.length; k += 1) change += (weights[k] ?? 0) * (tangents[k]?.[j] ?? 0);
+      next[j] = (sample[j] ?? 0) + change;
+    }
+    return next;
   }
 }
 

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { weightedSum } from '../std/weighted-sum.js';
 import {
   alphasCumprod,
   noiseScheduleSchema,
@@ -78,15 +79,19 @@ export class Pndm implements Scheduler {
     if (call === 1) {
       const [first] = this.#outputs;
       if (this.#begin === undefined || first === undefined) throw new Error('call 1 without the one before');
-      const mean = modelOutput.map((value, j) => (value + (first[j] ?? 0)) / 2);
+      const mean = weightedSum(0.5, modelOutput, 0.5, first);
       // The next call is at the same timestep, and is the one that counts as the second output.
       return this.#move(mean, this.#begin, t + this.#stride, t);
     }
     this.#outputs = [modelOutput, ...this.#outputs].slice(0, ORDER);
-    const weights = ADAMS_BASHFORTH[this.#outputs.length] ?? [];
-    const combined = sample.map((_, j) =>
-      this.#outputs.reduce((sum, own, k) => sum + (weights[k] ?? 0) * (own[j] ?? 0), 0),
-    );
+    const outputs = this.#outputs;
+    const weights = ADAMS_BASHFORTH[outputs.length] ?? [];
+    const combined = new Float32Array(sample.length);
+    for (let j = 0; j < combined.length; j += 1) {
+      let sum = 0;
+      for (let k = 0; k < outputs.length; k += 1) sum += (weights[k] ?? 0) * (outputs[k]?.[j] ?? 0);
+      combined[j] = sum;
+    }
     return this.#move(combined, sample, t, t - this.#stride);
   }
 
@@ -97,10 +102,12 @@ export class Pndm implements Scheduler {
     const keep = Math.sqrt(next) / alpha;
     const add = Math.sqrt(1 - next) - keep * sigma;
     const isNoise = this.#config.prediction_type === 'epsilon';
-    return sample.map((x, j) => {
-      const own = output[j] ?? 0;
-      return keep * x + add * (isNoise ? own : alpha * own + sigma * x);
-    });
+    const moved = new Float32Array(sample.length);
+    for (let j = 0; j < moved.length; j += 1) {
+      const [x, own] = [sample[j] ?? 0, output[j] ?? 0];
+      moved[j] = keep * x + add * (isNoise ? own : alpha * own + sigma * x);
+    }
+    return moved;
   }
 
   /** Cumulative alpha at a timestep, also at those before the first and behind the last. */

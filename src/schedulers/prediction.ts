@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import type { NoiseSchedule } from './noise-schedule.js';
 
 export type Prediction = NoiseSchedule['prediction_type'];
@@ -21,6 +22,19 @@ export function cleanSample(
   }
 }
 
+/** The same of all elements of an output and a sample. */
+export function cleanSamples(
+  prediction: Prediction,
+  { alpha, sigma }: { readonly alpha: number; readonly sigma: number },
+  output: Float32Array,
+  sample: Float32Array,
+): Float32Array {
+  const toClean = cleanSample(prediction, alpha, sigma);
+  const clean = new Float32Array(sample.length);
+  for (let j = 0; j < clean.length; j += 1) clean[j] = toClean(output[j] ?? 0, sample[j] ?? 0);
+  return clean;
+}
+
 /** The model's output that implies a clean sample: the inverse of `cleanSample`. @param sigma above 0 */
 export function outputOfClean(
   prediction: Prediction,
@@ -39,5 +53,5 @@ export function outputOfClean(
 
 /** `alpha` x0 + `sigma` noise. */
 export function mixNoise(clean: Float32Array, noise: Float32Array, alpha: number, sigma: number): Float32Array {
-  return clean.map((x, j) => alpha * x + sigma * (noise[j] ?? 0));
+  return weightedSum(alpha, clean, sigma, noise);
 }

@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import { ancestralLevels } from './euler-ancestral.js';
 import { advance, type EulerConfig, EulerDiscrete } from './euler-discrete.js';
 import { roundHalfEven, timestepOfSigma } from './noise-schedule.js';
@@ -88,7 +89,9 @@ export class Heun extends SecondOrder {
   }
 
   protected override combine(first: Float32Array, second: Float32Array): Float32Array {
-    return first.map((value, j) => Math.fround(value + (second[j] ?? 0)) / 2);
+    const mean = new Float32Array(first.length);
+    for (let j = 0; j < mean.length; j += 1) mean[j] = Math.fround((first[j] ?? 0) + (second[j] ?? 0)) / 2;
+    return mean;
   }
 }
 
@@ -128,6 +131,6 @@ export class Dpm2Ancestral extends SecondOrder {
     const { up, down } = ancestralLevels(from, to);
     const moved = advance(sample, tangent, Math.fround(down - from));
     const noise = draw(sample.length);
-    return moved.map((x, j) => x + up * (noise[j] ?? 0));
+    return weightedSum(1, moved, up, noise);
   }
 }

@@ -1,3 +1,4 @@
+import { weightedSum } from '../std/weighted-sum.js';
 import { type ConsistencyConfig, ConsistencySampler } from './consistency-schedule.js';
 import { cleanSample } from './prediction.js';
 import type { Draw } from './scheduler.js';
@@ -19,16 +20,17 @@ export class Tcd extends ConsistencySampler {
     const toClean = cleanSample(prediction, Math.sqrt(now), Math.sqrt(1 - now));
     const bound = clips ? range : Number.POSITIVE_INFINITY;
     // 1. down, beyond the next timestep
-    const moved = sample.map((x, j) => {
-      const output = modelOutput[j] ?? 0;
+    const moved = new Float32Array(sample.length);
+    for (let j = 0; j < moved.length; j += 1) {
+      const [output, x] = [modelOutput[j] ?? 0, sample[j] ?? 0];
       const clean = Math.min(Math.max(toClean(output, x), -bound), bound);
-      return Math.sqrt(between) * clean + Math.sqrt(1 - between) * noiseOf(prediction, output, x, now);
-    });
+      moved[j] = Math.sqrt(between) * clean + Math.sqrt(1 - between) * noiseOf(prediction, output, x, now);
+    }
     if (i + 1 >= this.timesteps.length) return moved;
     // 2. back up to it, by noise
     const [keep, add] = [Math.sqrt(after / between), Math.sqrt(1 - after / between)];
     const noise = draw(sample.length);
-    return moved.map((x, j) => keep * x + add * (noise[j] ?? 0));
+    return weightedSum(keep, moved, add, noise);
   }
 }
 

@@ -52,30 +52,44 @@ export class UniPcSolver {
   #predict(x: Float32Array, i: number, order: number): Float32Array {
     const [from, to] = [this.level(i), this.level(i + 1)];
     const { b, phi } = this.#integrals(from, to);
-    const [before, now] = order === 2 ? this.#named : [undefined, this.#named.at(-1)];
+    const [before, now] = this.#lastTwo(order);
     const ratio = order === 2 ? this.#ratio(i - 1, from, to) : 1;
-    return x.map((value, j) => {
-      const m0 = now?.[j] ?? 0;
-      const slope = before === undefined ? 0 : ((before[j] ?? 0) - m0) / ratio;
-      return (to.sigma / from.sigma) * value - to.alpha * (phi * m0 + b * 0.5 * slope);
-    });
+    const [scale, { alpha }] = [to.sigma / from.sigma, to];
+    const next = new Float32Array(x.length);
+    for (let j = 0; j < next.length; j += 1) {
+      const m0 = now[j] ?? 0;
+      const slope = ((before[j] ?? 0) - m0) / ratio;
+      next[j] = scale * (x[j] ?? 0) - alpha * (phi * m0 + b * 0.5 * slope);
+    }
+    return next;
   }
 
   // Redo the step from level i - 1 to i with the model's output at i.
   #correct(x: Float32Array, clean: Float32Array, i: number, order: number): Float32Array {
     const [from, to] = [this.level(i - 1), this.level(i)];
     const { b, phi, rhs } = this.#integrals(from, to);
-    const [before, now] = order === 2 ? this.#named : [undefined, this.#named.at(-1)];
+    const [before, now] = this.#lastTwo(order);
     const ratio = order === 2 ? this.#ratio(i - 2, from, to) : 1;
     // [1 1; ratio 1] rho = rhs
     const older = order === 2 ? (rhs[0] - rhs[1]) / (1 - ratio) : 0;
     const newer = order === 2 ? rhs[0] - older : 0.5;
-    return x.map((value, j) => {
-      const m0 = now?.[j] ?? 0;
-      const slope = before === undefined ? 0 : ((before[j] ?? 0) - m0) / ratio;
+    const [scale, { alpha }] = [to.sigma / from.sigma, to];
+    const corrected = new Float32Array(x.length);
+    for (let j = 0; j < corrected.length; j += 1) {
+      const m0 = now[j] ?? 0;
+      const slope = ((before[j] ?? 0) - m0) / ratio;
       const change = older * slope + newer * ((clean[j] ?? 0) - m0);
-      return (to.sigma / from.sigma) * value - to.alpha * (phi * m0 + b * change);
-    });
+      corrected[j] = scale * (x[j] ?? 0) - alpha * (phi * m0 + b * change);
+    }
+    return corrected;
+  }
+
+  /** The clean samples that a step of an order builds on: the last one twice has no slope. */
+  #lastTwo(order: number): readonly [before: Float32Array, now: Float32Array] {
+    const now = this.#named.at(-1);
+    const before = order === 2 ? this.#named[0] : now;
+    if (now === undefined || before === undefined) throw new Error('a step without a clean sample');
+    return [before, now];
   }
 
   // For a step of h: e^-h - 1, B(h), and the right-hand side of the corrector's equations.

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { multistepSchedule, multistepSchema } from './multistep-schedule.js';
 import { parseSchedulerConfig } from './noise-schedule.js';
-import { cleanSample, mixNoise } from './prediction.js';
+import { cleanSamples, mixNoise } from './prediction.js';
 import type { Scheduler } from './scheduler.js';
 import { UniPcSolver } from './unipc-solver.js';
 
@@ -58,9 +58,7 @@ export class UniPc implements Scheduler {
   }
 
   step(modelOutput: Float32Array, sample: Float32Array, i: number): Float32Array {
-    const { alpha, sigma } = this.#solver.level(i);
-    const toClean = cleanSample(this.#config.prediction_type, alpha, sigma);
-    const clean = sample.map((x, j) => toClean(modelOutput[j] ?? 0, x));
+    const clean = cleanSamples(this.#config.prediction_type, this.#solver.level(i), modelOutput, sample);
     return this.#solver.step(clean, sample, i);
   }
 }

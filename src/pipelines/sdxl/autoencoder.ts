@@ -84,10 +84,11 @@ export class Autoencoder {
   /** The same in one run, whatever memory it takes. */
   async decodeWhole(latents: Float32Array, size: ImageSize, signal?: AbortSignal): Promise<Float32Array> {
     const { width, height } = this.latentSize(size);
-    const scaled = latents.map((value, i) => {
-      const { mean, deviation } = this.#statistics(Math.floor(i / (width * height)));
-      return value * deviation + mean;
-    });
+    const scaled = new Float32Array(latents.length);
+    for (let channel = 0, i = 0; i < scaled.length; channel += 1) {
+      const { mean, deviation } = this.#statistics(channel);
+      for (const end = i + width * height; i < end; i += 1) scaled[i] = (latents[i] ?? 0) * deviation + mean;
+    }
     const feeds = { latents: { data: scaled, shape: [1, this.#config.latent_channels, height, width] } };
     const { decoder, openWideDecoder } = this.#sessions;
     const outputs = await decoder.run(feeds, { signal }).catch(async (error: unknown) => {
@@ -125,10 +126,13 @@ export class Autoencoder {
     }));
     const whole = { run: async () => (await this.encode(image, size, signal)).mean };
     const mean = await this.#sessions.relief.shrink(`encode ${size.width}x${size.height}`, [whole, ...tiled]);
-    return mean.map((value, i) => {
-      const statistics = this.#statistics(Math.floor(i / (width * height)));
-      return (value - statistics.mean) / statistics.deviation;
-    });
+    const normal = new Float32Array(mean.length);
+    for (let channel = 0, i = 0; i < normal.length; channel += 1) {
+      const statistics = this.#statistics(channel);
+      for (const end = i + width * height; i < end; i += 1)
+        normal[i] = ((mean[i] ?? 0) - statistics.mean) / statistics.deviation;
+    }
+    return normal;
   }
 
   /** The mean of the latents, unscaled, [4, h, w], in overlapping tiles. @param side of a tile, in latents */

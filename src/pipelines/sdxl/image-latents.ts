@@ -149,10 +149,12 @@ export class ImageLatents {
   #putBack(next: Float32Array, i: number, { latents, mask, noise }: KeptLatents): Float32Array {
     const isLast = i + 1 >= this.calls;
     const kept = isLast ? latents : this.#scheduler.addNoise(latents, noise, i + 1);
-    return next.map((value, j) => {
+    const both = new Float32Array(next.length);
+    for (let j = 0; j < both.length; j += 1) {
       const share = mask[j % mask.length] ?? 1;
-      return Math.fround((1 - share) * (kept[j] ?? 0)) + Math.fround(share * value);
-    });
+      both[j] = Math.fround((1 - share) * (kept[j] ?? 0)) + Math.fround(share * (next[j] ?? 0));
+    }
+    return both;
   }
 }
 
