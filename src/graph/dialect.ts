@@ -8,9 +8,11 @@ export type ComputeType = 'f32' | HalfType;
 
 /**
  * Ops that do in one what a graph spells in several, of ONNX Runtime's CUDA provider only. `groupNorm`: a group norm and the SiLU behind it,
- * over channels that lie last. `geglu`: a bias, the halving, GELU and the product of a gated feed-forward.
+ * over channels that lie last. `geglu`: a bias, the halving, GELU and the product of a gated feed-forward. `biasAdd`: the bias of a linear
+ * layer and what its result is added to. `biasGelu`: the bias of a linear layer and the tanh approximation of GELU. A Gemm of that provider
+ * adds a bias in a run of its own.
  */
-export const fusions = ['groupNorm', 'geglu'] as const;
+export const fusions = ['groupNorm', 'geglu', 'biasAdd', 'biasGelu'] as const;
 export type Fusion = (typeof fusions)[number];
 
 /** The spelling of graphs for one network on one provider. */

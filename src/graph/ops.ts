@@ -76,6 +76,30 @@ function integerProduct(
   return graph.node('DynamicQuantizeMatMul', inputs, shape, { domain: 'com.microsoft' });
 }
 
+/** Widths that CUDA's BiasAdd takes. */
+const BIAS_ADD_WIDTHS: readonly number[] = [320, 640, 1280];
+
+// x: [..., I]  y: [..., O]  ->  y + a linear layer of x
+export function addLinear(w: Scope, y: Value, x: Value): Value {
+  const { graph } = w;
+  const outputs = fixedWidth(w.path, y);
+  if (!isFused(graph, 'biasAdd') || !BIAS_ADD_WIDTHS.includes(outputs)) return add(graph, linear(w, x, outputs), y);
+  // The op wants three dimensions.
+  const rows = [1, product(y.shape.slice(0, -1)), outputs];
+  const unbiased = graph.reshape(linear(w, x, outputs, { bias: false }), rows);
+  const bias = w.tensor('bias', [outputs], { like: x });
+  const inputs = [unbiased, bias, graph.reshape(y, rows)];
+  return graph.reshape(graph.node('BiasAdd', inputs, rows, { domain: 'com.microsoft' }), y.shape);
+}
+
+// x: [..., I]  ->  GELU of a linear layer by its tanh approximation, [..., O]
+export function linearGeluTanh(w: Scope, x: Value, outputs: number): Value {
+  const { graph } = w;
+  if (!isFused(graph, 'biasGelu')) return geluTanh(graph, linear(w, x, outputs));
+  const inputs = [linear(w, x, outputs, { bias: false }), w.tensor('bias', [outputs], { like: x })];
+  return graph.node('FastGelu', inputs, [...x.shape.slice(0, -1), outputs], { domain: 'com.microsoft' });
+}
+
 interface Conv2dOptions {
   readonly kernel?: number;
   readonly stride?: number;

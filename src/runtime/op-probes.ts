@@ -2,7 +2,7 @@
 
 import type { ComputeType, Dialect, Fusion } from '../graph/dialect.js';
 import { Graph, type Value } from '../graph/graph.js';
-import { attention, geglu, groupNorm, groupNormSilu } from '../graph/ops.js';
+import { addLinear, attention, geglu, groupNorm, groupNormSilu, linearGeluTanh } from '../graph/ops.js';
 import { type TensorOptions, Weights } from '../graph/weights.js';
 import { TorchCpuGenerator } from '../random/torch-cpu.js';
 import { elementCount } from '../std/element-count.js';
@@ -62,9 +62,9 @@ export function areSumsRight(device: SessionDevice, compute: ComputeType): Promi
   return areRight(device, { attention: 'decomposed', compute }, probes, SUM_TOLERANCE[compute]);
 }
 
-/** Norm of SDXL's first block; gated feed-forward of its second. */
+/** Norm of SDXL's first block; linear layers of its second. */
 const NORM = { channels: 320, groups: 32, eps: 1e-5, side: 16 } as const;
-const GATED = { channels: 640, tokens: 128 } as const;
+const LINEAR = { channels: 640, tokens: 128 } as const;
 
 /** The fused ops, of these, that give on the device what their plain spelling gives there. */
 export async function rightFusions(
@@ -83,7 +83,23 @@ export async function rightFusions(
   return right;
 }
 
-/** A layer with an op that may be fused, over noise. */
+/** Layers with an op that may be fused. */
+const fusionProbes: Readonly<Record<Fusion, (w: NoiseWeights) => Value>> = {
+  groupNorm: (w) => {
+    const { channels, side, ...options } = NORM;
+    const x = w.input('x', [2, channels, side, side]);
+    return groupNorm(w.root.at('second'), groupNormSilu(w.root.at('first'), x, options), options);
+  },
+  geglu: (w) => geglu(w.root, tokensOf(w), 4 * LINEAR.channels),
+  biasAdd: (w) => addLinear(w.root, tokensOf(w), tokensOf(w, 'more')),
+  biasGelu: (w) => linearGeluTanh(w.root, tokensOf(w), 4 * LINEAR.channels),
+};
+
+function tokensOf(w: NoiseWeights, name = 'tokens'): Value {
+  return w.input(name, [LINEAR.tokens, LINEAR.channels]);
+}
+
+/** Such a layer over noise. */
 async function runFusion(
   device: SessionDevice,
   compute: ComputeType,
@@ -92,14 +108,7 @@ async function runFusion(
 ): Promise<Float32Array | undefined> {
   const graph = new Graph('op-probe', { attention: 'fused', compute, fusions });
   const w = new NoiseWeights(graph);
-  if (fusion === 'groupNorm') {
-    const { channels, side, ...options } = NORM;
-    const x = w.input('x', [2, channels, side, side]);
-    graph.output('result', groupNorm(w.root.at('second'), groupNormSilu(w.root.at('first'), x, options), options));
-  } else {
-    const { channels, tokens } = GATED;
-    graph.output('result', geglu(w.root, w.input('x', [tokens, channels]), 4 * channels));
-  }
+  graph.output('result', fusionProbes[fusion](w));
   return (await runOnce(device, graph, w.feeds))?.result;
 }
 

@@ -1,6 +1,7 @@
 import type { Graph, Value } from '../../../graph/graph.js';
 import {
   add,
+  addLinear,
   attention,
   concat,
   conv2d,
@@ -326,17 +327,16 @@ function spatialTransformer(w: Scope, x: Value, context: Context, options: Trans
 
 // x: [B*L, C]  context: [B*T, X]  ->  [B*L, C]
 function transformerBlock(w: Scope, { rows: x, tokens }: Rows, context: Context, heads: number): Value {
-  const { graph } = w;
   const normal = (key: string, rows: Value) => ({ rows: layerNorm(w.at(key), rows, { eps: LAYER_NORM_EPS }), tokens });
   const first = normal('norm1', x);
-  let h = add(graph, crossAttention(w.at('attn1'), first, { text: first, image: undefined }, heads), x); // 1. self
-  h = add(graph, crossAttention(w.at('attn2'), normal('norm2', h), context, heads), h); // 2. cross
-  return add(graph, feedForward(w.at('ff'), normal('norm3', h).rows), h); // 3. feed-forward
+  let h = addAttention(w.at('attn1'), x, first, { text: first, image: undefined }, heads); // 1. self
+  h = addAttention(w.at('attn2'), h, normal('norm2', h), context, heads); // 2. cross
+  return addFeedForward(w.at('ff'), h, normal('norm3', h).rows); // 3. feed-forward
 }
 
-// x: [B*L, C]  text: [B*S, X]  image: [B*K, X]  ->  [B*L, C]
+// h, x: [B*L, C]  text: [B*S, X]  image: [B*K, X]  ->  h + out, [B*L, C]
 // out = attention(q, k, v) + scale * attention(q, k of the image, v of the image): arXiv:2308.06721, 3.2.2
-function crossAttention(w: Scope, x: Rows, { text, image }: Context, heads: number): Value {
+function addAttention(w: Scope, h: Value, x: Rows, { text, image }: Context, heads: number): Value {
   const { graph } = w;
   const channels = Number(x.rows.shape.at(-1));
   const project = (key: string, { rows, tokens }: Rows) =>
@@ -347,11 +347,11 @@ function crossAttention(w: Scope, x: Rows, { text, image }: Context, heads: numb
     const [k, v] = [project(IMAGE_KEYS.k, image.rows), project(IMAGE_KEYS.v, image.rows)];
     mixed = add(graph, mixed, mul(graph, attention(graph, { q, k, v, heads }), image.scale));
   }
-  return linear(w.at('to_out.0'), graph.reshape(mixed, x.rows.shape), channels); // to_out.1: dropout
+  return addLinear(w.at('to_out.0'), h, graph.reshape(mixed, x.rows.shape)); // to_out.1: dropout
 }
 
-// x: [R, C] -> [R, C]
-function feedForward(w: Scope, x: Value): Value {
+// h, x: [R, C] -> [R, C]
+function addFeedForward(w: Scope, h: Value, x: Value): Value {
   const channels = Number(x.shape.at(-1));
-  return linear(w.at('net.2'), geglu(w.at('net.0.proj'), x, 4 * channels), channels); // net.1: dropout
+  return addLinear(w.at('net.2'), h, geglu(w.at('net.0.proj'), x, 4 * channels)); // net.1: dropout
 }

@@ -3,9 +3,9 @@ import {
   add,
   attention,
   chunks,
-  geluTanh,
   layerNorm,
   linear,
+  linearGeluTanh,
   mul,
   plainLayerNorm,
   rmsNorm,
@@ -71,7 +71,7 @@ export function transformerBlock(
   // 3. feed-forward; net.0: GELU(tanh), net.1: dropout
   const ff = w.at('ffn.net');
   const normal = graph.narrow(modulated(graph, h, shift2, scale2, eps));
-  const inside = geluTanh(graph, linear(ff.at('0.proj'), normal, inner));
+  const inside = linearGeluTanh(ff.at('0.proj'), normal, inner);
   return add(graph, h, scaled(graph, graph.wide(linear(ff.at('2'), inside, width)), ifActive(gate2)));
 }
 
