@@ -15,6 +15,15 @@ export interface PlannedModel {
   readonly networks: readonly PlannedNetwork[];
 }
 
+/** The device that a model is planned for. */
+export interface PlannedDevice {
+  readonly provider: Provider;
+  /** Omitted: PRECISION. */
+  readonly precision?: Precision | undefined;
+  /** Omitted: not known. */
+  readonly memoryBytes?: number | undefined;
+}
+
 /**
  * Plans the memory of a configured model from its checkpoint, without loading it.
  * @returns undefined if the configuration names no such model, or the family has no networks
@@ -23,10 +32,7 @@ export interface PlannedModel {
 export async function planModel(
   family: AnyFamily,
   config: Config,
-  {
-    provider,
-    precision = config.PRECISION,
-  }: { readonly provider: Provider; readonly precision?: Precision | undefined },
+  { provider, precision = config.PRECISION, memoryBytes }: PlannedDevice,
 ): Promise<PlannedModel | undefined> {
   const source = family.sourceFrom(config);
   if (source === undefined || family.planMemory === undefined) return undefined;
@@ -35,7 +41,7 @@ export async function planModel(
   const images = family.isBatched ? batchLimit({ width, height }, config.BATCH_PIXELS) : 1;
   const frames = info.clip?.frames ?? 1;
   const run = { width, height, frames, rows: 2 * images };
-  const networks = await family.planMemory(source, expectedDialects(provider, precision), run);
+  const networks = await family.planMemory(source, expectedDialects(provider, precision), run, memoryBytes);
   return { title, family: family.title, run, networks };
 }
 

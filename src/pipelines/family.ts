@@ -75,8 +75,14 @@ export interface Family<Variables = object, Source extends object = object> {
   /**
    * Computes what each network of a checkpoint takes for a run of a size, without loading it. Omitted: the family has no networks.
    * @param dialectsOf of the device that it is planned for
+   * @param memoryBytes of that device. Omitted: not known
    */
-  planMemory?(source: Source, dialectsOf: Backend['dialectsOf'], run: RunSize): Promise<readonly PlannedNetwork[]>;
+  planMemory?(
+    source: Source,
+    dialectsOf: Backend['dialectsOf'],
+    run: RunSize,
+    memoryBytes?: number,
+  ): Promise<readonly PlannedNetwork[]>;
   /** Reads the tokenizers of a checkpoint. Omitted: Tokenize does not serve this family. */
   openTokenizer?(source: Source): Promise<PromptTokenizer>;
 }

@@ -1,5 +1,5 @@
 /** Parts in which a network works through large frames: a network that gives from each of them what it gives from the whole. */
-import { largest, type PlaneSize, spread, type Tile } from '../std/plane.js';
+import { type PlaneSize, spread, type Tile } from '../std/plane.js';
 
 /** What decides on the parts of a network's frames. */
 export interface FrameParts {
@@ -7,10 +7,21 @@ export interface FrameParts {
   readonly unit: number;
   /** Pixels around a part that are computed with it, where a run takes most memory. */
   readonly margin: number;
+  /** Most pixels of a part, as long as frames are not so large that their parts were too many. */
+  readonly mostPixels: number;
 }
 
 /** Most pixels of a part: see docs/reference/graph.md#parts-of-frames. */
 const MOST_PIXELS = 400 ** 2;
+/** The same where memory is plenty. A card is faster with whole frames: parts leave it too little work in each kernel. */
+const MOST_PIXELS_OF_LARGE = 1024 ** 2;
+/** Memory of a device that has room for whole frames beside all that darkroom serves at once, 49 GB. */
+const LARGE_DEVICE_BYTES = 64e9;
+
+/** Most pixels of a part on a device. @param memoryBytes of the device; undefined: not known */
+export function mostPixelsOn(memoryBytes = 0): number {
+  return memoryBytes >= LARGE_DEVICE_BYTES ? MOST_PIXELS_OF_LARGE : MOST_PIXELS;
+}
 /** Most parts of a frame, as long as memory does not run out: each computes anew what sees a frame as a whole. */
 const MOST_PARTS = 8;
 /** Fewest pixels of a part: in smaller ones, most of what is computed is margin. */
@@ -25,9 +36,12 @@ const SHARED = 1 / 40;
  * Ways to cut frames of a size, in units, each of more parts than the one before: the usual one first, then those for when memory runs
  * out.
  */
-export function layoutsOf(size: PlaneSize, { unit }: FrameParts): readonly (readonly Tile[])[] {
+export function layoutsOf(
+  size: PlaneSize,
+  { unit, mostPixels }: Pick<FrameParts, 'unit' | 'mostPixels'>,
+): readonly (readonly Tile[])[] {
   const layouts: (readonly Tile[])[] = [];
-  const usual = Math.max(MOST_PIXELS, (unit ** 2 * size.width * size.height) / MOST_PARTS);
+  const usual = Math.max(mostPixels, (unit ** 2 * size.width * size.height) / MOST_PARTS);
   for (let most = usual; most >= FEWEST_PIXELS; most /= 2) {
     const parts = partsOf(size, Math.max(1, most / unit ** 2));
     if (parts.length > (layouts.at(-1)?.length ?? 0)) layouts.push(parts);
@@ -53,19 +67,13 @@ export function partsOf({ width, height }: PlaneSize, most: number): readonly Ti
 }
 
 /**
- * The largest part of frames of a size with its margins, in pixels.
+ * A part of frames of a size with its margins, in pixels: all of a layout are of one size.
  * @param isShort of the smallest parts, as where memory is short
  */
-export function largestPart(frame: PlaneSize, frameParts: FrameParts, isShort = false): PlaneSize {
+export function partSize(frame: PlaneSize, frameParts: FrameParts, isShort = false): PlaneSize {
   const { unit, margin } = frameParts;
   const size = { width: frame.width / unit, height: frame.height / unit };
-  const parts = layoutsOf(size, frameParts).at(isShort ? -1 : 0) ?? [];
-  const grown = (from: number, length: number, whole: number) =>
-    Math.min(whole, (from + length) * unit + margin) - Math.max(0, from * unit - margin);
-  return largest(
-    parts.map(({ x, y, width, height }) => ({
-      width: grown(x, width, frame.width),
-      height: grown(y, height, frame.height),
-    })),
-  );
+  const [part = size] = layoutsOf(size, frameParts).at(isShort ? -1 : 0) ?? [];
+  const grown = (length: number, whole: number) => Math.min(whole, length * unit + 2 * margin);
+  return { width: grown(part.width, frame.width), height: grown(part.height, frame.height) };
 }

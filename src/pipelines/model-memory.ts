@@ -1,6 +1,6 @@
 /** What the networks of a model take on a device: plain data, which an engine process sends, and sums over it. No graph is read. */
 import type { PrecisionName } from '../device.js';
-import { type FrameParts, largestPart } from './frame-parts.js';
+import { type FrameParts, partSize } from './frame-parts.js';
 
 /** One run of a model's networks. */
 export interface RunSize {
@@ -72,7 +72,7 @@ export function memoryAt({ corners, networks }: ModelMemory, run: RunSize, isSho
   };
   return networks.map(({ peaks, parts, ...network }) => {
     const ofParts = ({ fed, shared, sharedEnd, ...frameParts }: PartMemory) => {
-      const part = { ...run, ...largestPart(run, frameParts, isShort) };
+      const part = { ...run, ...partSize(run, frameParts, isShort) };
       const beside = between(sharedEnd, run) - between(sharedEnd, part);
       return Math.max(between(peaks, part) + beside, between(fed, part) + between(shared, run));
     };

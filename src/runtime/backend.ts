@@ -1,5 +1,6 @@
 import type { Precision, Provider } from '../device.js';
 import { type ComputeType, type Dialect, type Fusion, fusions, type HalfType } from '../graph/dialect.js';
+import { measureCard } from './device-memory.js';
 import type { QuantisedLinears } from './model-cache/quantised-linears.js';
 import { areSumsRight, isFusedAttentionRight, rightFusions } from './op-probes.js';
 import { computeTypes, convolutionsOf, type Dialects, dialectsIn } from './precision.js';
@@ -13,6 +14,8 @@ export interface Backend extends SessionDevice {
   readonly runtime: Runtime;
   /** Turns on a device that other processes use as well. Omitted: none are taken. */
   readonly turns?: RunTurns | undefined;
+  /** Memory of an NVIDIA card. Omitted: there is none, or it does not say. */
+  readonly memoryBytes?: number | undefined;
   /** Linear layers in 8 bits, on the CPU. Omitted: they compute in float32. */
   readonly quantised?: QuantisedLinears | undefined;
   /** @param halves half types that the network bears */
@@ -88,7 +91,14 @@ export async function openBackend({
     return { attention, convolutions, fusions };
   };
   const dialectsOf = dialectsIn(right, spelled);
-  return { ...device, turns, quantised: provider === 'cpu' ? quantised : undefined, dialectsOf };
+  const card = provider === 'cpu' ? undefined : await measureCard(deviceId);
+  return {
+    ...device,
+    turns,
+    memoryBytes: card?.totalBytes,
+    quantised: provider === 'cpu' ? quantised : undefined,
+    dialectsOf,
+  };
 }
 
 /** @param mayFuse false: fused attention is known to be wrong */

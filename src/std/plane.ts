@@ -19,8 +19,3 @@ export function spread(length: number, piece: number, count: number): readonly n
 export function scaled({ x, y, width, height }: Tile, by: number): Tile {
   return { x: x * by, y: y * by, width: width * by, height: height * by };
 }
-
-/** The first of those with the largest area. @throws TypeError where there are none */
-export function largest<T extends PlaneSize>(planes: readonly T[]): T {
-  return planes.reduce((a, b) => (b.width * b.height > a.width * a.height ? b : a));
-}

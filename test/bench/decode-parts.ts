@@ -12,7 +12,7 @@ import { graphMemory } from '../../src/graph/graph-memory.js';
 import { planarFrames } from '../../src/pipelines/common/frame-form.js';
 import { NetworkOpener } from '../../src/pipelines/common/network-opener.js';
 import { SessionGroup } from '../../src/pipelines/common/session-group.js';
-import { layoutsOf } from '../../src/pipelines/frame-parts.js';
+import { layoutsOf, mostPixelsOn } from '../../src/pipelines/frame-parts.js';
 import { Autoencoder } from '../../src/pipelines/wan/autoencoder.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { buildWanNetworks } from '../../src/pipelines/wan/weights.js';
@@ -50,7 +50,7 @@ try {
     await SessionGroup.fill(opener, async (sessions) => {
       const autoencoder = await Autoencoder.open(graphs, sessions, vae);
       const latents = autoencoder.latentSize(size);
-      const [parts = []] = layoutsOf(latents, decoderParts(vae));
+      const [parts = []] = layoutsOf(latents, decoderParts(vae, mostPixelsOn()));
       const values = new Float32Array(vae.z_dim * latents.frames * latents.width * latents.height);
       await beginNewPeak();
       const before = await residentMemory('VmRSS');

@@ -3,9 +3,11 @@ import { describe, expect, inject, it } from 'vitest';
 import { type FrameForm, planarFrames, rgbFrames } from '../../src/pipelines/common/frame-form.js';
 import { rgbFromImage } from '../../src/pipelines/common/rgb-image.js';
 import { cutTile, TileBlend, TileLayout, tileSides, tilesOf } from '../../src/pipelines/common/tiles.js';
-import { partsOf } from '../../src/pipelines/frame-parts.js';
+import { layoutsOf, mostPixelsOn, partsOf } from '../../src/pipelines/frame-parts.js';
 import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
+import { parseVaeConfig } from '../../src/pipelines/wan/model/config.js';
 import { createWanPipeline } from '../../src/pipelines/wan/pipeline.js';
+import { decoderParts, windowOf } from '../../src/pipelines/wan/windows.js';
 import type { Tile } from '../../src/std/plane.js';
 import { findAsset } from '../../src/synthetic/assets.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
@@ -115,6 +117,26 @@ describe('the parts of frames', () => {
     }
     expect(covered.every((value) => value === 1)).toBe(true);
     expect(parts).toHaveLength(count);
+  });
+
+  it('are as large as the frames where the device has the memory', () => {
+    const latents = { width: 104, height: 60 };
+    const partsOn = (memoryBytes?: number) => layoutsOf(latents, { unit: 8, mostPixels: mostPixelsOn(memoryBytes) })[0];
+    expect(partsOn()).toHaveLength(3);
+    expect(partsOn(48e9)).toHaveLength(3);
+    expect(partsOn(80e9)).toEqual([{ x: 0, y: 0, ...latents }]);
+  });
+
+  // Each new size makes a device prepare its kernels again: 0.7 s for a decoder of the released size on an H200.
+  it.each([
+    [104, 60],
+    [160, 88],
+  ])('of %ix%i latents are all computed at one size', (width, height) => {
+    const vae = parseVaeConfig({}, 'config.json');
+    for (const layout of layoutsOf({ width, height }, decoderParts(vae, mostPixelsOn()))) {
+      const sizes = layout.map((part) => windowOf(part, { width, height }, vae).sizes);
+      expect(new Set(sizes.map((each) => JSON.stringify(each))).size).toBe(1);
+    }
   });
 
   it.each(['wan-tiny', 'wan-ti2v-tiny'] as const)('of %s give the frames of a whole decode', async (name) => {

@@ -88,7 +88,7 @@ async function plan(
 ): Promise<MemoryPlan> {
   const models: PlannedModel[] = [];
   for (const family of builtInFamilies) {
-    const model = await planModel(family, config, { provider, precision });
+    const model = await planModel(family, config, { provider, precision, memoryBytes });
     if (model !== undefined) models.push(model);
   }
   const { QWEN_PATH: path, QWEN_TYPE: type, QWEN_PARALLEL: parallel } = config;

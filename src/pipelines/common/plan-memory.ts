@@ -46,13 +46,14 @@ export function modelMemory(networks: readonly Network[], native: Omit<RunSize, 
 
 /** @param whole at the corners, of whole frames @param shared of what every part computes of them */
 function partMemory(
-  { unit, margin }: NetworkParts,
+  { unit, margin, mostPixels }: NetworkParts,
   whole: readonly GraphMemory[],
   shared: readonly GraphMemory[],
 ): PartMemory {
   return {
     unit,
     margin,
+    mostPixels,
     fed: whole.map(({ feedBytes }, i) => feedBytes - (shared[i]?.feedBytes ?? 0)),
     shared: shared.map(({ peakBytes }) => peakBytes),
     sharedEnd: shared.map(({ endBytes }) => endBytes),

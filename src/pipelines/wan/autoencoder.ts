@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { isOutOfMemory } from '../../runtime/out-of-memory.js';
 import { CarriedTensors, type NetworkSession, outputOf, type SessionOptions } from '../../runtime/session.js';
 import { scaled, type Tile } from '../../std/plane.js';
@@ -6,13 +7,13 @@ import type { FrameForm } from '../common/frame-form.js';
 import type { MemoryRelief } from '../common/memory-relief.js';
 import { isTooNarrow } from '../common/not-finite.js';
 import type { SessionGroup } from '../common/session-group.js';
-import { layoutsOf } from '../frame-parts.js';
+import { type FrameParts, layoutsOf } from '../frame-parts.js';
 import type { VideoEncoder } from './conditioning/condition-networks.js';
 import { COLOURS, type VaeConfig } from './model/config.js';
 import { latentFrame, normalizedLatents, type VideoSize, videoOfFrames } from './model/latents.js';
 import { type ChunkKind, FRAME, framesIn, framesPerLatent, NEXT, PAST, pixelsPerLatent } from './model/vae.js';
 import type { WanGraphs } from './weights.js';
-import { decoderParts, type Window, windowOf } from './windows.js';
+import { type Window, windowOf } from './windows.js';
 
 /** Sessions of one way: for the first chunk and for later ones. */
 export type Chunks = Readonly<Record<ChunkKind, NetworkSession>>;
@@ -23,6 +24,8 @@ interface Sessions {
   /** In float32; undefined where the decoders are. */
   readonly openWideDecoders: (() => Promise<Chunks>) | undefined;
   readonly openEncoders: () => Promise<Chunks>;
+  /** Of the decoders. */
+  readonly parts: FrameParts;
   readonly relief: MemoryRelief;
 }
 
@@ -60,7 +63,9 @@ export class Autoencoder implements VideoEncoder {
       const [of, after] = (await openPair()) as [NetworkSession, NetworkSession];
       return { first: of, later: after };
     };
-    return new Autoencoder({ decoders, openWideDecoders, openEncoders, relief: sessions.relief }, config);
+    const { parts } = vae_decoder_later;
+    if (parts === undefined) throw new Error('a decoder whose frames have no parts');
+    return new Autoencoder({ decoders, openWideDecoders, openEncoders, parts, relief: sessions.relief }, config);
   }
 
   /**
@@ -78,7 +83,7 @@ export class Autoencoder implements VideoEncoder {
     signal?: AbortSignal,
   ): AsyncGenerator<DecodedChunk<T>> {
     const { decoders, openWideDecoders, relief } = this.#sessions;
-    const layouts = layoutsOf(this.latentSize(size), decoderParts(this.#config));
+    const layouts = layoutsOf(this.latentSize(size), this.#sessions.parts);
     let isWide = false;
     let [given, done] = [0, 0];
     for (let rung = 0; ; ) {
@@ -152,17 +157,27 @@ export class Autoencoder implements VideoEncoder {
   ): AsyncGenerator<readonly Float32Array[]> {
     const carried = new CarriedTensors();
     const shape = [1, this.#config.z_dim, whole.height, whole.width];
+    const kindOf = (at: number): ChunkKind => (at === 0 ? 'first' : 'later');
+    const begin = (at: number) => {
+      const data = latentFrame(latents, at, whole.frames, this.#config);
+      const run = decoders[kindOf(at)].run({ latents: { data, shape }, ...window.feeds }, { carried, signal });
+      // It may fail while nobody waits for it yet.
+      run.catch(() => undefined);
+      return run;
+    };
+    let running = begin(0);
     try {
       for (let at = 0; at < whole.frames; at += 1) {
-        const kind = at === 0 ? 'first' : 'later';
-        const data = latentFrame(latents, at, whole.frames, this.#config);
-        const feeds = { latents: { data, shape }, ...window.feeds };
-        const outputs = await decoders[kind].run(feeds, { carried, signal });
-        yield Array.from({ length: framesIn(this.#config, kind) }, (_, i) =>
+        const outputs = await running;
+        // The device goes on while the frames are put into place, which takes nearly as long. A cancel that came meanwhile is heard first.
+        await setImmediate();
+        if (at + 1 < whole.frames) running = begin(at + 1);
+        yield Array.from({ length: framesIn(this.#config, kindOf(at)) }, (_, i) =>
           outputOf(outputs, `${FRAME}${i}`, 'the VAE decoder'),
         );
       }
     } finally {
+      await running.catch(() => undefined);
       carried.release();
     }
   }

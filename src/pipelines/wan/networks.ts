@@ -119,7 +119,8 @@ export class WanNetworks {
 export async function loadWanNetworks({ backend, relief, onDescribed, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
   const { config } = checkpoint;
-  const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf, { quantised: backend.quantised });
+  const { quantised, memoryBytes } = backend;
+  const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf, { quantised, memoryBytes });
   const { transformer, text_encoder, image_encoder } = graphs;
   const info = describeWan(checkpoint, graphs);
   onDescribed?.(info);

@@ -12,9 +12,10 @@ export async function planWanMemory(
   source: WanSource,
   dialectsOf: Backend['dialectsOf'],
   run: RunSize,
+  memoryBytes?: number,
 ): Promise<readonly PlannedNetwork[]> {
   const checkpoint = await openWanCheckpoint(source);
-  const networks = Object.values(await buildWanNetworks(checkpoint, dialectsOf));
+  const networks = Object.values(await buildWanNetworks(checkpoint, dialectsOf, { memoryBytes }));
   return kept(planNetworks(networks, run), source);
 }
 

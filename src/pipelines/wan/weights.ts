@@ -9,6 +9,7 @@ import {
   type WeightPlan,
 } from '../common/build-networks.js';
 import { buildImageTower, imagePositions, unusedImageTowerKeys } from '../common/image-tower.js';
+import { mostPixelsOn } from '../frame-parts.js';
 import type { RunSize } from '../model-memory.js';
 import type { WanCheckpoint } from './checkpoint/checkpoint.js';
 import { type ComponentName, componentNames } from './checkpoint/checkpoint-parts.js';
@@ -30,7 +31,7 @@ import {
   unusedVaeKeys,
 } from './model/vae.js';
 import { variantOf } from './model/variant.js';
-import { decoderParts, emptyWindow, largestWindow, wholeWindow } from './windows.js';
+import { decoderParts, emptyWindow, partWindow, wholeWindow } from './windows.js';
 
 /** The networks of a WAN, by name. */
 export type WanGraphs = NetworksOf<ReturnType<typeof wanTable>>;
@@ -44,12 +45,15 @@ const REPORTED_BY_WHOLE_GRAPH = [/^/];
 /**
  * The transformer has two small graphs beside the whole one, for steps that leave its blocks out; both are float32, as is what they
  * share with the whole one. The VAE has a graph for a video's first frame and one for all later chunks, each way.
+ *
+ * @param memoryBytes of the device. Omitted: not known
  */
-export function wanTable(config: WanConfig) {
+export function wanTable(config: WanConfig, memoryBytes?: number) {
   const { imageEncoder } = config;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
   const isOfText = ['text_to_video', 'text_image_to_video'].includes(variantOf(config.transformer));
   const side = pixelsPerLatent(config.vae);
+  const mostPixels = mostPixelsOn(memoryBytes);
   const latents = ({ width, height }: RunSize) => ({ width: width / side, height: height / side });
   const video = ({ width, height, frames, rows }: RunSize) => ({
     B: rows,
@@ -65,8 +69,8 @@ export function wanTable(config: WanConfig) {
       residence: 'always',
       sizes: (run) => wholeWindow(latents(run), config.vae).sizes,
       parts: {
-        ...decoderParts(config.vae),
-        sizes: (run, isShort) => largestWindow(latents(run), config.vae, isShort),
+        ...decoderParts(config.vae, mostPixels),
+        sizes: (run, isShort = false) => partWindow(latents(run), config.vae, { mostPixels, isShort }),
         nothing: (run) => emptyWindow(latents(run), config.vae),
       },
       halves,
@@ -145,7 +149,8 @@ export function planWanWeights(config: WanConfig): Readonly<Record<ComponentName
 export function buildWanNetworks(
   checkpoint: WanCheckpoint,
   dialectsOf: Backend['dialectsOf'],
-  changes?: WeightChanges,
+  { memoryBytes, ...changes }: WeightChanges & { readonly memoryBytes?: number | undefined } = {},
 ): Promise<WanGraphs> {
-  return buildNetworks(checkpoint, { model: 'WAN', table: wanTable(checkpoint.config), dialectsOf, ...changes });
+  const table = wanTable(checkpoint.config, memoryBytes);
+  return buildNetworks(checkpoint, { model: 'WAN', table, dialectsOf, ...changes });
 }

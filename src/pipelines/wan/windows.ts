@@ -1,17 +1,17 @@
 /** How the decoder computes a part of its frames: see model/decoder-cuts.ts. */
 import type { Feed } from '../../runtime/session.js';
-import { largest, type PlaneSize, type Tile } from '../../std/plane.js';
+import type { PlaneSize, Tile } from '../../std/plane.js';
 import { type FrameParts, layoutsOf } from '../frame-parts.js';
 import type { VaeConfig } from './model/config.js';
 import { cutName, decoderCuts } from './model/decoder-cuts.js';
 import { pixelsPerLatent } from './model/vae.js';
 
-/** The parts that the decoder's frames are cut into. */
-export function decoderParts(config: VaeConfig): FrameParts {
+/** The parts that the decoder's frames are cut into. @param mostPixels of a part */
+export function decoderParts(config: VaeConfig, mostPixels: number): FrameParts {
   const unit = pixelsPerLatent(config);
   // Most memory is taken at the size of the last cuts.
   const [cut = { scale: 1, margin: 0 }] = decoderCuts(config).slice(-2);
-  return { unit, margin: (cut.margin * unit) / cut.scale };
+  return { unit, margin: (cut.margin * unit) / cut.scale, mostPixels };
 }
 
 /** What the decoder is given to compute one part, and what comes of it. */
@@ -53,14 +53,18 @@ export function emptyWindow({ width, height }: PlaneSize, config: VaeConfig): Wi
 }
 
 /**
- * Run-time dimensions of the decoder for the largest of the parts that frames are cut into.
+ * Run-time dimensions of the decoder for a part of frames: all of a layout are of one size.
  * @param whole size of the latents
- * @param isShort in the smallest parts, as where memory is short
+ * @param options `mostPixels` of a part; `isShort`: in the smallest parts, as where memory is short
  */
-export function largestWindow(whole: PlaneSize, config: VaeConfig, isShort = false): Window['sizes'] {
-  const parts = layoutsOf(whole, decoderParts(config)).at(isShort ? -1 : 0) ?? [];
-  const windows = parts.map((part) => windowOf(part, whole, config));
-  return largest(windows.map(({ frame, sizes }) => ({ ...frame, sizes }))).sizes;
+export function partWindow(
+  whole: PlaneSize,
+  config: VaeConfig,
+  { mostPixels, isShort = false }: { readonly mostPixels: number; readonly isShort?: boolean },
+): Window['sizes'] {
+  const [part = { ...whole, x: 0, y: 0 }] =
+    layoutsOf(whole, decoderParts(config, mostPixels)).at(isShort ? -1 : 0) ?? [];
+  return windowOf(part, whole, config).sizes;
 }
 
 /** A cut along one axis: what is left out at its ends, and what is left, in pixels of where it is made. */
@@ -70,7 +74,10 @@ interface SpanCut {
   readonly length: number;
 }
 
-/** The cuts along one axis around `length` latents from `from` on, and the pixels that come out in the end. */
+/**
+ * The cuts along one axis around `length` latents from `from` on, and the pixels that come out in the end. What a part at the edge does not
+ * need beyond it, it keeps on its other side: so all parts of a layout are of one size, which a device prepares for once.
+ */
 function spansOf(from: number, length: number, whole: number, config: VaeConfig) {
   const cuts: SpanCut[] = [];
   let [start, end, last] = [0, whole, 1];
@@ -80,10 +87,10 @@ function spansOf(from: number, length: number, whole: number, config: VaeConfig)
   };
   for (const cut of decoderCuts(config)) {
     growTo(cut.scale);
-    const first = Math.max(start, from * cut.scale - cut.margin);
-    const past = Math.min(end, (from + length) * cut.scale + cut.margin);
-    cuts.push({ before: first - start, after: end - past, length: past - first });
-    [start, end] = [first, past];
+    const kept = Math.min(whole * cut.scale, length * cut.scale + 2 * cut.margin);
+    const first = Math.min(Math.max(0, from * cut.scale - cut.margin), whole * cut.scale - kept);
+    cuts.push({ before: first - start, after: end - (first + kept), length: kept });
+    [start, end] = [first, first + kept];
   }
   growTo(pixelsPerLatent(config));
   return { cuts, start, length: end - start };
