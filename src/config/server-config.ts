@@ -106,9 +106,9 @@ export const configSchema = z.object({
     ),
   CUDA_FUSIONS: z
     .enum(['auto', 'off'])
-    .default('off')
+    .default('auto')
     .describe(
-      'Ops of CUDA that do several in one, such as a group norm with its SiLU. auto: those that give what their plain spelling gives on the device. off: none. A draft.',
+      'Ops of CUDA that do several in one, such as a group norm with its SiLU. auto: those that give what their plain spelling gives on the device. off: none.',
     ),
   ENGINE_THREADS: count(0, 0, 1024).describe(
     "CPU threads of an engine. 0: the runtime's choice; for the language model one less than there are cores.",

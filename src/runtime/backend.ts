@@ -1,8 +1,8 @@
 import type { Precision, Provider } from '../device.js';
-import { type ComputeType, type Dialect, type Fusion, fusions, type HalfType } from '../graph/dialect.js';
+import { type ComputeType, type Fusion, fusions, type HalfType } from '../graph/dialect.js';
 import { measureCard } from './device-memory.js';
 import type { QuantisedLinears } from './model-cache/quantised-linears.js';
-import { areSumsRight, isFusedAttentionRight, rightFusions } from './op-probes.js';
+import { areSumsRight, isFusedAttentionRight, type RightOps, rightFusions, rightOps } from './op-probes.js';
 import { computeTypes, convolutionsOf, type Dialects, dialectsIn } from './precision.js';
 import type { RunTurns } from './run-turns.js';
 import { openRuntime, type Runtime, type RuntimeOptions } from './runtime.js';
@@ -48,13 +48,6 @@ export interface BackendOptions extends RuntimeOptions {
   readonly fuses?: boolean | undefined;
 }
 
-/** What a device was measured to do in one type. */
-interface Measured {
-  readonly attention: Dialect['attention'];
-  readonly areSumsRight: boolean;
-  readonly fusions: readonly Fusion[];
-}
-
 /**
  * Chooses the dialects of a provider. WebGPU's attention program returns wrong numbers on some adapters without an error (seen on
  * SwiftShader and lavapipe from 32 tokens on), and half precision may be coarser than it should be: so each type is probed on the
@@ -74,21 +67,21 @@ export async function openBackend({
 }: BackendOptions): Promise<Backend> {
   const device = { ...settings, provider, deviceId, threads, runtime: await openRuntime(runtime, { providerLibrary }) };
   const types = computeTypes(provider, precision);
-  const measured = new Map<ComputeType, Measured>();
+  const measured = new Map<ComputeType, RightOps>();
   const candidates = fuses ? fusionsOf(device) : [];
   // The widest first: a narrower type has the same program of attention, which some adapters compile for a minute.
   let mayFuse = true;
   for (const type of types.toReversed()) {
     const found = await measure(device, type, { mayFuse, candidates });
-    mayFuse = found.attention === 'fused';
+    mayFuse = found.attention;
     measured.set(type, found);
   }
   // Nothing is wider than float32: it is used whatever its sums were found to be.
-  const right = types.filter((type) => type === 'f32' || measured.get(type)?.areSumsRight);
+  const right = types.filter((type) => type === 'f32' || measured.get(type)?.sums);
   const convolutions = convolutionsOf(provider);
   const spelled = (type: ComputeType) => {
-    const { attention = 'chunked', fusions = [] } = measured.get(type) ?? {};
-    return { attention, convolutions, fusions };
+    const { attention = false, fusions = [] } = measured.get(type) ?? {};
+    return { attention: attention ? 'fused' : 'chunked', convolutions, fusions } as const;
   };
   const dialectsOf = dialectsIn(right, spelled);
   const card = provider === 'cpu' ? undefined : await measureCard(deviceId);
@@ -106,14 +99,17 @@ async function measure(
   device: SessionDevice,
   compute: ComputeType,
   { mayFuse, candidates }: { readonly mayFuse: boolean; readonly candidates: readonly Fusion[] },
-): Promise<Measured> {
-  if (device.provider === 'cpu') return { attention: 'fused', areSumsRight: true, fusions: [] };
-  const isFused = mayFuse && (await isFusedAttentionRight(device, compute));
+): Promise<RightOps> {
+  const { provider } = device;
+  if (provider === 'cpu') return { attention: true, sums: true, fusions: [] };
+  // None has a kernel for bfloat16.
+  const fused = compute === 'bf16' ? [] : candidates;
+  const atOnce = provider === 'cuda' ? await rightOps(device, compute, fused) : undefined;
+  if (atOnce !== undefined) return atOnce;
   return {
-    attention: isFused ? 'fused' : 'chunked',
-    areSumsRight: await areSumsRight(device, compute),
-    // None has a kernel for bfloat16.
-    fusions: compute === 'bf16' ? [] : await rightFusions(device, compute, candidates),
+    attention: mayFuse && (await isFusedAttentionRight(device, compute)),
+    sums: await areSumsRight(device, compute),
+    fusions: await rightFusions(device, compute, fused),
   };
 }
 

@@ -3,7 +3,7 @@
 import type { ComputeType, Dialect, Fusion } from '../graph/dialect.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { addLinear, attention, geglu, groupNorm, groupNormSilu, linearGeluTanh } from '../graph/ops.js';
-import { type TensorOptions, Weights } from '../graph/weights.js';
+import { type Scope, type TensorOptions, Weights } from '../graph/weights.js';
 import { TorchCpuGenerator } from '../random/torch-cpu.js';
 import { elementCount } from '../std/element-count.js';
 import { createSession, type Feed, type SessionDevice } from './session.js';
@@ -24,13 +24,51 @@ const CHANNELS = 1280;
 const ATTENTION_TOLERANCE: Readonly<Record<ComputeType, number>> = { f32: 1e-3, f16: 0.02, bf16: 0.03 };
 const SUM_TOLERANCE: Readonly<Record<ComputeType, number>> = { f32: 1e-3, f16: 0.06, bf16: 0.03 };
 
+/** What a device computes as it should in one type. */
+export interface RightOps {
+  readonly attention: boolean;
+  readonly sums: boolean;
+  /** Those that give what their plain spelling gives. */
+  readonly fusions: readonly Fusion[];
+}
+
+/**
+ * All ops at once, in one session for plain ones and one for fused ones: on a card each session takes about half a second.
+ * @returns undefined where one of the two does not run, which says nothing of the ops that the provider has
+ */
+export async function rightOps(
+  device: SessionDevice,
+  compute: ComputeType,
+  candidates: readonly Fusion[],
+): Promise<RightOps | undefined> {
+  const [ofAttention, ofSums] = [attentionProbes(), sumProbes()];
+  const graph = new Graph('op-probe', { attention: 'fused', compute });
+  const feeds = addProbes(graph, [...ofAttention, ...ofSums]);
+  const plain = await runOnce(device, graph, { ...feeds, ...addLayers(graph, candidates) });
+  const fused = candidates.length === 0 ? {} : await runFused(device, compute, candidates);
+  if (plain === undefined || fused === undefined) return undefined;
+  const areNear = (probes: readonly Probe[], from: number, tolerance: number) =>
+    probes.every(({ expected }, i) => isNear(plain[`result${from + i}`], expected, tolerance));
+  return {
+    attention: areNear(ofAttention, 0, ATTENTION_TOLERANCE[compute]),
+    sums: areNear(ofSums, ofAttention.length, SUM_TOLERANCE[compute]),
+    fusions: candidates.filter((name) =>
+      isNear(fused[name], plain[name] ?? new Float32Array(), SUM_TOLERANCE[compute]),
+    ),
+  };
+}
+
 /** True if the device computes fused attention in this type as the host does, at every width of a head. */
 export async function isFusedAttentionRight(device: SessionDevice, compute: ComputeType): Promise<boolean> {
   const dialect = { attention: 'fused', compute } as const;
-  const [first, ...others] = TOKENS.flatMap((tokens) => HEAD_WIDTHS.map((width) => attentionProbe(tokens, width)));
+  const [first, ...others] = attentionProbes();
   const areNear = (probes: readonly Probe[]) => areRight(device, dialect, probes, ATTENTION_TOLERANCE[compute]);
   // Where one is wrong the others are not waited for: the programs of some adapters take long to compile.
   return first !== undefined && (await areNear([first])) && areNear(others);
+}
+
+function attentionProbes(): readonly Probe[] {
+  return TOKENS.flatMap((tokens) => HEAD_WIDTHS.map((width) => attentionProbe(tokens, width)));
 }
 
 function attentionProbe(tokens: number, width: number): Probe {
@@ -42,11 +80,15 @@ function attentionProbe(tokens: number, width: number): Probe {
 
 /** True if long sums on the device, of a linear layer and of a convolution, are near enough to the host's. */
 export function areSumsRight(device: SessionDevice, compute: ComputeType): Promise<boolean> {
+  return areRight(device, { attention: 'decomposed', compute }, sumProbes(), SUM_TOLERANCE[compute]);
+}
+
+function sumProbes(): readonly Probe[] {
   const rows = 8;
   const linear = { a: noise(1, [rows, LONGEST_SUM]), b: noise(2, [rows, LONGEST_SUM]) };
   // One pixel of an image of 3 x 3 without padding: a sum over all weights, for each of the outputs.
   const conv = { x: noise(3, [1, CHANNELS, 3, 3]), weight: noise(4, [rows, CHANNELS, 3, 3]) };
-  const probes = [
+  return [
     probeOf(
       linear,
       (graph, { a, b }) => graph.node('Gemm', [a, b], [rows, rows], { attributes: { transB: 1 } }),
@@ -59,12 +101,12 @@ export function areSumsRight(device: SessionDevice, compute: ComputeType): Promi
       productsOnHost(conv.x.data, conv.weight.data, CHANNELS * 9),
     ),
   ];
-  return areRight(device, { attention: 'decomposed', compute }, probes, SUM_TOLERANCE[compute]);
 }
 
-/** Norm of SDXL's first block; linear layers of its second. */
+/** Norm of SDXL's first block; linear layers of its second, [tokens, channels]. */
 const NORM = { channels: 320, groups: 32, eps: 1e-5, side: 16 } as const;
 const LINEAR = { channels: 640, tokens: 128 } as const;
+const ROWS = [LINEAR.tokens, LINEAR.channels];
 
 /** The fused ops, of these, that give on the device what their plain spelling gives there. */
 export async function rightFusions(
@@ -74,42 +116,46 @@ export async function rightFusions(
 ): Promise<readonly Fusion[]> {
   const right: Fusion[] = [];
   for (const fusion of candidates) {
-    const [plain, fused] = [
-      await runFusion(device, compute, fusion, []),
-      await runFusion(device, compute, fusion, [fusion]),
-    ];
-    if (plain !== undefined && isNear(fused, plain, SUM_TOLERANCE[compute])) right.push(fusion);
+    const graph = new Graph('op-probe', { attention: 'fused', compute });
+    const plain = await runOnce(device, graph, addLayers(graph, [fusion]));
+    const fused = await runFused(device, compute, [fusion]);
+    const expected = plain?.[fusion];
+    if (expected !== undefined && isNear(fused?.[fusion], expected, SUM_TOLERANCE[compute])) right.push(fusion);
   }
   return right;
 }
 
 /** Layers with an op that may be fused. */
-const fusionProbes: Readonly<Record<Fusion, (w: NoiseWeights) => Value>> = {
-  groupNorm: (w) => {
+const fusedLayers: Readonly<Record<Fusion, (w: Scope, input: (shape: readonly number[]) => Value) => Value>> = {
+  groupNorm: (w, input) => {
     const { channels, side, ...options } = NORM;
-    const x = w.input('x', [2, channels, side, side]);
-    return groupNorm(w.root.at('second'), groupNormSilu(w.root.at('first'), x, options), options);
+    const x = input([2, channels, side, side]);
+    return groupNorm(w.at('second'), groupNormSilu(w.at('first'), x, options), options);
   },
-  geglu: (w) => geglu(w.root, tokensOf(w), 4 * LINEAR.channels),
-  biasAdd: (w) => addLinear(w.root, tokensOf(w), tokensOf(w, 'more')),
-  biasGelu: (w) => linearGeluTanh(w.root, tokensOf(w), 4 * LINEAR.channels),
+  geglu: (w, input) => geglu(w, input(ROWS), 4 * LINEAR.channels),
+  biasAdd: (w, input) => addLinear(w, input(ROWS), input(ROWS)),
+  biasGelu: (w, input) => linearGeluTanh(w, input(ROWS), 4 * LINEAR.channels),
 };
 
-function tokensOf(w: NoiseWeights, name = 'tokens'): Value {
-  return w.input(name, [LINEAR.tokens, LINEAR.channels]);
-}
-
-/** Such a layer over noise. */
-async function runFusion(
+/** Results of the layers with these ops, by the name of the op. */
+async function runFused(
   device: SessionDevice,
   compute: ComputeType,
-  fusion: Fusion,
   fusions: readonly Fusion[],
-): Promise<Float32Array | undefined> {
+): Promise<Readonly<Record<string, Float32Array>> | undefined> {
   const graph = new Graph('op-probe', { attention: 'fused', compute, fusions });
-  const w = new NoiseWeights(graph);
-  graph.output('result', fusionProbes[fusion](w));
-  return (await runOnce(device, graph, w.feeds))?.result;
+  return runOnce(device, graph, addLayers(graph, fusions));
+}
+
+/** Adds such layers over noise, which is the same however they are spelled. @returns what the graph is fed */
+function addLayers(graph: Graph, names: readonly Fusion[]): Readonly<Record<string, Feed>> {
+  const weights = new NoiseWeights(graph);
+  for (const name of names) {
+    let inputs = 0;
+    const input = (shape: readonly number[]) => weights.input(`${name}.input${inputs++}`, shape);
+    graph.output(name, fusedLayers[name](weights.root.at(name), input));
+  }
+  return weights.feeds;
 }
 
 /** Weights of noise: vectors in the graph, as the kernels want them, the rest as inputs of it. */
@@ -154,6 +200,12 @@ async function areRight(
   tolerance: number,
 ): Promise<boolean> {
   const graph = new Graph('op-probe', dialect);
+  const outputs = await runOnce(device, graph, addProbes(graph, probes));
+  return probes.every(({ expected }, i) => isNear(outputs?.[`result${i}`], expected, tolerance));
+}
+
+/** Adds probes with the results `result0` and so on. @returns what the graph is fed */
+function addProbes(graph: Graph, probes: readonly Probe[]): Readonly<Record<string, Feed>> {
   const feeds: Record<string, Feed> = {};
   for (const [i, probe] of probes.entries()) {
     const inputs: Record<string, Value> = {};
@@ -163,8 +215,7 @@ async function areRight(
     }
     graph.output(`result${i}`, probe.build(graph, inputs));
   }
-  const outputs = await runOnce(device, graph, feeds);
-  return probes.every(({ expected }, i) => isNear(outputs?.[`result${i}`], expected, tolerance));
+  return feeds;
 }
 
 /** A provider without a kernel is as good as one that computes wrongly: undefined. */
@@ -202,20 +253,21 @@ function attentionOnHost(
   { tokens, width }: { readonly tokens: number; readonly width: number },
 ): Float64Array {
   const mixed = new Float64Array(tokens * HEADS * width);
-  for (let head = 0; head < HEADS; head += 1) {
-    const at = (token: number) => (token * HEADS + head) * width;
-    for (let t = 0; t < tokens; t += 1) {
-      const weights = Array.from({ length: tokens }, (_, s) => {
-        let score = 0;
-        for (let d = 0; d < width; d += 1) score += (q[at(t) + d] ?? 0) * (k[at(s) + d] ?? 0);
-        return Math.exp(score / Math.sqrt(width));
-      });
-      const sum = weights.reduce((total, weight) => total + weight, 0);
-      for (const [s, weight] of weights.entries()) {
-        for (let d = 0; d < width; d += 1) {
-          mixed[at(t) + d] = (mixed[at(t) + d] ?? 0) + (weight / sum) * (v[at(s) + d] ?? 0);
-        }
-      }
+  const weights = new Float64Array(tokens);
+  for (let row = 0; row < tokens * HEADS; row += 1) {
+    const [head, query] = [(row % HEADS) * width, row * width];
+    let sum = 0;
+    for (let s = 0; s < tokens; s += 1) {
+      const key = s * HEADS * width + head;
+      let score = 0;
+      for (let d = 0; d < width; d += 1) score += (q[query + d] ?? 0) * (k[key + d] ?? 0);
+      const weight = Math.exp(score / Math.sqrt(width));
+      weights[s] = weight;
+      sum += weight;
+    }
+    for (let s = 0; s < tokens; s += 1) {
+      const [value, weight] = [s * HEADS * width + head, (weights[s] ?? 0) / sum];
+      for (let d = 0; d < width; d += 1) mixed[query + d] = (mixed[query + d] ?? 0) + weight * (v[value + d] ?? 0);
     }
   }
   return mixed;

@@ -1,5 +1,5 @@
 /**
- * npm run bench -- gpu [--device auto] [--precision auto] [--minutes 8] [--parts providers,probes,conformance,sdxl,wan] [--fusions]
+ * npm run bench -- gpu [--device auto] [--precision auto] [--minutes 8] [--parts providers,probes,conformance,sdxl,wan] [--plain]
  *   [--sdxl PATH] [--wan PATH] [--out gpu-bench.json] [--quick]
  *
  * One run of everything that is to be known about a card: providers that open, probes of ops in each type, conformance in float32
@@ -7,7 +7,7 @@
  * was computed for it. Prints a table, and writes the same as JSON after each row, so that a crash leaves what was seen. Once the
  * minutes are over, the rest is left out. Weights are noise, unless PATH is a model: images mean
  * nothing.
- * `--quick` runs everything at tiny sizes on the CPU.
+ * `--plain` fuses no ops, `--quick` runs everything at tiny sizes on the CPU.
  */
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -39,7 +39,7 @@ const { values: options } = parseArgs({
     parts: { type: 'string', default: 'providers,probes,conformance,sdxl,wan' },
     sdxl: { type: 'string' },
     wan: { type: 'string' },
-    fusions: { type: 'boolean', default: false },
+    plain: { type: 'boolean', default: false },
     minutes: { type: 'string', default: '8' },
     out: { type: 'string', default: 'gpu-bench.json' },
     quick: { type: 'boolean', default: false },
@@ -248,7 +248,7 @@ async function measureWan(report: Report): Promise<void> {
 }
 
 function backend(): Promise<Backend> {
-  return openBackend({ provider, precision, threads: 0, fuses: options.fusions });
+  return openBackend({ provider, precision, threads: 0, fuses: !options.plain });
 }
 
 function requestOf(

@@ -8,7 +8,7 @@ import { openSdxlCheckpoint } from '../../src/pipelines/sdxl/checkpoint/checkpoi
 import { buildUNet } from '../../src/pipelines/sdxl/model/unet.js';
 import { openBackend } from '../../src/runtime/backend.js';
 import { openOrtLibrary } from '../../src/runtime/native/ort-library.js';
-import { rightFusions } from '../../src/runtime/op-probes.js';
+import { rightFusions, rightOps } from '../../src/runtime/op-probes.js';
 import { writeSyntheticSdxl } from '../../src/synthetic/sdxl.js';
 import { tempFolder } from '../support/temp-folder.js';
 
@@ -35,6 +35,20 @@ describe('rightFusions()', () => {
   it('is not asked for providers other than CUDA', async () => {
     const { dialectsOf } = await openBackend({ provider: 'cpu', runtime: 'native', fuses: true });
     expect(dialectsOf([])).toMatchObject([{ fusions: [] }]);
+  });
+});
+
+describe('rightOps()', () => {
+  it('finds in two sessions what takes one for each op otherwise', async () => {
+    expect(await rightOps(await deviceOf('cpu'), 'f32', ['biasGelu'])).toEqual({
+      attention: true,
+      sums: true,
+      fusions: ['biasGelu'],
+    });
+  });
+
+  it('says nothing where the provider has no kernel for one of the ops', async () => {
+    expect(await rightOps(await deviceOf('cpu'), 'f32', fusions)).toBeUndefined();
   });
 });
 
