@@ -8,6 +8,7 @@ import { createSdxlPipeline } from '../../src/pipelines/sdxl/pipeline.js';
 import { parseVaeConfig } from '../../src/pipelines/wan/model/config.js';
 import { createWanPipeline } from '../../src/pipelines/wan/pipeline.js';
 import { decoderParts, windowOf } from '../../src/pipelines/wan/windows.js';
+import type { NetworkSession } from '../../src/runtime/session.js';
 import type { Tile } from '../../src/std/plane.js';
 import { findAsset } from '../../src/synthetic/assets.js';
 import { writeSyntheticWan } from '../../src/synthetic/wan.js';
@@ -165,6 +166,33 @@ describe('the parts of frames', () => {
     expect(rgb.map((frame, i) => Buffer.compare(frame, rgbFromImage(expected[i] as Float32Array, size)))).toEqual(
       rgb.map(() => 0),
     );
+    await pipeline.dispose();
+  });
+
+  it('are decoded while those of the chunk before are put into place, and a caller may leave at any time', async () => {
+    const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), 'wan-tiny');
+    const pipeline = await createWanPipeline({ path, backend: cpuBackend });
+    const { autoencoder, config } = pipeline.networks;
+    const size = { frames: 13, width: 64, height: 64 };
+    const { frames: latentFrames, width, height } = autoencoder.latentSize(size);
+    const latents = noise(config.vae.z_dim * latentFrames * width * height);
+    let begun = 0;
+    const counted = (session: NetworkSession): NetworkSession => ({
+      run: (feeds, options) => {
+        begun += 1;
+        return session.run(feeds, options);
+      },
+      release: () => session.release(),
+    });
+    const { first, later } = autoencoder.decoders;
+    const decode = () =>
+      autoencoder.decodeWith(rgbFrames, { first: counted(first), later: counted(later) }, latents, size);
+    const seen: number[] = [];
+    for await (const _ of decode()) seen.push(begun);
+    expect(seen).toEqual([2, 3, 4, 4]);
+    begun = 0;
+    for await (const _ of decode()) break;
+    expect(begun).toBe(2);
     await pipeline.dispose();
   });
 });
