@@ -3,6 +3,8 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Files that take minutes. They begin first, so that none of them runs alone at the end. */
 const LONG = /(goldens-webgpu|cli\/cli|web\/page|demo-model|server\/loras)\.test\.ts$/;
+/** Files that share a process and take long. Vitest puts small files last, and these are small. */
+const LONG_SHARING = /(fuzz\/fuzz|scripts\/package|faults\/[^/]+)\.test\.ts$/;
 /** Files that may run in a process that ran others: they leave nothing there, and measure nothing of it. */
 const SHARING = [
   ...['cli', 'client', 'deploy', 'docs', 'families', 'faults', 'fuzz', 'graph', 'media', 'observe', 'policy'],
@@ -15,8 +17,11 @@ SHARING.push('test/pipelines/**/!(networks).test.ts');
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);
-    const place = ({ moduleId, project }: TestSpecification) =>
-      LONG.test(moduleId) ? 0 : project.name === 'sharing' ? 2 : 1;
+    const place = ({ moduleId, project }: TestSpecification) => {
+      if (LONG.test(moduleId)) return 0;
+      if (project.name !== 'sharing') return 1;
+      return LONG_SHARING.test(moduleId) ? 2 : 3;
+    };
     return sorted.toSorted((a, b) => place(a) - place(b));
   }
 }
