@@ -5,6 +5,11 @@ export type Device = (typeof devices)[number];
 /** An execution provider of the runtime: a device that has been chosen. */
 export type Provider = Exclude<Device, 'auto'>;
 
+/** True for the providers of an NVIDIA card, which take the index of one and share CUDA's libraries. */
+export function isCuda(provider: Provider): provider is 'cuda' | 'tensorrt' {
+  return provider === 'cuda' || provider === 'tensorrt';
+}
+
 /** One card of a provider. The CPU has one device, which may be named under several indexes. */
 export interface DeviceAddress {
   readonly device: Device;

@@ -6,7 +6,7 @@ import { builtInFamilies } from '../pipelines/families.js';
 import type { AnyFamily, Families } from '../pipelines/family.js';
 import { measureMemory } from '../runtime/device-memory.js';
 import { formatBytes } from '../std/format-bytes.js';
-import { planModel, plannedBytes } from './plan-model.js';
+import { type PlannedDevice, planModel, plannedBytes } from './plan-model.js';
 
 export interface ModelToPlace {
   readonly model: string;
@@ -74,19 +74,20 @@ export async function planPlacement(
   const addresses = configuredDevices(config);
   if (addresses.length === 1) return undefined;
   const [{ device }] = addresses as [DeviceAddress];
+  const devices = await Promise.all(
+    addresses.map(async (address) => {
+      const { totalBytes } = await measureMemory(address.device, [], address.index);
+      return { address, totalBytes, bytes: totalBytes - config.MEMORY_RESERVE_BYTES };
+    }),
+  );
+  const memoryBytes = Math.min(...devices.map(({ totalBytes }) => totalBytes));
   const served = families.filter((family) => family.sourceFrom(config) !== undefined);
   const models = await Promise.all(
     served.map(async (family) => ({
       model: family.modelName(config),
       replicas: family.replicas?.(config) ?? 1,
-      bytes: await bytesOf(family, config, device as Provider, log),
+      bytes: await bytesOf(family, config, { provider: device as Provider, memoryBytes }, log),
     })),
-  );
-  const devices = await Promise.all(
-    addresses.map(async (address) => {
-      const { totalBytes } = await measureMemory(address.device, [], address.index);
-      return { address, bytes: totalBytes - config.MEMORY_RESERVE_BYTES };
-    }),
   );
   const placement = placeEngines(models, devices);
   for (const { address, bytes } of devices) {
@@ -107,9 +108,9 @@ export async function planPlacement(
 }
 
 /** A checkpoint that cannot be planned is placed all the same: its engine reports what is wrong. */
-async function bytesOf(family: AnyFamily, config: Config, provider: Provider, log: Logger): Promise<number> {
+async function bytesOf(family: AnyFamily, config: Config, device: PlannedDevice, log: Logger): Promise<number> {
   try {
-    const planned = await planModel(family, config, { provider });
+    const planned = await planModel(family, config, device);
     return planned === undefined ? 0 : plannedBytes(planned);
   } catch (error) {
     log.warn({ err: error, family: family.name }, 'the memory of a model cannot be planned');

@@ -1,5 +1,5 @@
 import type { Config } from '../config/server-config.js';
-import type { Precision, Provider } from '../device.js';
+import { isCuda, type Precision, type Provider } from '../device.js';
 import { batchLimit } from '../pipelines/common/batching.js';
 import type { AnyFamily } from '../pipelines/family.js';
 import { type PlannedNetwork, type RunSize, sumMemory } from '../pipelines/model-memory.js';
@@ -41,7 +41,8 @@ export async function planModel(
   const images = family.isBatched ? batchLimit({ width, height }, config.BATCH_PIXELS) : 1;
   const frames = info.clip?.frames ?? 1;
   const run = { width, height, frames, rows: 2 * images };
-  const networks = await family.planMemory(source, expectedDialects(provider, precision), run, memoryBytes);
+  const cardBytes = isCuda(provider) ? memoryBytes : undefined;
+  const networks = await family.planMemory(source, expectedDialects(provider, precision), run, cardBytes);
   return { title, family: family.title, run, networks };
 }
 

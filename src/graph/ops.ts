@@ -77,7 +77,7 @@ function integerProduct(
 }
 
 /** Widths that CUDA's BiasAdd takes. */
-const BIAS_ADD_WIDTHS: readonly number[] = [320, 640, 1280];
+export const BIAS_ADD_WIDTHS: readonly number[] = [320, 640, 1280];
 
 // x: [..., I]  y: [..., O]  ->  y + a linear layer of x
 export function addLinear(w: Scope, y: Value, x: Value): Value {
@@ -108,7 +108,7 @@ interface Conv2dOptions {
 }
 
 /** Widths that CUDA's BiasSplitGelu has a kernel for. */
-const GEGLU_WIDTHS: readonly number[] = [1280, 2560, 5120];
+export const GEGLU_WIDTHS: readonly number[] = [1280, 2560, 5120];
 
 // x: [..., I] -> [..., O], the first half of a linear layer times GELU of the second (GEGLU)
 export function geglu(w: Scope, x: Value, outputs: number): Value {

@@ -75,13 +75,13 @@ export interface Family<Variables = object, Source extends object = object> {
   /**
    * Computes what each network of a checkpoint takes for a run of a size, without loading it. Omitted: the family has no networks.
    * @param dialectsOf of the device that it is planned for
-   * @param memoryBytes of that device. Omitted: not known
+   * @param cardBytes memory of CUDA's card. Omitted: not known, or another device
    */
   planMemory?(
     source: Source,
     dialectsOf: Backend['dialectsOf'],
     run: RunSize,
-    memoryBytes?: number,
+    cardBytes?: number,
   ): Promise<readonly PlannedNetwork[]>;
   /** Reads the tokenizers of a checkpoint. Omitted: Tokenize does not serve this family. */
   openTokenizer?(source: Source): Promise<PromptTokenizer>;

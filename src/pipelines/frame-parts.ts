@@ -13,14 +13,14 @@ export interface FrameParts {
 
 /** Most pixels of a part: see docs/reference/graph.md#parts-of-frames. */
 const MOST_PIXELS = 400 ** 2;
-/** The same where memory is plenty. A card is faster with whole frames: parts leave it too little work in each kernel. */
-const MOST_PIXELS_OF_LARGE = 1024 ** 2;
-/** Memory of a device that has room for whole frames beside all that darkroom serves at once, 49 GB. */
-const LARGE_DEVICE_BYTES = 64e9;
+/** The same on a large card, which is faster with whole frames: parts leave it too little work in each kernel. */
+const MOST_PIXELS_ON_LARGE = 1024 ** 2;
+/** Memory of a large card. The largest of the released models takes 92 GB on it: image-to-video 14B at 1280x720. */
+const LARGE_CARD_BYTES = 96e9;
 
-/** Most pixels of a part on a device. @param memoryBytes of the device; undefined: not known */
-export function mostPixelsOn(memoryBytes = 0): number {
-  return memoryBytes >= LARGE_DEVICE_BYTES ? MOST_PIXELS_OF_LARGE : MOST_PIXELS;
+/** Most pixels of a part. @param cardBytes memory of the card that runs the network. Omitted: not known */
+export function mostPixelsOn(cardBytes = 0): number {
+  return cardBytes >= LARGE_CARD_BYTES ? MOST_PIXELS_ON_LARGE : MOST_PIXELS;
 }
 /** Most parts of a frame, as long as memory does not run out: each computes anew what sees a frame as a whole. */
 const MOST_PARTS = 8;

@@ -1,4 +1,4 @@
-import type { Precision, Provider } from '../device.js';
+import { isCuda, type Precision, type Provider } from '../device.js';
 import { type ComputeType, type Fusion, fusions, type HalfType } from '../graph/dialect.js';
 import { measureCard } from './device-memory.js';
 import type { QuantisedLinears } from './model-cache/quantised-linears.js';
@@ -14,8 +14,8 @@ export interface Backend extends SessionDevice {
   readonly runtime: Runtime;
   /** Turns on a device that other processes use as well. Omitted: none are taken. */
   readonly turns?: RunTurns | undefined;
-  /** Memory of an NVIDIA card. Omitted: there is none, or it does not say. */
-  readonly memoryBytes?: number | undefined;
+  /** Memory of the card, on CUDA. Omitted: not known. */
+  readonly cardBytes?: number | undefined;
   /** Linear layers in 8 bits, on the CPU. Omitted: they compute in float32. */
   readonly quantised?: QuantisedLinears | undefined;
   /** @param halves half types that the network bears */
@@ -84,11 +84,11 @@ export async function openBackend({
     return { attention: attention ? 'fused' : 'chunked', convolutions, fusions } as const;
   };
   const dialectsOf = dialectsIn(right, spelled);
-  const card = provider === 'cpu' ? undefined : await measureCard(deviceId);
+  const card = isCuda(provider) ? await measureCard(deviceId) : undefined;
   return {
     ...device,
     turns,
-    memoryBytes: card?.totalBytes,
+    cardBytes: card?.totalBytes,
     quantised: provider === 'cpu' ? quantised : undefined,
     dialectsOf,
   };
@@ -105,7 +105,7 @@ async function measure(
   // None has a kernel for bfloat16.
   const fused = compute === 'bf16' ? [] : candidates;
   const atOnce = provider === 'cuda' ? await rightOps(device, compute, fused) : undefined;
-  if (atOnce !== undefined) return atOnce;
+  if (atOnce !== undefined) return { ...atOnce, attention: mayFuse && atOnce.attention };
   return {
     attention: mayFuse && (await isFusedAttentionRight(device, compute)),
     sums: await areSumsRight(device, compute),

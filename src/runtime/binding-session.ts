@@ -1,5 +1,5 @@
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
-import type { Provider } from '../device.js';
+import { isCuda } from '../device.js';
 import {
   type DeviceTensor,
   type Feed,
@@ -15,7 +15,7 @@ export async function openBindingSession(plan: SessionPlan): Promise<NetworkSess
   const ort = await import('onnxruntime-node');
   const { provider, deviceId, threads, holds } = plan;
   const session: InferenceSession = await ort.InferenceSession.create(plan.model, {
-    executionProviders: [takesDeviceId(provider) ? { name: provider, deviceId } : provider],
+    executionProviders: [isCuda(provider) ? { name: provider, deviceId } : provider],
     graphOptimizationLevel: plan.isOptimized ? 'disabled' : 'all',
     enableMemPattern: plansBuffers(plan),
     ...(plan.saveTo !== undefined && { optimizedModelFilePath: plan.saveTo }),
@@ -66,9 +66,4 @@ function nested(entries: Readonly<Record<string, string>>): Record<string, Recor
     extra[section] = { ...extra[section], [rest.join('.')]: value };
   }
   return extra;
-}
-
-/** The runtime has no such option for its other providers. */
-function takesDeviceId(provider: Provider): provider is 'cuda' | 'tensorrt' {
-  return provider === 'cuda' || provider === 'tensorrt';
 }

@@ -58,7 +58,7 @@ export class UniPcSolver {
     const next = new Float32Array(x.length);
     for (let j = 0; j < next.length; j += 1) {
       const m0 = now[j] ?? 0;
-      const slope = ((before[j] ?? 0) - m0) / ratio;
+      const slope = order === 2 ? ((before[j] ?? 0) - m0) / ratio : 0;
       next[j] = scale * (x[j] ?? 0) - alpha * (phi * m0 + b * 0.5 * slope);
     }
     return next;
@@ -77,14 +77,14 @@ export class UniPcSolver {
     const corrected = new Float32Array(x.length);
     for (let j = 0; j < corrected.length; j += 1) {
       const m0 = now[j] ?? 0;
-      const slope = ((before[j] ?? 0) - m0) / ratio;
+      const slope = order === 2 ? ((before[j] ?? 0) - m0) / ratio : 0;
       const change = older * slope + newer * ((clean[j] ?? 0) - m0);
       corrected[j] = scale * (x[j] ?? 0) - alpha * (phi * m0 + b * change);
     }
     return corrected;
   }
 
-  /** The clean samples that a step of an order builds on: the last one twice has no slope. */
+  /** The last clean samples; a step of first order, which has no slope, takes the same one for both. */
   #lastTwo(order: number): readonly [before: Float32Array, now: Float32Array] {
     const now = this.#named.at(-1);
     const before = order === 2 ? this.#named[0] : now;

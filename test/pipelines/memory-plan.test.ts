@@ -1,6 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { readConfig } from '../../src/config/server-config.js';
+import type { Provider } from '../../src/device.js';
+import { planModel } from '../../src/engine/plan-model.js';
 import { graphMemory } from '../../src/graph/graph-memory.js';
 import { modelMemory } from '../../src/pipelines/common/plan-memory.js';
 import { memoryAt, type PlannedNetwork, type RunSize, sumMemory } from '../../src/pipelines/model-memory.js';
@@ -138,6 +141,20 @@ describe('the plan of WAN', () => {
     const { networks } = await inspectWan({ path });
     expect(networks.transformer?.parameters).toBe(transformer);
     expect(networks.image_encoder?.parameters ?? 0).toBe(eye);
+  });
+
+  it('decodes whole frames on a large card of CUDA, and on no other device', async () => {
+    const path = await writeSyntheticWan(join(await tempFolder(), 'wan'), 'wan-1.3b', 'BF16', true);
+    const config = readConfig({}, { WAN_PATH: path });
+    const peakOn = async (provider: Provider, memoryBytes?: number) => {
+      const model = await planModel(wan, config, { provider, precision: 'fp32', memoryBytes });
+      return planned(model?.networks, 'vae_decoder_later').peakBytes;
+    };
+    const inParts = await peakOn('cuda');
+    expect(await peakOn('cuda', 80e9)).toBe(inParts);
+    expect(await peakOn('cuda', 141e9)).toBeGreaterThan(2 * inParts);
+    expect(await peakOn('cpu', 141e9)).toBe(await peakOn('cpu'));
+    expect(await peakOn('webgpu', 141e9)).toBe(await peakOn('webgpu'));
   });
 
   it('keeps the text encoder where the operator does', async () => {

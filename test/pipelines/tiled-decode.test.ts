@@ -120,12 +120,12 @@ describe('the parts of frames', () => {
     expect(parts).toHaveLength(count);
   });
 
-  it('are as large as the frames where the device has the memory', () => {
+  it('are as large as the frames where a card has the memory', () => {
     const latents = { width: 104, height: 60 };
-    const partsOn = (memoryBytes?: number) => layoutsOf(latents, { unit: 8, mostPixels: mostPixelsOn(memoryBytes) })[0];
+    const partsOn = (cardBytes?: number) => layoutsOf(latents, { unit: 8, mostPixels: mostPixelsOn(cardBytes) })[0];
     expect(partsOn()).toHaveLength(3);
-    expect(partsOn(48e9)).toHaveLength(3);
-    expect(partsOn(80e9)).toEqual([{ x: 0, y: 0, ...latents }]);
+    expect(partsOn(80e9)).toHaveLength(3);
+    expect(partsOn(141e9)).toEqual([{ x: 0, y: 0, ...latents }]);
   });
 
   // Each new size makes a device prepare its kernels again: 0.7 s for a decoder of the released size on an H200.

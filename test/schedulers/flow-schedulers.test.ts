@@ -85,3 +85,14 @@ describe('flow schedulers', () => {
     );
   });
 });
+
+describe('a step of first order', () => {
+  it.each(['flow_unipc', 'flow_euler'])('of %s takes an infinity for what it is', (name) => {
+    const scheduler = createFlowScheduler(name, { shift: 3, steps: 4 });
+    const next = scheduler.step(Float32Array.of(Number.POSITIVE_INFINITY, 1), Float32Array.of(1, 1), 0, () => {
+      throw new Error('draws noise');
+    });
+    expect([...next].map(Number.isNaN)).toEqual([false, false]);
+    expect(next[0]).toBe(Number.NEGATIVE_INFINITY);
+  });
+});

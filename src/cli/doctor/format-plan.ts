@@ -43,7 +43,7 @@ export function formatPlan({ models, language, arrangements, devices, ...plan }:
     table(fitRows),
     'at most: the most that any job takes. Below a card: whether that fits; "without references": only jobs without a reference image fit.',
     arrangements.map(({ name, settings }) => `${name}: ${settings}`).join('\n'),
-    `not counted: ${plan.notCounted.join('; ')}; an H100 took 7.6 GB more for SDXL and 13 GB for WAN (docs/reference/memory.md#on-a-card)`,
+    `not counted: ${plan.notCounted.join('; ')}; an H200 took 6.4 GB more for SDXL and 7.8 GB for WAN (docs/reference/memory.md#on-a-card)`,
     '',
   ]
     .join('\n\n')

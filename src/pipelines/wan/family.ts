@@ -83,8 +83,8 @@ export const wan: Family<WanVariables, WanSource> = {
     const version = inspection.variant === 'text_image_to_video' ? '2.2' : '2.1';
     return { title: `WAN ${version} ${VARIANTS[inspection.variant]}`, ...inspection };
   },
-  async planMemory(source, dialectsOf, run, memoryBytes) {
+  async planMemory(source, dialectsOf, run, cardBytes) {
     const { planWanMemory } = await import('./plan-memory.js');
-    return planWanMemory(source, dialectsOf, run, memoryBytes);
+    return planWanMemory(source, dialectsOf, run, cardBytes);
   },
 };

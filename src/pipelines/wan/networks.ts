@@ -119,8 +119,8 @@ export class WanNetworks {
 export async function loadWanNetworks({ backend, relief, onDescribed, ...source }: WanOptions): Promise<WanNetworks> {
   const checkpoint = await openWanCheckpoint(source);
   const { config } = checkpoint;
-  const { quantised, memoryBytes } = backend;
-  const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf, { quantised, memoryBytes });
+  const { quantised, cardBytes } = backend;
+  const graphs = await buildWanNetworks(checkpoint, backend.dialectsOf, { quantised, cardBytes });
   const { transformer, text_encoder, image_encoder } = graphs;
   const info = describeWan(checkpoint, graphs);
   onDescribed?.(info);

@@ -12,10 +12,10 @@ export async function planWanMemory(
   source: WanSource,
   dialectsOf: Backend['dialectsOf'],
   run: RunSize,
-  memoryBytes?: number,
+  cardBytes?: number,
 ): Promise<readonly PlannedNetwork[]> {
   const checkpoint = await openWanCheckpoint(source);
-  const networks = Object.values(await buildWanNetworks(checkpoint, dialectsOf, { memoryBytes }));
+  const networks = Object.values(await buildWanNetworks(checkpoint, dialectsOf, { cardBytes }));
   return kept(planNetworks(networks, run), source);
 }
 

@@ -46,14 +46,14 @@ const REPORTED_BY_WHOLE_GRAPH = [/^/];
  * The transformer has two small graphs beside the whole one, for steps that leave its blocks out; both are float32, as is what they
  * share with the whole one. The VAE has a graph for a video's first frame and one for all later chunks, each way.
  *
- * @param memoryBytes of the device. Omitted: not known
+ * @param cardBytes memory of CUDA's card. Omitted: not known, or another device
  */
-export function wanTable(config: WanConfig, memoryBytes?: number) {
+export function wanTable(config: WanConfig, cardBytes?: number) {
   const { imageEncoder } = config;
   const halves: readonly HalfType[] = ['f16', 'bf16'];
   const isOfText = ['text_to_video', 'text_image_to_video'].includes(variantOf(config.transformer));
   const side = pixelsPerLatent(config.vae);
-  const mostPixels = mostPixelsOn(memoryBytes);
+  const mostPixels = mostPixelsOn(cardBytes);
   const latents = ({ width, height }: RunSize) => ({ width: width / side, height: height / side });
   const video = ({ width, height, frames, rows }: RunSize) => ({
     B: rows,
@@ -149,8 +149,8 @@ export function planWanWeights(config: WanConfig): Readonly<Record<ComponentName
 export function buildWanNetworks(
   checkpoint: WanCheckpoint,
   dialectsOf: Backend['dialectsOf'],
-  { memoryBytes, ...changes }: WeightChanges & { readonly memoryBytes?: number | undefined } = {},
+  { cardBytes, ...changes }: WeightChanges & { readonly cardBytes?: number | undefined } = {},
 ): Promise<WanGraphs> {
-  const table = wanTable(checkpoint.config, memoryBytes);
+  const table = wanTable(checkpoint.config, cardBytes);
   return buildNetworks(checkpoint, { model: 'WAN', table, dialectsOf, ...changes });
 }

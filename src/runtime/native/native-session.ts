@@ -1,3 +1,4 @@
+import { isCuda } from '../../device.js';
 import { Semaphore } from '../../std/semaphore.js';
 import type { DeviceTensor, Feed, NetworkSession, RunOptions, SessionPlan, TensorData } from '../network-session.js';
 import { type Handle, HandleScope } from './handle.js';
@@ -49,7 +50,7 @@ export async function openNativeSession(library: OrtLibrary, plan: SessionPlan):
       library.own('MemoryInfo', api.call('CreateMemoryInfo', name, DEVICE_ALLOCATOR, id, DEFAULT_MEMORY));
     // Memory of other libraries has names of their own.
     const hasOwnMemory = plan.runtime?.providerLibrary === undefined;
-    const { provider, inputs, outputs, holds, isPinned = provider === 'cuda' || provider === 'tensorrt' } = plan;
+    const { provider, inputs, outputs, holds, isPinned = isCuda(provider) } = plan;
     const graph = { provider, inputs, outputs, holds, isPinned };
     return new NativeSession(library, graph, {
       scope,
