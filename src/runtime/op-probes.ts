@@ -23,6 +23,7 @@ const TOKENS = [32, 128] as const;
 /** CLIP, UMT5 and SDXL; ViT-H; WAN; the VAEs of WAN and SDXL, which have one head. */
 const HEAD_WIDTHS = [64, 80, 128, 384, 512] as const;
 const HEADS = 2;
+const HEADS_OF_PROBES = TOKENS.flatMap((tokens) => HEAD_WIDTHS.map((width) => ({ tokens, width })));
 /** The longest sum of a linear layer in CLIP ViT-bigG and in SDXL's transformer blocks. */
 const LONGEST_SUM = 5120;
 /** Channels of SDXL's innermost convolutions. */
@@ -51,7 +52,7 @@ export async function rightOps(
   compute: ComputeType,
   candidates: readonly Fusion[],
 ): Promise<RightOps | undefined> {
-  const [ofAttention, ofSums] = [attentionProbes(), sumProbes()];
+  const [ofAttention, ofSums] = [HEADS_OF_PROBES.map(attentionProbe), sumProbes()];
   const graph = new Graph('op-probe', { attention: 'fused', compute });
   const feeds = addProbes(graph, [...ofAttention, ...ofSums]);
   const plain = await runOnce(device, graph, { ...feeds, ...addLayers(graph, candidates) });
@@ -72,17 +73,14 @@ export async function rightOps(
 /** True if the device computes fused attention in this type as the host does, at every width of a head. */
 export async function isFusedAttentionRight(device: SessionDevice, compute: ComputeType): Promise<boolean> {
   const dialect = { attention: 'fused', compute } as const;
-  const [first, ...others] = attentionProbes();
-  const areNear = (probes: readonly Probe[]) => areRight(device, dialect, probes, ATTENTION_TOLERANCE[compute]);
+  const [first, ...others] = HEADS_OF_PROBES;
+  const areNear = (heads: typeof HEADS_OF_PROBES) =>
+    areRight(device, dialect, heads.map(attentionProbe), ATTENTION_TOLERANCE[compute]);
   // Where one is wrong the others are not waited for: the programs of some adapters take long to compile.
   return first !== undefined && (await areNear([first])) && areNear(others);
 }
 
-function attentionProbes(): readonly Probe[] {
-  return TOKENS.flatMap((tokens) => HEAD_WIDTHS.map((width) => attentionProbe(tokens, width)));
-}
-
-function attentionProbe(tokens: number, width: number): Probe {
+function attentionProbe({ tokens, width }: (typeof HEADS_OF_PROBES)[number]): Probe {
   const shape = [1, tokens, HEADS * width];
   const feeds = { q: noise(1, shape), k: noise(2, shape), v: noise(3, shape) };
   const expected = attentionOnHost(feeds.q.data, feeds.k.data, feeds.v.data, { tokens, width });
