@@ -86,9 +86,8 @@ export function addLinear(w: Scope, y: Value, x: Value): Value {
   if (!isFused(graph, 'biasAdd') || !BIAS_ADD_WIDTHS.includes(outputs)) return add(graph, linear(w, x, outputs), y);
   // The op wants three dimensions.
   const rows = [1, product(y.shape.slice(0, -1)), outputs];
-  const unbiased = graph.reshape(linear(w, x, outputs, { bias: false }), rows);
-  const bias = w.tensor('bias', [outputs], { like: x });
-  const inputs = [unbiased, bias, graph.reshape(y, rows)];
+  const [unbiased, bias] = linearAndBias(w, x, outputs);
+  const inputs = [graph.reshape(unbiased, rows), bias, graph.reshape(y, rows)];
   return graph.reshape(graph.node('BiasAdd', inputs, rows, { domain: 'com.microsoft' }), y.shape);
 }
 
@@ -96,8 +95,13 @@ export function addLinear(w: Scope, y: Value, x: Value): Value {
 export function linearGeluTanh(w: Scope, x: Value, outputs: number): Value {
   const { graph } = w;
   if (!isFused(graph, 'biasGelu')) return geluTanh(graph, linear(w, x, outputs));
-  const inputs = [linear(w, x, outputs, { bias: false }), w.tensor('bias', [outputs], { like: x })];
-  return graph.node('FastGelu', inputs, [...x.shape.slice(0, -1), outputs], { domain: 'com.microsoft' });
+  const [unbiased, bias] = linearAndBias(w, x, outputs);
+  return graph.node('FastGelu', [unbiased, bias], unbiased.shape, { domain: 'com.microsoft' });
+}
+
+/** A linear layer without its bias, and the bias, for an op that adds it. */
+function linearAndBias(w: Scope, x: Value, outputs: number): [Value, Value] {
+  return [linear(w, x, outputs, { bias: false }), w.tensor('bias', [outputs], { like: x })];
 }
 
 interface Conv2dOptions {
@@ -116,8 +120,8 @@ export function geglu(w: Scope, x: Value, outputs: number): Value {
   if (isFused(graph, 'geglu') && GEGLU_WIDTHS.includes(outputs)) {
     const rows = product(x.shape.slice(0, -1));
     // The op wants three dimensions.
-    const both = graph.reshape(linear(w, x, 2 * outputs, { bias: false }), [1, rows, 2 * outputs]);
-    const bias = w.tensor('bias', [2 * outputs], { like: x });
+    const [unbiased, bias] = linearAndBias(w, x, 2 * outputs);
+    const both = graph.reshape(unbiased, [1, rows, 2 * outputs]);
     const gated = graph.node('BiasSplitGelu', [both, bias], [1, rows, outputs], { domain: 'com.microsoft' });
     return graph.reshape(gated, [...x.shape.slice(0, -1), outputs]);
   }

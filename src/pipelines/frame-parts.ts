@@ -17,11 +17,6 @@ const MOST_PIXELS = 400 ** 2;
 const MOST_PIXELS_ON_LARGE = 1024 ** 2;
 /** Memory of a large card. The largest of the released models takes 92 GB on it: image-to-video 14B at 1280x720. */
 const LARGE_CARD_BYTES = 96e9;
-
-/** Most pixels of a part. @param cardBytes memory of the card that runs the network. Omitted: not known */
-export function mostPixelsOn(cardBytes = 0): number {
-  return cardBytes >= LARGE_CARD_BYTES ? MOST_PIXELS_ON_LARGE : MOST_PIXELS;
-}
 /** Most parts of a frame, as long as memory does not run out: each computes anew what sees a frame as a whole. */
 const MOST_PARTS = 8;
 /** Fewest pixels of a part: in smaller ones, most of what is computed is margin. */
@@ -31,6 +26,11 @@ const FEWEST_PIXELS = 128 ** 2;
 const MARGIN = 4;
 /** What each part costs of a whole frame: what is computed of a frame as a whole is computed for each of them. */
 const SHARED = 1 / 40;
+
+/** Most pixels of a part. @param cardBytes memory of the card that runs the network. Omitted: not known */
+export function mostPixelsOn(cardBytes = 0): number {
+  return cardBytes >= LARGE_CARD_BYTES ? MOST_PIXELS_ON_LARGE : MOST_PIXELS;
+}
 
 /**
  * Ways to cut frames of a size, in units, each of more parts than the one before: the usual one first, then those for when memory runs

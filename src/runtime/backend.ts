@@ -66,6 +66,8 @@ export async function openBackend({
   ...settings
 }: BackendOptions): Promise<Backend> {
   const device = { ...settings, provider, deviceId, threads, runtime: await openRuntime(runtime, { providerLibrary }) };
+  // The driver answers while ops are probed.
+  const card = isCuda(provider) ? measureCard(deviceId) : undefined;
   const types = computeTypes(provider, precision);
   const measured = new Map<ComputeType, RightOps>();
   const candidates = fuses ? fusionsOf(device) : [];
@@ -84,11 +86,10 @@ export async function openBackend({
     return { attention: attention ? 'fused' : 'chunked', convolutions, fusions } as const;
   };
   const dialectsOf = dialectsIn(right, spelled);
-  const card = isCuda(provider) ? await measureCard(deviceId) : undefined;
   return {
     ...device,
     turns,
-    cardBytes: card?.totalBytes,
+    cardBytes: (await card)?.totalBytes,
     quantised: provider === 'cpu' ? quantised : undefined,
     dialectsOf,
   };

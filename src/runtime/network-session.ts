@@ -1,4 +1,4 @@
-import type { Provider } from '../device.js';
+import { isCuda, type Provider } from '../device.js';
 import type { Graph } from '../graph/graph.js';
 import type { Runtime } from './runtime.js';
 
@@ -63,7 +63,7 @@ export interface SessionPlan extends SessionDevice {
  * On the CPU a run is no faster for it.
  */
 export function plansBuffers({ provider }: Pick<SessionPlan, 'provider'>): boolean {
-  return provider !== 'cpu' && provider !== 'cuda' && provider !== 'tensorrt';
+  return provider !== 'cpu' && !isCuda(provider);
 }
 
 /** Graphs on the disk as the runtime optimised them, with their weights as its kernels take them. */

@@ -63,10 +63,7 @@ export async function rightOps(
   return {
     attention: areNear(ofAttention, 0, ATTENTION_TOLERANCE[compute]),
     sums: areNear(ofSums, ofAttention.length, SUM_TOLERANCE[compute]),
-    fusions: candidates.filter((name) => {
-      const expected = plain[name];
-      return expected !== undefined && isNear(fused[name], expected, SUM_TOLERANCE[compute]);
-    }),
+    fusions: candidates.filter((name) => areAlike(name, plain, fused, compute)),
   };
 }
 
@@ -127,10 +124,15 @@ export async function rightFusions(
     const graph = new Graph('op-probe', { attention: 'fused', compute });
     const plain = await runOnce(device, graph, addLayers(graph, [fusion]));
     const fused = await runFused(device, compute, [fusion]);
-    const expected = plain?.[fusion];
-    if (expected !== undefined && isNear(fused?.[fusion], expected, SUM_TOLERANCE[compute])) right.push(fusion);
+    if (areAlike(fusion, plain, fused, compute)) right.push(fusion);
   }
   return right;
+}
+
+/** True where the results of both spellings have this op's, and they are near each other. */
+function areAlike(name: Fusion, plain: Results | undefined, fused: Results | undefined, compute: ComputeType): boolean {
+  const expected = plain?.[name];
+  return expected !== undefined && isNear(fused?.[name], expected, SUM_TOLERANCE[compute]);
 }
 
 /** Layers with an op that may be fused. */
@@ -157,7 +159,7 @@ async function runFused(
   device: SessionDevice,
   compute: ComputeType,
   fusions: readonly Fusion[],
-): Promise<Readonly<Record<string, Float32Array>> | undefined> {
+): Promise<Results | undefined> {
   const graph = new Graph('op-probe', { attention: 'fused', compute, fusions });
   return runOnce(device, graph, addLayers(graph, fusions));
 }
@@ -191,6 +193,9 @@ class NoiseWeights extends Weights {
     return this.graph.constant(noise(key.length, shape).data, view);
   }
 }
+
+/** Outputs of a session, by name. */
+type Results = Readonly<Record<string, Float32Array>>;
 
 interface Probe {
   readonly feeds: Readonly<Record<string, Feed>>;
@@ -238,7 +243,7 @@ async function runOnce(
   device: SessionDevice,
   graph: Graph,
   feeds: Readonly<Record<string, Feed>>,
-): Promise<Readonly<Record<string, Float32Array>> | undefined> {
+): Promise<Results | undefined> {
   const session = await createSession(graph, device).catch(() => undefined);
   try {
     return await session?.run(feeds).catch(() => undefined);

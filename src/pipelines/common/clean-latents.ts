@@ -1,4 +1,5 @@
-import { cleanSample, outputOfClean, type Prediction } from '../../schedulers/prediction.js';
+import { cleanSamples, outputOfClean, type Prediction } from '../../schedulers/prediction.js';
+import { weightedSum } from '../../std/weighted-sum.js';
 
 /** What the denoiser saw at a step. */
 export interface NoisySample {
@@ -11,25 +12,19 @@ export interface NoisySample {
 
 /** The clean latents that the denoiser's output predicts. */
 export function cleanLatents({ input, sigma, prediction }: NoisySample, output: Float32Array): Float32Array {
-  if (prediction === 'flow') return combined(output, input, (value, x) => x - sigma * value);
+  if (prediction === 'flow') return weightedSum(1, input, -sigma, output);
   const alpha = 1 / Math.sqrt(sigma ** 2 + 1);
-  return combined(output, input, cleanSample(prediction, alpha, sigma * alpha));
+  return cleanSamples(prediction, { alpha, sigma: sigma * alpha }, output, input);
 }
 
 /** The output that predicts clean latents: the inverse of `cleanLatents`. The noise level is above 0. */
 export function outputOfLatents({ input, sigma, prediction }: NoisySample, clean: Float32Array): Float32Array {
-  if (prediction === 'flow') return combined(clean, input, (value, x) => (x - value) / sigma);
   const alpha = 1 / Math.sqrt(sigma ** 2 + 1);
-  return combined(clean, input, outputOfClean(prediction, alpha, sigma * alpha));
-}
-
-// A plain loop: a video has millions of latents, for which `map` takes several times as long.
-function combined(
-  values: Float32Array,
-  input: Float32Array,
-  combine: (value: number, x: number) => number,
-): Float32Array {
-  const result = new Float32Array(values.length);
-  for (let i = 0; i < result.length; i += 1) result[i] = combine(values[i] ?? 0, input[i] ?? 0);
-  return result;
+  const toOutput =
+    prediction === 'flow'
+      ? (value: number, x: number) => (x - value) / sigma
+      : outputOfClean(prediction, alpha, sigma * alpha);
+  const output = new Float32Array(clean.length);
+  for (let i = 0; i < output.length; i += 1) output[i] = toOutput(clean[i] ?? 0, input[i] ?? 0);
+  return output;
 }

@@ -103,12 +103,20 @@ export function guideThresholded(
 export function rescaleGuided(guided: Float32Array, conditional: Float32Array, share: number): Float32Array {
   if (share === 0) return guided;
   const ratio = deviation(conditional) / deviation(guided);
-  return guided.map((value) => share * value * ratio + (1 - share) * value);
+  const rescaled = new Float32Array(guided.length);
+  for (let i = 0; i < rescaled.length; i += 1) {
+    const value = guided[i] ?? 0;
+    rescaled[i] = share * value * ratio + (1 - share) * value;
+  }
+  return rescaled;
 }
 
 function deviation(values: Float32Array): number {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));
+  let [sum, squares] = [0, 0];
+  for (let i = 0; i < values.length; i += 1) sum += values[i] ?? 0;
+  const mean = sum / values.length;
+  for (let i = 0; i < values.length; i += 1) squares += ((values[i] ?? 0) - mean) ** 2;
+  return Math.sqrt(squares / (values.length - 1));
 }
 
 /** Classifier-free guidance. Ho and Salimans, arXiv:2207.12598. */

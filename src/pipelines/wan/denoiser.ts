@@ -1,6 +1,7 @@
 import { type Feed, type NetworkSession, outputOf } from '../../runtime/session.js';
 import { join32, split32 } from '../../std/concat-float32.js';
 import { LruMap } from '../../std/lru-map.js';
+import { weightedSum } from '../../std/weighted-sum.js';
 import type { OnDemandSession, SessionGroup } from '../common/session-group.js';
 import { timestepEmbedding } from '../common/timestep-embedding.js';
 import { type Condition, conditionFeeds, withChannels } from './conditioning/condition-feeds.js';
@@ -88,7 +89,7 @@ export class Denoiser {
     const { in_channels: channels } = this.#config;
     const latentChannels = this.#config.out_channels ?? channels;
     const area = size.frames * size.height * size.width;
-    const ownChange = latents.map((x, i) => x - (before[i] ?? 0));
+    const ownChange = weightedSum(1, latents, -1, before);
     const change = takesReference ? withFrameBefore(ownChange, own) : ownChange;
     const batch = change.length / (latentChannels * area);
     // The channels of known frames do not change.

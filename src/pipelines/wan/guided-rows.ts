@@ -40,5 +40,8 @@ export function guideRows(
   const skipping = flowOf('prompt_skipping');
   const scale = request.video?.skipLayers?.scale ?? 0;
   if (skipping === undefined) return guided;
-  return guided.map((value, i) => value + scale * Math.fround((prompt[i] ?? 0) - (skipping[i] ?? 0)));
+  const result = new Float32Array(guided.length);
+  for (let i = 0; i < result.length; i += 1)
+    result[i] = (guided[i] ?? 0) + scale * Math.fround((prompt[i] ?? 0) - (skipping[i] ?? 0));
+  return result;
 }

@@ -53,7 +53,7 @@ export function wanTable(config: WanConfig, cardBytes?: number) {
   const halves: readonly HalfType[] = ['f16', 'bf16'];
   const isOfText = ['text_to_video', 'text_image_to_video'].includes(variantOf(config.transformer));
   const side = pixelsPerLatent(config.vae);
-  const mostPixels = mostPixelsOn(cardBytes);
+  const parts = decoderParts(config.vae, mostPixelsOn(cardBytes));
   const latents = ({ width, height }: RunSize) => ({ width: width / side, height: height / side });
   const video = ({ width, height, frames, rows }: RunSize) => ({
     B: rows,
@@ -69,8 +69,8 @@ export function wanTable(config: WanConfig, cardBytes?: number) {
       residence: 'always',
       sizes: (run) => wholeWindow(latents(run), config.vae).sizes,
       parts: {
-        ...decoderParts(config.vae, mostPixels),
-        sizes: (run, isShort = false) => partWindow(latents(run), config.vae, { mostPixels, isShort }),
+        ...parts,
+        sizes: (run, isShort) => partWindow(latents(run), config.vae, parts, isShort),
         nothing: (run) => emptyWindow(latents(run), config.vae),
       },
       halves,

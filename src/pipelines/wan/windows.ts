@@ -55,15 +55,11 @@ export function emptyWindow({ width, height }: PlaneSize, config: VaeConfig): Wi
 /**
  * Run-time dimensions of the decoder for a part of frames: all of a layout are of one size.
  * @param whole size of the latents
- * @param options `mostPixels` of a part; `isShort`: in the smallest parts, as where memory is short
+ * @param parts `decoderParts` of the same VAE
+ * @param isShort in the smallest parts, as where memory is short
  */
-export function partWindow(
-  whole: PlaneSize,
-  config: VaeConfig,
-  { mostPixels, isShort = false }: { readonly mostPixels: number; readonly isShort?: boolean },
-): Window['sizes'] {
-  const [part = { ...whole, x: 0, y: 0 }] =
-    layoutsOf(whole, decoderParts(config, mostPixels)).at(isShort ? -1 : 0) ?? [];
+export function partWindow(whole: PlaneSize, config: VaeConfig, parts: FrameParts, isShort = false): Window['sizes'] {
+  const [part = { ...whole, x: 0, y: 0 }] = layoutsOf(whole, parts).at(isShort ? -1 : 0) ?? [];
   return windowOf(part, whole, config).sizes;
 }
 
