@@ -19,6 +19,7 @@ export interface EngineProgram<W extends Work> {
 export interface JobReporter<W extends Work> {
   /** Aborted with the InferenceError that ends the job. */
   signal(jobId: string): AbortSignal;
+  /** Nothing of a job that has ended. */
   emit(jobId: string, event: W['event']): void;
   done(jobId: string, result: W['result']): void;
   /** Ends the job. Its signal is aborted, so that nothing more is done for it. */
@@ -51,7 +52,9 @@ export function serveEngine<W extends Work>(program: EngineProgram<W>): ParentLi
   };
   const reporter: JobReporter<W> = {
     signal: (jobId) => running.get(jobId)?.signal ?? AbortSignal.abort(),
-    emit: (jobId, event) => send({ kind: 'event', jobId, event }),
+    emit: (jobId, event) => {
+      if (running.has(jobId)) send({ kind: 'event', jobId, event });
+    },
     done: (jobId, result) => end(jobId, { kind: 'done', jobId, result }),
     fail: (jobId, error) => {
       running.get(jobId)?.abort(error);

@@ -157,7 +157,7 @@ export interface EngineTimings {
   readonly encodeMs: number;
   readonly denoiseMs: number;
   readonly decodeMs: number;
-  /** Encoding of the result files. */
+  /** Waiting for the result files: one is encoded while the device goes on to the next image. */
   readonly mediaMs: number;
   /** Build time of the LoRA variant that the job needed. */
   readonly buildMs: number;

@@ -157,6 +157,7 @@ async function renderBatch(
   const clips = new Map<EngineJob, VideoAssets>();
   const cacheUses = new Map<EngineJob, PromptCacheUse>();
   const checked = new CheckedJobs(check, reporter);
+  const files = new FileWork();
   let isBuilding = false;
   try {
     for await (const event of pipeline.generate(together)) {
@@ -193,8 +194,9 @@ async function renderBatch(
         }
         case 'image':
           clock.lap('decode');
-          if (!(await checked.pass(job, event, [event.rgb]))) break;
-          emit(await imageAsset(name, job, event, event.index));
+          await files.end();
+          if (await checked.pass(job, event, [event.rgb]))
+            files.begin(async () => emit(await imageAsset(name, job, event, event.index)));
           clock.lap('media');
           break;
         case 'frames':
@@ -212,37 +214,54 @@ async function renderBatch(
           }
           clock.lap('media');
           break;
-        case 'done': {
-          const assets = (await clips.get(job)?.finish(job.output.quality)) ?? [];
-          clips.delete(job);
-          for (const asset of assets) emit(asset);
-          clock.lap('media');
-          const { precisions: modelPrecisions = [] } = pipeline.info;
-          const { forwards, precisions = modelPrecisions } = event;
-          const variants = pipeline.variants ?? { keys: [], builds: 0 };
-          const promptCache = cacheUses.get(job);
-          const counted = {
-            batchImages,
-            peakBytes: peakBytes(),
-            memoryMeasures: relief.taken,
-            variants,
-            precisions,
-            modelPrecisions,
-            ...(forwards !== undefined && { forwards }),
-            ...(promptCache !== undefined && { promptCache }),
-          };
-          reporter.done(job.jobId, { ...clock.timings(), ...counted });
+        case 'done':
+          files.begin(async () => {
+            const assets = (await clips.get(job)?.finish(job.output.quality)) ?? [];
+            clips.delete(job);
+            for (const asset of assets) emit(asset);
+            const { precisions: modelPrecisions = [] } = pipeline.info;
+            const { forwards, precisions = modelPrecisions } = event;
+            const variants = pipeline.variants ?? { keys: [], builds: 0 };
+            const promptCache = cacheUses.get(job);
+            const counted = {
+              batchImages,
+              peakBytes: peakBytes(),
+              memoryMeasures: relief.taken,
+              variants,
+              precisions,
+              modelPrecisions,
+              ...(forwards !== undefined && { forwards }),
+              ...(promptCache !== undefined && { promptCache }),
+            };
+            reporter.done(job.jobId, { ...clock.timings(), ...counted });
+          });
           break;
-        }
         case 'aborted':
           await clips.get(job)?.abort();
           clips.delete(job);
           reporter.fail(job.jobId, reporter.signal(job.jobId).reason);
       }
     }
+    await files.end();
   } finally {
+    await files.end().catch(() => undefined);
     // The videos that are left belong to failed jobs.
     for (const clip of clips.values()) await clip.abort();
+  }
+}
+
+/** Work on the files of a batch, one piece after the other, while its device goes on. */
+class FileWork {
+  #last: Promise<void> = Promise.resolve();
+
+  begin(work: () => Promise<void>): void {
+    this.#last = this.#last.then(work);
+    this.#last.catch(() => undefined);
+  }
+
+  /** @throws what the work failed with */
+  end(): Promise<void> {
+    return this.#last;
   }
 }
 
@@ -352,9 +371,12 @@ class JobClock {
     this.#mark = now;
   }
 
+  /** At the end of a job: time that no phase has yet went into its last file. */
   timings(): Pick<EngineTimings, 'encodeMs' | 'denoiseMs' | 'decodeMs' | 'mediaMs' | 'buildMs' | 'totalMs'> {
     const { encode, denoise, decode, media, build } = this.#spent;
-    const totalMs = performance.now() - this.#startedAt;
-    return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs: media, buildMs: build, totalMs };
+    const now = performance.now();
+    const mediaMs = media + now - this.#mark;
+    const totalMs = now - this.#startedAt;
+    return { encodeMs: encode, denoiseMs: denoise, decodeMs: decode, mediaMs, buildMs: build, totalMs };
   }
 }

@@ -73,6 +73,7 @@ class PaintPipeline implements Pipeline {
       yield { job, kind: 'progress', phase: 'denoise', step: steps, total: steps };
       for (const [index, seed] of seeds.entries()) {
         const rgb = Uint8Array.from({ length: width * height * 3 }, (_, i) => this.#rgb[i % 3] ?? 0);
+        yield { job, kind: 'progress', phase: 'decode', step: index + 1, total: seeds.length };
         yield { job, kind: 'image', index, seed, width, height, rgb };
       }
       yield { job, kind: 'done' };

@@ -4,6 +4,7 @@ import { connect, type DarkroomClient, serverStatus } from '../../src/client/cli
 import { readConfig } from '../../src/config/server-config.js';
 import { createEngines } from '../../src/engine/create-engines.js';
 import type { Engine } from '../../src/engine/engine.js';
+import { Phase } from '../../src/gen/darkroom/v1/event.js';
 import { builtInFamilies } from '../../src/pipelines/families.js';
 import type { Families } from '../../src/pipelines/family.js';
 import { createServer, type RunningServer } from '../../src/server/server.js';
@@ -39,6 +40,17 @@ describe('a family that a test registers', () => {
     expect(assets).toHaveLength(3);
     const { data, info } = await sharp(outcome.files[0]).raw().toBuffer({ resolveWithObject: true });
     expect([info.width, info.height, [...data.subarray(0, 3)]]).toEqual([32, 16, [0x20, 0x80, 0xc0]]);
+  });
+
+  it('goes on to its next image while the file of one is written', async () => {
+    const { events } = await outcomeOf(client, { model: 'paint', prompt: 'a wall', numImages: 3 });
+    const order = events.flatMap(({ event }) => {
+      if (event?.$case === 'progress' && event.value.phase === Phase.PHASE_DECODE)
+        return [`decode ${event.value.step}`];
+      return event?.$case === 'assetChunk' && event.value.asset ? [`file ${event.value.index}`] : [];
+    });
+    // Two are never written at a time.
+    expect(order).toEqual(['decode 1', 'decode 2', 'file 0', 'decode 3', 'file 1', 'file 2']);
   });
 
   it('is listed, and its fields are checked by what it says of itself', async () => {
