@@ -1,4 +1,4 @@
-/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime | turns | gpu | fairness | soak | load | deep-cache | int8 | thresholding | decode-parts [options]: each prints figures of one run; server is the default. */
+/** npm run bench -- server | sdxl | wan | enhance | lora | wan-references | bridge | attention | policy | attack | runtime | turns | gpu | fairness | soak | load | deep-cache | int8 | thresholding | decode-parts | files [options]: each prints figures of one run; server is the default. */
 const benches = [
   'server',
   'sdxl',
@@ -20,6 +20,7 @@ const benches = [
   'int8',
   'thresholding',
   'decode-parts',
+  'files',
 ];
 const [, , name = 'server'] = process.argv;
 const isOption = name.startsWith('-');

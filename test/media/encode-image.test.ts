@@ -2,6 +2,7 @@ import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { encodeImage, imageFormats } from '../../src/media/encode-image.js';
 import type { GenerationParameters, ImageMetadata } from '../../src/media/image-metadata.js';
+import { TorchCpuGenerator } from '../../src/random/torch-cpu.js';
 import { gradient } from '../support/image.js';
 import { pngChunks, readParameters, xmpProperty } from '../support/read-metadata.js';
 
@@ -38,6 +39,18 @@ describe('encodeImage', () => {
     const { data, info } = await sharp(bytes).raw().toBuffer({ resolveWithObject: true });
     expect(info).toMatchObject({ ...size, channels: 3 });
     expect(Buffer.from(rgb).equals(data)).toBe(true);
+  });
+
+  it('filters the rows of a PNG: without, a picture takes half as many bytes again', async () => {
+    const picture = { width: 256, height: 256 };
+    const noise = new TorchCpuGenerator(0).randn(picture.width * picture.height * 3);
+    const clamped = Uint8ClampedArray.from(gradient(picture), (value, i) => value + (noise[i] ?? 0));
+    const pixels = new Uint8Array(clamped.buffer);
+    const { bytes } = await encodeImage(pixels, picture, { format: 'png' });
+    const plain = await sharp(pixels, { raw: { ...picture, channels: 3 } })
+      .png({ compressionLevel: 6 })
+      .toBuffer();
+    expect(plain.length / bytes.length).toBeGreaterThan(1.5);
   });
 
   for (const format of ['webp', 'jpeg'] as const) {
