@@ -28,7 +28,8 @@ class LongestFirst extends BaseSequencer {
 
 const common = {
   // Servers of tests that run at the same time do not compete for one address.
-  env: { METRICS_LISTEN: 'off', BRIDGE_METRICS_LISTEN: 'off' },
+  // ONNX Runtime tells its maker nothing of them: some open sessions themselves.
+  env: { METRICS_LISTEN: 'off', BRIDGE_METRICS_LISTEN: 'off', ORT_DISABLE_TELEMETRY: '1' },
   testTimeout: 120_000,
   hookTimeout: 120_000,
   pool: 'forks',

@@ -1,9 +1,18 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
-/** The only reader of `process.env`: configuration, command line and runtime get the environment from here. */
+/** The only user of `process.env`: configuration, command line and runtime get the environment from here. */
 export function environment(): NodeJS.ProcessEnv {
   return process.env;
+}
+
+/**
+ * Keeps ONNX Runtime from sending its maker what sessions are opened and with what, and from writing that down in the home and temp
+ * folders until it can. It reads the variable when its library is loaded; a value of the operator's stays.
+ * https://github.com/microsoft/onnxruntime/pull/27379
+ */
+export function turnOffTelemetry(): void {
+  process.env.ORT_DISABLE_TELEMETRY ??= '1';
 }
 
 /** Folder for files that can be made again: `$XDG_CACHE_HOME/darkroom`, else `~/.cache/darkroom`. */

@@ -8,11 +8,11 @@ import {
   type SessionPlan,
   type TensorData,
 } from './network-session.js';
+import { importBinding } from './onnxruntime-node.js';
 
 /** Opens a session of onnxruntime-node, which blocks this thread for every run. */
 export async function openBindingSession(plan: SessionPlan): Promise<NetworkSession> {
-  // Imported here: a process that uses the C API does not load the addon.
-  const ort = await import('onnxruntime-node');
+  const ort = await importBinding();
   const { provider, deviceId, threads, holds } = plan;
   const session: InferenceSession = await ort.InferenceSession.create(plan.model, {
     executionProviders: [isCuda(provider) ? { name: provider, deviceId } : provider],

@@ -1,6 +1,7 @@
 import type { InferenceSession, TensorConstructor } from 'onnxruntime-node';
 import { InferenceError } from '../errors.js';
 import { sharp } from '../media/sharp.js';
+import { importBinding } from './onnxruntime-node.js';
 
 /** How a classifier takes images, and what its outputs are. */
 export interface ClassifierForm {
@@ -36,8 +37,7 @@ export class ImageClassifier {
    */
   static async open(path: string, form: ClassifierForm, threads: number): Promise<ImageClassifier> {
     try {
-      // Imported here: an engine without a classifier does not load the addon for it.
-      const { InferenceSession, Tensor } = await import('onnxruntime-node');
+      const { InferenceSession, Tensor } = await importBinding();
       const session = await InferenceSession.create(path, {
         executionProviders: ['cpu'],
         logSeverityLevel: 3,

@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { turnOffTelemetry } from '../../environment.js';
 import { CHeap } from './c-heap.js';
 import { CallThread } from './call-thread.js';
 import { Handle } from './handle.js';
@@ -115,6 +116,7 @@ async function open(): Promise<OrtLibrary> {
   const koffi = await import('koffi').catch((error: unknown) => {
     throw new Error('the package koffi does not load', { cause: error });
   });
+  turnOffTelemetry();
   return new OrtLibrary(new OrtApi(koffi.default, libraryPath()), new CHeap(koffi.default));
 }
 
