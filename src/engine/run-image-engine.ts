@@ -157,7 +157,7 @@ async function renderBatch(
   const clips = new Map<EngineJob, VideoAssets>();
   const cacheUses = new Map<EngineJob, PromptCacheUse>();
   const checked = new CheckedJobs(check, reporter);
-  const files = new FileWork();
+  const files = new FileWork(pipeline.backend.runtime.name === 'native');
   let isBuilding = false;
   try {
     for await (const event of pipeline.generate(together)) {
@@ -196,7 +196,7 @@ async function renderBatch(
           clock.lap('decode');
           await files.end();
           if (await checked.pass(job, event, [event.rgb]))
-            files.begin(async () => emit(await imageAsset(name, job, event, event.index)));
+            await files.begin(async () => emit(await imageAsset(name, job, event, event.index)));
           clock.lap('media');
           break;
         case 'frames':
@@ -215,7 +215,7 @@ async function renderBatch(
           clock.lap('media');
           break;
         case 'done':
-          files.begin(async () => {
+          await files.begin(async () => {
             const assets = (await clips.get(job)?.finish(job.output.quality)) ?? [];
             clips.delete(job);
             for (const asset of assets) emit(asset);
@@ -252,11 +252,18 @@ async function renderBatch(
 
 /** Work on the files of a batch, one piece after the other, while its device goes on. */
 class FileWork {
+  readonly #goesOn: boolean;
   #last: Promise<void> = Promise.resolve();
 
-  begin(work: () => Promise<void>): void {
+  /** @param goesOn false: runs block the process, and messages with it. Then each piece ends before the next run */
+  constructor(goesOn: boolean) {
+    this.#goesOn = goesOn;
+  }
+
+  async begin(work: () => Promise<void>): Promise<void> {
     this.#last = this.#last.then(work);
     this.#last.catch(() => undefined);
+    if (!this.#goesOn) await this.#last;
   }
 
   /** @throws what the work failed with */

@@ -3,34 +3,54 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect, type DarkroomClient, serverStatus } from '../../src/client/client.js';
 import { readConfig } from '../../src/config/server-config.js';
 import { createEngines } from '../../src/engine/create-engines.js';
-import type { Engine } from '../../src/engine/engine.js';
 import { Phase } from '../../src/gen/darkroom/v1/event.js';
 import { builtInFamilies } from '../../src/pipelines/families.js';
 import type { Families } from '../../src/pipelines/family.js';
-import { createServer, type RunningServer } from '../../src/server/server.js';
+import { createServer } from '../../src/server/server.js';
 import { completed, outcomeOf, silent } from '../support/serving.js';
 import { paint } from './paint.js';
 
 const families: Families = [...builtInFamilies, paint];
 const entry = new URL('../../dist/test/families/paint-process.js', import.meta.url);
 
-let engines: readonly Engine[];
-let server: RunningServer;
+/** A server that has the family, too. @param variables over the test's own */
+async function startPaint(
+  variables: NodeJS.ProcessEnv = {},
+): Promise<{ client: DarkroomClient; stop(): Promise<void> }> {
+  const own = { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', PAINT_PATH: '2080c0' };
+  const config = readConfig({}, { ...own, ...variables }, families);
+  const engines = createEngines({ config, log: silent, families, entry });
+  const server = await createServer({ config, log: silent, engines, families });
+  await Promise.all(engines.map((engine) => engine.start()));
+  const client = connect(`127.0.0.1:${server.port}`);
+  return {
+    client,
+    async stop() {
+      client.close();
+      await server.close();
+      await Promise.all(engines.map((engine) => engine.stop()));
+    },
+  };
+}
+
+/** In which three images are decoded and their files arrive. */
+async function orderOfThree(client: DarkroomClient): Promise<readonly string[]> {
+  const { events } = await outcomeOf(client, { model: 'paint', prompt: 'a wall', numImages: 3 });
+  return events.flatMap(({ event }) => {
+    if (event?.$case === 'progress' && event.value.phase === Phase.PHASE_DECODE) return [`decode ${event.value.step}`];
+    return event?.$case === 'assetChunk' && event.value.asset ? [`file ${event.value.index}`] : [];
+  });
+}
+
+let serving: Awaited<ReturnType<typeof startPaint>>;
 let client: DarkroomClient;
 
 beforeAll(async () => {
-  const config = readConfig({}, { DARKROOM_LISTEN: '127.0.0.1:0', DEVICE: 'cpu', PAINT_PATH: '2080c0' }, families);
-  engines = createEngines({ config, log: silent, families, entry });
-  server = await createServer({ config, log: silent, engines, families });
-  await Promise.all(engines.map((engine) => engine.start()));
-  client = connect(`127.0.0.1:${server.port}`);
+  serving = await startPaint();
+  client = serving.client;
 });
 
-afterAll(async () => {
-  client.close();
-  await server.close();
-  await Promise.all(engines.map((engine) => engine.stop()));
-});
+afterAll(() => serving.stop());
 
 describe('a family that a test registers', () => {
   it('generates images through the server and an engine process', async () => {
@@ -43,14 +63,15 @@ describe('a family that a test registers', () => {
   });
 
   it('goes on to its next image while the file of one is written', async () => {
-    const { events } = await outcomeOf(client, { model: 'paint', prompt: 'a wall', numImages: 3 });
-    const order = events.flatMap(({ event }) => {
-      if (event?.$case === 'progress' && event.value.phase === Phase.PHASE_DECODE)
-        return [`decode ${event.value.step}`];
-      return event?.$case === 'assetChunk' && event.value.asset ? [`file ${event.value.index}`] : [];
-    });
     // Two are never written at a time.
-    expect(order).toEqual(['decode 1', 'decode 2', 'file 0', 'decode 3', 'file 1', 'file 2']);
+    const order = ['decode 1', 'decode 2', 'file 0', 'decode 3', 'file 1', 'file 2'];
+    expect(await orderOfThree(client)).toEqual(order);
+  });
+
+  it('sends a file before its next image where runs block the process', async () => {
+    const blocked = await startPaint({ RUNTIME: 'binding' });
+    const order = await orderOfThree(blocked.client).finally(() => blocked.stop());
+    expect(order).toEqual(['decode 1', 'file 0', 'decode 2', 'file 1', 'decode 3', 'file 2']);
   });
 
   it('is listed, and its fields are checked by what it says of itself', async () => {
