@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { pino } from 'pino';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { readConfig } from '../../src/config/server-config.js';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
 import { WrittenText } from '../../src/policy/sexualises-minors.js';
@@ -125,8 +125,10 @@ describe('a job before it goes to an engine', () => {
       });
       const onTimings = () => undefined;
       const costs = new CostModel(serving.engine.spec.batchPixels);
-      const ends = await runBatch([job], serving.engine, { costs, policy: await policyOf(), onTimings });
+      const onEnd = vi.fn();
+      const ends = await runBatch([job], serving.engine, { costs, policy: await policyOf(), onTimings, onEnd });
       expect(ends).toEqual([expect.objectContaining({ reason: 'POLICY' })]);
+      expect(onEnd.mock.calls).toEqual([[job, ends[0]]]);
       expect(job.startTime).toBeUndefined();
     } finally {
       await serving.stop();

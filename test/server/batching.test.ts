@@ -6,9 +6,18 @@ import { kinds, metadataOf, type Outcome, outcomeOf, quick, type Serving, serve,
 /** What a picture may differ by for having been made in company, of 255. */
 const TOLERANCE = 2;
 
+/** Ids of jobs in the order in which the server was done with them. */
+const ended: string[] = [];
+const logTo = {
+  write(line: string): void {
+    const { msg, jobId } = JSON.parse(line) as { msg: string; jobId: string };
+    if (msg === 'job ended') ended.push(jobId);
+  },
+};
+
 let serving: Serving;
 beforeAll(async () => {
-  serving = await serve();
+  serving = await serve({}, { logTo });
 });
 afterAll(() => serving.stop());
 
@@ -71,11 +80,30 @@ describe('jobs that wait', () => {
         },
       },
     );
-    const stays = outcomeOf(serving.client, { ...request, seed: 2n });
+    let steps = 0;
+    const onEvent = ({ event }: Outcome['events'][number]) => {
+      if (event?.$case === 'progress') steps = Math.max(steps, event.value.step);
+    };
+    const stays = outcomeOf(serving.client, { ...request, seed: 2n }, { onEvent });
     await new Promise((resolve) => setTimeout(resolve, 300));
     release();
     expect((await cancelled).error?.reason).toBe('CANCELLED');
+    // It does not wait for the other's steps.
+    expect(steps).toBeLessThan(request.steps / 2);
     expect(metadataOf(await stays).batchImages).toBe(2);
+  });
+
+  it('end when they are done, before the others of their batch', async () => {
+    const release = await blocker();
+    const request = { ...quick, width: 512, height: 512, steps: 1 };
+    const first = outcomeOf(serving.client, { ...request, jobId: 'one-image' });
+    const second = outcomeOf(serving.client, { ...request, jobId: 'six-images', numImages: 6 });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    release();
+    expect(metadataOf(await first).batchImages).toBe(7);
+    expect(ended).toContain('one-image');
+    expect(ended).not.toContain('six-images');
+    expect((await second).files).toHaveLength(6);
   });
 
   it('run again alone when their engine dies under them, and none is lost', async () => {

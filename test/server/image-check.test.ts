@@ -2,10 +2,11 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { describe, expect, inject, it } from 'vitest';
+import type { JobEvent } from '../../src/gen/darkroom/v1/event.js';
 import type { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
 import { JobType } from '../../src/gen/darkroom/v1/job.js';
 import { Graph } from '../../src/graph/graph.js';
-import { kinds, type Outcome, outcomeOf, quick, serve } from '../support/serving.js';
+import { kinds, type Outcome, outcomeOf, quick, serve, slow } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 /** Side of the classifier's input, in pixels. */
@@ -78,6 +79,27 @@ describe('the check of decoded images', () => {
         expect([error?.reason, sent]).toEqual(['POLICY', []]);
       }
       expect(serving.engine.state).toBe('ready');
+    } finally {
+      await serving.stop();
+    }
+  });
+
+  it('refuses a job of a batch once: it is not drawn again', async () => {
+    const serving = await serve({ POLICY_IMAGE_MODEL: await classifier({ refuse: { red: -1 } }) });
+    try {
+      const abort = new AbortController();
+      const isBusy = new Promise<void>((resolve) => {
+        const onEvent = ({ event }: JobEvent) => event?.$case === 'progress' && resolve();
+        void outcomeOf(serving.client, { ...slow, width: 512, height: 512 }, { signal: abort.signal, onEvent });
+      });
+      await isBusy;
+      const together = [1n, 2n].map((seed) => outcomeOf(serving.client, { ...quick, seed }));
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      abort.abort();
+      for (const { error, events } of await Promise.all(together)) {
+        expect(error?.reason).toBe('POLICY');
+        expect(kinds(events).filter((kind) => kind === 'started')).toHaveLength(1);
+      }
     } finally {
       await serving.stop();
     }

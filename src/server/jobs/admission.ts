@@ -13,7 +13,7 @@ import { growthOf, memoryOfJobs, requestsTogether } from './device-memory.js';
 import { EngineSlot, EngineWait, preferredFor } from './engine-slot.js';
 import { FairQueue } from './fair-queue.js';
 import type { GenerateJob } from './generate-job.js';
-import { runBatch } from './run-batch.js';
+import { type BatchContext, runBatch } from './run-batch.js';
 
 /** Retry delay for a client that finds the queue full while no time was measured yet, in ms. */
 const FIRST_RETRY_MS = 1000;
@@ -259,7 +259,18 @@ export class Admission {
       this.#options.memory.setVariants(engine, variants.bytes ?? 0);
       this.#options.observer.runEnded(job, timings, engineName(engine.spec));
     };
-    const errors = await this.#run(queue, slot, jobs, onTimings).catch((error: unknown) => jobs.map(() => error));
+    const ended = new Set<GenerateJob>();
+    // A job ends when it is done or given up, whatever the others of its batch still have to do.
+    const onEnd = (job: GenerateJob, error: unknown) => {
+      if (ended.has(job) || this.#failedInCompany(job, error, jobs.length)) return;
+      ended.add(job);
+      slot.running = slot.running.filter((other) => other !== job);
+      this.#finish(job, error);
+      this.#emitPositions(queue, 0);
+    };
+    const errors = await this.#run(queue, slot, jobs, { onTimings, onEnd }).catch((error: unknown) =>
+      jobs.map(() => error),
+    );
     slot.running = [];
     if (errors === 'not run') {
       this.#putBack(queue, jobs);
@@ -267,8 +278,8 @@ export class Admission {
       return true;
     }
     if (errors.some((error) => error !== undefined)) slot.forgetVariants();
-    const again = jobs.filter((job, i) => this.#failedInCompany(job, errors[i], jobs.length));
-    for (const [i, job] of jobs.entries()) if (!again.includes(job)) this.#finish(job, errors[i]);
+    for (const [i, job] of jobs.entries()) onEnd(job, errors[i]);
+    const again = jobs.filter((job) => !ended.has(job));
     for (const job of again) this.#alone.add(job);
     this.#putBack(queue, again);
     // Another engine may now be the one for a job that waited for this one.
@@ -289,7 +300,7 @@ export class Admission {
     { costs }: ModelQueue,
     { engine }: EngineSlot,
     jobs: readonly GenerateJob[],
-    onTimings: (timings: EngineTimings, job: GenerateJob) => void,
+    listener: Pick<BatchContext, 'onTimings' | 'onEnd'>,
   ): Promise<readonly unknown[] | 'not run'> {
     const { memory, policy } = this.#options;
     const [first] = jobs as [GenerateJob];
@@ -303,7 +314,7 @@ export class Admission {
       if (engine.state !== 'ready') return 'not run';
       this.#options.observer.jobsStarted(jobs);
       for (const request of together) costs.observeStarted(request);
-      return await runBatch(jobs, engine, { costs, policy, onTimings, onEncoded: () => grant?.encoded() });
+      return await runBatch(jobs, engine, { costs, policy, ...listener, onEncoded: () => grant?.encoded() });
     } finally {
       grant?.end();
     }
@@ -373,9 +384,11 @@ export class Admission {
     return this.#options.patienceMs - (performance.now() - since);
   }
 
-  // Any job of a failed batch may be the cause: each runs once more alone, so that none fails for another one.
+  // Any job of a failed batch may be the cause: each runs once more alone, so that none fails for another one. What the policy says of
+  // one was no other's doing.
   #failedInCompany(job: GenerateJob, error: unknown, company: number): boolean {
-    return error !== undefined && company > 1 && !job.signal.aborted;
+    if (error === undefined || company === 1 || job.signal.aborted) return false;
+    return InferenceError.from(error).reason !== 'POLICY';
   }
 
   #failFirst(queue: ModelQueue, error: unknown): void {

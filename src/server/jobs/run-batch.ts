@@ -32,14 +32,16 @@ const ROLES = {
 export async function runBatch(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, policy, onTimings, onEncoded }: Omit<BatchContext, 'engine' | 'startedAt'>,
+  context: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
+  const { policy, onEnd } = context;
   const refusals = jobs.map(
     (job) =>
       staleness(job, engine.info) ?? policy.find(conditioningTexts(job.request), 'the prompt', subjectOfJob(job)),
   );
+  for (const [i, job] of jobs.entries()) if (refusals[i] !== undefined) onEnd(job, refusals[i]);
   const allowed = jobs.filter((_, i) => refusals[i] === undefined);
-  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, { costs, policy, onTimings, onEncoded });
+  const ends = allowed.length === 0 ? [] : await runAllowed(allowed, engine, context);
   return jobs.map((job, i) => refusals[i] ?? ends[allowed.indexOf(job)]);
 }
 
@@ -60,7 +62,7 @@ function identityOf({ parameters, sizeMultiple, layers, frames, clip, takesImage
 async function runAllowed(
   jobs: readonly GenerateJob[],
   engine: Engine,
-  { costs, policy, onTimings, onEncoded }: Omit<BatchContext, 'engine' | 'startedAt'>,
+  context: Omit<BatchContext, 'engine' | 'startedAt'>,
 ): Promise<readonly unknown[]> {
   const startedAt = Date.now();
   for (const job of jobs) {
@@ -68,23 +70,26 @@ async function runAllowed(
     job.emit({ $case: 'started', value: { metadata } });
   }
   const handles = engine.run(jobs.map(({ key, request, plan }) => ({ jobId: key, request, output: plan.output })));
-  return Promise.all(
-    handles.map((handle, i) =>
-      followRun(jobs[i] as GenerateJob, handle, { engine, costs, policy, startedAt, onTimings, onEncoded }).then(
-        () => undefined,
-        (error: unknown) => withoutPaths(InferenceError.from(error), filesOf((jobs[i] as GenerateJob).request)),
-      ),
-    ),
-  );
+  const follow = async (job: GenerateJob, handle: RunHandle) => {
+    const error = await followRun(job, handle, { engine, startedAt, ...context }).then(
+      () => undefined,
+      (caught: unknown) => withoutPaths(InferenceError.from(caught), filesOf(job.request)),
+    );
+    context.onEnd(job, error);
+    return error;
+  };
+  return Promise.all(handles.map((handle, i) => follow(jobs[i] as GenerateJob, handle)));
 }
 
-interface BatchContext {
+export interface BatchContext {
   readonly engine: Engine;
   readonly costs: CostModel;
   readonly policy: Policy;
   readonly startedAt: number;
   /** Called with what was measured, and what the engine holds after the job. */
   readonly onTimings: (timings: EngineTimings, job: GenerateJob) => void;
+  /** Called as each job ends, with the reason for an early end; undefined if it completed. */
+  readonly onEnd: (job: GenerateJob, error: unknown) => void;
   /** Called when the prompts are encoded, perhaps several times. Omitted: nobody asks. */
   readonly onEncoded?: (() => void) | undefined;
 }
