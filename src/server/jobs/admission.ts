@@ -266,7 +266,8 @@ export class Admission {
       ended.add(job);
       slot.running = slot.running.filter((other) => other !== job);
       this.#finish(job, error);
-      this.#emitPositions(queue, 0);
+      // After the last one the next jobs leave the queue.
+      if (slot.running.length > 0) this.#emitPositions(queue, 0);
     };
     const errors = await this.#run(queue, slot, jobs, { onTimings, onEnd }).catch((error: unknown) =>
       jobs.map(() => error),
