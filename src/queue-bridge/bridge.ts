@@ -25,6 +25,7 @@ import {
   listsOf,
   type PendingPayload,
   type Poll,
+  type ServerRun,
   type UsageDelivery,
 } from './queue/job-queue.js';
 import { ServerPool } from './server-pool.js';
@@ -98,6 +99,8 @@ class Bridge implements RunningBridge {
   /** Aborted when the jobs in flight are released. */
   readonly #draining = new AbortController();
   readonly #jobs = new Map<Promise<void>, string>();
+  /** Stray runs that are being cancelled. */
+  readonly #strays = new Map<string, Promise<void>>();
   readonly #loop: Promise<void>;
   #wake = new AbortController();
   #idleMs = BUSY_POLL_MS;
@@ -179,6 +182,7 @@ class Bridge implements RunningBridge {
     // A usage record stays in the queue if its receiver does not answer; the stop does not wait for it.
     const patience = sleep(USAGE_STOP_MS, undefined, { ref: false });
     await Promise.all([deliverLast(this.#outbox), Promise.race([deliverLast(this.#usage), patience])]);
+    await Promise.all(this.#strays.values());
     this.#pool.close();
     await rm(this.#spool, { recursive: true, force: true });
   }
@@ -200,7 +204,8 @@ class Bridge implements RunningBridge {
   }
 
   /** Does the work that a poll found. @returns true if there was any */
-  async #doWork({ payloads, waiting, dueDeliveries, dueUsage }: Poll): Promise<boolean> {
+  async #doWork({ payloads, waiting, dueDeliveries, dueUsage, strayRuns }: Poll): Promise<boolean> {
+    for (const run of strayRuns) this.#cancelStray(run);
     if (payloads.length > 0) await this.#admit(payloads);
     const started = await this.#claim(payloads.length > 0 ? this.#config.lanes.map(({ name }) => name) : waiting);
     const { room = 0 } = this.#outbox ?? {};
@@ -209,6 +214,20 @@ class Bridge implements RunningBridge {
     const recorded =
       dueUsage > 0 && this.#usage !== undefined && this.#usage.room > 0 ? await this.#usage.deliverDue() : 0;
     return payloads.length > 0 || started > 0 || (delivered ?? 0) + recorded > 0;
+  }
+
+  /** Cancels a run of a job that ended while it waited. Another bridge may do so, too: a second cancel changes nothing. */
+  #cancelStray(run: ServerRun): void {
+    const key = `${run.server} ${run.jobId}`;
+    if (this.#strays.has(key)) return;
+    const cancel = async () => {
+      await this.#pool.cancel(run);
+      await this.#queue.forgetStrays([run]);
+    };
+    const done = cancel()
+      .catch((error: unknown) => this.#log.warn({ err: error, ...run }, 'stray run not forgotten'))
+      .finally(() => this.#strays.delete(key));
+    this.#strays.set(key, done);
   }
 
   async #admit(payloads: readonly PendingPayload[]): Promise<void> {

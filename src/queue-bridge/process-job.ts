@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cancelJob, UnreachableError } from '../client/client.js';
+import { UnreachableError } from '../client/client.js';
 import { extensionOf, type SavedAsset } from '../client/save-assets.js';
 import { type ErrorReason, InferenceError } from '../errors.js';
 import type { JobEvent } from '../gen/darkroom/v1/event.js';
@@ -18,13 +18,11 @@ import { LeaseKeeper } from './lease-keeper.js';
 import type { BridgeObserver, Step } from './observe/bridge-observer.js';
 import { generateRequestFrom } from './payload/generate-request.js';
 import { type JobPayload, type ReadJob, readPayload, safeUserName } from './payload/payload.js';
-import type { Finish, Held, JobQueue, Lease } from './queue/job-queue.js';
+import { type Finish, type Held, type JobQueue, type Lease, serverJobIdOf } from './queue/job-queue.js';
 import { type RecordedFields, uploadField } from './queue/journal-fields.js';
 import type { PoolServer, ServerPool } from './server-pool.js';
 import { completedUsage, failedUsage, type JobUsage } from './usage/usage-body.js';
 
-/** Time limit for cancelling a job on a server. */
-const CANCEL_TIMEOUT_MS = 5000;
 /** Longest delay before a job that no server accepted is offered again. */
 const UNSPENT_RETRY_MS = 200;
 
@@ -270,10 +268,8 @@ class JobRun {
     };
   }
 
-  /** Id of the job on the server: each run of a replayed job is a new job there. */
   get #serverJobId(): string {
-    const { id, run, serverJob } = this.#lease;
-    return serverJob ?? (run === 1 ? id : `${id}:${run}`);
+    return serverJobIdOf(this.#lease);
   }
 
   async #handleFailure(caught: unknown): Promise<void> {
@@ -285,10 +281,7 @@ class JobRun {
       this.#log.warn('lease lost: another bridge has the job');
       return;
     }
-    if (this.#keeper.interruption === 'cancelled') {
-      await this.#cancelOnServer();
-      return this.#end('cancelled', cancelled());
-    }
+    if (this.#keeper.interruption === 'cancelled') return this.#end('cancelled', cancelled());
     if (drain.aborted) {
       if (this.#context.endsServer) await this.#cancelOnServer();
       await queue.release({ id, token, isSpent: false, delayMs: 0, keepsServer: true, reason: 'the bridge stopped' });
@@ -323,17 +316,22 @@ class JobRun {
     this.#context.observer.jobReleased(this.#lease, error.reason);
   }
 
-  /** Fails silently if the server is gone or the job is over: then there is nothing to cancel. */
+  /** Cancels the job on the server of this attempt, else on that of an earlier one: servers continue jobs whose bridge is gone. */
   async #cancelOnServer(): Promise<void> {
-    if (this.#server === undefined) return;
-    await cancelJob(this.#server.client, this.#serverJobId, CANCEL_TIMEOUT_MS).catch(() => undefined);
+    const server = this.#server?.address ?? this.#lease.server;
+    await this.#context.pool.cancel({ server, jobId: this.#serverJobId });
   }
 
   async #end(state: 'failed' | 'dead' | 'cancelled', error: InferenceError): Promise<void> {
     await this.#keeper.stop();
     const message = callbackMessage(error);
     const body = failedBody(this.#lease.id, { reason: error.reason, message });
-    await this.#finish(state, body, failedUsage(this.#usage, error.reason));
+    // A server that rejected the job has nothing to cancel, and one that reports a conflict has the job of another client.
+    const mayRun = (state !== 'failed' || this.#server === undefined) && error.reason !== 'JOB_ID_CONFLICT';
+    await Promise.all([
+      mayRun ? this.#cancelOnServer() : undefined,
+      this.#finish(state, body, failedUsage(this.#usage, error.reason)),
+    ]);
     this.#context.observer.jobEnded(this.#lease, state, error.reason);
     this.#log.info({ state, reason: error.reason }, 'job failed');
   }

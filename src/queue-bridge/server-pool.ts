@@ -1,12 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ConnectOptions, connect, type DarkroomClient, serverStatus } from '../client/client.js';
+import { type ConnectOptions, cancelJob, connect, type DarkroomClient, serverStatus } from '../client/client.js';
 import { type Model, ModelState } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { createBackoff } from '../std/backoff.js';
+import type { ServerRun } from './queue/job-queue.js';
 
 /** Time between two polls of a server that answers: it may drain or lose a model. */
 const POLL_MS = 5000;
 const POLL_TIMEOUT_MS = 5000;
+/** Time limit for cancelling a job on a server. */
+const CANCEL_TIMEOUT_MS = 5000;
 
 export interface PoolServer {
   readonly address: string;
@@ -104,6 +107,19 @@ export class ServerPool {
     if (entry === undefined) return;
     this.#set(entry, GONE);
     entry.nextPoll.abort();
+  }
+
+  /**
+   * Cancels a run on the server that the journal records, or on every server if none has that address. Best effort: a server that is
+   * gone, or does not have the job any more, has nothing to cancel.
+   */
+  async cancel({ server, jobId }: ServerRun): Promise<void> {
+    const its = this.#entries.filter(({ address }) => address === server);
+    await Promise.all(
+      (its.length > 0 ? its : this.#entries).map(({ client }) =>
+        cancelJob(client, jobId, CANCEL_TIMEOUT_MS).catch(() => undefined),
+      ),
+    );
   }
 
   close(): void {

@@ -60,6 +60,21 @@ export interface Poll {
    * none.
    */
   readonly nextDueMs: number | undefined;
+  /** Runs of jobs that were cancelled while they waited for a bridge: their servers may still render them. */
+  readonly strayRuns: readonly ServerRun[];
+}
+
+/** A job as a server knows it. */
+export interface ServerRun {
+  /** Address of the server, by the journal. */
+  readonly server: string;
+  /** Id of the job on the server. */
+  readonly jobId: string;
+}
+
+/** Id of a job on the servers: each run of a replayed job is a new job there. */
+export function serverJobIdOf({ id, run, serverJob }: Pick<Lease, 'id' | 'run' | 'serverJob'>): string {
+  return serverJob ?? (run === 1 ? id : `${id}:${run}`);
 }
 
 export interface LaneTurn {
@@ -286,6 +301,8 @@ export interface JobQueue {
   takeUsage(token: string, most: number, leaseMs: number): Promise<readonly UsageDelivery[]>;
   /** Records the result of the delivery of a usage record. */
   settleUsage(delivery: Pick<UsageDelivery, 'id' | 'run' | 'token'>, settlement: Settlement): Promise<Held>;
+  /** Forgets stray runs that were cancelled on their servers. */
+  forgetStrays(runs: readonly ServerRun[]): Promise<void>;
   /** Resolves when a payload may have been pushed, at the latest when the signal is aborted. */
   waitForPush(signal: AbortSignal): Promise<void>;
   /** Journals, newest first. */

@@ -29,8 +29,10 @@ import {
   type QueueMeasurement,
   type Release,
   type Replayed,
+  type ServerRun,
   type Settlement,
   type StoreProblems,
+  serverJobIdOf,
   type UsageDelivery,
   type UserLine,
 } from './job-queue.js';
@@ -58,6 +60,7 @@ export class MemoryQueue implements JobQueue {
   readonly #deadCallbacks = new Set<string>();
   readonly #rejected: string[] = [];
   readonly #usage = new MemoryUsage();
+  #strays: readonly ServerRun[] = [];
   readonly #wakers = new Set<() => void>();
   #seq = 0;
 
@@ -91,6 +94,7 @@ export class MemoryQueue implements JobQueue {
       dueDeliveries: due(this.#outbox, now).length,
       dueUsage: this.#usage.due(now),
       nextDueMs: soonest.length === 0 ? undefined : Math.max(0, Math.min(...soonest) - now),
+      strayRuns: this.#strays,
     };
   }
 
@@ -233,6 +237,12 @@ export class MemoryQueue implements JobQueue {
     return this.#usage.settle(delivery, settlement, this.#options.retentionMs);
   }
 
+  async forgetStrays(runs: readonly ServerRun[]): Promise<void> {
+    this.#strays = this.#strays.filter(
+      (stray) => !runs.some(({ server, jobId }) => stray.server === server && stray.jobId === jobId),
+    );
+  }
+
   async waitForPush(signal: AbortSignal): Promise<void> {
     if ([...this.#lists.values()].some((list) => list.length > 0)) return;
     let wake = () => {};
@@ -305,6 +315,9 @@ export class MemoryQueue implements JobQueue {
     const fields = this.#jobs.get(id);
     if (fields?.state === 'waiting' || fields?.state === 'delayed') {
       this.#waiting.remove(fields.lane ?? '', fields.user ?? '', id);
+      if (fields.server) {
+        this.#strays = [...this.#strays, { server: fields.server, jobId: serverJobIdOf(this.#leaseOf(fields)) }];
+      }
       this.#end(id, 'cancelled', callback);
       return 'cancelled';
     }

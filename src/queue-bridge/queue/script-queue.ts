@@ -27,6 +27,7 @@ import {
   type QueueMeasurement,
   type Release,
   type Replayed,
+  type ServerRun,
   type Settlement,
   type StoreProblems,
   type UsageDelivery,
@@ -68,7 +69,7 @@ export class ScriptQueue implements JobQueue {
   }
 
   async poll(): Promise<Poll> {
-    const [waiting, dueDeliveries, nextDueMs, payloads, dueUsage] = await this.#run(
+    const [waiting, dueDeliveries, nextDueMs, payloads, dueUsage, strays] = await this.#run(
       'poll',
       {
         maxPayloads: MAX_PAYLOADS_PER_POLL,
@@ -84,6 +85,7 @@ export class ScriptQueue implements JobQueue {
       dueUsage,
       nextDueMs: nextDueMs < 0 ? undefined : nextDueMs,
       payloads: payloads.map(([queue, sha1, bytes, raw]) => ({ queue, sha1, bytes, raw })),
+      strayRuns: strays.map(strayFrom),
     };
   }
 
@@ -145,6 +147,10 @@ export class ScriptQueue implements JobQueue {
   settleUsage({ id, run, token }: Pick<UsageDelivery, 'id' | 'run' | 'token'>, settlement: Settlement): Promise<Held> {
     const { retentionMs } = this.#options;
     return this.#run('settle-usage', { id, run, token, ...resultOf(settlement), retentionMs });
+  }
+
+  async forgetStrays(runs: readonly ServerRun[]): Promise<void> {
+    await this.#run('forget-strays', {}, { rows: runs.map((run) => ({ run: strayEntry(run) })) });
   }
 
   async check(): Promise<StoreProblems> {
@@ -214,6 +220,16 @@ export class ScriptQueue implements JobQueue {
     const args = [this.#options.prefix, ...scriptArguments(script, values, rows)];
     return this.#runner.run(script, keys, args) as Promise<ScriptResults[Name]>;
   }
+}
+
+function strayEntry({ server, jobId }: ServerRun): string {
+  return `${server} ${jobId}`;
+}
+
+function strayFrom(entry: string): ServerRun {
+  // Neither addresses nor ids have spaces.
+  const [server = '', jobId = ''] = entry.split(' ');
+  return { server, jobId };
 }
 
 function resultOf(settlement: Settlement): Readonly<Record<'result' | 'delayMs' | 'reason', string | number>> {

@@ -4,7 +4,14 @@ import { type ScriptName, signatures } from './signatures.js';
 
 /** Result of each script. The headers of the files explain it. */
 export interface ScriptResults {
-  readonly poll: [waiting: string[], due: number, nextDueMs: number, payloads: PayloadRow[], dueUsage: number];
+  readonly poll: [
+    waiting: string[],
+    due: number,
+    nextDueMs: number,
+    payloads: PayloadRow[],
+    dueUsage: number,
+    strays: string[],
+  ];
   readonly admit: Admitted[];
   readonly claim: [id: string, isCancelled: number, journal: string[]] | null;
   readonly heartbeat: Held | 'cancelled';
@@ -15,6 +22,7 @@ export interface ScriptResults {
   readonly settle: Held;
   readonly 'take-usage': string[][];
   readonly 'settle-usage': Held;
+  readonly 'forget-strays': number;
   readonly list: string[][];
   readonly show: string[];
   readonly check: [write: string, publish: string];

@@ -32,6 +32,7 @@ export const signatures = {
   settle: { arguments: ['id', 'token', 'result', 'delayMs', 'reason', 'retentionMs'] },
   'take-usage': { arguments: ['token', 'most', 'leaseMs'] },
   'settle-usage': { arguments: ['id', 'run', 'token', 'result', 'delayMs', 'reason', 'retentionMs'] },
+  'forget-strays': { arguments: [], columns: ['run'] },
   list: { arguments: ['most', 'state'] },
   show: { arguments: ['id'] },
   check: { arguments: ['publishes'] },

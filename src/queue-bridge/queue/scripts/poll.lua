@@ -9,13 +9,14 @@
 -- ARGV[6..]  for each lane that the caller has:
 --            lane            its name
 --
--- Returns {lanes, due, next_due_ms, payloads, due_usage}
+-- Returns {lanes, due, next_due_ms, payloads, due_usage, strays}
 --   lanes        those of the caller's lanes in which a job waits
 --   due          number of callbacks that are due
 --   next_due_ms  time until a lease expires, a delay ends or a callback is due, or the next usage record becomes due; -1: there is
 --                none
 --   payloads     {list, sha1, bytes, text} of each payload, in the order in which they were pushed
 --   due_usage    number of usage records that are due
+--   strays       "<server> <id there>" of runs to cancel on their servers, oldest first
 --
 -- @include lib/base.lua
 -- @include lib/enqueue.lua
@@ -65,4 +66,5 @@ if usage_at then
   if next_due_ms < 0 or wait < next_due_ms then next_due_ms = wait end
 end
 local function due(set) return redis.call('ZCOUNT', prefix .. set, '-inf', int(now)) end
-return {waiting, due('outbox'), next_due_ms, payloads, due('usage')}
+local strays = redis.call('ZRANGE', prefix .. 'strays', 0, 99)
+return {waiting, due('outbox'), next_due_ms, payloads, due('usage'), strays}

@@ -15,6 +15,7 @@
 --   outbox-since         sorted set: the same ids by the time since when it is due
 --   usage, usage-since   sorted sets: the same for usage records, by <id>:<run>
 --   usage:<id>:<run>     hash: a usage record that is not delivered: id, run, body, traceparent, attempts, since, token, error
+--   strays               sorted set: "<server> <id there>" of runs that a server may still have of a job that was cancelled while it waited
 --   claim:<token>        the id that a claim got, for a claim whose answer was lost
 --   cancel:<id>          set by a program that wants the job cancelled
 --   progress:<id>        JSON; also a channel
