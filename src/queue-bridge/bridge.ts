@@ -28,6 +28,7 @@ import {
   type ServerRun,
   type UsageDelivery,
 } from './queue/job-queue.js';
+import { ReapWindow } from './reap-window.js';
 import { ServerPool } from './server-pool.js';
 import { usageChannel } from './usage/usage-channel.js';
 
@@ -89,6 +90,7 @@ class Bridge implements RunningBridge {
   readonly #pool: ServerPool;
   readonly #outbox: Outbox<Delivery> | undefined;
   readonly #usage: Outbox<UsageDelivery> | undefined;
+  readonly #reap: ReapWindow;
   readonly #observer: BridgeObserver;
   readonly #traces: Traces | undefined;
   /** Why the last poll of the queue failed. */
@@ -114,6 +116,7 @@ class Bridge implements RunningBridge {
     this.#storage = storage;
     this.#log = log;
     this.#spool = spool;
+    this.#reap = new ReapWindow(config.BRIDGE_LEASE_MS);
     this.#observer = bridgeObserver(options.observers ?? [], log);
     this.#traces = options.traces;
     const wake = () => this.#wake.abort();
@@ -191,8 +194,9 @@ class Bridge implements RunningBridge {
     while (!this.#stopping.signal.aborted) {
       this.#wake = new AbortController();
       try {
-        const poll = await this.#queue.poll();
+        const poll = await this.#queue.poll(this.#reap.reaping);
         this.#queueProblem = undefined;
+        this.#reap.answered(poll.now);
         if (await this.#doWork(poll)) this.#idleMs = BUSY_POLL_MS;
         else await this.#waitForWork(poll.nextDueMs);
       } catch (error) {
@@ -325,7 +329,9 @@ class Bridge implements RunningBridge {
     // Callbacks that are due now but were not taken wait for a free delivery.
     const dueMs = nextDueMs || longest;
     const wake = this.#wake;
-    const timer = setTimeout(() => wake.abort(), Math.min(longest, dueMs));
+    const waitMs = Math.min(longest, dueMs);
+    this.#reap.waits(waitMs);
+    const timer = setTimeout(() => wake.abort(), waitMs);
     await this.#queue.waitForPush(wake.signal);
     clearTimeout(timer);
   }

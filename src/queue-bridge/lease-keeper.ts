@@ -1,9 +1,7 @@
 import { InferenceError } from '../errors.js';
 import type { Logger } from '../log.js';
 import type { JobQueue, Lease } from './queue/job-queue.js';
-
-/** Renewals within the length of a lease. */
-const RENEWALS_PER_LEASE = 3;
+import { RENEWALS_PER_LEASE } from './reap-window.js';
 
 export interface LeaseKeeperOptions {
   readonly leaseMs: number;

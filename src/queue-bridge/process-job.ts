@@ -278,7 +278,7 @@ class JobRun {
     await this.#keeper.stop();
     if (this.#keeper.interruption === 'lost') {
       if (!this.#isFenced) this.#context.observer.leaseLost(this.#lease, 'renewal');
-      this.#log.warn('lease lost: another bridge has the job');
+      this.#log.warn('lease lost: it expired, and the job went back to the queue');
       return;
     }
     if (this.#keeper.interruption === 'cancelled') return this.#end('cancelled', cancelled());

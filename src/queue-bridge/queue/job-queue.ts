@@ -46,7 +46,17 @@ export type Admission =
 /** `moved`: another bridge took the payload first. `duplicate`: the id is known; an ended job repeats its callback. */
 export type Admitted = 'admitted' | 'duplicate' | 'refused' | 'rejected' | 'moved';
 
+/** When a poll may requeue jobs of expired leases, in ms of the store's clock. */
+export interface Reaping {
+  readonly from: number;
+  readonly until: number;
+  /** A store that started less than this time ago does not requeue them: their workers could not renew while it was away. */
+  readonly graceMs: number;
+}
+
 export interface Poll {
+  /** Time of the store, in ms since 1970. */
+  readonly now: number;
   /** Payloads at the tails of the producers' lists, in the order in which they are admitted. */
   readonly payloads: readonly PendingPayload[];
   /** Lanes of this queue in which a job waits, in their order. */
@@ -276,8 +286,12 @@ export interface JobQueue {
   readonly kind: 'memory' | 'redis' | 'upstash';
   /** Pushes a payload to the head of a list, as producers do. */
   push(queue: string, payload: string): Promise<void>;
-  /** Requeues jobs whose lease has expired or whose delay is over, and returns the work that waits. */
-  poll(): Promise<Poll>;
+  /**
+   * Requeues jobs whose lease has expired or whose delay is over, and returns the work that waits. A lease that has expired still
+   * belongs to its worker, which may renew it, until a poll requeues its job.
+   * @param reaping omitted: expired leases end at once
+   */
+  poll(reaping?: Reaping): Promise<Poll>;
   /** Admits payloads from the tail of one list, in order, as long as they are still there. */
   admit(
     queue: string,

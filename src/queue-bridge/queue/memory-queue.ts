@@ -89,6 +89,7 @@ export class MemoryQueue implements JobQueue {
     const nextUsage = this.#usage.nextDue(now);
     if (nextUsage !== undefined) soonest.push(nextUsage);
     return {
+      now,
       payloads: listsOf(this.#options.lanes).flatMap((queue) => this.#peek(queue)),
       waiting: this.#options.lanes.map(({ name }) => name).filter((lane) => this.#waiting.has(lane)),
       dueDeliveries: due(this.#outbox, now).length,

@@ -25,6 +25,7 @@ import {
   type Poll,
   type QueueCounts,
   type QueueMeasurement,
+  type Reaping,
   type Release,
   type Replayed,
   type ServerRun,
@@ -68,18 +69,22 @@ export class ScriptQueue implements JobQueue {
     return this.#runner.push(queue, payload);
   }
 
-  async poll(): Promise<Poll> {
-    const [waiting, dueDeliveries, nextDueMs, payloads, dueUsage, strays] = await this.#run(
+  async poll({ from, until, graceMs }: Reaping = AT_ONCE): Promise<Poll> {
+    const [waiting, dueDeliveries, nextDueMs, payloads, dueUsage, strays, now] = await this.#run(
       'poll',
       {
         maxPayloads: MAX_PAYLOADS_PER_POLL,
         maxBytes: MAX_BYTES_PER_POLL,
         maxReadBytes: MAX_READ_BYTES,
         expiry: LEASE_EXPIRED,
+        reapFrom: from,
+        reapUntil: until,
+        graceMs,
       },
       { keys: this.#lists, rows: this.#lanes },
     );
     return {
+      now,
       waiting,
       dueDeliveries,
       dueUsage,
@@ -221,6 +226,8 @@ export class ScriptQueue implements JobQueue {
     return this.#runner.run(script, keys, args) as Promise<ScriptResults[Name]>;
   }
 }
+
+const AT_ONCE: Reaping = { from: 0, until: Number.MAX_SAFE_INTEGER, graceMs: 0 };
 
 function strayEntry({ server, jobId }: ServerRun): string {
   return `${server} ${jobId}`;

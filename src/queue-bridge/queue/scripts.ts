@@ -11,6 +11,7 @@ export interface ScriptResults {
     payloads: PayloadRow[],
     dueUsage: number,
     strays: string[],
+    now: number,
   ];
   readonly admit: Admitted[];
   readonly claim: [id: string, isCancelled: number, journal: string[]] | null;

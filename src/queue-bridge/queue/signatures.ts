@@ -2,7 +2,10 @@ import type { Signature } from './script.js';
 
 /** The scripts in `scripts/`, and the order of their arguments. */
 export const signatures = {
-  poll: { arguments: ['maxPayloads', 'maxBytes', 'maxReadBytes', 'expiry'], columns: ['lane'] },
+  poll: {
+    arguments: ['maxPayloads', 'maxBytes', 'maxReadBytes', 'expiry', 'reapFrom', 'reapUntil', 'graceMs'],
+    columns: ['lane'],
+  },
   admit: {
     arguments: ['callsBack', 'retentionMs', 'maxPayloadBytes', 'maxRejected'],
     columns: ['sha1', 'kind', 'id', 'user', 'lane', 'type', 'text', 'traceparent'],

@@ -6,10 +6,13 @@
 -- ARGV[3]    max_bytes       no further payload is returned once the payloads have this many bytes together
 -- ARGV[4]    max_read_bytes  a longer payload is cut off after this many bytes
 -- ARGV[5]    expiry          text that the journal keeps of an expired lease
--- ARGV[6..]  for each lane that the caller has:
+-- ARGV[6]    reap_from       expired leases end from this time on,
+-- ARGV[7]    reap_until      and until this time: a later poll was on its way while the store was away
+-- ARGV[8]    grace_ms        expired leases do not end in this time after a start of the store; 0: they do
+-- ARGV[9..]  for each lane that the caller has:
 --            lane            its name
 --
--- Returns {lanes, due, next_due_ms, payloads, due_usage, strays}
+-- Returns {lanes, due, next_due_ms, payloads, due_usage, strays, now}
 --   lanes        those of the caller's lanes in which a job waits
 --   due          number of callbacks that are due
 --   next_due_ms  time until a lease expires, a delay ends or a callback is due, or the next usage record becomes due; -1: there is
@@ -17,14 +20,28 @@
 --   payloads     {list, sha1, bytes, text} of each payload, in the order in which they were pushed
 --   due_usage    number of usage records that are due
 --   strays       "<server> <id there>" of runs to cancel on their servers, oldest first
+--   now          time of the store
 --
 -- @include lib/base.lua
 -- @include lib/enqueue.lua
 local max_payloads, max_bytes, max_read_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local expiry = ARGV[5]
-local FIRST_ROW = 6
+local expiry, reap_from, reap_until, grace_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local FIRST_ROW = 9
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', int(now), 'LIMIT', 0, 100)) do
+-- True if the store has started within the grace. A user without the right to INFO does not learn it.
+local function has_just_started()
+  if grace_ms == 0 then return false end
+  local info = redis.pcall('INFO', 'server')
+  local uptime_s = type(info) == 'string' and tonumber(string.match(info, 'uptime_in_seconds:(%d+)'))
+  return uptime_s and uptime_s * 1000 < grace_ms
+end
+
+local expired = {}
+if reap_from <= now and now <= reap_until then
+  expired = redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', int(now), 'LIMIT', 0, 100)
+  if #expired > 0 and has_just_started() then expired = {} end
+end
+for _, id in ipairs(expired) do
   redis.call('ZREM', prefix .. 'leases', id)
   redis.call('HSET', job(id), 'last_error', expiry)
   enqueue(id)
@@ -53,7 +70,9 @@ end
 
 local next_due_ms = -1
 for _, set in ipairs({'leases', 'delayed', 'outbox'}) do
-  local _, due_at = unpack(redis.call('ZRANGE', prefix .. set, 0, 0, 'WITHSCORES'))
+  -- Expired leases that did not end wait for their workers.
+  local earliest = set == 'leases' and '(' .. int(now) or '-inf'
+  local _, due_at = unpack(redis.call('ZRANGEBYSCORE', prefix .. set, earliest, '+inf', 'WITHSCORES', 'LIMIT', 0, 1))
   if due_at then
     local wait = math.max(0, tonumber(due_at) - now)
     if next_due_ms < 0 or wait < next_due_ms then next_due_ms = wait end
@@ -67,4 +86,4 @@ if usage_at then
 end
 local function due(set) return redis.call('ZCOUNT', prefix .. set, '-inf', int(now)) end
 local strays = redis.call('ZRANGE', prefix .. 'strays', 0, 99)
-return {waiting, due('outbox'), next_due_ms, payloads, due('usage'), strays}
+return {waiting, due('outbox'), next_due_ms, payloads, due('usage'), strays, now}

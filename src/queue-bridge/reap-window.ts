@@ -1,0 +1,37 @@
+import type { Reaping } from './queue/job-queue.js';
+
+/** Renewals within the length of a lease. */
+export const RENEWALS_PER_LEASE = 3;
+/** Shortest delay of a poll that counts as an outage, in ms. */
+const MIN_SLACK_MS = 2000;
+
+/**
+ * When a bridge may requeue jobs of expired leases, by the clock of the store. While the store is away, bridges cannot renew, and all
+ * leases expire. A bridge whose polls were not answered for longer than a renewal takes therefore waits for one lease before it reaps:
+ * in this time every bridge that lives renews its leases, and jobs of one that is really gone are only taken over later.
+ */
+export class ReapWindow {
+  readonly #leaseMs: number;
+  #from = 0;
+  #until = Number.MAX_SAFE_INTEGER;
+
+  constructor(leaseMs: number) {
+    this.#leaseMs = leaseMs;
+  }
+
+  /** Bounds for the next poll. A poll that the store runs after `until` was on its way during an outage. */
+  get reaping(): Reaping {
+    return { from: this.#from, until: this.#until, graceMs: this.#leaseMs };
+  }
+
+  /** Call it after each poll. @param now time of the store */
+  answered(now: number): void {
+    if (now > this.#until) this.#from = now + this.#leaseMs;
+    this.#until = now + Math.max(MIN_SLACK_MS, this.#leaseMs / RENEWALS_PER_LEASE);
+  }
+
+  /** Call it when the next poll is that much later because there is no work. */
+  waits(ms: number): void {
+    this.#until += ms;
+  }
+}
