@@ -39,6 +39,8 @@ const POLL_MS = 2000;
 const BUSY_POLL_MS = 250;
 /** Longest time that a stop waits for usage records. */
 const USAGE_STOP_MS = 2000;
+/** Time between two looks at whether the queue answers. */
+const WATCH_MS = 500;
 /** Delay after a failed poll. */
 const FAILED_POLL_MS = 1000;
 
@@ -104,6 +106,8 @@ class Bridge implements RunningBridge {
   /** Stray runs that are being cancelled. */
   readonly #strays = new Map<string, Promise<void>>();
   readonly #loop: Promise<void>;
+  readonly #watch: NodeJS.Timeout;
+  #isQueueAway = false;
   #wake = new AbortController();
   #idleMs = BUSY_POLL_MS;
 
@@ -151,6 +155,7 @@ class Bridge implements RunningBridge {
     });
     this.#usage = outboxOf({ channel: usageChannel(queue), url: USAGE_URL, token: USAGE_TOKEN, secret: USAGE_SECRET });
     this.#loop = this.#run();
+    this.#watch = setInterval(() => this.#watchQueue(), WATCH_MS).unref();
   }
 
   get running(): number {
@@ -159,7 +164,8 @@ class Bridge implements RunningBridge {
 
   notReady(lane?: string): string | undefined {
     if (this.#stopping.signal.aborted) return 'the bridge is stopping and takes no more jobs';
-    if (this.#queueProblem !== undefined) return this.#queueProblem;
+    const queueProblem = this.#queue.problem ?? this.#queueProblem;
+    if (queueProblem !== undefined) return queueProblem;
     const names = this.#config.lanes.map(({ name }) => name);
     if (lane !== undefined && !names.includes(lane)) {
       return `lane "${lane.slice(0, 64)}" is none of this bridge's; it has ${names.join(', ')}`;
@@ -186,8 +192,19 @@ class Bridge implements RunningBridge {
     const patience = sleep(USAGE_STOP_MS, undefined, { ref: false });
     await Promise.all([deliverLast(this.#outbox), Promise.race([deliverLast(this.#usage), patience])]);
     await Promise.all(this.#strays.values());
+    clearInterval(this.#watch);
     this.#pool.close();
     await rm(this.#spool, { recursive: true, force: true });
+  }
+
+  /** Logs when the queue stops answering and when it answers again. */
+  #watchQueue(): void {
+    const { problem } = this.#queue;
+    const isAway = problem !== undefined;
+    if (isAway === this.#isQueueAway) return;
+    this.#isQueueAway = isAway;
+    if (isAway) this.#log.warn({ problem }, 'the queue does not answer: running jobs go on, and no others start');
+    else this.#log.warn('the queue answers again');
   }
 
   async #run(): Promise<void> {

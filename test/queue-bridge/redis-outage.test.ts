@@ -1,12 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, it, onTestFinished } from 'vitest';
+import { pino } from 'pino';
+import { expect, it, onTestFinished, vi } from 'vitest';
 import type { BridgeConfig } from '../../src/config/bridge-config.js';
+import { InferenceError } from '../../src/errors.js';
+import { AnswerWatch } from '../../src/queue-bridge/queue/answer-watch.js';
 import { RedisRunner } from '../../src/queue-bridge/queue/redis-runner.js';
 import { ScriptQueue } from '../../src/queue-bridge/queue/script-queue.js';
 import { bridging, quickPayload } from '../support/bridging.js';
 import { startInstantServer } from '../support/instant-server.js';
 import { Mortal } from '../support/mortal.js';
 import { type RedisServer, startRedis } from '../support/redis-server.js';
+import { until } from '../support/serving.js';
 import { tempFolder } from '../support/temp-folder.js';
 
 const LEASE_MS = 3000;
@@ -88,4 +92,55 @@ it('a job whose bridge died during an outage is taken over after it', { timeout:
   await redis.crash();
   expect((await ended('orphan')).status).toBe('completed');
   expect(await queue.show('orphan')).toMatchObject({ attempts: '2' });
+});
+
+it.each([
+  [
+    'hangs',
+    async ({ process: child }: RedisServer) => void child.kill('SIGSTOP'),
+    async ({ process: child }: RedisServer) => void child.kill('SIGCONT'),
+  ],
+  ['is killed', (redis: RedisServer) => redis.stop(), (redis: RedisServer) => redis.crash()],
+])(
+  'a bridge is not ready a few seconds after its Redis %s, and logs that it is away and back',
+  { timeout: 60_000 },
+  async (_, leave, comeBack) => {
+    const lines: { level: number; msg: string; problem?: string }[] = [];
+    const log = pino({ level: 'warn' }, { write: (line) => void lines.push(JSON.parse(line)) });
+    const { redis, start } = await outage();
+    const bridge = await start({ log });
+    await until(() => bridge.notReady() === undefined);
+    await leave(redis);
+    await expect
+      .poll(() => bridge.notReady(), { timeout: 8000 })
+      .toMatch(/^Redis \(REDIS_URL\) has not answered for \d+ s$/);
+    await expect.poll(() => lines.length, { timeout: 2000 }).toBe(1);
+    await comeBack(redis);
+    await until(() => bridge.notReady() === undefined);
+    await expect.poll(() => lines.length, { timeout: 2000 }).toBe(2);
+    expect(lines).toMatchObject([
+      {
+        level: 40,
+        msg: expect.stringMatching(/^the queue does not answer/),
+        problem: expect.stringContaining('Redis (REDIS_URL)'),
+      },
+      { level: 40, msg: 'the queue answers again' },
+    ]);
+  },
+);
+
+it('a Redis that answers late now and then, and one that rejects commands, is not away', async () => {
+  const watch = new AnswerWatch('Redis');
+  await watch.watch(() => sleep(20));
+  await expect(watch.watch(() => Promise.reject(new InferenceError('INTERNAL', 'OOM')))).rejects.toThrow('OOM');
+  vi.useFakeTimers({ toFake: ['performance'] });
+  onTestFinished(() => void vi.useRealTimers());
+  vi.advanceTimersByTime(10_000);
+  expect(watch.problem).toBeUndefined();
+  const unreachable = new InferenceError('UNREACHABLE', 'gone');
+  await expect(watch.watch(() => Promise.reject(unreachable))).rejects.toThrow('gone');
+  vi.advanceTimersByTime(4000);
+  expect(watch.problem).toBe('Redis has not answered for 4 s');
+  await watch.watch(async () => undefined);
+  expect(watch.problem).toBeUndefined();
 });

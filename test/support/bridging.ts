@@ -2,6 +2,7 @@ import { onTestFinished } from 'vitest';
 import type { BridgeConfig } from '../../src/config/bridge-config.js';
 import { readBridgeConfig } from '../../src/config/bridge-config.js';
 import type { JobTypes } from '../../src/job-types.js';
+import type { Logger } from '../../src/log.js';
 import type { Traces } from '../../src/observe/traces.js';
 import { type RunningBridge, startBridge } from '../../src/queue-bridge/bridge.js';
 import type { CallbackBody } from '../../src/queue-bridge/callback/callback-body.js';
@@ -35,6 +36,7 @@ export interface BridgingChanges {
   readonly jobTypes?: JobTypes;
   readonly observers?: readonly Partial<BridgeObserver>[];
   readonly traces?: Traces | undefined;
+  readonly log?: Logger;
 }
 
 /** A queue, a receiver and a folder of the running test, for bridges to a server. */

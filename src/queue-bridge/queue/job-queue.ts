@@ -284,6 +284,8 @@ export function listsOf(lanes: JobQueueOptions['lanes']): readonly string[] {
  */
 export interface JobQueue {
   readonly kind: 'memory' | 'redis' | 'upstash';
+  /** Says in a sentence that the store has not answered for some seconds; undefined if it answers. */
+  readonly problem: string | undefined;
   /** Pushes a payload to the head of a list, as producers do. */
   push(queue: string, payload: string): Promise<void>;
   /**

@@ -45,6 +45,7 @@ type Journal = Partial<Record<JournalField, string>>;
 /** A job queue in this process, for a first try and for tests. Its jobs end with the process. */
 export class MemoryQueue implements JobQueue {
   readonly kind = 'memory';
+  readonly problem = undefined;
   readonly #options: JobQueueOptions;
   readonly #lists = new Map<string, string[]>();
   /** In order of arrival. */

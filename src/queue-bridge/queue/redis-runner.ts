@@ -16,6 +16,7 @@ const TEMPORARY = /^(LOADING|BUSY|MASTERDOWN|READONLY|TRYAGAIN|CLUSTERDOWN)/;
 /** A Redis over TCP, 6.2 or newer. It connects on first use and reconnects after every break. */
 export class RedisRunner implements ScriptRunner {
   readonly kind = 'redis';
+  readonly store = 'Redis (REDIS_URL)';
   readonly publishes = true;
   readonly #url: string;
   readonly #patienceMs: number;
@@ -90,13 +91,13 @@ export class RedisRunner implements ScriptRunner {
     };
     try {
       return await retry(attempt, {
-        store: 'Redis (REDIS_URL)',
+        store: this.store,
         patienceMs: this.#patienceMs,
         isTemporary: (error) => !(error instanceof ErrorReply) || TEMPORARY.test(error.message),
         signal: this.#closing.signal,
       });
     } catch (error) {
-      throw error instanceof ErrorReply ? storeError('Redis (REDIS_URL)', error.message) : error;
+      throw error instanceof ErrorReply ? storeError(this.store, error.message) : error;
     }
   }
 

@@ -7,6 +7,7 @@ import {
   MAX_REJECTED,
   PROGRESS_MS,
 } from '../limits.js';
+import { AnswerWatch } from './answer-watch.js';
 import {
   type Admission,
   type Admitted,
@@ -51,6 +52,7 @@ export class ScriptQueue implements JobQueue {
   readonly kind: JobQueue['kind'];
   readonly #runner: ScriptRunner;
   readonly #options: ScriptQueueOptions;
+  readonly #answers: AnswerWatch;
   readonly #scripts: Readonly<Record<ScriptName, Script>> = loadScripts();
 
   readonly #lists: readonly string[];
@@ -59,14 +61,19 @@ export class ScriptQueue implements JobQueue {
   constructor(runner: ScriptRunner, options: ScriptQueueOptions) {
     this.kind = runner.kind;
     this.#runner = runner;
+    this.#answers = new AnswerWatch(runner.store);
     this.#options = options;
     this.#lists = listsOf(options.lanes);
     this.#lanes = options.lanes.map(({ name }) => ({ lane: name }));
   }
 
+  get problem(): string | undefined {
+    return this.#answers.problem;
+  }
+
   push(queue: string, payload: string): Promise<void> {
     this.#options.onCommand?.('push');
-    return this.#runner.push(queue, payload);
+    return this.#answers.watch(() => this.#runner.push(queue, payload));
   }
 
   async poll({ from, until, graceMs }: Reaping = AT_ONCE): Promise<Poll> {
@@ -223,7 +230,7 @@ export class ScriptQueue implements JobQueue {
     this.#options.onCommand?.(name);
     const script = this.#scripts[name];
     const args = [this.#options.prefix, ...scriptArguments(script, values, rows)];
-    return this.#runner.run(script, keys, args) as Promise<ScriptResults[Name]>;
+    return this.#answers.watch(() => this.#runner.run(script, keys, args)) as Promise<ScriptResults[Name]>;
   }
 }
 

@@ -3,6 +3,8 @@ import type { Script } from './script.js';
 /** A connection to Redis: over TCP, or over Upstash's REST. */
 export interface ScriptRunner {
   readonly kind: 'redis' | 'upstash';
+  /** Name of the store and its variable, for messages. */
+  readonly store: string;
   /** True if scripts publish progress. */
   readonly publishes: boolean;
   /** @throws InferenceError UNREACHABLE when Redis does not answer in time */

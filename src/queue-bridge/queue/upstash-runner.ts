@@ -12,6 +12,7 @@ const TEMPORARY = /^(LOADING|BUSY|TRYAGAIN|READONLY)/;
 /** A Redis behind Upstash's REST: https://upstash.com/docs/redis/features/restapi. Commands cannot block there, so pushes are found by polling. */
 export class UpstashRunner implements ScriptRunner {
   readonly kind = 'upstash';
+  readonly store = 'Upstash (UPSTASH_REDIS_REST_URL)';
   readonly publishes = false;
   readonly #redis: Redis;
   readonly #patienceMs: number;
@@ -58,7 +59,7 @@ export class UpstashRunner implements ScriptRunner {
   async #retry<T>(ask: () => Promise<T>): Promise<T> {
     try {
       return await retry(ask, {
-        store: 'Upstash (UPSTASH_REDIS_REST_URL)',
+        store: this.store,
         patienceMs: this.#patienceMs,
         isTemporary: (error) =>
           !(error instanceof errors.UpstashError) ||
@@ -70,7 +71,7 @@ export class UpstashRunner implements ScriptRunner {
       if (!(error instanceof errors.UpstashError)) throw error;
       // The client's message repeats the whole command, prompts included.
       const [said = ''] = error.message.split(', command was: ');
-      throw storeError('Upstash (UPSTASH_REDIS_REST_URL)', said);
+      throw storeError(this.store, said);
     }
   }
 }
