@@ -10,6 +10,8 @@ import { count } from './options/parse-option.js';
 import { say } from './output/say.js';
 
 const STATES: readonly JobState[] = ['waiting', 'delayed', 'leased', 'completed', 'failed', 'dead', 'cancelled'];
+/** States in which the list shows why the last attempt ended. */
+const TROUBLED: readonly string[] = ['waiting', 'delayed', 'failed', 'dead'] satisfies readonly JobState[];
 /** Longest wait for the store, in ms: a person waits for the answer. */
 const PATIENCE_MS = 5000;
 const MAX_SHOWN_CHARACTERS = 200;
@@ -88,7 +90,8 @@ async function list(queue: JobQueue, limit: number, state?: JobState, json?: boo
       time(created_at),
       user,
       callback,
-      last_error ?? '',
+      // A job that runs or completed has got over the error of an earlier attempt.
+      TROUBLED.includes(at) ? (last_error ?? '') : '',
     ];
     say(row.filter((cell) => cell !== '').join('  '));
   }

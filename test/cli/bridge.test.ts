@@ -173,6 +173,14 @@ describe('darkroom jobs', () => {
     const text = (await jobs('list', '--state', 'cancelled')).stdout;
     expect(text).toMatch(/\nnot-yet {2}cancelled {2}sdxl_image_fast +1 tried {2}\d{4}-.* ann {2}callback d/);
     expect(JSON.parse((await jobs('show', 'fine')).stdout)).toMatchObject({ id: 'fine', state: 'completed', run: '1' });
+    await producer.hSet('jobs:job:fine', 'last_error', 'no server answers');
+    for (const [state, isShown] of [
+      ['failed', true],
+      ['completed', false],
+    ] as const) {
+      await producer.hSet('jobs:job:fine', 'state', state);
+      expect((await jobs('list')).stdout.includes('no server answers')).toBe(isShown);
+    }
     expect((await jobs('show', 'nobody')).stderr).toBe('darkroom: job "nobody" is not known to the queue\n');
     expect((await jobs('cancel', 'fine')).stdout).toBe('fine had ended before\n');
     expect((await jobs('replay', 'not-yet', 'fine', 'nobody')).stdout).toBe(
