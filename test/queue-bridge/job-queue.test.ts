@@ -596,9 +596,9 @@ describe.each(Object.keys(open))('a job queue in %s', (name) => {
     const [taken] = await queue.takeUsage('next', 10, 60_000);
     if (stale === undefined || taken === undefined) throw new Error('no usage record');
     expect(await queue.settleUsage(stale, { kind: 'delivered' })).toBe('lost');
-    await queue.settleUsage(taken, { kind: 'retry', delayMs: 20, reason: '503' });
+    await queue.settleUsage(taken, { kind: 'retry', delayMs: 1000, reason: '503' });
     expect(await queue.takeUsage('early', 10, 60_000)).toEqual([]);
-    await sleep(40);
+    await sleep(1100);
     const [again] = await queue.takeUsage('later', 10, 60_000);
     expect(again?.attempts).toBe(1);
     if (again !== undefined) await queue.settleUsage(again, { kind: 'dead', reason: '404' });
