@@ -93,6 +93,8 @@ class JobRun {
   #wasTaken = false;
   /** True if an engine began with it. */
   #hasStarted = false;
+  /** False if the job used up its attempts before this one. */
+  #isBegun = true;
   /** True if the store rejected a write of this lease. */
   #isFenced = false;
   /** Span of this attempt. */
@@ -145,6 +147,7 @@ class JobRun {
     const read = readPayload(payload, this.#context);
     if (read.kind !== 'job') throw new InferenceError('INVALID_REQUEST', read.problem);
     if (attempts > this.#context.attempts) {
+      this.#isBegun = false;
       return this.#end(
         'dead',
         new InferenceError('INTERNAL', `given up after ${attempts - 1} attempts: ${lastError ?? 'unknown'}`),
@@ -260,7 +263,7 @@ class JobRun {
     return {
       job_id: id,
       run,
-      attempts,
+      attempts: this.#isBegun ? attempts : attempts - 1,
       worker_id: this.#context.worker,
       server: this.#server?.address ?? (server || null),
       job_type: type,
@@ -347,7 +350,7 @@ class JobRun {
       updated_at: new Date().toISOString(),
     });
     const record = sendsUsage ? { usage } : {};
-    this.#assertHeld(await queue.finish({ id, token, state, callback, progress, ...record }));
+    this.#assertHeld(await queue.finish({ id, token, state, callback, progress, isSpent: this.#isBegun, ...record }));
   }
 
   async #record(fields: RecordedFields): Promise<void> {

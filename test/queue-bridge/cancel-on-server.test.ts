@@ -67,6 +67,7 @@ describe('a job whose bridge is dead', () => {
     await orphan(all, id);
     await all.start();
     expect((await all.ended(id)).error_message).toContain('given up after 1 attempts');
+    expect(await all.queue.show(id)).toMatchObject({ state: 'dead', attempts: '1' });
     await until(() => isCancelled(id));
   });
 });

@@ -74,7 +74,7 @@ it('the table of journal fields has every field that a script writes, with these
     }
   };
   const finish = (id: string, token: string, state: 'completed' | 'dead') =>
-    queue.finish({ id, token, state, callback: '{}', progress: '{}' });
+    queue.finish({ id, token, state, callback: '{}', progress: '{}', isSpent: state !== 'dead' });
 
   // A job that is released, expires, completes, is pushed again and replayed.
   await admit('a');

@@ -171,6 +171,8 @@ export interface Finish {
   readonly progress: string;
   /** Body of the usage record. Omitted: none is sent. */
   readonly usage?: string | undefined;
+  /** False if this claim began no attempt: it is not counted. Omitted: it counts. */
+  readonly isSpent?: boolean;
 }
 
 export type CallbackKind = 'processing' | 'terminal';

@@ -31,7 +31,7 @@ export const journalFields = {
   run: { meaning: '1, and 1 more for each replay that ran the job again.', writers: ['admit', 'replay'] },
   attempts: {
     meaning: 'Attempts of this run that count, the current one included.',
-    writers: ['admit', 'claim', 'release', 'replay'],
+    writers: ['admit', 'claim', 'release', 'finish', 'replay'],
   },
   state: {
     meaning: '`waiting`, `delayed`, `leased`, `completed`, `failed`, `dead` or `cancelled`.',

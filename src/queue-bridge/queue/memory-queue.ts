@@ -158,10 +158,11 @@ export class MemoryQueue implements JobQueue {
     return 'held';
   }
 
-  async finish({ id, token, state, callback, progress, usage }: Finish): Promise<Held> {
+  async finish({ id, token, state, callback, progress, usage, isSpent = true }: Finish): Promise<Held> {
     if (this.#jobs.get(id)?.ended_by === token) return 'held';
     if (!this.#owns(id, token)) return 'lost';
-    this.#write(id, { ended_by: token });
+    const attempts = Number(this.#journal(id).attempts) - (isSpent ? 0 : 1);
+    this.#write(id, { ended_by: token, attempts: String(attempts) });
     this.#end(id, state, callback);
     this.#progress.set(id, progress);
     const { run, traceparent } = this.#journal(id);

@@ -134,11 +134,11 @@ export class ScriptQueue implements JobQueue {
     return this.#run('release', { id, token, isSpent, delayMs: Math.round(delayMs), keepsServer, reason });
   }
 
-  finish({ id, token, state, callback: body, progress, usage = '' }: Finish): Promise<Held> {
+  finish({ id, token, state, callback: body, progress, usage = '', isSpent = true }: Finish): Promise<Held> {
     const { callsBack, retentionMs } = this.#options;
     const { publishes } = this.#runner;
     const last = { progress, progressMs: PROGRESS_MS, publishes };
-    return this.#run('finish', { id, token, state, body, callsBack, retentionMs, ...last, usage });
+    return this.#run('finish', { id, token, state, body, callsBack, retentionMs, ...last, usage, isSpent });
   }
 
   async takeDeliveries(token: string, most: number, leaseMs: number): Promise<readonly Delivery[]> {

@@ -29,6 +29,7 @@ export const signatures = {
       'progressMs',
       'publishes',
       'usage',
+      'isSpent',
     ],
   },
   'take-deliveries': { arguments: ['token', 'most', 'leaseMs'] },
