@@ -1,18 +1,22 @@
 import { describe, expect, it } from 'vitest';
-import { InferenceError } from '../../src/errors.js';
-import { GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
-import { type DynamicThresholding, JobType, type Reference } from '../../src/gen/darkroom/v1/job.js';
+import { type FieldViolation, InferenceError } from '../../src/errors.js';
+import { type DeepPartial, GenerateRequest } from '../../src/gen/darkroom/v1/inference_service.js';
+import { type DynamicThresholding, JobType, Reference } from '../../src/gen/darkroom/v1/job.js';
 import { hashRequest } from '../../src/server/request/hash-request.js';
 import { resolve } from '../support/resolved.js';
 
-function violationsOf(...call: Parameters<typeof resolve>): Record<string, string> {
+function allViolations(...call: Parameters<typeof resolve>): readonly FieldViolation[] {
   try {
     resolve(...call);
   } catch (error) {
     if (!(error instanceof InferenceError) || error.reason !== 'INVALID_REQUEST') throw error;
-    return Object.fromEntries(error.violations.map(({ field, description }) => [field, description]));
+    return error.violations;
   }
-  return {};
+  return [];
+}
+
+function violationsOf(...call: Parameters<typeof resolve>): Record<string, string> {
+  return Object.fromEntries(allViolations(...call).map(({ field, description }) => [field, description]));
 }
 
 describe('resolveRequest', () => {
@@ -141,6 +145,65 @@ describe('resolveRequest', () => {
       'steps',
       'num_images',
     ]);
+  });
+});
+
+describe('a bad field', () => {
+  const video = { prompt: 'a house', jobType: JobType.JOB_TYPE_VIDEO_FAST };
+  const image = (more: Partial<Reference> = {}) =>
+    Reference.fromPartial({ source: { $case: 'image', value: Buffer.of(1) }, ...more });
+  const fieldsOf = (request: DeepPartial<GenerateRequest>, ...rest: [string?, object?]) => {
+    const found = allViolations(
+      GenerateRequest.fromPartial({ prompt: 'a house', ...request } as Partial<GenerateRequest>),
+      ...rest,
+    );
+    return found.map(({ field }) => field);
+  };
+
+  it.each<[DeepPartial<GenerateRequest>, string]>([
+    [{ references: [image({ strength: 3 })] }, 'references[0].strength'],
+    [{ references: [image({ strength: Number.NaN })] }, 'references[0].strength'],
+    [{ references: [image()], steps: 0 }, 'steps'],
+    [{ references: [image({ denoisingStrength: 0.01 })] }, 'references[0].denoising_strength'],
+    [{ loras: [{ name: 'ink', weight: 9 }] }, 'loras[0].weight'],
+    [{ prompt: 'a boat <lora:ink:9>' }, 'loras[0].weight'],
+    [{ loras: [{ name: 'ink', textEncoderWeight: 9 }] }, 'loras[0].text_encoder_weight'],
+    [{ controls: [{ name: 'depth', source: image().source, start: 3 }] }, 'controls[0].start'],
+    [{ controls: [{ name: 'depth', source: image().source, end: -1 }] }, 'controls[0].end'],
+    [{ upscale: { factor: 2 }, width: 5000 }, 'width'],
+    [{ upscale: { strength: 0.5 }, steps: 5000 }, 'steps'],
+    [{ upscale: { strength: 0.5 }, steps: 0 }, 'steps'],
+    [{ upscale: { upscaler: 'latent' }, steps: 1 }, 'steps'],
+    [{ upscale: { upscaler: 'latent', strength: -1 } }, 'upscale.strength'],
+    [{ dynamicThresholding: {}, guidanceScale: -1 }, 'guidance_scale'],
+  ])('of SDXL is the only one that is reported: %#', (request, field) => {
+    expect(fieldsOf(request)).toEqual([field]);
+  });
+
+  it.each<[DeepPartial<GenerateRequest>, string]>([
+    [{ controls: [{ name: 'depth' }] }, 'controls'],
+    [{ controls: new Array(5).fill({ name: 'depth', scale: 9 }) }, 'controls'],
+    [{ mask: { blur: 99 }, references: [image()] }, 'mask'],
+    [{ upscale: { factor: 9 } }, 'upscale'],
+    [{ guidanceRescale: 9 }, 'guidance_rescale'],
+    [{ deepCacheInterval: 99 }, 'deep_cache_interval'],
+    [{ weights: '(a:1.2)', promptSyntax: 1 }, 'weights'],
+    [{ references: [image({ strength: 100 })] }, 'references[0].strength'],
+    [{ references: [image({ role: 1 }), image({ role: 2, strength: 3 })] }, 'references[1].strength'],
+    [{ guidanceInterval: { start: 3 } }, 'guidance_interval.start'],
+    [{ guidanceInterval: { end: -1 } }, 'guidance_interval.end'],
+  ])('of WAN is the only one that is reported: %#', (request, field) => {
+    expect(fieldsOf({ ...video, ...request }, 'wan')).toEqual([field]);
+  });
+
+  it('is held to the bound of the scheduler only where it is inside its own', () => {
+    const info = { maxSteps: { euler: 10 } };
+    expect(allViolations(GenerateRequest.fromPartial({ steps: 1001 }), 'sdxl', info)).toHaveLength(1);
+    expect(fieldsOf({ steps: 11, upscale: { strength: 0.5 } }, 'sdxl', info)).toEqual(['steps']);
+  });
+
+  it('of a message that the family does not take is not checked: control_video', () => {
+    expect(fieldsOf({ controlVideo: { scale: 9 } })).toEqual(['control_video']);
   });
 });
 

@@ -213,8 +213,10 @@ export async function requestFrom(prompt: string, options: RequestOptions): Prom
 function loraOf(text: string): Lora {
   const [name = '', first, second, ...rest] = text.split(':');
   if (name === '' || rest.length > 0) throw new InvalidArgumentError('must be NAME, NAME:WEIGHT or NAME:TEXT:WEIGHT.');
-  const own = first === undefined ? undefined : number(first);
-  return { name, weight: second === undefined ? own : number(second), textEncoderWeight: own };
+  const [own, other] = [first, second].map((weight) => (weight === undefined ? undefined : number(weight)));
+  return other === undefined
+    ? { name, weight: own, textEncoderWeight: undefined }
+    : { name, weight: other, textEncoderWeight: own };
 }
 
 /** Parses MIMIC_SCALE or MIMIC_SCALE:PERCENTILE. */

@@ -27,7 +27,8 @@ export function planControlVideo(
   const takers = titlesOf(families, ({ takes }) => takes.controlVideo);
   const isTaken = family.takes.controlVideo;
   check(isTaken, 'control_video', `control_video is for ${takers}; leave it out for ${family.title}`);
-  const isForVideo = !isTaken || makes === 'video';
+  if (!isTaken) return undefined;
+  const isForVideo = makes === 'video';
   check(isForVideo, 'control_video', 'control_video is for videos; leave it out for an image');
   const isScale = scale === undefined || (scale >= 0 && scale <= MAX_SCALE);
   check(isScale, 'control_video.scale', `control_video.scale ${scale} must be >= 0 and <= ${MAX_SCALE}`);

@@ -5,6 +5,7 @@ import type { RequestControl } from '../../pipelines/pipeline.js';
 import type { AddOnRegistry } from './add-on-registry.js';
 import { checkEnum } from './enum-values.js';
 import type { Check } from './field-checks.js';
+import { isShare } from './plan-range.js';
 import type { ReferenceSource } from './planned-references.js';
 import { sourceOf } from './references.js';
 
@@ -34,6 +35,7 @@ export function planControls(
   const takers = titlesOf(families, ({ takes }) => takes.controls);
   const isTaken = controls.length === 0 || family.takes.controls;
   check(isTaken, 'controls', `controls are for ${takers}; leave them out for ${family.title}`);
+  if (!isTaken) return [];
   const isFew = controls.length <= MAX_CONTROLS;
   check(isFew, 'controls', `controls has ${controls.length} entries, must have at most ${MAX_CONTROLS}`);
   return controls.slice(0, MAX_CONTROLS).map(({ name, scale = 1, start = 0, end = 1, source, mode }, i) => {
@@ -41,7 +43,10 @@ export function planControls(
     checkEnum(ControlMode, 'ControlMode', `${field}.mode`, mode, check);
     const isScale = scale >= 0 && scale <= MAX_SCALE;
     check(isScale, `${field}.scale`, `${field}.scale ${scale} must be >= 0 and <= ${MAX_SCALE}`);
-    const isPart = start >= 0 && start <= end && end <= 1;
+    for (const [side, value] of Object.entries({ start, end })) {
+      check(isShare(value), `${field}.${side}`, `${field}.${side} ${value} must be >= 0 and <= 1`);
+    }
+    const isPart = !isShare(start) || !isShare(end) || start <= end;
     check(isPart, `${field}.end`, `${field}.start ${start} and end ${end} must be 0 to 1, start at most end`);
     return { name, mode, scale, start, end, source: sourceOf({ source }, field, limitBytes, check) };
   });

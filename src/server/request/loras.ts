@@ -35,9 +35,11 @@ export function takeLoras({ prompt, weights, loras, promptSyntax }: GenerateRequ
 function loraOf({ name, parts }: LoraSign): { readonly lora: Lora; readonly problem?: string } {
   const [first, second, extra] = parts.filter((part) => !part.includes('='));
   const options = new Map(parts.filter((part) => part.includes('=')).map(optionOf));
-  const textEncoderWeight = weightOf(options.get('te') ?? first);
-  const weight = options.get('unet') ?? second;
-  const lora = { name, weight: weight === undefined ? textEncoderWeight : weightOf(weight), textEncoderWeight };
+  const common = weightOf(options.get('te') ?? first);
+  const own = options.get('unet') ?? second;
+  const weight = own === undefined ? common : weightOf(own);
+  // A sign with one weight sets one field, so that a bad weight is reported once.
+  const lora = { name, weight, textEncoderWeight: own === undefined ? undefined : common };
   const unknown = [...options.keys()].find((key) => key !== 'te' && key !== 'unet') ?? extra;
   if (unknown === undefined) return { lora };
   const [shown, which] = [wellFormed(name, 64), wellFormed(unknown, 32)];
@@ -58,12 +60,11 @@ export function checkLoras({ loras, problems }: Pick<NamedLoras, 'loras' | 'prob
   for (const problem of problems) check(false, 'prompt', problem);
   check(loras.length <= MAX_LORAS, 'loras', `loras has ${loras.length} entries, must have at most ${MAX_LORAS}`);
   const seen = new Set<string>();
-  for (const [i, { name, ...weights }] of loras.slice(0, MAX_LORAS).entries()) {
+  for (const [i, { name, weight, textEncoderWeight }] of loras.slice(0, MAX_LORAS).entries()) {
     const field = `loras[${i}]`;
     check(!seen.has(name), `${field}.name`, `${field}.name "${name.slice(0, 128)}" is there twice; add up its weights`);
     seen.add(name);
-    const { weight, textEncoderWeight } = withDefaults(weights);
-    for (const [which, value] of Object.entries({ weight, text_encoder_weight: textEncoderWeight })) {
+    for (const [which, value = 0] of Object.entries({ weight, text_encoder_weight: textEncoderWeight })) {
       const isInside = Math.abs(value) <= MAX_WEIGHT;
       check(isInside, `${field}.${which}`, `${field}.${which} ${value} must be >= -${MAX_WEIGHT} and <= ${MAX_WEIGHT}`);
     }

@@ -32,7 +32,7 @@ export function planPrompt(
   checkEnum(PromptSyntax, 'PromptSyntax', 'prompt_syntax', request.promptSyntax, check);
   const syntax = syntaxOf(request);
   check(
-    !hasWeights || syntax === 'weighted',
+    !hasWeights || !family.takes.weights || syntax === 'weighted',
     'prompt_syntax',
     'prompt_syntax must be unset or PROMPT_SYNTAX_WEIGHTED where there are weights',
   );

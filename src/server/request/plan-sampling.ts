@@ -37,7 +37,7 @@ export interface NamedPreset extends SamplingPreset {
   readonly name: string;
 }
 
-/** Denoising steps: the request's, else the preset's. */
+/** Denoising steps: the request's, else the preset's. Refused steps are replaced, so that no field that depends on them is refused too. */
 export function planSteps(
   request: GenerateRequest,
   preset: Pick<Preset, 'steps'> | undefined,
@@ -46,7 +46,7 @@ export function planSteps(
 ): number {
   const steps = request.steps ?? preset?.steps ?? 1;
   checkLimit('steps', steps, { min: 1, max: LIMIT_STEPS, variable: 'LIMIT_STEPS' }, check);
-  return steps;
+  return steps >= 1 && steps <= LIMIT_STEPS ? steps : LIMIT_STEPS;
 }
 
 /** Checks steps of a scheduler that has a largest number of them. */
@@ -55,7 +55,10 @@ export function checkSteps(field: string, steps: number, scheduler: string, info
   check(steps <= most, field, `${field} ${steps} must be <= ${most} for the scheduler ${scheduler}`);
 }
 
-/** The guidance scale: the request's, else a distilled model's, else what a reference makes of it, else the job type's. */
+/**
+ * The guidance scale: the request's, else a distilled model's, else what a reference makes of it, else the job type's. A refused scale is
+ * replaced, so that no field that depends on it is refused too.
+ */
 export function planGuidance(
   request: GenerateRequest,
   { preset, sampling, references }: GuidanceSources,
@@ -64,12 +67,9 @@ export function planGuidance(
 ): number {
   const byReference = references && family.references.guidanceScale?.(references.strength);
   const guidanceScale = request.guidanceScale ?? sampling?.guidanceScale ?? byReference ?? preset?.guidanceScale ?? 1;
-  check(
-    guidanceScale >= 0 && guidanceScale <= MAX_GUIDANCE,
-    'guidance_scale',
-    `guidance_scale ${guidanceScale} must be >= 0 and <= ${MAX_GUIDANCE}`,
-  );
-  return guidanceScale;
+  const isScale = guidanceScale >= 0 && guidanceScale <= MAX_GUIDANCE;
+  check(isScale, 'guidance_scale', `guidance_scale ${guidanceScale} must be >= 0 and <= ${MAX_GUIDANCE}`);
+  return isScale ? guidanceScale : MAX_GUIDANCE;
 }
 
 interface GuidanceSources {
@@ -87,6 +87,7 @@ export function planGuidanceRescale(
   const takers = titlesOf(families, ({ takes }) => takes.guidanceRescale);
   const isTaken = share === 0 || family.takes.guidanceRescale;
   check(isTaken, 'guidance_rescale', `guidance_rescale is for ${takers}; leave it out for ${family.title}`);
+  if (!isTaken) return 0;
   check(share >= 0 && share <= 1, 'guidance_rescale', `guidance_rescale ${share} must be >= 0 and <= 1`);
   return share;
 }
@@ -102,6 +103,7 @@ export function planThresholding(
   const field = 'dynamic_thresholding';
   const takers = titlesOf(families, ({ takes }) => takes.dynamicThresholding);
   check(family.takes.dynamicThresholding, field, `${field} is for ${takers}; leave it out for ${family.title}`);
+  if (!family.takes.dynamicThresholding) return undefined;
   const { mimicScale = 7, percentile = 1 } = dynamicThresholding;
   const isScale = mimicScale >= 0 && mimicScale <= MAX_GUIDANCE;
   check(isScale, `${field}.mimic_scale`, `${field}.mimic_scale ${mimicScale} must be >= 0 and <= ${MAX_GUIDANCE}`);
@@ -127,6 +129,7 @@ export function planDeepCache(
   const takers = titlesOf(families, ({ takes }) => takes.deepCache);
   const isTaken = interval <= 1 || family.takes.deepCache;
   check(isTaken, 'deep_cache_interval', `deep_cache_interval is for ${takers}; leave it out for ${family.title}`);
+  if (!isTaken) return 1;
   const isFew = interval <= MAX_DEEP_CACHE_INTERVAL;
   check(
     isFew,

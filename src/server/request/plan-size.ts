@@ -17,11 +17,11 @@ export function planSize(
     // Models of toy size have native sizes below the bound.
     const min = Math.min(MIN_SIDE_PIXELS, native);
     checkLimit(field, value, { min, max, variable: 'LIMIT_SIDE_PIXELS' }, check);
-    if (value >= min && value <= max) {
-      const below = value - (value % sizeMultiple);
-      const remedy = `use ${below} or ${below + sizeMultiple}`;
-      check(below === value, field, `${field} ${value} must be a multiple of ${sizeMultiple}; ${remedy}`);
-    }
+    // A refused side is replaced, so that no field that depends on it is refused too.
+    if (!(value >= min && value <= max)) return min;
+    const below = value - (value % sizeMultiple);
+    const remedy = `use ${below} or ${below + sizeMultiple}`;
+    check(below === value, field, `${field} ${value} must be a multiple of ${sizeMultiple}; ${remedy}`);
     return value;
   };
   return { width: side('width', nativeWidth), height: side('height', nativeHeight) };

@@ -27,6 +27,7 @@ export function planUpscale(
   if (upscale === undefined) return undefined;
   const takers = titlesOf(families, ({ takes }) => takes.upscale);
   check(family.takes.upscale, 'upscale', `upscale is for ${takers}; leave it out for ${family.title}`);
+  if (!family.takes.upscale) return undefined;
   check(mask === undefined, 'upscale', 'upscale and mask exclude each other; enlarge the result in a second request');
   const { upscaler } = upscale;
   const { factor = DEFAULT_FACTOR, strength = upscaler === LATENT ? DEFAULT_LATENT_STRENGTH : 0 } = upscale;
@@ -45,14 +46,18 @@ export function planUpscale(
   const isStrength = strength >= 0 && strength <= 1;
   check(isStrength, 'upscale.strength', `upscale.strength ${strength} must be >= 0 and <= 1`);
   const isDrawn = upscaler !== LATENT || strength > 0;
-  check(isDrawn, 'upscale.strength', 'upscale.strength must be above 0 with latent, whose images are blurred without');
+  check(
+    !isStrength || isDrawn,
+    'upscale.strength',
+    'upscale.strength must be above 0 with latent, whose images are blurred without',
+  );
   const own = upscale.steps || steps;
   const isSteps = own <= LIMIT_STEPS;
   check(isSteps, 'upscale.steps', `upscale.steps ${own} must be <= ${LIMIT_STEPS}; lower it or raise LIMIT_STEPS`);
   const runs = Math.floor(own * strength);
   check(
     !isStrength || !isSteps || strength === 0 || runs >= 1,
-    'upscale.strength',
+    upscale.strength === undefined ? (upscale.steps ? 'upscale.steps' : 'steps') : 'upscale.strength',
     `upscale.strength ${strength} runs none of ${own} steps; raise one of them`,
   );
   return { upscaler, factor, ...size, strength, steps: own };

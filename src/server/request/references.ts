@@ -36,13 +36,15 @@ interface ReferenceContext {
   readonly model: RequestedModel;
   readonly makes: Preset['makes'];
   readonly steps: number;
+  /** The request sets the steps. */
+  readonly hasSteps: boolean;
   readonly limitBytes: number;
 }
 
 /** Checks the references of a request. Undefined if it has none that can be used. */
 export function planReferences(
   references: readonly Reference[],
-  { model: { family, info }, makes, steps, limitBytes, mask: wanted }: ReferenceContext,
+  { model: { family, info }, makes, steps, hasSteps, limitBytes, mask: wanted }: ReferenceContext,
   check: Check,
 ): PlannedReferences | undefined {
   const most = makes === 'video' ? 3 : 1;
@@ -51,13 +53,10 @@ export function planReferences(
     'references',
     `references of ${makes === 'video' ? 'a video' : 'an image'} must be at most ${most}, these are ${references.length}`,
   );
-  const [first, ...others] = references;
-  const mask = wanted && planMask(wanted, limitBytes, check);
-  check(
-    mask === undefined || family.references.takesMask === true,
-    'mask',
-    `mask is not for models of the family ${family.name}; leave it out`,
-  );
+  const [first] = references;
+  const isMaskTaken = wanted === undefined || family.references.takesMask === true;
+  check(isMaskTaken, 'mask', `mask is not for models of the family ${family.name}; leave it out`);
+  const mask = wanted && isMaskTaken ? planMask(wanted, limitBytes, check) : undefined;
   check(
     mask === undefined || references.length === 1,
     'mask',
@@ -65,21 +64,7 @@ export function planReferences(
   );
   if (first === undefined) return undefined;
   const sources = references.map((reference, i) => sourceOf(reference, `references[${i}]`, limitBytes, check));
-  const strength =
-    references.find((reference) => reference.strength !== undefined)?.strength ?? family.references.defaultStrength;
-  check(
-    strength >= MIN_STRENGTH && strength <= 1,
-    'references[0].strength',
-    `references[0].strength ${strength} must be >= ${MIN_STRENGTH} and <= 1`,
-  );
-  for (const [i, { strength: other = strength }] of others.entries()) {
-    const field = `references[${i + 1}].strength`;
-    check(
-      other === strength,
-      field,
-      `${field} ${other} must be that of references[0], ${strength}; one strength counts for all`,
-    );
-  }
+  const strength = planStrength(references, family.references.defaultStrength, check);
   if (makes !== 'video') {
     const role = first.role === ReferenceRole.REFERENCE_ROLE_UNSPECIFIED;
     check(role, 'references[0].role', 'references[0].role is for videos; leave it out for an image');
@@ -89,7 +74,7 @@ export function planReferences(
     const isStart = startsFromImage(method);
     const isAllNew = mask !== undefined && first.strength === undefined && first.denoisingStrength === undefined;
     const reference = isAllNew ? { ...first, denoisingStrength: 1 } : first;
-    const denoisingStrength = isStart ? shareOf(reference, strength, steps, check) : undefined;
+    const denoisingStrength = isStart ? shareOf(reference, strength, { steps, hasSteps }, check) : undefined;
     // It is no frame of a model that takes a look.
     const place: FramePlace = !isStart && info.frames?.takes.includes('look') ? 'look' : 'start';
     const [source] = sources;
@@ -110,6 +95,22 @@ export function planReferences(
     strength,
     denoisingStrength: undefined,
   };
+}
+
+/** The strength that counts for all references: the first that the request has. */
+function planStrength(references: readonly Reference[], unset: number, check: Check): number {
+  const first = references.findIndex((reference) => reference.strength !== undefined);
+  const sent = references[first]?.strength;
+  if (sent === undefined) return unset;
+  const isInside = sent >= MIN_STRENGTH && sent <= 1;
+  const field = `references[${first}].strength`;
+  check(isInside, field, `${field} ${sent} must be >= ${MIN_STRENGTH} and <= 1`);
+  for (const [i, { strength: other = sent }] of references.entries()) {
+    if (i <= first) continue;
+    const same = `must be that of references[${first}], ${sent}; one strength counts for all`;
+    check(Object.is(other, sent), `references[${i}].strength`, `references[${i}].strength ${other} ${same}`);
+  }
+  return isInside ? sent : unset;
 }
 
 const PLACES: readonly FramePlace[] = ['start', 'end', 'look'];
@@ -179,7 +180,12 @@ export function sourceOf(
 }
 
 /** Image-to-image: the share of the steps that runs on the image. */
-function shareOf(reference: Reference, strength: number, steps: number, check: Check): number {
+function shareOf(
+  reference: Reference,
+  strength: number,
+  { steps, hasSteps }: Pick<ReferenceContext, 'steps' | 'hasSteps'>,
+  check: Check,
+): number {
   const range = DENOISING[reference.type];
   check(range !== undefined, 'references[0].type', 'references[0].type is unknown; use a value of ReferenceType');
   const { weakest = 1, strongest = 1 } = range ?? {};
@@ -187,10 +193,11 @@ function shareOf(reference: Reference, strength: number, steps: number, check: C
   // Round, so that a floating-point error does not cost a step.
   const share = reference.denoisingStrength ?? Number(byType.toFixed(6));
   const isShare = share > 0 && share <= 1;
+  // The share of a type and a strength is always inside.
   check(isShare, 'references[0].denoising_strength', `references[0].denoising_strength ${share} must be > 0 and <= 1`);
   check(
     !isShare || Math.floor(steps * share) >= 1,
-    'steps',
+    hasSteps ? 'steps' : 'references[0].denoising_strength',
     `steps ${steps} times the denoising strength ${short(share)} must be >= 1; use ${Math.ceil(1 / share)} steps or more`,
   );
   return share;

@@ -63,7 +63,8 @@ export function parseRequest(request: GenerateRequest): ParsedRequest {
 }
 
 /**
- * Checks a request and fills in presets and defaults, one planner a topic.
+ * Checks a request and fills in presets and defaults, one planner a topic. A planner reports what the caller sent, once: it checks no
+ * field of a message that the family does not take, and gives the next planners a value inside the bounds where it refused one.
  * @throws InferenceError INVALID_REQUEST with every bad field; LORA_NOT_FOUND, EMBEDDING_NOT_FOUND, CONTROLNET_NOT_FOUND, UPSCALER_NOT_FOUND and faults of such a file; FFMPEG_MISSING
  */
 export function resolveRequest({ request, named }: ParsedRequest, context: RequestContext): JobPlan {
@@ -84,12 +85,12 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const size = planSize(request, context, check);
   const sampling = planSamplingPreset(request, context, check);
   const steps = planSteps(request, sampling ?? preset, config, check);
+  const limitBytes = config.REFERENCE_MAX_BYTES;
   const references = planReferences(
     request.references,
-    { model, makes, steps, limitBytes: config.REFERENCE_MAX_BYTES, mask: request.mask },
+    { model, makes, steps, hasSteps: request.steps !== undefined, limitBytes, mask: request.mask },
     check,
   );
-  const limitBytes = config.REFERENCE_MAX_BYTES;
   const controls = planControls(request.controls, { family, families: context.families, limitBytes }, check);
   const controlVideo = planControlVideo(request.controlVideo, context, makes, check);
   const guidanceScale = planGuidance(request, { preset, sampling, references }, family, check);
@@ -99,9 +100,11 @@ export function resolveRequest({ request, named }: ParsedRequest, context: Reque
   const skipLayers = planSkipLayers(request, guidanceScale, context, check);
   const scheduler = planScheduler(request, sampling, family, check);
   const deepCacheInterval = planDeepCache(request, context, check);
-  checkSteps('steps', steps, scheduler, info, check);
+  if (!violations.some(({ field }) => field === 'steps')) checkSteps('steps', steps, scheduler, info, check);
   const upscale = planUpscale(request, { ...size, steps }, context, check);
-  if (upscale !== undefined && upscale.strength > 0) checkSteps('upscale.steps', upscale.steps, scheduler, info, check);
+  // Without steps of its own, those of the request count, which are checked above.
+  if (upscale !== undefined && upscale.strength > 0 && request.upscale?.steps)
+    checkSteps('upscale.steps', upscale.steps, scheduler, info, check);
   const seeds = planSeeds(request, makes, family, check);
   const frames = planFrames(request, makes, model, config, check);
   checkEnum(DisconnectPolicy, 'DisconnectPolicy', 'disconnect_policy', request.disconnectPolicy, check);
