@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { InferenceError } from '../errors.js';
-import type { Job as JobMessage } from '../gen/darkroom/v1/job.js';
+import { type Job as JobMessage, JobState } from '../gen/darkroom/v1/job.js';
 import {
   type JobServiceServer,
   JobServiceService,
@@ -12,8 +12,11 @@ import {
 import { Semaphore } from '../std/semaphore.js';
 import { wellFormed } from '../std/well-formed.js';
 import type { AuditEntry } from './access/audit-log.js';
-import type { Caller } from './access/caller.js';
+import { type Caller, operator } from './access/caller.js';
+import { JobPages } from './job-pages.js';
 import type { Job } from './jobs/job.js';
+import { isEnumValue } from './request/enum-values.js';
+import { assertNoViolations, createCheck } from './request/field-checks.js';
 import type { ServerState } from './state.js';
 import { type CallContext, streaming, unary } from './stream.js';
 
@@ -28,19 +31,20 @@ const ASSET_BYTES = 128;
 
 export function createJobService(state: ServerState): JobServiceServer {
   // A page takes milliseconds. Other calls have their turn between two pages.
-  const pages = new Semaphore(1);
+  const turns = new Semaphore(1);
+  const pages = new JobPages();
   return {
     watchJob: streaming(state.calls, (request: WatchJobRequest, context) => watchJob(state, request, context)),
     cancelJob: unary(state.calls, ({ jobId }, { caller, peer }) => {
-      const job = state.jobs.get(caller, jobId);
+      const job = jobNamed(state, caller, jobId);
       if (job.owner !== caller.name) state.access.audit?.record(cancelOfAnother(job, caller, peer));
       job.cancel(new InferenceError('CANCELLED', 'the job was cancelled by CancelJob'));
       return { job: job.toMessage() };
     }),
-    getJob: unary(state.calls, ({ jobId }, { caller }) => ({ job: state.jobs.get(caller, jobId).toMessage() })),
+    getJob: unary(state.calls, ({ jobId }, { caller }) => ({ job: jobNamed(state, caller, jobId).toMessage() })),
     listJobs: unary(state.calls, (request, { caller }) =>
-      pages.run(async () => {
-        const page = listJobs(state, caller, request);
+      turns.run(async () => {
+        const page = listJobs(state, pages, caller, request);
         await setImmediate();
         return page;
       }),
@@ -53,35 +57,49 @@ async function* watchJob(
   { jobId, afterSequence }: WatchJobRequest,
   { signal, caller }: CallContext,
 ): AsyncGenerator<WatchJobResponse, void, undefined> {
-  const job = state.jobs.get(caller, jobId);
+  const job = jobNamed(state, caller, jobId);
   for await (const event of job.watch(Number(afterSequence), signal)) yield { event };
   if (job.error !== undefined) throw job.error;
 }
 
+/** @throws InferenceError INVALID_REQUEST for an empty id, JOB_NOT_FOUND for one that is not known */
+function jobNamed({ jobs }: ServerState, caller: Caller, jobId: string): Job {
+  const { check, violations } = createCheck();
+  check(jobId !== '', 'job_id', 'job_id must be set: the id of the job, as Generate or ListJobs returns it');
+  assertNoViolations(violations);
+  return jobs.get(caller, jobId);
+}
+
 function listJobs(
   state: ServerState,
+  pages: JobPages,
   caller: Caller,
   { pageSize, pageToken, states, fullTexts }: ListJobsRequest,
 ): ListJobsResponse {
-  const size = pageSize || DEFAULT_PAGE;
-  if (size > MAX_PAGE) {
-    const description = `page_size ${size} must be >= 1 and <= ${MAX_PAGE}`;
-    throw new InferenceError('INVALID_REQUEST', description, { violations: [{ field: 'page_size', description }] });
-  }
-  const jobs = state.jobs.list(caller).filter((job) => states.length === 0 || states.includes(job.state));
-  // A page starts after the job that the token names. If that job was evicted, the list ends.
-  const start = pageToken === '' ? 0 : jobs.findIndex(({ key }) => key === pageToken) + 1;
+  const { check, violations } = createCheck();
+  check(
+    pageSize <= MAX_PAGE,
+    'page_size',
+    `page_size ${pageSize} must be >= 0 and <= ${MAX_PAGE}; 0 takes ${DEFAULT_PAGE}`,
+  );
+  const bad = states.findIndex((it) => it === JobState.JOB_STATE_UNSPECIFIED || !isEnumValue(JobState, it));
+  const bound = 'must be a state of jobs, such as JOB_STATE_RUNNING; leave states empty for all';
+  check(bad === -1, `states[${bad}]`, `states[${bad}] ${states[bad]} ${bound}`);
+  assertNoViolations(violations);
+  pages.number(state.jobs.list(operator));
+  const known = pages.after(state.jobs.list(caller), pageToken);
+  const jobs = known.filter((job) => states.length === 0 || states.includes(job.state));
   const page: JobMessage[] = [];
   let bytes = 0;
-  for (const job of start === 0 && pageToken !== '' ? [] : jobs.slice(start, start + size)) {
+  for (const job of jobs.slice(0, pageSize || DEFAULT_PAGE)) {
     const message = fullTexts ? job.toMessage() : withShortTexts(job.toMessage());
     bytes += sizeOf(message);
     // A page has one job at least, however large that is.
     if (page.length > 0 && bytes > MAX_PAGE_BYTES) break;
     page.push(message);
   }
-  const last = jobs[start + page.length - 1];
-  return { jobs: page, nextPageToken: start + page.length < jobs.length ? (last?.key ?? '') : '' };
+  const last = jobs[page.length - 1];
+  return { jobs: page, nextPageToken: last && page.length < jobs.length ? pages.tokenAfter(last) : '' };
 }
 
 function cancelOfAnother(job: Job, { name }: Caller, peer: string): AuditEntry {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { status } from '@grpc/grpc-js';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { type Job, JobState, JobType } from '../../src/gen/darkroom/v1/job.js';
@@ -181,8 +182,40 @@ describe('JobService', () => {
     const second = await list({ pageSize: 1, pageToken: first.nextPageToken, states: [JobState.JOB_STATE_COMPLETED] });
     expect(second.jobs.map(({ jobId }) => jobId)).toEqual(['list-1']);
     await expect(list({ pageSize: 1001, pageToken: '', states: [] })).rejects.toThrow(
-      'page_size 1001 must be >= 1 and <= 1000',
+      'page_size 1001 must be >= 0 and <= 1000; 0 takes 100',
     );
+  });
+
+  it.each([{ pageToken: 'zzz' }, { pageToken: 'list-1' }, { pageToken: '00000000-1' }])(
+    'refuses a page token that it did not send: %o',
+    async (request) => {
+      const error = await list(request).catch((caught: unknown) => caught);
+      expect(error).toMatchObject({
+        code: status.INVALID_ARGUMENT,
+        details: `page_token "${request.pageToken}" must be a next_page_token that the server sent since it started; send it empty to begin again`,
+      });
+    },
+  );
+
+  it.each([[JobState.JOB_STATE_UNSPECIFIED], [JobState.JOB_STATE_COMPLETED, 99 as JobState]])(
+    'refuses states that no job has: %o %o',
+    async (...states) => {
+      const at = states.length - 1;
+      const error = await list({ states }).catch((caught: unknown) => caught);
+      expect(error).toMatchObject({ code: status.INVALID_ARGUMENT });
+      expect((error as Error).message).toContain(`states[${at}] ${states[at]} must be a state of jobs`);
+    },
+  );
+
+  it('refuses an empty job id', async () => {
+    const watch = async () => {
+      for await (const _ of ask().watchJob({ jobId: '', afterSequence: 0n }));
+    };
+    for (const call of [() => get(''), () => cancel(''), watch]) {
+      const error = await call().catch((caught: unknown) => caught);
+      expect(error).toMatchObject({ code: status.INVALID_ARGUMENT });
+      expect((error as Error).message).toContain('job_id must be set: the id of the job');
+    }
   });
 
   it('tells a job that ended, and NOT_FOUND for one that never was', async () => {

@@ -118,4 +118,33 @@ describe('ListJobs', () => {
     expect(ids).toEqual(Array.from({ length: 40 }, (_, i) => `long-${39 - i}`));
     expect(pages).toBeGreaterThan(1);
   });
+
+  it('goes on at the same place if the last job of a page was evicted', async () => {
+    const small = await serve({ JOB_RETENTION: '3' });
+    try {
+      const run = (jobId: string) => outcomeOf(small.client, { ...quick, steps: 1, jobId });
+      const page = (request: Partial<ListJobsRequest>) =>
+        new Promise<ListJobsResponse>((resolve, reject) =>
+          small.client.jobs.listJobs(ListJobsRequest.fromPartial(request), (error, response) =>
+            error ? reject(error) : resolve(response),
+          ),
+        );
+      for (const id of ['a', 'b', 'c']) await run(id);
+      const first = await page({ pageSize: 1 });
+      expect(first.jobs.map(({ jobId }) => jobId)).toEqual(['c']);
+      await run('d');
+      const second = await page({ pageSize: 1, pageToken: first.nextPageToken });
+      expect(second.jobs.map(({ jobId }) => jobId)).toEqual(['b']);
+      expect(second.nextPageToken).toBe('');
+      for (const id of ['e', 'f']) await run(id);
+      // The job of the token is gone, and so are all jobs behind it.
+      expect(await page({ pageToken: first.nextPageToken })).toEqual({ jobs: [], nextPageToken: '' });
+      const newer = await page({ pageSize: 1 });
+      await run('g');
+      const rest = await page({ pageToken: newer.nextPageToken });
+      expect(rest.jobs.map(({ jobId }) => jobId)).toEqual(['e']);
+    } finally {
+      await small.stop();
+    }
+  });
 });

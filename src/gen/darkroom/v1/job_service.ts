@@ -69,9 +69,12 @@ export interface GetJobResponse {
 export interface ListJobsRequest {
   /** Largest number of jobs to return, 1 to 1000. 0: 100. */
   pageSize: number;
-  /** `next_page_token` of the previous page. Empty: the first page. */
+  /**
+   * `next_page_token` of the previous page. Empty: the first page. A token is valid until the server is started again, also if its job was
+   * evicted. Any other text is INVALID_ARGUMENT: begin again with the first page.
+   */
   pageToken: string;
-  /** Return only jobs in these states. Empty: all states. */
+  /** Return only jobs in these states. Empty: all states. JOB_STATE_UNSPECIFIED is no state of a job and is INVALID_ARGUMENT. */
   states: JobState[];
   /**
    * If true, texts are returned whole. Otherwise texts of more than 256 characters are cut and end with "…". GetJob always returns them
@@ -780,7 +783,7 @@ export const JobServiceService = {
    * WatchJob streams the events of a job after a sequence number: first the past ones, then new ones as they happen. Closing
    * the stream does not change the job. The stream ends with the status of the job, OK if it completed.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   watchJob: {
     path: "/darkroom.v1.JobService/WatchJob" as const,
@@ -796,7 +799,7 @@ export const JobServiceService = {
    * if that takes longer than CANCEL_BOUND_MS, the server kills the engine. Cancelling an ended job changes nothing and is no
    * error.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   cancelJob: {
     path: "/darkroom.v1.JobService/CancelJob" as const,
@@ -810,7 +813,7 @@ export const JobServiceService = {
   /**
    * GetJob returns the current state of a job.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   getJob: {
     path: "/darkroom.v1.JobService/GetJob" as const,
@@ -821,7 +824,14 @@ export const JobServiceService = {
     responseSerialize: (value: GetJobResponse): Buffer => Buffer.from(GetJobResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetJobResponse => GetJobResponse.decode(value),
   },
-  /** ListJobs lists jobs, newest first. */
+  /**
+   * ListJobs lists jobs, newest first.
+   *
+   * A listing of several pages goes on at the same place if jobs were evicted between two pages; evicted jobs are left out. Jobs that
+   * were added since the first page are not in the later ones.
+   *
+   * INVALID_ARGUMENT: bad fields, all listed.
+   */
   listJobs: {
     path: "/darkroom.v1.JobService/ListJobs" as const,
     requestStream: false as const,
@@ -838,7 +848,7 @@ export interface JobServiceServer extends UntypedServiceImplementation {
    * WatchJob streams the events of a job after a sequence number: first the past ones, then new ones as they happen. Closing
    * the stream does not change the job. The stream ends with the status of the job, OK if it completed.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   watchJob: handleServerStreamingCall<WatchJobRequest, WatchJobResponse>;
   /**
@@ -846,16 +856,23 @@ export interface JobServiceServer extends UntypedServiceImplementation {
    * if that takes longer than CANCEL_BOUND_MS, the server kills the engine. Cancelling an ended job changes nothing and is no
    * error.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   cancelJob: handleUnaryCall<CancelJobRequest, CancelJobResponse>;
   /**
    * GetJob returns the current state of a job.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   getJob: handleUnaryCall<GetJobRequest, GetJobResponse>;
-  /** ListJobs lists jobs, newest first. */
+  /**
+   * ListJobs lists jobs, newest first.
+   *
+   * A listing of several pages goes on at the same place if jobs were evicted between two pages; evicted jobs are left out. Jobs that
+   * were added since the first page are not in the later ones.
+   *
+   * INVALID_ARGUMENT: bad fields, all listed.
+   */
   listJobs: handleUnaryCall<ListJobsRequest, ListJobsResponse>;
 }
 
@@ -864,7 +881,7 @@ export interface JobServiceClient extends Client {
    * WatchJob streams the events of a job after a sequence number: first the past ones, then new ones as they happen. Closing
    * the stream does not change the job. The stream ends with the status of the job, OK if it completed.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   watchJob(request: WatchJobRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchJobResponse>;
   watchJob(
@@ -877,7 +894,7 @@ export interface JobServiceClient extends Client {
    * if that takes longer than CANCEL_BOUND_MS, the server kills the engine. Cancelling an ended job changes nothing and is no
    * error.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   cancelJob(
     request: CancelJobRequest,
@@ -897,7 +914,7 @@ export interface JobServiceClient extends Client {
   /**
    * GetJob returns the current state of a job.
    *
-   * NOT_FOUND: no such job.
+   * INVALID_ARGUMENT: job_id is empty. NOT_FOUND: no such job.
    */
   getJob(
     request: GetJobRequest,
@@ -914,7 +931,14 @@ export interface JobServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetJobResponse) => void,
   ): ClientUnaryCall;
-  /** ListJobs lists jobs, newest first. */
+  /**
+   * ListJobs lists jobs, newest first.
+   *
+   * A listing of several pages goes on at the same place if jobs were evicted between two pages; evicted jobs are left out. Jobs that
+   * were added since the first page are not in the later ones.
+   *
+   * INVALID_ARGUMENT: bad fields, all listed.
+   */
   listJobs(
     request: ListJobsRequest,
     callback: (error: ServiceError | null, response: ListJobsResponse) => void,
