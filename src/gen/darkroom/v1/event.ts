@@ -123,12 +123,17 @@ export interface JobEvent {
 
 /**
  * Queued reports the position of a waiting job. The server sends it when it accepts the job, and each time the position changes; a
- * position above 10, each time it has changed by a tenth. Jobs of other tokens may come in between: tokens take turns.
+ * position above 10, each time it has changed by a tenth. Jobs of other tokens may come in between, so a position may rise: tokens take
+ * turns. A job that is prepared first (references are fetched, its prompt is enhanced) gets a second event when it joins the queue, often
+ * with the same position.
  */
 export interface Queued {
   /** Number of jobs before this one, including those that run. 0: this job is next. */
   position: number;
-  /** Seconds until the job starts, estimated by the cost model behind Estimate. Unset until the server has measured a job. */
+  /**
+   * Seconds until the job starts, estimated by the cost model behind Estimate when the event was sent. It is not sent again while the
+   * position stays. Unset until the server has measured a job, and for Enhance.
+   */
   etaSeconds?: number | undefined;
 }
 

@@ -2334,7 +2334,14 @@ export const InferenceServiceService = {
    *
    * The job id is the idempotency key. The same id with the same body attaches to the job, running or ended, and streams its events
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
-   * (`JobError.retryable`), the same id and body start it again.
+   * (`JobError.retryable`), the same id and body start it again. A cancelled job is not retryable, also if its own disconnect or deadline
+   * cancelled it: it keeps its id, and the same id and body attach to the cancelled job. Use a new id to run it again.
+   *
+   * Two bodies are the same if all fields except `job_id` are equal as they were sent. Defaults are not filled in first: `steps` 15 and
+   * unset `steps` differ, even if the preset has 15. Files are compared by their bytes, URLs by their text, labels in any order. Fields
+   * that change only the delivery count too, for example `previews_per_second`, `disconnect_policy` and `labels`.
+   *
+   * The server keeps jobs in memory. It forgets all of them when it is started again; an id is then new.
    *
    * A job may come while its model loads. Only in the first seconds, until an engine has read the checkpoint, a call waits without an
    * event: the model says which sizes and references it takes. If the engine cannot start, the call fails with the reason.
@@ -2409,7 +2416,14 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    *
    * The job id is the idempotency key. The same id with the same body attaches to the job, running or ended, and streams its events
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
-   * (`JobError.retryable`), the same id and body start it again.
+   * (`JobError.retryable`), the same id and body start it again. A cancelled job is not retryable, also if its own disconnect or deadline
+   * cancelled it: it keeps its id, and the same id and body attach to the cancelled job. Use a new id to run it again.
+   *
+   * Two bodies are the same if all fields except `job_id` are equal as they were sent. Defaults are not filled in first: `steps` 15 and
+   * unset `steps` differ, even if the preset has 15. Files are compared by their bytes, URLs by their text, labels in any order. Fields
+   * that change only the delivery count too, for example `previews_per_second`, `disconnect_policy` and `labels`.
+   *
+   * The server keeps jobs in memory. It forgets all of them when it is started again; an id is then new.
    *
    * A job may come while its model loads. Only in the first seconds, until an engine has read the checkpoint, a call waits without an
    * event: the model says which sizes and references it takes. If the engine cannot start, the call fails with the reason.
@@ -2452,7 +2466,14 @@ export interface InferenceServiceClient extends Client {
    *
    * The job id is the idempotency key. The same id with the same body attaches to the job, running or ended, and streams its events
    * from the first one. The same id with another body is ALREADY_EXISTS. If the job failed with a retryable error
-   * (`JobError.retryable`), the same id and body start it again.
+   * (`JobError.retryable`), the same id and body start it again. A cancelled job is not retryable, also if its own disconnect or deadline
+   * cancelled it: it keeps its id, and the same id and body attach to the cancelled job. Use a new id to run it again.
+   *
+   * Two bodies are the same if all fields except `job_id` are equal as they were sent. Defaults are not filled in first: `steps` 15 and
+   * unset `steps` differ, even if the preset has 15. Files are compared by their bytes, URLs by their text, labels in any order. Fields
+   * that change only the delivery count too, for example `previews_per_second`, `disconnect_policy` and `labels`.
+   *
+   * The server keeps jobs in memory. It forgets all of them when it is started again; an id is then new.
    *
    * A job may come while its model loads. Only in the first seconds, until an engine has read the checkpoint, a call waits without an
    * event: the model says which sizes and references it takes. If the engine cannot start, the call fails with the reason.

@@ -206,7 +206,10 @@ export function jobStateToJSON(object: JobState): string {
 export const DisconnectPolicy = {
   /** DISCONNECT_POLICY_UNSPECIFIED - DISCONNECT_POLICY_UNSPECIFIED is the same as DISCONNECT_POLICY_CANCEL. */
   DISCONNECT_POLICY_UNSPECIFIED: 0,
-  /** DISCONNECT_POLICY_CANCEL - The job is cancelled, unless another stream watches it. A deadline counts as a disconnect. */
+  /**
+   * DISCONNECT_POLICY_CANCEL - The job is cancelled, unless another stream watches it. A deadline counts as a disconnect. The cancelled job keeps its id: Generate
+   * with the same id and body attaches to it and does not run it again.
+   */
   DISCONNECT_POLICY_CANCEL: 1,
   /** DISCONNECT_POLICY_CONTINUE - The job continues. WatchJob picks it up again. */
   DISCONNECT_POLICY_CONTINUE: 2,

@@ -772,7 +772,8 @@ export const ListJobsResponse: MessageFns<ListJobsResponse> = {
 
 /**
  * JobService watches, cancels and lists the jobs that Generate and Enhance started. The server keeps ended jobs with their files
- * and evicts the oldest first when JOB_RETENTION or JOB_RETENTION_BYTES is exceeded. Evicted jobs are NOT_FOUND.
+ * and evicts the oldest first when JOB_RETENTION or JOB_RETENTION_BYTES is exceeded. Evicted jobs are NOT_FOUND. Jobs are kept in memory:
+ * when the server is started again, all jobs of before are NOT_FOUND, also those that waited or ran.
  *
  * A job belongs to the token that started it: for others it is NOT_FOUND, and they may use its id for a job of their own. A token with
  * the scope admin sees the jobs of all tokens. The errors of tokens are those of InferenceService.
