@@ -19,6 +19,7 @@ import { contactSheet, type SheetEntry } from './demo/contact-sheet.js';
 import { type DemoJob, demoJobs } from './demo/jobs.js';
 import { drawPictures } from './demo/pictures.js';
 import { type DemoReceiver, startDemoReceiver } from './demo/receiver.js';
+import { prepareFolder } from './output/output-path.js';
 import { say } from './output/say.js';
 import { openPage } from './web/open-page.js';
 
@@ -37,6 +38,7 @@ export function createDemoCommand(): Command {
 }
 
 async function demo({ page: withPage }: { readonly page?: boolean }): Promise<void> {
+  await prepareFolder('the folder', OUT, 'run the demo in another folder');
   const cache = cacheFolder();
   const sdxl = await findAsset('demo-sdxl');
   const wan = await writeSyntheticWan(join(cache, 'tiny-wan'), 'wan-tiny');

@@ -5,6 +5,7 @@ import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import { contractJobTypes, jobTypeOfValue } from '../job-types.js';
 import { type RequestOptions, requestFrom, requestOptions } from './options/generate-options.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
+import { prepareFolder } from './output/output-path.js';
 import { ProgressView } from './output/progress-view.js';
 import { say } from './output/say.js';
 
@@ -27,7 +28,9 @@ async function run(prompt: string, options: GenerateOptions): Promise<void> {
   const abort = new AbortController();
   process.once('SIGINT', () => abort.abort());
   try {
-    await generateFiles(client, await requestFrom(prompt, options), options.out, abort.signal);
+    const request = await requestFrom(prompt, options);
+    await prepareFolder('--out', options.out);
+    await generateFiles(client, request, options.out, abort.signal);
   } finally {
     client.close();
   }

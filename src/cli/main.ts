@@ -82,10 +82,14 @@ try {
 } catch (caught) {
   // Print one clear sentence; a stack only for unforeseen errors.
   const error = InferenceError.from(caught);
-  process.stderr.write(`darkroom: ${error.message}\n`);
-  // The message of a single violation says it all.
-  if (error.violations.length > 1)
-    for (const { field, description } of error.violations) process.stderr.write(`  ${field}: ${description}\n`);
-  if (error.reason === 'INTERNAL' && error.cause instanceof Error) process.stderr.write(`${error.cause.stack}\n`);
+  const { violations, cause } = error;
+  // The message of a single violation says it all. That of several is their list, which has a line for each here.
+  const text = violations.length > 1 ? 'Invalid parameters:' : error.message;
+  process.stderr.write(`darkroom: ${text}\n`);
+  if (violations.length > 1)
+    for (const { field, description } of violations) process.stderr.write(`  ${field}: ${description}\n`);
+  // The sentence of a system error names the call and the path.
+  const isOfSystem = cause instanceof Error && 'syscall' in cause;
+  if (error.reason === 'INTERNAL' && cause instanceof Error && !isOfSystem) process.stderr.write(`${cause.stack}\n`);
   process.exit(1);
 }

@@ -1,8 +1,9 @@
 import { createHash, type Hash } from 'node:crypto';
-import { type FileHandle, mkdir, open, rename } from 'node:fs/promises';
+import { type FileHandle, open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { AssetChunk } from '../gen/darkroom/v1/event.js';
 import type { Asset } from '../gen/darkroom/v1/job.js';
+import { makeFolder } from '../std/make-folder.js';
 
 const EXTENSIONS: Readonly<Record<string, string>> = {
   'image/png': 'png',
@@ -63,7 +64,7 @@ export class AssetSaver {
   }
 
   async #open(index: number): Promise<PartFile> {
-    await mkdir(this.#folder, { recursive: true });
+    await makeFolder(this.#folder);
     const path = join(this.#folder, `${this.#name}-${index}.part`);
     return { handle: await open(path, 'w'), path, hash: createHash('sha256') };
   }

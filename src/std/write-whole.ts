@@ -1,7 +1,8 @@
-import { mkdir, open, statfs } from 'node:fs/promises';
+import { open, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { InferenceError } from '../errors.js';
 import { formatBytes } from './format-bytes.js';
+import { makeFolder } from './make-folder.js';
 import { writeOnce } from './part-file.js';
 
 export interface WholeFile {
@@ -38,7 +39,9 @@ export async function writeWhole(path: string, file: WholeFile): Promise<boolean
       { cause },
     );
   try {
-    await mkdir(dirname(path), { recursive: true });
+    await makeFolder(dirname(path)).catch((error: NodeJS.ErrnoException) => {
+      throw error.code === 'ENOENT' ? unwritable(path, error) : error;
+    });
     return await writeOnce(path, {
       signal,
       ...(staleMs !== undefined && { staleMs }),
@@ -62,11 +65,18 @@ export async function writeWhole(path: string, file: WholeFile): Promise<boolean
     if (signal?.aborted) throw new InferenceError('CANCELLED', 'the conversion was cancelled', { cause: error });
     const code = error instanceof Error && 'code' in error ? String(error.code) : '';
     if (['ENOSPC', 'EDQUOT', 'EFBIG'].includes(code)) throw diskFull(code, error);
-    if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST'].includes(code)) {
-      throw new InferenceError('CHECKPOINT_INVALID', `${path} cannot be written (${code}); name another folder`, {
-        cause: error,
-      });
-    }
+    if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST', 'EISDIR'].includes(code)) throw unwritable(path, error);
     throw error;
   }
+}
+
+function unwritable(path: string, error: unknown): InferenceError {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return new InferenceError(
+    'CHECKPOINT_INVALID',
+    `${path} cannot be written (${code ?? message}); name another folder`,
+    {
+      cause: error,
+    },
+  );
 }

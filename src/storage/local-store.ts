@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
+import { makeFolder } from '../std/make-folder.js';
 import type { AssetStore, StoredObject } from './asset-store.js';
 import { objectPath } from './object-path.js';
 import { storageError } from './storage-error.js';
@@ -35,7 +36,7 @@ export class LocalStore implements AssetStore {
     const target = join(this.#folder, bucket, key);
     const part = join(this.#folder, PARTS, randomUUID());
     try {
-      await Promise.all([dirname(target), dirname(part)].map((folder) => mkdir(folder, { recursive: true })));
+      await Promise.all([dirname(target), dirname(part)].map((folder) => makeFolder(folder)));
       this.#swept ??= sweep(dirname(part));
       await this.#swept;
       await pipeline(createReadStream(path), createWriteStream(part), { signal });

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readImageEncoderConfig } from '../pipelines/common/image-encoder-config.js';
@@ -6,6 +6,7 @@ import { readSdxlConfig } from '../pipelines/sdxl/checkpoint/read-config.js';
 import type { ImageProjectionConfig } from '../pipelines/sdxl/model/config.js';
 import { crossAttentions, IMAGE_KEYS } from '../pipelines/sdxl/model/ip-adapter.js';
 import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
+import { makeFolder } from '../std/make-folder.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { copySdxlConfigs } from './sdxl.js';
 import type { SyntheticImageEncoderSize, SyntheticIpAdapterSize } from './sizes.js';
@@ -108,7 +109,7 @@ export async function writeSyntheticIpAdapter(
 }
 
 async function writeEncoderConfig(folder: string, size: SyntheticImageEncoderSize): Promise<void> {
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   const config = { architectures: ['CLIPVisionModelWithProjection'], model_type: 'clip_vision_model' };
   const values = { ...config, hidden_act: 'gelu', layer_norm_eps: 1e-5, ...ENCODERS[size] };
   await writeFile(join(folder, 'config.json'), JSON.stringify(values, null, 2));

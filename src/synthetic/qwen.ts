@@ -1,7 +1,8 @@
-import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { cp, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readQwenConfig } from '../enhancer/qwen/config.js';
 import { wantedTensors } from '../enhancer/qwen/weights.js';
+import { makeFolder } from '../std/make-folder.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
 import type { SyntheticQwenSize } from './sizes.js';
@@ -46,7 +47,7 @@ export async function writeSyntheticQwen(
 ): Promise<string> {
   const weights = join(folder, 'model.safetensors');
   if ((await stat(weights).catch(() => undefined)) !== undefined) return folder;
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   await cp(await findAsset('tiny-qwen'), folder, { recursive: true });
   const path = join(folder, 'config.json');
   const config = JSON.parse(await readFile(path, 'utf8')) as object;

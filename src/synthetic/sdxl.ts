@@ -1,10 +1,11 @@
-import { cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type ComponentName, componentNames } from '../pipelines/sdxl/checkpoint/checkpoint.js';
 import { originalTensors } from '../pipelines/sdxl/checkpoint/original-names.js';
 import { readSdxlConfig } from '../pipelines/sdxl/checkpoint/read-config.js';
 import { planSdxlWeights } from '../pipelines/sdxl/weights.js';
+import { makeFolder } from '../std/make-folder.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
 import type { SyntheticSize } from './sizes.js';
@@ -104,7 +105,7 @@ type Files = Pick<HashFile, 'dtype' | 'isHollow'>;
 
 async function writeFolder(folder: string, files: Files, changes: Changes): Promise<string> {
   if (await exists(join(folder, 'vae', FILES.vae))) return folder;
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   const plan = await planIn(folder, changes);
   for (const name of componentNames) {
     const hashPrefix = `a:${name}.`;

@@ -1,8 +1,9 @@
-import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { cp, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { readWanConfig } from '../pipelines/wan/checkpoint/read-config.js';
 import { LATENTS_MEAN_2_2, LATENTS_STD_2_2 } from '../pipelines/wan/model/config.js';
 import { planWanWeights } from '../pipelines/wan/weights.js';
+import { makeFolder } from '../std/make-folder.js';
 import type { FloatType } from '../weights/safetensors.js';
 import { findAsset } from './assets.js';
 import type { SyntheticWanSize } from './sizes.js';
@@ -144,12 +145,12 @@ export async function writeSyntheticWan(
 ): Promise<string> {
   const last = join(folder, 'text_encoder', 'model.safetensors');
   if ((await stat(last).catch(() => undefined)) !== undefined) return folder;
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   await cp(await findAsset('tiny-wan'), folder, { recursive: true });
   for (const [file, values] of [...CHANGES[size], changes].flatMap((each) => Object.entries(each))) {
     const path = join(folder, file);
     const config = JSON.parse(await readFile(path, 'utf8').catch(() => '{}')) as object;
-    await mkdir(dirname(path), { recursive: true });
+    await makeFolder(dirname(path));
     await writeFile(path, JSON.stringify({ ...config, ...values }, null, 2));
   }
   const { transformer, vae, text_encoder, image_encoder } = planWanWeights(await readWanConfig(folder));
@@ -164,7 +165,7 @@ export async function writeSyntheticWan(
     ['text_encoder/model.safetensors', 'a:text_encoder.', dtype, text_encoder],
   ] as const) {
     if (tensors.length === 0) continue;
-    await mkdir(dirname(join(folder, file)), { recursive: true });
+    await makeFolder(dirname(join(folder, file)));
     await writeHashSafetensors(join(folder, file), { dtype: type, hashPrefix, tensors, isHollow });
   }
   return folder;

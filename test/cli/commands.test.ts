@@ -1,7 +1,8 @@
 import { copyFile, cp, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, inject, it } from 'vitest';
+import { describe, expect, inject, it, onTestFinished } from 'vitest';
+import { getJob } from '../../src/client/client.js';
 import { openWanCheckpoint } from '../../src/pipelines/wan/checkpoint/checkpoint.js';
 import { darkroom } from '../support/command-line.js';
 import { serve } from '../support/serving.js';
@@ -72,6 +73,59 @@ describe('DARKROOM_SERVER with several addresses', () => {
       expect([command, code]).toEqual([command, 1]);
       expect(stderr).toMatch(/^darkroom: no server takes calls: .*127\.0\.0\.1:1.*; .*127\.0\.0\.1:2/s);
     }
+  });
+});
+
+describe('a path that cannot be written', () => {
+  const places = async () => {
+    const cwd = await tempFolder();
+    await writeFile(join(cwd, 'file'), 'kept');
+    return cwd;
+  };
+  const size = ['--width', '64', '--height', '64', '--steps', '1', '--job-id', 'unsent'];
+
+  it.each([
+    ['file', 'a file has this name (EEXIST)'],
+    ['file/x', 'a part of the path is a file (ENOTDIR)'],
+    ['', 'the folder cannot be made (ENOENT)'],
+    ...(process.platform === 'linux' ? [['/proc/foo/bar', 'the folder cannot be made (ENOENT)']] : []),
+  ])('ends generate before its job is sent: --out "%s"', async (out, reason) => {
+    const serving = await serve();
+    onTestFinished(() => serving.stop());
+    const args = ['generate', 'a red circle', '--server', `127.0.0.1:${serving.server.port}`, ...size, '--out', out];
+    expect(await darkroom(args, { cwd: await places() })).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: `darkroom: --out "${out}" cannot be written: ${reason}; name another folder\n`,
+    });
+    await expect(getJob(serving.client, 'unsent', 5000)).rejects.toThrow('job_id "unsent" is not known');
+  });
+
+  it.each([
+    [
+      'demo',
+      ['demo'],
+      'the folder "out" cannot be written: a file has this name (EEXIST); run the demo in another folder',
+    ],
+    [
+      'models synthesize',
+      ['models', 'synthesize', 'qwen-tiny', 'out'],
+      'path "out" cannot be written: a file has this name (EEXIST); name another one',
+    ],
+    [
+      'models synthesize of a file',
+      ['models', 'synthesize', 'sdxl-controlnet-tiny', 'out/x.safetensors'],
+      'path "out/x.safetensors" cannot be written: a part of the path is a file (ENOTDIR); name another one',
+    ],
+    [
+      'models convert',
+      ['models', 'convert', inject('tinyQwen'), '--out', '.'],
+      '--out "." cannot be written: a folder has this name (EISDIR); name another file',
+    ],
+  ])('is one sentence in %s', async (_, args, sentence) => {
+    const cwd = await tempFolder();
+    await writeFile(join(cwd, 'out'), 'kept');
+    expect(await darkroom(args, { cwd })).toEqual({ code: 1, stdout: '', stderr: `darkroom: ${sentence}\n` });
   });
 });
 

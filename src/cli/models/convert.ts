@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { type ConversionProgress, convertToGguf, defaultGgufCache } from '../../enhancer/qwen/convert.js';
 import { type GgufFileType, ggufTypes } from '../../enhancer/qwen/gguf-file-types.js';
 import { formatBytes } from '../../std/format-bytes.js';
+import { prepareFile } from '../output/output-path.js';
 import { say } from '../output/say.js';
 
 /** `convert` writes the file that Enhance would write on first use. */
@@ -12,6 +13,7 @@ export function createConvertCommand(): Command {
     .addOption(new Option('--type <type>', 'storage type of the matrices').choices(ggufTypes).default('q8_0'))
     .option('--out <file>', `the file to write; omitted, one in ${defaultGgufCache()} that is used again`)
     .action(async (folder: string, { type, out }: { type: GgufFileType; out?: string }) => {
+      if (out !== undefined) await prepareFile('--out', out);
       const ends = new AbortController();
       const end = () => ends.abort();
       process.once('SIGINT', end);

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { InferenceError } from '../../errors.js';
 import { syntheticModels } from '../../synthetic/models.js';
 import { type FloatType, floatTypes } from '../../weights/safetensors.js';
+import { unwritable } from '../output/output-path.js';
 import { say } from '../output/say.js';
 
 export function createSynthesizeCommand(): Command {
@@ -22,7 +23,9 @@ export function createSynthesizeCommand(): Command {
     .action(async (model: string, path: string, { dtype }: { dtype?: FloatType }) => {
       const write = syntheticModels.get(model);
       if (write === undefined) throw new InferenceError('INVALID_REQUEST', `model "${model}" must be one of ${names}`);
-      await write(path, dtype);
+      await write(path, dtype).catch((error: unknown) => {
+        throw unwritable('path', path, error, 'name another one');
+      });
       say(`wrote ${path}`);
     });
 }

@@ -3,6 +3,7 @@ import { access, constants, mkdir, readdir, readFile, rename, rm, stat, statfs, 
 import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { formatBytes } from '../../std/format-bytes.js';
+import { makeFolder } from '../../std/make-folder.js';
 import { isAlive } from '../../std/stale-folders.js';
 import { measureEntry } from './cache-entry.js';
 
@@ -71,7 +72,7 @@ export class CacheFolder {
     const { folder, maxBytes } = this.#limits;
     if (entryBytes > maxBytes)
       return { reason: `it would take ${formatBytes(entryBytes, 3)}, the cache may have ${formatBytes(maxBytes, 3)}` };
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await makeFolder(folder, 0o700);
     await this.#removeLeftovers();
     if (!(await this.#evict(maxBytes - entryBytes)))
       return { reason: 'the entries that were used lately leave no room' };
