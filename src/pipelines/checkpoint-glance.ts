@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InferenceError } from '../errors.js';
 import { readGgufHeader } from '../weights/gguf/gguf-header.js';
@@ -10,6 +10,8 @@ export interface CheckpointGlance {
   readonly isFolder: boolean;
   /** Text of `model_index.json` of a diffusers-layout folder. */
   readonly index: string | undefined;
+  /** Names of what is in a folder. */
+  readonly entries: readonly string[];
   /** Names of the tensors of a single `.safetensors` or `.gguf` file. */
   readonly keys: readonly string[];
 }
@@ -21,9 +23,9 @@ export async function glanceAt(path: string): Promise<CheckpointGlance> {
   const isFolder = entry.isDirectory();
   if (isFolder) {
     const index = await readFile(join(path, 'model_index.json'), 'utf8').catch(() => undefined);
-    return { isFolder, index, keys: [] };
+    return { isFolder, index, entries: await readdir(path).catch(() => []), keys: [] };
   }
   const read = isGguf(path) ? readGgufHeader : path.endsWith('.safetensors') ? readSafetensors : undefined;
   const keys = read === undefined ? [] : [...(await read(path)).tensors.keys()];
-  return { isFolder, index: undefined, keys };
+  return { isFolder, index: undefined, entries: [], keys };
 }

@@ -1,4 +1,4 @@
-import { copyFile, cp, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
@@ -145,6 +145,51 @@ describe('a remedy that names an option', () => {
 });
 
 describe('models inspect', () => {
+  it('reports what a language model is, a folder or a GGUF file, and what serves it', async () => {
+    const cwd = await tempFolder();
+    await darkroom(['models', 'synthesize', 'qwen-tiny', 'qwen'], { cwd });
+    await darkroom(['models', 'convert', 'qwen', '--out', 'qwen.gguf'], { cwd });
+    const numbers = '  166.0 k parameters, 0.00 GB, 2 blocks, a context of 4096 tokens\n';
+    for (const [path, layout] of [
+      ['qwen', "in transformers' layout"],
+      ['qwen.gguf', 'in GGUF'],
+    ] as const) {
+      const serves = `  enhances prompts: darkroom serve --qwen ${path}\n`;
+      expect(await darkroom(['models', 'inspect', path], { cwd })).toEqual({
+        code: 0,
+        stdout: `${path} is a Qwen2 language model ${layout}.\n${numbers}${serves}`,
+        stderr: '',
+      });
+    }
+  });
+
+  it.each([
+    [
+      'an SDXL folder without its index',
+      'sdxl-tiny',
+      'model_index.json',
+      'x/model_index.json is missing; a diffusers-layout SDXL folder has it',
+    ],
+    [
+      'a WAN folder without its index',
+      'wan-tiny',
+      'model_index.json',
+      "x has no diffusion_pytorch_model.safetensors and no index of shards, but a folder transformer: in diffusers' layout its model_index.json is missing; download the checkpoint again",
+    ],
+    [
+      'a Qwen folder without its weights',
+      'qwen-tiny',
+      'model.safetensors',
+      'x has no model.safetensors and no index of shards; name the folder of a whole checkpoint, or get its missing files',
+    ],
+  ])('names the file that is missing: %s', async (_, size, file, sentence) => {
+    const cwd = await tempFolder();
+    await darkroom(['models', 'synthesize', size, 'x'], { cwd });
+    await rm(join(cwd, 'x', file));
+    const { code, stderr } = await darkroom(['models', 'inspect', 'x'], { cwd });
+    expect([code, stderr]).toEqual([1, `darkroom: ${sentence}\n`]);
+  });
+
   it('refuses an option of another family instead of ignoring it', async () => {
     const { code, stderr } = await darkroom(['models', 'inspect', inject('tinyWan'), '--vae', 'vae.safetensors']);
     expect([code, stderr]).toEqual([

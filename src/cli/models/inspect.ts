@@ -11,6 +11,7 @@ import { addFamilyOptions, familyVariables } from '../options/family-options.js'
 import { describeControlNet, inspectControlNet } from './inspect-controlnet.js';
 import { describeEmbedding, inspectEmbedding } from './inspect-embedding.js';
 import { describeLora, inspectLora } from './inspect-lora.js';
+import { describeQwen, inspectQwen } from './inspect-qwen.js';
 import { describeUpscaler, inspectUpscaler } from './inspect-upscaler.js';
 
 /** Number of unused keys that are listed. */
@@ -29,6 +30,7 @@ const ADD_ONS: readonly InspectAddOn[] = [
   addOn(inspectLora, describeLora),
   addOn(inspectControlNet, describeControlNet),
   addOn(inspectUpscaler, describeUpscaler),
+  addOn(inspectQwen, describeQwen),
   addOn(inspectEmbedding, describeEmbedding),
 ];
 
@@ -45,11 +47,11 @@ function addOn<T extends object>(
 export function createInspectCommand(): Command {
   const inspect = new Command('inspect')
     .description(
-      'show what a checkpoint, a LoRA, an embedding, a ControlNet or an upscaler is and whether it is whole, without loading it',
+      'show what a checkpoint, a language model, a LoRA, an embedding, a ControlNet or an upscaler is and whether it is whole, without loading it',
     )
     .argument(
       '<path>',
-      "a checkpoint: a diffusers-layout folder, or the original code's layout (one .safetensors file, or a folder for WAN); or the file of a LoRA, an embedding, a ControlNet or an upscaler",
+      "a checkpoint: a diffusers-layout folder, or the original code's layout (one .safetensors file, or a folder for WAN); a Qwen2 folder or GGUF file; or the file of a LoRA, an embedding, a ControlNet or an upscaler",
     )
     .option('--json', 'machine-readable')
     .action(async (path: string, { json, ...options }: { json?: boolean }) => {

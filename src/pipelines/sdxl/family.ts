@@ -55,8 +55,9 @@ export const sdxl: Family<SdxlVariables, SdxlSource> = {
     };
   },
 
-  recognises: ({ index, keys }) =>
-    index?.includes('"StableDiffusionXL') === true ||
+  // A folder with a UNet and no index is an incomplete copy, whose missing index is reported.
+  recognises: ({ index, entries, keys }) =>
+    (index === undefined ? entries.includes('unet') : index.includes('"StableDiffusionXL')) ||
     keys.some((key) => key.startsWith('model.diffusion_model.input_blocks.')),
   async open(source, options) {
     const { createSdxlPipeline } = await import('./pipeline.js');

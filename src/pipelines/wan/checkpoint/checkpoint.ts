@@ -94,12 +94,22 @@ interface GivenParts {
   readonly image: Part<ImageEncoderConfig> | undefined;
 }
 
+/** @throws InferenceError CHECKPOINT_INVALID for a folder in diffusers' layout that has lost its index */
+async function assertNotDiffusers(path: string): Promise<void> {
+  if (!(await isFolder(join(path, 'transformer')))) return;
+  throw new InferenceError(
+    'CHECKPOINT_INVALID',
+    `${path} has no diffusion_pytorch_model.safetensors and no index of shards, but a folder transformer: in diffusers' layout its model_index.json is missing; download the checkpoint again`,
+  );
+}
+
 async function openOriginal(
   { path, tokenizer, weightsCache: cacheFolder }: WanSource,
   { vae, text, image }: GivenParts,
 ): Promise<WanCheckpoint> {
   const options = { cacheFolder };
   const folder = (await isFolder(path)) ? path : dirname(path);
+  if (folder === path) await assertNotDiffusers(path);
   const found = folder === path ? await readWeightFiles(path, STEMS.transformer) : await readWeightFile(path, options);
   const bare = withoutPrefix(found.tensors);
   assertWan(found.path, bare);
