@@ -1,8 +1,9 @@
 import { fork } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
+import { basename, delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Device, Provider } from '../device.js';
-import { vulkanDriverFiles } from '../environment.js';
+import { environment, vulkanDriverFiles } from '../environment.js';
 import { InferenceError } from '../errors.js';
 import type { RuntimeName } from './runtime-names.js';
 
@@ -25,6 +26,28 @@ const FIXES: Readonly<Record<Provider, string>> = {
   cuda: 'run npm run setup:cuda',
   tensorrt: 'run npm run setup:cuda, and install TensorRT 10',
 };
+
+/** Folders where the Vulkan loader looks for the files of drivers. https://vulkan.lunarg.com/doc/view/latest/linux/LoaderDriverInterface.html */
+const DRIVER_FOLDERS = ['/usr/local/etc', '/usr/local/share', '/etc', '/usr/share'].map((folder) =>
+  join(folder, 'vulkan/icd.d'),
+);
+
+/** Names of the drivers that the Vulkan loader finds: those that a variable names, else the installed ones. */
+function vulkanDrivers(): readonly string[] {
+  const named = vulkanDriverFiles().split(delimiter).filter(existsSync);
+  if (named.length > 0) return named.map((file) => basename(file));
+  return DRIVER_FOLDERS.flatMap((folder) => (existsSync(folder) ? readdirSync(folder) : [])).filter((name) =>
+    name.endsWith('.json'),
+  );
+}
+
+/** @param detail why the provider does not open */
+function fixOf(provider: Provider, detail: string): string {
+  const drivers = provider === 'webgpu' && /no supported adapters/i.test(detail) ? vulkanDrivers() : [];
+  if (drivers.length === 0) return FIXES[provider];
+  const folder = environment().XDG_RUNTIME_DIR ? '' : ', set XDG_RUNTIME_DIR';
+  return `a Vulkan driver is there (${drivers.join(', ')}), but it probably lacks what WebGPU needs, as Mesa before 25 does: update it; if it is new enough, install what it loads (apt-get install libvulkan1 libegl1 libxext6)${folder}`;
+}
 
 export interface ProbeOptions {
   /** Omitted: `auto`. */
@@ -64,7 +87,7 @@ export function probeProvider(
       const detail = readable(
         answer ?? (complaint.trim().split('\n').at(-1) || `the probe ended with ${signal ?? `code ${code}`}`),
       );
-      resolve({ provider, opens: false, detail, fix: FIXES[provider] });
+      resolve({ provider, opens: false, detail, fix: fixOf(provider, detail) });
     });
   });
 }
@@ -104,7 +127,11 @@ export async function chooseDevice(device: Device, options: ProbeOptions = {}): 
 async function usable(provider: Provider, automatic: boolean, options: ProbeOptions): Promise<ProbeResult> {
   if (provider === 'cpu') return { provider, opens: true, detail: 'opens' };
   if (automatic && provider === 'webgpu' && usesSoftwareVulkan()) {
-    return { provider, opens: false, detail: 'the Vulkan driver runs on the CPU; ask for it with DEVICE=webgpu' };
+    const detail =
+      vulkanDrivers().length === 0
+        ? 'this machine has no GPU and no Vulkan driver'
+        : 'the Vulkan driver runs on the CPU and is slower than DEVICE=cpu; darkroom doctor shows whether DEVICE=webgpu opens it';
+    return { provider, opens: false, detail };
   }
   return probeProvider(provider, options);
 }

@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
-import { copyFile } from 'node:fs/promises';
+import { copyFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { chooseDevice } from '../../src/runtime/probe.js';
+import { darkroom } from '../support/command-line.js';
 import { softwareVulkan } from '../support/software-vulkan.js';
 import { tempFolder } from '../support/temp-folder.js';
 
@@ -22,7 +23,24 @@ describe('chooseDevice()', () => {
       const { device, rejected } = await chooseDevice('auto');
       expect(device).toBe('cpu');
       expect(rejected.map(({ provider }) => provider)).toEqual(['cuda', 'webgpu']);
-      expect(rejected[1]?.detail).toBe('the Vulkan driver runs on the CPU; ask for it with DEVICE=webgpu');
+      expect(rejected[1]?.detail).toBe(
+        'the Vulkan driver runs on the CPU and is slower than DEVICE=cpu; darkroom doctor shows whether DEVICE=webgpu opens it',
+      );
+    },
+    60_000,
+  );
+
+  it.skipIf(process.platform !== 'linux')(
+    'says that a driver is there where none of its adapters is usable',
+    async () => {
+      const driver = join(await tempFolder(), 'old_icd.json');
+      // A driver file whose library does not load gives no adapter, as an old driver does.
+      const file = { file_format_version: '1.0.0', ICD: { library_path: '/nowhere/libold.so', api_version: '1.1.0' } };
+      await writeFile(driver, JSON.stringify(file));
+      const { stdout } = await darkroom(['doctor'], { env: { VK_DRIVER_FILES: driver, XDG_RUNTIME_DIR: '/tmp' } });
+      expect(stdout).toMatch(
+        /^no {2}webgpu .*No supported adapters\n +fix: a Vulkan driver is there \(old_icd\.json\), but it probably lacks what WebGPU needs, as Mesa before 25 does: update it; .*libxext6\)$/m,
+      );
     },
     60_000,
   );
