@@ -34,8 +34,12 @@ const DRIVER_FOLDERS = ['/usr/local/etc', '/usr/local/share', '/etc', '/usr/shar
 
 /** Names of the drivers that the Vulkan loader finds: those that a variable names, else the installed ones. */
 function vulkanDrivers(): readonly string[] {
-  const named = vulkanDriverFiles().split(delimiter).filter(existsSync);
-  if (named.length > 0) return named.map((file) => basename(file));
+  const named = vulkanDriverFiles();
+  if (named !== '')
+    return named
+      .split(delimiter)
+      .filter(existsSync)
+      .map((file) => basename(file));
   return DRIVER_FOLDERS.flatMap((folder) => (existsSync(folder) ? readdirSync(folder) : [])).filter((name) =>
     name.endsWith('.json'),
   );
