@@ -69,6 +69,13 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
 });
 
+// Node warns that a server name of TLS is an IP address. gRPC sets such a name for a server that is addressed by IP, and nobody who runs a
+// command can change that.
+const { emitWarning } = process;
+process.emitWarning = ((...args: Parameters<typeof emitWarning>) => {
+  if (!(args as readonly unknown[]).includes('DEP0123')) emitWarning.apply(process, args);
+}) as typeof emitWarning;
+
 try {
   const program = new Command('darkroom')
     .description('SDXL images and WAN videos over gRPC, from the checkpoints you have')

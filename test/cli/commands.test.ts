@@ -76,6 +76,16 @@ describe('DARKROOM_SERVER with several addresses', () => {
   });
 });
 
+describe('a command that calls an address by TLS', () => {
+  it('prints its result alone, no warning of Node', async () => {
+    const pem = (name: string) => join(root, `test/fixtures/tls/access/${name}.pem`);
+    const serving = await serve({ TLS_CERT: pem('server'), TLS_KEY: pem('server-key') });
+    onTestFinished(() => serving.stop());
+    const args = ['status', '--server', `127.0.0.1:${serving.server.port}`, '--ca', pem('authority')];
+    expect(await darkroom(args)).toMatchObject({ code: 0, stderr: '' });
+  });
+});
+
 describe('a path that cannot be written', () => {
   const places = async () => {
     const cwd = await tempFolder();
