@@ -112,10 +112,13 @@ interface ReplayOptions {
 async function replay(queue: JobQueue, ids: readonly string[], options: ReplayOptions): Promise<void> {
   const letters = await queue.deadLetters(100_000);
   const runs = [...ids, ...(options.dead ? letters.jobs : [])];
-  for (const id of runs) say(`${id} ${REPLAYED[await queue.replay(id, options.callback ?? false)]}`);
-  for (const id of options.deadCallbacks ? letters.callbacks : []) {
-    say(`${id} ${REPLAYED[await queue.replay(id, true)]}`);
-  }
+  const run = async (id: string, isCallback: boolean) => {
+    const replayed = await queue.replay(id, isCallback);
+    say(`${id} ${REPLAYED[replayed]}`);
+    if (replayed === 'unknown') process.exitCode = 1;
+  };
+  for (const id of runs) await run(id, options.callback ?? false);
+  for (const id of options.deadCallbacks ? letters.callbacks : []) await run(id, true);
 }
 
 async function dead(queue: JobQueue, limit: number, json?: boolean): Promise<void> {
