@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { enhance } from '../client/client.js';
 import type { EnhanceRequest } from '../gen/darkroom/v1/inference_service.js';
 import type { JobMetadata } from '../gen/darkroom/v1/job.js';
+import { counted } from '../std/counted.js';
 import { integer, number } from './options/parse-option.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { ProgressView } from './output/progress-view.js';
@@ -59,5 +60,5 @@ function summary(metadata: JobMetadata | undefined): string {
   const { newTokens, waitSeconds, firstTokenSeconds, totalSeconds, device, promptTokens, droppedTokens } = enhancement;
   const rate = (newTokens / Math.max(totalSeconds - firstTokenSeconds, 1e-3)).toFixed(1);
   const cut = droppedTokens > 0 ? `, ${droppedTokens} cut off` : '';
-  return `${newTokens} tokens from ${promptTokens}${cut} on ${device} in ${totalSeconds.toFixed(1)} s after ${waitSeconds.toFixed(1)} s, ${rate} a second, seed ${seed}`;
+  return `${counted(newTokens, 'token')} from ${promptTokens}${cut} on ${device} in ${totalSeconds.toFixed(1)} s after ${waitSeconds.toFixed(1)} s, ${rate} a second, seed ${seed}`;
 }

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { estimate } from '../client/client.js';
+import { counted } from '../std/counted.js';
 import { formatBytes } from '../std/format-bytes.js';
 import { type RequestOptions, requestFrom, requestOptions } from './options/generate-options.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
@@ -24,7 +25,7 @@ async function run(prompt: string, options: RequestOptions & ServerOptions): Pro
     const memory = peakMemoryBytes === 0n ? '' : `, ${formatBytes(Number(peakMemoryBytes))} at most`;
     const device = devicePeakBytes === 0n ? '' : `, ${formatBytes(Number(devicePeakBytes))} of device memory`;
     process.stdout.write(
-      `${width}x${height}, ${denoisingSteps} steps: ${work} after ${queueSeconds.toFixed(1)} s in the queue${memory}${device}\n`,
+      `${width}x${height}, ${counted(denoisingSteps, 'step')}: ${work} after ${queueSeconds.toFixed(1)} s in the queue${memory}${device}\n`,
     );
   } finally {
     client.close();

@@ -3,6 +3,7 @@ import { type DarkroomClient, generate } from '../client/client.js';
 import { AssetSaver } from '../client/save-assets.js';
 import type { GenerateRequest } from '../gen/darkroom/v1/inference_service.js';
 import { contractJobTypes, jobTypeOfValue } from '../job-types.js';
+import { counted } from '../std/counted.js';
 import { type RequestOptions, requestFrom, requestOptions } from './options/generate-options.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { prepareFolder } from './output/output-path.js';
@@ -58,7 +59,7 @@ async function generateFiles(
         say(`wrote ${paths[i]} (${width}x${height}, seed ${seed})`);
       }
       const seconds = metadata?.generationSeconds.toFixed(1);
-      say(`${seconds} s on ${metadata?.device}, ${metadata?.steps} steps, ${metadata?.scheduler}`);
+      say(`${seconds} s on ${metadata?.device}, ${counted(metadata?.steps ?? 0, 'step')}, ${metadata?.scheduler}`);
       if (metadata?.embeddings.length) say(`embeddings: ${metadata.embeddings.join(', ')}`);
       if (metadata?.enhancedPrompt) say(`enhanced prompt: ${metadata.enhancedPrompt}`);
       if (metadata?.promptProblem) {
@@ -69,7 +70,9 @@ async function generateFiles(
       }
       if (metadata?.referenceProblem) process.stderr.write(`${metadata.referenceProblem}\n`);
       if (metadata?.droppedTokens)
-        process.stderr.write(`${metadata.droppedTokens} tokens of the prompt were cut off\n`);
+        process.stderr.write(
+          `${counted(metadata.droppedTokens, 'token')} of the prompt ${metadata.droppedTokens === 1 ? 'was' : 'were'} cut off\n`,
+        );
     }
   }
   return paths;

@@ -6,6 +6,7 @@ import {
   type Model,
   ModelState,
 } from '../gen/darkroom/v1/model_service.js';
+import { counted } from '../std/counted.js';
 import { formatBytes } from '../std/format-bytes.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { say } from './output/say.js';
@@ -29,7 +30,7 @@ async function run({ json, ...options }: ServerOptions & { readonly json?: boole
     if (json) return say(JSON.stringify(GetServerStatusResponse.toJSON(status), null, 2));
     const { version, uptimeSeconds, draining, runningJobs, queuedJobs, queueLimit, models } = status;
     say(`darkroom ${version}, up ${duration(uptimeSeconds)}${draining ? ', draining' : ''}`);
-    say(`${runningJobs} jobs running, ${queuedJobs} waiting, at most ${queueLimit}`);
+    say(`${counted(runningJobs, 'job')} running, ${queuedJobs} waiting, at most ${queueLimit}`);
     const listed = new Map((await listModels(client, ANSWER_MS)).models.map((model) => [model.name, model]));
     for (const model of models) {
       say(line(model));
@@ -48,8 +49,8 @@ function line({ name, state, device, residentBytes, restarts, variants, problem 
     stateName(state).padEnd(10),
     device,
     residentBytes === 0n ? '' : formatBytes(Number(residentBytes)),
-    variants === 0 ? '' : `${variants} LoRA variants`,
-    restarts === 0 ? '' : `${restarts} restarts`,
+    variants === 0 ? '' : counted(variants, 'LoRA variant'),
+    restarts === 0 ? '' : counted(restarts, 'restart'),
     problem,
   ];
   return cells.filter((cell) => cell !== '').join('  ');

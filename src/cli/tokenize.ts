@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { tokenize } from '../client/client.js';
+import { counted } from '../std/counted.js';
 import { addServerOptions, connectTo, type ServerOptions } from './options/server-options.js';
 import { say } from './output/say.js';
 
@@ -17,7 +18,7 @@ async function run(text: string, { model, ...options }: ServerOptions & { model?
     const { encoders, phrases, problem } = await tokenize(client, { text, model: model ?? '' });
     for (const { encoder, tokens, chunks, dropped } of encoders) {
       process.stdout.write(
-        `${encoder}: ${tokens} tokens in ${chunks} of 75${dropped > 0 ? `, ${dropped} cut off` : ''}\n`,
+        `${encoder}: ${counted(tokens, 'token')} in ${chunks} of 75${dropped > 0 ? `, ${dropped} cut off` : ''}\n`,
       );
     }
     for (const { text: phrase, weight, tokens } of phrases) {

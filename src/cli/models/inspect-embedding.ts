@@ -1,6 +1,7 @@
 import { InferenceError } from '../../errors.js';
 import { embeddingEndings } from '../../pipelines/embeddings/embedding-file.js';
 import { type EmbeddingSummary, readEmbeddingSummary } from '../../pipelines/embeddings/embedding-summary.js';
+import { counted } from '../../std/counted.js';
 
 export interface EmbeddingInspection extends EmbeddingSummary {
   readonly kind: 'embedding';
@@ -27,7 +28,7 @@ export function describeEmbedding(path: string, { base, format, counts, sizeByte
   const model = base === 'unknown' ? 'a model of unknown kind' : base;
   return [
     `${path} is an embedding (textual inversion) for ${model}, ${FORMATS[format]}.`,
-    `  ${counts[0]} vectors of the first text encoder, ${counts[1]} of the second, ${(sizeBytes / 1e3).toFixed(1)} kB`,
+    `  ${counted(counts[0] ?? 0, 'vector')} of the first text encoder, ${counts[1]} of the second, ${(sizeBytes / 1e3).toFixed(1)} kB`,
     '',
   ].join('\n');
 }

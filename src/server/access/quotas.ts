@@ -1,4 +1,5 @@
 import { InferenceError } from '../../errors.js';
+import { counted } from '../../std/counted.js';
 import type { Caller } from './caller.js';
 
 const MINUTE_MS = 60_000;
@@ -40,7 +41,7 @@ export class Quotas {
     };
     if (jobs !== undefined && inFlight >= jobs) {
       refuse(
-        `token "${name}" has ${inFlight} jobs in flight, it may have ${jobs} (jobs); try again when one has ended`,
+        `token "${name}" has ${counted(inFlight, 'job')} in flight, it may have ${jobs} (jobs); try again when one has ended`,
         'jobs',
         jobs,
         RETRY_MS,
@@ -53,7 +54,7 @@ export class Quotas {
     const oldest = starts[starts.length - jobsPerMinute];
     if (oldest !== undefined) {
       refuse(
-        `token "${name}" started ${starts.length} jobs within a minute, it may start ${jobsPerMinute} (jobsPerMinute); try again later`,
+        `token "${name}" started ${counted(starts.length, 'job')} within a minute, it may start ${jobsPerMinute} (jobsPerMinute); try again later`,
         'jobsPerMinute',
         jobsPerMinute,
         Math.ceil(oldest + MINUTE_MS - now),
