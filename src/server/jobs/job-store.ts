@@ -47,7 +47,7 @@ export class JobStore {
     if (job !== undefined) return job;
     throw new InferenceError(
       'JOB_NOT_FOUND',
-      `job_id "${id.slice(0, 128)}" is not known; it never was, or it ended long ago and newer jobs took its room`,
+      `job_id "${id.slice(0, 128)}" is not known; it never was, it ended long ago and newer jobs took its room, or the server was started again since`,
     );
   }
 
