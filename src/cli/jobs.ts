@@ -1,10 +1,10 @@
 import { Command, Option } from 'commander';
 import { readBridgeConfig } from '../config/bridge-config.js';
 import { InferenceError } from '../errors.js';
-import { failedBody } from '../queue-bridge/callback/callback-body.js';
+import { type CallbackBody, failedBody } from '../queue-bridge/callback/callback-body.js';
 import { callbackMessage } from '../queue-bridge/callback/callback-message.js';
 import type { JobQueue, JobState, Replayed } from '../queue-bridge/queue/job-queue.js';
-import { shownFields } from '../queue-bridge/queue/journal-fields.js';
+import { type JournalFields, readableFields, shownFields } from '../queue-bridge/queue/journal-fields.js';
 import { openQueue } from '../queue-bridge/queue/open-queue.js';
 import { count } from './options/parse-option.js';
 import { say } from './output/say.js';
@@ -80,7 +80,8 @@ async function list(queue: JobQueue, limit: number, state?: JobState, json?: boo
       .map(([what, n]) => `${n} ${what.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`)
       .join(', '),
   );
-  for (const { id = '', state: at = '', type = '', user = '', attempts = '0', created_at, cb, last_error } of jobs) {
+  for (const job of jobs) {
+    const { id = '', state: at = '', type = '', user = '', attempts = '0', created_at, cb } = job;
     const callback = cb === undefined ? '' : `callback ${cb}`;
     const row = [
       id,
@@ -90,17 +91,24 @@ async function list(queue: JobQueue, limit: number, state?: JobState, json?: boo
       time(created_at),
       user,
       callback,
-      // A job that runs or completed has got over the error of an earlier attempt.
-      TROUBLED.includes(at) ? (last_error ?? '') : '',
+      problemOf(job),
     ];
     say(row.filter((cell) => cell !== '').join('  '));
   }
 }
 
+/** Why a job failed or waits. One that runs or completed has got over the error of an earlier attempt. */
+function problemOf({ state = '', last_error = '', callback = '{}' }: JournalFields): string {
+  if (!TROUBLED.includes(state)) return '';
+  if (state !== 'failed') return last_error;
+  const { error_message = '' } = JSON.parse(callback) as Partial<CallbackBody>;
+  return error_message || last_error;
+}
+
 async function show(queue: JobQueue, id: string): Promise<void> {
   const fields = await queue.show(id);
   if (fields === undefined) throw new InferenceError('JOB_NOT_FOUND', `job "${id}" is not known to the queue`);
-  say(JSON.stringify(shownFields(fields), null, 2));
+  say(JSON.stringify(readableFields(fields), null, 2));
 }
 
 interface ReplayOptions {

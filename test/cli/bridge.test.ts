@@ -173,6 +173,12 @@ describe('darkroom jobs', () => {
     const text = (await jobs('list', '--state', 'cancelled')).stdout;
     expect(text).toMatch(/\nnot-yet {2}cancelled {2}sdxl_image_fast +1 tried {2}\d{4}-.* ann {2}callback d/);
     expect(JSON.parse((await jobs('show', 'fine')).stdout)).toMatchObject({ id: 'fine', state: 'completed', run: '1' });
+    const told = JSON.stringify({ error_message: 'Invalid parameters: type "nope" is no job type' });
+    await producer.hSet('jobs:job:not-yet', { state: 'failed', callback: told });
+    expect((await jobs('list')).stdout).toMatch(
+      /\nnot-yet {2}failed .* {2}Invalid parameters: type "nope" is no job type\n/,
+    );
+    await producer.hSet('jobs:job:not-yet', 'state', 'cancelled');
     await producer.hSet('jobs:job:fine', 'last_error', 'no server answers');
     for (const [state, isShown] of [
       ['failed', true],

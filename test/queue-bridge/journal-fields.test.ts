@@ -1,7 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient } from 'redis';
 import { expect, it, onTestFinished } from 'vitest';
-import { type JournalFields, journalFields, shownFields } from '../../src/queue-bridge/queue/journal-fields.js';
+import {
+  type JournalFields,
+  journalFields,
+  readableFields,
+  shownFields,
+} from '../../src/queue-bridge/queue/journal-fields.js';
 import { RedisRunner } from '../../src/queue-bridge/queue/redis-runner.js';
 import { ScriptQueue } from '../../src/queue-bridge/queue/script-queue.js';
 import { loadScripts } from '../../src/queue-bridge/queue/scripts.js';
@@ -115,4 +120,22 @@ it('the table of journal fields has every field that a script writes, with these
 it('darkroom jobs shows a journal without the bookkeeping of the bridge', () => {
   const fields: JournalFields = { id: 'a', token: 't', seq: '1', cb: 'due', cb_token: 'd', 'upload:0': '{}' };
   expect(shownFields(fields)).toEqual({ id: 'a', cb: 'due', 'upload:0': '{}' });
+});
+
+it('darkroom jobs show says when and what, in the order of a life', () => {
+  const fields: JournalFields = {
+    ...{ callback: '{"job_id":"a"}', cb_since: '1795845813642', 'upload:1': '{"url":"b"}', 'upload:0': '{"url":"a"}' },
+    ...{ state: 'completed', payload: 'no JSON', created_at: '1795845813000', id: 'a', seed: '7', cb_token: 'd' },
+  };
+  expect(Object.entries(readableFields(fields))).toEqual([
+    ['id', 'a'],
+    ['payload', 'no JSON'],
+    ['created_at', '2026-11-28T06:03:33.000Z'],
+    ['state', 'completed'],
+    ['seed', '7'],
+    ['upload:1', { url: 'b' }],
+    ['upload:0', { url: 'a' }],
+    ['callback', { job_id: 'a' }],
+    ['cb_since', '2026-11-28T06:03:33.642Z'],
+  ]);
 });

@@ -6,6 +6,8 @@ interface JournalFieldInfo {
   readonly writers: readonly ScriptName[];
   /** The bridge's own bookkeeping: `darkroom jobs` does not show it. */
   readonly isInternal?: true;
+  /** What its text stands for. Omitted: itself. */
+  readonly form?: 'time' | 'json';
 }
 
 const UPLOAD = 'upload:';
@@ -16,12 +18,16 @@ const UPLOAD = 'upload:';
  */
 export const journalFields = {
   id: { meaning: 'Id of the job.', writers: ['admit'] },
-  payload: { meaning: 'Payload as it was pushed. Empty if it was too large to be kept.', writers: ['admit'] },
+  payload: {
+    meaning: 'Payload as it was pushed. Empty if it was too large to be kept.',
+    writers: ['admit'],
+    form: 'json',
+  },
   user: { meaning: '`user_id` of the payload.', writers: ['admit'] },
   lane: { meaning: 'Lane that the job waits in.', writers: ['admit'] },
   type: { meaning: 'Job type.', writers: ['admit'] },
   seq: { meaning: 'Number of its arrival: its place in the queue of its user.', writers: ['admit'], isInternal: true },
-  created_at: { meaning: 'Time of its arrival.', writers: ['admit'] },
+  created_at: { meaning: 'Time of its arrival.', writers: ['admit'], form: 'time' },
   traceparent: {
     meaning: '`traceparent` of the payload, else of the trace that the first claim began.',
     writers: ['admit', 'claim'],
@@ -43,7 +49,7 @@ export const journalFields = {
     isInternal: true,
   },
   worker: { meaning: 'Bridge that claimed it last: host, process, a random part.', writers: ['claim'] },
-  started_at: { meaning: 'Time of the last claim.', writers: ['claim'] },
+  started_at: { meaning: 'Time of the last claim.', writers: ['claim'], form: 'time' },
   seed: {
     meaning: 'Seed that is used if the payload has none. It is kept over attempts and runs.',
     writers: ['claim'],
@@ -56,11 +62,12 @@ export const journalFields = {
   generated: {
     meaning: 'Stage `generated`: SHA-256 of each file and the metadata of the callback, JSON.',
     writers: ['record'],
+    form: 'json',
   },
-  'upload:<index>': { meaning: 'Stage `uploaded`: one stored file, JSON.', writers: ['record'] },
+  'upload:<index>': { meaning: 'Stage `uploaded`: one stored file, JSON.', writers: ['record'], form: 'json' },
   last_error: { meaning: 'Why the last attempt ended.', writers: ['poll', 'release'] },
-  callback: { meaning: 'Body of the terminal callback.', writers: ['admit', 'finish', 'cancel'] },
-  ended_at: { meaning: 'Time of its end.', writers: ['admit', 'finish', 'cancel'] },
+  callback: { meaning: 'Body of the terminal callback.', writers: ['admit', 'finish', 'cancel'], form: 'json' },
+  ended_at: { meaning: 'Time of its end.', writers: ['admit', 'finish', 'cancel'], form: 'time' },
   ended_by: { meaning: 'Token of the lease that ended it.', writers: ['finish'], isInternal: true },
   pcb: {
     meaning: '`processing` callback: `due`, `delivered` or `dropped`.',
@@ -77,6 +84,7 @@ export const journalFields = {
   cb_since: {
     meaning: 'Time since when the callback is due.',
     writers: ['admit', 'claim', 'finish', 'cancel', 'replay'],
+    form: 'time',
   },
   cb_kind: {
     meaning: 'Kind of the delivery in flight: `processing` or `terminal`.',
@@ -94,7 +102,7 @@ export const journalFields = {
     isInternal: true,
   },
   cb_error: { meaning: 'Why the last delivery attempt failed.', writers: ['settle'] },
-  called_back_at: { meaning: 'Time when the terminal callback was delivered.', writers: ['settle'] },
+  called_back_at: { meaning: 'Time when the terminal callback was delivered.', writers: ['settle'], form: 'time' },
 } as const satisfies Readonly<Record<string, JournalFieldInfo>>;
 
 /** Field of a stored file, by the place of the file in the job. */
@@ -117,8 +125,32 @@ export function uploadIndex(field: string): number | undefined {
   return field.startsWith(UPLOAD) ? Number(field.slice(UPLOAD.length)) : undefined;
 }
 
-/** A journal without the bridge's own bookkeeping. */
+/** A journal without the bridge's own bookkeeping, in the order of the table. */
 export function shownFields(fields: JournalFields): JournalFields {
+  const infos = Object.entries<JournalFieldInfo>(journalFields);
+  return Object.fromEntries(
+    infos.flatMap(([name, { isInternal }]) =>
+      isInternal ? [] : Object.entries(fields).filter(([field]) => tableName(field) === name),
+    ),
+  );
+}
+
+/** The same for a person: times as in ISO 8601, and JSON as what it says. */
+export function readableFields(fields: JournalFields): Readonly<Record<string, unknown>> {
   const infos: Readonly<Record<string, JournalFieldInfo>> = journalFields;
-  return Object.fromEntries(Object.entries(fields).filter(([name]) => infos[name]?.isInternal !== true));
+  const shown = Object.entries(shownFields(fields));
+  return Object.fromEntries(shown.map(([field, text = '']) => [field, readable(text, infos[tableName(field)]?.form)]));
+}
+
+function tableName(field: string): string {
+  return uploadIndex(field) === undefined ? field : `${UPLOAD}<index>`;
+}
+
+function readable(text: string, form: JournalFieldInfo['form']): unknown {
+  if (form === undefined) return text;
+  try {
+    return form === 'time' ? new Date(Number(text)).toISOString() : JSON.parse(text);
+  } catch {
+    return text; // a payload that is no JSON
+  }
 }
