@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fromBinary } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { Server, ServerCredentials, setLogger } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Config } from '../config/server-config.js';
 import { DeviceLedgers } from '../engine/device-ledgers.js';
@@ -180,6 +180,9 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   for (const engine of engines) engine.onStateChange(updateHealth);
   updateHealth();
 
+  // grpc-js prints on standard error what the operator is told in our own words.
+  const toLog = (...line: unknown[]) => log.debug({ line: line.join(' ') }, 'grpc-js');
+  setLogger({ error: toLog, info: toLog, debug: toLog });
   const port = await bind(server, config.DARKROOM_LISTEN, access.listener.credentials);
   const local = access.listener.isEncrypted && options.ownToken !== undefined ? await LocalSocket.create() : undefined;
   if (local !== undefined) await bind(server, local.address, ServerCredentials.createInsecure());

@@ -47,6 +47,17 @@ describe('where the addon of onnxruntime does not load', () => {
   });
 });
 
+describe('serve', () => {
+  it('says in one sentence that its address is taken', async () => {
+    const serving = await serve();
+    const address = `127.0.0.1:${serving.server.port}`;
+    const { code, stderr } = await darkroom(['serve', '--sdxl', inject('tinySdxl'), '--listen', address]);
+    await serving.stop();
+    const sentence = `darkroom: cannot listen on ${address}: something else listens there; set another address in DARKROOM_LISTEN (--listen)\n`;
+    expect([code, stderr]).toEqual([1, sentence]);
+  });
+});
+
 describe('DARKROOM_SERVER with several addresses', () => {
   it.each([
     ['generate', ['a red circle', '--width', '64', '--height', '64', '--steps', '1']],
