@@ -338,7 +338,7 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
     'the server does not speak TLS: unset DARKROOM_TLS, DARKROOM_CA and DARKROOM_CERT',
   ],
   [
-    /unimplemented|unknown service|not implement|status code 404/i,
+    /unimplemented|unknown service|not implement|status code 404|protocol error/i,
     'something else listens there, or another version; set DARKROOM_SERVER to where a darkroom server listens',
   ],
   [
@@ -347,8 +347,12 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   ],
 ];
 
+/** An error of OpenSSL: its thread, its number, and where in its source it was found stand around what it says. */
+const OPENSSL = /(?:Error: )?[0-9A-F]+:error:[0-9A-F]+:[^:]*:[^:]*:([^:]*):.*$/s;
+
 function explain(details: string): string {
   const text = details
+    .replace(OPENSSL, 'TLS: $1')
     .replace(`${NO_CONNECTION}. Last error: `, '')
     .replace(/ \([\d-]+T[\d:.]+Z\).*$/s, '')
     .replace(/\.? Resolution note: *$/, '');

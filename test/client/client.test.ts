@@ -1,3 +1,4 @@
+import { createServer as createHttpServer } from 'node:http';
 import { constants, createServer as createHttp2Server, type ServerHttp2Session } from 'node:http2';
 import { type AddressInfo, createServer } from 'node:net';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
@@ -79,6 +80,14 @@ describe('Generate on a server that does not answer', () => {
     const error = await failureOf(await listening(new Server()));
     expect(error).toMatchObject({ reason: 'UNREACHABLE', wasSent: false, retryable: true });
     expect(String(error)).toContain('something else listens there');
+  });
+
+  it('says that something else listens where it speaks HTTP/1, as the port of the metrics does', async () => {
+    const server = createHttpServer();
+    onTestFinished(() => void server.close());
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    expect(String(await failureOf(`127.0.0.1:${port}`))).toMatch(/something else listens there.*DARKROOM_SERVER/);
   });
 
   it('was sent where the server is killed with the call in its hands', async () => {

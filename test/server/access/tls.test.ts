@@ -198,6 +198,7 @@ describe('a server without TLS', () => {
     const problem = await problemOf(`127.0.0.1:${server.port}`, { tls: { authorities } });
     await server.close();
     expect(problem?.message).toMatch(/the server does not speak TLS/);
+    expect(problem?.message).toMatch(/: TLS: wrong version number; the server/);
   });
 });
 
