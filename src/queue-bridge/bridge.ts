@@ -39,6 +39,8 @@ const POLL_MS = 2000;
 const BUSY_POLL_MS = 250;
 /** Longest time that a stop waits for usage records. */
 const USAGE_STOP_MS = 2000;
+/** Time until the server of a stray run is asked again. */
+const STRAY_RETRY_MS = 2000;
 /** Time between two looks at whether the queue answers. */
 const WATCH_MS = 500;
 /** Delay after a failed poll. */
@@ -237,16 +239,21 @@ class Bridge implements RunningBridge {
     return payloads.length > 0 || started > 0 || (delivered ?? 0) + recorded > 0;
   }
 
-  /** Cancels a run of a job that ended while it waited. Another bridge may do so, too: a second cancel changes nothing. */
+  /**
+   * Cancels a run of a job that ended while it waited, if its server is one of this bridge's. One that does not answer is asked again.
+   * Another bridge may ask it, too: a second cancel changes nothing.
+   */
   #cancelStray(run: ServerRun): void {
     const key = `${run.server} ${run.jobId}`;
-    if (this.#strays.has(key)) return;
+    if (this.#strays.has(key) || !this.#pool.has(run.server)) return;
     const cancel = async () => {
-      await this.#pool.cancel(run);
-      await this.#queue.forgetStrays([run]);
+      if (await this.#pool.cancel(run)) await this.#queue.forgetStrays([run]);
+      else await sleep(STRAY_RETRY_MS, undefined, { signal: this.#stopping.signal, ref: false });
     };
     const done = cancel()
-      .catch((error: unknown) => this.#log.warn({ err: error, ...run }, 'stray run not forgotten'))
+      .catch((error: unknown) => {
+        if (!this.#stopping.signal.aborted) this.#log.warn({ err: error, ...run }, 'stray run not forgotten');
+      })
       .finally(() => this.#strays.delete(key));
     this.#strays.set(key, done);
   }

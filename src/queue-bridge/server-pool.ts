@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ConnectOptions, cancelJob, connect, type DarkroomClient, serverStatus } from '../client/client.js';
+import { InferenceError } from '../errors.js';
 import { type Model, ModelState } from '../gen/darkroom/v1/model_service.js';
 import type { Logger } from '../log.js';
 import { createBackoff } from '../std/backoff.js';
@@ -109,17 +110,26 @@ export class ServerPool {
     entry.nextPoll.abort();
   }
 
+  has(address: string): boolean {
+    return this.#entries.some((entry) => entry.address === address);
+  }
+
   /**
-   * Cancels a run on the server that the journal records, or on every server if none has that address. Best effort: a server that is
-   * gone, or does not have the job any more, has nothing to cancel.
+   * Cancels a run on the server that the journal records, or on every server if none has that address. A server that is gone, or does
+   * not have the job any more, has nothing to cancel.
+   * @returns true if each of them answered that the run is over, or that it has none
    */
-  async cancel({ server, jobId }: ServerRun): Promise<void> {
+  async cancel({ server, jobId }: ServerRun): Promise<boolean> {
     const its = this.#entries.filter(({ address }) => address === server);
-    await Promise.all(
+    const answers = await Promise.all(
       (its.length > 0 ? its : this.#entries).map(({ client }) =>
-        cancelJob(client, jobId, CANCEL_TIMEOUT_MS).catch(() => undefined),
+        cancelJob(client, jobId, CANCEL_TIMEOUT_MS).then(
+          () => true,
+          (error: unknown) => InferenceError.from(error).reason === 'JOB_NOT_FOUND',
+        ),
       ),
     );
+    return answers.every((isOver) => isOver);
   }
 
   close(): void {

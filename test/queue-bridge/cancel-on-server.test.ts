@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { JobState } from '../../src/gen/darkroom/v1/job.js';
 import { RedisRunner } from '../../src/queue-bridge/queue/redis-runner.js';
@@ -93,6 +94,24 @@ describe.each(['memory', 'Redis'])(
     });
   },
 );
+
+it('a run that waits to be cancelled is left to a bridge whose server has it', async () => {
+  const id = 'elsewhere';
+  const { start, push, queue } = await withRedis(id);
+  const first = await start();
+  await push(quickPayload(id, { config }));
+  await until(() => isRunning(id));
+  await first.stop();
+  expect(await queue.cancel(id, JSON.stringify({ job_id: id, status: 'failed' }))).toBe('cancelled');
+  const others = await withRedis(id, { DARKROOM_SERVER: '127.0.0.1:1' });
+  const other = await others.start();
+  await setTimeout(1000);
+  await other.stop();
+  expect((await queue.poll()).strayRuns).toEqual([{ server: address, jobId: id }]);
+  await start();
+  await until(() => isCancelled(id));
+  await until(async () => (await queue.poll()).strayRuns.length === 0);
+});
 
 it('a cancelled job is called back although its server is not reachable, or no bridge knows the server', async () => {
   const { start, push, ended, queue } = await withRedis('lonely', { DARKROOM_SERVER: `127.0.0.1:1,${address}` });

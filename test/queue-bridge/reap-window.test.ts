@@ -26,3 +26,21 @@ it('a bridge does not reap with a poll that was on its way during an outage, nor
   expect(reaps(window, back + LEASE_MS - 1)).toBe(false);
   expect(reaps(window, back + LEASE_MS)).toBe(true);
 });
+
+it('a clock that went forward and back again does not keep a bridge from reaping', () => {
+  const window = new ReapWindow(LEASE_MS);
+  window.answered(1_000_000);
+  window.answered(1_000_000 + 3_600_000);
+  for (let now = 1_002_000; now < 1_002_000 + LEASE_MS; now += 2000) window.answered(now);
+  expect(reaps(window, 1_002_001 + LEASE_MS)).toBe(true);
+});
+
+it('a store that is always slow does not keep a bridge from reaping', () => {
+  const window = new ReapWindow(LEASE_MS);
+  const reaping: number[] = [];
+  for (let now = 1_000_000; now < 1_000_000 + 10 * LEASE_MS; now += 12_000) {
+    if (reaps(window, now)) reaping.push(now);
+    window.answered(now);
+  }
+  expect(reaping.length).toBeGreaterThan(10);
+});

@@ -54,6 +54,9 @@ export interface Reaping {
   readonly graceMs: number;
 }
 
+/** Leases end as they expire. */
+export const AT_ONCE: Reaping = { from: 0, until: Number.MAX_SAFE_INTEGER, graceMs: 0 };
+
 export interface Poll {
   /** Time of the store, in ms since 1970. */
   readonly now: number;

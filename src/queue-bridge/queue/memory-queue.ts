@@ -11,6 +11,7 @@ import { FairQueue } from './fair-queue.js';
 import {
   type Admission,
   type Admitted,
+  AT_ONCE,
   type Cancelled,
   type ClaimRequest,
   type DeadLetters,
@@ -27,6 +28,7 @@ import {
   type Poll,
   type QueueCounts,
   type QueueMeasurement,
+  type Reaping,
   type Release,
   type Replayed,
   type ServerRun,
@@ -74,9 +76,10 @@ export class MemoryQueue implements JobQueue {
     for (const wake of this.#wakers) wake();
   }
 
-  async poll(): Promise<Poll> {
+  async poll({ from, until }: Reaping = AT_ONCE): Promise<Poll> {
     const now = Date.now();
-    for (const id of due(this.#leases, now)) {
+    // After a stop of this process its workers renew first.
+    for (const id of from <= now && now <= until ? due(this.#leases, now) : []) {
       this.#leases.delete(id);
       this.#write(id, { last_error: LEASE_EXPIRED });
       this.#enqueue(id);

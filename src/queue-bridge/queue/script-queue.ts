@@ -11,6 +11,7 @@ import { AnswerWatch } from './answer-watch.js';
 import {
   type Admission,
   type Admitted,
+  AT_ONCE,
   type Cancelled,
   type ClaimRequest,
   type DeadLetters,
@@ -233,8 +234,6 @@ export class ScriptQueue implements JobQueue {
     return this.#answers.watch(() => this.#runner.run(script, keys, args)) as Promise<ScriptResults[Name]>;
   }
 }
-
-const AT_ONCE: Reaping = { from: 0, until: Number.MAX_SAFE_INTEGER, graceMs: 0 };
 
 function strayEntry({ server, jobId }: ServerRun): string {
   return `${server} ${jobId}`;

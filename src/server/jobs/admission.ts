@@ -260,18 +260,28 @@ export class Admission {
       this.#options.observer.runEnded(job, timings, engineName(engine.spec));
     };
     const ended = new Set<GenerateJob>();
+    let isOver = false;
     // A job ends when it is done or given up, whatever the others of its batch still have to do.
     const onEnd = (job: GenerateJob, error: unknown) => {
-      if (ended.has(job) || this.#failedInCompany(job, error, jobs.length)) return;
+      if (ended.has(job)) return;
+      if (this.#failedInCompany(job, error, jobs.length)) {
+        // It waits for the others before it runs alone, and may be cancelled meanwhile.
+        const giveUp = () => {
+          if (!isOver) onEnd(job, job.signal.reason);
+        };
+        job.signal.addEventListener('abort', giveUp, { once: true });
+        return;
+      }
       ended.add(job);
       slot.running = slot.running.filter((other) => other !== job);
-      this.#finish(job, error);
+      this.#finish(job, error !== undefined && job.signal.aborted ? job.signal.reason : error);
       // After the last one the next jobs leave the queue.
       if (slot.running.length > 0) this.#emitPositions(queue, 0);
     };
     const errors = await this.#run(queue, slot, jobs, { onTimings, onEnd }).catch((error: unknown) =>
       jobs.map(() => error),
     );
+    isOver = true;
     slot.running = [];
     if (errors === 'not run') {
       this.#putBack(queue, jobs);

@@ -27,6 +27,8 @@
 local max_payloads, max_bytes, max_read_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local expiry, reap_from, reap_until, grace_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local FIRST_ROW = 9
+-- A server that no bridge has reached for a day is gone.
+local STRAY_MS = 24 * 60 * 60 * 1000
 
 -- True if the store has started within the grace. A user without the right to INFO does not learn it.
 local function has_just_started()
@@ -85,5 +87,6 @@ if usage_at then
   if next_due_ms < 0 or wait < next_due_ms then next_due_ms = wait end
 end
 local function due(set) return redis.call('ZCOUNT', prefix .. set, '-inf', int(now)) end
+redis.call('ZREMRANGEBYSCORE', prefix .. 'strays', '-inf', int(now - STRAY_MS))
 local strays = redis.call('ZRANGE', prefix .. 'strays', 0, 99)
 return {waiting, due('outbox'), next_due_ms, payloads, due('usage'), strays, now}
