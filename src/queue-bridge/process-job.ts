@@ -93,7 +93,7 @@ class JobRun {
   #wasTaken = false;
   /** True if an engine began with it. */
   #hasStarted = false;
-  /** False if the job had used up its attempts, or was cancelled, before this one. */
+  /** False if the job used up its attempts before this one. */
   #isBegun = true;
   /** True if the store rejected a write of this lease. */
   #isFenced = false;
@@ -143,10 +143,7 @@ class JobRun {
 
   async #complete(): Promise<void> {
     const { payload, isCancelled, attempts, lastError } = this.#lease;
-    if (isCancelled) {
-      this.#isBegun = false;
-      throw cancelled();
-    }
+    if (isCancelled) throw cancelled();
     const read = readPayload(payload, this.#context);
     if (read.kind !== 'job') throw new InferenceError('INVALID_REQUEST', read.problem);
     if (attempts > this.#context.attempts) {
