@@ -98,11 +98,12 @@ async function list(queue: JobQueue, limit: number, state?: JobState, json?: boo
 }
 
 /** Why a job failed or waits. One that runs or completed has got over the error of an earlier attempt. */
-function problemOf({ state = '', last_error = '', callback = '{}' }: JournalFields): string {
+function problemOf(job: JournalFields): string {
+  const { state = '', last_error = '' } = job;
   if (!TROUBLED.includes(state)) return '';
   if (state !== 'failed') return last_error;
-  const { error_message = '' } = JSON.parse(callback) as Partial<CallbackBody>;
-  return error_message || last_error;
+  const { callback } = readableFields(job) as { readonly callback?: Partial<CallbackBody> };
+  return callback?.error_message || last_error;
 }
 
 async function show(queue: JobQueue, id: string): Promise<void> {

@@ -41,7 +41,7 @@ export class ReapWindow {
     const delay = isLate ? 2 * (now - (this.#answeredAt ?? now)) : this.#slackMs * SLACK_KEPT;
     this.#slackMs = Math.max(this.#leastSlackMs, Math.min(delay, this.#leaseMs));
     // A clock that went forward and back again leaves nothing behind.
-    this.#from = Math.min(isLate ? Number.MAX_SAFE_INTEGER : this.#from, now + this.#leaseMs);
+    this.#from = isLate ? now + this.#leaseMs : Math.min(this.#from, now + this.#leaseMs);
     this.#until = now + this.#slackMs;
     this.#answeredAt = now;
   }

@@ -122,6 +122,11 @@ it('darkroom jobs shows a journal without the bookkeeping of the bridge', () => 
   expect(shownFields(fields)).toEqual({ id: 'a', cb: 'due', 'upload:0': '{}' });
 });
 
+it('darkroom jobs shows a field that a newer version wrote, behind the others', () => {
+  const fields = { later: 'x', id: 'a', 'upload:0': '{}' } as JournalFields;
+  expect(Object.entries(shownFields(fields))).toEqual(Object.entries({ id: 'a', 'upload:0': '{}', later: 'x' }));
+});
+
 it('darkroom jobs show says when and what, in the order of a life', () => {
   const fields: JournalFields = {
     ...{ callback: '{"job_id":"a"}', cb_since: '1795845813642', 'upload:1': '{"url":"b"}', 'upload:0': '{"url":"a"}' },

@@ -127,19 +127,27 @@ export function uploadIndex(field: string): number | undefined {
 
 /** A journal without the bridge's own bookkeeping, in the order of the table. */
 export function shownFields(fields: JournalFields): JournalFields {
-  const infos = Object.entries<JournalFieldInfo>(journalFields);
-  return Object.fromEntries(
-    infos.flatMap(([name, { isInternal }]) =>
-      isInternal ? [] : Object.entries(fields).filter(([field]) => tableName(field) === name),
-    ),
-  );
+  const shown = Object.entries(fields).filter(([field]) => infoOf(field)?.isInternal !== true);
+  return Object.fromEntries(shown.sort(([a], [b]) => placeOf(a) - placeOf(b)));
 }
 
 /** The same for a person: times as in ISO 8601, and JSON as what it says. */
 export function readableFields(fields: JournalFields): Readonly<Record<string, unknown>> {
-  const infos: Readonly<Record<string, JournalFieldInfo>> = journalFields;
   const shown = Object.entries(shownFields(fields));
-  return Object.fromEntries(shown.map(([field, text = '']) => [field, readable(text, infos[tableName(field)]?.form)]));
+  return Object.fromEntries(shown.map(([field, text = '']) => [field, readable(text, infoOf(field)?.form)]));
+}
+
+const PLACES = Object.keys(journalFields);
+
+/** Fields that another version wrote come last. */
+function placeOf(field: string): number {
+  const place = PLACES.indexOf(tableName(field));
+  return place === -1 ? PLACES.length : place;
+}
+
+function infoOf(field: string): JournalFieldInfo | undefined {
+  const infos: Readonly<Record<string, JournalFieldInfo>> = journalFields;
+  return infos[tableName(field)];
 }
 
 function tableName(field: string): string {

@@ -260,16 +260,14 @@ export class Admission {
       this.#options.observer.runEnded(job, timings, engineName(engine.spec));
     };
     const ended = new Set<GenerateJob>();
-    let isOver = false;
+    const batch = new AbortController();
     // A job ends when it is done or given up, whatever the others of its batch still have to do.
     const onEnd = (job: GenerateJob, error: unknown) => {
       if (ended.has(job)) return;
       if (this.#failedInCompany(job, error, jobs.length)) {
         // It waits for the others before it runs alone, and may be cancelled meanwhile.
-        const giveUp = () => {
-          if (!isOver) onEnd(job, job.signal.reason);
-        };
-        job.signal.addEventListener('abort', giveUp, { once: true });
+        const giveUp = () => onEnd(job, job.signal.reason);
+        job.signal.addEventListener('abort', giveUp, { once: true, signal: batch.signal });
         return;
       }
       ended.add(job);
@@ -281,7 +279,7 @@ export class Admission {
     const errors = await this.#run(queue, slot, jobs, { onTimings, onEnd }).catch((error: unknown) =>
       jobs.map(() => error),
     );
-    isOver = true;
+    batch.abort();
     slot.running = [];
     if (errors === 'not run') {
       this.#putBack(queue, jobs);

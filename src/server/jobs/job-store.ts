@@ -17,6 +17,7 @@ export class JobStore {
   /** Ended jobs and the memory that each one holds, in the order of their end. */
   readonly #finished = new Map<Job, number>();
   #finishedBytes = 0;
+  #added = 0;
   /** Jobs of each owner that wait or run. */
   readonly #inFlight = new Map<string, number>();
 
@@ -53,9 +54,16 @@ export class JobStore {
 
   /** Adds a job. It replaces an ended job with the same id. */
   add(job: Job): void {
+    this.#added += 1;
+    job.number = this.#added;
     this.#jobs.delete(job.key);
     this.#jobs.set(job.key, job);
     this.#inFlight.set(job.owner, this.inFlight(job.owner) + 1);
+  }
+
+  /** Number of jobs that were added so far, the number of the last one. */
+  get added(): number {
+    return this.#added;
   }
 
   /** Number of jobs of an owner that wait or run. */

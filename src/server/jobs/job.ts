@@ -33,6 +33,8 @@ export class Job {
   readonly jobType: JobType;
   readonly model: string;
   readonly createTime = new Date();
+  /** Its place among all jobs that the server was given, from 1 on: set by the store. */
+  number = 0;
   /** Aborted with the InferenceError that ends the job. */
   readonly #abort = new AbortController();
   /** Indexed by sequence number minus 1. Previews of an ended job are dropped and leave gaps. */

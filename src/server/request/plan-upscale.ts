@@ -55,9 +55,10 @@ export function planUpscale(
   const isSteps = own <= LIMIT_STEPS;
   check(isSteps, 'upscale.steps', `upscale.steps ${own} must be <= ${LIMIT_STEPS}; lower it or raise LIMIT_STEPS`);
   const runs = Math.floor(own * strength);
+  const ownSteps = upscale.steps ? 'upscale.steps' : 'steps';
   check(
     !isStrength || !isSteps || strength === 0 || runs >= 1,
-    upscale.strength === undefined ? (upscale.steps ? 'upscale.steps' : 'steps') : 'upscale.strength',
+    upscale.strength === undefined ? ownSteps : 'upscale.strength',
     `upscale.strength ${strength} runs none of ${own} steps; raise one of them`,
   );
   return { upscaler, factor, ...size, strength, steps: own };
